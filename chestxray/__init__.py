@@ -1,0 +1,34 @@
+"""chestxray: train, compare, explain and serve chest radiograph classifiers. Research use only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "Run", "load", "run"]
+
+if TYPE_CHECKING:
+    from chestxray.recipe import Recipe
+    from chestxray.run import Run, load
+    from chestxray.workflow import run
+
+_EXPORTS = {
+    "Recipe": ("chestxray.recipe", "Recipe"),
+    "Run": ("chestxray.run", "Run"),
+    "load": ("chestxray.run", "load"),
+    "run": ("chestxray.workflow", "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: `import chestxray` must not wait for pandas and TensorFlow.
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'chestxray' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _EXPORTS[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,65 @@
+"""Errors that a user can mend, and nothing else.
+
+    ChestXrayError
+     ├─ InputError        an option, a path or an image that cannot be used
+     │   └─ OutputError   a folder that exists already, cannot be written, or is full
+     ├─ DataError         a data set that cannot be had, read or split
+     │   └─ LeakError     the same image or patient on both sides of a split
+     ├─ PluginError       a model or source that is unknown, broken or claimed twice
+     ├─ WeightsError      weights that cannot be had or do not fit
+     └─ TrainingError     training that went wrong: loss or weights not finite
+
+The command line prints the message of a ``ChestXrayError`` on one line and exits with its
+``exit_code``. Any other exception is a defect of ours and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+
+
+class ChestXrayError(Exception):
+    """Root of the errors that a user can mend. The message says what is wrong, what is allowed
+    and what was received; it may be followed by a table on further lines."""
+
+    exit_code = 2
+
+
+class InputError(ChestXrayError):
+    """An option, a path or an image that cannot be used."""
+
+
+class OutputError(InputError):
+    """A folder or file that cannot be written."""
+
+
+class DataError(ChestXrayError):
+    """A data set that cannot be had, read or split."""
+
+
+class LeakError(DataError):
+    """The same image or patient on both sides of a split."""
+
+
+class PluginError(ChestXrayError):
+    """A model or source that is unknown, broken or claimed by two distributions."""
+
+
+class WeightsError(ChestXrayError):
+    """Weights that cannot be had or do not fit the architecture."""
+
+
+class TrainingError(ChestXrayError):
+    """Training that went wrong. Not the fault of the input, hence exit code 1."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean a or b?`` for the known names nearest to `name`, or ``""``.
+
+    >>> nearest("inceptionv4", ["inceptionv3", "vgg16"])
+    ' Did you mean inceptionv3?'
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(close)}?" if close else ""

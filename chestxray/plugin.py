@@ -1,0 +1,112 @@
+"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data.
+
+A plugin is one object in one module, named by one entry point. The name of the entry point is the
+name of the model or source::
+
+    [project.entry-points."chestxray.models"]
+    inceptionv3 = "chestxray_inceptionv3:plugin"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chestxray.errors import PluginError
+
+if TYPE_CHECKING:  # pandas stands behind it: listing models must not wait for that
+    from chestxray.index import Index
+
+Tensor = Any  # a keras.KerasTensor: keras is not imported before a plugin asks for it
+
+
+def pooled_head(features: Tensor, classes: int) -> Tensor:
+    """Global average pooling (of a rank-4 feature map), dropout .2, one dense layer of logits.
+
+    The dense layer is named ``logits`` and computes in float32, also under mixed precision.
+    """
+    from keras import layers
+
+    if len(features.shape) == 4:
+        features = layers.GlobalAveragePooling2D(name="pool")(features)
+    features = layers.Dropout(0.2, name="dropout")(features)
+    return layers.Dense(classes, dtype="float32", name="logits")(features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlugin:
+    """An architecture: functions of keras tensors, and what a user should know of it.
+
+    - ``build(scaled, weights) -> features``: the backbone, applied to a tensor, so that the whole
+      model is one flat functional graph. `weights` is None (random) or one of the names listed
+      in ``weights``; files given by path are loaded by chestxray itself. Returns a feature map
+      (batch, height, width, channels) or a vector (batch, features).
+    - ``scale(pixels) -> scaled``: float32 (batch, height, width, channels) in 0..255 to what the
+      backbone was trained on, in keras layers.
+    - ``image_size``: (height, width) in pixels of the published network.
+    - ``minimum_size``: the smallest (height, width) that the graph can be built with.
+    - ``fixed_size``: True where the graph takes no other size than ``image_size``.
+    - ``channels``: 1 (grey) or 3 (grey repeated).
+    - ``cam_layer``: name of the layer that Grad-CAM explains, rank 4; None where nothing is
+      convolutional, with the reason in ``cam_reason``.
+    - ``finetune_from``: name of the first layer trained in the second phase; None: all.
+    - ``weights``: names of pretrained weights on offer.
+    - ``head(features, classes) -> logits``: `pooled_head` unless given.
+    - ``convert(tensors) -> arrays``: for weights published under other names (PyTorch's, say):
+      maps {published name: array} to {"layer/variable": array} in keras layout.
+    - ``reference``, ``licence``, ``weights_licence``: paper; licence of the code and of the weights.
+    """
+
+    build: Callable[[Tensor, str | None], Tensor]
+    scale: Callable[[Tensor], Tensor]
+    image_size: tuple[int, int]
+    minimum_size: tuple[int, int] = (32, 32)
+    fixed_size: bool = False
+    channels: int = 3
+    cam_layer: str | None = None
+    cam_reason: str = ""
+    finetune_from: str | None = None
+    weights: tuple[str, ...] = ()
+    head: Callable[[Tensor, int], Tensor] = pooled_head
+    convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    reference: str = ""
+    licence: str = ""
+    weights_licence: str = ""
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise PluginError(f"ModelPlugin.channels must be 1 or 3. Received: {self.channels}.")
+        for name in ("image_size", "minimum_size"):
+            size = getattr(self, name)
+            if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+                raise PluginError(
+                    f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What a run tells a source besides its address."""
+
+    cache: Path
+    """Folder for what the source downloads or draws; shared by all runs."""
+    seed: int = 0
+    patient_pattern: str | None = None
+    """Regular expression searched in an image's file name; its first group is the patient."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Options of this source alone, from ``--data-option NAME=VALUE``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePlugin:
+    """A kind of data source: ``--data KIND:ADDRESS`` calls ``load(ADDRESS, options)``.
+
+    ``load`` ends with image files on local disk and returns an `Index`; it raises `DataError` or
+    `InputError` where it cannot. ``address_help`` says in a few words what the address is.
+    """
+
+    load: Callable[[str, SourceOptions], Index]
+    address_help: str
+    licence: str = ""

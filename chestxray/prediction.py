@@ -1,0 +1,74 @@
+"""Model and rows -> Predictions, a table of probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from chestxray.errors import DataError
+
+PREFIX = "probability_"
+COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row an image: path, patient, split, source, label, predicted, and a column
+    ``probability_<class>`` for each of ``classes``, in their order."""
+
+    rows: pd.DataFrame
+    classes: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 (rows, classes)."""
+        return self.rows[[PREFIX + name for name in self.classes]].to_numpy(dtype=np.float64)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Index of the true class of each row, int64 (rows,)."""
+        return pd.Categorical(self.rows["label"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Index of the predicted class of each row, int64 (rows,)."""
+        return pd.Categorical(self.rows["predicted"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """Codes of the patients, int64 (rows,); an image of unknown patient is one of its own."""
+        known = self.rows["source"] + "\0" + self.rows["patient"]
+        keys = known.where(self.rows["patient"] != "", self.rows["path"])
+        return pd.factorize(keys)[0].astype(np.int64)
+
+    def of(self, split: str) -> Predictions:
+        """The rows of one split."""
+        return Predictions(self.rows[self.rows["split"] == split].reset_index(drop=True), self.classes)
+
+    @classmethod
+    def from_probabilities(
+        cls, rows: pd.DataFrame, classes: tuple[str, ...], probabilities: np.ndarray
+    ) -> Predictions:
+        """Join index rows and probabilities (rows, classes); the most probable class is predicted."""
+        table = rows[[c for c in COLUMNS if c != "predicted"]].reset_index(drop=True).copy()
+        table["predicted"] = [classes[i] for i in probabilities.argmax(axis=1)]
+        for i, name in enumerate(classes):
+            table[PREFIX + name] = probabilities[:, i].astype(np.float64)
+        return cls(table, classes)
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Read a ``predictions.csv``.
+
+        Raises:
+            DataError: a column is missing.
+        """
+        text = {name: str for name in COLUMNS}
+        rows = pd.read_csv(path, dtype=text, keep_default_na=False)
+        classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
+        if missing := [name for name in COLUMNS if name not in rows] or (not classes and [PREFIX + "..."]):
+            raise DataError(f"{path} is no table of predictions: {', '.join(missing)} is missing.")
+        return cls(rows, classes)

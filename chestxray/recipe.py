@@ -1,0 +1,208 @@
+"""Recipe: the whole intent of a run, and the one place where its defaults stand.
+
+The command line makes its options from the fields below, so that a field is an option, a key of a
+TOML file and an attribute at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from chestxray.errors import InputError, nearest
+
+RECIPES = Path(__file__).parent / "recipes"
+#: The recipe of a run that names neither data nor a recipe.
+DEMONSTRATION = "demonstration"
+
+
+def _field(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every choice of a run. ``Recipe(model="vgg16", data=("folder:xrays",))``.
+
+    Raises:
+        InputError: a value out of its range or of the wrong kind, named with what is allowed.
+    """
+
+    # What is trained on what
+    model: str = _field("", "Architecture, as listed by `chestxray models`.")
+    data: tuple[str, ...] = _field((), "Data as KIND:ADDRESS, such as folder:PATH or phantom.")
+    data_option: tuple[str, ...] = _field((), "Option of the data source, as NAME=VALUE.")
+    patient_pattern: str | None = _field(
+        None, "Regular expression searched in file names; its first group is the patient."
+    )
+    # Images
+    image_size: tuple[int, int] | None = _field(
+        None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1
+    )
+    fit: Literal["stretch", "pad", "crop"] = _field("stretch", "How an image is fitted to the size.")
+    max_unreadable: float = _field(
+        0.05, "Largest share of unreadable images that a run goes on with.", low=0, high=1
+    )
+    # Splits
+    split: Literal["auto", "official", "random", "stratified", "grouped"] = _field(
+        "auto", "How rows are split; auto: official where there is one, else stratified by patient."
+    )
+    validation_share: float = _field(0.1, "Share of the images for validation.", low=0.01, high=0.5)
+    test_share: float = _field(0.1, "Share of the images for the test.", low=0.01, high=0.8)
+    keep_validation: bool = _field(
+        False, "Keep an official validation split of under 50 images instead of redrawing it."
+    )
+    on_leak: Literal["stop", "drop", "ignore"] = _field(
+        "stop", "What to do where an image or a patient stands on both sides of a split."
+    )
+    # Model
+    weights: str = _field(
+        "auto", "none, a name on offer, or a file; auto: the first name on offer, else none."
+    )
+    normalisation: Literal["plugin", "pixel", "image"] = _field(
+        "plugin",
+        "plugin: as the architecture was trained; pixel: standardised by pixel over the training "
+        "images; image: standardised image by image.",
+    )
+    mixed_precision: bool = _field(False, "Compute in float16 where a GPU makes that worthwhile.")
+    batch_norm_momentum: float | None = _field(
+        0.9,
+        "Momentum of batch normalisation in trained layers (Keras's .99 needs thousands of steps).",
+        low=0,
+        high=1,
+    )
+    # Training
+    head_epochs: int = _field(3, "Epochs of the head alone, with pretrained weights only.", low=0)
+    epochs: int = _field(10, "Epochs of the whole network, or from its fine-tuning layer on.", low=0)
+    batch_size: int = _field(32, "Images a step, over all devices together.", low=1)
+    optimizer: Literal["adamw", "adam", "sgd"] = _field("adamw", "Optimiser; sgd has momentum .9.")
+    learning_rate: float = _field(1e-3, "Peak learning rate of the head and from scratch.", low=0)
+    finetune_learning_rate: float = _field(1e-4, "Peak learning rate of fine-tuning.", low=0)
+    schedule: Literal["cosine", "constant", "plateau"] = _field(
+        "cosine", "Learning rate: warm-up and cosine decay, constant, or cut on a plateau."
+    )
+    warmup_share: float = _field(0.1, "Share of a phase's steps that warm up.", low=0, high=1)
+    weight_decay: float = _field(1e-4, "Decoupled weight decay (adamw).", low=0)
+    loss: Literal["crossentropy", "focal", "soft_f1"] = _field("crossentropy", "Loss.")
+    label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
+    class_weights: bool = _field(True, "Weight classes by the inverse of their frequency.")
+    augment: Literal["none", "light", "heavy"] = _field("light", "Augmentation of training images.")
+    mix: Literal["none", "mixup", "cutmix"] = _field("none", "Mixing of training images in pairs.")
+    patience: int = _field(
+        5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0
+    )
+    seed: int = _field(0, "Fixes splits, initial weights, shuffles and augmentation.", low=0)
+    devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
+    jit_compile: bool = _field(False, "Compile with XLA.")
+    # Evaluation and explanation
+    positive: str | None = _field(
+        None, "Of two classes, the one that sensitivity speaks of; default: the abnormal one."
+    )
+    replicates: int = _field(2000, "Bootstrap replicates behind every interval.", low=100)
+    heatmaps: int = _field(2, "Heat maps of right and of wrong test images a class.", low=0)
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            value = _coerce(f.name, getattr(self, f.name), hints[f.name])
+            _check_range(f.name, value, f.metadata["low"], f.metadata["high"])
+            object.__setattr__(self, f.name, value)
+        if not self.epochs + self.head_epochs:
+            raise InputError("epochs and head_epochs are both 0: nothing would be trained.")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed. Unknown names raise `InputError`."""
+        _check_names(changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_toml(self) -> str:
+        """All fields as TOML; fields that are None are left out."""
+        import tomli_w
+
+        fields = dataclasses.asdict(self)
+        return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if v is not None})
+
+    @classmethod
+    def read(cls, name_or_path: str | Path) -> Recipe:
+        """Read a recipe that ships with chestxray, by name, or a TOML file, by path.
+
+        Raises:
+            InputError: neither a shipped name nor a file; not TOML; unknown keys or values.
+        """
+        path = Path(name_or_path)
+        shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
+        if str(name_or_path) in shipped:
+            path = shipped[str(name_or_path)]
+        elif not path.is_file():
+            raise InputError(
+                f"No recipe {str(name_or_path)!r}.{nearest(str(name_or_path), shipped)} Allowed: the "
+                f"path of a TOML file, or one of {', '.join(shipped)}."
+            )
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"The recipe {path} is not valid TOML: {error}") from error
+        return cls().replace(**values)
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    for name in values:
+        if name not in names:
+            raise InputError(f"Unknown recipe field {name!r}.{nearest(name, names)} Allowed: {', '.join(names)}.")
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    """`value` as `hint` has it: TOML gives lists for tuples and whole numbers for floats."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = next(option for option in options if option is not type(None))
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        allowed = typing.get_args(kind)
+        if value in allowed:
+            return value
+        raise InputError(f"{name} must be one of {', '.join(allowed)}. Received: {value!r}.")
+    if name == "image_size":
+        return parse_image_size(value)
+    if origin is tuple:
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise InputError(f"{name} must be a list of strings. Received: {value!r}.")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{name} must be of kind {kind.__name__}. Received: {value!r}.")
+    return value
+
+
+def parse_image_size(value: object) -> tuple[int, int]:
+    """(height, width) from ``96``, ``"96"``, ``"96x128"`` or a pair of whole numbers."""
+    parts = value.lower().split("x") if isinstance(value, str) else value
+    if isinstance(parts, int):
+        parts = [parts]
+    if isinstance(parts, (list, tuple)) and len(parts) in (1, 2):
+        try:
+            numbers = [int(part) for part in parts]
+        except (TypeError, ValueError):
+            numbers = []
+        if numbers and all(n > 0 for n in numbers):
+            return (numbers[0], numbers[-1])
+    raise InputError(f"image_size must be N or HEIGHTxWIDTH in whole pixels above 0. Received: {value!r}.")
+
+
+def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    if not (low is None or value >= low) or not (high is None or value <= high):
+        limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise InputError(f"{name} must be {limits}. Received: {value:g}.")

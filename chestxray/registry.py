@@ -1,0 +1,145 @@
+"""Plugins by name, from entry points. Listing imports no plugin; loading imports the one asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import LazyLoader
+from types import ModuleType
+from typing import Any
+
+from chestxray.errors import PluginError, nearest
+
+MODELS = "chestxray.models"
+SOURCES = "chestxray.sources"
+#: Comma-separated names that are treated as not installed.
+DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
+
+_KIND = {MODELS: "model", SOURCES: "data source"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An installed plugin, not yet imported."""
+
+    name: str
+    distribution: str
+    version: str
+    point: EntryPoint
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.distribution}:{self.name}"
+
+
+def entries(group: str) -> list[Entry]:
+    """All plugins installed in `group`, sorted by name and distribution. Imports none of them."""
+    off = {name.strip() for name in os.environ.get(DISABLED, "").split(",")}
+    found = {
+        (point.name, point.dist.name if point.dist else ""): Entry(
+            name=point.name,
+            distribution=point.dist.name if point.dist else "",
+            version=point.dist.version if point.dist else "",
+            point=point,
+        )
+        for point in entry_points(group=group)
+        if point.name not in off
+    }
+    return [found[key] for key in sorted(found)]
+
+
+def find(group: str, name: str) -> Entry:
+    """The one plugin of that name. ``distribution:name`` chooses between two of one name.
+
+    Raises:
+        PluginError: no plugin of that name, or two distributions that claim it.
+    """
+    known = entries(group)
+    matches = [entry for entry in known if name in (entry.name, entry.qualified)]
+    if len(matches) == 1:
+        return matches[0]
+    kind = _KIND[group]
+    if matches:
+        both = " and ".join(f"{entry.qualified} {entry.version}" for entry in matches)
+        raise PluginError(
+            f"The {kind} {name!r} is claimed by {both}. "
+            f"Choose one by its full name ({matches[0].qualified}) or uninstall the other."
+        )
+    names = sorted({entry.name for entry in known})
+    listing = "Installed: " + ", ".join(names) if names else f"No {kind} plugin is installed"
+    raise PluginError(f"Unknown {kind} {name!r}.{nearest(name, names)} {listing}.")
+
+
+def load(group: str, name: str) -> Any:
+    """Import the plugin of that name and return its object.
+
+    Raises:
+        PluginError: as `find`; also where the plugin cannot be imported, or is no plugin.
+    """
+    return load_entry(group, find(group, name))
+
+
+def load_entry(group: str, entry: Entry) -> Any:
+    """Import the plugin behind `entry`. See `load`."""
+    from chestxray.plugin import ModelPlugin, SourcePlugin
+
+    wanted = ModelPlugin if group == MODELS else SourcePlugin
+    # A plugin is a stranger's code: whatever its import raises is its defect, not the user's and
+    # not ours, and must not take the other plugins down.
+    try:
+        plugin = entry.point.load()
+    except Exception as error:
+        raise PluginError(
+            f"The {_KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
+            f"importing {entry.point.value} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(plugin, wanted):
+        raise PluginError(
+            f"The {_KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
+            f"{entry.point.value} must be a {wanted.__name__}. Received: {type(plugin).__name__}."
+        )
+    return plugin
+
+
+def survey(group: str) -> Iterator[tuple[Entry, Any | None, str]]:
+    """Try every plugin of `group`: (entry, plugin, ``""``) or (entry, None, reason it is broken).
+
+    The plugins' own modules are really imported, so that what is broken shows; keras and
+    tensorflow behind them are not executed unless a plugin uses them while it is imported.
+    """
+    with _lazy_imports(("keras", "tensorflow")):
+        for entry in entries(group):
+            try:
+                yield entry, load_entry(group, entry), ""
+            except PluginError as error:
+                yield entry, None, str(error)
+
+
+class _LazyFinder:
+    """A meta path finder whose modules are executed at their first attribute access."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name in self.names else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+@contextmanager
+def _lazy_imports(names: Sequence[str]) -> Iterator[None]:
+    finder = _LazyFinder(names)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
