@@ -9,13 +9,13 @@ __all__ = ["Recipe", "Run", "load", "run"]
 
 if TYPE_CHECKING:
     from chestxray.recipe import Recipe
-    from chestxray.run import Run, load
+    from chestxray.run_folder import Run, load
     from chestxray.workflow import run
 
 _EXPORTS = {
     "Recipe": ("chestxray.recipe", "Recipe"),
-    "Run": ("chestxray.run", "Run"),
-    "load": ("chestxray.run", "load"),
+    "Run": ("chestxray.run_folder", "Run"),
+    "load": ("chestxray.run_folder", "load"),
     "run": ("chestxray.workflow", "run"),
 }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chestxray.errors import PluginError
+from chestxray.errors import InputError, PluginError
 
 if TYPE_CHECKING:  # pandas stands behind it: listing models must not wait for that
     from chestxray.index import Index
@@ -84,6 +84,17 @@ class ModelPlugin:
                 raise PluginError(
                     f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}."
                 )
+
+    def check_image_size(self, name: str, size: tuple[int, int]) -> None:
+        """Raises `InputError` where the model `name` cannot be built for `size` (height, width)."""
+        low = self.minimum_size
+        if self.fixed_size and size != self.image_size:
+            allowed = f"exactly {self.image_size[0]}x{self.image_size[1]}"
+        elif size[0] < low[0] or size[1] < low[1]:
+            allowed = f"at least {low[0]}x{low[1]}"
+        else:
+            return
+        raise InputError(f"image_size of {name} must be {allowed} pixels. Received: {size[0]}x{size[1]}.")
 
 
 @dataclass(frozen=True, kw_only=True)

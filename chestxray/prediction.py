@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from chestxray.errors import DataError
+from chestxray.files import replacing
+from chestxray.index import Index
+
+if TYPE_CHECKING:
+    import keras
 
 PREFIX = "probability_"
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
@@ -72,3 +78,22 @@ class Predictions:
         if missing := [name for name in COLUMNS if name not in rows] or (not classes and [PREFIX + "..."]):
             raise DataError(f"{path} is no table of predictions: {', '.join(missing)} is missing.")
         return cls(rows, classes)
+
+    def write(self, path: Path) -> None:
+        """Write the table as CSV, at once."""
+        with replacing(path) as temporary:
+            self.rows.to_csv(temporary, index=False)
+
+
+def predict(
+    model: keras.Model, pixels: np.ndarray, index: Index, splits: tuple[str, ...], batch_size: int = 32
+) -> Predictions:
+    """Predict the rows of `index` in `splits`; its rows and those of `pixels` correspond.
+
+    `pixels`: uint8 (rows, height, width).
+    """
+    from chestxray import pipeline
+
+    places = np.flatnonzero(index.rows["split"].isin(splits).to_numpy())
+    probabilities = model.predict(pipeline.inference(pixels, places, batch_size), verbose=0)
+    return Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)

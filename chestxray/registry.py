@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import LazyLoader
 from types import ModuleType
 from typing import Any
 
@@ -85,14 +84,19 @@ def load(group: str, name: str) -> Any:
 
 
 def load_entry(group: str, entry: Entry) -> Any:
-    """Import the plugin behind `entry`. See `load`."""
+    """Import the plugin behind `entry`. See `load`.
+
+    The plugin's module is really imported, so that what is broken shows; keras behind it is
+    executed when it is first used: models are listed, and mistakes found, without waiting for it.
+    """
     from chestxray.plugin import ModelPlugin, SourcePlugin
 
     wanted = ModelPlugin if group == MODELS else SourcePlugin
     # A plugin is a stranger's code: whatever its import raises is its defect, not the user's and
     # not ours, and must not take the other plugins down.
     try:
-        plugin = entry.point.load()
+        with _deferred("keras"):
+            plugin = entry.point.load()
     except Exception as error:
         raise PluginError(
             f"The {_KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
@@ -107,39 +111,35 @@ def load_entry(group: str, entry: Entry) -> Any:
 
 
 def survey(group: str) -> Iterator[tuple[Entry, Any | None, str]]:
-    """Try every plugin of `group`: (entry, plugin, ``""``) or (entry, None, reason it is broken).
+    """Try every plugin of `group`: (entry, plugin, ``""``) or (entry, None, reason it is broken)."""
+    for entry in entries(group):
+        try:
+            yield entry, load_entry(group, entry), ""
+        except PluginError as error:
+            yield entry, None, str(error)
 
-    The plugins' own modules are really imported, so that what is broken shows; keras and
-    tensorflow behind them are not executed unless a plugin uses them while it is imported.
+
+class _Deferred(ModuleType):
+    """Stands for a module until an attribute of it is wanted, then imports it and passes them on.
+
+    importlib's LazyLoader does not serve: a second `import` of its module already executes it.
     """
-    with _lazy_imports(("keras", "tensorflow")):
-        for entry in entries(group):
-            try:
-                yield entry, load_entry(group, entry), ""
-            except PluginError as error:
-                yield entry, None, str(error)
 
-
-class _LazyFinder:
-    """A meta path finder whose modules are executed at their first attribute access."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name in self.names else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
-def _lazy_imports(names: Sequence[str]) -> Iterator[None]:
-    finder = _LazyFinder(names)
-    sys.meta_path.insert(0, finder)
+def _deferred(name: str) -> Iterator[None]:
+    """Within the block, ``import name`` is put off. Afterwards only those who did so hold the stand-in."""
+    stand_in = _Deferred(name)
+    if sys.modules.setdefault(name, stand_in) is not stand_in:
+        yield
+        return
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]

@@ -1,0 +1,84 @@
+"""`chestxray`: the group of commands. A command's module is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from chestxray import __version__
+from chestxray.errors import ChestXrayError
+
+#: Command -> its one line of help, shown without importing the command.
+COMMANDS = {
+    "run": "Train, evaluate, explain and report one model.",
+    "models": "List the architectures that are installed.",
+    "cache": "Show or clear what is kept to be used again.",
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are modules of `chestxray.cli`, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of their use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"chestxray.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="chestxray")
+@click.option("--quiet", is_flag=True, help="Say nothing but results and errors.")
+def group(quiet: bool) -> None:
+    """Train, compare, explain and serve chest radiograph classifiers, honestly.
+
+    Research use only. Not a medical device; not for diagnosis.
+
+    The first thing to try: chestxray run --model inceptionv3
+    """
+    _speak(quiet)
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one clear line, a defect of ours keeps its traceback."""
+    # TensorFlow prints pages about its own start; whoever wants them sets the variable.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        result: Any = group(standalone_mode=False)
+    except ChestXrayError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); Python must not complain of it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _speak(quiet: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("chestxray")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)

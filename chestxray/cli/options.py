@@ -1,0 +1,53 @@
+"""Options of the command line made from the fields of `Recipe`, the one place of their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal
+
+import click
+
+from chestxray.recipe import DEMONSTRATION, Recipe
+
+_Command = Callable[..., Any]
+
+
+def recipe_options(command: _Command) -> _Command:
+    """Add an option for every field of `Recipe`; what is not given arrives as None."""
+    hints = typing.get_type_hints(Recipe)
+    for field in reversed(dataclasses.fields(Recipe)):
+        command = _option(field, hints[field.name])(command)
+    help_text = "A recipe that ships with chestxray, by name, or a TOML file; options override it."
+    return click.option("--recipe", "recipe_name", metavar="NAME|FILE", help=help_text)(command)
+
+
+def recipe_from(recipe_name: str | None, given: dict[str, Any]) -> tuple[Recipe, bool]:
+    """The recipe of a command line, and whether it is the demonstration for want of data.
+
+    Raises:
+        InputError: as `Recipe` and `Recipe.read`.
+    """
+    changes = {name: value for name, value in given.items() if value is not None and value != ()}
+    demonstration = recipe_name is None and "data" not in changes
+    base = Recipe.read(DEMONSTRATION if demonstration else recipe_name) if recipe_name or demonstration else Recipe()
+    return base.replace(**changes), demonstration
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[_Command], _Command]:
+    name = field.name.replace("_", "-")
+    text = field.metadata["help"]
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(part for part in parts if part is not type(None))
+    if kind is bool:
+        default = "yes" if field.default else "no"
+        return click.option(f"--{name}/--no-{name}", default=None, help=f"{text} [default: {default}]")
+    if field.default not in (None, (), ""):
+        text += f" [default: {field.default}]"
+    if typing.get_origin(kind) is Literal:
+        return click.option(f"--{name}", type=click.Choice(typing.get_args(kind)), help=text)
+    if typing.get_origin(kind) is tuple and field.name != "image_size":
+        return click.option(f"--{name}", multiple=True, help=text)
+    return click.option(f"--{name}", type=kind if kind in (int, float) else str, help=text)

@@ -1,0 +1,88 @@
+"""`chestxray run`: the main job."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chestxray.cli.options import recipe_from, recipe_options
+from chestxray.errors import InputError
+
+if TYPE_CHECKING:
+    from chestxray.run_folder import Run
+
+log = logging.getLogger("chestxray")
+
+
+@click.command(name="run", context_settings={"show_default": False})
+@recipe_options
+@click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: below runs/].")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+def command(
+    recipe_name: str | None,
+    output: Path | None,
+    overwrite: bool,
+    resume: Path | None,
+    cache: Path | None,
+    **given: Any,
+) -> None:
+    """Train, evaluate, explain and report one model.
+
+    Without --data it runs on drawn phantoms, a demonstration that needs nothing but a few minutes:
+
+    \b
+        chestxray run --model inceptionv3
+        chestxray run --model inceptionv3 --data folder:xrays --patient-pattern '(person\\d+)_'
+        chestxray run --resume runs/20260102-030405-inceptionv3-xrays
+
+    Everything it makes is in the run's folder; report.html is the page to open.
+    """
+    if resume is not None:
+        _refuse_beside_resume(recipe_name, output, given)
+        from chestxray import workflow
+
+        _summarise(workflow.resume(resume, cache=cache))
+        return
+    recipe, demonstration = recipe_from(recipe_name, given)
+    if demonstration and recipe.model:
+        log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    from chestxray import workflow
+
+    _summarise(workflow.run(recipe, output=output, cache=cache, overwrite=overwrite))
+
+
+def _refuse_beside_resume(recipe_name: str | None, output: Path | None, given: dict[str, Any]) -> None:
+    extra = [name for name, value in given.items() if value not in (None, ())]
+    extra += [name for name, value in (("recipe", recipe_name), ("output", output)) if value]
+    if extra:
+        raise InputError(
+            f"--resume goes on with the run's own recipe and takes no other option. Received: {', '.join(extra)}."
+        )
+
+
+def _summarise(run: Run) -> None:
+    """The table at the end: what to quote, with intervals, and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = run.metrics
+    whom = f"{metrics['rows']} test images of {metrics['patients']} patients"
+    title = f"{run.recipe.model} on {run.environment['data']['name']}: {whom}"
+    table = Table(title=title, title_justify="left")
+    for column in ("figure", "value", "95% interval"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name in ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1_macro", "mcc", "ece"):
+        figure = metrics["test"][name]
+        if figure["value"] is not None:
+            table.add_row(name.replace("_", " "), f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
+    console = Console(highlight=False)
+    console.print(table)
+    if metrics["positive"]:
+        console.print(f"Sensitivity speaks of {metrics['positive']}.")
+    console.print(f"Report: {run.report}", soft_wrap=True)
+    console.print("Research use only. Not a medical device; not for diagnosis.")

@@ -1,0 +1,29 @@
+"""Figures of a run. Frames and arrays go in, a `matplotlib.figure.Figure` comes out.
+
+The only package that imports matplotlib, and never through pyplot: there is no global state, so
+that figures can be drawn in any thread and without a display. `save` writes one as PNG.
+
+>>> save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
+"""
+
+from chestxray.figures.curves import precision_recall, reliability, roc
+from chestxray.figures.distribution import class_distribution
+from chestxray.figures.grids import Answer, answer_grid, sample_grid
+from chestxray.figures.history import best_epoch, training_curves
+from chestxray.figures.results import confusion_matrix, metrics
+from chestxray.figures.style import save
+
+__all__ = [
+    "Answer",
+    "answer_grid",
+    "best_epoch",
+    "class_distribution",
+    "confusion_matrix",
+    "metrics",
+    "precision_recall",
+    "reliability",
+    "roc",
+    "sample_grid",
+    "save",
+    "training_curves",
+]

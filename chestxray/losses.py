@@ -1,0 +1,62 @@
+"""What is minimised, and how: losses, optimisers, learning-rate schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from chestxray.recipe import Recipe
+
+
+def loss(recipe: Recipe) -> keras.losses.Loss:
+    """Cross-entropy, focal loss (Lin 2017, gamma 2) or soft F1 of probabilities (batch, classes)."""
+    if recipe.loss == "focal":
+        return keras.losses.CategoricalFocalCrossentropy(label_smoothing=recipe.label_smoothing)
+    if recipe.loss == "soft_f1":
+        return SoftF1()
+    return keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+
+
+class SoftF1(keras.losses.Loss):
+    """One minus the macro F1 with probabilities in the place of decisions.
+
+    The F1 is one of a whole batch, so that every row is given the batch's loss.
+    """
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        true_positive = ops.sum(y_true * y_pred, axis=0)
+        predicted, actual = ops.sum(y_pred, axis=0), ops.sum(y_true, axis=0)
+        f1 = 2 * true_positive / (predicted + actual + keras.config.epsilon())
+        # Classes that the batch does not hold have no F1; they neither help nor harm.
+        present = ops.cast(actual > 0, f1.dtype)
+        macro = ops.sum(f1 * present) / ops.maximum(ops.sum(present), 1.0)
+        return ops.ones_like(y_pred[:, 0]) * (1 - macro)
+
+
+def optimizer(recipe: Recipe, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """The recipe's optimiser with the peak learning `rate` over `steps` of a phase."""
+    schedule = learning_rate(recipe, rate, steps)
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+    if recipe.optimizer == "adam":
+        return keras.optimizers.Adam(schedule)
+    chosen = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    # Decay pulls towards zero, which is no prior for offsets and scales (Loshchilov and Hutter 2019).
+    chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return chosen
+
+
+def learning_rate(recipe: Recipe, rate: float, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """A constant (``constant``, ``plateau``), or linear warm-up from 0 and cosine decay to 1% of `rate`."""
+    if recipe.schedule != "cosine":
+        return rate
+    warmup = min(round(recipe.warmup_share * steps), steps - 1)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else rate,
+        decay_steps=steps - warmup,
+        alpha=0.01,
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )

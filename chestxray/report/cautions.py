@@ -1,0 +1,149 @@
+"""What a reader must know before the first number: everything that weakens the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chestxray.report.record import Record
+from chestxray.report.wording import plural, span, value_of
+
+#: A class with fewer test images than this moves by more than 3 points with each of them.
+FEW_OF_A_CLASS = 30
+FEW_PATIENTS = 50
+#: An AUROC interval wider than this hardly tells a fair model from a good one.
+WIDE = 0.1
+
+
+@dataclass(frozen=True)
+class Caution:
+    """``weight`` is ``serious`` where the figures may be wrong, ``note`` where they are only weak."""
+
+    weight: str
+    title: str
+    text: str
+
+
+def cautions(record: Record) -> list[Caution]:
+    """All that applies to this run, serious ones first."""
+    found = [
+        *_phantom(record),
+        *_leaks(record),
+        *_one_answer(record),
+        *_chance(record),
+        *_test_set(record),
+        *_patients(record),
+        *_left_out(record),
+        *(Caution("note", "Data", note) for note in record.audit.get("notes", [])),
+    ]
+    return sorted(found, key=lambda caution: caution.weight != "serious")
+
+
+def _phantom(record: Record) -> list[Caution]:
+    if not record.phantom:
+        return []
+    text = (
+        "The phantom images are drawn by a program; no person was X-rayed. The figures show that the software "
+        "works. They say nothing about patients."
+    )
+    return [Caution("serious", "Drawn data, not radiographs", text)]
+
+
+def _leaks(record: Record) -> list[Caution]:
+    copies = len(record.audit.get("exact_duplicates", {}).get("across_splits", []))
+    patients = len(record.audit.get("patients", {}).get("across_splits", []))
+    if not copies + patients:
+        return []
+    what = f"{plural(copies, 'group')} of identical images and {plural(patients, 'patient')}"
+    if record.audit.get("on_leak") == "ignore":
+        text = f"{what} stand on both sides of a split, and were kept there. The figures are likely too good."
+        return [Caution("serious", "Leaks between the splits were ignored", text)]
+    dropped = plural(len(record.audit.get("dropped", [])), "image")
+    text = f"{what} stood on both sides of a split; {dropped} were left out of training or validation for it."
+    return [Caution("note", "Leaks between the splits were mended", text)]
+
+
+def _one_answer(record: Record) -> list[Caution]:
+    test = record.predictions.of("test").rows
+    if test.empty or test["predicted"].nunique() > 1 or test["label"].nunique() < 2:
+        return []
+    answer = test["predicted"].iloc[0]
+    text = f"Every test image was called {answer}. The model does not tell the classes apart."
+    return [Caution("serious", "The model always gives the same answer", text)]
+
+
+def _chance(record: Record) -> list[Caution]:
+    auroc = record.metrics.get("test", {}).get("auroc") or {}
+    low, high = auroc.get("low"), auroc.get("high")
+    if low is None or high is None:
+        return []
+    if low <= 0.5:
+        text = f"The interval of the AUROC, {span(auroc, 2)}, reaches down to 0.5, which is a coin toss."
+        return [Caution("serious", "Not shown to be better than chance", text)]
+    if high - low > WIDE:
+        text = f"The AUROC may lie anywhere from {span(auroc, 2)}. More test patients would narrow that."
+        return [Caution("note", "Wide interval", text)]
+    return []
+
+
+def _test_set(record: Record) -> list[Caution]:
+    test = record.predictions.of("test").rows
+    each = test["label"].value_counts().reindex(list(record.classes), fill_value=0)
+    few = each[each < FEW_OF_A_CLASS]
+    patients = record.metrics.get("patients")
+    parts = []
+    if len(few):
+        listed = ", ".join(f"{name} ({count})" for name, count in few.head(8).items())
+        more = f" and {len(few) - 8} more" if len(few) > 8 else ""
+        parts.append(f"Classes with fewer than {FEW_OF_A_CLASS} test images: {listed}{more}.")
+    if patients is not None and patients < FEW_PATIENTS and record.patients(split="test"):
+        parts.append(f"The test images come from {plural(patients, 'patient')} only.")
+    return [Caution("note", "Small test set", " ".join(parts))] if parts else []
+
+
+def _patients(record: Record) -> list[Caution]:
+    unknown = int((record.used["patient"] == "").sum())
+    if not unknown:
+        return []
+    share = "the" if unknown == len(record.used) else f"{unknown:,} of {len(record.used):,}"
+    text = (
+        f"It is not known which patients {share} images come from. One person may stand in training and in test, "
+        "which flatters the figures, and the intervals take each such image as independent, which narrows them."
+    )
+    return [Caution("note", "Patients not known", text)]
+
+
+def _left_out(record: Record) -> list[Caution]:
+    unreadable = record.audit.get("unreadable", [])
+    if not unreadable:
+        return []
+    text = f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
+    return [Caution("note", "Unreadable files", text)]
+
+
+def summary(record: Record) -> str:
+    """The run in two plain sentences."""
+    metrics = record.metrics
+    rows, patients = metrics.get("rows", 0), record.patients(split="test")
+    people = f" of {plural(patients, 'patient')}" if patients else ""
+    tested = f"On {plural(rows, 'test image')}{people} that it had not seen, {record.recipe.model}"
+    auroc, accuracy = metrics["test"].get("auroc"), metrics["test"].get("accuracy")
+    others = [name for name in record.classes if name != record.positive]
+    if record.positive:
+        kind, apart = "an", f"{record.positive} from {others[0] if len(others) == 1 else 'the rest'}"
+    else:
+        kind, apart = "a macro", f"{len(record.classes)} classes apart"
+    first = (
+        f"{tested} tells {apart} with {kind} AUROC of {_told(auroc)}."
+        if value_of(auroc) is not None
+        else f"{tested} was asked to tell {apart}; the AUROC is not available."
+    )
+    right = value_of(accuracy)
+    if right is None:
+        return first
+    share = f" ({span(accuracy, 2)})" if span(accuracy) else ""
+    return f"{first} Its accuracy is {right:.2f}{share}."
+
+
+def _told(interval: dict[str, float | None]) -> str:
+    between = span(interval, 2)
+    return f"{interval['value']:.2f}" + (f" (95% interval {between})" if between else "")

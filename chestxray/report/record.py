@@ -1,0 +1,133 @@
+"""A run's folder as its report reads it: every finished part, and None or nothing for the others."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+
+from chestxray.errors import DataError, InputError
+from chestxray.index import SPLITS, Index
+from chestxray.prediction import Predictions
+from chestxray.recipe import Recipe
+
+_NEEDED = ("recipe.toml", "index.parquet", "predictions.csv", "metrics.json")
+_OWN = {"environment", "audit", "metrics"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run wrote, see docs/run-folder.md.
+
+    ``history`` is empty where none was kept. ``extras`` holds every further JSON file at the top
+    of the folder by its stem, for sections that only some runs have.
+    """
+
+    folder: Path
+    recipe: Recipe
+    environment: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    index: Index
+    history: pd.DataFrame
+    predictions: Predictions
+    metrics: Mapping[str, Any]
+    heatmaps: Mapping[str, Any]
+    extras: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read a run's folder.
+
+        Raises:
+            InputError: `folder` lacks what every evaluated run has, named.
+            DataError: a file in it is damaged.
+        """
+        if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
+            raise InputError(
+                f"{folder} is not the folder of a finished run: {', '.join(missing)} is missing. "
+                f"Allowed: a folder that `chestxray run` has filled."
+            )
+        history = folder / "history.csv"
+        return cls(
+            folder=folder,
+            recipe=Recipe.read(folder / "recipe.toml"),
+            environment=_json(folder / "environment.json"),
+            audit=_json(folder / "audit.json"),
+            index=Index.read(folder / "index.parquet"),
+            history=pd.read_csv(history) if history.is_file() else pd.DataFrame(),
+            predictions=Predictions.read(folder / "predictions.csv"),
+            metrics=_json(folder / "metrics.json"),
+            heatmaps=_json(folder / "heatmaps" / "index.json"),
+            extras={p.stem: _json(p) for p in sorted(folder.glob("*.json")) if p.stem not in _OWN},
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in the order of the model's outputs."""
+        return self.predictions.classes
+
+    @property
+    def positive(self) -> str | None:
+        """Of two classes, the one that sensitivity speaks of."""
+        return self.metrics.get("positive")
+
+    @property
+    def data_name(self) -> str:
+        """What the data set is called."""
+        return self.environment.get("data", {}).get("name") or self.index.name
+
+    @property
+    def phantom(self) -> bool:
+        """Whether any image was drawn by a program."""
+        kinds = {address.partition(":")[0] for address in self.recipe.data}
+        return "phantom" in kinds | set(self.index.rows["source"]) | {self.data_name}
+
+    @functools.cached_property
+    def used(self) -> pd.DataFrame:
+        """The rows of the index that were in a split."""
+        return self.index.rows[self.index.rows["split"].isin(SPLITS)]
+
+    @functools.cached_property
+    def counts(self) -> pd.DataFrame:
+        """Images by class (rows) and split (columns)."""
+        table = pd.crosstab(self.used["label"], self.used["split"])
+        return table.reindex(index=list(self.index.classes), columns=list(SPLITS), fill_value=0)
+
+    def patients(self, **wanted: str) -> int | None:
+        """Number of known patients among the rows used, of ``label=`` or ``split=``; None where
+        no patient is known.
+        """
+        rows = self.used
+        for column, value in wanted.items():
+            rows = rows[rows[column] == value]
+        known = rows[rows["patient"] != ""]
+        if known.empty:
+            return None
+        return int((known["source"] + "\0" + known["patient"]).nunique())
+
+    @functools.cached_property
+    def _root(self) -> str:
+        try:
+            return os.path.commonpath([str(PurePath(path).parent) for path in self.index.rows["path"]])
+        except ValueError:  # paths on two drives, or a relative one among absolute ones
+            return ""
+
+    def short(self, path: str) -> str:
+        """A path below the data's common folder: names no home folder, and is read at a glance."""
+        below = PurePath(path).is_relative_to(self._root) if self._root else False
+        return PurePath(path).relative_to(self._root).as_posix() if below else path
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}. Run `chestxray evaluate` on the folder again.") from error

@@ -1,0 +1,193 @@
+"""Numbers and figures in words: how a value is written, and what it says to someone who reads no
+statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Interval = Mapping[str, float | None]
+ABSENT = "not available"
+RESEARCH_ONLY = "Research use only. Not a medical device; not for diagnosis."
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with a fixed number of digits, or that it is not available.
+
+    >>> number(0.9534), number(None)
+    ('0.953', 'not available')
+    """
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def whole(count: int | None) -> str:
+    """A count with thousands apart, or that it is not known.
+
+    >>> whole(21802784), whole(None)
+    ('21,802,784', 'not known')
+    """
+    return "not known" if count is None else f"{count:,}"
+
+
+def span(interval: Interval | None, digits: int = 3) -> str:
+    """The two ends of an interval, ``0.920 to 0.970``, or ``""`` where there is none."""
+    low, high = (interval or {}).get("low"), (interval or {}).get("high")
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def value_of(interval: Interval | None) -> float | None:
+    """The value of a figure, None where it is not available."""
+    return (interval or {}).get("value")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count and its noun.
+
+    >>> plural(1, "image"), plural(2, "class", "classes")
+    ('1 image', '2 classes')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(0.42), duration(75), duration(7300)
+    ('0.4 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def in_hundred(value: float) -> str:
+    """A share as a count of 100, which most people read more easily than a probability.
+
+    >>> in_hundred(0.931), in_hundred(0.999)
+    ('about 93 of 100', 'more than 99 of 100')
+    """
+    hundred = round(100 * value)
+    if hundred == 100 and value < 1:
+        return "more than 99 of 100"
+    if hundred == 0 and value > 0:
+        return "fewer than 1 of 100"
+    return f"{'all ' if hundred == 100 else 'none ' if hundred == 0 else f'about {hundred} '}of 100"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A figure's name and what it says. ``binary`` and ``many`` are told the share in 100, the
+    value, and the positive class.
+    """
+
+    title: str
+    binary: Callable[[str, float, str], str]
+    many: Callable[[str, float, str], str]
+    better: str = "higher"
+
+
+def _same(title: str, say: Callable[[str, float, str], str], better: str = "higher") -> Meaning:
+    return Meaning(title, say, say, better)
+
+
+#: In the order of the report.
+MEANINGS: Mapping[str, Meaning] = {
+    "auroc": Meaning(
+        "AUROC",
+        lambda n, v, p: (
+            f"Shown one image with {p} and one without, the model scores the one with {p} higher in {n} "
+            "such pairs. 0.5 is a coin toss."
+        ),
+        lambda n, v, p: (
+            "Shown one image of a class and one of another, the model gives the first the higher score "
+            f"for that class in {n} such pairs, averaged over the classes. 0.5 is a coin toss."
+        ),
+    ),
+    "auprc": Meaning(
+        "AUPRC",
+        lambda n, v, p: (
+            f"Precision, averaged over how much of {p} is found. To be compared with the share of {p} among "
+            "the images, which is what guessing gets."
+        ),
+        lambda n, v, p: (
+            "Precision, averaged over how much of a class is found, then over the classes. To be compared "
+            "with the share of each class, which is what guessing gets."
+        ),
+    ),
+    "accuracy": _same("Accuracy", lambda n, v, p: f"The answer is right for {n} images, whatever their class."),
+    "balanced_accuracy": _same(
+        "Balanced accuracy",
+        lambda n, v, p: f"As accuracy, but every class counts alike, however rare: {n} images.",
+    ),
+    "sensitivity": Meaning(
+        "Sensitivity",
+        lambda n, v, p: f"Of images that show {p}, the model finds {n}. The others are missed.",
+        lambda n, v, p: f"Of images of a class, the model recognises {n}, averaged over the classes.",
+    ),
+    "specificity": Meaning(
+        "Specificity",
+        lambda n, v, p: f"Of images without {p}, the model says so for {n}. The others are false alarms.",
+        lambda n, v, p: f"Of images that are not of a class, {n} are not called it, averaged over the classes.",
+    ),
+    "precision": Meaning(
+        "Precision",
+        lambda n, v, p: f"When the model says {p}, it is so for {n}. Changes with how common {p} is.",
+        lambda n, v, p: (
+            f"When the model names a class, it is so for {n}, averaged over the classes. Changes with how "
+            "common each class is."
+        ),
+    ),
+    "f1": Meaning(
+        "F1",
+        lambda n, v, p: f"Sensitivity and precision for {p} in one number (harmonic mean), 1 at best.",
+        lambda n, v, p: "Sensitivity and precision in one number (harmonic mean), averaged over the classes.",
+    ),
+    "f1_macro": _same(
+        "F1, macro", lambda n, v, p: "F1 of each class in turn, averaged; every class counts alike."
+    ),
+    "mcc": _same(
+        "MCC",
+        lambda n, v, p: (
+            "Matthews correlation of answers and truth: 1 is perfect, 0 is no better than guessing, below 0 "
+            "is worse."
+        ),
+    ),
+    "brier": _same(
+        "Brier score",
+        lambda n, v, p: "Mean squared distance of the stated probabilities from what was true; 0 at best.",
+        "lower",
+    ),
+    "ece": _same(
+        "ECE",
+        lambda n, v, p: (
+            f"Expected calibration error: the stated probability of an answer and the share of right answers "
+            f"differ by about {100 * v:.0f} percentage points."
+        ),
+        "lower",
+    ),
+}
+
+
+def title(name: str) -> str:
+    """How a figure is called."""
+    return MEANINGS[name].title if name in MEANINGS else name.replace("_", " ").capitalize()
+
+
+def meaning(name: str, value: float | None, positive: str | None) -> str:
+    """What a figure of this value says, in one or two plain sentences."""
+    if name not in MEANINGS:
+        return ""
+    if value is None:
+        return "Could not be computed on these images, for example because a class has none of them."
+    known = MEANINGS[name]
+    say = known.binary if positive else known.many
+    return say(in_hundred(value), value, positive or "")
+
+
+def ordered(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures in the order of `MEANINGS`, then any others."""
+    first = {name: figures[name] for name in MEANINGS if name in figures}
+    return first | {name: item for name, item in figures.items() if name not in first}

@@ -1,0 +1,176 @@
+"""Index -> Splits: which rows train, which validate, which test."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from chestxray.errors import DataError
+from chestxray.index import Index
+from chestxray.recipe import Recipe
+
+#: An official validation split with fewer images than this chooses by luck and is redrawn.
+SMALLEST_VALIDATION = 50
+#: Shares are met to one part in this many where there are enough patients.
+_PARTS = 40
+
+
+@dataclass(frozen=True)
+class Splits:
+    """``index`` with every readable row in a split; ``notes``: sentences a reader must know."""
+
+    index: Index
+    notes: tuple[str, ...]
+
+
+def split(index: Index, recipe: Recipe) -> Splits:
+    """Split the readable rows of `index` as the recipe says. Unreadable rows get no split.
+
+    ``auto`` takes the official split where there is one, else draws one that is stratified by
+    class and grouped by patient; copies of one image (same ``pixel_hash``) count as one patient.
+
+    Raises:
+        DataError: one class only; too few images or patients of a class; no official split where
+            one was asked for, or one without training or test rows.
+    """
+    rows = index.rows
+    readable = rows[rows["unreadable"] == ""] if "unreadable" in rows else rows
+    _check_classes(index, readable)
+    official = bool((readable["split"] != "").any())
+    if recipe.split == "official" and not official:
+        raise DataError(f"{index.name} has no official split. Allowed: random, stratified, grouped.")
+    if official and recipe.split in ("auto", "official"):
+        chosen, notes = _official(readable, recipe)
+    else:
+        method = "grouped" if recipe.split == "auto" else recipe.split
+        chosen, notes = _drawn(readable, recipe, method)
+        if official:
+            notes = ("The official split was set aside for a drawn one.", *notes)
+    split_column = pd.Series("", index=rows.index, dtype=object)
+    split_column.loc[chosen.index] = chosen
+    result = index.replace(rows.assign(split=split_column.astype(str)))
+    check(result)
+    return Splits(index=result, notes=notes)
+
+
+def check(index: Index) -> None:
+    """Raises `DataError` where a class has no row in train, or a split has no rows at all."""
+    counts = index.counts()
+    for name in ("train", "validation", "test"):
+        if name not in counts or not counts[name].sum():
+            raise DataError(f"{index.name} has no {name} images after splitting.")
+    if empty := [label for label in index.classes if counts.loc[label, "train"] == 0]:
+        raise DataError(f"No training images of class {', '.join(empty)} in {index.name}.")
+
+
+def groups(rows: pd.DataFrame) -> np.ndarray:
+    """Codes (rows,) of what must stay together: a patient's images, and copies of one image.
+
+    Connected components of "same patient" and "same pixels".
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(rows)
+    patient = (rows["source"] + "\0" + rows["patient"]).where(rows["patient"] != "", rows["path"])
+    parts = [pd.factorize(patient)[0]]
+    if "pixel_hash" in rows:
+        parts.append(pd.factorize(rows["pixel_hash"])[0])
+    # A bipartite graph of rows and keys: rows that share a key are connected through it.
+    offset, edges = n, []
+    for codes in parts:
+        edges.append(np.stack([np.arange(n), codes + offset]))
+        offset += int(codes.max()) + 1
+    start, end = np.concatenate(edges, axis=1)
+    graph = coo_matrix((np.ones(len(start), dtype=bool), (start, end)), shape=(offset, offset))
+    return connected_components(graph, directed=False)[1][:n]
+
+
+def _check_classes(index: Index, readable: pd.DataFrame) -> None:
+    counts = readable["label"].value_counts()
+    if len(index.classes) < 2:
+        raise DataError(
+            f"{index.name} has a single class ({', '.join(index.classes)}); a classifier needs at least two."
+        )
+    for label in index.classes:
+        if counts.get(label, 0) < 3:
+            raise DataError(
+                f"Class {label!r} of {index.name} has {counts.get(label, 0)} readable images; at least 3 are "
+                "needed, one each to train, validate and test."
+            )
+
+
+def _official(rows: pd.DataFrame, recipe: Recipe) -> tuple[pd.Series, tuple[str, ...]]:
+    chosen = rows["split"].copy()
+    if not (chosen == "train").any():
+        raise DataError("The official split has no training images.")
+    notes: list[str] = []
+    if not (chosen == "test").any():
+        pool = rows[chosen != ""]
+        chosen.loc[_take(pool, recipe.test_share, recipe.seed, "grouped").index] = "test"
+        notes.append("The official split has no test images: a test split was drawn by patient from the rest.")
+    small = int((chosen == "validation").sum())
+    if small == 0 or (small < SMALLEST_VALIDATION and not recipe.keep_validation):
+        pool = rows[chosen.isin(["train", "validation"])]
+        drawn = _take(pool, recipe.validation_share, recipe.seed + 1, "grouped")
+        chosen.loc[pool.index] = "train"
+        chosen.loc[drawn.index] = "validation"
+        why = f"only {small} validation images" if small else "no validation images"
+        notes.append(
+            f"The official split has {why} (fewer than {SMALLEST_VALIDATION}): {len(drawn)} were redrawn "
+            "from the training images by patient."
+        )
+    return chosen, tuple(notes)
+
+
+def _drawn(rows: pd.DataFrame, recipe: Recipe, method: str) -> tuple[pd.Series, tuple[str, ...]]:
+    chosen = pd.Series("train", index=rows.index, dtype=object)
+    test = _take(rows, recipe.test_share, recipe.seed, method)
+    rest = rows.drop(test.index)
+    share = min(0.5, recipe.validation_share / (1 - recipe.test_share))
+    validation = _take(rest, share, recipe.seed + 1, method)
+    chosen.loc[test.index] = "test"
+    chosen.loc[validation.index] = "validation"
+    note = {
+        "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",
+        "stratified": "Split by image, stratified by class: patients and copies may stand on both sides.",
+        "grouped": "Split by patient where known, stratified by class.",
+    }[method]
+    if method == "grouped" and not (rows["patient"] != "").any():
+        note = "Split stratified by class; no patient is known, so that a patient's images may stand on both sides."
+    return chosen, (note,)
+
+
+def _take(rows: pd.DataFrame, share: float, seed: int, method: str) -> pd.DataFrame:
+    """Draw about `share` of `rows`: at random, stratified by class, or by group and stratified."""
+    wanted = max(1, round(share * len(rows)))
+    if method == "random":
+        return rows.iloc[np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted])]
+    codes = groups(rows) if method == "grouped" else np.arange(len(rows))
+    return rows.iloc[_stratified(rows["label"].to_numpy(), codes, share, seed)]
+
+
+def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Positions of about `share` of the rows, whole groups at a time, by class.
+
+    Rows are dealt into parts by sklearn and the first parts taken. As many parts as the rarest
+    class has groups, so that every class can be in every part.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    table = pd.DataFrame({"label": labels, "group": codes})
+    rarest = table.groupby("label")["group"].nunique()
+    if rarest.min() < 2:
+        raise DataError(
+            f"Class {rarest.idxmin()!r} has too few patients or distinct images to be split; at least 3 are needed."
+        )
+    parts = int(min(_PARTS, rarest.min()))
+    alone = table["group"].is_unique
+    kind = StratifiedKFold if alone else StratifiedGroupKFold
+    folds = kind(n_splits=parts, shuffle=True, random_state=seed)
+    dealt = [part for _, part in folds.split(np.zeros(len(labels)), labels, None if alone else codes)]
+    take = min(parts - 1, max(1, math.floor(share * parts + 0.5)))
+    return np.sort(np.concatenate(dealt[:take]))

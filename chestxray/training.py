@@ -1,0 +1,250 @@
+"""Strategy, compile, fit, and what is kept so that a killed run goes on from its last epoch."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from chestxray import losses, pipeline
+from chestxray.errors import InputError, TrainingError
+from chestxray.files import explained, replacing
+from chestxray.index import Index
+from chestxray.model import Built, Phase, freeze
+from chestxray.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+HISTORY = "history.csv"
+STATE = "state"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the decoded array that belong to a split: ``places`` int64 (rows,) and ``labels``
+    float32 (rows, classes)."""
+
+    places: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, index: Index, split: str) -> Rows:
+        """The rows of `index` in `split`; rows of the index and of the array correspond."""
+        places = np.flatnonzero((index.rows["split"] == split).to_numpy())
+        codes = pd.Categorical(index.rows["label"].iloc[places], categories=list(index.classes)).codes
+        return cls(places, pipeline.one_hot(codes.astype(np.int64), len(index.classes)))
+
+
+def phases(recipe: Recipe, pretrained: bool) -> list[tuple[Phase, int]]:
+    """(phase, epochs) in order: from scratch everything at once, else the head and then more."""
+    if not pretrained:
+        return [("full", recipe.epochs)]
+    plan: list[tuple[Phase, int]] = [("head", recipe.head_epochs), ("finetune", recipe.epochs)]
+    return [(phase, epochs) for phase, epochs in plan if epochs]
+
+
+def train(
+    built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, folder: Path, strategy: tf.distribute.Strategy
+) -> pd.DataFrame:
+    """Train `built` in place and return the history, a row an epoch.
+
+    The model ends with the weights of its best validation loss in the last phase. ``folder/state``
+    holds what `train` needs to go on after an interruption and is removed by `finish`.
+
+    Raises:
+        InputError: fewer images a batch than devices.
+        TrainingError: loss or weights are no longer finite.
+    """
+    training, validation = Rows.of(index, "train"), Rows.of(index, "validation")
+    if min(recipe.batch_size, len(training.places)) < strategy.num_replicas_in_sync:
+        raise InputError(
+            f"batch_size must be at least the number of devices ({strategy.num_replicas_in_sync}). "
+            f"Received: {min(recipe.batch_size, len(training.places))} images a batch."
+        )
+    for number, (phase, epochs) in enumerate(phases(recipe, recipe.weights != "none")):
+        state = folder / STATE / f"{number}-{phase}"
+        record = Record(folder / HISTORY, phase, state, recipe.patience)
+        if not record.finished(epochs):
+            _fit(built, pixels, training, validation, recipe, record, epochs, strategy)
+        with strategy.scope():
+            _weights_only(built.model).load_weights(record.best)
+    return pd.read_csv(folder / HISTORY)
+
+
+def finish(folder: Path) -> None:
+    """Remove what was only needed to go on with the training."""
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+
+
+def _fit(
+    built: Built,
+    pixels: np.ndarray,
+    training: Rows,
+    validation: Rows,
+    recipe: Recipe,
+    record: Record,
+    epochs: int,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    batch = min(recipe.batch_size, len(training.places))
+    steps = pipeline.steps_per_epoch(len(training.places), batch)
+    rate = recipe.finetune_learning_rate if record.phase == "finetune" else recipe.learning_rate
+    with strategy.scope():
+        freeze(built, record.phase)
+        built.model.compile(
+            optimizer=losses.optimizer(recipe, rate, steps * epochs),
+            loss=losses.loss(recipe),
+            metrics=["accuracy"],
+            jit_compile=recipe.jit_compile,
+        )
+        first = record.restore(built.model)
+    log.info(
+        "Training (%s): %d images, %d epochs of %d steps%s.",
+        record.phase, len(training.places), epochs, steps, f", going on after epoch {first}" if first else "",
+    )  # fmt: skip
+    callbacks: list[keras.callbacks.Callback] = [record]
+    if recipe.schedule == "plateau":
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, min_lr=rate * 1e-3))
+    built.model.fit(
+        pipeline.training(pixels, training.places, training.labels, recipe, first_epoch=first),
+        validation_data=pipeline.labelled(pixels, validation.places, validation.labels, batch),
+        initial_epoch=first,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        class_weight=class_weights(training.labels) if recipe.class_weights else None,
+        callbacks=callbacks,
+        verbose=_verbosity(),
+    )
+
+
+def class_weights(labels: np.ndarray) -> dict[int, float]:
+    """Class -> weight, inversely as its frequency, with mean 1 over the rows.
+
+    `labels`: float32 (rows, classes), one-hot.
+    """
+    counts = labels.sum(axis=0)
+    return {i: float(len(labels) / (len(counts) * count)) for i, count in enumerate(counts)}
+
+
+def _verbosity() -> int:
+    if not log.isEnabledFor(logging.INFO):
+        return 0
+    return 1 if sys.stdout.isatty() else 2
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps an epoch's figures, the best weights, and all that going on needs, epoch by epoch.
+
+    Keras has a callback for each of these; but its BackupAndRestore writes weights and epoch
+    number one after the other, its EarlyStopping forgets its patience and its ModelCheckpoint the
+    best value when a run is resumed. Here the history file is the one memory, and a state's file
+    name is its epoch, so that what is on disk is always consistent.
+    """
+
+    def __init__(self, history: Path, phase: Phase, state: Path, patience: int) -> None:
+        super().__init__()
+        self.history = history
+        self.phase = phase
+        self.state = state
+        self.patience = patience
+        self.best = state / "best.weights.h5"
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of this phase in the history file."""
+        if not self.history.is_file():
+            return pd.DataFrame(columns=["phase", "epoch", "val_loss"])
+        table = pd.read_csv(self.history)
+        return table[table["phase"] == self.phase].reset_index(drop=True)
+
+    def finished(self, epochs: int) -> bool:
+        """Whether this phase has nothing more to do."""
+        return len(self._states()) > 0 and (self._last_epoch() >= epochs or self._out_of_patience())
+
+    def restore(self, model: keras.Model) -> int:
+        """Load the last state and return the number of epochs done; 0 where there is none."""
+        if not self._states():
+            self._keep(0)
+            return 0
+        done = self._last_epoch()
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(self._states()[-1])
+        self._keep(done)
+        return done
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        self._check_finite(epoch, logs)
+        before = self.rows()["val_loss"]
+        with explained(self.state):
+            self.state.mkdir(parents=True, exist_ok=True)
+            if before.empty or logs["val_loss"] < before.min():
+                with replacing(self.best) as temporary:
+                    _weights_only(self.model).save_weights(temporary, overwrite=True)
+            with replacing(self.state / f"epoch-{epoch + 1:04d}.weights.h5") as temporary:
+                self.model.save_weights(temporary, overwrite=True)
+        self._append(epoch, logs)
+        for old in self._states()[:-1]:
+            old.unlink()
+        if self._out_of_patience():
+            log.info("Stopping early: validation loss has not improved for %d epochs.", self.patience)
+            self.model.stop_training = True
+
+    def _append(self, epoch: int, logs: dict[str, Any]) -> None:
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in names}}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(time.perf_counter() - self._started, 3)
+        table = pd.read_csv(self.history) if self.history.is_file() else pd.DataFrame()
+        with replacing(self.history) as temporary:
+            pd.concat([table, pd.DataFrame([row])], ignore_index=True).to_csv(temporary, index=False)
+
+    def _keep(self, epochs: int) -> None:
+        """Forget rows of this phase from epoch number `epochs` on: their state was not saved."""
+        if self.history.is_file():
+            table = pd.read_csv(self.history)
+            kept = table[(table["phase"] != self.phase) | (table["epoch"] < epochs)]
+            with replacing(self.history) as temporary:
+                kept.to_csv(temporary, index=False)
+
+    def _states(self) -> list[Path]:
+        return sorted(self.state.glob("epoch-*.weights.h5"))
+
+    def _last_epoch(self) -> int:
+        match = re.match(r"epoch-(\d+)", self._states()[-1].name)
+        return int(match[1]) if match else 0
+
+    def _out_of_patience(self) -> bool:
+        losses_so_far = self.rows()["val_loss"]
+        return bool(
+            self.patience and len(losses_so_far) and len(losses_so_far) - 1 - losses_so_far.argmin() >= self.patience
+        )
+
+    def _check_finite(self, epoch: int, logs: dict[str, Any]) -> None:
+        where = f"in epoch {epoch + 1} of phase {self.phase}"
+        for name in ("loss", "val_loss"):
+            if not np.isfinite(logs[name]):
+                raise TrainingError(f"The {name} is no longer finite {where}. A lower learning rate may help.")
+        # A finite loss proves nothing: it is printed before the update that spoils the weights.
+        for variable in self.model.variables:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                raise TrainingError(
+                    f"The weights of {variable.path} are no longer finite {where}. A lower learning rate may help."
+                )
+
+
+def _weights_only(model: keras.Model) -> keras.Model:
+    """The same layers without the optimiser, whose state is twice as large as the weights."""
+    return keras.Model(model.inputs, model.outputs)

@@ -1,0 +1,266 @@
+"""Every figure of a table of predictions, for many vectors of row weights at once.
+
+A bootstrap replicate is a table in which some rows stand several times and some not at all. Instead
+of building it, give each row the number of times it stands there: all figures are then sums over
+weighted rows, and one sort serves all replicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+#: The figures of a whole table and those of one class against the rest, in the order of reports.
+HEADLINE = (
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "f1",
+    "f1_macro",
+    "auroc",
+    "auprc",
+    "mcc",
+    "brier",
+    "ece",
+)
+PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc", "brier")
+#: Figures of which less is better.
+LOSSES = ("brier", "ece")
+ECE_BINS = 15
+
+#: ``(None, "auroc")`` is a headline figure, ``(2, "auroc")`` that of the third class.
+Key = tuple[int | None, str]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One class against the rest: the rows by falling score, in groups of equal score.
+
+    Only groups with a positive row are kept, since neither area changes elsewhere. ``starts`` and
+    ``ends`` count the rows before and up to the end of each such group, ``positive_starts`` and
+    ``positive_ends`` the positive rows alone.
+    """
+
+    order: np.ndarray
+    positives: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    positive_starts: np.ndarray
+    positive_ends: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, positive: np.ndarray) -> Ranking:
+        """Rank `scores`, float (rows,), of which `positive`, bool (rows,), says the truth."""
+        order = np.argsort(-scores, kind="stable")
+        ends = _group_ends(scores[order])
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        before = np.concatenate([[0], np.cumsum(positive[order])])
+        kept = before[ends] > before[starts]
+        starts, ends = starts[kept], ends[kept]
+        return cls(order, order[positive[order]], starts, ends, before[starts], before[ends])
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUROC (Mann-Whitney, ties count half) and average precision of each row of `weights`.
+
+        Both are NaN where either side of the class has no weight. `weights` is (replicates, rows).
+        """
+        ranked = _running(weights.take(self.order, axis=1))
+        hits = _running(weights.take(self.positives, axis=1))
+        hits_before = hits.take(self.positive_starts, axis=1)
+        hits_after = hits.take(self.positive_ends, axis=1)
+        rows_after = ranked.take(self.ends, axis=1)
+        gained = hits_after - hits_before
+        precision = hits_after / np.maximum(rows_after, np.finfo(np.float64).tiny)
+        false_before = ranked.take(self.starts, axis=1) - hits_before
+        false_after = rows_after - hits_after
+        positive = hits[:, -1]
+        negative = ranked[:, -1] - positive
+        auroc = np.einsum("rg,rg->r", gained, false_before + false_after) / 2
+        average = np.einsum("rg,rg->r", gained, precision)
+        return 1 - ratio(auroc, positive * negative), np.where(negative > 0, ratio(average, positive), np.nan)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rows by rising confidence, ready for the expected calibration error."""
+
+    order: np.ndarray
+    excess: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, confidence: np.ndarray, right: np.ndarray) -> Calibration:
+        """Sort `confidence`, float (rows,) in 0..1; `right`, bool (rows,): was that class the true one."""
+        order = np.argsort(confidence, kind="stable")
+        ends = np.concatenate([[0], _group_ends(confidence[order])]).astype(np.int64)
+        return cls(order, right[order] - confidence[order], ends)
+
+    def error(self, weights: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+        """Expected calibration error with bins of equal mass, of each row of `weights`.
+
+        The mean over bins of abs(share right - mean confidence) (Naeini et al. 2015), with bins that
+        hold equally many rows (Nixon et al. 2019). A row on the border of two bins counts in both by
+        its parts, and rows of equal confidence are spread evenly, so that neither the order of the
+        rows nor repeating every row changes the figure.
+        """
+        ranked = weights.take(self.order, axis=1)
+        mass = _running(ranked)
+        excess = _running(ranked * self.excess)
+        if len(self.ends) < mass.shape[1]:
+            mass, excess = mass.take(self.ends, axis=1), excess.take(self.ends, axis=1)
+        errors = np.full(len(weights), np.nan)
+        edges = np.linspace(0, 1, bins + 1)
+        for i in np.flatnonzero(mass[:, -1] > 0):
+            at_edges = np.interp(edges * mass[i, -1], mass[i], excess[i])
+            errors[i] = np.abs(np.diff(at_edges)).sum() / mass[i, -1]
+        return errors
+
+
+@dataclass(frozen=True)
+class Table:
+    """Predictions of one model, sorted once. Make it with `Table.of`.
+
+    ``additive`` has a column for each cell of the confusion matrix, the squared error of each class
+    and of all: figures that are plain means over rows come out of one matrix product.
+    """
+
+    classes: int
+    positive: int | None
+    additive: np.ndarray
+    rankings: tuple[Ranking, ...]
+    calibration: Calibration
+
+    @classmethod
+    def of(
+        cls, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
+    ) -> Table:
+        """`truth` and `predicted` are class numbers, int (rows,); `probabilities` is (rows, classes).
+
+        `positive` is the class that the headline speaks of, None for the mean over classes.
+        """
+        classes = probabilities.shape[1]
+        cells = np.eye(classes * classes)[truth * classes + predicted]
+        squared = (probabilities - np.eye(classes)[truth]) ** 2
+        # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
+        whole = squared.sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
+        return cls(
+            classes=classes,
+            positive=positive,
+            additive=np.hstack([cells, squared, whole]),
+            rankings=tuple(Ranking.of(probabilities[:, k], truth == k) for k in range(classes)),
+            calibration=Calibration.of(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
+        )
+
+    def figures(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
+        """Every figure, each (replicates,), for `weights` (replicates, rows), none below 0.
+
+        NaN where a figure cannot be had: the AUROC of a class without rows, say.
+        """
+        k = self.classes
+        sums = weights @ self.additive
+        confusion = sums[:, : k * k].reshape(-1, k, k)
+        total = confusion.sum(axis=(1, 2))
+        areas = [ranking.areas(weights) for ranking in self.rankings]
+        per_class = threshold_figures(confusion) | {
+            "auroc": np.stack([auroc for auroc, _ in areas], axis=1),
+            "auprc": np.stack([auprc for _, auprc in areas], axis=1),
+            "brier": ratio(sums[:, k * k : -1], total[:, None]),
+        }
+        present = confusion.sum(axis=2) > 0
+        whole = {
+            "accuracy": ratio(np.trace(confusion, axis1=1, axis2=2), total),
+            "balanced_accuracy": macro(per_class["sensitivity"], present),
+            "f1_macro": macro(per_class["f1"], present),
+            "mcc": matthews(confusion),
+            "brier": ratio(sums[:, -1], total),
+            "ece": self.calibration.error(weights),
+        }
+        return gathered(headline(whole, per_class, present, self.positive), per_class)
+
+
+def threshold_figures(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of each class against the rest, (..., classes), of counts (..., true, predicted).
+
+    A class without rows has no sensitivity and no F1; one that is never predicted has no precision.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, claimed = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    rest = confusion.sum(axis=(-2, -1))[..., None] - true
+    return {
+        "sensitivity": ratio(hits, true),
+        "specificity": ratio(rest - claimed + hits, rest),
+        "precision": ratio(hits, claimed),
+        "f1": np.where(true > 0, ratio(2 * hits, true + claimed), np.nan),
+    }
+
+
+def headline(
+    whole: Mapping[str, np.ndarray],
+    per_class: Mapping[str, np.ndarray],
+    present: np.ndarray,
+    positive: int | None,
+) -> dict[str, np.ndarray]:
+    """Add to `whole` the figures of the positive class, or their means over the classes present.
+
+    In a mean, the precision of a class that has rows and is never predicted counts as 0.
+    """
+    figures = dict(whole)
+    for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
+        values = per_class[name]
+        if positive is not None:
+            figures[name] = values[:, positive]
+        else:
+            figures[name] = macro(np.nan_to_num(values) if name == "precision" else values, present)
+    return {name: figures[name] for name in HEADLINE}
+
+
+def gathered(whole: Mapping[str, np.ndarray], per_class: Mapping[str, np.ndarray]) -> dict[Key, np.ndarray]:
+    """One mapping of headline figures, (replicates,), and those by class, (replicates, classes)."""
+    figures: dict[Key, np.ndarray] = {(None, name): values for name, values in whole.items()}
+    for name in PER_CLASS:
+        figures |= {(i, name): values for i, values in enumerate(per_class[name].T)}
+    return figures
+
+
+def matthews(confusion: np.ndarray) -> np.ndarray:
+    """Matthews's correlation for any number of classes (Gorodkin 2004), of counts (..., true, predicted).
+
+    NaN where all rows are of one class; 0, its limit, where all are predicted to be.
+    """
+    true, claimed = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    total = confusion.sum(axis=(-2, -1))
+    hits = np.trace(confusion, axis1=-2, axis2=-1)
+    spread_true = total**2 - (true**2).sum(axis=-1)
+    spread_claimed = total**2 - (claimed**2).sum(axis=-1)
+    above = hits * total - (true * claimed).sum(axis=-1)
+    scale = np.sqrt(spread_true) * np.sqrt(spread_claimed)
+    return np.where(spread_true > 0, np.nan_to_num(ratio(above, scale)), np.nan)
+
+
+def macro(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Mean of `values` (..., classes) over the classes `present`, bool (..., classes)."""
+    return ratio(np.where(present, values, 0).sum(axis=-1), present.sum(axis=-1))
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above` / `below`, NaN where `below` is 0."""
+    below = np.broadcast_to(np.asarray(below, dtype=np.float64), np.shape(above))
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+
+
+def _group_ends(ordered: np.ndarray) -> np.ndarray:
+    """Number of values up to the end of each run of equal values."""
+    if not len(ordered):
+        return np.zeros(0, dtype=np.int64)
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
+
+
+def _running(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ... columns: (replicates, columns + 1)."""
+    sums = np.zeros((values.shape[0], values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums

@@ -1,0 +1,239 @@
+"""The whole flow of a run, in order. Start reading here.
+
+recipe -> source -> index -> decoded -> split -> audit -> model -> training -> prediction ->
+evaluation -> explanation -> report
+
+Images are decoded before they are audited and split, because decoding sees what both need: which
+files cannot be read, and which have the same pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray import cache as caches
+from chestxray import environment, evaluation, registry, run_folder, sources
+from chestxray.audit import Audit, audit, settle
+from chestxray.decoded import decode, readable
+from chestxray.errors import InputError
+from chestxray.files import explained, replacing, write_json, write_text
+from chestxray.index import Index
+from chestxray.plugin import ModelPlugin
+from chestxray.prediction import Predictions, predict
+from chestxray.recipe import Recipe
+from chestxray.run_folder import Run
+from chestxray.split import split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data made ready: rows of ``index`` and ``pixels`` uint8 (rows, height, width) correspond."""
+
+    index: Index
+    pixels: np.ndarray
+    audit: Audit
+
+
+@dataclass
+class Clock:
+    """Seconds by step, for the record."""
+
+    started: str = field(default_factory=environment.now)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure the block as the step `name`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def run(
+    recipe: Recipe,
+    *,
+    output: str | Path | None = None,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Train and evaluate what `recipe` says, and return the finished run.
+
+    `output` is the run's folder (default: ``runs/`` with time, model and data), `cache` the cache
+    folder.
+
+    Raises:
+        ChestXrayError: anything that a user can mend; nothing is left behind then.
+    """
+    recipe, plugin, entry = resolve(recipe)
+    folder = Path(output) if output else run_folder.default_folder(recipe.model, recipe.data[0])
+    new = run_folder.create(folder, overwrite=overwrite)
+    try:
+        clock = Clock()
+        prepared = prepare(recipe, caches.root(cache), clock)
+    except BaseException:
+        # Nothing has been made yet, neither by mistake nor by Ctrl-C.
+        if new:
+            folder.rmdir()
+        raise
+    if not new:
+        run_folder.clear(folder)
+    with explained(folder):
+        write_text(folder / run_folder.RECIPE, recipe.to_toml())
+        return _train_and_report(recipe, plugin, entry, prepared, folder, clock)
+
+
+def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
+    """Go on with an interrupted run from its last finished epoch.
+
+    Raises:
+        InputError: `folder` is no run.
+        DataError: the data is no longer what the run began with.
+    """
+    path = Path(folder)
+    if not (path / run_folder.RECIPE).is_file():
+        raise InputError(f"{path} is no run: --resume needs a folder with {run_folder.RECIPE} in it.")
+    if Run(path).finished:
+        log.info("The run %s is finished; nothing is left to do.", path)
+        return Run(path)
+    recipe, plugin, entry = resolve(Recipe.read(path / run_folder.RECIPE))
+    clock = Clock()
+    prepared = prepare(recipe, caches.root(cache), clock)
+    with explained(path):
+        return _train_and_report(recipe, plugin, entry, prepared, path, clock)
+
+
+def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
+    """Fill in what depends on the architecture: image size and weights.
+
+    Raises:
+        PluginError: an unknown or broken model.
+        InputError: an image size or weights that the architecture does not take.
+    """
+    if not recipe.model:
+        raise InputError("No model. Choose one with --model; `chestxray models` lists them.")
+    if not recipe.data:
+        raise InputError("No data. Choose some with --data, such as folder:PATH or phantom.")
+    entry = registry.find(registry.MODELS, recipe.model)
+    plugin: ModelPlugin = registry.load_entry(registry.MODELS, entry)
+    size = recipe.image_size or plugin.image_size
+    plugin.check_image_size(recipe.model, size)
+    weights = recipe.weights
+    if weights == "auto":
+        weights = plugin.weights[0] if plugin.weights else "none"
+    if weights not in ("none", *plugin.weights) and not Path(weights).is_file():
+        offered = ", ".join(("none", *plugin.weights))
+        raise InputError(f"weights of {recipe.model} must be {offered}, or a file. Received: {weights!r}.")
+    epochs = recipe.epochs if weights == "none" else recipe.epochs + recipe.head_epochs
+    if not epochs:
+        raise InputError("epochs is 0 and there are no pretrained weights: nothing would be trained.")
+    return recipe.replace(image_size=size, weights=weights), plugin, entry
+
+
+def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
+    """Source, decoding, split and audit: everything before a model is needed."""
+    assert recipe.image_size is not None, "resolve() fills in the size"
+    with clock.step("source"):
+        index = sources.load(recipe, cache)
+    log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))
+    with clock.step("decode"):
+        decoded = decode(index, recipe.image_size, recipe.fit, cache)
+    with clock.step("split and audit"):
+        index = readable(index, decoded, recipe.max_unreadable)
+        splits = split(index, recipe)
+        index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak)
+    for note in found.notes:
+        log.info("%s", note)
+    if found.dropped:
+        log.info("Left out of training because of leaks: %d images.", len(found.dropped))
+    return Prepared(index=index, pixels=decoded.pixels, audit=found)
+
+
+def _train_and_report(
+    recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, prepared: Prepared, folder: Path, clock: Clock
+) -> Run:
+    log.info("Loading TensorFlow ...")
+    # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
+    from chestxray import devices, explanation, report, training
+
+    index, pixels = prepared.index, prepared.pixels
+    write_json(folder / "audit.json", prepared.audit.to_json())
+    with replacing(folder / "index.parquet") as temporary:
+        index.write(temporary)
+    strategy = devices.strategy(recipe.devices)
+    with clock.step("build"), strategy.scope():
+        built = _build(recipe, plugin, prepared)
+    with clock.step("train"):
+        training.train(built, pixels, index, recipe, folder, strategy)
+        with replacing(folder / run_folder.MODEL) as temporary:
+            built.model.save(temporary)
+    with clock.step("predict"):
+        predictions = predict(built.model, pixels, index, ("validation", "test"))
+        predictions.write(folder / "predictions.csv")
+    with clock.step("evaluate"):
+        test = predictions.of("test")
+        scored = evaluation.evaluate(
+            test, positive=recipe.positive, replicates=recipe.replicates, seed=recipe.seed
+        )
+        write_json(folder / "metrics.json", scored.to_json())
+    with clock.step("explain"):
+        images = _by_path(prepared, test)
+        explanation.write_panel(
+            built.model, plugin, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps"
+        )
+    record = environment.describe(entry, plugin, index, _model_facts(built, recipe), devices.chosen(recipe.devices))
+    times = {"started": clock.started, "finished": environment.now(), "seconds": clock.seconds}
+    write_json(folder / "environment.json", record | times)
+    report.write(folder, samples=images | _training_samples(prepared))
+    training.finish(folder)
+    return Run(folder)
+
+
+def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Any:
+    from chestxray import model
+
+    rows = np.flatnonzero((prepared.index.rows["split"] == "train").to_numpy())
+    assert recipe.image_size is not None
+    return model.build(
+        plugin,
+        len(prepared.index.classes),
+        recipe.image_size,
+        name=recipe.model,
+        weights=None if recipe.weights == "none" else recipe.weights,
+        normalisation=recipe.normalisation,
+        moments=model.moments(prepared.pixels, rows) if recipe.normalisation == "pixel" else None,
+        batch_norm_momentum=recipe.batch_norm_momentum,
+        mixed_precision=recipe.mixed_precision,
+        seed=recipe.seed,
+    )
+
+
+def _model_facts(built: Any, recipe: Recipe) -> dict[str, Any]:
+    trained = sum(int(np.prod(v.shape)) for v in built.model.trainable_variables)
+    return {
+        "parameters": built.model.count_params(),
+        "trained_parameters": trained,
+        "image_size": list(recipe.image_size or ()),
+    }
+
+
+def _by_path(prepared: Prepared, predictions: Predictions) -> dict[str, np.ndarray]:
+    """The pixels of predicted images, by path: views of the map, nothing is copied."""
+    places = {path: i for i, path in enumerate(prepared.index.rows["path"])}
+    return {path: prepared.pixels[places[path]] for path in predictions.rows["path"]}
+
+
+def _training_samples(prepared: Prepared, each: int = 6) -> dict[str, np.ndarray]:
+    """The first images of each class in the training split."""
+    rows = prepared.index.rows
+    first = rows[rows["split"] == "train"].groupby("label").head(each)
+    return {path: prepared.pixels[i] for i, path in first["path"].items()}
