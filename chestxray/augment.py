@@ -37,7 +37,15 @@ POLICIES = {
     "none": Policy(),
     "light": Policy(rotation=7, shift=0.05, zoom=0.07, contrast=0.15, brightness=15),
     "heavy": Policy(
-        rotation=15, shift=0.1, zoom=0.15, shear=0.1, flip=0.5, contrast=0.3, brightness=30, noise=8, erase=0.3
+        rotation=15,
+        shift=0.1,
+        zoom=0.15,
+        shear=0.1,
+        flip=0.5,
+        contrast=0.3,
+        brightness=30,
+        noise=8,
+        erase=0.3,
     ),
 }
 #: Uniform draws that `augment` uses of each image.
@@ -103,9 +111,7 @@ def _erase(images: Tensor, draws: Tensor, probability: float) -> Tensor:
     rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1)) / height
     columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1)) / width
     tall, wide = 0.05 + 0.12 * _wide(draws[:, 9]), 0.05 + 0.12 * _wide(draws[:, 10])
-    inside = ops.logical_and(
-        ops.abs(rows - _wide(draws[:, 11])) < tall, ops.abs(columns - _wide(draws[:, 12])) < wide
-    )
+    inside = ops.logical_and(ops.abs(rows - _wide(draws[:, 11])) < tall, ops.abs(columns - _wide(draws[:, 12])) < wide)
     hit = ops.logical_and(inside, _wide(draws[:, 13]) < probability)
     return ops.where(hit, 0.0, images)
 

@@ -24,13 +24,13 @@ import pandas as pd
 
 from chestxray.errors import DataError
 from chestxray.files import explained, replacing
-from chestxray.images import Fit, UnreadableImage, read
+from chestxray.images import MAX_PIXELS, Fit, UnreadableImage, read
 from chestxray.index import Index
 
 log = logging.getLogger(__name__)
 
 #: Changes whenever the same file would decode to other pixels or facts.
-VERSION = 1
+VERSION = 2
 CHUNK = 64
 FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable")
 
@@ -38,7 +38,8 @@ FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unread
 @dataclass(frozen=True)
 class Decoded:
     """``pixels``: uint8 memory map (rows, height, width), zero where unreadable; ``facts``: a frame
-    of the same rows with the columns `FACTS`; ``unreadable`` is the reason or ``""``."""
+    of the same rows with the columns `FACTS`; ``unreadable`` is the reason or ``""``.
+    """
 
     pixels: np.ndarray
     facts: pd.DataFrame
@@ -48,11 +49,17 @@ class Decoded:
 
 
 def decode(
-    index: Index, size: tuple[int, int], fit: Fit, cache: Path, *, processes: int | None = None
+    index: Index,
+    size: tuple[int, int],
+    fit: Fit,
+    cache: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    processes: int | None = None,
 ) -> Decoded:
     """Decode every image of `index` to `size` (height, width), or open what was decoded before.
 
-    `processes` defaults to the processors this process may use.
+    Images of more than `max_pixels` pixels are unreadable. `processes` defaults to the processors this process may use.
 
     Raises:
         OutputError: the cache's disk is full or cannot be written.
@@ -60,14 +67,14 @@ def decode(
     from filelock import FileLock
 
     started = time.perf_counter()
-    folder = cache / "decoded" / key(index, size, fit)
+    folder = cache / "decoded" / key(index, size, fit, max_pixels)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two runs that need the same set: the second waits and finds it made.
     with explained(folder), FileLock(folder.with_suffix(".lock")):
         reused = folder.is_dir()
         if not reused:
             partial = folder.with_suffix(".partial")
-            _fill(index, size, fit, partial, processes)
+            _fill(index, size, fit, max_pixels, partial, processes)
             partial.replace(folder)
     seconds = time.perf_counter() - started
     what = f"{len(index):,} images at {size[0]}x{size[1]}"
@@ -80,9 +87,9 @@ def decode(
     return Decoded(pixels=pixels, facts=facts, folder=folder, reused=reused, seconds=seconds)
 
 
-def key(index: Index, size: tuple[int, int], fit: str) -> str:
-    """Names a decoded set by its files (path, bytes, time of change), size, fit and our version."""
-    digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}".encode(), digest_size=12)
+def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIXELS) -> str:
+    """Names a decoded set by its files (path, bytes, time of change), how it is decoded and our version."""
+    digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}:{max_pixels}".encode(), digest_size=12)
     for path in index.rows["path"]:
         try:
             status = os.stat(path)  # noqa: PTH116 - a Path for each of 100,000 files costs seconds
@@ -118,7 +125,7 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     return index.replace(rows)
 
 
-def _fill(index: Index, size: tuple[int, int], fit: Fit, partial: Path, processes: int | None) -> None:
+def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partial: Path, processes: int | None) -> None:
     partial.mkdir(exist_ok=True)
     shape = (len(index), *size)
     pixels = partial / "pixels.npy"
@@ -128,7 +135,7 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, partial: Path, processe
     if done := len(range(0, shape[0], CHUNK)) - len(starts):
         log.info("Going on with a decoding that was interrupted: %d chunks are done.", done)
     paths = index.rows["path"].tolist()
-    jobs = [(partial, start, paths[start : start + CHUNK], size, fit) for start in starts]
+    jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
     with _bar(shape[0], shape[0] - sum(len(job[2]) for job in jobs)) as advance:
         for count in _results(jobs, processes):
             advance(count)
@@ -140,7 +147,8 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, partial: Path, processe
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:
     """Make the array file with its disk space taken, so that a full disk is known at once: writing
-    to a sparse map on a full disk would kill the process with a bus error instead."""
+    to a sparse map on a full disk would kill the process with a bus error instead.
+    """
     with replacing(path) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         offset = array.offset
@@ -162,13 +170,13 @@ def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:
     )
 
 
-def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit) -> int:
+def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit, max_pixels: int) -> int:
     """Decode rows start.. into the shared array, then leave their facts: that marks the chunk done."""
     pixels = np.load(partial / "pixels.npy", mmap_mode="r+")
     facts = []
     for row, path in enumerate(paths, start):
         try:
-            image = read(Path(path), size=size, fit=fit)
+            image = read(Path(path), size=size, fit=fit, max_pixels=max_pixels)
         except UnreadableImage as error:
             pixels[row] = 0
             facts.append((0, 0, "", "", "", "", str(error)))

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 
 class ChestXrayError(Exception):
     """Root of the errors that a user can mend. The message says what is wrong, what is allowed
-    and what was received; it may be followed by a table on further lines."""
+    and what was received; it may be followed by a table on further lines.
+    """
 
     exit_code = 2
 

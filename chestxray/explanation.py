@@ -99,9 +99,7 @@ def write_panel(
     else:
         rows = choose(predictions, each, seed)
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        maps = gradcam(
-            model, plugin.cam_layer, pixels[..., np.newaxis].astype(np.float32), predictions.predicted[rows]
-        )
+        maps = gradcam(model, plugin.cam_layer, pixels[..., np.newaxis].astype(np.float32), predictions.predicted[rows])
         for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
             record["images"].append(_write_one(predictions.rows.iloc[row], number, grey, heat, folder))
     write_json(folder / "index.json", record)

@@ -16,14 +16,14 @@ from chestxray.errors import OutputError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there becomes `path` at the end.
 
-    The temporary name keeps the suffix, since many writers look at it. If the block raises,
+    The temporary name ends as `path` does, since many writers look at that. If the block raises,
     nothing is left behind.
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

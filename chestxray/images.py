@@ -101,9 +101,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
             allowed = ", ".join(_FORMATS)
             raise UnreadableImage(f"not an image in a known format ({allowed})") from error
     if image.width * image.height > max_pixels:
-        raise UnreadableImage(
-            f"{image.width}x{image.height} is more pixels than the {max_pixels:,} allowed"
-        )
+        raise UnreadableImage(f"{image.width}x{image.height} is more pixels than the {max_pixels:,} allowed")
     return image
 
 

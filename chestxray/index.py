@@ -29,7 +29,8 @@ class Index:
     Further columns are kept and may be used to break results down. ``mask`` (path of a mask of
     the finding) and ``lung_mask`` (path of a mask of the lungs) have a meaning of their own.
 
-    ``classes`` gives the order of the classes, the order of the model's outputs.
+    ``classes`` gives the order of the classes, the order of the model's outputs. ``notes`` are
+    sentences that a reader must know: rows left out by rule, classes joined.
     """
 
     rows: pd.DataFrame
@@ -37,6 +38,7 @@ class Index:
     name: str
     licence: str = ""
     citation: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_records(
@@ -47,6 +49,7 @@ class Index:
         classes: Iterable[str] | None = None,
         licence: str = "",
         citation: str = "",
+        notes: Iterable[str] = (),
     ) -> "Index":
         """Build an index from one mapping an image; missing columns of `COLUMNS` become ``""``.
 
@@ -73,15 +76,11 @@ class Index:
         order = tuple(classes) if classes is not None else found
         if stray := [label for label in found if label not in order]:
             raise DataError(
-                f"{name} has labels that nobody asked for. Allowed: {', '.join(order)}. "
-                f"Received: {', '.join(stray)}."
+                f"{name} has labels that nobody asked for. Allowed: {', '.join(order)}. Received: {', '.join(stray)}."
             )
         if odd := sorted(set(rows["split"]) - {*SPLITS, ""}):
-            raise DataError(
-                f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. "
-                f"Received: {', '.join(odd)}."
-            )
-        return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation)
+            raise DataError(f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. Received: {', '.join(odd)}.")
+        return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,6 +114,7 @@ class Index:
             "name": self.name,
             "licence": self.licence,
             "citation": self.citation,
+            "notes": "\n".join(self.notes),
         }
         metadata = {f"chestxray.{k}".encode(): v.encode() for k, v in fields.items()}
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), path)
@@ -126,6 +126,8 @@ class Index:
 
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
-        fields = {k: metadata[f"chestxray.{k}".encode()].decode() for k in ("classes", "name", "licence", "citation")}
+        names = ("classes", "name", "licence", "citation", "notes")
+        fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
         classes = tuple(fields.pop("classes").split("\n"))
-        return cls(rows=table.to_pandas(), classes=classes, **fields)
+        notes = tuple(filter(None, fields.pop("notes").split("\n")))
+        return cls(rows=table.to_pandas(), classes=classes, notes=notes, **fields)

@@ -22,7 +22,8 @@ Tensor = Any
 @dataclass(frozen=True)
 class Built:
     """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
-    classes); ``backbone``: the names of its layers that the plugin's `build` made, in order."""
+    classes); ``backbone``: the names of its layers that the plugin's `build` made, in order.
+    """
 
     model: keras.Model
     backbone: tuple[str, ...]
@@ -61,7 +62,7 @@ def build(
         pixels = keras.Input((*image_size, channels), dtype="float32", name="pixels")
         matched = _match_channels(pixels, plugin.channels)
         scaled = _scale(plugin, matched, normalisation, moments)
-        with named_weights(name, by_name):
+        with named_weights(by_name):
             features = plugin.build(scaled, by_name)
         _check_features(features)
         logits = plugin.head(features, classes)
@@ -105,7 +106,8 @@ def logits_model(model: keras.Model) -> keras.Model:
 
 def moments(pixels: np.ndarray, rows: np.ndarray, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance by pixel over `rows` of `pixels` uint8 (n, height, width): two float32
-    (height, width). Exact sums, block by block, so that memory stays flat."""
+    (height, width). Exact sums, block by block, so that memory stays flat.
+    """
     total = np.zeros(pixels.shape[1:], dtype=np.float64)
     squares = np.zeros(pixels.shape[1:], dtype=np.float64)
     for start in range(0, len(rows), block):

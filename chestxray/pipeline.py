@@ -56,9 +56,7 @@ def training(
     return epochs.flat_map(epoch_of_batches).map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
-def changed(
-    images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, recipe: Recipe
-) -> tuple[tf.Tensor, tf.Tensor]:
+def changed(images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, recipe: Recipe) -> tuple[tf.Tensor, tf.Tensor]:
     """Augment and mix the batch of that `number` as the recipe says: a function of seed and number."""
     policy = POLICIES[recipe.augment]
     seed = tf.stack([tf.cast(recipe.seed, tf.int64), number])
@@ -71,7 +69,8 @@ def changed(
 
 def inference(pixels: np.ndarray, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """Batches of float32 images (batch, height, width, 1) of `rows` in their order; the last may be
-    smaller."""
+    smaller.
+    """
 
     def load(places: tf.Tensor) -> tf.Tensor:
         images = tf.numpy_function(lambda chosen: pixels[chosen][..., np.newaxis], [places], tf.uint8)
@@ -82,9 +81,7 @@ def inference(pixels: np.ndarray, rows: np.ndarray, batch_size: int) -> tf.data.
     return places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
 
-def labelled(
-    pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int
-) -> tf.data.Dataset:
+def labelled(pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """`inference` with `labels` float32 (len(rows), classes) beside the images."""
     targets = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
     return tf.data.Dataset.zip((inference(pixels, rows, batch_size), targets))

@@ -81,9 +81,7 @@ class ModelPlugin:
         for name in ("image_size", "minimum_size"):
             size = getattr(self, name)
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-                raise PluginError(
-                    f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}."
-                )
+                raise PluginError(f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}.")
 
     def check_image_size(self, name: str, size: tuple[int, int]) -> None:
         """Raises `InputError` where the model `name` cannot be built for `size` (height, width)."""
@@ -105,7 +103,11 @@ class SourceOptions:
     """Folder for what the source downloads or draws; shared by all runs."""
     seed: int = 0
     patient_pattern: str | None = None
-    """Regular expression searched in an image's file name; its first group is the patient."""
+    """Regular expression searched in an image's path below the address; its groups are the patient."""
+    label_pattern: str | None = None
+    """Regular expression searched in an image's path below the address; its groups are the class."""
+    skip: tuple[str, ...] = ()
+    """Glob patterns of folders, by name or by path below the address, that are left out."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Options of this source alone, from ``--data-option NAME=VALUE``."""
 
@@ -116,8 +118,11 @@ class SourcePlugin:
 
     ``load`` ends with image files on local disk and returns an `Index`; it raises `DataError` or
     `InputError` where it cannot. ``address_help`` says in a few words what the address is.
+    ``options`` has the names that the source takes from ``--data-option`` with a line of help each;
+    None: the source is given all of them and checks them itself.
     """
 
     load: Callable[[str, SourceOptions], Index]
     address_help: str
+    options: Mapping[str, str] | None = None
     licence: str = ""

@@ -23,7 +23,8 @@ COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
 @dataclass(frozen=True)
 class Predictions:
     """One row an image: path, patient, split, source, label, predicted, and a column
-    ``probability_<class>`` for each of ``classes``, in their order."""
+    ``probability_<class>`` for each of ``classes``, in their order.
+    """
 
     rows: pd.DataFrame
     classes: tuple[str, ...]
@@ -55,9 +56,7 @@ class Predictions:
         return Predictions(self.rows[self.rows["split"] == split].reset_index(drop=True), self.classes)
 
     @classmethod
-    def from_probabilities(
-        cls, rows: pd.DataFrame, classes: tuple[str, ...], probabilities: np.ndarray
-    ) -> Predictions:
+    def from_probabilities(cls, rows: pd.DataFrame, classes: tuple[str, ...], probabilities: np.ndarray) -> Predictions:
         """Join index rows and probabilities (rows, classes); the most probable class is predicted."""
         table = rows[[c for c in COLUMNS if c != "predicted"]].reset_index(drop=True).copy()
         table["predicted"] = [classes[i] for i in probabilities.argmax(axis=1)]
@@ -72,7 +71,7 @@ class Predictions:
         Raises:
             DataError: a column is missing.
         """
-        text = {name: str for name in COLUMNS}
+        text = dict.fromkeys(COLUMNS, str)
         rows = pd.read_csv(path, dtype=text, keep_default_na=False)
         classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
         if missing := [name for name in COLUMNS if name not in rows] or (not classes and [PREFIX + "..."]):

@@ -36,19 +36,32 @@ class Recipe:
 
     # What is trained on what
     model: str = _field("", "Architecture, as listed by `chestxray models`.")
-    data: tuple[str, ...] = _field((), "Data as KIND:ADDRESS, such as folder:PATH or phantom.")
-    data_option: tuple[str, ...] = _field((), "Option of the data source, as NAME=VALUE.")
-    patient_pattern: str | None = _field(
-        None, "Regular expression searched in file names; its first group is the patient."
+    data: tuple[str, ...] = _field(
+        (), "Data as KIND:ADDRESS, such as folder:PATH, or a name of the catalogue; repeated: merged."
     )
+    test_data: tuple[str, ...] = _field((), "Data to test on, as --data; --data then trains and validates only.")
+    path: tuple[str, ...] = _field(
+        (), "A copy on disk of a set of --data, as DIR, or as DATA=DIR where there are several."
+    )
+    data_option: tuple[str, ...] = _field((), "Option of a data source, as NAME=VALUE or DATA:NAME=VALUE.")
+    patient_pattern: str | None = _field(
+        None, "Regular expression searched in an image's path below the folder; its groups are the patient."
+    )
+    label_pattern: str | None = _field(
+        None,
+        "Regular expression searched in an image's path below the folder; its groups are the class "
+        "(of a named group, the name), instead of the folder.",
+    )
+    classes: tuple[str, ...] = _field((), "Classes in the order of the model's outputs, as A,B,C.")
+    map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO.")
+    drop: tuple[str, ...] = _field((), "Class whose images are left out.")
     # Images
     image_size: tuple[int, int] | None = _field(
         None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1
     )
     fit: Literal["stretch", "pad", "crop"] = _field("stretch", "How an image is fitted to the size.")
-    max_unreadable: float = _field(
-        0.05, "Largest share of unreadable images that a run goes on with.", low=0, high=1
-    )
+    max_pixels: int = _field(100_000_000, "Most pixels an image may have; larger ones are unreadable.", low=1)
+    max_unreadable: float = _field(0.05, "Largest share of unreadable images that a run goes on with.", low=0, high=1)
     # Splits
     split: Literal["auto", "official", "random", "stratified", "grouped"] = _field(
         "auto", "How rows are split; auto: official where there is one, else stratified by patient."
@@ -62,9 +75,7 @@ class Recipe:
         "stop", "What to do where an image or a patient stands on both sides of a split."
     )
     # Model
-    weights: str = _field(
-        "auto", "none, a name on offer, or a file; auto: the first name on offer, else none."
-    )
+    weights: str = _field("auto", "none, a name on offer, or a file; auto: the first name on offer, else none.")
     normalisation: Literal["plugin", "pixel", "image"] = _field(
         "plugin",
         "plugin: as the architecture was trained; pixel: standardised by pixel over the training "
@@ -94,9 +105,7 @@ class Recipe:
     class_weights: bool = _field(True, "Weight classes by the inverse of their frequency.")
     augment: Literal["none", "light", "heavy"] = _field("light", "Augmentation of training images.")
     mix: Literal["none", "mixup", "cutmix"] = _field("none", "Mixing of training images in pairs.")
-    patience: int = _field(
-        5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0
-    )
+    patience: int = _field(5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0)
     seed: int = _field(0, "Fixes splits, initial weights, shuffles and augmentation.", low=0)
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
     jit_compile: bool = _field(False, "Compile with XLA.")

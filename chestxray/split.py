@@ -31,6 +31,8 @@ def split(index: Index, recipe: Recipe) -> Splits:
 
     ``auto`` takes the official split where there is one, else draws one that is stratified by
     class and grouped by patient; copies of one image (same ``pixel_hash``) count as one patient.
+    Of merged sets, those without an official split are drawn beside those with one. Rows marked
+    ``external`` (data given to test on) are the whole test; the others only train and validate.
 
     Raises:
         DataError: one class only; too few images or patients of a class; no official split where
@@ -38,22 +40,25 @@ def split(index: Index, recipe: Recipe) -> Splits:
     """
     rows = index.rows
     readable = rows[rows["unreadable"] == ""] if "unreadable" in rows else rows
+    external = readable[readable["external"]] if "external" in readable else readable.iloc[:0]
+    readable = readable.drop(external.index)
     _check_classes(index, readable)
     official = bool((readable["split"] != "").any())
     if recipe.split == "official" and not official:
         raise DataError(f"{index.name} has no official split. Allowed: random, stratified, grouped.")
     if official and recipe.split in ("auto", "official"):
-        chosen, notes = _official(readable, recipe)
+        chosen, notes = _official(readable, recipe, internal_test=external.empty)
     else:
         method = "grouped" if recipe.split == "auto" else recipe.split
-        chosen, notes = _drawn(readable, recipe, method)
+        chosen, notes = _drawn(readable, recipe, method, internal_test=external.empty)
         if official:
             notes = ("The official split was set aside for a drawn one.", *notes)
     split_column = pd.Series("", index=rows.index, dtype=object)
     split_column.loc[chosen.index] = chosen
+    split_column.loc[external.index] = "test"
     result = index.replace(rows.assign(split=split_column.astype(str)))
     check(result)
-    return Splits(index=result, notes=notes)
+    return Splits(index=result, notes=(*index.notes, *notes))
 
 
 def check(index: Index) -> None:
@@ -103,12 +108,19 @@ def _check_classes(index: Index, readable: pd.DataFrame) -> None:
             )
 
 
-def _official(rows: pd.DataFrame, recipe: Recipe) -> tuple[pd.Series, tuple[str, ...]]:
+def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, tuple[str, ...]]:
+    notes: list[str] = []
+    given = rows.groupby("source")["split"].transform(lambda splits: (splits != "").any())
+    without, rows = rows[~given], rows[given]
     chosen = rows["split"].copy()
     if not (chosen == "train").any():
         raise DataError("The official split has no training images.")
-    notes: list[str] = []
-    if not (chosen == "test").any():
+    if stray := int((chosen == "").sum()):
+        notes.append(f"{stray} images are in no split of their official split and were left out.")
+    if not internal_test and (own := int((chosen == "test").sum())):
+        chosen[chosen == "test"] = ""
+        notes.append(f"{own} images of the official test were left out: other data is tested on.")
+    elif internal_test and not (chosen == "test").any():
         pool = rows[chosen != ""]
         chosen.loc[_take(pool, recipe.test_share, recipe.seed, "grouped").index] = "test"
         notes.append("The official split has no test images: a test split was drawn by patient from the rest.")
@@ -123,16 +135,25 @@ def _official(rows: pd.DataFrame, recipe: Recipe) -> tuple[pd.Series, tuple[str,
             f"The official split has {why} (fewer than {SMALLEST_VALIDATION}): {len(drawn)} were redrawn "
             "from the training images by patient."
         )
+    if not without.empty:
+        drawn, drawn_notes = _drawn(without, recipe, "grouped", internal_test=internal_test)
+        chosen = pd.concat([chosen, drawn])
+        names = ", ".join(sorted(without["source"].unique()))
+        notes += [f"{names} (no official split): {note}" for note in drawn_notes]
     return chosen, tuple(notes)
 
 
-def _drawn(rows: pd.DataFrame, recipe: Recipe, method: str) -> tuple[pd.Series, tuple[str, ...]]:
+def _drawn(
+    rows: pd.DataFrame, recipe: Recipe, method: str, *, internal_test: bool
+) -> tuple[pd.Series, tuple[str, ...]]:
     chosen = pd.Series("train", index=rows.index, dtype=object)
-    test = _take(rows, recipe.test_share, recipe.seed, method)
-    rest = rows.drop(test.index)
-    share = min(0.5, recipe.validation_share / (1 - recipe.test_share))
+    rest, share = rows, recipe.validation_share
+    if internal_test:
+        test = _take(rows, recipe.test_share, recipe.seed, method)
+        chosen.loc[test.index] = "test"
+        rest = rows.drop(test.index)
+        share = min(0.5, recipe.validation_share / (1 - recipe.test_share))
     validation = _take(rest, share, recipe.seed + 1, method)
-    chosen.loc[test.index] = "test"
     chosen.loc[validation.index] = "validation"
     note = {
         "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",

@@ -32,7 +32,8 @@ STATE = "state"
 @dataclass(frozen=True)
 class Rows:
     """Rows of the decoded array that belong to a split: ``places`` int64 (rows,) and ``labels``
-    float32 (rows, classes)."""
+    float32 (rows, classes).
+    """
 
     places: np.ndarray
     labels: np.ndarray
@@ -54,7 +55,12 @@ def phases(recipe: Recipe, pretrained: bool) -> list[tuple[Phase, int]]:
 
 
 def train(
-    built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, folder: Path, strategy: tf.distribute.Strategy
+    built: Built,
+    pixels: np.ndarray,
+    index: Index,
+    recipe: Recipe,
+    folder: Path,
+    strategy: tf.distribute.Strategy,
 ) -> pd.DataFrame:
     """Train `built` in place and return the history, a row an epoch.
 
@@ -123,6 +129,7 @@ def _fit(
         steps_per_epoch=steps,
         class_weight=class_weights(training.labels) if recipe.class_weights else None,
         callbacks=callbacks,
+        shuffle=False,  # the pipeline shuffles
         verbose=_verbosity(),
     )
 
@@ -183,6 +190,12 @@ class Record(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._started = time.perf_counter()
+        # Dropout's random states are not saved with the weights. Set by epoch, they make a resumed
+        # epoch equal to the one that was interrupted.
+        for variable in self.model.non_trainable_variables:
+            if variable.path.endswith("seed_generator_state"):
+                state = keras.ops.convert_to_numpy(variable)
+                variable.assign([state[0], (epoch * 2**20) % 2**32])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}

@@ -92,14 +92,10 @@ def _require_file(path: Path) -> None:
 
 def _broken(path: Path, error: Exception) -> WeightsError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return WeightsError(
-        f"Cannot read weights from {path}: it is cut short, or not what its name says ({reason})."
-    )
+    return WeightsError(f"Cannot read weights from {path}: it is cut short, or not what its name says ({reason}).")
 
 
-def _layers(
-    path: Path, convert: Convert | None, names: Collection[str], stack: ExitStack
-) -> list[StoredLayer]:
+def _layers(path: Path, convert: Convert | None, names: Collection[str], stack: ExitStack) -> list[StoredLayer]:
     import h5py
 
     suffix = path.suffix.lower()
@@ -199,9 +195,7 @@ def _safetensors_layers(path: Path, convert: Convert | None, names: Collection[s
     }
     if convert and not set(names) <= {key.partition("/")[0] for key in found}:
         converted = convert({key: array.read() for key, array in found.items()})
-        found = {
-            key: StoredArray(np.shape(array), lambda array=array: array) for key, array in converted.items()
-        }
+        found = {key: StoredArray(np.shape(array), lambda array=array: array) for key, array in converted.items()}
     layers: dict[str, dict[str, StoredArray]] = {}
     for key, array in found.items():
         layer, slash, variable = key.partition("/")

@@ -135,9 +135,7 @@ class Table:
     calibration: Calibration
 
     @classmethod
-    def of(
-        cls, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
-    ) -> Table:
+    def of(cls, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None) -> Table:
         """`truth` and `predicted` are class numbers, int (rows,); `probabilities` is (rows, classes).
 
         `positive` is the class that the headline speaks of, None for the mean over classes.

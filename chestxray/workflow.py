@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from chestxray import cache as caches
 from chestxray import environment, evaluation, registry, run_folder, sources
 from chestxray.audit import Audit, audit, settle
 from chestxray.decoded import decode, readable
-from chestxray.errors import InputError
+from chestxray.errors import InputError, OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.plugin import ModelPlugin
@@ -31,6 +31,9 @@ from chestxray.prediction import Predictions, predict
 from chestxray.recipe import Recipe
 from chestxray.run_folder import Run
 from chestxray.split import split
+
+if TYPE_CHECKING:
+    from chestxray.model import Built
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +75,14 @@ def run(
     folder.
 
     Raises:
-        ChestXrayError: anything that a user can mend; nothing is left behind then.
+        ChestXrayError: anything that a user can mend. Before training starts nothing is left
+            behind; afterwards the folder holds what `resume` needs.
     """
     recipe, plugin, entry = resolve(recipe)
     folder = Path(output) if output else run_folder.default_folder(recipe.model, recipe.data[0])
     new = run_folder.create(folder, overwrite=overwrite)
     try:
-        clock = Clock()
-        prepared = prepare(recipe, caches.root(cache), clock)
+        job = _prepare_job(recipe, plugin, entry, folder, caches.root(cache))
     except BaseException:
         # Nothing has been made yet, neither by mistake nor by Ctrl-C.
         if new:
@@ -87,9 +90,9 @@ def run(
         raise
     if not new:
         run_folder.clear(folder)
-    with explained(folder):
+    with _kept(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
-        return _train_and_report(recipe, plugin, entry, prepared, folder, clock)
+        return _finish(job)
 
 
 def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
@@ -97,7 +100,6 @@ def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
 
     Raises:
         InputError: `folder` is no run.
-        DataError: the data is no longer what the run began with.
     """
     path = Path(folder)
     if not (path / run_folder.RECIPE).is_file():
@@ -106,10 +108,9 @@ def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
         log.info("The run %s is finished; nothing is left to do.", path)
         return Run(path)
     recipe, plugin, entry = resolve(Recipe.read(path / run_folder.RECIPE))
-    clock = Clock()
-    prepared = prepare(recipe, caches.root(cache), clock)
-    with explained(path):
-        return _train_and_report(recipe, plugin, entry, prepared, path, clock)
+    job = _prepare_job(recipe, plugin, entry, path, caches.root(cache))
+    with _kept(path):
+        return _finish(job)
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
@@ -146,7 +147,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
         index = sources.load(recipe, cache)
     log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))
     with clock.step("decode"):
-        decoded = decode(index, recipe.image_size, recipe.fit, cache)
+        decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
     with clock.step("split and audit"):
         index = readable(index, decoded, recipe.max_unreadable)
         splits = split(index, recipe)
@@ -158,39 +159,57 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
     return Prepared(index=index, pixels=decoded.pixels, audit=found)
 
 
-def _train_and_report(
-    recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, prepared: Prepared, folder: Path, clock: Clock
-) -> Run:
+@dataclass(frozen=True)
+class Job:
+    """A run whose data and model are ready and whose training can start."""
+
+    recipe: Recipe
+    plugin: ModelPlugin
+    entry: registry.Entry
+    prepared: Prepared
+    built: Built
+    strategy: Any
+    folder: Path
+    clock: Clock
+
+
+def _prepare_job(recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, folder: Path, cache: Path) -> Job:
+    clock = Clock()
+    prepared = prepare(recipe, cache, clock)
     log.info("Loading TensorFlow ...")
     # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
-    from chestxray import devices, explanation, report, training
+    from chestxray import devices
 
-    index, pixels = prepared.index, prepared.pixels
-    write_json(folder / "audit.json", prepared.audit.to_json())
-    with replacing(folder / "index.parquet") as temporary:
-        index.write(temporary)
     strategy = devices.strategy(recipe.devices)
     with clock.step("build"), strategy.scope():
         built = _build(recipe, plugin, prepared)
+    return Job(recipe, plugin, entry, prepared, built, strategy, folder, clock)
+
+
+def _finish(job: Job) -> Run:
+    """Training, prediction, evaluation, explanation, report."""
+    from chestxray import devices, explanation, report, training
+
+    recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
+    write_json(folder / "audit.json", prepared.audit.to_json())
+    with replacing(folder / "index.parquet") as temporary:
+        prepared.index.write(temporary)
     with clock.step("train"):
-        training.train(built, pixels, index, recipe, folder, strategy)
+        training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy)
         with replacing(folder / run_folder.MODEL) as temporary:
-            built.model.save(temporary)
+            model.save(temporary)
     with clock.step("predict"):
-        predictions = predict(built.model, pixels, index, ("validation", "test"))
+        predictions = predict(model, prepared.pixels, prepared.index, ("validation", "test"))
         predictions.write(folder / "predictions.csv")
+    test = predictions.of("test")
     with clock.step("evaluate"):
-        test = predictions.of("test")
-        scored = evaluation.evaluate(
-            test, positive=recipe.positive, replicates=recipe.replicates, seed=recipe.seed
-        )
+        scored = evaluation.evaluate(test, positive=recipe.positive, replicates=recipe.replicates, seed=recipe.seed)
         write_json(folder / "metrics.json", scored.to_json())
+    images = _by_path(prepared, test)
     with clock.step("explain"):
-        images = _by_path(prepared, test)
-        explanation.write_panel(
-            built.model, plugin, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps"
-        )
-    record = environment.describe(entry, plugin, index, _model_facts(built, recipe), devices.chosen(recipe.devices))
+        explanation.write_panel(model, job.plugin, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+    facts = _model_facts(job.built, recipe)
+    record = environment.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
     times = {"started": clock.started, "finished": environment.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
     report.write(folder, samples=images | _training_samples(prepared))
@@ -198,7 +217,21 @@ def _train_and_report(
     return Run(folder)
 
 
-def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Any:
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Whatever stops the block, say that what is done is kept and how to go on with it."""
+    again = f"What is done is kept. Go on with it: chestxray run --resume {folder}"
+    try:
+        with explained(folder):
+            yield
+    except OutputError as error:
+        raise OutputError(f"{error} {again}") from error
+    except KeyboardInterrupt:
+        log.warning("Interrupted. %s", again)
+        raise
+
+
+def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
     from chestxray import model
 
     rows = np.flatnonzero((prepared.index.rows["split"] == "train").to_numpy())
@@ -217,7 +250,7 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Any:
     )
 
 
-def _model_facts(built: Any, recipe: Recipe) -> dict[str, Any]:
+def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:
     trained = sum(int(np.prod(v.shape)) for v in built.model.trainable_variables)
     return {
         "parameters": built.model.count_params(),

@@ -1,7 +1,5 @@
 import logging
-import os
 import zipfile
-from pathlib import Path
 
 import h5py
 import keras
@@ -10,7 +8,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from chestxray.errors import WeightsError
-from chestxray.weights import load_huggingface, load_weights, named_weights
+from chestxray.weights import build_named, load_huggingface, load_weights, named_weights
+
+# Keras turns TensorFlow's variables into arrays this way when it saves them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def network(classes=2, filters=4, seed=0, named=True, depth=2):
@@ -24,9 +25,7 @@ def network(classes=2, filters=4, seed=0, named=True, depth=2):
     x = keras.layers.Rescaling(1 / 255)(pixels)
     for block in range(1, depth + 1):
         x = keras.layers.Conv2D(filters, 3, padding="same", name=name(f"conv{block}"))(x)
-        x = keras.layers.BatchNormalization(moving_mean_initializer="random_normal", name=name(f"bn{block}"))(
-            x
-        )
+        x = keras.layers.BatchNormalization(moving_mean_initializer="random_normal", name=name(f"bn{block}"))(x)
     features = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     logits = keras.layers.Dense(classes, name="logits")(keras.layers.Dropout(0.2, seed=0)(features))
     return keras.Model(pixels, logits)
@@ -36,9 +35,7 @@ def save_keras2(model, path, names=True):
     """Write what Keras 2 wrote, as keras.applications publishes it."""
     with h5py.File(path, "w") as file:
         layers = [layer for layer in model.layers if layer.name != "logits"]
-        file.attrs["layer_names"] = [
-            (layer.name if names else f"old_{layer.name}").encode() for layer in layers
-        ]
+        file.attrs["layer_names"] = [(layer.name if names else f"old_{layer.name}").encode() for layer in layers]
         for layer in layers:
             group = file.create_group(layer.name if names else f"old_{layer.name}")
             group.attrs["weight_names"] = [f"{layer.name}/{v.name}:0".encode() for v in layer.weights]
@@ -125,9 +122,7 @@ def test_a_head_with_another_number_of_classes_is_left_alone_and_said_so(tmp_pat
         load_weights(model, tmp_path / "three.keras")
     assert "Only the backbone is loaded" in caplog.text
     assert "logits expects kernel of shape (4, 2). Received: shape (4, 3)" in caplog.text
-    np.testing.assert_array_equal(
-        model.get_layer("conv1").get_weights()[0], saved.get_layer("conv1").get_weights()[0]
-    )
+    np.testing.assert_array_equal(model.get_layer("conv1").get_weights()[0], saved.get_layer("conv1").get_weights()[0])
     np.testing.assert_array_equal(head[0], model.get_layer("logits").get_weights()[0])
 
 
@@ -181,9 +176,12 @@ def test_what_stands_before_the_backbone_is_left_alone(tmp_path):
     load_weights(model, tmp_path / "saved.keras", backbone=["conv1"])
     assert np.all(model.get_layer("per_pixel").adapt_mean == 0)
     for name in ("conv1", "logits"):
-        np.testing.assert_array_equal(
-            model.get_layer(name).get_weights()[0], saved.get_layer(name).get_weights()[0]
-        )
+        np.testing.assert_array_equal(model.get_layer(name).get_weights()[0], saved.get_layer(name).get_weights()[0])
+
+
+def same_layer(one, other, name):
+    pairs = zip(one.get_layer(name).weights, other.get_layer(name).weights, strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def refused(path, model=None, **options):
@@ -378,15 +376,33 @@ def test_a_file_in_the_hubs_cache_is_used_without_asking_the_server(offline):
     assert same(model, saved)
 
 
+def test_named_weights_load_behind_a_normalisation_with_weights_of_its_own(tmp_path):
+    """keras.applications counts every layer from the input on, and refuses the file."""
+
+    def build(scaled, weights):
+        x = keras.layers.Conv2D(4, 3, name="conv1")(scaled)
+        x = keras.layers.BatchNormalization(name="bn1")(x)
+        if weights:
+            keras.Model(keras.utils.get_source_inputs(x), x).load_weights(tmp_path / "imagenet.h5")
+        return x
+
+    saved = network(depth=1, seed=1)
+    save_keras2(saved, tmp_path / "imagenet.h5")
+    pixels = keras.Input((16, 16, 1))
+    for scaled in (pixels, keras.layers.BatchNormalization(name="own")(pixels)):
+        keras.utils.set_random_seed(0)
+        model = keras.Model(pixels, build_named(build, scaled, "imagenet"))
+        assert same_layer(model, saved, "conv1")
+        assert same_layer(model, saved, "bn1")
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("filename", "application"),
     [("vgg16_imagenet_notop", "VGG16"), ("mobilenetv2_imagenet_notop", "MobileNetV2")],
 )
-def test_real_weights_load_as_keras_itself_loads_them(filename, application):
-    if "CHESTXRAY_REAL_DATA" not in os.environ:
-        pytest.skip("CHESTXRAY_REAL_DATA is not set")
-    path = Path(os.environ["CHESTXRAY_REAL_DATA"]) / "weights" / f"{filename}.weights.h5"
+def test_real_weights_load_as_keras_itself_loads_them(real_data, filename, application):
+    path = real_data / "weights" / f"{filename}.weights.h5"
     network = getattr(keras.applications, application)
     expected = network(input_shape=(32, 32, 3), include_top=False, weights=None)
     expected.load_weights(path)

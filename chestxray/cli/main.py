@@ -66,7 +66,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
+        click.echo("Stopped by Ctrl-C.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); Python must not complain of it on its way out.

@@ -49,7 +49,12 @@ def command(as_json: bool) -> None:
 
 
 def _describe(entry, plugin, reason):  # noqa: ANN001, ANN202 - the triple of registry.survey
-    described = {"name": entry.name, "distribution": entry.distribution, "version": entry.version, "broken": reason}
+    described = {
+        "name": entry.name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "broken": reason,
+    }
     if plugin is None:
         return described
     return described | {

@@ -41,7 +41,7 @@ def command(
         chestxray run --resume runs/20260102-030405-inceptionv3-xrays
 
     Everything it makes is in the run's folder; report.html is the page to open.
-    """
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
     if resume is not None:
         _refuse_beside_resume(recipe_name, output, given)
         from chestxray import workflow
@@ -76,10 +76,23 @@ def _summarise(run: Run) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("figure", "value", "95% interval"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    for name in ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1_macro", "mcc", "ece"):
+    for name in (
+        "auroc",
+        "accuracy",
+        "balanced_accuracy",
+        "sensitivity",
+        "specificity",
+        "f1_macro",
+        "mcc",
+        "ece",
+    ):
         figure = metrics["test"][name]
         if figure["value"] is not None:
-            table.add_row(name.replace("_", " "), f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}")
+            table.add_row(
+                name.replace("_", " "),
+                f"{figure['value']:.3f}",
+                f"{figure['low']:.3f} to {figure['high']:.3f}",
+            )
     console = Console(highlight=False)
     console.print(table)
     if metrics["positive"]:

@@ -86,10 +86,10 @@ def precision_recall(
 
 @styled
 def reliability(
-    confidence: np.ndarray, right: np.ndarray, error: Interval | None = None, bins: int = 15
+    confidence: np.ndarray, right: np.ndarray, error: Interval | None = None, bins: int = 10
 ) -> Figure:
     """Stated probability of the answer against the share of right answers, in bins of equally many
-    images, above a histogram of the stated probabilities.
+    images with 95% Wilson intervals, above a histogram of the stated probabilities.
 
     `confidence` (rows,) in 0..1; `right` (rows,) whether it came true; `error` is the expected
     calibration error, written into the legend.
@@ -97,22 +97,30 @@ def reliability(
     confidence, right = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
     if not confidence.size:
         return absent("No test image to compare probabilities with.")
-    figure, (upper, lower) = canvas(5.2, 5.8, rows=2, sharex=True, height_ratios=(4, 1))
-    groups = np.array_split(np.argsort(confidence, kind="stable"), min(bins, confidence.size))
+    figure, (upper, lower) = canvas(5.2, 6.0, rows=2, sharex=True, height_ratios=(4, 1))
+    # Ten images at least in a bin: of fewer, a share says next to nothing.
+    count = max(min(bins, confidence.size // 10), 1)
+    groups = np.array_split(np.argsort(confidence, kind="stable"), count)
     stated = np.array([confidence[group].mean() for group in groups])
     observed = np.array([right[group].mean() for group in groups])
+    low, high = np.transpose([_wilson(right[group].sum(), group.size) for group in groups])
     upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="probabilities hold")
-    # The gap is drawn, since it is what the calibration error adds up.
-    upper.vlines(
-        stated, np.minimum(stated, observed), np.maximum(stated, observed), color=PALETTE[1], alpha=0.6
-    )
-    label = f"observed; ECE {spoken(error)}" if error is not None else "observed"
+    upper.vlines(stated, low, high, color=PALETTE[0], alpha=0.35, linewidth=2.5)
+    label = "test images" if error is None else f"test images; ECE {spoken(error)}"
     upper.plot(stated, observed, "o-", color=PALETTE[0], markersize=5, label=label)
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Share of answers that are right")
-    upper.legend(loc="upper left")
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     lower.hist(confidence, bins=np.linspace(0, 1, 21).tolist(), color=PALETTE[5], edgecolor="white")
     lower.set(xlabel="Stated probability of the answer", ylabel="Images\n(number)")
     return figure
+
+
+def _wilson(hits: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's (1927) interval of a share, which holds for few images and for shares near 0 and 1."""
+    share, scale = hits / count, 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / scale
+    reach = z / scale * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return centre - reach, centre + reach
 
 
 def _drawn(classes: Sequence[str], positive: str | None) -> list[int]:

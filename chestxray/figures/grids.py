@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chestxray.figures.style import RIGHT, WRONG, absent, canvas, shortened, styled
+from chestxray.figures.style import RIGHT, WRONG, absent, blank, shortened, styled
 
 _TILE = 1.75  # inches
 
@@ -35,15 +35,11 @@ def sample_grid(samples: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     if not any(samples.values()):
         return absent("No sample image.")
     columns = max(map(len, samples.values()))
-    figure, axes = canvas(
-        0.5 + _TILE * columns, 0.2 + _TILE * len(samples), rows=len(samples), columns=columns, squeeze=False
-    )
+    figure, axes = _tiles(len(samples), columns, (_TILE, _TILE), beside=0.3)
     for row, (name, images) in zip(axes, samples.items(), strict=True):
-        for i, ax in enumerate(row):
-            _bare(ax)
-            if i < len(images):
-                _show(ax, images[i])
-        row[0].set_ylabel(shortened(name, 22), fontsize=9.5, visible=True)
+        for ax, image in zip(row, images, strict=False):
+            _show(ax, image)
+        row[0].set_ylabel(shortened(name, 22), fontsize=9.5)
     return figure
 
 
@@ -58,14 +54,34 @@ def answer_grid(images: Sequence[np.ndarray], answers: Sequence[Answer], columns
     aspect = min(float(np.mean([image.shape[0] / image.shape[1] for image in images])), 1.0)
     columns = max(min(round(columns * aspect), len(images)), 1)
     rows = math.ceil(len(images) / columns)
-    width, height = 0.2 + _TILE / aspect * columns, 0.2 + (_TILE + 0.55) * rows
-    figure, axes = canvas(width, height, rows, columns, squeeze=False)
-    for ax in axes.flat:
-        _bare(ax)
+    figure, axes = _tiles(rows, columns, (_TILE / aspect, _TILE), above=0.5)
     for ax, image, answer in zip(axes.flat, images, answers, strict=False):
         _show(ax, image)
         _caption(ax, answer)
     return figure
+
+
+def _tiles(
+    rows: int, columns: int, size: tuple[float, float], beside: float = 0.0, above: float = 0.0
+) -> tuple[Figure, np.ndarray]:
+    """A figure of bare axes (rows, columns), each `size` inches wide and high, with `beside` inches
+    left of each row and `above` inches over each tile.
+
+    Placed by hand: the layout engine would take seconds to find where fifty equal tiles go.
+    """
+    gap = 0.08
+    width, height = gap + beside + columns * (size[0] + gap), gap + rows * (size[1] + above + gap)
+    figure = blank(width, height)
+    axes = np.empty((rows, columns), dtype=object)
+    for row, column in np.ndindex(rows, columns):
+        left = gap + beside + column * (size[0] + gap)
+        bottom = height - (row + 1) * (size[1] + above + gap)
+        place = (left / width, bottom / height, size[0] / width, size[1] / height)
+        ax = figure.add_axes(place, xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        ax.grid(visible=False)
+        axes[row, column] = ax
+    return figure, axes
 
 
 def _caption(ax: Axes, answer: Answer) -> None:
@@ -77,13 +93,6 @@ def _caption(ax: Axes, answer: Answer) -> None:
         fontsize=7.5, color=colour, fontweight="normal", pad=3,
     )  # fmt: skip
     ax.spines[:].set(visible=True, color=colour, linewidth=1 if answer.right else 3)
-
-
-def _bare(ax: Axes) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
 
 
 def _show(ax: Axes, image: np.ndarray) -> None:

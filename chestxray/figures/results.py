@@ -20,13 +20,15 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     counts = np.asarray(counts, dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    side = min(max(0.75 * len(classes) + 2.4, 4.4), 11.0)
-    figure, ax = canvas(side + 0.6, side)
+    names = [shortened(name, 24) for name in classes]
+    longest = max(map(len, names))
+    flat = longest * len(names) <= 34
+    grid = min(max(0.75 * len(names), 2.8), 8.5)
+    below = 0.6 if flat else 0.7 + 0.06 * longest
+    figure, ax = canvas(grid + 1.5 + 0.09 * longest, grid + below)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= _MOST_WRITTEN:
         _write_cells(ax, counts, shares, totals)
-    names = [shortened(name, 24) for name in classes]
-    flat = max(map(len, names)) * len(names) <= 34
     ax.set_xticks(range(len(names)), names, rotation=0 if flat else 45, ha="center" if flat else "right")
     ax.set_yticks(range(len(names)), names)
     if len(classes) > 20:
@@ -50,14 +52,16 @@ def _write_cells(ax: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.nd
 
 
 @styled
-def metrics(test: Mapping[str, Interval], titles: Mapping[str, str] | None = None) -> Figure:
+def metrics(
+    test: Mapping[str, Interval], titles: Mapping[str, str] | None = None, level: str = "95%"
+) -> Figure:
     """Forest plot: each figure of `test` as a dot with its interval, and in numbers beside it.
 
-    `titles` gives the names to write (default: the keys); a figure that is not available has its
-    row, and says so.
+    `titles` gives the names to write (default: the keys), `level` that of the intervals. A figure
+    that is not available has its row, and says so.
     """
     if not test:
-        return absent("No figure was computed.")
+        return absent("No measure was computed.")
     titles = titles or {}
     known = [x for item in test.values() for x in (item.get("low"), item.get("value")) if x is not None]
     left = min(0.0, *known) if known else 0.0
@@ -74,7 +78,7 @@ def metrics(test: Mapping[str, Interval], titles: Mapping[str, str] | None = Non
         )  # fmt: skip
     ax.set_yticks(range(len(test)), [titles.get(name, name) for name in test])
     ax.set_ylim(len(test) - 0.5, -0.5)
-    ax.set(xlim=(left - 0.02 if left < 0 else 0, 1.0), xlabel="Value and 95% interval (no unit)")
+    ax.set(xlim=(left - 0.02 if left < 0 else 0, 1.0), xlabel=f"Value and {level} interval (no unit)")
     if left < 0:
         ax.axvline(0, color=FAINT, linewidth=0.8)
     ax.spines["left"].set_visible(False)

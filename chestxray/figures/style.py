@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -83,9 +83,15 @@ def canvas(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
     """A figure of `width` by `height` inches and its axes (one, or an array of them)."""
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(width, height, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def blank(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """An empty figure of `width` by `height` inches."""
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save(figure: Figure, path: Path) -> None:

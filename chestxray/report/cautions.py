@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chestxray.report.record import Record
-from chestxray.report.wording import plural, span, value_of
+from chestxray.report.wording import Interval, plural, span, value_of
 
 #: A class with fewer test images than this moves by more than 3 points with each of them.
 FEW_OF_A_CLASS = 30
@@ -16,7 +16,7 @@ WIDE = 0.1
 
 @dataclass(frozen=True)
 class Caution:
-    """``weight`` is ``serious`` where the figures may be wrong, ``note`` where they are only weak."""
+    """``weight`` is ``serious`` where the results may be wrong, ``note`` where they are only weak."""
 
     weight: str
     title: str
@@ -33,7 +33,7 @@ def cautions(record: Record) -> list[Caution]:
         *_test_set(record),
         *_patients(record),
         *_left_out(record),
-        *(Caution("note", "Data", note) for note in record.audit.get("notes", [])),
+        *(Caution("note", "Note on the data", note) for note in record.notes if note != record.split_note),
     ]
     return sorted(found, key=lambda caution: caution.weight != "serious")
 
@@ -42,8 +42,8 @@ def _phantom(record: Record) -> list[Caution]:
     if not record.phantom:
         return []
     text = (
-        "The phantom images are drawn by a program; no person was X-rayed. The figures show that the software "
-        "works. They say nothing about patients."
+        "The phantom images are drawn by a program; no person was X-rayed. The results show that the "
+        "software works. They say nothing about patients."
     )
     return [Caution("serious", "Drawn data, not radiographs", text)]
 
@@ -55,7 +55,7 @@ def _leaks(record: Record) -> list[Caution]:
         return []
     what = f"{plural(copies, 'group')} of identical images and {plural(patients, 'patient')}"
     if record.audit.get("on_leak") == "ignore":
-        text = f"{what} stand on both sides of a split, and were kept there. The figures are likely too good."
+        text = f"{what} stand on both sides of a split, and were kept there. The results are likely too good."
         return [Caution("serious", "Leaks between the splits were ignored", text)]
     dropped = plural(len(record.audit.get("dropped", [])), "image")
     text = f"{what} stood on both sides of a split; {dropped} were left out of training or validation for it."
@@ -106,8 +106,9 @@ def _patients(record: Record) -> list[Caution]:
         return []
     share = "the" if unknown == len(record.used) else f"{unknown:,} of {len(record.used):,}"
     text = (
-        f"It is not known which patients {share} images come from. One person may stand in training and in test, "
-        "which flatters the figures, and the intervals take each such image as independent, which narrows them."
+        f"It is not known which patients {share} images come from. One person may stand in training and in "
+        "test, which flatters the results, and the intervals take each such image as independent, which "
+        "narrows them."
     )
     return [Caution("note", "Patients not known", text)]
 
@@ -116,7 +117,9 @@ def _left_out(record: Record) -> list[Caution]:
     unreadable = record.audit.get("unreadable", [])
     if not unreadable:
         return []
-    text = f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
+    text = (
+        f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
+    )
     return [Caution("note", "Unreadable files", text)]
 
 
@@ -125,7 +128,7 @@ def summary(record: Record) -> str:
     metrics = record.metrics
     rows, patients = metrics.get("rows", 0), record.patients(split="test")
     people = f" of {plural(patients, 'patient')}" if patients else ""
-    tested = f"On {plural(rows, 'test image')}{people} that it had not seen, {record.recipe.model}"
+    tested = f"On {plural(rows, 'test image')}{people}, {record.recipe.model}"
     auroc, accuracy = metrics["test"].get("auroc"), metrics["test"].get("accuracy")
     others = [name for name in record.classes if name != record.positive]
     if record.positive:
@@ -133,7 +136,7 @@ def summary(record: Record) -> str:
     else:
         kind, apart = "a macro", f"{len(record.classes)} classes apart"
     first = (
-        f"{tested} tells {apart} with {kind} AUROC of {_told(auroc)}."
+        f"{tested} tells {apart} with {kind} AUROC of {_told(auroc, record.level)}."
         if value_of(auroc) is not None
         else f"{tested} was asked to tell {apart}; the AUROC is not available."
     )
@@ -144,6 +147,6 @@ def summary(record: Record) -> str:
     return f"{first} Its accuracy is {right:.2f}{share}."
 
 
-def _told(interval: dict[str, float | None]) -> str:
+def _told(interval: Interval, level: str) -> str:
     between = span(interval, 2)
-    return f"{interval['value']:.2f}" + (f" (95% interval {between})" if between else "")
+    return f"{interval['value']:.2f}" + (f" ({level} interval {between})" if between else "")

@@ -78,9 +78,24 @@ class Record:
         return self.metrics.get("positive")
 
     @property
+    def level(self) -> str:
+        """How sure the intervals are, ``95%``."""
+        return f"{100 * self.metrics.get('interval', {}).get('level', 0.95):g}%"
+
+    @property
     def data_name(self) -> str:
         """What the data set is called."""
         return self.environment.get("data", {}).get("name") or self.index.name
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run noted on its data, in sentences."""
+        return list(self.audit.get("notes", []))
+
+    @property
+    def split_note(self) -> str:
+        """The sentence among the notes that says how a split was drawn, ``""`` where none was."""
+        return next((note for note in self.notes if note.startswith("Split ")), "")
 
     @property
     def phantom(self) -> bool:
@@ -123,6 +138,10 @@ class Record:
         below = PurePath(path).is_relative_to(self._root) if self._root else False
         return PurePath(path).relative_to(self._root).as_posix() if below else path
 
+    def shorten_in(self, text: str) -> str:
+        """A sentence in which the data's common folder is left out of the paths."""
+        return text.replace(self._root.rstrip(os.sep) + os.sep, "") if self._root.strip(os.sep) else text
+
 
 def _json(path: Path) -> Any:
     if not path.is_file():
@@ -130,4 +149,6 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}. Run `chestxray evaluate` on the folder again.") from error
+        raise DataError(
+            f"{path} is damaged: {error}. Run `chestxray evaluate` on the folder again."
+        ) from error

@@ -70,11 +70,9 @@ def in_hundred(value: float) -> str:
     ('about 93 of 100', 'more than 99 of 100')
     """
     hundred = round(100 * value)
-    if hundred == 100 and value < 1:
-        return "more than 99 of 100"
-    if hundred == 0 and value > 0:
-        return "fewer than 1 of 100"
-    return f"{'all ' if hundred == 100 else 'none ' if hundred == 0 else f'about {hundred} '}of 100"
+    if hundred in (0, 100) and value not in (0, 1):
+        return "more than 99 of 100" if hundred else "fewer than 1 of 100"
+    return f"{'' if value in (0, 1) else 'about '}{hundred} of 100"
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,9 @@ MEANINGS: Mapping[str, Meaning] = {
             "with the share of each class, which is what guessing gets."
         ),
     ),
-    "accuracy": _same("Accuracy", lambda n, v, p: f"The answer is right for {n} images, whatever their class."),
+    "accuracy": _same(
+        "Accuracy", lambda n, v, p: f"The answer is right for {n} images, whatever their class."
+    ),
     "balanced_accuracy": _same(
         "Balanced accuracy",
         lambda n, v, p: f"As accuracy, but every class counts alike, however rare: {n} images.",
@@ -130,7 +130,9 @@ MEANINGS: Mapping[str, Meaning] = {
     "specificity": Meaning(
         "Specificity",
         lambda n, v, p: f"Of images without {p}, the model says so for {n}. The others are false alarms.",
-        lambda n, v, p: f"Of images that are not of a class, {n} are not called it, averaged over the classes.",
+        lambda n, v, p: (
+            f"Of images that are not of a class, {n} are not called it, averaged over the classes."
+        ),
     ),
     "precision": Meaning(
         "Precision",

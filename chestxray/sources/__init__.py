@@ -24,7 +24,10 @@ def load(recipe: Recipe, cache: Path) -> Index:
     kind, _, address = recipe.data[0].partition(":")
     source: SourcePlugin = registry.load(registry.SOURCES, kind)
     options = SourceOptions(
-        cache=cache, seed=recipe.seed, patient_pattern=recipe.patient_pattern, extra=_extra(recipe.data_option)
+        cache=cache,
+        seed=recipe.seed,
+        patient_pattern=recipe.patient_pattern,
+        extra=_extra(recipe.data_option),
     )
     return source.load(address, options)
 

@@ -49,7 +49,12 @@ def load(address: str, options: SourceOptions) -> Index:
                 "PATH/SPLIT/CLASS/*.png."
             )
         records.append(
-            {"path": str(path), "label": folders[0], "patient": patient_of(path, pattern), "split": split}
+            {
+                "path": str(path),
+                "label": folders[0],
+                "patient": patient_of(path.relative_to(root), pattern),
+                "split": split,
+            }
         )
     if not records:
         suffixes = " ".join(sorted(SUFFIXES))
@@ -95,8 +100,8 @@ def patient_pattern(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def patient_of(path: Path, pattern: re.Pattern[str] | None) -> str:
-    """The patient in a file's name: all groups of the pattern that took part, joined."""
-    match = pattern.search(path.name) if pattern else None
+    """The patient in a file's relative path: all groups of the pattern that took part, joined."""
+    match = pattern.search(path.as_posix()) if pattern else None
     return "-".join(group for group in match.groups() if group) if match else ""
 
 

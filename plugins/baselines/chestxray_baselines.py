@@ -53,6 +53,15 @@ def shallow_cnn(scaled: Any, weights: str | None) -> Any:
     return keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="conv2")(x)
 
 
+def flat_head(features: Any, classes: int) -> Any:
+    """Where in the image a feature lies counts: no global pooling, one hidden layer. Logits."""
+    x = keras.layers.MaxPooling2D(2, name="pool2")(features)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(128, activation="relu", name="hidden")(x)
+    x = keras.layers.Dropout(0.3, name="dropout")(x)
+    return keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+
+
 def deep_cnn(scaled: Any, weights: str | None) -> Any:
     """Five blocks of two convolutions. Returns the features (batch, height/16, width/16, 256)."""
     x = scaled
@@ -100,6 +109,7 @@ shallow_cnn_plugin = ModelPlugin(
     minimum_size=(16, 16),
     channels=1,
     cam_layer="conv2",
+    head=flat_head,
     reference=REFERENCE,
     licence="Apache-2.0",
 )

@@ -1,0 +1,200 @@
+"""Class names as found -> the classes of a run; several sets -> one.
+
+Spellings are compared without regard to case, spaces and punctuation. What a label becomes is
+decided in this order:
+
+1. ``map`` (FROM=TO), FROM being the label as found or the common name it stands for;
+2. ``drop``: the images are left out, and counted;
+3. ``classes``: a class asked for, by its own spelling or by the common name;
+4. the common name of the alias map, where `Naming.common` says so, else the label as found.
+
+A label that none of them knows is an error that lists what was found: nothing is lost silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.index import Index
+from chestxray.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """How labels become classes.
+
+    ``aliases``, ``mapping``, ``wanted``: key of a spelling -> name (see `key`); ``dropped``: keys.
+    ``common``: labels take their common names, and one without a common name is an error.
+    """
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    common: bool = False
+
+    def name(self, label: str) -> str | None:
+        """The class of a label as found; ``""`` where it is dropped, None where nobody knows it."""
+        own = key(label)
+        shared = self.aliases.get(own, "")
+        if own in self.mapping or key(shared) in self.mapping:
+            # What it is mapped to is a class of its own: it is not mapped again.
+            found = self.mapping.get(own) or self.mapping[key(shared)]
+            own, shared = key(found), self.aliases.get(key(found), found)
+        elif not self.common:
+            found = label
+        else:
+            found = shared
+        if own in self.dropped or (shared and key(shared) in self.dropped):
+            return ""
+        if self.wanted:
+            return self.wanted.get(own) or self.wanted.get(key(shared))
+        return found or None
+
+
+def key(name: str) -> str:
+    """What two spellings of one class share.
+
+    >>> key("No_findings") == key("no findings")
+    True
+    """
+    return re.sub(r"[\W_]+", "", name.casefold()) or name.casefold()
+
+
+def alias_keys(*tables: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Key of every spelling -> class name. Later tables override earlier ones."""
+    return {key(spelling): name for table in tables for name, all_ in table.items() for spelling in (name, *all_)}
+
+
+def naming(recipe: Recipe, aliases: Mapping[str, str], *, common: bool) -> Naming:
+    """The `Naming` that a recipe asks for.
+
+    Raises:
+        InputError: a map that is not FROM=TO; a class that is both asked for and dropped.
+    """
+    classes = [part.strip() for text in recipe.classes for part in text.split(",") if part.strip()]
+    wanted = {key(name): name for name in classes}
+    if len(wanted) < len(classes):
+        raise InputError(f"classes must differ from each other. Received: {', '.join(classes)}.")
+    pairs = [text.rpartition("=") for text in recipe.map]
+    for (before, sign, after), text in zip(pairs, recipe.map, strict=True):
+        if not sign or not before.strip() or not after.strip():
+            raise InputError(f"map must be FROM=TO, two class names. Received: {text!r}.")
+    dropped = frozenset(key(name) for name in recipe.drop)
+    if both := [name for k, name in wanted.items() if k in dropped]:
+        raise InputError(f"A class cannot be asked for (classes) and dropped (drop). Received: {', '.join(both)}.")
+    return Naming(
+        aliases=aliases,
+        mapping={key(before): _proper(after.strip(), wanted, aliases, common) for before, _, after in pairs},
+        wanted=wanted,
+        dropped=dropped,
+        common=common,
+    )
+
+
+def harmonise(index: Index, rules: Naming) -> Index:
+    """The same images under the names that `rules` give their labels; dropped ones are noted.
+
+    Raises:
+        DataError: a label that nobody mapped, dropped or asked for; no image left.
+    """
+    counts = index.rows["label"].value_counts()
+    names = {str(label): rules.name(str(label)) for label in counts.index}
+    if unknown := [label for label, name in names.items() if name is None]:
+        raise DataError(_unknown(index, rules, unknown, counts))
+    labels = index.rows["label"].map(names)
+    left_out = sum(int(counts[label]) for label, name in names.items() if name == "")
+    rows = index.rows.assign(label=labels)[labels != ""]
+    if rows.empty:
+        raise DataError(f"No images of {index.name} are left: all its classes were dropped.")
+    notes = list(index.notes)
+    if left_out:
+        gone = ", ".join(sorted(label for label, name in names.items() if name == ""))
+        notes.append(f"{left_out} images of {index.name} were left out because their class was dropped: {gone}.")
+    found = set(rows["label"])
+    order = [name for name in rules.wanted.values() if name in found] or sorted(found)
+    return Index(
+        rows=rows.reset_index(drop=True),
+        classes=tuple(order),
+        name=index.name,
+        licence=index.licence,
+        citation=index.citation,
+        notes=tuple(notes),
+    )
+
+
+def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
+    """One index of several whose classes have been harmonised; every row keeps its source.
+
+    Sources of one name are told apart by a number. Classes stand in the order `wanted`, else
+    sorted.
+
+    Raises:
+        DataError: a wanted class has no images.
+    """
+    taken: dict[str, int] = {}
+    frames = []
+    for index in indexes:
+        frame = index.rows
+        for name in sorted(frame["source"].unique()):
+            taken[name] = taken.get(name, 0) + 1
+            if taken[name] > 1:
+                frame = frame.assign(source=frame["source"].replace(name, f"{name}-{taken[name]}"))
+        frames.append(frame)
+    rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    # A column that only some of the sets have is empty, not missing, for the others.
+    extra = [column for column in rows.columns if rows[column].dtype == object or rows[column].dtype == "str"]
+    rows = rows.assign(**{column: rows[column].fillna("") for column in extra})
+    found = set(rows["label"])
+    if missing := [name for name in wanted if name not in found]:
+        raise DataError(
+            f"No images of class {', '.join(missing)} in {_joined(i.name for i in indexes)}. "
+            f"Found: {', '.join(sorted(found))}."
+        )
+    return Index(
+        rows=rows.sort_values("path", kind="stable").reset_index(drop=True),
+        classes=tuple(wanted) or tuple(sorted(found)),
+        name=_joined(index.name for index in indexes),
+        licence=_joined((index.licence for index in indexes), "; "),
+        citation=_joined((index.citation for index in indexes), " | "),
+        notes=tuple(note for index in indexes for note in index.notes),
+    )
+
+
+def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:
+    """Raises `DataError` where a class and a part of it stand side by side, unasked for."""
+    for whole, its_parts in parts.items():
+        if whole in index.classes and (both := [part for part in its_parts if part in index.classes]):
+            part = both[0]
+            raise DataError(
+                f"{index.name} has both {whole} and {', '.join(both)}, which is a kind of it. Join them "
+                f"(--map {part}={whole}), leave one out (--drop {part}) or keep them apart on purpose "
+                f"(--classes {','.join(index.classes)})."
+            )
+
+
+def _proper(name: str, wanted: Mapping[str, str], aliases: Mapping[str, str], common: bool) -> str:
+    """The class that a map's TO means, whatever its spelling."""
+    if key(name) in wanted:
+        return wanted[key(name)]
+    return aliases.get(key(name), name) if common else name
+
+
+def _unknown(index: Index, rules: Naming, unknown: list[str], counts: pd.Series) -> str:
+    found = ", ".join(f"{label} ({number:,})" for label, number in counts.items())
+    allowed = list(rules.wanted.values()) or sorted(set(rules.aliases.values()))
+    label = unknown[0]
+    return (
+        f"{index.name} has classes that nobody asked for: {', '.join(unknown)}.{nearest(label, allowed)} "
+        f"Allowed: {', '.join(allowed)}, or say what they are (--map '{label}=CLASS'), leave them out "
+        f"(--drop '{label}') or name all classes (--classes). Found: {found}."
+    )
+
+
+def _joined(texts: Iterable[str], sign: str = " + ") -> str:
+    return sign.join(dict.fromkeys(text for text in texts if text))

@@ -1,0 +1,93 @@
+"""A run's folder -> figures, one self-contained page, and a model card.
+
+>>> write(Path("runs/x"))
+PosixPath('runs/x/report.html')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from chestxray import figures
+from chestxray.files import write_text
+from chestxray.report import card, drawing, pictures, wording
+from chestxray.report.cautions import cautions, summary
+from chestxray.report.record import Record
+from chestxray.report.sections import SECTIONS, Material, Section
+
+__all__ = ["SECTIONS", "Material", "Record", "Section", "page", "write"]
+
+
+def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path:
+    """Write ``figures/``, ``MODEL_CARD.md`` and last ``report.html``, whose path is returned.
+
+    All numbers are read from `folder`, none is computed anew. `samples` maps paths of images to
+    their pixels, uint8 (height, width), and may hold any of them; a few are picked for the grids of
+    training and of test images. Without it the page has no such grids.
+
+    Raises:
+        InputError: `folder` lacks what every evaluated run has.
+        DataError: a file in it is damaged.
+        OutputError: it cannot be written to.
+    """
+    record = Record.read(folder)
+    drawn = _write_figures(record, samples or {})
+    material = Material(
+        record=record,
+        figures=drawn,
+        samples=tuple(pictures.training_tiles(record, samples or {})),
+        tests=tuple(pictures.test_tiles(record, samples or {})),
+        heatmaps=tuple(pictures.heatmap_tiles(record)),
+    )
+    write_text(folder / "MODEL_CARD.md", card.render(record))
+    report = folder / "report.html"
+    write_text(report, page(material))
+    return report
+
+
+def _write_figures(record: Record, samples: Mapping[str, np.ndarray]) -> dict[str, pictures.Picture]:
+    """Write ``figures/`` and return those that stand in the page as they are."""
+    alternatives = drawing.alternatives(record)
+    drawn: dict[str, pictures.Picture] = {}
+    stale = {record.folder / "figures" / f"{name}.png" for name in drawing.NAMES}
+    for name, figure in drawing.draw(record, samples):
+        path = record.folder / "figures" / f"{name}.png"
+        figures.save(figure, path)
+        stale.discard(path)
+        if name in alternatives:  # the grids of radiographs stand in the page picture by picture
+            drawn[name] = pictures.figure(path, alternatives[name])
+    # What an earlier report drew from other predictions must not stand beside this one.
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return drawn
+
+
+def page(material: Material, sections: Sequence[Section] = SECTIONS) -> str:
+    """The page as HTML: those of `sections` that have something to show, in order."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("chestxray"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": wording.number,
+        "span": wording.span,
+        "whole": wording.whole,
+        "plural": wording.plural,
+        "figure_title": wording.title,
+    }
+    built = [(section, section.build(material)) for section in sections]
+    return environment.get_template("report.html.jinja").render(
+        material=material,
+        record=material.record,
+        sections=[(section, context) for section, context in built if context is not None],
+        cautions=cautions(material.record),
+        summary=summary(material.record),
+        research_only=wording.RESEARCH_ONLY,
+    )

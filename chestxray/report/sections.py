@@ -1,0 +1,303 @@
+"""The sections of the page, in order: what each needs, worked out from the record.
+
+A new section is a template ``templates/report/<name>.html.jinja`` and a line in `SECTIONS`. Where
+its numbers stand in a JSON file of their own, `extra` is its builder: the template gets the
+file's contents as ``extra``, and the page goes without the section where the file is absent.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chestxray.figures import best_epoch
+from chestxray.index import SPLITS
+from chestxray.report import wording
+from chestxray.report.pictures import Picture, Tile
+from chestxray.report.record import Record
+from chestxray.report.wording import duration, ordered, plural, value_of, whole
+
+#: Longer lists are cut on the page; the files of the run have them whole.
+LONGEST_LIST = 200
+_PHASES = {"head": "Head alone", "finetune": "Fine-tuning", "full": "Whole network"}
+_SPLIT_RULES = {
+    "auto": "official where the data set has one, else stratified by class and grouped by patient",
+    "official": "as published with the data set",
+    "random": "random, image by image",
+    "stratified": "random within each class, image by image",
+    "grouped": "stratified by class and grouped by patient",
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a section may show: the record, its figures by name, its radiographs."""
+
+    record: Record
+    figures: Mapping[str, Picture]
+    samples: tuple[Tile, ...] = ()
+    tests: tuple[Tile, ...] = ()
+    heatmaps: tuple[Tile, ...] = ()
+
+
+Builder = Callable[[Material], "dict[str, Any] | None"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """``build`` returns what the template of that ``name`` needs, or None to leave it out."""
+
+    name: str
+    title: str
+    build: Builder
+
+
+def extra(name: str) -> Builder:
+    """The builder of a section whose numbers stand in ``<name>.json`` in the run's folder."""
+    return functools.partial(_extra, name)
+
+
+def _extra(name: str, material: Material) -> dict[str, Any] | None:
+    content = material.record.extras.get(name)
+    return {"extra": content} if content else None
+
+
+def _data(material: Material) -> dict[str, Any]:
+    return {"facts": data_facts(material.record), "counts": class_counts(material.record)}
+
+
+def data_facts(record: Record) -> dict[str, str]:
+    """What was run on what, by name; what is not known is left out."""
+    environment, recipe = record.environment, record.recipe
+    data, model = environment.get("data", {}), environment.get("model", {})
+    size = model.get("image_size") or recipe.image_size
+    parameters = "" if "parameters" not in model else f"{whole(model['parameters'])} parameters"
+    if parameters and "trained_parameters" in model:
+        parameters += f", {whole(model['trained_parameters'])} of them trained at the end"
+    facts = {
+        "Architecture": ", ".join(filter(None, [recipe.model, parameters])),
+        "Initial weights": "random (trained from scratch)" if recipe.weights == "none" else recipe.weights,
+        "Input": f"{size[0]} by {size[1]} pixels (height, width), grey, fit: {recipe.fit}" if size else "",
+        "Data": ", ".join(filter(None, [record.data_name, _images(record)])),
+        "Classes": ", ".join(record.classes),
+        "Positive class": record.positive or "",
+        "Split": f"{record.split_note or _split_rule(record)} (seed {recipe.seed})",
+        "Licence of the data": data.get("licence", ""),
+        "Citation": data.get("citation", ""),
+    }
+    return {k: v for k, v in facts.items() if v}
+
+
+def _split_rule(record: Record) -> str:
+    # A drawn split leaves a note; an audited run without one took the official split.
+    taken = record.recipe.split == "auto" and record.audit
+    return _SPLIT_RULES["official" if taken else record.recipe.split]
+
+
+def _images(record: Record) -> str:
+    rows, used = len(record.index.rows), len(record.used)
+    left = f", {rows - used:,} of them left out" if rows > used else ""
+    return plural(rows, "image") + left
+
+
+def class_counts(record: Record) -> list[dict[str, Any]]:
+    """A row a class and one for all: images and patients, split by split and together."""
+    table = []
+    for label in [*record.counts.index, None]:
+        of = {} if label is None else {"label": label}
+        images = record.counts.sum() if label is None else record.counts.loc[label]
+        cells = [(int(images[split]), record.patients(split=split, **of)) for split in SPLITS]
+        cells.append((int(images.sum()), record.patients(**of)))
+        table.append({"label": label, "cells": cells})
+    return table
+
+
+def _training(material: Material) -> dict[str, Any]:
+    history = material.record.history
+    if history.empty:
+        return {"phases": [], "best": None, "kept": None}
+    best = best_epoch(history)
+    phases = []
+    for name in history["phase"].unique():
+        rows = history[history["phase"] == name]
+        seconds = float(rows["seconds"].sum()) if "seconds" in rows else None
+        phases.append(
+            {
+                "name": _PHASES.get(name, name),
+                "epochs": len(rows),
+                "rate": float(rows["learning_rate"].max()) if "learning_rate" in rows else None,
+                "time": duration(seconds) if seconds is not None else wording.ABSENT,
+            }
+        )
+    kept = None if best is None else _numbers(history.iloc[best])
+    return {
+        "phases": phases,
+        "best": best,
+        "kept": kept,
+        "last": best == len(history) - 1,
+        "epochs": len(history),
+    }
+
+
+def _numbers(row: pd.Series) -> dict[str, float | None]:
+    names = ("loss", "val_loss", "accuracy", "val_accuracy")
+    known = {name: float(row[name]) for name in names if name in row}
+    return {name: value if np.isfinite(value) else None for name, value in known.items()}
+
+
+def _results(material: Material) -> dict[str, Any]:
+    record = material.record
+    test = ordered(record.metrics["test"])
+    guesses = _guesses(record)
+    rows = [
+        {
+            "name": name,
+            "title": wording.title(name),
+            "interval": interval,
+            "better": wording.MEANINGS[name].better if name in wording.MEANINGS else "",
+            "meaning": wording.meaning(name, value_of(interval), record.positive),
+            "guess": guesses.get(name),
+        }
+        for name, interval in test.items()
+    ]
+    first = ("auroc", "sensitivity", "specificity", "accuracy")
+    per_class = record.metrics["per_class"]
+    columns = list(dict.fromkeys(name for item in per_class.values() for name in item))
+    support = {
+        name: int(sum(row))
+        for name, row in zip(
+            record.metrics["confusion"]["classes"], record.metrics["confusion"]["counts"], strict=True
+        )
+    }
+    return {
+        "rows": rows,
+        "tiles": [row for name in first for row in rows if row["name"] == name],
+        "per_class": per_class,
+        "columns": columns,
+        "support": support,
+        "confusion": record.metrics["confusion"],
+    }
+
+
+def _guesses(record: Record) -> dict[str, float]:
+    """What a guess that never looks at the image gets, where that is a plain number."""
+    counts = np.asarray(record.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
+    if not counts.sum():
+        return {}
+    shares = counts / counts.sum()
+    present = shares[shares > 0]
+    spread = float((shares * (1 - shares)).sum())
+    positive = record.positive
+    prevalence = (
+        shares[list(record.classes).index(positive)] if positive in record.classes else present.mean()
+    )
+    return {
+        "auroc": 0.5,
+        "auprc": float(prevalence),
+        "accuracy": float(shares.max()),
+        "balanced_accuracy": 1 / len(present),
+        "mcc": 0.0,
+        # Of two classes the score is halved, as Brier meant it for one event.
+        "brier": spread / 2 if len(shares) == 2 else spread,
+    }
+
+
+def _audit(material: Material) -> dict[str, Any]:
+    record, audit = material.record, material.record.audit
+    duplicates = audit.get("exact_duplicates", {})
+    groups = {
+        "astride": duplicates.get("across_splits", []),
+        "duplicates": duplicates.get("groups", []),
+    }
+    return {
+        "done": bool(audit),
+        "on_leak": audit.get("on_leak", ""),
+        "patients": audit.get("patients", {}).get("across_splits", []),
+        "notes": audit.get("notes", []),
+        **{
+            name: [[record.short(path) for path in group] for group in items]
+            for name, items in groups.items()
+        },
+        **{
+            name: [
+                (record.short(item["path"]), record.shorten_in(item["reason"]))
+                for item in audit.get(name, [])
+            ]
+            for name in ("unreadable", "dropped")
+        },
+        "longest": LONGEST_LIST,
+    }
+
+
+def environment_facts(record: Record) -> dict[str, str]:
+    """When and with what the run was made, by name; what is not known is left out."""
+    environment = record.environment
+    plugin, data = environment.get("plugin", {}), environment.get("data", {})
+    facts = {
+        "Started": environment.get("started", ""),
+        "Finished": environment.get("finished", ""),
+        "Platform": environment.get("platform", ""),
+        "Devices": ", ".join(environment.get("devices", [])),
+        "Architecture from": " ".join(filter(None, [plugin.get("distribution"), plugin.get("version")])),
+        "Reference": plugin.get("reference", ""),
+        "Licence of the architecture": plugin.get("licence", ""),
+        "Licence of the weights": plugin.get("weights_licence", ""),
+        "Data fingerprint": data.get("fingerprint", ""),
+    }
+    return {k: v for k, v in facts.items() if v}
+
+
+def _environment(material: Material) -> dict[str, Any]:
+    environment = material.record.environment
+    own = {"chestxray": environment.get("chestxray", ""), "python": environment.get("python", "")}
+    seconds = environment.get("seconds", {})
+    return {
+        "facts": environment_facts(material.record),
+        "packages": {k: v for k, v in (own | environment.get("packages", {})).items() if v},
+        "seconds": {step: duration(value) for step, value in seconds.items()},
+        "total": duration(sum(seconds.values())) if seconds else "",
+        "recipe": material.record.recipe.to_toml(),
+    }
+
+
+#: How replicates become an interval, by a word in the name of the method.
+_SHAPES = {
+    "percentile": "The interval leaves out the same share of replicates at either end.",
+    "logit": (
+        "The interval is as wide as the replicates' standard error says, with Student's t for the number of "
+        "patients, and symmetric on the logit scale, which keeps it within the range of the figure."
+    ),
+}
+
+
+def _method(material: Material) -> dict[str, Any]:
+    interval = material.record.metrics.get("interval", {})
+    method = interval.get("method", "not recorded")
+    return {
+        "method": method,
+        "shape": next((text for word, text in _SHAPES.items() if word in method), ""),
+        "replicates": interval.get("replicates"),
+        "positive": material.record.positive,
+    }
+
+
+def _heatmaps(material: Material) -> dict[str, Any]:
+    index = material.record.heatmaps
+    reason = index.get("reason") or ("" if material.heatmaps else "No heat map is in the run's folder.")
+    return {"layer": index.get("layer"), "reason": reason, "method": index.get("method", "")}
+
+
+SECTIONS = (
+    Section("data", "What was run on what", _data),
+    Section("training", "Training", _training),
+    Section("results", "Results on the test images", _results),
+    Section("heatmaps", "Where the model looks", _heatmaps),
+    Section("audit", "Data audit", _audit),
+    Section("environment", "Environment and provenance", _environment),
+    Section("method", "How every number was made", _method),
+)

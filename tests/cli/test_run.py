@@ -1,0 +1,136 @@
+"""Wrong input: one clear line, exit code 2, nothing half written. As a user meets it: in a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHESTXRAY = [sys.executable, "-c", "from chestxray.cli.main import main; main()"]
+
+
+def chestxray(*arguments, cwd, **options):
+    command = [*CHESTXRAY, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False, **options)
+
+
+def refused(result, *words):
+    message = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 2, result.stderr
+    assert message.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    missing = [word for word in words if word not in message]
+    assert not missing, f"{missing} not in {message}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "inceptionv4"], ["inceptionv4", "Did you mean inceptionv3"]),
+        ([], ["No model", "chestxray models"]),
+        (["--model", "shallow_fc", "--data", "floder:x"], ["floder", "Did you mean folder"]),
+        (["--model", "shallow_fc", "--data", "folder:absent"], ["absent", "PATH/CLASS"]),
+        (["--model", "shallow_fc", "--data", "folder:empty"], ["No images under", "empty"]),
+        (["--model", "shallow_fc", "--data", "folder:one"], ["single class", "well"]),
+        (["--model", "shallow_fc", "--data", "folder:rare"], ["'sick'", "has 1 readable", "at least 3"]),
+        (["--model", "shallow_fc", "--data", "folder:broken"], ["None of the 5 images", "'sick'"]),
+        (["--model", "inceptionv3", "--image-size", "64"], ["image_size", "75x75", "64x64"]),
+        (["--model", "shallow_fc", "--image-size", "big"], ["image_size", "HEIGHTxWIDTH", "big"]),
+        (["--model", "shallow_fc", "--epochs", "-3"], ["epochs", "at least 0", "-3"]),
+        (["--model", "shallow_fc", "--weights", "absent.h5"], ["weights", "none", "absent.h5"]),
+        (["--model", "shallow_fc", "--recipe", "nothing"], ["No recipe", "demonstration"]),
+        (
+            ["--model", "shallow_fc", "--data", "folder:rare", "--patient-pattern", "("],
+            ["pattern", "regular"],
+        ),
+        (["--model", "shallow_fc", "--data", "folder:rare", "--patient-pattern", "x"], ["group"]),
+        (["--resume", "absent"], ["absent", "no run"]),
+        (["--resume", "absent", "--epochs", "3"], ["--resume", "epochs"]),
+        (["--model", "shallow_fc", "--output", "one"], ["one", "is no run"]),
+        (["--model", "shallow_fc", "--output", "file/run"], ["file/run", "is a file"]),
+    ],
+)
+def test_wrong_input(tmp_path, draw, arguments, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    for name, sick in (("one", 0), ("rare", 1), ("broken", 5)):
+        for i in range(5):
+            draw(tmp_path / name / "well" / f"{i}.png", i)
+        for i in range(sick):
+            draw(tmp_path / name / "sick" / f"{i}.png", 100 + i)
+    for path in (tmp_path / "broken" / "sick").iterdir():
+        path.write_bytes(b"\x89PNG")
+    before = sorted(tmp_path.rglob("*"))
+    refused(chestxray("run", *arguments, cwd=tmp_path), *words)
+    assert sorted(tmp_path.rglob("*")) == before or sorted(tmp_path.glob("runs/*")) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    refused(chestxray("run", "--model", "shallow_fc", "--output", "locked/run", cwd=tmp_path), "permission denied")
+
+
+def test_weights_by_name_without_a_network(folder, tmp_path):
+    # A proxy that is not there stands for a network that is not there.
+    offline = {
+        **os.environ,
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "KERAS_HOME": str(tmp_path),
+    }
+    arguments = [
+        "--model",
+        "inceptionv3",
+        "--data",
+        f"folder:{folder}",
+        "--image-size",
+        "75",
+        "--epochs",
+        "1",
+    ]
+    result = chestxray("run", *arguments, "--output", "r", cwd=tmp_path, env=offline)
+    refused(result, "inception_v3_weights", "--weights none")
+    assert not (tmp_path / "r").exists()
+
+
+def test_weights_of_another_architecture(folder, tmp_path):
+    code = (
+        "import keras; x = keras.Input((8, 8, 3)); y = keras.layers.Conv2D(2, 3)(x); "
+        "keras.Model(x, y).save_weights('other.weights.h5')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    arguments = [
+        "--model",
+        "shallow_cnn",
+        "--data",
+        f"folder:{folder}",
+        "--image-size",
+        "16",
+        "--epochs",
+        "1",
+    ]
+    result = chestxray("run", *arguments, "--weights", "other.weights.h5", "--output", "r", cwd=tmp_path)
+    refused(result, "other.weights.h5", "conv")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
+    arguments = ["--model", "shallow_fc", "--data", f"folder:{folder}", "--image-size", "16"]
+    command = [*CHESTXRAY, "run", *arguments, "--epochs", "100000", "--patience", "0", "--output", "r"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    history = tmp_path / "r" / "history.csv"
+    deadline = time.monotonic() + 100
+    while not history.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "chestxray run --resume r" in errors
+    assert "Traceback" not in errors
+    assert (Path(tmp_path) / "r" / "recipe.toml").is_file()
+    assert not list((tmp_path / "r").rglob(".part-*"))

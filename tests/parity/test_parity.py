@@ -1,0 +1,79 @@
+"""Networks written for PyTorch and ours give the same numbers from the same file of weights.
+
+Runs where torch and timm are installed, in tox's environment `parity`.
+"""
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from chestxray import registry
+from chestxray.weights import load_weights
+
+torch = pytest.importorskip("torch", reason="torch is installed in tox's environment parity only")
+timm = pytest.importorskip("timm", reason="timm is installed in tox's environment parity only")
+
+MEAN = np.float32([0.485, 0.456, 0.406])
+DEVIATION = np.float32([0.229, 0.224, 0.225])
+
+
+def random_network(name, size):
+    """timm's network with random weights in every variable, and activations of ordinary magnitude."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, pretrained=False)
+    with torch.no_grad():
+        for variable, tensor in network.named_parameters():
+            if tensor.ndim == 1:  # timm starts some of them at nought, which would hide a branch
+                bias = variable.endswith("bias")
+                tensor.copy_(torch.randn_like(tensor) * 0.1 if bias else torch.rand_like(tensor) * 0.6 + 0.2)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0  # the statistics of this one batch
+        network.train()(torch.randn(4, 3, *size))
+    return network.eval()
+
+
+def pictures(size):
+    pixels = np.random.default_rng(1).integers(0, 256, (3, *size, 3)).astype("float32")
+    scaled = (pixels / 255 - MEAN) / DEVIATION
+    return pixels, torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
+
+
+def ours(name, size, network, folder):
+    """Our network with the weights of timm's, by way of a safetensors file; features and logits."""
+    plugin = registry.load(registry.MODELS, name)
+    pixels = keras.Input((*size, 3))
+    features = plugin.build(plugin.scale(pixels), None)
+    model = keras.Model(pixels, [features, plugin.head(features, 1000)])
+    arrays = {key: tensor.contiguous().numpy() for key, tensor in network.state_dict().items()}
+    save_file(arrays, folder / "model.safetensors")
+    load_weights(model, folder / "model.safetensors", convert=plugin.convert)
+    return model
+
+
+@pytest.mark.parametrize("size", [(96, 96), (75, 101)])
+@pytest.mark.parametrize("name", ["resnet18", "resnet200d"])
+def test_logits_are_those_of_timm(name, size, tmp_path):
+    network = random_network(name, size)
+    pixels, scaled = pictures(size)
+    with torch.no_grad():
+        expected = network(scaled).numpy()
+    _, logits = ours(name, size, network, tmp_path)(pixels)
+    difference = np.abs(np.asarray(logits) - expected).max()
+    print(f"{name} {size}: logits of up to {np.abs(expected).max():.2f} differ by at most {difference:.1e}")
+    assert np.abs(expected).max() > 0.1
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("size", [(96, 96), (75, 101)])
+def test_features_of_convnext_are_those_of_timm(size, tmp_path):
+    network = random_network("convnext_tiny", size)
+    pixels, scaled = pictures(size)
+    with torch.no_grad():
+        # As in keras.applications, the head's normalisation stands before the pooling here.
+        expected = network.head.norm(network.forward_features(scaled)).numpy().transpose(0, 2, 3, 1)
+    features, _ = ours("convnexttiny", size, network, tmp_path)(pixels)
+    difference = np.abs(np.asarray(features) - expected).max()
+    print(f"convnexttiny {size}: features of up to {np.abs(expected).max():.2f}, by {difference:.1e}")
+    assert difference < 1e-4

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import make_index
+
+from chestxray.errors import DataError
+from chestxray.recipe import Recipe
+from chestxray.split import groups, split
+
+
+@st.composite
+def cohorts(draw):
+    """Labels and patients: one label a patient, one to four images each."""
+    sizes = draw(st.lists(st.lists(st.integers(1, 4), min_size=6, max_size=30), min_size=2, max_size=4))
+    labels, patients = [], []
+    for label, counts in enumerate(sizes):
+        for number, count in enumerate(counts):
+            labels += [f"class{label}"] * count
+            patients += [f"{label}-{number}"] * count
+    return labels, patients
+
+
+@settings(deadline=None, max_examples=40)
+@given(cohorts(), st.sampled_from(["random", "stratified", "grouped"]), st.integers(0, 2**31))
+def test_nothing_is_lost_or_twice_and_no_patient_is_astride(cohort, method, seed):
+    labels, patients = cohort
+    index = make_index(labels, patients)
+    try:
+        result = split(index, Recipe(split=method, seed=seed)).index
+    except DataError:
+        assert method == "random", "only the naive way may leave a class out of training"
+        return
+    rows = result.rows
+    assert rows["path"].tolist() == index.rows["path"].tolist()
+    assert set(rows["split"]) == {"train", "validation", "test"}
+    if method == "grouped":
+        assert rows.groupby("patient")["split"].nunique().max() == 1
+    if method != "random":
+        assert (rows.groupby("label")["split"].nunique() == 3).all()
+
+
+def test_shares_are_kept_class_by_class():
+    labels = ["a"] * 600 + ["b"] * 200
+    rows = split(make_index(labels, [str(i // 2) for i in range(800)]), Recipe()).index.rows
+    for split_name in ("validation", "test"):
+        share = (rows["split"] == split_name).groupby(rows["label"]).mean()
+        assert share.between(0.07, 0.13).all(), share
+
+
+def test_the_same_seed_gives_the_same_split_on_any_platform():
+    rows = split(make_index(["a", "b"] * 30, [str(i // 4) for i in range(60)]), Recipe(seed=3)).index.rows
+    test = np.flatnonzero(rows["split"] == "test").tolist()
+    assert test == [16, 17, 18, 19, 24, 25, 26, 27]
+
+
+def test_copies_of_an_image_stay_together():
+    hashes = [f"h{i // 3}" for i in range(90)]
+    rows = split(make_index(["a", "b", "a"] * 10 + ["b", "a", "b"] * 20, hashes=hashes), Recipe()).index.rows
+    assert rows.groupby("pixel_hash")["split"].nunique().max() == 1
+
+
+def test_groups_join_patients_through_a_shared_image():
+    index = make_index(["a"] * 5, ["1", "1", "2", "3", ""], hashes=["x", "y", "y", "z", "w"])
+    codes = groups(index.rows)
+    assert codes[0] == codes[1] == codes[2]
+    assert len(set(codes)) == 3
+
+
+def official(n_train, n_validation, n_test):
+    splits = ["train"] * n_train + ["validation"] * n_validation + ["test"] * n_test
+    return make_index(["a", "b"] * (len(splits) // 2), [str(i // 2) for i in range(len(splits))], splits)
+
+
+def test_a_small_official_validation_is_redrawn_from_train_and_said():
+    result = split(official(400, 16, 60), Recipe())
+    rows = result.index.rows
+    assert (rows["split"][416:] == "test").all()
+    assert 25 < (rows["split"] == "validation").sum() < 60
+    assert rows.groupby("patient")["split"].nunique().max() == 1
+    assert "only 16 validation images" in result.notes[0]
+
+
+def test_a_small_official_validation_can_be_kept():
+    result = split(official(400, 16, 60), Recipe(keep_validation=True))
+    assert (result.index.rows["split"] == "validation").sum() == 16
+    assert result.notes == ()
+
+
+def test_a_large_official_split_is_left_alone():
+    index = official(400, 60, 60)
+    result = split(index, Recipe())
+    assert result.index.rows["split"].tolist() == index.rows["split"].tolist()
+
+
+def test_unreadable_rows_are_in_no_split():
+    index = make_index(["a", "b"] * 20)
+    index = index.replace(index.rows.assign(unreadable=["broken", *[""] * 39]))
+    rows = split(index, Recipe()).index.rows
+    assert rows["split"][0] == ""
+    assert (rows["split"][1:] != "").all()
+
+
+@pytest.mark.parametrize(
+    ("index", "recipe", "words"),
+    [
+        (make_index(["a"] * 10), Recipe(), "single class"),
+        (make_index(["a"] * 10 + ["b"]), Recipe(), "'b' of made has 1 readable images; at least 3"),
+        (make_index(["a"] * 9 + ["b"] * 9, ["p"] * 9 + ["q"] * 9), Recipe(), "too few patients"),
+        (make_index(["a", "b"] * 10), Recipe(split="official"), "no official split"),
+    ],
+)
+def test_what_cannot_be_split_is_said(index, recipe, words):
+    with pytest.raises(DataError, match=words):
+        split(index, recipe)

@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import chestxray
+from chestxray import training, workflow
+from chestxray.errors import DataError, InputError, LeakError, OutputError
+from chestxray.recipe import Recipe
+
+#: The files of docs/run-folder.md.
+FILES = {
+    "recipe.toml", "environment.json", "audit.json", "index.parquet", "model.keras", "history.csv",
+    "predictions.csv", "metrics.json", "heatmaps", "figures", "report.html", "MODEL_CARD.md",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(folder):
+    return Recipe(
+        model="shallow_cnn",
+        data=(f"folder:{folder}",),
+        patient_pattern=r"(p\d+)_",
+        image_size=16,
+        epochs=1,
+        batch_size=8,
+        test_share=0.3,
+        replicates=100,
+        heatmaps=1,
+    )
+
+
+def test_a_run_makes_the_whole_folder(recipe, tmp_path):
+    run = chestxray.run(recipe, output=tmp_path / "run")
+    assert {path.name for path in run.folder.iterdir()} == FILES
+    assert run.recipe == recipe.replace(weights="none", image_size=(16, 16))
+    rows = run.index.rows
+    assert rows.groupby("patient")["split"].nunique().max() == 1
+    predictions = run.predictions.rows
+    assert set(predictions["path"]) == set(rows.loc[rows["split"] != "train", "path"])
+    test = predictions[predictions["split"] == "test"]
+    assert run.metrics["rows"] == len(test)
+    assert run.metrics["patients"] == test["patient"].nunique()
+    accuracy = run.metrics["test"]["accuracy"]
+    assert accuracy["value"] == pytest.approx((test["label"] == test["predicted"]).mean())
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    environment = run.environment
+    assert environment["plugin"]["distribution"] == "chestxray-baselines"
+    assert set(environment["seconds"]) >= {"decode", "train", "predict", "evaluate", "explain"}
+
+
+def test_the_saved_model_takes_raw_pixels_and_gives_the_predictions(recipe, tmp_path):
+    run = chestxray.run(recipe, output=tmp_path / "run")
+    again = chestxray.load(run.folder)
+    row = again.predictions.rows.iloc[0]
+    with Image.open(row["path"]) as image:
+        pixels = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32)
+    probability = again.model.predict(pixels[None, ..., None], verbose=0)[0]
+    wanted = [row[f"probability_{name}"] for name in again.index.classes]
+    np.testing.assert_allclose(probability, wanted, atol=1e-5)
+
+
+def test_a_run_can_be_repeated_from_its_own_recipe(recipe, tmp_path):
+    first = chestxray.run(recipe, output=tmp_path / "a")
+    second = chestxray.run(Recipe.read(first.folder / "recipe.toml"), output=tmp_path / "b")
+    pd.testing.assert_frame_equal(first.predictions.rows, second.predictions.rows, atol=1e-5)
+    assert first.environment["data"]["fingerprint"] == second.environment["data"]["fingerprint"]
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeypatch):
+    recipe = recipe.replace(epochs=2)
+    whole = chestxray.run(recipe, output=tmp_path / "whole")
+    end = training.Record.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        end(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Record, "on_epoch_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            chestxray.run(recipe, output=tmp_path / "cut")
+    with pytest.raises(InputError, match="--resume"):
+        chestxray.load(tmp_path / "cut")
+    resumed = workflow.resume(tmp_path / "cut")
+    assert pd.read_csv(resumed.folder / "history.csv")["epoch"].tolist() == [0, 1]
+    pd.testing.assert_frame_equal(whole.predictions.rows, resumed.predictions.rows, atol=1e-4)
+    assert workflow.resume(tmp_path / "cut").folder == resumed.folder, "a finished run is left as it is"
+
+
+def test_leaks_stop_a_run_before_anything_is_made(recipe, folder, tmp_path):
+    for split, numbers in (("train", range(9)), ("val", range(9, 10)), ("test", range(10, 12))):
+        for k, label in enumerate(("normal", "pneumonia")):
+            (folder / split / label).mkdir(parents=True)
+            for n in numbers:
+                for path in (folder / label).glob(f"p{k}{n:02d}_*"):
+                    path.rename(folder / split / label / path.name)
+    for label in ("normal", "pneumonia"):
+        (folder / label).rmdir()
+    copy = next((folder / "train" / "normal").iterdir())
+    (folder / "test" / "normal" / "p999_0.png").write_bytes(copy.read_bytes())
+    with pytest.raises(LeakError, match="1 images have copies"):
+        chestxray.run(recipe, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run = chestxray.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")
+    audit = json.loads((run.folder / "audit.json").read_text())
+    assert [item["path"] for item in audit["dropped"]] == [str(copy)]
+    assert run.index.rows.set_index("path").loc[str(copy), "split"] == ""
+
+
+def test_an_output_folder_is_never_overwritten_by_mistake(recipe, tmp_path):
+    output = tmp_path / "run"
+    first = chestxray.run(recipe, output=output)
+    before = (first.folder / "metrics.json").read_bytes()
+    with pytest.raises(OutputError, match="--overwrite"):
+        chestxray.run(recipe, output=output)
+    with pytest.raises(DataError):
+        chestxray.run(recipe.replace(test_share=0.01, split="official"), output=output, overwrite=True)
+    assert (output / "metrics.json").read_bytes() == before, "a run that fails early destroys nothing"
+    (output / "old.txt").write_text("")
+    chestxray.run(recipe, output=output, overwrite=True)
+    assert not (output / "old.txt").exists()
+
+
+def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="is no run"):
+        chestxray.run(recipe, output=tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalisation": "pixel"},
+        {"normalisation": "image", "fit": "pad", "split": "random"},
+        {"model": "shallow_fc", "augment": "heavy", "mix": "cutmix", "split": "stratified"},
+        {"model": "deep_cnn", "mixed_precision": True, "fit": "crop", "loss": "focal"},
+    ],
+)
+def test_options_make_whole_runs(recipe, tmp_path, changes):
+    run = chestxray.run(recipe.replace(**changes), output=tmp_path / "run")
+    assert np.isfinite(run.predictions.probabilities).all()
+    heatmaps = json.loads((run.folder / "heatmaps" / "index.json").read_text())
+    assert bool(heatmaps["images"]) == (run.recipe.model != "shallow_fc")
+    assert bool(heatmaps["reason"]) == (run.recipe.model == "shallow_fc")
