@@ -182,32 +182,41 @@ def abnormal(classes: tuple[str, ...]) -> int:
 
 def supports(
     truth: np.ndarray, predicted: np.ndarray, clusters: np.ndarray, classes: int, positive: int | None
-) -> dict[Key, int]:
-    """Number of patients that each figure rests on.
+) -> dict[Key, float]:
+    """Number of patients that each figure rests on, `effective` where they have unlike numbers of images.
 
     A sensitivity rests on the patients with an image of the class, an area on the fewer of those with
     and those without, a mean over classes on the fewest of any class that has rows.
     """
     present = [k for k in range(classes) if (truth == k).any()]
-    support: dict[Key, int] = dict.fromkeys([(None, "accuracy"), (None, "brier"), (None, "ece")], _count(clusters))
+    everyone = effective(clusters)
+    support: dict[Key, float] = dict.fromkeys([(None, "accuracy"), (None, "brier"), (None, "ece")], everyone)
     for k in range(classes):
-        own, rest = _count(clusters[truth == k]), _count(clusters[truth != k])
-        claimed = _count(clusters[predicted == k])
-        sizes = {
-            "sensitivity": own,
-            "specificity": rest,
-            "precision": claimed,
-            "f1": own,
-            "brier": _count(clusters),
-        }
+        own, rest = effective(clusters[truth == k]), effective(clusters[truth != k])
+        claimed = effective(clusters[predicted == k])
+        sizes = {"sensitivity": own, "specificity": rest, "precision": claimed, "f1": own, "brier": everyone}
         support |= {(k, name): size for name, size in sizes.items()}
         support |= {(k, name): min(own, rest) for name in ("auroc", "auprc")}
     for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
         # A class never predicted counts in the mean precision as sure as its own rows are.
         parts = [support[k, name] or support[k, "sensitivity"] for k in present]
-        support[None, name] = support[positive, name] if positive is not None else min(parts, default=0)
-    fewest = min((support[k, "sensitivity"] for k in present), default=0)
+        support[None, name] = support[positive, name] if positive is not None else min(parts, default=0.0)
+    fewest = min((support[k, "sensitivity"] for k in present), default=0.0)
     return support | dict.fromkeys([(None, "balanced_accuracy"), (None, "f1_macro"), (None, "mcc")], fewest)
+
+
+def effective(clusters: np.ndarray) -> float:
+    """Effective number of patients behind rows with these codes (Kish 1965).
+
+    As many patients of like size would make a mean as sure as these do.
+
+    >>> effective(np.array([0, 1, 2])), effective(np.array([0, 0, 0, 1]))
+    (3.0, 1.6)
+    """
+    if not len(clusters):
+        return 0.0
+    sizes = np.unique(clusters, return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def span(key: Key, classes: int) -> tuple[float, float]:
@@ -223,7 +232,3 @@ def _figures(fields: Mapping[str, Any]) -> dict[str, Figure]:
 
 def _looks_normal(name: str) -> bool:
     return "".join(c for c in name.lower() if c.isalnum()) in NORMAL
-
-
-def _count(clusters: np.ndarray) -> int:
-    return len(np.unique(clusters))

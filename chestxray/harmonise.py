@@ -198,3 +198,19 @@ def _unknown(index: Index, rules: Naming, unknown: list[str], counts: pd.Series)
 
 def _joined(texts: Iterable[str], sign: str = " + ") -> str:
     return sign.join(dict.fromkeys(text for text in texts if text))
+
+
+def check_used(recipe: Recipe, labels: Iterable[str], aliases: Mapping[str, str]) -> None:
+    """Raises `InputError` where ``map`` or ``drop`` name a class that no set has: a misspelling."""
+    found = sorted(set(labels))
+    keys = {key(label) for label in found} | {key(aliases.get(key(label), label)) for label in found}
+    targets = {key(text.rpartition("=")[2]) for text in recipe.map}
+    asked = [("map", text.rpartition("=")[0], keys) for text in recipe.map]
+    # What a class was renamed to may be dropped.
+    asked += [("drop", name, keys | targets) for name in recipe.drop]
+    for option, name, known in asked:
+        if key(name) not in known:
+            raise InputError(
+                f"{option} names a class that is not in the data: {name!r}.{nearest(name, found)} "
+                f"Found: {', '.join(found)}."
+            )

@@ -1,10 +1,16 @@
-"""One image file -> grey uint8 pixels. The header is checked before any pixel is allocated."""
+"""One image file -> grey uint8 pixels. The header is checked before any pixel is allocated.
+
+PNG, JPEG, TIFF and BMP are read here, DICOM by `chestxray.dicom`, which is imported when the first
+such file is met.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +26,15 @@ Fit = Literal["stretch", "pad", "crop"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 MAX_PIXELS = 100_000_000
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+#: What Pillow's decoders raise for truncated, lying or corrupt files.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
+    OverflowError, MemoryError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+_PHOTOMETRIC = 262  # TIFF; 0: the largest value is black
 
 
 class UnreadableImage(DataError):
@@ -49,10 +64,13 @@ def read(
 
     16-bit and floating-point images are scaled by their own range, never clipped. Transparency is
     laid over black. EXIF orientation is applied. JPEG files much larger than `size` are decoded at
-    a half, quarter or eighth of their size (never below `size`), which the JPEG format allows.
+    a half, quarter or eighth of their size (never below `size`), which the JPEG format allows. Of
+    colour JPEG files the stored brightness is read. DICOM files (the extra ``dicom``) are shown as
+    their header says; no other tag of theirs is passed on.
 
     Raises:
-        UnreadableImage: no such file, not an image, truncated, more than `max_pixels` pixels.
+        UnreadableImage: no such file, not an image, truncated, more than `max_pixels` pixels,
+            several pages or frames, 16-bit colour.
     """
     try:
         content = path.read_bytes()
@@ -67,16 +85,16 @@ def decode(
     """The same as `read`, of a file's bytes."""
     if not content:
         raise UnreadableImage("the file is empty")
-    with _open(content, max_pixels) as image:
-        width, height, mode, kind = image.width, image.height, image.mode, image.format or ""
-        if size is not None and kind == "JPEG":
-            image.draft(None, (size[1], size[0]))
-        try:
-            image.load()
-        # Pillow's decoders raise these for truncated, lying or corrupt files.
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
-            raise UnreadableImage(f"{kind} cannot be decoded: {error}") from error
-        grey = to_grey(image)
+    if content[128:132] == b"DICM":
+        from chestxray import dicom
+
+        values, mode = dicom.grey(content, max_pixels)
+        grey = Image.fromarray(values)
+        width, height, kind = grey.width, grey.height, "DICOM"
+    else:
+        with _open(content, max_pixels) as image:
+            width, height, mode, kind = image.width, image.height, image.mode, image.format or ""
+            grey = _load(image, size)
     shape = f"{grey.width}x{grey.height}:".encode()
     return Radiograph(
         pixels=np.asarray(fitted(grey, size, fit) if size else grey),
@@ -89,34 +107,80 @@ def decode(
     )
 
 
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises `UnreadableImage` where an image has no pixel, or more than `max_pixels`."""
+    if width * height > max_pixels:
+        raise UnreadableImage(f"{width}x{height} is more pixels than the {max_pixels:,} allowed")
+    if width < 1 or height < 1:
+        raise UnreadableImage(f"the header says {width}x{height} pixels")
+
+
 def _open(content: bytes, max_pixels: int) -> Image.Image:
+    if content.startswith(b"\x89PNG") and content[24:25] == b"\x10" and content[25:26] in b"\x02\x04\x06":
+        # Pillow would keep the upper eight bits alone, which of a 12-bit film are nearly nothing.
+        raise UnreadableImage("16-bit PNG with colour or transparency; allowed: 16-bit grey, or 8 bits")
     with warnings.catch_warnings():
-        # Our own limit stands below; Pillow's warning would only repeat it.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Our own limit stands below; Pillow's warnings would only repeat it, or tell of odd tags.
+        warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
+            pages = getattr(image, "n_frames", 1)
         except Image.DecompressionBombError as error:
             raise UnreadableImage(f"more pixels than the {max_pixels:,} allowed") from error
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            allowed = ", ".join(_FORMATS)
+        except _BROKEN as error:
+            allowed = ", ".join((*_FORMATS, "DICOM"))
             raise UnreadableImage(f"not an image in a known format ({allowed})") from error
-    if image.width * image.height > max_pixels:
-        raise UnreadableImage(f"{image.width}x{image.height} is more pixels than the {max_pixels:,} allowed")
+    check_size(image.width, image.height, max_pixels)
+    if pages > 1:
+        raise UnreadableImage(f"{image.format} with {pages} pages or frames; which one is the film is not known")
     return image
+
+
+def _load(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """The pixels, grey and upright, of an image whose header has been read."""
+    kind = image.format
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if kind == "JPEG":
+                image.draft("L", _least(image, size))
+            image.load()
+            return to_grey(image)
+        except _BROKEN as error:
+            if isinstance(error, UnreadableImage):
+                raise
+            raise UnreadableImage(f"{kind} cannot be decoded: {error}") from error
+
+
+def _least(image: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) below which a JPEG must not be decoded, as it lies in the file."""
+    if size is None:
+        return image.size
+    height, width = size
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    return (height, width) if turned else (width, height)
 
 
 def to_grey(image: Image.Image) -> Image.Image:
     """Any Pillow image as 8-bit grey (mode L), upright."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "L":
+    # Pages may be turned by any format's EXIF; most files have none, and no copy is made of those.
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(scaled_to_uint8(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        grey = scaled_to_uint8(np.asarray(image))
+        return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
     return image.convert("L")
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF stores white as 0: Pillow turns such images round in 8 bits, but not in 16."""
+    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
@@ -125,10 +189,10 @@ def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
     Raises:
         UnreadableImage: a value is not finite.
     """
-    values = values.astype(np.float32)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low) or not np.isfinite(high):
         raise UnreadableImage("a pixel is not a finite number")
+    values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     scale = 255.0 / (high - low) if high > low else 0.0
     return np.round((values - low) * scale).astype(np.uint8)
 

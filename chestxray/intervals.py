@@ -47,24 +47,25 @@ class Interval:
     replicates: int = 2000
 
 
-def standard_error(replicates: np.ndarray, support: int) -> float:
+def standard_error(replicates: np.ndarray, support: float) -> float:
     """Standard error from bootstrap `replicates`, of which NaN are left out; NaN if there is none.
 
     `support` is the number of patients drawn; drawing m patients understates the variance by (m-1)/m.
     """
     finite = replicates[np.isfinite(replicates)]
-    if len(finite) < 2 or support < 2:
+    if len(finite) < 2 or support <= 1:
         return math.nan
     return float(finite.std(ddof=1)) * math.sqrt(support / (support - 1))
 
 
-def logit_t(value: float, replicates: np.ndarray, support: int, span: tuple[float, float] = (0.0, 1.0)) -> Figure:
+def logit_t(value: float, replicates: np.ndarray, support: float, span: tuple[float, float] = (0.0, 1.0)) -> Figure:
     """`value` with its 95% interval.
 
     Args:
         value: the figure on the rows themselves; NaN where it cannot be had.
         replicates: float (replicates,), the figure in each bootstrap replicate, NaN where it had none.
-        support: patients that the figure rests on: for a sensitivity, those with an image of the class.
+        support: patients that the figure rests on, for a sensitivity those with an image of the class;
+            their effective number where they have unlike numbers of images.
         span: least and greatest value that the figure can take.
 
     At an end of the span no replicate differs from the value; the limit is then that of Clopper and

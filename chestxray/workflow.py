@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chestxray import cache as caches
-from chestxray import environment, evaluation, registry, run_folder, sources
+from chestxray import backend, environment, evaluation, registry, run_folder, sources
 from chestxray.audit import Audit, audit, settle
 from chestxray.decoded import decode, readable
 from chestxray.errors import InputError, OutputError
@@ -178,6 +178,7 @@ def _prepare_job(recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, fol
     prepared = prepare(recipe, cache, clock)
     log.info("Loading TensorFlow ...")
     # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
+    backend.start()
     from chestxray import devices
 
     strategy = devices.strategy(recipe.devices)

@@ -407,7 +407,7 @@ def test_model_that_always_says_the_same(tmp_path):
     assert any(text.startswith("Every test image was called PNEUMONIA.") for text in found)
 
 
-def test_many_classes(tmp_path):
+def test_many_classes(tmp_path, undrawn):
     classes = tuple(f"finding number {i}" for i in range(16))
     folder = write_run(tmp_path, classes, index=index_of(classes, per_class=8))
     page = Page(report.write(folder, samples=samples_of(folder)))

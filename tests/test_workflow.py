@@ -135,8 +135,8 @@ def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     "changes",
     [
         {"normalisation": "pixel"},
-        {"normalisation": "image", "fit": "pad", "split": "random"},
-        {"model": "shallow_fc", "augment": "heavy", "mix": "cutmix", "split": "stratified"},
+        {"normalisation": "image", "fit": "pad", "split": "random", "on_leak": "ignore"},
+        {"model": "shallow_fc", "augment": "heavy", "mix": "cutmix", "split": "stratified", "on_leak": "drop"},
         {"model": "deep_cnn", "mixed_precision": True, "fit": "crop", "loss": "focal"},
     ],
 )

@@ -55,8 +55,6 @@ def group(quiet: bool) -> None:
 
 def main() -> None:
     """The entry point: a user's mistake is one clear line, a defect of ours keeps its traceback."""
-    # TensorFlow prints pages about its own start; whoever wants them sets the variable.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         result: Any = group(standalone_mode=False)
     except ChestXrayError as error:

@@ -1,9 +1,9 @@
 """Figures of a run. Frames and arrays go in, a `matplotlib.figure.Figure` comes out.
 
-The only package that imports matplotlib, and never through pyplot: there is no global state, so
-that figures can be drawn in any thread and without a display. `save` writes one as PNG.
+The only package that imports matplotlib, and never through pyplot: no state is left
+behind, and figures can be drawn in any thread and without a display. `save` writes one as PNG::
 
->>> save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
+    save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
 """
 
 from chestxray.figures.curves import precision_recall, reliability, roc

@@ -85,9 +85,7 @@ def precision_recall(
 
 
 @styled
-def reliability(
-    confidence: np.ndarray, right: np.ndarray, error: Interval | None = None, bins: int = 10
-) -> Figure:
+def reliability(confidence: np.ndarray, right: np.ndarray, error: Interval | None = None, bins: int = 10) -> Figure:
     """Stated probability of the answer against the share of right answers, in bins of equally many
     images with 95% Wilson intervals, above a histogram of the stated probabilities.
 
@@ -124,7 +122,9 @@ def _wilson(hits: float, count: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def _drawn(classes: Sequence[str], positive: str | None) -> list[int]:
-    return [list(classes).index(positive)] if positive in classes else list(range(len(classes)))
+    if positive is None or positive not in classes:
+        return list(range(len(classes)))
+    return [list(classes).index(positive)]
 
 
 def _size(classes: Sequence[str], positive: str | None) -> tuple[float, float]:

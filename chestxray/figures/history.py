@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -53,7 +55,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 def _curves(ax: Axes, history: pd.DataFrame, column: str) -> None:
     epochs = np.arange(1, len(history) + 1)
-    marker = {"marker": "o", "markersize": 4} if len(history) <= 30 else {}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 4} if len(history) <= 30 else {}
     for name, label, colour in ((column, "train", PALETTE[0]), (f"val_{column}", "validation", PALETTE[1])):
         if name in history and history[name].notna().any():
             ax.plot(epochs, history[name].to_numpy(dtype=float), color=colour, label=label, **marker)

@@ -39,7 +39,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     ax.tick_params(length=0)
     bar = figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.set_label("Share of the true class")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -52,9 +52,7 @@ def _write_cells(ax: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.nd
 
 
 @styled
-def metrics(
-    test: Mapping[str, Interval], titles: Mapping[str, str] | None = None, level: str = "95%"
-) -> Figure:
+def metrics(test: Mapping[str, Interval], titles: Mapping[str, str] | None = None, level: str = "95%") -> Figure:
     """Forest plot: each figure of `test` as a dot with its interval, and in numbers beside it.
 
     `titles` gives the names to write (default: the keys), `level` that of the intervals. A figure

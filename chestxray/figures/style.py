@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,9 @@ RIGHT, WRONG = "#00795A", "#B84A00"
 INK, FAINT = "#222222", "#6B6B6B"
 LONGEST_NAME = 26
 
-_RC = {
+# Matplotlib keeps its settings for all threads together.
+_ONE_AT_A_TIME = threading.RLock()
+_RC: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -62,7 +65,7 @@ _RC = {
 
 @contextmanager
 def _look() -> Iterator[None]:
-    with mpl.rc_context(_RC), warnings.catch_warnings():
+    with _ONE_AT_A_TIME, mpl.rc_context(_RC), warnings.catch_warnings():
         # A class name in a script that DejaVu lacks is drawn as boxes; the page has it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
@@ -79,9 +82,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
     return inner
 
 
-def canvas(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, Any]:
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of `width` by `height` inches and its axes (one, or an array of them)."""
     figure = blank(width, height, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)

@@ -1,7 +1,6 @@
-"""A run's folder -> figures, one self-contained page, and a model card.
+"""A run's folder -> figures, one self-contained page, and a model card::
 
->>> write(Path("runs/x"))
-PosixPath('runs/x/report.html')
+write(Path("runs/x"))  # PosixPath('runs/x/report.html')
 """
 
 from __future__ import annotations

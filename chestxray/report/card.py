@@ -128,9 +128,7 @@ def _data(record: Record, facts: dict[str, str]) -> dict[str, str]:
     return {name: facts.get(name, "") for name in names} | {
         "Where, when and how the images were acquired": "Drawn by a program" if record.phantom else "",
         "Eligibility of patients": "",
-        "Reference standard (who labelled, how, how well they agreed)": "By construction"
-        if record.phantom
-        else "",
+        "Reference standard (who labelled, how, how well they agreed)": "By construction" if record.phantom else "",
         "Demographics (age, sex, ethnicity)": "",
         "Excluded by the run": told or ("none" if audit else ""),
         "Missing data": "",

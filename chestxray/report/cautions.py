@@ -117,9 +117,7 @@ def _left_out(record: Record) -> list[Caution]:
     unreadable = record.audit.get("unreadable", [])
     if not unreadable:
         return []
-    text = (
-        f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
-    )
+    text = f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
     return [Caution("note", "Unreadable files", text)]
 
 

@@ -75,8 +75,7 @@ def training_samples(record: Record, samples: Samples) -> dict[str, list[str]]:
     rows = record.index.rows
     rows = rows[(rows["split"] == "train") & rows["path"].isin(samples.keys())]
     chosen = {
-        label: rows.loc[rows["label"] == label, "path"].head(SAMPLES_A_CLASS).tolist()
-        for label in record.classes
+        label: rows.loc[rows["label"] == label, "path"].head(SAMPLES_A_CLASS).tolist() for label in record.classes
     }
     return {label: paths for label, paths in list(chosen.items())[:MOST_CLASSES] if paths}
 

@@ -149,6 +149,4 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(
-            f"{path} is damaged: {error}. Run `chestxray evaluate` on the folder again."
-        ) from error
+        raise DataError(f"{path} is damaged: {error}. Run `chestxray evaluate` on the folder again.") from error

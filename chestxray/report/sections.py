@@ -86,7 +86,8 @@ def data_facts(record: Record) -> dict[str, str]:
         "Data": ", ".join(filter(None, [record.data_name, _images(record)])),
         "Classes": ", ".join(record.classes),
         "Positive class": record.positive or "",
-        "Split": f"{record.split_note or _split_rule(record)} (seed {recipe.seed})",
+        "Split": record.split_note or _split_rule(record),
+        "Seed": str(recipe.seed),
         "Licence of the data": data.get("licence", ""),
         "Citation": data.get("citation", ""),
     }
@@ -170,9 +171,7 @@ def _results(material: Material) -> dict[str, Any]:
     columns = list(dict.fromkeys(name for item in per_class.values() for name in item))
     support = {
         name: int(sum(row))
-        for name, row in zip(
-            record.metrics["confusion"]["classes"], record.metrics["confusion"]["counts"], strict=True
-        )
+        for name, row in zip(record.metrics["confusion"]["classes"], record.metrics["confusion"]["counts"], strict=True)
     }
     return {
         "rows": rows,
@@ -193,9 +192,7 @@ def _guesses(record: Record) -> dict[str, float]:
     present = shares[shares > 0]
     spread = float((shares * (1 - shares)).sum())
     positive = record.positive
-    prevalence = (
-        shares[list(record.classes).index(positive)] if positive in record.classes else present.mean()
-    )
+    prevalence = shares[list(record.classes).index(positive)] if positive in record.classes else present.mean()
     return {
         "auroc": 0.5,
         "auprc": float(prevalence),
@@ -219,15 +216,9 @@ def _audit(material: Material) -> dict[str, Any]:
         "on_leak": audit.get("on_leak", ""),
         "patients": audit.get("patients", {}).get("across_splits", []),
         "notes": audit.get("notes", []),
+        **{name: [[record.short(path) for path in group] for group in items] for name, items in groups.items()},
         **{
-            name: [[record.short(path) for path in group] for group in items]
-            for name, items in groups.items()
-        },
-        **{
-            name: [
-                (record.short(item["path"]), record.shorten_in(item["reason"]))
-                for item in audit.get(name, [])
-            ]
+            name: [(record.short(item["path"]), record.shorten_in(item["reason"])) for item in audit.get(name, [])]
             for name in ("unreadable", "dropped")
         },
         "longest": LONGEST_LIST,

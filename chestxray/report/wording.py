@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
     """Seconds as a person says them.
 
     >>> duration(0.42), duration(75), duration(7300)
-    ('0.4 s', '1 min 15 s', '2 h 2 min')
+    ('0.4 s', '1 min 15 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -115,9 +115,7 @@ MEANINGS: Mapping[str, Meaning] = {
             "with the share of each class, which is what guessing gets."
         ),
     ),
-    "accuracy": _same(
-        "Accuracy", lambda n, v, p: f"The answer is right for {n} images, whatever their class."
-    ),
+    "accuracy": _same("Accuracy", lambda n, v, p: f"The answer is right for {n} images, whatever their class."),
     "balanced_accuracy": _same(
         "Balanced accuracy",
         lambda n, v, p: f"As accuracy, but every class counts alike, however rare: {n} images.",
@@ -130,9 +128,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "specificity": Meaning(
         "Specificity",
         lambda n, v, p: f"Of images without {p}, the model says so for {n}. The others are false alarms.",
-        lambda n, v, p: (
-            f"Of images that are not of a class, {n} are not called it, averaged over the classes."
-        ),
+        lambda n, v, p: f"Of images that are not of a class, {n} are not called it, averaged over the classes.",
     ),
     "precision": Meaning(
         "Precision",
@@ -147,14 +143,11 @@ MEANINGS: Mapping[str, Meaning] = {
         lambda n, v, p: f"Sensitivity and precision for {p} in one number (harmonic mean), 1 at best.",
         lambda n, v, p: "Sensitivity and precision in one number (harmonic mean), averaged over the classes.",
     ),
-    "f1_macro": _same(
-        "F1, macro", lambda n, v, p: "F1 of each class in turn, averaged; every class counts alike."
-    ),
+    "f1_macro": _same("F1, macro", lambda n, v, p: "F1 of each class in turn, averaged; every class counts alike."),
     "mcc": _same(
         "MCC",
         lambda n, v, p: (
-            "Matthews correlation of answers and truth: 1 is perfect, 0 is no better than guessing, below 0 "
-            "is worse."
+            "Matthews correlation of answers and truth: 1 is perfect, 0 is no better than guessing, below 0 is worse."
         ),
     ),
     "brier": _same(

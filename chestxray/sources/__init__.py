@@ -1,40 +1,227 @@
-"""Data sources: each ends with image files on local disk and an `Index`."""
+"""Data sources: each ends with image files on local disk and an `Index`.
+
+`load` reads what a recipe names, KIND:ADDRESS or a name of the catalogue, gives the classes common
+names and merges the sets into one index.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from chestxray import registry
-from chestxray.errors import InputError
+from chestxray.catalogue import Entry, at, catalogue
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.harmonise import (
+    Naming,
+    alias_keys,
+    check_parts,
+    check_used,
+    harmonise,
+    key,
+    merge,
+    naming,
+)
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.recipe import Recipe
+from chestxray.sources import from_catalogue
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Address:
+    """One ``--data``: as given, its kind and address, and what the catalogue knows of it.
+
+    ``copy``: a copy of it on disk, from ``--path``.
+    """
+
+    text: str
+    kind: str
+    address: str
+    entry: Entry | None = None
+    copy: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A set as its source gave it."""
+
+    index: Index
+    address: Address
+    external: bool
 
 
 def load(recipe: Recipe, cache: Path) -> Index:
-    """The index of the recipe's data.
+    """The index of the recipe's data: all of ``data`` and ``test_data``, harmonised and merged.
+
+    Labels keep the names they were found with where a single set is read that is not in the
+    catalogue; otherwise they take their common names. Where there is ``test_data`` the index has a
+    column ``external``, true for its rows.
 
     Raises:
-        InputError: data that is not KIND:ADDRESS.
+        InputError: data that is neither KIND:ADDRESS nor a name of the catalogue; an option that
+            no source takes.
         PluginError: an unknown kind.
-        DataError: as the source says.
+        DataError: as the source says; a class that nobody knows or that is missing.
     """
-    if len(recipe.data) != 1:
-        raise InputError(f"data must name one data set. Received: {', '.join(recipe.data) or 'none'}.")
-    kind, _, address = recipe.data[0].partition(":")
-    source: SourcePlugin = registry.load(registry.SOURCES, kind)
+    if not recipe.data:
+        raise InputError("data must name at least one data set, as KIND:ADDRESS or by its catalogue name.")
+    addresses = [parse(text) for text in (*recipe.data, *recipe.test_data)]
+    addresses = _with_copies(addresses, recipe.path)
+    options = _options_by_set(addresses, recipe.data_option)
+    sets = [
+        _Set(_read(address, recipe, cache, options[i], len(addresses)), address, i >= len(recipe.data))
+        for i, address in enumerate(addresses)
+    ]
+    if len(sets) > 1 or sets[0].address.entry or recipe.classes or recipe.map or recipe.drop:
+        return _harmonised(sets, recipe)
+    return sets[0].index
+
+
+def parse(text: str) -> Address:
+    """What one ``--data`` means.
+
+    >>> parse("folder:xrays").kind, parse("kermany").entry.name
+    ('folder', 'kermany')
+
+    Raises:
+        InputError: neither KIND:ADDRESS nor a name of the catalogue.
+    """
+    kind, sign, address = text.partition(":")
+    known = catalogue().entries
+    if not sign and text in known:
+        entry = known[text]
+        kind, _, address = entry.address.partition(":")
+        return Address(text, kind, address, entry)
+    kinds = {entry.name for entry in registry.entries(registry.SOURCES)}
+    if sign or kind in kinds:
+        if entry := at(text):
+            log.info("%s is in the catalogue as %s: --data %s knows its layout.", text, entry.name, entry.name)
+        return Address(text, kind, address)
+    if Path(text).expanduser().exists():
+        raise InputError(f"data must say how to read it. For {text!r}: folder:{text}, manifest:{text} or npz:{text}.")
+    raise InputError(
+        f"Unknown data {text!r}.{nearest(text, [*known, *kinds])} Allowed: KIND:ADDRESS with a kind of "
+        f"{', '.join(sorted(kinds))}; or a name of the catalogue, {', '.join(known)}."
+    )
+
+
+def _with_copies(addresses: list[Address], paths: tuple[str, ...]) -> list[Address]:
+    """Join each ``--path`` to the set it is a copy of."""
+    copies: dict[str, Path] = {}
+    remote = [a.text for a in addresses if a.entry or a.kind in from_catalogue.REMOTE]
+    for text in paths:
+        name = next((a.text for a in addresses if text.startswith(a.text + "=")), None)
+        if name is None and len(dict.fromkeys(remote)) == 1:
+            name, folder = remote[0], text
+        elif name is None:
+            names = ", ".join(dict.fromkeys(remote)) or "none of them"
+            raise InputError(
+                f"path must say which set it is a copy of, as DATA=DIR with DATA one of the sets that would be "
+                f"downloaded ({names}). Received: {text!r}."
+            )
+        else:
+            folder = text[len(name) + 1 :]
+        copies[name] = Path(folder).expanduser().absolute()
+        if not copies[name].exists():
+            raise InputError(f"No such file or folder: {folder!r} (path, the copy of {name}).")
+    return [Address(a.text, a.kind, a.address, a.entry, copies.get(a.text)) for a in addresses]
+
+
+def _options_by_set(addresses: list[Address], options: tuple[str, ...]) -> list[dict[str, str]]:
+    """For each address the NAME=VALUE pairs that are meant for it."""
+    taken: list[dict[str, str]] = [{} for _ in addresses]
+    for option in options:
+        target = next((a.text for a in addresses if option.startswith(a.text + ":")), None)
+        name, sign, value = option.removeprefix(f"{target}:" if target else "").partition("=")
+        if not name or not sign:
+            raise InputError(f"data_option must be NAME=VALUE. Received: {option!r}.")
+        matched = False
+        allowed: set[str] = set()
+        for address, own in zip(addresses, taken, strict=True):
+            known = from_catalogue.plugin_of(address.kind, address.entry, address.copy).options
+            allowed |= set(known or ())
+            if (target in (None, address.text)) and (known is None or name in known):
+                own[name] = value
+                matched = True
+        if not matched:
+            raise InputError(
+                f"Unknown data_option {name!r}.{nearest(name, allowed)} Allowed for this data: "
+                f"{', '.join(sorted(allowed)) or 'none'}."
+            )
+    return taken
+
+
+def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:
+    # What is said of all the data at once is not meant for a set that the catalogue knows.
+    own = sets == 1 or address.entry is None
     options = SourceOptions(
         cache=cache,
         seed=recipe.seed,
-        patient_pattern=recipe.patient_pattern,
-        extra=_extra(recipe.data_option),
+        patient_pattern=recipe.patient_pattern if own else None,
+        label_pattern=recipe.label_pattern if own else None,
+        extra=extra,
     )
-    return source.load(address, options)
+    if address.entry or address.copy:
+        return from_catalogue.load(address.kind, address.address, address.entry, address.copy, options)
+    plugin: SourcePlugin = registry.load(registry.SOURCES, address.kind)
+    return plugin.load(address.address, options)
 
 
-def _extra(options: tuple[str, ...]) -> dict[str, str]:
-    pairs = [option.partition("=") for option in options]
-    for name, sign, _ in pairs:
-        if not name or not sign:
-            raise InputError(f"data_option must be NAME=VALUE. Received: {name!r}.")
-    return {name: value for name, _, value in pairs}
+def _harmonised(sets: list[_Set], recipe: Recipe) -> Index:
+    common = len(sets) > 1 or sets[0].address.entry is not None
+    shared = alias_keys(catalogue().aliases)
+    # A spelling that all sets share is no riddle, known or not.
+    everywhere = set.intersection(*({key(label) for label in one.index.rows["label"]} for one in sets))
+    shared = {key(label): label for label in sets[0].index.rows["label"].unique() if key(label) in everywhere} | shared
+    done: list[Index] = []
+    rules: list[Naming] = []
+    for one in sets:
+        entry = one.address.entry
+        rule = naming(recipe, shared | alias_keys(entry.aliases if entry else {}), common=common)
+        known = rule.mapping.keys() | rule.wanted.keys()
+        by_rule = {key(label) for label in (entry.drop if entry else ())} - known
+        rules.append(dataclasses.replace(rule, dropped=rule.dropped | by_rule))
+        done.append(_finer(one.index, entry, rule))
+    spellings = {k: name for rule in rules for k, name in rule.aliases.items()}
+    check_used(recipe, (label for index in done for label in index.rows["label"].unique()), spellings)
+    done = [harmonise(index, rule) for index, rule in zip(done, rules, strict=True)]
+    if recipe.test_data:
+        done = [
+            index.replace(index.rows.assign(external=one.external))
+            for index, one in zip(done, sets, strict=True)
+        ]
+    wanted = tuple(rules[0].wanted.values())
+    trained = merge([index for index, one in zip(done, sets, strict=True) if not one.external], wanted)
+    _check_external([index for index, one in zip(done, sets, strict=True) if one.external], trained.classes)
+    result = merge(done, trained.classes)
+    if not wanted and common:
+        check_parts(result, catalogue().parts)
+    return result
+
+
+def _finer(index: Index, entry: Entry | None, rules: Naming) -> Index:
+    """Give images the finer classes that the catalogue knows of, those that were asked for."""
+    asked = {key(rule) for rule in rules.wanted.values()} | set(rules.mapping)
+    chosen = {name: pattern for name, pattern in (entry.finer if entry else {}).items() if key(name) in asked}
+    if not chosen:
+        return index
+    labels: pd.Series = index.rows["label"].copy()
+    for name, pattern in chosen.items():
+        labels[index.rows["path"].str.contains(pattern, regex=True)] = name
+    return index.replace(index.rows.assign(label=labels))
+
+
+def _check_external(tested: list[Index], classes: tuple[str, ...]) -> None:
+    for index in tested:
+        if extra := sorted(set(index.rows["label"]) - set(classes)):
+            raise DataError(
+                f"{index.name} (test_data) has classes that are not trained: {', '.join(extra)}. Allowed: "
+                f"{', '.join(classes)}; map them (--map {extra[0]}=CLASS) or leave them out (--drop {extra[0]})."
+            )

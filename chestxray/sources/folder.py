@@ -1,10 +1,15 @@
-"""`folder:PATH`: a folder of classes, with or without train, validation and test folders above."""
+"""`folder:PATH`: a folder of classes, with or without train, validation and test folders above.
+
+Where the class is in a file's name instead, ``--label-pattern`` says how to read it there.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from chestxray.errors import DataError, InputError
@@ -23,64 +28,86 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+#: Folders, in lower case, whose images are masks of the lungs of the images beside them.
+MASK_FOLDERS = frozenset({"masks", "mask"})
+#: Archives made on a Mac carry a shadow of every file in such a folder.
+_ALWAYS_SKIPPED = ("__MACOSX",)
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Index ``PATH/CLASS/**`` or ``PATH/SPLIT/CLASS/**``; hidden and ``__MACOSX`` folders are skipped.
+    """Index ``PATH/CLASS/**`` or ``PATH/SPLIT/CLASS/**``, or any tree with a label pattern.
+
+    Hidden and ``__MACOSX`` folders are skipped, and those of `options.skip`. Images in a folder
+    ``masks`` are no rows: where one is named as an image of the folder ``images`` beside it, the
+    image's row has it in the column ``lung_mask``.
 
     Raises:
-        InputError: no such folder; a patient pattern that is no regular expression with a group.
-        DataError: no images in it, or no class folders.
+        InputError: no such folder; a pattern that is no regular expression with a group.
+        DataError: no images in it, no class folders, or a file that the label pattern does not fit.
     """
     root = Path(address).expanduser().absolute()
     if not address or not root.is_dir():
         raise InputError(
             f"No folder {address!r}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png)."
         )
-    pattern = patient_pattern(options.patient_pattern)
+    patients = compiled("patient pattern", options.patient_pattern)
+    labels = compiled("label pattern", options.label_pattern)
+    skip = (*options.skip, *(name.strip() for name in options.extra.get("skip", "").split(",") if name.strip()))
+    others: Counter[str] = Counter()
     records = []
-    for path in image_files(root):
-        parts = path.relative_to(root).parts[:-1]
-        split = SPLIT_NAMES.get(parts[0].lower(), "") if parts else ""
-        folders = parts[1:] if split else parts
-        if not folders:
+    for place, names in image_folders(root, skip, others):
+        split, label = _place(place, by_folder=labels is None)
+        if label is None and labels is None:
             raise DataError(
-                f"{path} lies outside any class folder. folder:PATH needs PATH/CLASS/*.png or "
-                "PATH/SPLIT/CLASS/*.png."
+                f"{root / place / names[0]} lies outside any class folder. folder:PATH needs PATH/CLASS/*.png or "
+                "PATH/SPLIT/CLASS/*.png, or --label-pattern where the class is in the file's name."
             )
-        records.append(
-            {
-                "path": str(path),
-                "label": folders[0],
-                "patient": patient_of(path.relative_to(root), pattern),
+        masks = _masks_beside(root / place)
+        for name in names:
+            inner = f"{place}/{name}" if place else name
+            record = {
+                "path": os.path.join(root, inner),  # noqa: PTH118 - a Path for each of 100,000 files costs seconds
+                "label": label if labels is None else label_of(inner, labels),
+                "patient": patient_of(inner, patients),
                 "split": split,
             }
-        )
+            if masks:
+                record["lung_mask"] = masks.get(_stem(name), "")
+            records.append(record)
     if not records:
-        suffixes = " ".join(sorted(SUFFIXES))
-        raise DataError(f"No images under {root}. Looked for files ending in {suffixes}.")
+        raise DataError(f"No images under {root}. Looked for files ending in {' '.join(sorted(SUFFIXES))}.")
     _check_splits(records, root)
-    return Index.from_records(records, name=root.name)
+    name = root.parent.name if root.name.lower() == "images" else root.name
+    return Index.from_records(_even(records), name=name, notes=_passed_over(root, others))
 
 
-def image_files(root: Path) -> Iterator[Path]:
-    """Image files below `root` in sorted order, following links but never in a circle."""
+def image_folders(
+    root: Path, skip: Iterable[str] = (), others: Counter[str] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """(path below `root`, names of its image files), sorted, following links but never in a circle.
+
+    Mask folders are left out; the suffixes of files that are no images are counted in `others`.
+    """
+    patterns = (*_ALWAYS_SKIPPED, *skip)
     seen: set[tuple[int, int]] = set()
     for folder, children, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        status = here.stat()
+        status = os.stat(folder)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
             children.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        children[:] = sorted(name for name in children if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122
-                yield here / name
+        place = "" if folder == str(root) else Path(folder).relative_to(root).as_posix()
+        children[:] = sorted(name for name in children if not _skipped(place, name, patterns))
+        names = [name for name in sorted(files) if not name.startswith(".")]
+        images = [name for name in names if _suffix(name) in SUFFIXES]
+        if others is not None and place:
+            others.update(_suffix(name) or "(none)" for name in names if _suffix(name) not in SUFFIXES)
+        if images:
+            yield place, images
 
 
-def patient_pattern(pattern: str | None) -> re.Pattern[str] | None:
-    """Compile a patient pattern.
+def compiled(what: str, pattern: str | None) -> re.Pattern[str] | None:
+    """Compile a pattern of the user.
 
     Raises:
         InputError: not a regular expression, or one without a group.
@@ -88,21 +115,80 @@ def patient_pattern(pattern: str | None) -> re.Pattern[str] | None:
     if pattern is None:
         return None
     try:
-        compiled = re.compile(pattern)
+        expression = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"The patient pattern {pattern!r} is no regular expression: {error}.") from error
-    if not compiled.groups:
+        raise InputError(f"The {what} {pattern!r} is no regular expression: {error}.") from error
+    if not expression.groups:
         raise InputError(
-            f"The patient pattern must have a group that is the patient, such as '(person\\d+)_'. "
+            f"The {what} must have a group, such as '(person\\d+)_' for a patient or '_([01])\\.' for a class. "
             f"Received: {pattern!r}."
         )
-    return compiled
+    return expression
 
 
-def patient_of(path: Path, pattern: re.Pattern[str] | None) -> str:
-    """The patient in a file's relative path: all groups of the pattern that took part, joined."""
-    match = pattern.search(path.as_posix()) if pattern else None
+def patient_of(inner: str, pattern: re.Pattern[str] | None) -> str:
+    """The patient in a file's path below the folder: all groups of the pattern that took part, joined."""
+    match = pattern.search(inner) if pattern else None
     return "-".join(group for group in match.groups() if group) if match else ""
+
+
+def label_of(inner: str, pattern: re.Pattern[str]) -> str:
+    """The class in a file's path: the name of the named group that took part, else the groups' text.
+
+    Raises:
+        DataError: the pattern does not fit the path.
+    """
+    match = pattern.search(inner)
+    label = ""
+    if match:
+        named = [name for name, text in match.groupdict().items() if text is not None]
+        label = named[0] if named else "-".join(group for group in match.groups() if group)
+    if not label:
+        raise DataError(f"The label pattern {pattern.pattern!r} finds no class in {inner!r}.")
+    return label
+
+
+def _place(place: str, *, by_folder: bool) -> tuple[str, str | None]:
+    """(split, class folder) of a path below the root."""
+    parts = place.split("/") if place else []
+    split = SPLIT_NAMES.get(parts[0].lower(), "") if parts else ""
+    rest = parts[1:] if split else parts
+    return split, rest[0] if rest and by_folder else None
+
+
+def _skipped(place: str, name: str, patterns: Iterable[str]) -> bool:
+    if name.startswith(".") or name.lower() in MASK_FOLDERS:
+        return True
+    inner = f"{place}/{name}" if place else name
+    return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(inner, pattern) for pattern in patterns)
+
+
+def _masks_beside(folder: Path) -> dict[str, str]:
+    """Stem -> path of the masks that go with the images of a folder called ``images``."""
+    if folder.name.lower() != "images":
+        return {}
+    beside = [child for child in folder.parent.iterdir() if child.name.lower() in MASK_FOLDERS and child.is_dir()]
+    return {
+        _stem(file.name): str(file)
+        for child in beside
+        for file in sorted(child.iterdir())
+        if _suffix(file.name) in SUFFIXES and not file.name.startswith(".")
+    }
+
+
+def _even(records: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same columns in every record."""
+    if any("lung_mask" in record for record in records):
+        for record in records:
+            record.setdefault("lung_mask", "")
+    return records
+
+
+def _passed_over(root: Path, others: Counter[str]) -> list[str]:
+    if not others:
+        return []
+    kinds = ", ".join(f"{number:,} {suffix}" for suffix, number in others.most_common(5))
+    return [f"{others.total():,} files below {root.name} are no images by their suffix and were passed over: {kinds}."]
 
 
 def _check_splits(records: list[dict[str, str]], root: Path) -> None:
@@ -110,8 +196,21 @@ def _check_splits(records: list[dict[str, str]], root: Path) -> None:
     if "" in named and len(named) > 1:
         stray = next(record["path"] for record in records if not record["split"])
         raise DataError(
-            f"{root} mixes split folders ({', '.join(sorted(named - {''}))}) and others: {stray} is in no split."
+            f"{root} mixes split folders ({', '.join(sorted(named - {''}))}) and others: {stray} is in no split. "
+            "Leave folders out by name with --data-option skip=NAME."
         )
 
 
-plugin = SourcePlugin(load=load, address_help="PATH of class folders, maybe below train/val/test folders")
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122
+
+
+plugin = SourcePlugin(
+    load=load,
+    address_help="PATH of class folders, maybe below train/val/test folders",
+    options={"skip": "folders to leave out, as glob patterns separated by commas"},
+)

@@ -25,132 +25,251 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
+import itertools
 import json
 import logging
-import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from chestxray.errors import InputError, nearest
+from chestxray.errors import InputError
 from chestxray.files import explained
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.sources.phantom_drawing import FINDINGS, VERSION, Drawing, draw, images_of
+from chestxray.sources.phantom_drawing import VERSION, draw, images_of
+from chestxray.sources.phantom_options import Options
+
+T = TypeVar("T")
 
 LICENCE = "Procedurally drawn; no rights reserved (CC0-1.0)"
+RECORDS = "records.json"
+#: Splits of a class's patients in turn: 9, 2 and 4 of 15, and each of the three among the first 3.
+SPLIT_CYCLE = tuple({"R": "train", "V": "validation", "T": "test"}[letter] for letter in "RTVRRTRRTRVRRTR")
+#: How an unreadable file comes to be, in turn.
+SPOILT = ("truncated", "garbage", "empty")
 
-logger = logging.getLogger("chestxray")
+log = logging.getLogger(__name__)
 
 
-def _option(default: Any, help: str, low: float = 0, high: float = 100_000) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high})
+def load(address: str, options: SourceOptions) -> Index:
+    """Draw the set that `address` describes, or open it where it was drawn before.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a set of phantoms is like. Flaws are planted on top of the set without them, whose
-    films stay the same to the pixel.
+    The rows have the columns ``mask`` (where the finding is; ``""`` where there is none),
+    ``lung_mask``, ``marker`` (yes or no) and ``planted`` (``""``, or the flaw that the row is:
+    duplicate, duplicate_across, straddler, truncated, garbage, empty).
 
     Raises:
-        InputError: a value out of its range, or two that contradict each other.
+        InputError: an unknown or unusable option.
+        OutputError: the cache's disk is full or cannot be written.
+
+    >>> load("patients=12,size=48", SourceOptions(cache=Path("cache"))).classes  # doctest: +SKIP
+    ('clear', 'consolidation', 'ground_glass', 'cavity')
     """
-
-    images: int = _option(880, "Images in all, before flaws are planted.", low=1)
-    patients: int = _option(0, "Patients in all, in place of images.", low=0)
-    size: int = _option(128, "Width in pixels; the height differs a little by image.", low=32, high=1024)
-    findings: tuple[str, ...] = _option((), "What each class shows; default: the first of the four.")
-    classes: tuple[str, ...] = _option((), "Names of the classes, 2 to 4; default: the findings'.")
-    splits: str = _option("official", "official: 60/13/27 by patient; none: left to the run.")
-    seed: int = _option(0, "Fixes every film.", high=2**63)
-    marker: float = _option(0.0, "Share of the marked class's images with a lead letter L.", high=1)
-    marked: str = _option("", "The class that the marker goes with; default: the second.")
-    marker_elsewhere: float = _option(0.0, "Share of the other classes' images with the letter.", high=1)
-    duplicates: int = _option(0, "Exact copies, each in the split of its original.")
-    duplicates_across: int = _option(0, "Exact copies of training images, in test, as new patients.")
-    straddlers: int = _option(0, "Training patients with one further image in test.")
-    unreadable: int = _option(0, "Files that are cut short, no image, or empty.")
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
-            if isinstance(value, int | float) and not low <= value <= high:
-                raise InputError(f"phantom: {f.name} must be from {low:g} to {high:g}. Received: {value:g}.")
-        _check_classes(self)
-        if self.splits not in ("official", "none"):
-            raise InputError(f"phantom: splits must be official or none. Received: {self.splits}.")
-        if self.splits == "none" and (self.straddlers or self.duplicates_across):
-            raise InputError(
-                "phantom: straddlers and duplicates_across need splits=official. Received: splits=none."
-            )
-
-    @classmethod
-    def parse(cls, address: str, options: SourceOptions) -> Options:
-        """Options from ``name=value,name=value`` and from the run's options of this source.
-
-        Raises:
-            InputError: an unknown, repeated or unusable option.
-        """
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for name, text in [*_pairs(address), *options.extra.items()]:
-            if name not in fields:
-                hint = nearest(name, fields)
-                raise InputError(
-                    f"phantom: unknown option.{hint} Allowed: {', '.join(fields)}. Received: {name}."
-                )
-            if name in values:
-                raise InputError(f"phantom: {name} may be given once. Received: {name} twice.")
-            values[name] = _parsed(name, text, fields[name].default)
-        if "images" in values and "patients" in values:
-            raise InputError("phantom: images or patients may be given. Received: both.")
-        return cls(**{"seed": options.seed, **values})
+    chosen = Options.parse(address, options)
+    films = plan(chosen)
+    folder = options.cache.absolute() / "phantom" / key(chosen)
+    records = _drawn_before(folder)
+    if records is None:
+        with explained(folder):
+            records = _draw_set(films, chosen, folder)
+    for record in records:
+        for column in ("path", "mask", "lung_mask"):
+            record[column] = str(folder / record[column]) if record[column] else ""
+    return Index.from_records(records, name="phantom", classes=chosen.classes, licence=LICENCE)
 
 
-def _pairs(address: str) -> Iterator[tuple[str, str]]:
-    for item in filter(None, (part.strip() for part in address.split(","))):
-        name, equals, value = (piece.strip() for piece in item.partition("="))
-        if not (name and equals and value):
-            raise InputError(f"phantom: options are name=value, separated by commas. Received: {item}.")
-        yield name, value
+def key(options: Options) -> str:
+    """Names a set by all that decides its pixels, the version of the drawing included."""
+    content = json.dumps([VERSION, dataclasses.asdict(options)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _parsed(name: str, text: str, default: Any) -> Any:
-    """`text` as the kind of `default`; names of classes and findings are separated by ``+``."""
-    if isinstance(default, tuple):
-        return tuple(part.strip() for part in text.split("+"))
-    kind = type(default)
+# What is drawn
+
+
+@dataclass(frozen=True)
+class Film:
+    """One row of the set. `number` and `image` decide the anatomy, `patient` is what the row says."""
+
+    number: int
+    image: int
+    patient: str
+    label: str
+    finding: str
+    split: str
+    marker: bool
+    planted: str = ""
+
+    @property
+    def path(self) -> str:
+        flaw = f"_{self.planted}" if self.planted else ""
+        return f"{self.split or 'images'}/{self.label}/{self.patient}_{self.image}{flaw}.png"
+
+
+def plan(options: Options) -> list[Film]:
+    """All films of a set, the sound ones first.
+
+    Raises:
+        InputError: more flaws than there are films to plant them on.
+    """
+    films: list[Film] = []
+    for number in itertools.count():
+        if number == options.patients if options.patients else len(films) >= options.images:
+            break
+        films += [_film(options, number, image) for image in range(images_of(options.seed, number))]
+    if not options.patients:
+        films = films[: options.images]
+    return films + _straddlers(films, options) + _copies(films, options) + _spoilt(films, options)
+
+
+def _film(options: Options, number: int, image: int) -> Film:
+    which = number % len(options.classes)
+    label, finding = options.classes[which], options.findings[which]
+    split = SPLIT_CYCLE[number // len(options.classes) % len(SPLIT_CYCLE)]
+    share = options.marker if label == options.marked else options.marker_elsewhere
+    return Film(
+        number=number,
+        image=image,
+        patient=_patient(options, number),
+        label=label,
+        finding=finding,
+        split=split if options.splits == "official" else "",
+        marker=bool(np.random.default_rng([options.seed, number, 6, image]).random() < share),
+    )
+
+
+def _patient(options: Options, number: int) -> str:
+    # The seed is part of it: sets of two seeds, merged, have no patient in common.
+    return f"s{options.seed}p{number:04d}"
+
+
+def _straddlers(films: Sequence[Film], options: Options) -> list[Film]:
+    numbers = list(dict.fromkeys(film.number for film in films if film.split == "train"))
+    chosen = _spread(numbers, options.straddlers, "straddlers", "training patients")
+    images = {number: sum(film.number == number for film in films) for number in chosen}
+    return [
+        dataclasses.replace(_film(options, number, images[number]), split="test", planted="straddler")
+        for number in chosen
+    ]
+
+
+def _copies(films: Sequence[Film], options: Options) -> list[Film]:
+    training = [film for film in films if film.split == "train"]
+    across = _spread(training, options.duplicates_across, "duplicates_across", "training images")
+    rest = [film for film in films if film not in across]
+    within = _spread(rest, options.duplicates, "duplicates", "images left to copy")
+    unused = films[-1].number + 1
+    return [dataclasses.replace(film, planted="duplicate") for film in within] + [
+        dataclasses.replace(film, planted="duplicate_across", split="test", patient=_patient(options, unused + number))
+        for number, film in enumerate(across)
+    ]
+
+
+def _spoilt(films: Sequence[Film], options: Options) -> list[Film]:
+    chosen = _spread(films, options.unreadable, "unreadable", "images")
+    return [dataclasses.replace(film, planted=how) for film, how in zip(chosen, itertools.cycle(SPOILT), strict=False)]
+
+
+def _spread(items: Sequence[T], count: int, option: str, what: str) -> list[T]:
+    """`count` of `items`, evenly spread over them."""
+    if count > len(items):
+        raise InputError(f"phantom: {option} must be at most {len(items)}, the {what}. Received: {count}.")
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+# Files
+
+
+def _drawn_before(folder: Path) -> list[dict[str, str]] | None:
+    """The records of a set that lies whole on disk, else None."""
     try:
-        return kind(text)
-    except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise InputError(f"phantom: {name} must be {wanted}. Received: {text}.") from None
+        records = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    named = (record[column] for record in records for column in ("path", "mask", "lung_mask"))
+    return records if all((folder / name).is_file() for name in named if name) else None
 
 
-def _check_classes(options: Options) -> None:
-    """Fill in the default classes and findings, and refuse what cannot be drawn or be a folder."""
-    findings = options.findings or tuple(FINDINGS)[: len(options.classes) or None]
-    classes = options.classes or findings
-    if stray := [name for name in findings if name not in FINDINGS]:
-        raise InputError(f"phantom: findings must be of {', '.join(FINDINGS)}. Received: {', '.join(stray)}.")
-    if not 2 <= len(classes) <= len(FINDINGS) or len({name.casefold() for name in classes}) < len(classes):
-        raise InputError(f"phantom: classes must be 2 to 4 different names. Received: {'+'.join(classes)}.")
-    if len(findings) != len(classes) or len(set(findings)) < len(findings):
-        raise InputError(
-            f"phantom: findings must be as many as classes ({len(classes)}), and different. "
-            f"Received: {'+'.join(findings)}."
-        )
-    if odd := [name for name in classes if not re.fullmatch(r"\w[\w .()-]*(?<![ .])", name)]:
-        raise InputError(
-            f"phantom: names of classes may have letters, digits, spaces and _-.(). Received: {odd[0]}."
-        )
-    marked = options.marked or classes[1]
-    if marked not in classes:
-        raise InputError(f"phantom: marked must be one of {', '.join(classes)}. Received: {marked}.")
-    for name, value in (("findings", findings), ("classes", classes), ("marked", marked)):
-        object.__setattr__(options, name, value)
+def _draw_set(films: Sequence[Film], options: Options, folder: Path) -> list[dict[str, str]]:
+    log.info("Drawing %d phantoms of %d pixels into %s", len(films), options.size, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Drawn aside and renamed when whole: neither a killed nor a second process shows half a set.
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+        aside = Path(name) / "set"
+        records = [_write_film(film, options, aside) for film in films]
+        (aside / RECORDS).write_text(json.dumps(records), encoding="utf-8")
+        _publish(aside, folder)
+    return records
+
+
+def _write_film(film: Film, options: Options, folder: Path) -> dict[str, str]:
+    # A copy is drawn again: the same arguments give the same pixels.
+    drawing = draw(
+        seed=options.seed,
+        patient=film.number,
+        image=film.image,
+        finding=film.finding,
+        size=options.size,
+        marker=film.marker,
+    )
+    content = _png(drawing.pixels)
+    readable = film.planted not in SPOILT
+    _write(folder / film.path, content if readable else _spoil(content, film.planted))
+    name = f"{_patient(options, film.number)}_{film.image}.png"
+    mask = f"masks/{name}" if readable and film.finding != "clear" else ""
+    lung_mask = f"lung_masks/{name}" if readable else ""
+    for path, shape in ((mask, drawing.finding), (lung_mask, drawing.lungs)):
+        if path:
+            _write(folder / path, _png(shape.astype(np.uint8) * 255))
+    return {
+        "path": film.path,
+        "label": film.label,
+        "patient": film.patient,
+        "split": film.split,
+        "source": "phantom",
+        "mask": mask,
+        "lung_mask": lung_mask,
+        "marker": "yes" if film.marker else "no",
+        "planted": film.planted,
+    }
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _spoil(content: bytes, how: str) -> bytes:
+    return {"truncated": content[: len(content) // 2], "garbage": content[:8] + b"\0" * 400, "empty": b""}[how]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    """Give a finished set its name."""
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        # Another process was first, or files of an earlier set were deleted. The files of a key are
+        # the same whoever draws them, so replacing them one by one disturbs no reader.
+        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+plugin = SourcePlugin(
+    load=load, address_help="options such as images=640,size=96,marker=0.9, or nothing", licence=LICENCE
+)

@@ -119,9 +119,7 @@ def smooth_noise(rng: np.random.Generator, x: Field, y: Field, scale: float) -> 
     points = int(2 * _LATTICE_REACH / spacing) + 2
     lattice = rng.standard_normal((points, points), dtype=np.float32)
     where = np.stack([(y + _LATTICE_REACH) / spacing, (x + _LATTICE_REACH) / spacing])
-    return (
-        ndimage.map_coordinates(lattice, where, order=3, prefilter=False, mode="mirror") / _SPLINE_DEVIATION
-    )
+    return ndimage.map_coordinates(lattice, where, order=3, prefilter=False, mode="mirror") / _SPLINE_DEVIATION
 
 
 def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.random.Generator) -> Field:

@@ -1,0 +1,150 @@
+"""How fast images are decoded beside Pillow's own draft mode, whether memory grows with their
+number, and how long a large folder takes to be indexed.
+
+    python benchmarks/decoding.py [--images 200] [--rows 20000] [--files 100000]
+
+Files are drawn into a temporary folder: JPEG of 1,000 to 3,000 pixels. Both ways to decode run in
+this process one after the other, several times in turn, and the best time of each counts; the whole
+way (`chestxray.decoded.decode`, all cores) is set against Pillow's rate times the cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from chestxray import images
+from chestxray.decoded import decode
+from chestxray.plugin import SourceOptions
+from chestxray.sources import folder
+
+SIZE = (224, 224)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=200, help="large JPEG files to decode")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of the memory test")
+    parser.add_argument("--files", type=int, default=100_000, help="files of the indexing test")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--within", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.memory_of:
+        print(peak_of_decoding(chosen.within, chosen.memory_of))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        result = {"decoding": rates(root / "large", chosen.images), "memory": memory(root / "rows", chosen.rows)}
+        result["indexing"] = indexing(root / "many", chosen.files)
+    print(json.dumps(result, indent=2))
+
+
+def rates(root: Path, count: int) -> dict[str, float]:
+    """Images a second: Pillow alone, `images.read`, and `decoded.decode` over all cores."""
+    paths = large_jpegs(root, count)
+    cores = len(os.sched_getaffinity(0))
+    some = paths[: min(60, len(paths))]
+    best = {plain: float("inf"), ours: float("inf")}
+    for _ in range(3):
+        for way in best:
+            start = time.perf_counter()
+            for path in some:
+                way(path)
+            best[way] = min(best[way], time.perf_counter() - start)
+    pillow, read = len(some) / best[plain], len(some) / best[ours]
+    index = folder.load(str(root), SourceOptions(cache=root))
+    start = time.perf_counter()
+    decode(index, SIZE, "stretch", root.parent / "cache")
+    whole = len(paths) / (time.perf_counter() - start)
+    return {
+        "pillow_draft_per_core": round(pillow, 1),
+        "read_per_core": round(read, 1),
+        "read_to_pillow": round(read / pillow, 3),
+        "cores": cores,
+        "decode_all_cores": round(whole, 1),
+        "decode_to_pillow_times_cores": round(whole / (pillow * cores), 3),
+    }
+
+
+def plain(path: Path) -> np.ndarray:
+    """What anybody would write with Pillow's draft mode."""
+    with Image.open(path) as image:
+        image.draft("L", SIZE[::-1])
+        return np.asarray(image.convert("L").resize(SIZE[::-1], Image.Resampling.BILINEAR))
+
+
+def ours(path: Path) -> np.ndarray:
+    return images.read(path, size=SIZE).pixels
+
+
+def large_jpegs(root: Path, count: int) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        side = int(rng.integers(1000, 3001))
+        small = rng.integers(0, 256, (side // 24, side // 24), dtype=np.uint8)
+        image = Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+        grain = np.asarray(image, np.int16) + rng.integers(-6, 7, (side, side), dtype=np.int16)
+        path = root / f"class{number % 2}" / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        paths.append(path)
+    return paths
+
+
+def memory(root: Path, rows: int) -> dict[str, int]:
+    """Peak memory in MB of a process that decodes a twentieth of the rows, and all of them."""
+    write_many(root, rows, side=64)
+    counts = {"rows_few": rows // 20, "rows_all": rows}
+    return {name: n for name, n in counts.items()} | {
+        f"peak_mb_{name}": int(
+            subprocess.run(
+                [sys.executable, __file__, "--memory-of", str(n), "--within", str(root)],
+                capture_output=True, text=True, check=True,
+            ).stdout
+        )
+        for name, n in counts.items()
+    }  # fmt: skip
+
+
+def peak_of_decoding(root: Path, rows: int) -> int:
+    index = folder.load(str(root), SourceOptions(cache=root))
+    index = index.replace(index.rows.iloc[:rows])
+    with tempfile.TemporaryDirectory() as cache:
+        # One process: what the pages of the array's file take is counted too while they are mapped.
+        decode(index, (64, 64), "stretch", Path(cache), processes=1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def indexing(root: Path, files: int) -> dict[str, float]:
+    write_many(root, files, side=0)
+    start = time.perf_counter()
+    index = folder.load(str(root), SourceOptions(cache=root, patient_pattern=r"(p\d+)_"))
+    return {"files": len(index), "seconds": round(time.perf_counter() - start, 2)}
+
+
+def write_many(root: Path, count: int, side: int) -> None:
+    """Small PNG files, or (side 0) files without content, in split and class folders."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = root / ("train", "test")[number % 2] / f"class{number % 3}" / f"p{number // 4}_{number}.png"
+        if number < 6:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if side:
+            Image.fromarray(rng.integers(0, 256, (side, side), dtype=np.uint8)).save(path, compress_level=0)
+        else:
+            path.touch()
+
+
+if __name__ == "__main__":
+    main()

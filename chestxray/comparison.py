@@ -1,0 +1,300 @@
+"""Predictions of many models on the same rows -> Comparison: which of them differ, and by how much."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from chestxray.bootstrap import bootstrap
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.evaluation import Evaluation, check, headline_class, span, supports
+from chestxray.intervals import LEVEL, Figure, Interval, logit_t, standard_error
+from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm, letters
+from chestxray.points import points
+from chestxray.prediction import Predictions
+from chestxray.weighted import HEADLINE, LOSSES, Table
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One model: its figure, and letters that it shares with the models it cannot be told from."""
+
+    model: str
+    figure: Figure
+    letters: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same rows.
+
+    ``difference`` is first minus second, with the interval of the paired bootstrap. ``p`` is that of
+    ``test``, ``p_holm`` the same corrected for the number of pairs.
+    """
+
+    first: str
+    second: str
+    difference: Figure
+    test: str
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models by one figure, the best first, and every pair of them."""
+
+    metric: str
+    positive: str | None
+    standings: tuple[Standing, ...]
+    pairs: tuple[Pair, ...]
+    rows: int
+    patients: int
+    interval: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole comparison, ready for JSON."""
+        return {
+            "metric": self.metric,
+            "positive": self.positive,
+            "models": [{"model": s.model, **s.figure.to_json(), "letters": s.letters} for s in self.standings],
+            "pairs": [
+                {
+                    "first": pair.first,
+                    "second": pair.second,
+                    "difference": pair.difference.to_json(),
+                    "test": pair.test,
+                    "p": pair.p,
+                    "p_holm": pair.p_holm,
+                }
+                for pair in self.pairs
+            ],
+            "rows": self.rows,
+            "patients": self.patients,
+            "alpha": ALPHA,
+            "interval": {
+                "level": self.interval.level,
+                "method": self.interval.method,
+                "replicates": self.interval.replicates,
+            },
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The models, the best first: model, value, low, high, letters."""
+        return pd.DataFrame(self.to_json()["models"], columns=["model", "value", "low", "high", "letters"])
+
+    def pairs_to_frame(self) -> pd.DataFrame:
+        """The pairs: first, second, difference, low, high, test, p, p_holm."""
+        records = [
+            (p.first, p.second, p.difference.value, p.difference.low, p.difference.high, p.test, p.p, p.p_holm)
+            for p in self.pairs
+        ]
+        columns = ["first", "second", "difference", "low", "high", "test", "p", "p_holm"]
+        return pd.DataFrame.from_records(records, columns=columns)
+
+
+@dataclass(frozen=True)
+class _Contender:
+    model: str
+    predictions: Predictions
+    value: float
+    replicates: np.ndarray
+    support: float
+    figure: Figure
+
+
+def compare(
+    predictions: Mapping[str, Predictions],
+    metric: str = "auroc",
+    *,
+    positive: str | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare models on the same rows of a test, each pair by a paired test.
+
+    Differences have intervals from a bootstrap in which each replicate draws the same patients for all
+    models. The p-value is DeLong's for the AUROC of two classes, McNemar's for accuracy, both clustered
+    by patient where patients have several rows, and the bootstrap's for everything else (a mean of
+    AUROCs over more than two classes too). Holm's correction goes over all pairs.
+
+    Args:
+        predictions: the test of each model, by its name; two or more.
+        metric: one of `HEADLINE`.
+        positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal one.
+        replicates: number of bootstrap replicates.
+        seed: fixes the draws.
+
+    Raises:
+        InputError: an unknown metric or class; fewer than two models.
+        DataError: predictions that cannot be evaluated, or that are of other images, labels or classes.
+
+    >>> compare({"vgg16": one, "resnet50": other}).to_frame()  # doctest: +SKIP
+          model  value    low   high letters
+    0  resnet50  0.961  0.941  0.974       a
+    1     vgg16  0.957  0.936  0.971       a
+    """
+    if metric not in HEADLINE:
+        known = ", ".join(HEADLINE)
+        raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
+    if len(predictions) < 2:
+        raise InputError(f"A comparison needs two models or more. Received: {len(predictions)}.")
+    aligned = align(predictions)
+    some = next(iter(aligned.values()))
+    chosen = headline_class(some.classes, positive)
+    # Where the tables know the patients differently, the fewest and so largest groups are the careful choice.
+    clusters = min((p.clusters for p in aligned.values()), key=lambda codes: len(np.unique(codes)))
+    contenders = _contenders(aligned, metric, chosen, clusters, replicates, seed)
+    pairs = _pairs(contenders, metric, chosen, clusters)
+    order = {c.model: i for i, c in enumerate(contenders)}
+    different = [(order[p.first], order[p.second]) for p in pairs if p.p_holm is not None and p.p_holm < ALPHA]
+    shared = letters(len(contenders), different)
+    return Comparison(
+        metric=metric,
+        positive=None if chosen is None else some.classes[chosen],
+        standings=tuple(Standing(c.model, c.figure, marks) for c, marks in zip(contenders, shared, strict=True)),
+        pairs=pairs,
+        rows=len(clusters),
+        patients=len(np.unique(clusters)),
+        interval=Interval(replicates=replicates),
+    )
+
+
+def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """The same predictions with rows and classes in one order.
+
+    Raises:
+        DataError: they cannot be evaluated, or are not of the same images, labels and classes.
+    """
+    aligned: dict[str, Predictions] = {}
+    for model, table in predictions.items():
+        check(table)
+        rows = table.rows.sort_values("path", kind="stable").reset_index(drop=True)
+        first, other = next(iter(aligned.items()), (model, table))
+        if set(table.classes) != set(other.classes):
+            raise DataError(
+                f"{first} and {model} know different classes, so they do not compare. "
+                f"{first}: {', '.join(other.classes)}. {model}: {', '.join(table.classes)}."
+            )
+        aligned[model] = Predictions(rows, other.classes)
+        _require_same_rows(first, aligned[first].rows, model, rows)
+    if not len(next(iter(aligned.values())).rows):
+        raise DataError("There are no rows to compare models on.")
+    return aligned
+
+
+def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc") -> Figure:
+    """How much less a figure is on external rows than on internal ones, with a 95% interval.
+
+    The rows are of different patients, so that the two bootstraps are independent and their intervals
+    can be put together (MOVER; Zou and Donner 2008). Above 0 where the external value is lower. A mean
+    over classes cannot be compared where other classes have rows: all parts are None then.
+
+    Raises:
+        InputError: an unknown metric.
+        DataError: the evaluations know other classes, or speak of another positive class.
+    """
+    if metric not in HEADLINE:
+        known = ", ".join(HEADLINE)
+        raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
+    if set(internal.classes) != set(external.classes) or internal.positive != external.positive:
+        raise DataError(
+            "Evaluations with other classes or another positive class do not compare. Internal: "
+            f"{', '.join(internal.classes)}, positive {internal.positive}. External: "
+            f"{', '.join(external.classes)}, positive {external.positive}."
+        )
+    here, there = internal.test[metric], external.test[metric]
+    averaged = metric in ("balanced_accuracy", "f1_macro") or (
+        internal.positive is None and metric not in ("accuracy", "mcc", "brier", "ece")
+    )
+    if here.value is None or there.value is None or (averaged and _present(internal) != _present(external)):
+        return Figure(None, None, None)
+    value = here.value - there.value
+    if here.low is None or here.high is None or there.low is None or there.high is None:
+        return Figure(value, None, None)
+    below = math.hypot(here.value - here.low, there.high - there.value)
+    above = math.hypot(here.high - here.value, there.value - there.low)
+    return Figure(value, value - below, value + above)
+
+
+def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
+    paths, others = set(here["path"]), set(there["path"])
+    if paths != others or len(here) != len(there):
+        odd = sorted(paths ^ others) or sorted(there["path"])
+        raise DataError(
+            f"{first} and {second} were tested on different images, so they do not compare: "
+            f"{len(paths - others)} only by {first}, {len(others - paths)} only by {second}, "
+            f"{len(here)} and {len(there)} rows; see {odd[0]}."
+        )
+    unlike = here["label"].to_numpy() != there["label"].to_numpy()
+    if unlike.any():
+        raise DataError(
+            f"{first} and {second} have different labels for {int(unlike.sum())} images, so they do not "
+            f"compare; see {here['path'][unlike].iloc[0]}."
+        )
+
+
+def _contenders(
+    aligned: Mapping[str, Predictions],
+    metric: str,
+    chosen: int | None,
+    clusters: np.ndarray,
+    replicates: int,
+    seed: int,
+) -> list[_Contender]:
+    """Every model with its figure and the replicates of it, the best first, those without figure last."""
+    parts = [(p.truth, p.predicted, p.probabilities) for p in aligned.values()]
+    drawn = bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed)
+    contenders = []
+    for (model, table), part, figures in zip(aligned.items(), parts, drawn, strict=True):
+        key, classes = (None, metric), len(table.classes)
+        value = points(*part, chosen)[key]
+        support = supports(part[0], part[1], clusters, classes, chosen)[key]
+        figure = logit_t(value, figures[key], support, span(key, classes))
+        contenders.append(_Contender(model, table, value, figures[key], support, figure))
+    sign = 1 if metric in LOSSES else -1
+    return sorted(contenders, key=lambda c: (math.isnan(c.value), sign * c.value))
+
+
+def _pairs(contenders: Sequence[_Contender], metric: str, chosen: int | None, clusters: np.ndarray) -> tuple[Pair, ...]:
+    found = []
+    for one, other in itertools.combinations(contenders, 2):
+        gap, test = _gap(one, other)
+        if metric == "accuracy":
+            right = [c.predictions.predicted == c.predictions.truth for c in (one, other)]
+            test = accuracy_test(right[0], right[1], clusters)
+        elif metric == "auroc" and chosen is not None:
+            scores = [c.predictions.probabilities[:, chosen] for c in (one, other)]
+            test = auroc_test(one.predictions.truth == chosen, scores[0], scores[1], clusters)
+        found.append((one.model, other.model, gap, test))
+    corrected = holm([test.p for *_, test in found])
+    return tuple(
+        Pair(first, second, gap, test.name, test.p, p_holm)
+        for (first, second, gap, test), p_holm in zip(found, corrected, strict=True)
+    )
+
+
+def _gap(one: _Contender, other: _Contender) -> tuple[Figure, PairedTest]:
+    """Difference of two models with its interval, and the test that goes with it."""
+    name = "paired bootstrap clustered by patient"
+    value = one.value - other.value
+    if math.isnan(value):
+        return Figure(None, None, None), PairedTest(None, name)
+    support = min(one.support, other.support)
+    error = standard_error(one.replicates - other.replicates, support)
+    if not error > 1e-12:
+        return Figure(value, None, None), PairedTest(1.0 if abs(value) < 1e-12 else None, name)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, support - 1)) * error
+    p = float(2 * stats.t.sf(abs(value) / error, support - 1))
+    return Figure(value, value - half, value + half), PairedTest(p, name)
+
+
+def _present(evaluation: Evaluation) -> set[str]:
+    return {name for name, row in zip(evaluation.classes, evaluation.counts, strict=True) if sum(row)}

@@ -1,0 +1,149 @@
+"""`tfds:NAME[/CONFIG]` or `tfds:DIR`: a set of tensorflow-datasets, by name or as prepared on disk."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from chestxray.errors import DataError, InputError
+from chestxray.files import explained
+from chestxray.index import Index
+from chestxray.plugin import SourceOptions, SourcePlugin
+from chestxray.sources.converted import Item, converted
+from chestxray.sources.folder import SPLIT_NAMES
+
+OPTIONS = {
+    "data_dir": "folder of prepared sets; default: below the cache",
+    "image": "name of the image feature; default: the only one there is",
+    "label": "name of the class feature; default: label, else the only one there is",
+    "patient": "name of the patient feature; default: patient where there is one",
+    "names": "names of the classes in the order of their numbers, separated by commas",
+}
+
+
+def load(address: str, options: SourceOptions) -> Index:
+    """Write a set's images as the files they were, and index them; its splits are the official ones.
+
+    A name is downloaded and prepared by tensorflow-datasets unless it was before; a folder is read
+    as `tfds.builder_from_directory` does.
+
+    Raises:
+        InputError: no such set or feature.
+        DataError: it cannot be downloaded or read.
+    """
+    if not address:
+        raise InputError("tfds:NAME must name a set of tensorflow-datasets, such as tfds:pneumonia_mnist.")
+    folder = Path(address).expanduser()
+    prepared = (folder / "dataset_info.json").is_file()
+    data_dir = Path(options.extra.get("data_dir") or options.cache / "tensorflow_datasets").expanduser()
+    identity: dict[str, object] = {"address": address, **options.extra}
+    if prepared:
+        status = (folder / "dataset_info.json").stat()
+        identity |= {"address": str(folder.absolute()), "changed": status.st_mtime_ns}
+    name = folder.parent.name if prepared and folder.name[:1].isdigit() else folder.name
+    return converted("tfds", name, identity, options, lambda: _items(address, data_dir, prepared, options))
+
+
+def _items(address: str, data_dir: Path, prepared: bool, options: SourceOptions) -> Iterator[Item]:
+    with warnings.catch_warnings():
+        # Its import and its own use of TensorFlow warn of things that no user can mend.
+        warnings.simplefilter("ignore")
+        yield from _read(_builder(address, data_dir, prepared), options)
+
+
+def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
+    import tensorflow_datasets as tfds
+
+    if prepared:
+        return _explained(address, lambda: tfds.builder_from_directory(str(Path(address).expanduser())))
+    try:
+        builder = tfds.builder(address, data_dir=str(data_dir))
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise InputError(
+            f"tensorflow-datasets knows no set {address!r}, and there is no prepared one in {data_dir} or in a "
+            "folder of that name. The catalogue's is tfds:pneumonia_mnist."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"tfds:{address} cannot be used: {_line(error)}") from error
+    _explained(address, builder.download_and_prepare)
+    return builder
+
+
+def _explained(address: str, step: Any) -> Any:
+    """Do a step of tensorflow-datasets; what it raises of the network, the disk or the data is a user's.
+
+    Its downloader wraps failures in exceptions of many kinds (of requests, of etils, its own), all
+    of which stand for a set that cannot be had.
+    """
+    with explained(Path(address)):
+        try:
+            return step()
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise _failed(address, error) from error
+        except Exception as error:
+            raise _failed(address, error) from error
+
+
+def _failed(address: str, error: Exception) -> DataError:
+    return DataError(
+        f"tfds:{address} could not be had: {_line(error)} Try again when the network is there, or give a folder "
+        "in which it is prepared (--data-option data_dir=DIR, or --path)."
+    )
+
+
+def _read(builder: Any, options: SourceOptions) -> Iterator[Item]:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    image = _feature(features, tfds.features.Image, options.extra.get("image"), "image", "image")
+    label = _feature(features, (tfds.features.ClassLabel, tfds.features.Text), options.extra.get("label"), "label", "label")
+    names = _names(features[label], options.extra.get("names"))
+    patient = options.extra.get("patient") or ("patient" if "patient" in features else None)
+    if patient is not None and patient not in features:
+        raise InputError(f"No feature {patient!r} (patient). Features: {', '.join(features)}.")
+    for split in builder.info.splits:
+        official = SPLIT_NAMES.get(split.lower(), "")
+        decoders = {image: tfds.decode.SkipDecoding()}
+        for row in builder.as_dataset(split=split, decoders=decoders, shuffle_files=False).as_numpy_iterator():
+            value = row[label]
+            name = names[int(value)] if names else value.decode()
+            yield official, name, row[patient].decode() if patient else "", "", bytes(row[image])
+
+
+def _feature(features: dict[str, Any], kind: Any, asked: str | None, usual: str, what: str) -> str:
+    fitting = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if asked is not None and asked in fitting:
+        return asked
+    if asked is None and usual in fitting:
+        return usual
+    if asked is None and len(fitting) == 1:
+        return fitting[0]
+    raise InputError(
+        f"Which feature is the {what}? Name it with --data-option {what}=NAME, one of {', '.join(fitting) or 'none'}. "
+        f"Received: {asked or 'nothing'}."
+    )
+
+
+def _names(feature: Any, asked: str | None) -> list[str]:
+    known = list(getattr(feature, "names", None) or [])
+    if asked is None:
+        return known
+    names = [name.strip() for name in asked.split(",")]
+    if len(names) != len(known):
+        raise InputError(f"names must name the {len(known)} classes {', '.join(known)}. Received: {', '.join(names)}.")
+    return names
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message, which alone says what is wrong."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text if text.endswith(".") else text + "."
+
+
+plugin = SourcePlugin(
+    load=load, address_help="NAME of a set of tensorflow-datasets, or the folder of a prepared one", options=OPTIONS
+)

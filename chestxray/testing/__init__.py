@@ -1,0 +1,55 @@
+"""The conformance suites: what a plugin must do so that the rest of chestxray works with it.
+
+A plugin's own test is three lines::
+
+    from chestxray.testing import check_model_plugin
+    from chestxray_my_model import plugin
+
+    def test_my_model():
+        check_model_plugin(plugin)
+
+`check_model_plugin` and `check_source_plugin` raise an AssertionError whose text is the table of
+results; `run_checks` and `run_source_checks` return the results, and ``chestxray plugin check NAME``
+prints them. A check is a function that returns nothing or raises `CheckFailed`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "CheckFailed",
+    "CheckResult",
+    "CheckSkipped",
+    "check_model_plugin",
+    "check_source_plugin",
+    "run_checks",
+    "run_source_checks",
+]
+
+if TYPE_CHECKING:
+    from chestxray.testing.models import check_model_plugin, run_checks
+    from chestxray.testing.results import CheckFailed, CheckResult, CheckSkipped
+    from chestxray.testing.sources import check_source_plugin, run_source_checks
+
+_EXPORTS = {
+    "CheckFailed": "results",
+    "CheckResult": "results",
+    "CheckSkipped": "results",
+    "check_model_plugin": "models",
+    "check_source_plugin": "sources",
+    "run_checks": "models",
+    "run_source_checks": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: who writes a source must not wait for keras, nor the process that times imports.
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'chestxray.testing' has no attribute {name!r}")
+    return getattr(import_module(f"chestxray.testing.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

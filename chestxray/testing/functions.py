@@ -1,0 +1,74 @@
+"""The three functions of a plugin, one by one, at its own image size: scale, build and head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from chestxray.testing.results import CheckFailed
+from chestxray.testing.subject import CLASSES, Subject, outputs
+
+
+def check_scale(subject: Subject) -> None:
+    """`scale` returns finite floating-point numbers in the shape of the pixels."""
+    shape = (*subject.plugin.image_size, subject.plugin.channels)
+    pixels = keras.Input(shape, dtype="float32")
+    scaled = _tensor("scale", subject.plugin.scale(pixels))
+    if tuple(scaled.shape) != (None, *shape):
+        raise CheckFailed(
+            f"scale must keep the shape {_shape((None, *shape))}. Received: {_shape(scaled.shape)}",
+            "other normalisations take the place of scale, so build must not depend on what it adds",
+        )
+    if not str(scaled.dtype).startswith(("float", "bfloat")):
+        raise CheckFailed(f"scale must return floating-point numbers. Received: {scaled.dtype}")
+    extremes = np.concatenate([np.zeros((1, *shape)), np.full((1, *shape), 255)]).astype(np.float32)
+    if not np.isfinite(outputs(keras.Model(pixels, scaled), extremes)).all():
+        raise CheckFailed("scale of a black or a white image is not finite", "is there a division by zero?")
+
+
+def check_features(subject: Subject) -> None:
+    """`build` returns a feature map or a vector, for batches of any size, at the plugin's own image size."""
+    plugin = subject.plugin
+    pixels = keras.Input((*plugin.image_size, plugin.channels), dtype="float32")
+    features = _tensor("build", plugin.build(plugin.scale(pixels), None))
+    if len(features.shape) not in (2, 4):
+        raise CheckFailed(
+            "build must return a feature map (batch, height, width, channels) or a vector "
+            f"(batch, features). Received: {_shape(features.shape)}"
+        )
+    if features.shape[0] is not None:
+        raise CheckFailed(
+            f"build must leave the size of a batch open. Received: {_shape(features.shape)}",
+            "reshape with -1 or with keras.layers.Reshape, never with a number of images",
+        )
+    if None in features.shape[1:]:
+        raise CheckFailed(f"the features must have a known shape. Received: {_shape(features.shape)}")
+    subject.features_shape = tuple(features.shape[1:])
+
+
+def check_head(subject: Subject) -> None:
+    """`head` returns one logit a class, whatever the number of classes."""
+    for classes in (2, CLASSES + 2):
+        # The head is a function of a tensor alone: a stand-in spares building the backbone again.
+        features = keras.Input(subject.features_shape, dtype="float32")
+        logits = _tensor("head", subject.plugin.head(features, classes))
+        if tuple(logits.shape) != (None, classes):
+            raise CheckFailed(
+                f"head must return logits (batch, {classes}). Received: {_shape(logits.shape)}",
+                "a dense layer of `classes` units without activation, named 'logits'",
+            )
+
+
+def _tensor(function: str, value: Any) -> Any:
+    if not isinstance(value, keras.KerasTensor):
+        raise CheckFailed(
+            f"{function} must return one keras tensor. Received: {type(value).__name__}",
+            "of a keras.Model return its .output" if isinstance(value, keras.Model) else "",
+        )
+    return value
+
+
+def _shape(shape: Any) -> str:
+    return "(" + ", ".join("batch" if n is None else str(n) for n in shape) + ")"

@@ -1,0 +1,79 @@
+"""The whole model: the sizes it is built for, what it is made of, and what it answers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from chestxray.testing.results import CheckFailed, described, place
+from chestxray.testing.subject import CLASSES, Subject, outputs, times
+
+NESTED_HINT = (
+    "apply the layers to the tensor itself, so that all are layers of one graph: keras.applications "
+    "does so with input_tensor=scaled"
+)
+
+
+def check_sizes(subject: Subject) -> None:
+    """The whole model is built at its smallest size and at an odd, oblong one above it."""
+    sizes = [subject.size]
+    if not subject.plugin.fixed_size:
+        # What is allowed is any size from the smallest on: so one that no power of two divides.
+        sizes.append((subject.size[0] + 17, subject.size[1] + 32))
+    for size in sizes:
+        try:
+            _ = subject.built if size == subject.size else subject.build(size)
+        # Whatever a stranger's code raises is the answer to the question.
+        except Exception as error:
+            raise CheckFailed(
+                f"cannot be built at {times(size)}, a size that it allows: {described(error)}",
+                f"{place(error)}; raise minimum_size, or set fixed_size=True",
+            ) from error
+
+
+def check_flat(subject: Subject) -> None:
+    """One flat graph of layers: no nested or subclassed model, no Lambda."""
+    wrong = []
+    for layer in subject.built.model.layers:
+        inside = layer._flatten_layers(include_self=True, recursive=True)
+        models = [item for item in inside if isinstance(item, keras.Model)]
+        if models:
+            wrong.append(f"layer {layer.name!r} is or holds a model of its own ({type(models[0]).__name__})")
+        elif isinstance(layer, keras.layers.Lambda):
+            wrong.append(f"layer {layer.name!r} is a Lambda")
+    if not wrong:
+        return
+    hint = NESTED_HINT if "model" in wrong[0] else "use keras.ops or a layer: a Lambda is code in a file"
+    raise CheckFailed("; ".join(wrong), hint)
+
+
+def check_channels(subject: Subject) -> None:
+    """Grey and colour images alike give finite probabilities that add up to 1."""
+    _require_probabilities("grey", subject.probabilities)
+    colour = np.repeat(subject.images, 3, axis=-1)
+    _require_probabilities("colour", outputs(subject.build(channels=3).model, colour))
+
+
+def check_inference(subject: Subject) -> None:
+    """An image's probabilities depend neither on the images beside it nor on the call."""
+    alone = outputs(subject.built.model, subject.images[:1])[0]
+    difference = float(np.abs(alone - subject.probabilities[0]).max())
+    if not difference < 1e-3:
+        raise CheckFailed(
+            f"the probabilities of one image differ by {difference:.2g} between a call with it alone and "
+            "one with others",
+            "is a dropout or a normalisation called with training=True?",
+        )
+
+
+def _require_probabilities(what: str, probabilities: np.ndarray) -> None:
+    expected = (probabilities.shape[0], CLASSES)
+    if probabilities.shape != expected:
+        raise CheckFailed(f"{what} images: expected shape {expected}. Received: {probabilities.shape}")
+    if not np.isfinite(probabilities).all():
+        raise CheckFailed(
+            f"{what} images: the probabilities are not finite",
+            "noise, a black and a white image were tried: is there a division by a spread, or a logarithm?",
+        )
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise CheckFailed(f"{what} images: the probabilities do not add up to 1")

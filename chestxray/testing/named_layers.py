@@ -1,0 +1,122 @@
+"""The layers that a plugin names: the one that Grad-CAM explains, the first that is fine-tuned."""
+
+from __future__ import annotations
+
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from chestxray.explanation import gradcam
+from chestxray.model import Built, Phase, freeze
+from chestxray.testing.results import CheckFailed, CheckSkipped
+from chestxray.testing.subject import CLASSES, Subject
+
+
+def check_cam_layer(subject: Subject) -> None:
+    """`cam_layer` is a layer of every model built, has rank 4, and the logits depend on it."""
+    name = _cam_layer(subject)
+    _require_name(subject, "cam_layer", name)
+    layer = subject.built.model.get_layer(name)
+    if len(layer._inbound_nodes) > 1:
+        raise CheckFailed(f"cam_layer {name!r} is applied several times: which of its outputs is not clear")
+    shape = tuple(layer.output.shape)
+    if len(shape) != 4:
+        raise CheckFailed(f"cam_layer {name!r} must have rank 4. Received: shape {shape}", _maps(subject.built))
+    if not _connected(subject, name):
+        raise CheckFailed(
+            f"no gradient leads from the logits to cam_layer {name!r}",
+            "name a layer that the output is computed from, by operations that have a gradient",
+        )
+
+
+def check_gradcam(subject: Subject) -> None:
+    """Grad-CAM gives one finite map in 0..1 an image, of the image's size."""
+    name = _cam_layer(subject)
+    images = subject.images[:2]
+    maps = gradcam(subject.built.model, name, images, np.arange(2) % CLASSES)
+    if maps.shape != images.shape[:3]:
+        raise CheckFailed(f"the maps must have the shape {images.shape[:3]}. Received: {maps.shape}")
+    if not np.isfinite(maps).all():
+        raise CheckFailed(
+            f"the maps of cam_layer {name!r} are not finite",
+            "the layer's output or the gradient behind it is not: choose another layer",
+        )
+    if maps.min() < 0 or maps.max() > 1.001:
+        raise CheckFailed(f"the maps must lie in 0..1. Received: {maps.min():.3g} to {maps.max():.3g}")
+
+
+def check_freezing(subject: Subject) -> None:
+    """Each phase trains exactly its layers: the head; from `finetune_from` on; everything."""
+    built, start = subject.built, subject.plugin.finetune_from
+    if start is not None:
+        _require_name(subject, "finetune_from", start)
+        if start not in built.backbone:
+            raise CheckFailed(f"finetune_from {start!r} is no layer of the backbone", "scale and head are none")
+    try:
+        _require_trained(built, "head", set(built.backbone))
+        _require_trained(built, "finetune", set(built.backbone[: built.backbone.index(start)] if start else ()))
+    finally:
+        freeze(built, "full")
+    _require_trained(built, "full", set())
+
+
+def _require_trained(built: Built, phase: Phase, frozen: set[str]) -> None:
+    freeze(built, phase)
+    layers = [layer for layer in built.model.layers if layer.name not in frozen]
+    expected = {v.path for layer in layers for v in layer.trainable_variables}
+    trained = {v.path for v in built.model.trainable_variables}
+    if trained != expected:
+        stray = sorted(trained ^ expected)
+        raise CheckFailed(f"in the phase {phase} other variables are trained than should be: {stray[0]}")
+    if not trained:
+        raise CheckFailed(f"in the phase {phase} nothing is trained", "does the head have weights?")
+
+
+def _cam_layer(subject: Subject) -> str:
+    if subject.plugin.cam_layer is None:
+        raise CheckSkipped(f"there is no cam_layer: {subject.plugin.cam_reason or 'no reason given'}")
+    return subject.plugin.cam_layer
+
+
+def _require_name(subject: Subject, field: str, name: str) -> None:
+    """The layer must bear its name in every model, not only in the first that a process builds."""
+    models = (subject.built, subject.again)
+    found = [name in {layer.name for layer in built.model.layers} for built in models]
+    if all(found):
+        return
+    # What Keras calls a layer that nobody named: its class, and a number from the second on.
+    classes = {_snake_case(type(layer).__name__) for layer in subject.built.model.layers}
+    if any(found) or re.sub(r"_\d+$", "", name) in classes:
+        raise CheckFailed(
+            f"{field} {name!r} is not in every model: Keras numbers the layers that nobody named, and "
+            "goes on counting from one model to the next",
+            "give that layer a name of its own: name=...",
+        )
+    raise CheckFailed(
+        f"{field} {name!r} names no layer of the model",
+        f"{_maps(subject.built)}; layers that the output is not computed from are not in the model",
+    )
+
+
+def _maps(built: Built) -> str:
+    names = [
+        name for name in built.backbone if len(getattr(built.model.get_layer(name).output, "shape", ())) == 4
+    ]
+    return f"the last feature maps are {', '.join(names[-4:])}" if names else "the backbone has no feature map"
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])|(?<!^)([A-Z])(?=[a-z])", r"_\1\2", name).lower()
+
+
+def _connected(subject: Subject, name: str) -> bool:
+    model = subject.built.model
+    logits = model.get_layer("probabilities").input
+    probe = keras.Model(model.inputs, [model.get_layer(name).output, logits])
+    images = tf.constant(subject.images[:1])
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        maps, scores = probe(images, training=False)
+    return tape.gradient(scores, maps) is not None

@@ -1,0 +1,40 @@
+"""Weights that must not depend on luck, and numbers that must hold in half precision."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from chestxray.testing.results import CheckFailed
+from chestxray.testing.subject import Subject, outputs
+
+
+def check_seed(subject: Subject) -> None:
+    """A fixed seed gives the same initial weights."""
+    first, second = subject.built.model.weights, subject.again.model.weights
+    if len(first) != len(second):
+        raise CheckFailed(f"two builds have {len(first)} and {len(second)} variables")
+    for one, other in zip(first, second, strict=True):
+        a, b = (keras.ops.convert_to_numpy(variable) for variable in (one, other))
+        if a.shape != b.shape or not np.array_equal(a, b):
+            raise CheckFailed(
+                f"two builds with one seed differ in {one.path}",
+                "draw initial weights with keras initializers: a generator of your own knows no seed",
+            )
+
+
+def check_float16(subject: Subject) -> None:
+    """Under mixed_float16 the logits are float32 and the probabilities finite."""
+    model = subject.build(mixed_precision=True).model
+    logits = model.get_layer("probabilities").input
+    if logits.dtype != "float32":
+        raise CheckFailed(
+            f"under mixed precision the head must compute in float32. Received: {logits.dtype}",
+            "give the layer of the logits dtype='float32'",
+        )
+    if not np.isfinite(outputs(model, subject.images)).all():
+        raise CheckFailed(
+            "under mixed_float16 the probabilities are not finite",
+            "float16 ends at 65504: scale pixels to small numbers, give what cannot be small "
+            "dtype='float32'",
+        )

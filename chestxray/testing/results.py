@@ -1,0 +1,129 @@
+"""What a check says, and the loop that runs a suite of them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chestxray.errors import ChestXrayError, InputError, nearest
+
+
+class CheckFailed(Exception):
+    """A plugin does not do what it must: why, and what its author can do about it."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class CheckSkipped(Exception):
+    """A check cannot be tried, or has nothing to try. Its message is the reason."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One row of the table. A check that was skipped neither passed nor failed."""
+
+    name: str
+    passed: bool
+    seconds: float
+    reason: str = ""
+    hint: str = ""
+    skipped_reason: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """``passed``, ``failed`` or ``skipped``."""
+        return "passed" if self.passed else "skipped" if self.skipped_reason else "failed"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A function of the subject under test, and the checks without which it makes no sense."""
+
+    run: Callable[[Any], None]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The function's name without its prefix: ``check_cam_layer`` is ``cam_layer``."""
+        return self.run.__name__.removeprefix("check_")
+
+    @property
+    def asks(self) -> str:
+        """What it asks, in one line: the first of the function's docstring."""
+        return (self.run.__doc__ or "").partition("\n")[0]
+
+
+def chosen(checks: Sequence[Check], only: Collection[str] | None) -> list[Check]:
+    """The checks named in `only`, in the order of the suite; None: all.
+
+    Raises:
+        InputError: a name that the suite does not have.
+    """
+    names = [check.name for check in checks]
+    for name in only or ():
+        if name not in names:
+            raise InputError(f"Unknown check {name!r}.{nearest(name, names)} Allowed: {', '.join(names)}.")
+    return [check for check in checks if only is None or check.name in only]
+
+
+def run_all(
+    checks: Sequence[Check], subject: Any, before: Callable[[str], None] | None = None
+) -> list[CheckResult]:
+    """Run `checks` in order. What needs a check that did not pass is skipped with that reason.
+
+    `before` is called with the name of each check before it is run.
+    """
+    results: dict[str, CheckResult] = {}
+    for check in checks:
+        if before:
+            before(check.name)
+        missing = [name for name in check.needs if name in results and not results[name].passed]
+        if missing:
+            reason = f"needs {', '.join(missing)}, which did not pass"
+            results[check.name] = CheckResult(check.name, False, 0.0, skipped_reason=reason)
+        else:
+            results[check.name] = _run_one(check, subject)
+    return list(results.values())
+
+
+def _run_one(check: Check, subject: Any) -> CheckResult:
+    start = time.perf_counter()
+    reason, hint, skipped = "", "", ""
+    try:
+        check.run(subject)
+    except CheckFailed as failure:
+        reason, hint = failure.reason, failure.hint
+    except CheckSkipped as skip:
+        skipped = str(skip)
+    # Plugins are strangers' code: whatever it raises is a result, and the next check goes on.
+    except Exception as error:
+        reason, hint = described(error), place(error)
+    seconds = round(time.perf_counter() - start, 3)
+    return CheckResult(check.name, not (reason or skipped), seconds, reason, hint, skipped)
+
+
+def described(error: BaseException, limit: int = 400) -> str:
+    """An exception in one line of at most `limit` characters."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= limit else f"{text[:limit]} ..."
+    return text if isinstance(error, ChestXrayError) else f"{type(error).__name__}: {text}"
+
+
+def place(error: BaseException) -> str:
+    """Where an exception was raised: of what is neither ours nor a library's, the innermost line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = Path(__file__).parents[1]
+    theirs = [
+        frame
+        for frame in frames
+        if ours not in Path(frame.filename).parents and "site-packages" not in frame.filename
+    ]
+    frame = (theirs or frames)[-1] if frames else None
+    return f"raised at {frame.filename}:{frame.lineno}, in {frame.name}" if frame else ""

@@ -1,0 +1,93 @@
+"""The model plugin under test, and what several checks need of it, made once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from chestxray.model import Built, build
+from chestxray.plugin import ModelPlugin
+from chestxray.testing.fresh_process import FreshProcess
+
+CLASSES = 3
+SEED = 7
+
+
+class Subject:
+    """A plugin under test. ``module`` is imported by name in the fresh process.
+
+    The checks that compute do so at the smallest size that the plugin allows; so what a check costs
+    depends on the architecture, not on the size of its images.
+    """
+
+    def __init__(self, plugin: ModelPlugin, name: str, module: str, elsewhere: FreshProcess) -> None:
+        self.plugin = plugin
+        self.name = name
+        self.module = module
+        self.elsewhere = elsewhere
+        self.folder = tempfile.TemporaryDirectory(prefix="chestxray-check-")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The smallest (height, width) that the plugin says it allows."""
+        return self.plugin.image_size if self.plugin.fixed_size else self.plugin.minimum_size
+
+    def build(self, size: tuple[int, int] | None = None, **choices: Any) -> Built:
+        """Build the whole model as a run does. `choices` are arguments of `chestxray.model.build`."""
+        return build(self.plugin, CLASSES, size or self.size, name=self.name, seed=SEED, **choices)
+
+    @cached_property
+    def built(self) -> Built:
+        """The whole model for grey images of the smallest size."""
+        return self.build()
+
+    @cached_property
+    def again(self) -> Built:
+        """The same built a second time: it must have the same weights, and the names it speaks of."""
+        assert self.built  # this one is the later of the two
+        return self.build()
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """float32 (4, height, width, 1): two of noise, a black and a white one."""
+        noise = np.random.default_rng(SEED).uniform(0, 255, (2, *self.size, 1))
+        flat = np.broadcast_to(np.reshape([0.0, 255.0], (2, 1, 1, 1)), noise.shape)
+        return np.concatenate([noise, flat]).astype(np.float32)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """What the model says of `images`: float32 (4, classes)."""
+        return outputs(self.built.model, self.images)
+
+    @cached_property
+    def saved(self) -> Path:
+        """The folder of ``model.keras``, saved, and ``images.npy``."""
+        folder = Path(self.folder.name)
+        self.built.model.save(folder / "model.keras")
+        np.save(folder / "images.npy", self.images, allow_pickle=False)
+        return folder
+
+
+def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The outputs for `images` as an array. Not `predict`: tracing a large graph takes a minute."""
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def module_of(function: Any) -> str:
+    """The name of the module that `function` was written in, also behind a `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(inspect.unwrap(function), "__module__", "") or ""
+
+
+def times(size: Sequence[int]) -> str:
+    """``(96, 128)`` as ``96x128``."""
+    return "x".join(str(n) for n in size)

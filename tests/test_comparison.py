@@ -1,0 +1,342 @@
+"""Paired tests, and the comparison made of them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chestxray.comparison import align, compare, difference
+from chestxray.errors import DataError, InputError
+from chestxray.evaluation import evaluate
+from chestxray.intervals import Figure
+from chestxray.paired import accuracy_test, auroc_test, delong, holm, letters
+from chestxray.prediction import Predictions
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+
+
+def predictions(skill, rows=150, seed=0, patients=None, classes=CLASSES):
+    """A model of some `skill`; models of one `seed` see the same images."""
+    images = np.random.default_rng(seed)
+    truth = images.integers(0, len(classes), rows)
+    shared = images.normal(size=(rows, len(classes)))
+    own = np.random.default_rng([seed, int(skill * 100)]).normal(size=(rows, len(classes)))
+    logits = 0.8 * shared + 0.6 * own + skill * np.eye(len(classes))[truth]
+    table = pd.DataFrame(
+        {
+            "path": [f"/{i:05}.png" for i in range(rows)],
+            "patient": [""] * rows if patients is None else [f"p{p}" for p in patients],
+            "split": "test",
+            "source": "demo",
+            "label": np.array(classes)[truth],
+        }
+    )
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Predictions.from_probabilities(table, classes, probabilities)
+
+
+# DeLong
+
+
+def brute_force(positive, scores, clusters):
+    """Obuchowski 1997 word for word, with the U-statistic's kernel for each pair of rows."""
+    own, rest = np.flatnonzero(positive), np.flatnonzero(~positive)
+    kernel = np.array(
+        [[[(s[i] > s[j]) + 0.5 * (s[i] == s[j]) for j in rest] for i in own] for s in scores], dtype=float
+    )
+    auroc = kernel.mean(axis=(1, 2))
+    above, below = kernel.mean(axis=2), kernel.mean(axis=1)
+    names = np.unique(clusters)
+    models, total = len(scores), np.zeros((len(scores), len(scores)))
+    parts = {
+        name: (
+            above[:, clusters[own] == name].sum(axis=1) - (clusters[own] == name).sum() * auroc,
+            below[:, clusters[rest] == name].sum(axis=1) - (clusters[rest] == name).sum() * auroc,
+        )
+        for name in names
+    }
+    m, n, i = len(own), len(rest), len(names)
+    i10, i01 = len(set(clusters[own])), len(set(clusters[rest]))
+    for r in range(models):
+        for s in range(models):
+            s10 = i10 / ((i10 - 1) * m) * sum(x[r] * x[s] for x, _ in parts.values())
+            s01 = i01 / ((i01 - 1) * n) * sum(y[r] * y[s] for _, y in parts.values())
+            s11 = i / (i - 1) * sum(x[r] * y[s] for x, y in parts.values())
+            s11_other = i / (i - 1) * sum(x[s] * y[r] for x, y in parts.values())
+            total[r, s] = s10 / m + s01 / n + (s11 + s11_other) / (m * n)
+    return auroc, total
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.integers(1, 4))
+def test_delong_equals_brute_force(seed, ties, images):
+    rng = np.random.default_rng(seed)
+    positive = np.arange(24) % 3 == 0
+    scores = rng.normal(size=(3, 24)) + positive
+    scores = scores.round() if ties else scores
+    clusters = rng.permutation(24) // images
+    auroc, covariance = delong(positive, scores, clusters)
+    plain_auroc, plain_covariance = brute_force(positive, scores, clusters)
+    assert auroc == pytest.approx(plain_auroc)
+    assert covariance == pytest.approx(plain_covariance)
+
+
+def test_delong_of_independent_rows_is_the_covariance_of_placements():
+    rng = np.random.default_rng(1)
+    positive = np.arange(40) < 15
+    scores = rng.normal(size=(2, 40)) + positive
+    wins = (scores[:, positive, None] > scores[:, None, ~positive]).astype(float)
+    expected = np.cov(wins.mean(axis=2)) / 15 + np.cov(wins.mean(axis=1)) / 25
+    assert delong(positive, scores, np.arange(40))[1] == pytest.approx(expected)
+
+
+def test_delong_is_nearly_the_bootstrap():
+    one, other = predictions(1.0, 300), predictions(1.6, 300)
+    comparison = compare({"one": one, "other": other}, replicates=2000)
+    (pair,) = comparison.pairs
+    clusters = one.clusters
+    scores = np.stack([p.probabilities[:, 1] for p in (other, one)])
+    _, covariance = delong(one.truth == 1, scores, clusters)
+    error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert pair.difference.high - pair.difference.low == pytest.approx(2 * 1.97 * error, rel=0.1)
+    assert pair.test == "DeLong"
+
+
+def test_repeating_every_image_does_not_make_delong_surer():
+    rng = np.random.default_rng(2)
+    positive = rng.random(60) < 0.5
+    first, second = rng.normal(size=60) + positive, rng.normal(size=60) + 0.3 * positive
+    once = auroc_test(positive, first, second, np.arange(60))
+    thrice = auroc_test(*(np.repeat(a, 3) for a in (positive, first, second, np.arange(60))))
+    naive = auroc_test(*(np.repeat(a, 3) for a in (positive, first, second)), np.arange(180))
+    assert "Obuchowski" in thrice.name
+    assert thrice.p == pytest.approx(once.p, rel=0.05)
+    assert naive.p < once.p / 2
+
+
+def test_delong_where_nothing_can_be_said():
+    clusters, same = np.arange(4), np.array([0.1, 0.2, 0.3, 0.4])
+    assert auroc_test(np.ones(4, dtype=bool), same, same[::-1], clusters).p is None
+    assert auroc_test(np.array([False, False, True, True]), same, same, clusters).p == 1
+    assert auroc_test(np.array([False, False, True, True]), same, -same, clusters).p is None
+
+
+# McNemar
+
+
+def discordant(wins, losses, both=10):
+    first = np.array([True] * wins + [False] * losses + [True] * both)
+    second = np.array([False] * wins + [True] * losses + [True] * both)
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    # Twice the binomial tail by hand: 2 (1 + 8) / 2^8; 2 (1 + 10 + 45) / 2^10; nothing unlike.
+    [(7, 1, 18 / 256), (2, 8, 112 / 1024), (5, 5, 1.0), (6, 0, 2 / 64), (0, 0, 1.0)],
+)
+def test_exact_mcnemar(wins, losses, p):
+    test = accuracy_test(*discordant(wins, losses), np.arange(wins + losses + 10))
+    assert test.name == "McNemar exact"
+    assert test.p == pytest.approx(p)
+
+
+def test_clustered_mcnemar_by_hand():
+    # Leads by patient 2, 1, 1, -1, 0: (4 / 5) 3^2 / 7 = 1.0286 on one degree of freedom.
+    first = np.array([1, 1, 1, 1, 0, 1, 1], dtype=bool)
+    second = np.array([0, 0, 0, 0, 1, 1, 1], dtype=bool)
+    test = accuracy_test(first, second, np.array([0, 0, 1, 2, 3, 4, 4]))
+    assert "Obuchowski" in test.name
+    assert test.p == pytest.approx(0.3105, abs=1e-4)
+
+
+def test_clustered_mcnemar_is_obuchowskis_variance():
+    """The statistic as published, with the pooled proportion that later drops out."""
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(30), rng.integers(1, 5, 30))
+    first, second = (rng.random(len(clusters)) < p for p in (0.8, 0.7))
+    sizes = np.bincount(clusters)
+    x1, x2 = np.bincount(clusters, weights=first), np.bincount(clusters, weights=second)
+    p1, p2 = x1.sum() / sizes.sum(), x2.sum() / sizes.sum()
+    pooled = (p1 + p2) / 2
+    scale = 30 / 29 / sizes.sum() ** 2
+    var1, var2 = scale * ((x1 - sizes * pooled) ** 2).sum(), scale * ((x2 - sizes * pooled) ** 2).sum()
+    cov = scale * ((x1 - sizes * pooled) * (x2 - sizes * pooled)).sum()
+    z = (p1 - p2) / np.sqrt(var1 + var2 - 2 * cov)
+    from scipy import stats
+
+    assert accuracy_test(first, second, clusters).p == pytest.approx(2 * stats.norm.sf(abs(z)))
+
+
+def test_clustered_mcnemar_where_nothing_can_be_said():
+    first, second = discordant(3, 0)
+    assert accuracy_test(first, second, np.zeros(13, dtype=int)).p is None
+    assert accuracy_test(first, first, np.zeros(13, dtype=int)).p == 1
+
+
+# Many pairs
+
+
+def test_holm_by_hand():
+    # 5 x .01, 4 x .02, 3 x .03 and 2 x .04 (below its forerunner, so raised to it), 1 x .5.
+    assert holm([0.02, 0.5, 0.01, 0.04, 0.03]) == pytest.approx([0.08, 0.5, 0.05, 0.09, 0.09])
+    assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_is_between_nothing_and_bonferroni(values):
+    for p, corrected in zip(values, holm(values), strict=True):
+        assert p <= corrected <= min(1, p * len(values)) + 1e-12
+
+
+def test_letters_by_hand():
+    assert letters(3, []) == ["a", "a", "a"]
+    assert letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
+    assert letters(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
+    assert letters(4, [(0, 3)]) == ["a", "ab", "ab", "b"]
+
+
+@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)).filter(lambda p: p[0] < p[1])))
+def test_letters_are_shared_by_those_that_cannot_be_told_apart_alone(different):
+    marks = letters(6, sorted(different))
+    for i in range(6):
+        for j in range(i + 1, 6):
+            assert bool(set(marks[i]) & set(marks[j])) == ((i, j) not in different)
+
+
+# Comparisons
+
+
+def test_comparison_from_best_to_worst():
+    models = {"poor": predictions(0.3), "good": predictions(2.5), "fair": predictions(2.45)}
+    comparison = compare(models, replicates=300)
+    assert comparison.to_frame().columns.tolist() == ["model", "value", "low", "high", "letters"]
+    frame = comparison.to_frame().set_index("model")
+    assert frame.index[-1] == "poor"
+    assert frame["value"].is_monotonic_decreasing
+    assert frame.loc["good", "letters"] == frame.loc["fair", "letters"] == "a"
+    assert frame.loc["poor", "letters"] == "b"
+    pairs = comparison.pairs_to_frame()
+    assert len(pairs) == 3
+    assert (pairs["difference"] >= 0).all()
+    assert (pairs["p_holm"] >= pairs["p"]).all()
+    json.dumps(comparison.to_json(), allow_nan=False)
+    assert (comparison.positive, comparison.rows, comparison.patients) == ("PNEUMONIA", 150, 150)
+
+
+def test_intervals_are_those_of_evaluation():
+    models = {"one": predictions(1, patients=np.arange(150) // 2), "other": predictions(2)}
+    models["other"] = predictions(2, patients=np.arange(150) // 2)
+    standings = {s.model: s.figure for s in compare(models, "mcc", replicates=200, seed=3).standings}
+    for model, table in models.items():
+        assert standings[model] == evaluate(table, replicates=200, seed=3).test["mcc"]
+
+
+def test_less_is_better_for_losses():
+    models = {"poor": predictions(0.3), "good": predictions(2.5)}
+    assert compare(models, "brier", replicates=200).standings[0].model == "good"
+
+
+@pytest.mark.parametrize(
+    ("metric", "classes", "patients", "test"),
+    [
+        ("auroc", CLASSES, None, "DeLong"),
+        ("auroc", CLASSES, np.arange(150) // 3, "DeLong clustered by patient (Obuchowski 1997)"),
+        ("auroc", ("a", "b", "c"), None, "paired bootstrap clustered by patient"),
+        ("accuracy", ("a", "b", "c"), None, "McNemar exact"),
+        ("accuracy", CLASSES, np.arange(150) // 3, "McNemar clustered by patient (Obuchowski 1998)"),
+        ("f1", CLASSES, None, "paired bootstrap clustered by patient"),
+    ],
+)
+def test_the_test_is_named(metric, classes, patients, test):
+    models = {f"m{k}": predictions(k, patients=patients, classes=classes) for k in (1, 2)}
+    (pair,) = compare(models, metric, replicates=200).pairs
+    assert pair.test == test
+    assert 0 <= pair.p <= pair.p_holm <= 1
+    assert pair.difference.low < pair.difference.value < pair.difference.high
+
+
+def test_a_model_is_not_different_from_itself():
+    comparison = compare({"one": predictions(1), "again": predictions(1)}, "f1", replicates=100)
+    (pair,) = comparison.pairs
+    assert pair.difference == Figure(0.0, None, None)
+    assert pair.p == 1
+    assert [s.letters for s in comparison.standings] == ["a", "a"]
+
+
+def test_figures_that_cannot_be_had():
+    rows = predictions(1).rows
+    one = Predictions(rows[rows["label"] == "NORMAL"], CLASSES)
+    comparison = compare({"one": one, "other": one}, replicates=100)
+    assert comparison.standings[0].figure == Figure(None, None, None)
+    assert comparison.pairs[0].p is None
+    json.dumps(comparison.to_json(), allow_nan=False)
+
+
+def test_order_of_rows_and_classes_does_not_matter():
+    one, other = predictions(1), predictions(2)
+    turned = Predictions(other.rows.sample(frac=1, random_state=0), CLASSES[::-1])
+    plain = compare({"one": one, "other": other}, replicates=100)
+    assert compare({"one": one, "other": turned}, replicates=100) == plain
+
+
+def test_other_rows_labels_or_classes_are_refused():
+    one = predictions(1)
+    fewer = Predictions(one.rows[:-2], CLASSES)
+    with pytest.raises(DataError, match=r"different images.*2 only by one, 0 only by other.*/00148.png"):
+        compare({"one": one, "other": fewer})
+    relabelled = one.rows.copy()
+    relabelled["label"] = relabelled["label"].map({"NORMAL": "PNEUMONIA", "PNEUMONIA": "NORMAL"})
+    with pytest.raises(DataError, match="different labels for 150 images"):
+        compare({"one": one, "other": Predictions(relabelled, CLASSES)})
+    renamed = predictions(1, classes=("NORMAL", "COVID"))
+    with pytest.raises(DataError, match=r"different classes.*one: NORMAL, PNEUMONIA. other: NORMAL, COVID"):
+        compare({"one": one, "other": renamed})
+    twice = Predictions(pd.concat([one.rows, one.rows[:1]]), CLASSES)
+    with pytest.raises(DataError, match="150 and 151 rows"):
+        compare({"one": one, "other": twice})
+    with pytest.raises(DataError, match="no rows"):
+        compare({"one": one.of("train"), "other": one.of("train")})
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(InputError, match="Did you mean auroc"):
+        compare({"one": predictions(1), "other": predictions(2)}, "aurox")
+    with pytest.raises(InputError, match="needs two models or more"):
+        compare({"one": predictions(1)})
+
+
+def test_the_larger_groups_of_patients_are_used():
+    grouped = predictions(2, patients=np.arange(150) // 3)
+    assert compare({"one": predictions(1), "other": grouped}, replicates=100).patients == 50
+    assert set(align({"one": predictions(1), "other": grouped})) == {"one", "other"}
+
+
+# Internal and external
+
+
+def test_drop_on_external_rows():
+    internal, external = (evaluate(predictions(k, seed=s), replicates=300) for k, s in ((2.5, 0), (0.8, 1)))
+    drop = difference(internal, external)
+    here, there = internal.test["auroc"], external.test["auroc"]
+    assert drop.value == pytest.approx(here.value - there.value)
+    assert 0 < drop.low < drop.value < drop.high
+    assert drop.high - drop.low > max(f.high - f.low for f in (here, there))
+    back = difference(external, internal)
+    assert (back.value, back.low, back.high) == pytest.approx((-drop.value, -drop.high, -drop.low))
+
+
+def test_drop_that_cannot_be_had():
+    internal = evaluate(predictions(2, classes=("a", "b", "c")), replicates=100)
+    table = predictions(2, seed=1, classes=("a", "b", "c"))
+    fewer = evaluate(Predictions(table.rows[table.rows["label"] != "c"], table.classes), replicates=100)
+    assert difference(internal, fewer, "auroc") == Figure(None, None, None)
+    assert difference(internal, fewer, "accuracy").value is not None
+    with pytest.raises(DataError, match="do not compare"):
+        difference(internal, evaluate(predictions(1), replicates=100))
+    with pytest.raises(InputError, match="Unknown metric"):
+        difference(internal, internal, "auc")
