@@ -6,7 +6,6 @@ such file is met.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import xxhash
 from PIL import Image, ImageOps
 
 from chestxray.errors import DataError
@@ -212,4 +212,6 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    """128 bits that tell contents apart. Nothing is proved by them, and they take a hundredth of the
+    time of a cryptographic hash, which was an eighth of the decoding."""
+    return xxhash.xxh3_128_hexdigest(content)

@@ -13,7 +13,7 @@ import numpy as np
 
 from chestxray.errors import PluginError
 from chestxray.plugin import ModelPlugin
-from chestxray.weights import load_weights, named_weights
+from chestxray.weights import build_named, load_weights
 
 Phase = Literal["head", "finetune", "full"]
 Tensor = Any
@@ -62,8 +62,7 @@ def build(
         pixels = keras.Input((*image_size, channels), dtype="float32", name="pixels")
         matched = _match_channels(pixels, plugin.channels)
         scaled = _scale(plugin, matched, normalisation, moments)
-        with named_weights(by_name):
-            features = plugin.build(scaled, by_name)
+        features = build_named(plugin.build, scaled, by_name)
         _check_features(features)
         logits = plugin.head(features, classes)
         if tuple(logits.shape) != (None, classes):
@@ -72,7 +71,7 @@ def build(
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
-        load_weights(model, Path(weights), convert=plugin.convert)
+        load_weights(model, Path(weights), backbone=backbone, convert=plugin.convert)
     if batch_norm_momentum is not None:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):

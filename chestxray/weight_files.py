@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,12 +191,12 @@ def _safetensors_layers(path: Path, convert: Convert | None, names: Collection[s
 
     file = safe_open(path, framework="numpy")
     found = {
-        key: StoredArray(tuple(file.get_slice(key).get_shape()), lambda key=key: file.get_tensor(key))
+        key: StoredArray(tuple(file.get_slice(key).get_shape()), partial(file.get_tensor, key))
         for key in file.keys()  # noqa: SIM118 - not a mapping
     }
     if convert and not set(names) <= {key.partition("/")[0] for key in found}:
         converted = convert({key: array.read() for key, array in found.items()})
-        found = {key: StoredArray(np.shape(array), lambda array=array: array) for key, array in converted.items()}
+        found = {key: StoredArray(np.shape(array), partial(np.asarray, array)) for key, array in converted.items()}
     layers: dict[str, dict[str, StoredArray]] = {}
     for key, array in found.items():
         layer, slash, variable = key.partition("/")

@@ -144,7 +144,8 @@ class Table:
         cells = np.eye(classes * classes)[truth * classes + predicted]
         squared = (probabilities - np.eye(classes)[truth]) ** 2
         # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
-        whole = squared.sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
+        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+        whole = ((shares - np.eye(classes)[truth]) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
         return cls(
             classes=classes,
             positive=positive,

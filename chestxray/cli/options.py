@@ -24,6 +24,19 @@ def recipe_options(command: _Command) -> _Command:
     return click.option("--recipe", "recipe_name", metavar="NAME|FILE", help=help_text)(command)
 
 
+def some_options(*names: str) -> Callable[[_Command], _Command]:
+    """Add the options of these fields of `Recipe` alone; what is not given arrives as None."""
+
+    def add(command: _Command) -> _Command:
+        hints = typing.get_type_hints(Recipe)
+        for field in reversed(dataclasses.fields(Recipe)):
+            if field.name in names:
+                command = _option(field, hints[field.name])(command)
+        return command
+
+    return add
+
+
 def recipe_from(recipe_name: str | None, given: dict[str, Any]) -> tuple[Recipe, bool]:
     """The recipe of a command line, and whether it is the demonstration for want of data.
 

@@ -90,7 +90,7 @@ def posed_grid(
     """Patient coordinates of every pixel: the patient is shifted, turned and scaled on the film."""
     angle = np.deg2rad(person.normal(0, 2.5) + moment.normal(0, 1.5))
     scale = person.uniform(0.88, 1.12) * moment.uniform(0.97, 1.03)
-    shift = person.normal(0, 0.05, 2) + moment.normal(0, 0.025, 2)
+    shift = person.normal(0, 0.05, 2) + moment.normal(0, 0.035, 2)
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(shift[0])
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :] - np.float32(shift[1])
     x = (columns * np.cos(angle) + rows * np.sin(angle)) / scale

@@ -46,7 +46,7 @@ def _consolidation(lesion: Lesion) -> tuple[Field, Mask]:
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.15, 0.92), rng.uniform(0.25, 0.75)
     distance = lesion.blob(side, depth, out, rng.uniform(0.24, 0.34))
     patch = step(1 - distance, 0.07)
-    strength = rng.uniform(0.3, 0.42) * lesion.moment.uniform(0.9, 1.1)
+    strength = rng.uniform(0.34, 0.46) * lesion.moment.uniform(0.9, 1.1)
     bronchi = np.exp(-((lesion.noise(0.048) / 0.3) ** 2))
     return strength * patch * (1 - 0.6 * bronchi), distance < 1
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,10 +50,28 @@ def load(address: str, options: SourceOptions) -> Index:
 
 
 def _items(address: str, data_dir: Path, prepared: bool, options: SourceOptions) -> Iterator[Item]:
-    with warnings.catch_warnings():
-        # Its import and its own use of TensorFlow warn of things that no user can mend.
-        warnings.simplefilter("ignore")
+    with quiet():
         yield from _read(_builder(address, data_dir, prepared), options)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block, tensorflow-datasets keeps to itself what no user can mend.
+
+    Its import and its own use of TensorFlow warn, and it prints to where our results go.
+    """
+    absl = logging.getLogger("absl")
+    level = absl.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        absl.setLevel(logging.ERROR)
+        try:
+            import tensorflow_datasets as tfds
+
+            tfds.disable_progress_bar()
+            yield
+        finally:
+            absl.setLevel(level)
 
 
 def _builder(address: str, data_dir: Path, prepared: bool) -> Any:

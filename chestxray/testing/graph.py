@@ -27,7 +27,7 @@ def check_sizes(subject: Subject) -> None:
         except Exception as error:
             raise CheckFailed(
                 f"cannot be built at {times(size)}, a size that it allows: {described(error)}",
-                f"{place(error)}; raise minimum_size, or set fixed_size=True",
+                f"raise minimum_size, or set fixed_size=True; {place(error)}",
             ) from error
 
 

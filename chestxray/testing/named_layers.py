@@ -54,18 +54,22 @@ def check_freezing(subject: Subject) -> None:
         _require_name(subject, "finetune_from", start)
         if start not in built.backbone:
             raise CheckFailed(f"finetune_from {start!r} is no layer of the backbone", "scale and head are none")
+    freeze(built, "full")
+    variables = {layer.name: {v.path for v in layer.trainable_variables} for layer in built.model.layers}
+    frozen: dict[Phase, tuple[str, ...]] = {
+        "head": built.backbone,
+        "finetune": built.backbone[: built.backbone.index(start)] if start else (),
+        "full": (),
+    }
     try:
-        _require_trained(built, "head", set(built.backbone))
-        _require_trained(built, "finetune", set(built.backbone[: built.backbone.index(start)] if start else ()))
+        for phase, names in frozen.items():
+            freeze(built, phase)
+            _require_trained(built, phase, set().union(*(variables[n] for n in variables if n not in names)))
     finally:
         freeze(built, "full")
-    _require_trained(built, "full", set())
 
 
-def _require_trained(built: Built, phase: Phase, frozen: set[str]) -> None:
-    freeze(built, phase)
-    layers = [layer for layer in built.model.layers if layer.name not in frozen]
-    expected = {v.path for layer in layers for v in layer.trainable_variables}
+def _require_trained(built: Built, phase: Phase, expected: set[str]) -> None:
     trained = {v.path for v in built.model.trainable_variables}
     if trained != expected:
         stray = sorted(trained ^ expected)
@@ -101,14 +105,13 @@ def _require_name(subject: Subject, field: str, name: str) -> None:
 
 
 def _maps(built: Built) -> str:
-    names = [
-        name for name in built.backbone if len(getattr(built.model.get_layer(name).output, "shape", ())) == 4
-    ]
+    names = [name for name in built.backbone if len(getattr(built.model.get_layer(name).output, "shape", ())) == 4]
     return f"the last feature maps are {', '.join(names[-4:])}" if names else "the backbone has no feature map"
 
 
 def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])([A-Z])|(?<!^)([A-Z])(?=[a-z])", r"_\1\2", name).lower()
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _connected(subject: Subject, name: str) -> bool:

@@ -35,6 +35,5 @@ def check_float16(subject: Subject) -> None:
     if not np.isfinite(outputs(model, subject.images)).all():
         raise CheckFailed(
             "under mixed_float16 the probabilities are not finite",
-            "float16 ends at 65504: scale pixels to small numbers, give what cannot be small "
-            "dtype='float32'",
+            "float16 ends at 65504: scale pixels to small numbers, give what cannot be small dtype='float32'",
         )

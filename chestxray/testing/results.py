@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from chestxray.errors import ChestXrayError, InputError, nearest
+
+#: Folders of libraries that a plugin's code runs through; the plugin itself may lie beside them.
+_LIBRARIES = frozenset({"keras", "tensorflow", "tf_keras_vis", "numpy"})
 
 
 class CheckFailed(Exception):
@@ -73,9 +77,7 @@ def chosen(checks: Sequence[Check], only: Collection[str] | None) -> list[Check]
     return [check for check in checks if only is None or check.name in only]
 
 
-def run_all(
-    checks: Sequence[Check], subject: Any, before: Callable[[str], None] | None = None
-) -> list[CheckResult]:
+def run_all(checks: Sequence[Check], subject: Any, before: Callable[[str], None] | None = None) -> list[CheckResult]:
     """Run `checks` in order. What needs a check that did not pass is skipped with that reason.
 
     `before` is called with the name of each check before it is run.
@@ -117,13 +119,10 @@ def described(error: BaseException, limit: int = 400) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Where an exception was raised: of what is neither ours nor a library's, the innermost line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = Path(__file__).parents[1]
-    theirs = [
-        frame
-        for frame in frames
-        if ours not in Path(frame.filename).parents and "site-packages" not in frame.filename
-    ]
-    frame = (theirs or frames)[-1] if frames else None
-    return f"raised at {frame.filename}:{frame.lineno}, in {frame.name}" if frame else ""
+    """Where an exception was raised: the innermost line that is neither ours nor a library's."""
+    ours = (Path(__file__).parents[1], Path(sysconfig.get_path("stdlib")) / "functools.py")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if not _LIBRARIES.intersection(path.parts) and not any(path.is_relative_to(own) for own in ours):
+            return f"raised at {frame.filename}:{frame.lineno}, in {frame.name}"
+    return ""

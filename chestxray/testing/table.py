@@ -19,9 +19,7 @@ def table(results: Sequence[CheckResult]) -> Table:
     """A row a check: its outcome, its seconds, and why it failed or was skipped."""
     made = Table(show_edge=False)
     for column in ("check", "outcome", "seconds", "reason and hint"):
-        made.add_column(
-            column, justify="right" if column == "seconds" else "left", no_wrap=column != "reason and hint"
-        )
+        made.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=column != "reason and hint")
     for result in results:
         # Text, not markup: a reason may hold square brackets.
         reason = Text(result.reason or result.skipped_reason)

@@ -13,8 +13,7 @@ from chestxray.plugin import ModelPlugin
 NO_MAP = "a fully connected network has no convolutional feature map"
 REFERENCE = "LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 1998"
 DEEP_REFERENCE = (
-    "Simonyan and Zisserman, arXiv:1409.1556 (the blocks); "
-    "Ioffe and Szegedy, arXiv:1502.03167 (batch normalisation)"
+    "Simonyan and Zisserman, arXiv:1409.1556 (the blocks); Ioffe and Szegedy, arXiv:1502.03167 (batch normalisation)"
 )
 
 
@@ -27,9 +26,7 @@ def thumbnail(scaled: Any) -> Any:
     """Return the image averaged down to about 64x64 and flattened, to keep the first layer small."""
     height, width = scaled.shape[1:3]
     window = (max(1, height // 64), max(1, width // 64))
-    return keras.layers.Flatten(name="flatten")(
-        keras.layers.AveragePooling2D(window, name="thumbnail")(scaled)
-    )
+    return keras.layers.Flatten(name="flatten")(keras.layers.AveragePooling2D(window, name="thumbnail")(scaled))
 
 
 def shallow_fc(scaled: Any, weights: str | None) -> Any:

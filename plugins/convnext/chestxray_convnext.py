@@ -51,9 +51,8 @@ def apply_norm(x: Any, name: str) -> Any:
 
 def apply_block(x: Any, filters: int, name: str) -> Any:
     """A 7x7 depthwise convolution, a dense layer of four times the width, one back, a learned scale."""
-    y = keras.layers.DepthwiseConv2D(
-        7, padding="same", depthwise_initializer=initializer(), name=f"{name}_conv_dw"
-    )(x)
+    depthwise = f"{name}_conv_dw"
+    y = keras.layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=initializer(), name=depthwise)(x)
     y = apply_norm(y, f"{name}_norm")
     y = keras.layers.Dense(4 * filters, kernel_initializer=initializer(), name=f"{name}_mlp_fc1")(y)
     y = keras.layers.Activation("gelu", name=f"{name}_mlp_act")(y)

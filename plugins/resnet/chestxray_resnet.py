@@ -78,17 +78,14 @@ def apply_convolution(x: Any, filters: int, size: int, name: str, norm: str, str
     if stride > 1 and size > 1:  # where Keras's own "same" padding would be lopsided
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     padding = "same" if stride == 1 else "valid"
-    x = keras.layers.Conv2D(
-        filters, size, stride, padding, use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
+    he = "he_normal"
+    x = keras.layers.Conv2D(filters, size, stride, padding, use_bias=False, kernel_initializer=he, name=name)(x)
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=norm)(x)
 
 
 def apply_max_pool(x: Any) -> Any:
     """The pooling of the stem, behind a ReLU: padding with zeros does no harm."""
-    return keras.layers.MaxPooling2D(3, 2, name="maxpool")(
-        keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x)
-    )
+    return keras.layers.MaxPooling2D(3, 2, name="maxpool")(keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x))
 
 
 def apply_basic_block(x: Any, filters: int, stride: int, name: str) -> Any:

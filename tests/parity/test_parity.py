@@ -28,7 +28,7 @@ def random_network(name):
                 continue
             if key.endswith((".weight", ".gamma", ".running_var")):
                 # The last factor of a bottleneck is small: without that a stack of 66 grows to 1e12.
-                tensor.copy_((torch.rand_like(tensor) * 0.6 + 0.7) * (0.2 if "bn3" in key else 1))
+                tensor.copy_((torch.rand_like(tensor) * 0.6 + 0.7) * (0.2 if key.endswith("bn3.weight") else 1))
             else:
                 tensor.copy_(torch.randn_like(tensor) * 0.1)
     return network.eval()

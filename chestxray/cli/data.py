@@ -1,0 +1,249 @@
+"""`chestxray data`: which sets there are, what is in one, and one made ready."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chestxray.cli.options import some_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from chestxray.data_summary import Summary
+    from chestxray.recipe import Recipe
+
+log = logging.getLogger("chestxray")
+
+#: The size that most architectures want, so that a run finds decoded what was looked at here.
+SIZE = (224, 224)
+_SOURCE = (
+    "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
+    "image_size", "fit", "max_pixels",
+)  # fmt: skip
+_SPLIT = ("split", "validation_share", "test_share", "keep_validation", "on_leak", "max_unreadable", "seed")
+
+
+@click.group(name="data")
+def command() -> None:
+    """List, show, audit, prepare and export data sets.
+
+    DATA is KIND:ADDRESS, such as folder:PATH, or a name that `chestxray data list` shows; several
+    are merged.
+    """
+
+
+def _takes_data(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def add(inner: Callable[..., Any]) -> Callable[..., Any]:
+        inner = click.option("--cache", type=click.Path(path_type=Path), help="Cache folder.")(inner)
+        return some_options(*_SOURCE, *fields)(inner)
+
+    return add
+
+
+@command.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder.")
+def list_sets(as_json: bool, cache: Path | None) -> None:
+    """List the catalogue of public sets, and which of them are on disk."""
+    import dataclasses
+
+    from chestxray import cache as caches
+    from chestxray.catalogue import catalogue
+    from chestxray.sources.from_catalogue import on_disk
+
+    root = caches.root(cache)
+    places = {name: on_disk(entry, root) for name, entry in catalogue().entries.items()}
+    if as_json:
+        found = [
+            dataclasses.asdict(entry) | {"on_disk": str(places[name]) if places[name] else None}
+            for name, entry in catalogue().entries.items()
+        ]
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = [
+        (name, f"{e.images:,}", f"{e.megabytes:,} MB", ", ".join(e.classes), e.licence, "yes" if places[name] else "no")
+        for name, e in catalogue().entries.items()
+    ]
+    _table(("name", "images", "download", "classes", "licence", "on disk"), rows)
+    click.echo("")
+    for name, entry in catalogue().entries.items():
+        click.echo(f"{name}: {entry.title}. {entry.defects}")
+
+
+@command.command()
+@click.argument("data", nargs=-1, required=True)
+@_takes_data()
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for figures [default: none are drawn].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def show(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
+    """Show what DATA holds: images by class and split, sizes, modes, patients; figures with --output."""
+    summary = _summary(_recipe(data, given), cache)
+    drawn = summary.write_figures(output) if output else []
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=2, ensure_ascii=False))
+        return
+    _print_summary(summary)
+    for path in drawn:
+        click.echo(f"Figure: {path}")
+
+
+@command.command()
+@click.argument("data", nargs=-1, required=True)
+@_takes_data()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def audit(data: tuple[str, ...], cache: Path | None, as_json: bool, **given: Any) -> int:
+    """Look for unreadable files, copies of one image, and patients on both sides of the official split.
+
+    Exits with 1 where the splits leak.
+    """
+    from chestxray.audit import audit as audit_index
+
+    recipe = _recipe(data, given)
+    index = _summary(recipe, cache).index
+    rows = index.rows
+    if "external" in rows:
+        # Whatever is tested on must not be among what is trained on, split or not.
+        own = rows["split"].replace("", "train").where(rows["split"] != "test", "")
+        rows = rows.assign(split=own.where(~rows["external"], "test"))
+    found = audit_index(index.replace(rows), index.notes)
+    if as_json:
+        click.echo(json.dumps(found.to_json() | {"leaks": found.leaks}, indent=2, ensure_ascii=False))
+    else:
+        _print_audit(found, len(rows))
+    return 1 if found.leaks else 0
+
+
+@command.command()
+@click.argument("data", nargs=-1, required=True)
+@_takes_data()
+def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
+    """Download DATA and decode it to --image-size, so that runs of that size start at once."""
+    from chestxray import cache as caches
+    from chestxray import sources
+    from chestxray.decoded import decode
+
+    recipe = _recipe(data, given)
+    root = caches.root(cache)
+    index = sources.load(recipe, root)
+    assert recipe.image_size is not None
+    made = decode(index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels)
+    bad = int((made.facts["unreadable"] != "").sum())
+    click.echo(f"{len(index):,} images of {index.name}, {bad} of them unreadable: {made.folder}")
+
+
+@command.command()
+@click.argument("data", nargs=-1, required=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--to", "form", type=click.Choice(["tfds", "folder", "npz"]), required=True, help="What to write.")
+@_takes_data(*_SPLIT)
+def export(data: tuple[str, ...], folder: Path, form: Any, cache: Path | None, **given: Any) -> None:
+    """Write DATA, audited, split and decoded, to a new FOLDER for other programs to read."""
+    from chestxray import cache as caches
+    from chestxray import workflow
+    from chestxray.data_export import export as export_index
+
+    prepared = workflow.prepare(_recipe(data, given), caches.root(cache), workflow.Clock())
+    written = export_index(prepared.index, prepared.pixels, form, folder)
+    left_out = len(prepared.index) - written
+    click.echo(f"{written:,} images written to {folder} ({form}); {left_out} left out.")
+
+
+def _recipe(data: tuple[str, ...], given: dict[str, Any]) -> Recipe:
+    from chestxray.recipe import Recipe
+
+    changes = {name: value for name, value in given.items() if value is not None and value != ()}
+    return Recipe().replace(**({"image_size": SIZE} | changes | {"data": data}))
+
+
+def _summary(recipe: Recipe, cache: Path | None) -> Summary:
+    from chestxray import cache as caches
+    from chestxray import sources
+    from chestxray.data_summary import summarise
+    from chestxray.decoded import decode
+
+    root = caches.root(cache)
+    index = sources.load(recipe, root)
+    assert recipe.image_size is not None
+    return summarise(index, decode(index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels))
+
+
+def _print_summary(summary: Summary) -> None:
+    facts = summary.to_json()
+    click.echo(f"{facts['name']}: {facts['images']:,} images of {len(facts['classes'])} classes")
+    _frame("images by class and split", summary.counts())
+    if len(summary.sources().columns) > 1:
+        _frame("images by class and source", summary.sources())
+    known = facts["patients"]
+    if known["patients"]:
+        click.echo(
+            f"Patients: {known['patients']:,} known, of {known['images']:,} images; one has up to {known['most_images']}."
+        )
+    else:
+        click.echo("Patients: unknown (--patient-pattern finds them in file names).")
+    for name in ("width", "height"):
+        if facts[name]:
+            click.echo("{}: {smallest:,} to {largest:,} pixels, median {median:,}".format(name.title(), **facts[name]))
+    click.echo("Modes: " + ", ".join(f"{mode} {number:,}" for mode, number in facts["modes"].items()))
+    click.echo("Formats: " + ", ".join(f"{kind} {number:,}" for kind, number in facts["formats"].items()))
+    click.echo(f"Images with an exact copy: {facts['exact_duplicates']:,}")
+    _listed("Unreadable", [f"{item['path']}: {item['reason']}" for item in facts["unreadable"]])
+    for name in ("licence", "citation"):
+        if facts[name]:
+            click.echo(f"{name.title()}: {facts[name]}")
+    for note in facts["notes"]:
+        click.echo(f"Note: {note}")
+
+
+def _print_audit(found: Any, images: int) -> None:
+    rows = [
+        ("unreadable images", f"{len(found.unreadable):,}"),
+        ("groups of exact copies", f"{len(found.duplicates):,}"),
+        ("groups of copies on both sides of a split", f"{len(found.duplicates_across_splits):,}"),
+        ("patients on both sides of a split", f"{len(found.patients_across_splits):,}"),
+    ]
+    _table((f"of {images:,} images", "number"), rows)
+    _listed("Unreadable", [f"{path}: {reason}" for path, reason in found.unreadable])
+    _listed("Copies on both sides", [" = ".join(group) for group in found.duplicates_across_splits])
+    _listed(
+        "Patients on both sides",
+        [f"{item['patient']} of {item['source']}: {', '.join(item['splits'])}" for item in found.patients_across_splits],
+    )
+    for note in found.notes:
+        click.echo(f"Note: {note}")
+
+
+def _listed(title: str, lines: list[str], most: int = 10) -> None:
+    if lines:
+        click.echo(f"{title}:")
+    for line in lines[:most]:
+        click.echo(f"  {line}")
+    if len(lines) > most:
+        click.echo(f"  ... and {len(lines) - most:,} more (--json lists them all)")
+
+
+def _frame(title: str, counts: pd.DataFrame) -> None:
+    rows = [(str(label), *(f"{value:,}" for value in counts.loc[label])) for label in counts.index]
+    _table((title, *map(str, counts.columns)), rows)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    for i, name in enumerate(columns):
+        number = i > 0 and all(row[i][:1].isdigit() for row in rows)
+        table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    # Wide enough for whole names also where there is no terminal to ask for its width.
+    console = Console(highlight=False)
+    console.width = max(console.width, 120)
+    console.print(table)

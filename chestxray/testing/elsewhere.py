@@ -1,0 +1,91 @@
+"""What is tried in a fresh process: importing the plugin, reloading its model, training it on two devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from chestxray.testing.fresh_process import FreshProcess
+from chestxray.testing.results import CheckFailed, CheckSkipped, described
+from chestxray.testing.subject import Subject
+
+#: Seconds that importing a plugin may take, once keras and chestxray.plugin are imported.
+IMPORT_SECONDS = 1.0
+#: Seconds after which an import is given up.
+GIVE_UP_SECONDS = 60.0
+
+
+def check_import(subject: Subject) -> None:
+    """Importing the plugin touches no network and takes under a second beyond keras."""
+    require_light_import(subject.elsewhere, subject.module)
+
+
+def require_light_import(process: FreshProcess, module: str) -> None:
+    """What `check_import` does, for the module of any plugin.
+
+    Raises:
+        CheckFailed: the import fails, touches the network or takes too long.
+        CheckSkipped: the module has no name that another process could import it by.
+    """
+    if module in ("", "__main__"):
+        raise CheckSkipped("the plugin is in no module that can be imported by name")
+    process.ask("ready")  # or the wait for keras would be counted
+    answer = process.ask("importing", module=module, seconds=GIVE_UP_SECONDS)
+    if answer["missing"]:
+        raise CheckSkipped(f"the module {module} cannot be imported by name in another process")
+    if answer["touched"]:
+        raise CheckFailed(
+            f"importing {module} touches the network ({answer['touched'][0]})",
+            "fetch what is needed in build, when weights are asked for",
+        )
+    if answer["error"]:
+        raise CheckFailed(f"importing {module} alone fails: {answer['error']}")
+    if answer["seconds"] > IMPORT_SECONDS:
+        raise CheckFailed(
+            f"importing {module} takes {answer['seconds']:.1f} s beyond keras. Allowed: {IMPORT_SECONDS:g} s",
+            "import heavy libraries in the functions that use them",
+        )
+
+
+def check_reload(subject: Subject) -> None:
+    """The saved model, loaded in safe mode where the plugin is not imported, gives the same output."""
+    try:
+        folder = subject.saved
+    # Saving runs the plugin's own get_config: whatever it raises is the answer.
+    except Exception as error:
+        raise CheckFailed(f"the model cannot be saved: {described(error)}") from error
+    answer = subject.elsewhere.ask("reloading", folder=str(folder))
+    if answer["error"]:
+        raise CheckFailed(
+            f"the saved model cannot be loaded: {_short(answer['error'])}",
+            "build from Keras's own layers and keras.ops alone: a run is loaded, served and exported where "
+            "the plugin has not been imported",
+        )
+    difference = float(np.abs(np.asarray(answer["outputs"]) - subject.probabilities).max())
+    if not difference < 1e-4:
+        raise CheckFailed(
+            f"after saving and loading the probabilities differ by up to {difference:.2g}",
+            "is there a state that is no variable of a layer?",
+        )
+
+
+def check_replicas(subject: Subject) -> None:
+    """One training step on two replicas leaves the loss and all weights finite."""
+    answer = subject.elsewhere.ask("training", folder=str(subject.saved))
+    if answer["error"]:
+        raise CheckFailed(f"training on two replicas fails: {_short(answer['error'])}")
+    if not np.isfinite(float(answer["loss"])):
+        raise CheckFailed(f"the loss of the first step is {answer['loss']}")
+    if answer["spoilt"]:
+        count, first = len(answer["spoilt"]), answer["spoilt"][0]
+        raise CheckFailed(
+            f"after one step {count} variables are not finite, the first {first}",
+            "is the gradient infinite somewhere, as that of a square root or a logarithm at 0 is?",
+        )
+
+
+def _short(error: Any, limit: int = 300) -> str:
+    # Keras appends the whole configuration of the layer.
+    text = str(error).partition(" Full object config:")[0].partition(" Make sure custom classes")[0]
+    return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -1,0 +1,91 @@
+"""The suite for `ModelPlugin`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+
+import keras
+
+from chestxray.plugin import ModelPlugin
+from chestxray.testing import table
+from chestxray.testing.elsewhere import check_import, check_reload, check_replicas
+from chestxray.testing.fresh_process import FreshProcess
+from chestxray.testing.functions import check_features, check_head, check_scale
+from chestxray.testing.graph import check_channels, check_flat, check_inference, check_sizes
+from chestxray.testing.metadata import check_fields, check_metadata
+from chestxray.testing.named_layers import check_cam_layer, check_freezing, check_gradcam
+from chestxray.testing.numbers import check_float16, check_seed
+from chestxray.testing.results import Check, CheckResult, chosen, run_all
+from chestxray.testing.subject import Subject, module_of
+
+#: In the order in which a failure is best read: what comes first explains what comes later.
+MODEL_CHECKS = (
+    Check(check_fields),
+    Check(check_metadata),
+    Check(check_scale, needs=("fields",)),
+    Check(check_features, needs=("scale",)),
+    Check(check_head, needs=("features",)),
+    Check(check_sizes, needs=("features", "head")),
+    Check(check_flat, needs=("sizes",)),
+    Check(check_channels, needs=("sizes",)),
+    Check(check_inference, needs=("channels",)),
+    Check(check_seed, needs=("sizes",)),
+    Check(check_float16, needs=("channels",)),
+    Check(check_cam_layer, needs=("flat",)),
+    Check(check_gradcam, needs=("cam_layer", "channels")),
+    Check(check_freezing, needs=("flat",)),
+    Check(check_import),  # late: until now the fresh process was importing keras
+    Check(check_reload, needs=("flat", "channels")),
+    Check(check_replicas, needs=("reload",)),
+)
+
+
+def run_checks(
+    plugin: ModelPlugin,
+    *,
+    name: str = "this architecture",
+    module: str | None = None,
+    only: Collection[str] | None = None,
+    process: FreshProcess | None = None,
+    before: Callable[[str], None] | None = None,
+) -> list[CheckResult]:
+    """Run the suite on `plugin` and return a result a check.
+
+    Args:
+        plugin: the plugin.
+        name: what messages call it.
+        module: the module that an installation imports; None: the one that `build` was written in.
+        only: names of checks; None: all of `MODEL_CHECKS`.
+        process: a fresh process to be shared by several suites; None: one for this suite.
+        before: called with the name of each check before it is run.
+
+    Raises:
+        InputError: a name in `only` that is no check.
+    """
+    checks = chosen(MODEL_CHECKS, only)
+    with ExitStack() as stack:
+        elsewhere = process or stack.enter_context(FreshProcess(("keras", "chestxray.plugin")))
+        if any(check.run.__module__ == check_import.__module__ for check in checks):
+            elsewhere.start()  # it imports keras while the first checks run here
+        subject = Subject(plugin, name, module_of(plugin.build) if module is None else module, elsewhere)
+        stack.enter_context(subject.folder)
+        # The fresh process stands on the CPU: two kinds of device would differ in the last digits.
+        stack.enter_context(keras.device("cpu:0"))
+        return run_all(checks, subject, before)
+
+
+def check_model_plugin(plugin: ModelPlugin, *, only: Collection[str] | None = None) -> list[CheckResult]:
+    """Run the suite on `plugin`, for a test of its author's.
+
+    >>> check_model_plugin(plugin)  # doctest: +SKIP
+
+    Raises:
+        AssertionError: a check failed; the message is the table of all results.
+        InputError: a name in `only` that is no check.
+    """
+    __tracebackhide__ = True  # pytest then shows the table, not this function
+    results = run_checks(plugin, only=only)
+    if table.failed(results):
+        raise AssertionError(f"{table.summary(results)}\n{table.plain(results)}")
+    return results

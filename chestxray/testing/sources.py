@@ -1,0 +1,241 @@
+"""The suite for `SourcePlugin`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from chestxray import images
+from chestxray.errors import ChestXrayError
+from chestxray.index import COLUMNS, SPLITS, Index
+from chestxray.plugin import SourceOptions, SourcePlugin
+from chestxray.testing import table
+from chestxray.testing.fresh_process import FreshProcess
+from chestxray.testing.importing import require_light_import
+from chestxray.testing.results import Check, CheckFailed, CheckResult, CheckSkipped, chosen, described, run_all
+from chestxray.testing.subject import module_of
+
+#: An address that no source knows.
+NOWHERE = "no/such/address"
+#: Images that are read, spread over the index.
+SAMPLE = 8
+FROM_RECORDS = "Index.from_records puts in what is missing"
+
+
+class Source:
+    """A source under test: the plugin, what it is given, and the index it gives."""
+
+    def __init__(
+        self,
+        plugin: SourcePlugin,
+        address: str,
+        options: SourceOptions,
+        wrong_address: str | None,
+        module: str,
+        elsewhere: FreshProcess,
+    ) -> None:
+        self.plugin = plugin
+        self.address = address
+        self.options = options
+        self.wrong_address = wrong_address
+        self.module = module
+        self.elsewhere = elsewhere
+
+    @cached_property
+    def index(self) -> Index:
+        """What the source says of its address."""
+        return self.plugin.load(self.address, self.options)
+
+    def require(self, good: np.ndarray, what: str, hint: str = "") -> None:
+        """Raise `CheckFailed` with the number of rows that are not `good`, and the first of them."""
+        if not good.all():
+            first = dict(self.index.rows.loc[~good, list(COLUMNS)].iloc[0])
+            raise CheckFailed(f"{int((~good).sum())} of {len(good)} rows {what}, the first {first}", hint)
+
+
+def check_fields(source: Source) -> None:
+    """The fields are of the right kind, and say what an address is."""
+    plugin, wrong = source.plugin, []
+    if not callable(plugin.load):
+        wrong.append("load is not a function")
+    if not isinstance(plugin.address_help, str) or not plugin.address_help.strip():
+        wrong.append("address_help is empty (what the address is, in a few words)")
+    if plugin.options is not None and not isinstance(plugin.options, Mapping):
+        wrong.append("options must map names to a line of help each, or be None")
+    if wrong:
+        raise CheckFailed("; ".join(wrong), "see the fields of chestxray.plugin.SourcePlugin")
+
+
+def check_load(source: Source) -> None:
+    """`load` returns an `Index` with a row an image, all columns, and no gap in them."""
+    index = source.index
+    if not isinstance(index, Index):
+        raise CheckFailed(f"load must return an Index. Received: {type(index).__name__}", FROM_RECORDS)
+    if not len(index):
+        raise CheckFailed("the index is empty", "raise DataError where there is nothing")
+    if missing := [column for column in COLUMNS if column not in index.rows]:
+        raise CheckFailed(f"the index lacks columns: {', '.join(missing)}", FROM_RECORDS)
+    words = index.rows[list(COLUMNS)].map(lambda value: isinstance(value, str))
+    source.require(words.all(axis=1).to_numpy(), "hold something that is no string", FROM_RECORDS)
+
+
+def check_labels(source: Source) -> None:
+    """Every label is one of the classes, and no class is named twice."""
+    classes = source.index.classes
+    if not isinstance(classes, tuple) or len(set(classes)) < len(classes) or "" in classes:
+        raise CheckFailed(f"classes must be a tuple of different names. Received: {classes!r}")
+    good = source.index.rows["label"].isin(classes).to_numpy()
+    source.require(good, f"have a label that is none of {', '.join(classes)}")
+
+
+def check_splits(source: Source) -> None:
+    """Every split is train, validation or test; or no row has one."""
+    splits = source.index.rows["split"]
+    source.require(splits.isin((*SPLITS, "")).to_numpy(), f"have a split that is none of {', '.join(SPLITS)}")
+    if (splits == "").any() and (splits != "").any():
+        source.require((splits != "").to_numpy(), "have no split while others have", "all or none")
+
+
+def check_patients(source: Source) -> None:
+    """Patients are named without stray blanks, and are not one and the same for all images."""
+    patients = source.index.rows["patient"]
+    source.require((patients == patients.str.strip()).to_numpy(), "have blanks around the patient's name")
+    if len(patients) > 1 and patients.iloc[0] and patients.nunique() == 1:
+        raise CheckFailed(
+            f"all {len(patients)} images are of one patient, {patients.iloc[0]!r}: they cannot be split",
+            "leave patient empty where it is not known",
+        )
+
+
+def check_files(source: Source) -> None:
+    """Every path is absolute, a file on disk, and there once."""
+    paths = source.index.rows["path"]
+    source.require(np.array([Path(p).is_absolute() for p in paths]), "have a path that is not absolute")
+    source.require(np.array([Path(p).is_file() for p in paths]), "have a path that is no file on disk")
+    source.require(~paths.duplicated().to_numpy(), "repeat the path of another row")
+
+
+def check_images(source: Source) -> None:
+    """A sample of the images can be read."""
+    paths = source.index.rows["path"]
+    for place in np.unique(np.linspace(0, len(paths) - 1, SAMPLE).astype(int)):
+        try:
+            images.read(Path(paths.iloc[place]))
+        except ChestXrayError as error:
+            allowed = " ".join(sorted(images.SUFFIXES))
+            raise CheckFailed(f"cannot read {paths.iloc[place]}: {error}", f"allowed: {allowed}") from error
+
+
+def check_again(source: Source) -> None:
+    """Loading again gives the same rows in the same order."""
+    again = source.plugin.load(source.address, source.options)
+    if again.classes != source.index.classes:
+        raise CheckFailed(f"a second load has other classes: {again.classes}, not {source.index.classes}")
+    if not again.rows.equals(source.index.rows):
+        raise CheckFailed(
+            "a second load gives other rows or another order",
+            "draw with options.seed, sort what a folder lists",
+        )
+
+
+def check_wrong_address(source: Source) -> None:
+    """A wrong address is a user's error with a message, not a traceback."""
+    if source.wrong_address is None:
+        raise CheckSkipped("no wrong address was given")
+    try:
+        source.plugin.load(source.wrong_address, source.options)
+    except ChestXrayError as error:
+        if not str(error).strip():
+            raise CheckFailed(f"the address {source.wrong_address!r} raises an error without a message") from error
+        return
+    # What else it raises is what the check is there to find.
+    except Exception as error:
+        raise CheckFailed(
+            f"the address {source.wrong_address!r} raises {described(error)}",
+            "raise chestxray.errors.InputError or DataError, saying what an address is",
+        ) from error
+    raise CheckFailed(f"the address {source.wrong_address!r} raises no error")
+
+
+def check_import(source: Source) -> None:
+    """Importing the plugin touches no network and takes under a second beyond pandas."""
+    require_light_import(source.elsewhere, source.module, "pandas")
+
+
+SOURCE_CHECKS = (
+    Check(check_fields),
+    Check(check_load, needs=("fields",)),
+    Check(check_labels, needs=("load",)),
+    Check(check_splits, needs=("load",)),
+    Check(check_patients, needs=("load",)),
+    Check(check_files, needs=("load",)),
+    Check(check_images, needs=("files",)),
+    Check(check_again, needs=("load",)),
+    Check(check_wrong_address, needs=("fields",)),
+    Check(check_import),
+)
+
+
+def run_source_checks(
+    plugin: SourcePlugin,
+    address: str,
+    *,
+    options: SourceOptions | None = None,
+    wrong_address: str | None = NOWHERE,
+    module: str | None = None,
+    only: Collection[str] | None = None,
+    process: FreshProcess | None = None,
+    before: Callable[[str], None] | None = None,
+) -> list[CheckResult]:
+    """Run the suite on `plugin` and return a result a check.
+
+    Args:
+        plugin: the plugin.
+        address: an address that it can load: best a small one.
+        options: what it is given besides; None: the defaults, and a cache that is deleted afterwards.
+        wrong_address: one that it cannot load; None where trying one would cost too much.
+        module: the module that an installation imports; None: the one that `load` was written in.
+        only: names of checks; None: all of `SOURCE_CHECKS`.
+        process: a fresh process to be shared by several suites; None: one for this suite.
+        before: called with the name of each check before it is run.
+
+    Raises:
+        InputError: a name in `only` that is no check.
+    """
+    checks = chosen(SOURCE_CHECKS, only)
+    with ExitStack() as stack:
+        preload = ("chestxray.index", "chestxray.plugin", "chestxray.images")
+        elsewhere = process or stack.enter_context(FreshProcess(preload))
+        if options is None:
+            cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="chestxray-check-"))
+            options = SourceOptions(cache=Path(cache))
+        module = module_of(plugin.load) if module is None else module
+        return run_all(checks, Source(plugin, address, options, wrong_address, module, elsewhere), before)
+
+
+def check_source_plugin(
+    plugin: SourcePlugin,
+    address: str,
+    *,
+    options: SourceOptions | None = None,
+    wrong_address: str | None = NOWHERE,
+    only: Collection[str] | None = None,
+) -> list[CheckResult]:
+    """Run the suite on `plugin` with an `address` that it can load, for a test of its author's.
+
+    The arguments are those of `run_source_checks`.
+
+    >>> check_source_plugin(plugin, "tests/two_images")  # doctest: +SKIP
+
+    Raises:
+        AssertionError: a check failed; the message is the table of all results.
+        InputError: a name in `only` that is no check.
+    """
+    __tracebackhide__ = True  # pytest then shows the table, not this function
+    results = run_source_checks(plugin, address, options=options, wrong_address=wrong_address, only=only)
+    return table.require_passed(results)

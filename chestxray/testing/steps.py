@@ -1,0 +1,145 @@
+"""What the fresh process does: ``python -m chestxray.testing.steps [MODULE TO PRELOAD ...]``.
+
+Reads questions from standard input, a JSON object a line, and writes an answer to each in the same
+way. Nothing is imported here before it is needed: an import is one of the things to be timed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Events of the interpreter that mean: the network is touched.
+NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
+
+
+def main() -> None:
+    """Answer until the questions end."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a plugin prints is no answer
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            answer = STEPS[question.pop("step")](**question)
+        # A stranger's model or module: whatever it raises is the answer.
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        print(json.dumps({"error": "", **answer}), file=answers, flush=True)
+
+
+def ready() -> dict[str, Any]:
+    """Nothing: the answer tells that what was to be preloaded is."""
+    return {}
+
+
+def importing(module: str) -> dict[str, Any]:
+    """Import `module`: ``seconds``, ``touched`` (the network's addresses), ``missing`` (no such module)."""
+    touched: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and event in NETWORK:
+            address = arguments[1] if event in ("socket.connect", "socket.sendto") else arguments[0]
+            if not isinstance(address, str | bytes) or event.startswith("socket.get"):  # else a local socket
+                touched.append(str(address))
+                raise OSError("the network must not be touched by an import")
+
+    sys.addaudithook(watch)  # beneath Python's own functions, so that none gets past; it stays for good
+    start = time.perf_counter()
+    try:
+        importlib.import_module(module)
+        error, missing = "", False
+    # A module may raise anything, and even leave.
+    except (Exception, SystemExit) as raised:
+        error = f"{type(raised).__name__}: {' '.join(str(raised).split())}"
+        missing = isinstance(raised, ModuleNotFoundError) and module.startswith(str(raised.name))
+    finally:
+        seconds = time.perf_counter() - start
+        watching = False
+        _forget(module)
+    return {"seconds": seconds, "touched": touched, "error": error, "missing": missing}
+
+
+def reloading(folder: str) -> dict[str, Any]:
+    """Load the model saved in `folder` and answer with its ``outputs`` for the images there."""
+    import numpy as np
+
+    _two_devices()
+    import keras
+
+    model = keras.saving.load_model(Path(folder) / "model.keras", compile=False, safe_mode=True)
+    images = np.load(Path(folder) / "images.npy", allow_pickle=False)
+    outputs = keras.ops.convert_to_numpy(model(images, training=False))
+    return {"outputs": outputs.astype(float).tolist()}
+
+
+def training(folder: str) -> dict[str, Any]:
+    """Train the model saved in `folder` for one step on two replicas.
+
+    Answers with the ``loss``, the number of ``replicas``, and ``spoilt``: the variables that are not
+    finite afterwards.
+    """
+    import numpy as np
+
+    strategy = _two_devices()
+    import keras
+    import tensorflow as tf
+
+    images = np.load(Path(folder) / "images.npy", allow_pickle=False)
+    with strategy.scope():
+        model = keras.saving.load_model(Path(folder) / "model.keras", compile=False, safe_mode=True)
+        model.compile(
+            optimizer=keras.optimizers.SGD(1e-3),
+            loss="categorical_crossentropy",
+            # One step: tracing a deep network would take a minute or two, and computing it a second.
+            run_eagerly=True,
+            jit_compile=False,
+        )
+    labels = np.eye(model.output_shape[-1], dtype=np.float32)[np.arange(len(images)) % model.output_shape[-1]]
+    batch = tf.data.Dataset.from_tensor_slices((images, labels)).batch(len(images), drop_remainder=True)
+    history = model.fit(batch, epochs=1, verbose=0)
+    finite = {v.path: bool(np.isfinite(keras.ops.convert_to_numpy(v)).all()) for v in model.variables}
+    return {
+        "loss": str(history.history["loss"][0]),
+        "spoilt": [path for path, whole in finite.items() if not whole],
+        "replicas": strategy.num_replicas_in_sync,
+    }
+
+
+@functools.cache
+def _two_devices() -> Any:
+    """The strategy over two logical CPU devices: one a process, since a second one crashes."""
+    import tensorflow as tf
+
+    halves = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def _forget(module: str) -> None:
+    """Leave no trace of the plugin: a saved model must load without it, and be timed anew next time."""
+    # Of chestxray itself, whose sources are plugins too, the rest must stay.
+    package = module if module.startswith("chestxray.") else module.partition(".")[0]
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]
+    if "keras" in sys.modules:
+        custom = sys.modules["keras"].saving.get_custom_objects()
+        for key in [k for k, v in custom.items() if f"{v.__module__}.".startswith(f"{package}.")]:
+            del custom[key]
+
+
+STEPS: dict[str, Callable[..., dict[str, Any]]] = {
+    step.__name__: step for step in (ready, importing, reloading, training)
+}
+
+if __name__ == "__main__":
+    main()
