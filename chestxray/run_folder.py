@@ -52,6 +52,12 @@ class Run:
         return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
 
     @cached_property
+    def by_source(self) -> dict[str, Any]:
+        """Metrics of each source of the test images; empty where there is only one."""
+        path = self.folder / "by_source.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``."""
         return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))

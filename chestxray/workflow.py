@@ -204,8 +204,7 @@ def _finish(job: Job) -> Run:
         predictions.write(folder / "predictions.csv")
     test = predictions.of("test")
     with clock.step("evaluate"):
-        scored = evaluation.evaluate(test, positive=recipe.positive, replicates=recipe.replicates, seed=recipe.seed)
-        write_json(folder / "metrics.json", scored.to_json())
+        _evaluate(test, recipe, folder)
     images = _by_path(prepared, test)
     with clock.step("explain"):
         explanation.write_panel(model, job.plugin, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
@@ -216,6 +215,22 @@ def _finish(job: Job) -> Run:
     report.write(folder, samples=images | _training_samples(prepared))
     training.finish(folder)
     return Run(folder)
+
+
+def _evaluate(test: Predictions, recipe: Recipe, folder: Path) -> None:
+    """Write ``metrics.json``, and ``by_source.json`` where the test has several sources."""
+    options = {"positive": recipe.positive, "replicates": recipe.replicates, "seed": recipe.seed}
+    scored = evaluation.evaluate(test, **options)
+    write_json(folder / "metrics.json", scored.to_json())
+    if test.rows["source"].nunique() > 1:
+        parts = {
+            source: Predictions(rows.reset_index(drop=True), test.classes)
+            for source, rows in test.rows.groupby("source")
+        }
+        # The whole test's positive class, so that the sources' figures speak of the same one.
+        options["positive"] = scored.positive
+        by_source = {source: evaluation.evaluate(part, **options).to_json() for source, part in parts.items()}
+        write_json(folder / "by_source.json", by_source)
 
 
 @contextmanager

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from chestxray.plugin import ModelPlugin
+    from chestxray.registry import Entry
 
 
 @click.command(name="models")
@@ -48,7 +53,7 @@ def command(as_json: bool) -> None:
         click.echo(model["broken"])
 
 
-def _describe(entry, plugin, reason):  # noqa: ANN001, ANN202 - the triple of registry.survey
+def _describe(entry: Entry, plugin: ModelPlugin | None, reason: str) -> dict[str, Any]:
     described = {
         "name": entry.name,
         "distribution": entry.distribution,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
+HEADLINE = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1_macro", "mcc", "ece")
+
 
 @click.command(name="run", context_settings={"show_default": False})
 @recipe_options
@@ -70,32 +72,31 @@ def _summarise(run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    metrics = run.metrics
-    whom = f"{metrics['rows']} test images of {metrics['patients']} patients"
-    title = f"{run.recipe.model} on {run.environment['data']['name']}: {whom}"
-    table = Table(title=title, title_justify="left")
-    for column in ("figure", "value", "95% interval"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    for name in (
-        "auroc",
-        "accuracy",
-        "balanced_accuracy",
-        "sensitivity",
-        "specificity",
-        "f1_macro",
-        "mcc",
-        "ece",
-    ):
-        figure = metrics["test"][name]
-        if figure["value"] is not None:
-            table.add_row(
-                name.replace("_", " "),
-                f"{figure['value']:.3f}",
-                f"{figure['low']:.3f} to {figure['high']:.3f}",
-            )
     console = Console(highlight=False)
+    console.width = max(console.width, 100)
+    by_source = run.by_source
+    parts = {"all test images": run.metrics, **(by_source if len(by_source) > 1 else {})}
+    table = Table()
+    table.add_column("figure")
+    for name in parts:
+        table.add_column(f"{name} (95% interval)" if len(parts) == 1 else name, justify="right")
+    for name in HEADLINE:
+        figures = [part["test"][name] for part in parts.values()]
+        if figures[0]["value"] is not None:
+            table.add_row(name.replace("_", " "), *map(_quoted, figures))
+    metrics = run.metrics
+    console.print(
+        f"\n{run.recipe.model} on {run.environment['data']['name']}: {metrics['rows']} test images of "
+        f"{metrics['patients']} patients"
+    )
     console.print(table)
     if metrics["positive"]:
         console.print(f"Sensitivity speaks of {metrics['positive']}.")
     console.print(f"Report: {run.report}", soft_wrap=True)
     console.print("Research use only. Not a medical device; not for diagnosis.")
+
+
+def _quoted(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "-"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -287,6 +287,7 @@ SECTIONS = (
     Section("data", "What was run on what", _data),
     Section("training", "Training", _training),
     Section("results", "Results on the test images", _results),
+    Section("by_source", "Source by source", extra("by_source")),
     Section("heatmaps", "Where the model looks", _heatmaps),
     Section("audit", "Data audit", _audit),
     Section("environment", "Environment and provenance", _environment),

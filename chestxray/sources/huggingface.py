@@ -53,6 +53,8 @@ def load(address: str, options: SourceOptions) -> Index:
 def _items(address: str, options: SourceOptions) -> Iterator[Item]:
     extra = options.extra
     sets = _explained(address, lambda: _load(address, extra.get("config"), extra.get("revision"), extra.get("data_dir")))
+    from datasets import Image
+
     splits = _splits(sets, extra.get("splits"), address)
     for split, official in splits.items():
         data = sets[split]
@@ -61,7 +63,8 @@ def _items(address: str, options: SourceOptions) -> Iterator[Item]:
         patient = extra.get("patient_column")
         if patient is not None and patient not in data.column_names:
             raise InputError(f"{address} has no column {patient!r} (patient_column). Its columns: {', '.join(data.column_names)}.")
-        for row in data:
+        # As the file it was: nothing is decoded and encoded again.
+        for row in data.cast_column(image, Image(decode=False)):
             value = row[label]
             if value is None or value == "" or (names and value == -1):
                 raise DataError(f"{address} has an image without a class in split {split}.")
@@ -153,11 +156,7 @@ def _image_column(data: Any, asked: str | None, address: str) -> str:
     from datasets import Image
 
     found = [name for name, feature in data.features.items() if isinstance(feature, Image)]
-    column = _one(found, asked, "image", "image_column", address)
-    # As the file it was: nothing is decoded and encoded again.
-    data.features[column].decode = False
-    data.reset_format()
-    return column
+    return _one(found, asked, "image", "image_column", address)
 
 
 def _label_column(data: Any, asked: str | None, address: str) -> tuple[str, list[str]]:

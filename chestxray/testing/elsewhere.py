@@ -6,46 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.testing.fresh_process import FreshProcess
-from chestxray.testing.results import CheckFailed, CheckSkipped, described
+from chestxray.testing.importing import require_light_import
+from chestxray.testing.results import CheckFailed, described
 from chestxray.testing.subject import Subject
-
-#: Seconds that importing a plugin may take, once keras and chestxray.plugin are imported.
-IMPORT_SECONDS = 1.0
-#: Seconds after which an import is given up.
-GIVE_UP_SECONDS = 60.0
 
 
 def check_import(subject: Subject) -> None:
     """Importing the plugin touches no network and takes under a second beyond keras."""
-    require_light_import(subject.elsewhere, subject.module)
-
-
-def require_light_import(process: FreshProcess, module: str) -> None:
-    """What `check_import` does, for the module of any plugin.
-
-    Raises:
-        CheckFailed: the import fails, touches the network or takes too long.
-        CheckSkipped: the module has no name that another process could import it by.
-    """
-    if module in ("", "__main__"):
-        raise CheckSkipped("the plugin is in no module that can be imported by name")
-    process.ask("ready")  # or the wait for keras would be counted
-    answer = process.ask("importing", module=module, seconds=GIVE_UP_SECONDS)
-    if answer["missing"]:
-        raise CheckSkipped(f"the module {module} cannot be imported by name in another process")
-    if answer["touched"]:
-        raise CheckFailed(
-            f"importing {module} touches the network ({answer['touched'][0]})",
-            "fetch what is needed in build, when weights are asked for",
-        )
-    if answer["error"]:
-        raise CheckFailed(f"importing {module} alone fails: {answer['error']}")
-    if answer["seconds"] > IMPORT_SECONDS:
-        raise CheckFailed(
-            f"importing {module} takes {answer['seconds']:.1f} s beyond keras. Allowed: {IMPORT_SECONDS:g} s",
-            "import heavy libraries in the functions that use them",
-        )
+    require_light_import(subject.elsewhere, subject.module, "keras")
 
 
 def check_reload(subject: Subject) -> None:

@@ -13,11 +13,12 @@ from chestxray.testing.elsewhere import check_import, check_reload, check_replic
 from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.functions import check_features, check_head, check_scale
 from chestxray.testing.graph import check_channels, check_flat, check_inference, check_sizes
+from chestxray.testing.importing import module_of
 from chestxray.testing.metadata import check_fields, check_metadata
 from chestxray.testing.named_layers import check_cam_layer, check_freezing, check_gradcam
 from chestxray.testing.numbers import check_float16, check_seed
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
-from chestxray.testing.subject import Subject, module_of
+from chestxray.testing.subject import Subject
 
 #: In the order in which a failure is best read: what comes first explains what comes later.
 MODEL_CHECKS = (
@@ -85,7 +86,4 @@ def check_model_plugin(plugin: ModelPlugin, *, only: Collection[str] | None = No
         InputError: a name in `only` that is no check.
     """
     __tracebackhide__ = True  # pytest then shows the table, not this function
-    results = run_checks(plugin, only=only)
-    if table.failed(results):
-        raise AssertionError(f"{table.summary(results)}\n{table.plain(results)}")
-    return results
+    return table.require_passed(run_checks(plugin, only=only))

@@ -16,9 +16,8 @@ from chestxray.index import COLUMNS, SPLITS, Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.testing import table
 from chestxray.testing.fresh_process import FreshProcess
-from chestxray.testing.importing import require_light_import
+from chestxray.testing.importing import module_of, require_light_import
 from chestxray.testing.results import Check, CheckFailed, CheckResult, CheckSkipped, chosen, described, run_all
-from chestxray.testing.subject import module_of
 
 #: An address that no source knows.
 NOWHERE = "no/such/address"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -79,13 +77,6 @@ class Subject:
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """The outputs for `images` as an array. Not `predict`: tracing a large graph takes a minute."""
     return keras.ops.convert_to_numpy(model(images, training=False))
-
-
-def module_of(function: Any) -> str:
-    """The name of the module that `function` was written in, also behind a `functools.partial`."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(inspect.unwrap(function), "__module__", "") or ""
 
 
 def times(size: Sequence[int]) -> str:

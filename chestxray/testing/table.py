@@ -50,6 +50,14 @@ def failed(results: Sequence[CheckResult]) -> bool:
     return any(result.outcome == "failed" for result in results)
 
 
+def require_passed(results: list[CheckResult]) -> list[CheckResult]:
+    """Return `results`. Raises AssertionError with the table where one of them failed."""
+    __tracebackhide__ = True  # pytest then shows the table, not this function
+    if failed(results):
+        raise AssertionError(f"{summary(results)}\n{plain(results)}")
+    return results
+
+
 def to_json(results: Sequence[CheckResult]) -> dict[str, Any]:
     """``{"passed": bool, "checks": [{"name", "outcome", "seconds", "reason", "hint"}]}``."""
     rows = [

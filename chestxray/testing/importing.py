@@ -1,0 +1,49 @@
+"""Whether a plugin's module is light to import. `chestxray models` imports all of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from chestxray.testing.fresh_process import FreshProcess
+from chestxray.testing.results import CheckFailed, CheckSkipped
+
+#: Seconds that importing a plugin may take, once what every plugin needs is imported.
+IMPORT_SECONDS = 1.0
+#: Seconds after which an import is given up.
+GIVE_UP_SECONDS = 60.0
+
+
+def module_of(function: Any) -> str:
+    """The name of the module that `function` was written in, also behind a `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(inspect.unwrap(function), "__module__", "") or ""
+
+
+def require_light_import(process: FreshProcess, module: str, beyond: str) -> None:
+    """Import `module` in the fresh process, which has imported what stands `beyond`.
+
+    Raises:
+        CheckFailed: the import fails, touches the network or takes too long.
+        CheckSkipped: the module has no name that another process could import it by.
+    """
+    if module in ("", "__main__"):
+        raise CheckSkipped("the plugin is in no module that can be imported by name")
+    process.ask("ready")  # or the wait for what it preloads would be counted
+    answer = process.ask("importing", module=module, seconds=GIVE_UP_SECONDS)
+    if answer["missing"]:
+        raise CheckSkipped(f"the module {module} cannot be imported by name in another process")
+    if answer["touched"]:
+        raise CheckFailed(
+            f"importing {module} touches the network ({answer['touched'][0]})",
+            "fetch what is needed in build, when weights are asked for",
+        )
+    if answer["error"]:
+        raise CheckFailed(f"importing {module} alone fails: {answer['error']}")
+    if answer["seconds"] > IMPORT_SECONDS:
+        raise CheckFailed(
+            f"importing {module} takes {answer['seconds']:.1f} s beyond {beyond}. Allowed: {IMPORT_SECONDS:g} s",
+            "import heavy libraries in the functions that use them",
+        )
