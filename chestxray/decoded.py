@@ -164,10 +164,15 @@ def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:
         yield from (_decode_chunk(*job) for job in jobs)
         return
     from joblib import Parallel, cpu_count, delayed
+    from joblib.externals.loky import get_reusable_executor
 
-    yield from Parallel(n_jobs=processes or cpu_count(), return_as="generator_unordered")(
-        delayed(_decode_chunk)(*job) for job in jobs
-    )
+    try:
+        yield from Parallel(n_jobs=processes or cpu_count(), return_as="generator_unordered")(
+            delayed(_decode_chunk)(*job) for job in jobs
+        )
+    finally:
+        # joblib would keep the processes for minutes, for work that does not come.
+        get_reusable_executor().shutdown(wait=True)
 
 
 def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit, max_pixels: int) -> int:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import cache as caches
 from chestxray import backend, environment, evaluation, registry, run_folder, sources
+from chestxray import cache as caches
 from chestxray.audit import Audit, audit, settle
 from chestxray.decoded import decode, readable
 from chestxray.errors import InputError, OutputError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,8 +214,9 @@ def _finer(index: Index, entry: Entry | None, rules: Naming) -> Index:
     if not chosen:
         return index
     labels: pd.Series = index.rows["label"].copy()
+    files = index.rows["path"].map(os.path.basename)
     for name, pattern in chosen.items():
-        labels[index.rows["path"].str.contains(pattern, regex=True)] = name
+        labels[files.str.contains(pattern, regex=True)] = name
     return index.replace(index.rows.assign(label=labels))
 
 

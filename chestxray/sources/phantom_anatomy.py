@@ -7,13 +7,15 @@ is exposed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 #: How far the heart leans to the patient's left, going down.
@@ -80,7 +82,8 @@ class Chest:
     def place(self, side: float, depth: float, out: float) -> tuple[float, float]:
         """(x, y) in the lung of that side: `depth` 0 apex to 1 base, `out` 0 inner to 1 outer edge."""
         y = self.apex + depth * (self.base - self.apex)
-        inner, outer = float(self.medial(side, np.float32(y))), float(self.lateral(np.float32(y)))
+        level = np.asarray(y)
+        inner, outer = float(self.medial(side, level)), float(self.lateral(level))
         return side * (inner + out * (outer - inner)), y
 
 
@@ -88,14 +91,13 @@ def posed_grid(
     height: int, width: int, person: np.random.Generator, moment: np.random.Generator
 ) -> tuple[Field, Field]:
     """Patient coordinates of every pixel: the patient is shifted, turned and scaled on the film."""
-    angle = np.deg2rad(person.normal(0, 2.5) + moment.normal(0, 1.5))
+    angle = math.radians(person.normal(0, 2.5) + moment.normal(0, 1.5))
+    cosine, sine = math.cos(angle), math.sin(angle)
     scale = person.uniform(0.88, 1.12) * moment.uniform(0.97, 1.03)
     shift = person.normal(0, 0.05, 2) + moment.normal(0, 0.035, 2)
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(shift[0])
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :] - np.float32(shift[1])
-    x = (columns * np.cos(angle) + rows * np.sin(angle)) / scale
-    y = (rows * np.cos(angle) - columns * np.sin(angle)) / scale
-    return x.astype(np.float32), y.astype(np.float32)
+    return (columns * cosine + rows * sine) / scale, (rows * cosine - columns * sine) / scale
 
 
 def step(distance: Field, softness: float) -> Field:
@@ -175,8 +177,9 @@ def _draw_vessels(chest: Chest, x: Field, y: Field, person: np.random.Generator)
         vessels += 0.05 * np.exp(-(((x - root_x) / 0.07) ** 2) - ((y - root_y) / 0.13) ** 2)
         for _ in range(8):
             angle, length = person.uniform(-1.35, 1.35), person.uniform(0.3, 0.6)
-            ahead = (x - root_x) * side * np.cos(angle) + (y - root_y) * np.sin(angle)
-            beside = (y - root_y) * np.cos(angle) - (x - root_x) * side * np.sin(angle)
+            cosine, sine = math.cos(angle), math.sin(angle)
+            ahead = (x - root_x) * side * cosine + (y - root_y) * sine
+            beside = (y - root_y) * cosine - (x - root_x) * side * sine
             beside = beside - person.uniform(-0.5, 0.5) * ahead**2
             left = np.clip(1 - ahead / length, 0, 1) * (ahead > 0)
             vessels += 0.07 * np.sqrt(left) * np.exp(-((beside / (0.008 + 0.014 * left)) ** 2))

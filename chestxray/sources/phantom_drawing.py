@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def _expose(film: Field, person: np.random.Generator, moment: np.random.Generato
     height, width = film.shape
     contrast = person.uniform(0.85, 1.15) * moment.uniform(0.95, 1.05)
     brightness = person.normal(0, 0.05) + moment.normal(0, 0.02)
-    gamma = np.exp(person.normal(0, 0.12))
+    gamma = math.exp(person.normal(0, 0.12))
     slope = person.normal(0, 0.04) * np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     slope = slope + person.normal(0, 0.04) * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     shown = np.clip(0.5 + contrast * (film + slope - 0.45) + brightness, 0, 1) ** gamma

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,10 +29,11 @@ class Lesion:
     def blob(self, side: float, depth: float, out: float, radius: float) -> Field:
         """Distance from a place, in radii, with an irregular outline."""
         across, down = self.chest.place(side, depth, out)
-        stretch, angle = self.person.uniform(0.8, 1.25), self.person.uniform(0, np.pi)
+        stretch, angle = self.person.uniform(0.8, 1.25), self.person.uniform(0, math.pi)
         dx, dy = self.x - across, self.y - down
-        along = (dx * np.cos(angle) + dy * np.sin(angle)) * stretch
-        beside = (dy * np.cos(angle) - dx * np.sin(angle)) / stretch
+        cosine, sine = math.cos(angle), math.sin(angle)
+        along = (dx * cosine + dy * sine) * stretch
+        beside = (dy * cosine - dx * sine) / stretch
         wobble = 1 + 0.13 * self.noise(0.1)
         return np.hypot(along, beside) / radius * wobble
 

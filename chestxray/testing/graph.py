@@ -62,7 +62,7 @@ def check_inference(subject: Subject) -> None:
         raise CheckFailed(
             f"the probabilities of one image differ by {difference:.2g} between a call with it alone and "
             "one with others",
-            "is a dropout or a normalisation called with training=True?",
+            "is something averaged over the batch, or drawn anew at each call?",
         )
 
 

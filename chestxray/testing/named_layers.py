@@ -35,7 +35,8 @@ def check_gradcam(subject: Subject) -> None:
     """Grad-CAM gives one finite map in 0..1 an image, of the image's size."""
     name = _cam_layer(subject)
     images = subject.images[:2]
-    maps = gradcam(subject.built.model, name, images, np.arange(2) % CLASSES)
+    with np.errstate(all="ignore"):  # what is not finite is told below
+        maps = gradcam(subject.built.model, name, images, np.arange(2) % CLASSES)
     if maps.shape != images.shape[:3]:
         raise CheckFailed(f"the maps must have the shape {images.shape[:3]}. Received: {maps.shape}")
     if not np.isfinite(maps).all():

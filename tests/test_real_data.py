@@ -1,0 +1,59 @@
+"""The flow on real radiographs, where CHESTXRAY_REAL_DATA points at some."""
+
+import pytest
+
+import chestxray
+from chestxray.audit import audit
+from chestxray.decoded import decode, readable
+from chestxray.errors import LeakError
+from chestxray.plugin import SourceOptions
+from chestxray.recipe import Recipe
+from chestxray.sources.folder import load
+from chestxray.split import split
+
+pytestmark = pytest.mark.real_data
+
+#: Numbers of patients restart in the official test folder of Kermany's set.
+KERMANY_PATIENTS = r"(test/)?.*(person\d+|IM-\d+)"
+
+
+def audited(folder, cache, pattern=None):
+    index = load(str(folder), SourceOptions(cache=cache, patient_pattern=pattern))
+    decoded = decode(index, (64, 64), "stretch", cache)
+    return readable(index, decoded, 0.0)
+
+
+def test_kermany_has_copies_inside_splits_and_none_across(real_data, tmp_path):
+    index = audited(real_data / "kermany", tmp_path, KERMANY_PATIENTS)
+    assert len(index) == 5856
+    found = audit(index)
+    assert len(found.duplicates) == 30
+    assert not found.leaks
+    splits = split(index, Recipe())
+    counts = splits.index.counts()
+    assert counts["test"].to_dict() == {"NORMAL": 234, "PNEUMONIA": 390}
+    assert counts["validation"].sum() > 400
+    assert "only 16 validation images" in splits.notes[0]
+    assert not audit(splits.index).leaks
+
+
+def test_a_published_set_leaks_and_the_audit_finds_it(real_data, tmp_path):
+    found = audit(audited(real_data / "covid19-three-class", tmp_path))
+    assert len(found.duplicates) == 10
+    assert len(found.duplicates_across_splits) == 6
+
+
+def test_a_run_on_a_leaking_set_stops_and_goes_on_without_the_leaks(real_data, tmp_path):
+    recipe = Recipe(
+        model="shallow_cnn",
+        data=(f"folder:{real_data / 'covid19-three-class'}",),
+        split="official",
+        image_size=32,
+        epochs=2,
+        replicates=100,
+    )
+    with pytest.raises(LeakError, match="images have copies"):
+        chestxray.run(recipe, output=tmp_path / "stopped")
+    run = chestxray.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")
+    assert (run.index.rows["audit"] != "").sum() >= 1
+    assert run.metrics["test"]["auroc"]["value"] > 0.6
