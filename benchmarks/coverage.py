@@ -124,6 +124,16 @@ def _intervals(cells: list[Cell], results: list[dict[str, float]]) -> list[str]:
     return lines
 
 
+def _outside(results: list[dict[str, float]]) -> str:
+    told = []
+    for kind, label in {"": "ours", " percentile": "the percentile interval"}.items():
+        shares = [result[name + kind] for result in results for name in ("auroc", "accuracy")]
+        odd = sorted(_percent(share) for share in shares if not 0.93 <= share <= 0.97)
+        listed = f" ({', '.join(odd)})" if len(odd) <= 6 else f", down to {_percent(min(shares))}"
+        told.append(f"{len(odd)} of {len(shares)} coverages of {label} lie outside 93 to 97{listed if odd else ''}")
+    return "; ".join(told) + "."
+
+
 def _tests(cells: list[Cell], results: list[dict[str, float]]) -> list[str]:
     lines = [
         "| images | a patient | AUROC: DeLong, ours | rows apart | accuracy: McNemar, ours | rows apart |",
@@ -168,6 +178,8 @@ def main() -> None:
         f"{100 * CLUSTERED[1]:.0f}% of a score's variance is the patient's.",
         "",
         *_intervals(cells, coverage),
+        "",
+        _outside(coverage),
         "",
         "Share of pairs of models of equal skill (AUROC 0.9) that are told apart at p < 0.05, in percent: ours, "
         "which goes by patient, beside the same test taking every image as independent. McNemar's exact test is "

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import xxhash
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from chestxray.errors import DataError
 
@@ -25,12 +25,19 @@ Fit = Literal["stretch", "pad", "crop"]
 #: Suffixes that a folder of images is searched for, in lower case.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 MAX_PIXELS = 100_000_000
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        TiffImagePlugin.TiffImageFile,
+        BmpImagePlugin.BmpImageFile,
+    )
+)
 #: What Pillow's decoders raise for truncated, lying or corrupt files.
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
     OverflowError, MemoryError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
-    Image.DecompressionBombError,
 )  # fmt: skip
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -120,13 +127,12 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
         # Pillow would keep the upper eight bits alone, which of a 12-bit film are nearly nothing.
         raise UnreadableImage("16-bit PNG with colour or transparency; allowed: 16-bit grey, or 8 bits")
     with warnings.catch_warnings():
-        # Our own limit stands below; Pillow's warnings would only repeat it, or tell of odd tags.
+        # Pillow warns of odd tags.
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-            pages = getattr(image, "n_frames", 1)
-        except Image.DecompressionBombError as error:
-            raise UnreadableImage(f"more pixels than the {max_pixels:,} allowed") from error
+            image = _recognised(content)
+            # An MPO is a JPEG with previews behind it.
+            pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         except _BROKEN as error:
             allowed = ", ".join((*_FORMATS, "DICOM"))
             raise UnreadableImage(f"not an image in a known format ({allowed})") from error
@@ -136,13 +142,22 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
+def _recognised(content: bytes) -> Image.Image:
+    """The image with its header read. `Image.open` has a limit of its own, for the whole process."""
+    for kind in _FORMATS:
+        opener, accepts = Image.OPEN[kind]
+        if accepts is None or accepts(content[:16]) is True:
+            return opener(io.BytesIO(content), "")
+    raise SyntaxError("no known format")
+
+
 def _load(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     """The pixels, grey and upright, of an image whose header has been read."""
     kind = image.format
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if kind == "JPEG":
+            if kind in ("JPEG", "MPO"):
                 image.draft("L", _least(image, size))
             image.load()
             return to_grey(image)

@@ -17,6 +17,8 @@ from chestxray.errors import ChestXrayError
 COMMANDS = {
     "run": "Train, evaluate, explain and report one model.",
     "models": "List the architectures that are installed.",
+    "data": "List, show, audit, prepare and export data sets.",
+    "plugin": "Check a plugin, or begin a new one.",
     "cache": "Show or clear what is kept to be used again.",
 }
 

@@ -30,9 +30,7 @@ def check_scale(subject: Subject) -> None:
 
 def check_features(subject: Subject) -> None:
     """`build` returns a feature map or a vector, for batches of any size, at the plugin's own image size."""
-    plugin = subject.plugin
-    pixels = keras.Input((*plugin.image_size, plugin.channels), dtype="float32")
-    features = _tensor("build", plugin.build(plugin.scale(pixels), None))
+    features = _tensor("build", subject.features)
     if len(features.shape) not in (2, 4):
         raise CheckFailed(
             "build must return a feature map (batch, height, width, channels) or a vector "
@@ -45,14 +43,13 @@ def check_features(subject: Subject) -> None:
         )
     if None in features.shape[1:]:
         raise CheckFailed(f"the features must have a known shape. Received: {_shape(features.shape)}")
-    subject.features_shape = tuple(features.shape[1:])
 
 
 def check_head(subject: Subject) -> None:
     """`head` returns one logit a class, whatever the number of classes."""
     for classes in (2, CLASSES + 2):
-        # The head is a function of a tensor alone: a stand-in spares building the backbone again.
-        features = keras.Input(subject.features_shape, dtype="float32")
+        # The head is a function of a tensor alone, which spares building the backbone again.
+        features = keras.Input(subject.features.shape[1:], dtype="float32")
         logits = _tensor("head", subject.plugin.head(features, classes))
         if tuple(logits.shape) != (None, classes):
             raise CheckFailed(

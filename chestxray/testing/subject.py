@@ -43,6 +43,17 @@ class Subject:
         return build(self.plugin, CLASSES, size or self.size, name=self.name, seed=SEED, **choices)
 
     @cached_property
+    def features(self) -> Any:
+        """What `build` returns at the plugin's own size: a tensor of that shape without the graph behind it."""
+        plugin = self.plugin
+        pixels = keras.Input((*plugin.image_size, plugin.channels), dtype="float32")
+        features = plugin.build(plugin.scale(pixels), None)
+        # The graph may hold half a gigabyte of weights.
+        if isinstance(features, keras.KerasTensor):
+            return keras.KerasTensor(features.shape, dtype=features.dtype)
+        return features
+
+    @cached_property
     def built(self) -> Built:
         """The whole model for grey images of the smallest size."""
         return self.build()

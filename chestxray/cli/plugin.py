@@ -1,0 +1,141 @@
+"""`chestxray plugin`: check a plugin, or begin a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chestxray.errors import InputError
+
+if TYPE_CHECKING:
+    from chestxray.registry import Entry
+    from chestxray.testing.results import CheckResult
+
+KINDS = click.Choice(("model", "source"))
+
+
+@click.group(name="plugin")
+def command() -> None:
+    """Check a plugin, or begin a new one."""
+
+
+@command.command()
+@click.argument("name")
+@click.option("--kind", type=KINDS, default="model", show_default=True, help="What the plugin is.")
+@click.option("--address", help="Of a source: what it is to load, best something small.")
+@click.option("--data-option", multiple=True, metavar="NAME=VALUE", help="Of a source: an option of its own.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def check(
+    name: str, kind: str, address: str | None, data_option: tuple[str, ...], only: tuple[str, ...], as_json: bool
+) -> int:
+    """Run the conformance suite on an installed plugin; exit code 1 if a check fails.
+
+    NAME is as `chestxray models` lists it, or DISTRIBUTION:NAME.
+
+    \b
+        chestxray plugin check inceptionv3
+        chestxray plugin check folder --kind source --address xrays
+    """  # noqa: D301 - \b keeps click from joining the lines
+    from chestxray import registry
+    from chestxray.testing import table
+
+    group = registry.MODELS if kind == "model" else registry.SOURCES
+    entry = registry.find(group, name)
+    plugin = registry.load_entry(group, entry)
+    if kind == "model" and (address is not None or data_option):
+        raise InputError("--address and --data-option are for sources (--kind source).")
+    # What a plugin prints must not stand between the lines of the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        if kind == "model":
+            results = _check_model(plugin, entry, only)
+        else:
+            results = _check_source(plugin, entry, only, address, data_option)
+    if as_json:
+        origin = {"distribution": entry.distribution, "version": entry.version}
+        click.echo(json.dumps({"plugin": entry.name, "kind": kind, **origin, **table.to_json(results)}, indent=2))
+    else:
+        _print(entry, results)
+    return 1 if table.failed(results) else 0
+
+
+@command.command()
+@click.argument("name")
+@click.option("--path", type=click.Path(path_type=Path), help="Folder of the package [default: chestxray-NAME].")
+@click.option("--kind", type=KINDS, default="model", show_default=True, help="What the plugin is.")
+def new(name: str, path: Path | None, kind: Any) -> None:
+    """Write the package of a new plugin, which installs and passes its checks as it is.
+
+    \b
+        chestxray plugin new my_model --path my_model
+        pip install -e my_model
+        chestxray plugin check my_model
+    """  # noqa: D301 - as above
+    from chestxray.scaffold import new_plugin
+
+    written = new_plugin(name, path, kind)
+    for file in written:
+        click.echo(f"Wrote {file}")
+    source = " --kind source --address PATH" if kind == "source" else ""
+    click.echo(f"Next: pip install -e {written[0].parent} && chestxray plugin check {name}{source}")
+
+
+def _check_model(plugin: Any, entry: Entry, only: tuple[str, ...]) -> list[CheckResult]:
+    with _progress(entry) as before:
+        from chestxray.testing import run_checks
+
+        return run_checks(plugin, name=entry.name, module=entry.point.module, only=only or None, before=before)
+
+
+def _check_source(
+    plugin: Any, entry: Entry, only: tuple[str, ...], address: str | None, data_option: tuple[str, ...]
+) -> list[CheckResult]:
+    import tempfile
+
+    from chestxray.plugin import SourceOptions
+    from chestxray.testing import run_source_checks
+
+    if address is None:
+        raise InputError(f"A source needs something to load: --address with a {plugin.address_help}.")
+    extra = {}
+    for option in data_option:
+        key, sign, value = option.partition("=")
+        if not key or not sign:
+            raise InputError(f"--data-option must be NAME=VALUE. Received: {option!r}.")
+        extra[key] = value
+    with tempfile.TemporaryDirectory(prefix="chestxray-check-") as cache, _progress(entry) as before:
+        return run_source_checks(
+            plugin,
+            address,
+            options=SourceOptions(cache=Path(cache), extra=extra),
+            module=entry.point.module,
+            only=only or None,
+            before=before,
+        )
+
+
+@contextlib.contextmanager
+def _progress(entry: Entry) -> Any:
+    """Show on a terminal which check is running; yields a function that takes its name."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{entry.name}: loading") as status:
+        tell: Callable[[str], None] = lambda name: status.update(f"{entry.name}: {name}")  # noqa: E731
+        yield tell
+
+
+def _print(entry: Entry, results: list[CheckResult]) -> None:
+    from rich.console import Console
+
+    from chestxray.testing import table
+
+    console = Console(highlight=False)
+    console.width = max(console.width, 100)
+    console.print(table.table(results))
+    console.print(f"{entry.qualified} {entry.version}: {table.summary(results)}", markup=False)
