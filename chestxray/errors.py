@@ -62,5 +62,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
+    by_case = {item.lower(): item for item in sorted(known)}
+    close = [by_case[match] for match in difflib.get_close_matches(name.lower(), by_case, n=3, cutoff=0.5)]
     return f" Did you mean {' or '.join(close)}?" if close else ""

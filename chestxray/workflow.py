@@ -219,17 +219,16 @@ def _finish(job: Job) -> Run:
 
 def _evaluate(test: Predictions, recipe: Recipe, folder: Path) -> None:
     """Write ``metrics.json``, and ``by_source.json`` where the test has several sources."""
-    options = {"positive": recipe.positive, "replicates": recipe.replicates, "seed": recipe.seed}
-    scored = evaluation.evaluate(test, **options)
-    write_json(folder / "metrics.json", scored.to_json())
-    if test.rows["source"].nunique() > 1:
-        parts = {
-            source: Predictions(rows.reset_index(drop=True), test.classes)
-            for source, rows in test.rows.groupby("source")
-        }
-        # The whole test's positive class, so that the sources' figures speak of the same one.
-        options["positive"] = scored.positive
-        by_source = {source: evaluation.evaluate(part, **options).to_json() for source, part in parts.items()}
+
+    def scored(predictions: Predictions, positive: str | None) -> evaluation.Evaluation:
+        return evaluation.evaluate(predictions, positive=positive, replicates=recipe.replicates, seed=recipe.seed)
+
+    whole = scored(test, recipe.positive)
+    write_json(folder / "metrics.json", whole.to_json())
+    parts = [Predictions(rows.reset_index(drop=True), test.classes) for _, rows in test.rows.groupby("source")]
+    if len(parts) > 1:
+        # The whole test's positive class, so that the figures of all sources speak of the same one.
+        by_source = {part.rows["source"][0]: scored(part, whole.positive).to_json() for part in parts}
         write_json(folder / "by_source.json", by_source)
 
 

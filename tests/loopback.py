@@ -6,13 +6,9 @@ import json
 import re
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
-
-#: Where kagglesdk looks for the service when KAGGLE_API_ENVIRONMENT is TEST.
-KAGGLE_PORT = 7777
 
 
 class Service(BaseHTTPRequestHandler):
@@ -52,18 +48,9 @@ class Service(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(answer, port=0):
+def serving(answer):
     """A server on 127.0.0.1 that answers with `answer(service)`, as long as the block lasts."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            server = ThreadingHTTPServer(("127.0.0.1", port), Service)
-            break
-        except OSError:
-            # Another test process has the port: it is fixed by the client.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     server.daemon_threads = True
     server.answer, server.asked = answer, []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -95,7 +82,7 @@ class Kaggle:
         elif path.endswith("/GetDataset"):
             service.send_json({"currentVersionNumber": self.version})
         elif path.endswith("/DownloadDataset"):
-            service.send(b"", 302, Location=f"http://localhost:{KAGGLE_PORT}/archive.zip")
+            service.send(b"", 302, Location="http://localhost/archive.zip")
         else:
             self._download(service)
 

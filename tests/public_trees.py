@@ -50,6 +50,15 @@ def kermany(root: Path) -> Path:
     return root
 
 
+def roboflow(root: Path) -> Path:
+    """Kermany's films under Roboflow's names, split by image: a patient is on both sides."""
+    for split, patients in {"train": (1, 2, 3), "valid": (3,), "test": (4,)}.items():
+        for patient in patients:
+            film(root / split / "NORMAL" / f"IM-{patient:04d}-0001_jpeg.rf.0a{patient}.jpg")
+            film(root / split / "PNEUMONIA" / f"person{patient}_virus_{split}_jpeg.rf.1b.jpg")
+    return root
+
+
 def covid_radiography(root: Path, *, flat: bool = False) -> Path:
     """Class folders with images and masks of the same names; flat in early versions."""
     inner = root / "COVID-19_Radiography_Dataset"

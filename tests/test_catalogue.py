@@ -18,7 +18,7 @@ ENTRIES = catalogue().entries
 TREES = {
     "kermany": (public_trees.kermany, ("normal", "pneumonia"), 12, {"train", "validation", "test"}, 11),
     "kermany-hf": (public_trees.kermany, ("normal", "pneumonia"), 12, {"train", "validation", "test"}, 11),
-    "keremberke": (public_trees.kermany, ("normal", "pneumonia"), 12, {"train", "validation", "test"}, 9),
+    "keremberke": (public_trees.roboflow, ("normal", "pneumonia"), 10, {"train", "validation", "test"}, 8),
     "covid-radiography": (
         public_trees.covid_radiography, ("covid19", "lung_opacity", "normal", "viral_pneumonia"), 12, {""}, 0,
     ),

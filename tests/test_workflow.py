@@ -146,3 +146,17 @@ def test_options_make_whole_runs(recipe, tmp_path, changes):
     heatmaps = json.loads((run.folder / "heatmaps" / "index.json").read_text())
     assert bool(heatmaps["images"]) == (run.recipe.model != "shallow_fc")
     assert bool(heatmaps["reason"]) == (run.recipe.model == "shallow_fc")
+
+
+def test_an_external_test_is_the_whole_test_and_is_told_by_source(recipe, folder, tmp_path, draw):
+    for place, offset in (("here", 50_000), ("there", 60_000)):
+        for k, label in enumerate(("Normal", "Pneumonia")):
+            for n in range(4):
+                draw(tmp_path / place / label / f"{n}.png", offset + 100 * k + n)
+    external = (f"folder:{tmp_path / 'here'}", f"folder:{tmp_path / 'there'}")
+    run = chestxray.run(recipe.replace(test_data=external), output=tmp_path / "run")
+    rows = run.index.rows
+    assert set(rows.loc[rows["split"] == "test", "source"]) == {"here", "there"}
+    assert set(rows.loc[rows["source"] == "xrays", "split"]) == {"train", "validation"}
+    assert {name: part["rows"] for name, part in run.by_source.items()} == {"here": 8, "there": 8}
+    assert "Source by source" in run.report.read_text(encoding="utf-8")

@@ -45,7 +45,8 @@ def recipe_from(recipe_name: str | None, given: dict[str, Any]) -> tuple[Recipe,
     """
     changes = {name: value for name, value in given.items() if value is not None and value != ()}
     demonstration = recipe_name is None and "data" not in changes
-    base = Recipe.read(DEMONSTRATION if demonstration else recipe_name) if recipe_name or demonstration else Recipe()
+    name = DEMONSTRATION if demonstration else recipe_name
+    base = Recipe() if name is None else Recipe.read(name)
     return base.replace(**changes), demonstration
 
 

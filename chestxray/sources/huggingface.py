@@ -38,7 +38,7 @@ def load(address: str, options: SourceOptions) -> Index:
         DataError: it cannot be downloaded or read.
     """
     folder = Path(address).expanduser()
-    local = folder.is_dir()
+    local = bool(address) and folder.is_dir()
     if not local and (address.count("/") > 1 or not address.strip("/")):
         raise InputError(f"hf: needs OWNER/NAME, or the folder of a clone. Received: {address!r}.")
     identity: dict[str, object] = {"address": address, **options.extra}

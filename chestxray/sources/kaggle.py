@@ -17,7 +17,7 @@ from chestxray.sources import folder, manifest
 
 log = logging.getLogger(__name__)
 
-_HANDLE = re.compile(r"[\w.-]+/[\w.-]+(/versions/[1-9]\d*)?")
+_HANDLE = re.compile(r"\w[\w.-]*/\w[\w.-]*(/versions/[1-9]\d*)?")
 
 OPTIONS = {
     "manifest": "path of a CSV file within the set, read as manifest: reads it",

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from chestxray.plugin import ModelPlugin
 from keras import layers
+
+from chestxray.plugin import ModelPlugin
 
 
 def scale(pixels: Any) -> Any:

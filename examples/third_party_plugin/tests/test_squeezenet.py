@@ -1,10 +1,10 @@
 """The conformance suite of chestxray, and the size of the published network."""
 
 import keras
+from squeezenet_for_chestxray import build, head, plugin
+
 from chestxray import registry
 from chestxray.testing import check_model_plugin
-
-from squeezenet_for_chestxray import build, head, plugin
 
 
 def test_squeezenet_passes_the_conformance_suite():
