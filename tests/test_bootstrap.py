@@ -33,7 +33,7 @@ tables = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(tables, st.integers(0, 1000))
 def test_weighted_figures_equal_scikit_learn_on_repeated_rows(table, seed):
     truth, predicted, probabilities = table

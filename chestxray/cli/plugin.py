@@ -48,11 +48,11 @@ def check(
 
     group = registry.MODELS if kind == "model" else registry.SOURCES
     entry = registry.find(group, name)
-    plugin = registry.load_entry(group, entry)
     if kind == "model" and (address is not None or data_option):
         raise InputError("--address and --data-option are for sources (--kind source).")
     # What a plugin prints must not stand between the lines of the JSON.
     with contextlib.redirect_stdout(sys.stderr):
+        plugin = registry.load_entry(group, entry)
         if kind == "model":
             results = _check_model(plugin, entry, only)
         else:

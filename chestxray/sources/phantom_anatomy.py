@@ -93,8 +93,8 @@ def posed_grid(
     """Patient coordinates of every pixel: the patient is shifted, turned and scaled on the film."""
     angle = math.radians(person.normal(0, 2.5) + moment.normal(0, 1.5))
     cosine, sine = math.cos(angle), math.sin(angle)
-    scale = person.uniform(0.88, 1.12) * moment.uniform(0.97, 1.03)
-    shift = person.normal(0, 0.05, 2) + moment.normal(0, 0.035, 2)
+    scale = person.uniform(0.9, 1.1) * moment.uniform(0.97, 1.03)
+    shift = person.normal(0, 0.04, 2) + moment.normal(0, 0.025, 2)
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(shift[0])
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :] - np.float32(shift[1])
     return (columns * cosine + rows * sine) / scale, (rows * cosine - columns * sine) / scale
@@ -141,7 +141,7 @@ def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.rand
     film -= 0.1 * step(0.045 - np.abs(x + 0.01), 0.012) * step(-0.22 - y, 0.03)
     stomach = step(1 - np.hypot((x - 0.42) / 0.16, (y - chest.base - 0.2) / 0.09), 0.1)
     film -= 0.12 * person.integers(2) * stomach
-    air = person.uniform(0.26, 0.38)
+    air = person.uniform(0.28, 0.37)
     film -= air * lungs * (1 + 0.12 * smooth_noise(person, x, y, 0.2))
     film += _draw_vessels(chest, x, y, person) * lungs
     return film + _draw_soft_tissue(chest, x, y, person)
@@ -192,7 +192,7 @@ def _draw_soft_tissue(chest: Chest, x: Field, y: Field, person: np.random.Genera
     They are as bright and as broad as the findings, so that brightness at a place says little.
     """
     tissue = 0.035 * smooth_noise(person, x, y, 0.24)
-    amount, level, out = person.uniform(-0.03, 0.11), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)
+    amount, level, out = person.uniform(-0.03, 0.09), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)
     for side in (-1.0, 1.0):
         breast = np.hypot((x - side * out) / 0.36, (y - level) / 0.32)
         tissue += amount * step(1 - breast, 0.12)

@@ -46,11 +46,11 @@ def _consolidation(lesion: Lesion) -> tuple[Field, Mask]:
     """One dense patch with dark branching lines (air bronchograms) anywhere in either lung."""
     rng = lesion.person
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.15, 0.92), rng.uniform(0.25, 0.75)
-    distance = lesion.blob(side, depth, out, rng.uniform(0.24, 0.34))
+    distance = lesion.blob(side, depth, out, rng.uniform(0.26, 0.37))
     patch = step(1 - distance, 0.07)
-    strength = rng.uniform(0.34, 0.46) * lesion.moment.uniform(0.9, 1.1)
-    bronchi = np.exp(-((lesion.noise(0.048) / 0.3) ** 2))
-    return strength * patch * (1 - 0.6 * bronchi), distance < 1
+    strength = rng.uniform(0.32, 0.44) * lesion.moment.uniform(0.9, 1.1)
+    bronchi = np.exp(-((lesion.noise(0.042) / 0.32) ** 2))
+    return strength * patch * (1 - 0.95 * bronchi), distance < 1
 
 
 def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
@@ -62,14 +62,14 @@ def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
     zone = step(reach - edge, 0.05) * step(spread - np.abs(lesion.y - middle), 0.08)
     mottle = lesion.noise(0.022) - 0.6 * lesion.noise(0.08)
     strength = rng.uniform(0.08, 0.12) * lesion.moment.uniform(0.9, 1.1)
-    return zone * (strength * mottle + 0.05), zone > 0.5
+    return zone * (strength * mottle + 0.04), zone > 0.5
 
 
 def _cavity(lesion: Lesion) -> tuple[Field, Mask]:
     """A ring with a dark middle near the top of one lung."""
     rng = lesion.person
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.16, 0.42), rng.uniform(0.3, 0.7)
-    distance = lesion.blob(side, depth, out, rng.uniform(0.17, 0.25))
+    distance = lesion.blob(side, depth, out, rng.uniform(0.19, 0.27))
     wall = np.exp(-(((distance - 0.8) / rng.uniform(0.16, 0.24)) ** 2))
     strength = rng.uniform(0.28, 0.4) * lesion.moment.uniform(0.9, 1.1)
     return strength * wall - 0.18 * step(0.75 - distance, 0.08), distance < 1.05
