@@ -158,8 +158,13 @@ def headline_class(classes: tuple[str, ...], positive: str | None) -> int | None
     None with more than two classes: the headline has means over classes then, and no class is positive.
 
     Raises:
-        InputError: `positive` is no class.
+        InputError: `positive` is no class, or there are more than two.
     """
+    if positive is not None and len(classes) != 2:
+        raise InputError(
+            f"positive is for two classes; with {len(classes)} the figures are means over all of them. "
+            f"Received: {positive!r}."
+        )
     if positive is not None and positive not in classes:
         raise InputError(
             f"Unknown positive class.{nearest(positive, classes)} Allowed: {', '.join(classes)}. "

@@ -145,6 +145,8 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
     assert recipe.image_size is not None, "resolve() fills in the size"
     with clock.step("source"):
         index = sources.load(recipe, cache)
+    # A mistake that evaluation would find is found before hours of training.
+    evaluation.headline_class(index.classes, recipe.positive)
     log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)

@@ -100,21 +100,37 @@ class Kaggle:
         service.send(content, 200, "application/zip", cut=cut, **headers)
 
 
-class Hub:
-    """A data set repository of the hub: `files` maps path -> content, on one commit."""
+def hub(*repositories):
+    """Answers for several `Hub`; ``nobody/refuses-STATUS`` is refused with that status."""
+    codes = {401: "RepoNotFound", 404: "RepoNotFound", 403: "GatedRepo"}
 
-    def __init__(self, repository: str, files: dict[str, bytes], revisions=("main",), status=None, cut=None):
-        self.repository, self.files, self.revisions = repository, files, revisions
-        self.status, self.cut = status, cut
+    def answer(service):
+        path = unquote(urlparse(service.path).path)
+        if refused := re.search(r"nobody/refuses-(\d+)", path):
+            status = int(refused[1])
+            service.send_json({"error": "no"}, status, X_Error_Code=codes[status])
+            return
+        for repository in repositories:
+            if f"/datasets/{repository.repository}/" in path + "/":
+                repository(service)
+                return
+        service.send_json({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+
+    return answer
+
+
+class Hub:
+    """A data set repository of the hub: `files` maps path -> content, on one commit.
+
+    `cut` breaks the first download of a Parquet file off after so many bytes.
+    """
+
+    def __init__(self, repository: str, files: dict[str, bytes], revisions=("main",), cut=None):
+        self.repository, self.files, self.revisions, self.cut = repository, files, revisions, cut
         self.commit = hashlib.sha1(repr(sorted(files)).encode()).hexdigest()
 
     def __call__(self, service):
         path = unquote(urlparse(service.path).path)
-        if self.status:
-            codes = {401: "RepoNotFound", 404: "RepoNotFound", 403: "GatedRepo"}
-            headers = {"X_Error_Code": codes[self.status]} if self.status in codes else {}
-            service.send_json({"error": "no"}, self.status, **headers)
-            return
         api = f"/api/datasets/{self.repository}"
         if path == api or path.startswith(f"{api}/revision/"):
             self._info(service, path.partition("/revision/")[2])
@@ -122,7 +138,7 @@ class Hub:
             self._tree(service, path.removeprefix(f"{api}/tree/"))
         elif path.startswith(f"{api}/paths-info/"):
             self._paths(service)
-        elif found := re.fullmatch(rf"/datasets/{self.repository}/resolve/(.+?)/([^/]*(?:/.*)?)", path):
+        elif path.startswith(f"/datasets/{self.repository}/resolve/"):
             self._file(service, path.partition("/resolve/")[2])
         else:
             service.send_json({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import broken_plugins
 import pytest
@@ -20,10 +21,25 @@ NAMES = [check.name for check in MODEL_CHECKS]
 CHEAP = [name for name in NAMES if name != "replicas"]
 
 
+#: Modules that should not be imported: what they hold, and what must be said of it.
+BAD_IMPORTS = {
+    "network": (
+        "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 9))\nexcept OSError:\n    pass",
+        "touches the network .*127.0.0.1",
+    ),
+    "slow": ("import time\ntime.sleep(1.5)", r"takes 1\.\d s beyond keras"),
+    "alone": ("import nowhere_to_be_found", "nowhere_to_be_found"),
+}
+
+
 @pytest.fixture(scope="module")
-def process():
-    """One fresh process for all suites: TensorFlow starts once."""
-    with FreshProcess(("keras", "chestxray.plugin")) as shared:
+def process(tmp_path_factory):
+    """One fresh process for all suites, since TensorFlow takes long to start; it finds `BAD_IMPORTS`."""
+    folder = tmp_path_factory.mktemp("modules")
+    for name, (source, _) in BAD_IMPORTS.items():
+        (folder / f"bad_{name}.py").write_text(source)
+    with pytest.MonkeyPatch.context() as patch, FreshProcess(("keras", "chestxray.plugin")) as shared:
+        patch.syspath_prepend(folder)
         shared.start()
         yield shared
 
@@ -50,22 +66,12 @@ def test_every_check_fails_for_some_broken_plugin():
     assert {check for _, check in BROKEN.values()} | {"import"} == set(NAMES)
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("import socket\ntry:\n    socket.create_connection(('127.0.0.1', 9))\nexcept OSError:\n    pass", "network"),
-        ("import time\ntime.sleep(1.5)", r"takes 1\.\d s beyond keras"),
-        ("import nowhere_to_be_found", "nowhere_to_be_found"),
-    ],
-    ids=["touches the network", "slow", "fails elsewhere"],
-)
-def test_a_bad_import_fails_the_import_check_alone(source, reason, process, tmp_path, monkeypatch):
-    (tmp_path / "bad_import.py").write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with FreshProcess() as own:  # its path is taken when it starts
-        (light,) = run_checks(GOOD, module="bad_import", only=["import"], process=own)
-    assert light.outcome == "failed"
-    assert re.search(reason, light.reason)
+@pytest.mark.parametrize("name", BAD_IMPORTS)
+def test_a_bad_import_fails_the_import_check_alone(name, process):
+    results = run_checks(GOOD, module=f"bad_{name}", only=CHEAP, process=process)
+    assert outcomes(results, "failed") == ["import"], table.plain(results)
+    (failed,) = [result for result in results if result.name == "import"]
+    assert re.search(BAD_IMPORTS[name][1], failed.reason)
 
 
 def test_an_import_that_cannot_be_tried_is_skipped_and_says_so(process):
@@ -166,3 +172,17 @@ def test_the_suites_are_found_without_waiting_for_keras():
     with FreshProcess() as own:
         assert own.ask("importing", module="chestxray.testing")["seconds"] < 1
     assert "keras" in sys.modules
+
+
+def test_the_page_for_authors_lists_every_check():
+    page = (Path(__file__).parents[1] / "docs" / "write-a-plugin.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == NAMES
+
+
+def test_the_module_on_the_page_for_authors_passes(process):
+    page = (Path(__file__).parents[1] / "docs" / "write-a-plugin.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?plugin = ModelPlugin.*?)```", page, re.DOTALL)
+    names = {"__name__": "on_the_page"}
+    exec(compile(code, "write-a-plugin.md", "exec"), names)
+    results = run_checks(names["plugin"], only=[name for name in CHEAP if name != "import"], process=process)
+    assert {result.outcome for result in results} == {"passed"}, table.plain(results)

@@ -124,6 +124,12 @@ def test_an_output_folder_is_never_overwritten_by_mistake(recipe, tmp_path):
     assert not (output / "old.txt").exists()
 
 
+def test_an_unknown_positive_class_is_found_before_training(recipe, tmp_path):
+    with pytest.raises(InputError, match="Did you mean pneumonia"):
+        chestxray.run(recipe.replace(positive="Pneumonai"), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="is no run"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from chestxray.errors import InputError
 if TYPE_CHECKING:
     from chestxray.registry import Entry
     from chestxray.testing.results import CheckResult
+
+log = logging.getLogger("chestxray")
 
 KINDS = click.Choice(("model", "source"))
 
@@ -87,9 +90,13 @@ def new(name: str, path: Path | None, kind: Any) -> None:
 
 
 def _check_model(plugin: Any, entry: Entry, only: tuple[str, ...]) -> list[CheckResult]:
-    with _progress(entry) as before:
-        from chestxray.testing import run_checks
+    from chestxray import backend
 
+    log.info("Loading TensorFlow ...")
+    backend.start()
+    from chestxray.testing import run_checks
+
+    with _progress(entry) as before:
         return run_checks(plugin, name=entry.name, module=entry.point.module, only=only or None, before=before)
 
 

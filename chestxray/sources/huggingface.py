@@ -110,12 +110,12 @@ def _failed(address: str, error: BaseException) -> DataError:
     statuses = {getattr(getattr(item, "response", None), "status_code", None) for item in chain}
     login = "log in with `hf auth login` and accept the set's terms on its page, or give a copy with --path."
     # `datasets` tells refusals apart in its message alone.
-    if names & {"GatedRepoError"} or 403 in statuses or "gated dataset" in str(error):
+    if names & {"RevisionNotFoundError"} or "Revision " in str(error):
+        reason = "it has no such revision. Check --data-option revision=NAME."
+    elif names & {"GatedRepoError"} or 403 in statuses or "gated dataset" in str(error):
         reason = f"access is forbidden (403); {login}"
     elif names & {"RepositoryNotFoundError"} or statuses & {401, 404} or "cannot be accessed" in str(error):
         reason = f"it does not exist or is private (401 or 404). Check the name, OWNER/NAME; if it is private, {login}"
-    elif names & {"RevisionNotFoundError"}:
-        reason = "it has no such revision. Check --data-option revision=NAME."
     elif names & _NO_CONNECTION:
         reason = "no connection to the hub. Try again with one, or give a copy on disk with --path."
     elif "scripts are no longer supported" in str(error):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import sys
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,18 +63,20 @@ def quiet() -> Iterator[None]:
 
     Its import and its own use of TensorFlow warn, and it prints to where our results go.
     """
-    absl = logging.getLogger("absl")
-    level = absl.level
+    loud = [logging.getLogger("absl"), logging.getLogger("urllib3.connectionpool")]
+    levels = [logger.level for logger in loud]
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
-        absl.setLevel(logging.ERROR)
+        for logger in loud:
+            logger.setLevel(logging.ERROR)
         try:
             import tensorflow_datasets as tfds
 
             tfds.disable_progress_bar()
             yield
         finally:
-            absl.setLevel(level)
+            for logger, level in zip(loud, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
@@ -88,8 +93,23 @@ def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
         ) from error
     except ValueError as error:
         raise InputError(f"tfds:{address} cannot be used: {_line(error)}") from error
-    _explained(address, builder.download_and_prepare)
+    if not builder.is_prepared():
+        _check_connection(address, builder)
+        _explained(address, builder.download_and_prepare)
     return builder
+
+
+def _check_connection(address: str, builder: Any) -> None:
+    """Say at once that there is no network: the downloader tries for minutes, whatever it is told."""
+    if urllib.request.getproxies():
+        # Then the proxy looks names up.
+        return
+    for url in list(builder.url_infos)[:1]:
+        host = urllib.parse.urlsplit(url).hostname or ""
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError as error:
+            raise _failed(address, ConnectionError(f"no connection to {host}")) from error
 
 
 def _explained(address: str, step: Any) -> Any:
@@ -136,7 +156,7 @@ def _read(builder: Any, options: SourceOptions) -> Iterator[Item]:
 
 
 def _feature(features: dict[str, Any], kind: Any, asked: str | None, usual: str, what: str) -> str:
-    fitting = [name for name, feature in features.items() if isinstance(feature, kind)]
+    fitting = sorted(name for name, feature in features.items() if isinstance(feature, kind))
     if asked is not None and asked in fitting:
         return asked
     if asked is None and usual in fitting:

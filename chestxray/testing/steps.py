@@ -61,7 +61,7 @@ def importing(module: str) -> dict[str, Any]:
     # A module may raise anything, and even leave.
     except (Exception, SystemExit) as raised:
         error = f"{type(raised).__name__}: {' '.join(str(raised).split())}"
-        missing = isinstance(raised, ModuleNotFoundError) and module.startswith(str(raised.name))
+        missing = isinstance(raised, ModuleNotFoundError) and f"{module}.".startswith(f"{raised.name}.")
     finally:
         seconds = time.perf_counter() - _queued() - start
         watching = False
