@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 #: What TensorFlow's libraries print while they are loaded, before any setting can silence them.
 _NOISE = re.compile(
-    rb"^(WARNING: All log messages before absl|[IWE]\d{4} |To enable the following instructions|\d{4}-\d\d-\d\d .*(cuda|oneDNN|cpu_feature_guard))"
+    rb"^(WARNING: All log messages before absl|[IWE]\d{4} |To enable the following instructions"
+    rb"|\d{4}-\d\d-\d\d .*(cuda|oneDNN|cpu_feature_guard))"
 )
 
 

@@ -81,10 +81,8 @@ def _shown(data: Dataset, kind: str) -> np.ndarray:
         return np.round(colour[..., :3].astype(np.float32) @ _LUMA * (255 / full)).astype(np.uint8)
     values = apply_voi_lut(apply_modality_lut(stored, data), data, prefer_lut=True)
     plain = values is stored or np.array_equal(values, stored)
-    if plain and int(data.BitsStored) == 8 and stored.dtype == np.uint8:
-        shown = stored
-    else:
-        shown = scaled_to_uint8(values)
+    as_stored = plain and int(data.BitsStored) == 8 and stored.dtype == np.uint8
+    shown = stored if as_stored else scaled_to_uint8(values)
     return 255 - shown if kind == "MONOCHROME1" else shown
 
 

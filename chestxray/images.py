@@ -228,5 +228,6 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
 
 def _digest(content: bytes) -> str:
     """128 bits that tell contents apart. Nothing is proved by them, and they take a hundredth of the
-    time of a cryptographic hash, which was an eighth of the decoding."""
+    time of a cryptographic hash, which was an eighth of the decoding.
+    """
     return xxhash.xxh3_128_hexdigest(content)

@@ -97,7 +97,7 @@ def load_entry(group: str, entry: Entry) -> Any:
     try:
         with _deferred("keras"):
             plugin = entry.point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"The {_KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
             f"importing {entry.point.value} failed with {type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,6 @@ from chestxray.recipe import Recipe
 
 #: An official validation split with fewer images than this chooses by luck and is redrawn.
 SMALLEST_VALIDATION = 50
-#: Shares are met to one part in this many where there are enough patients.
-_PARTS = 40
 
 
 @dataclass(frozen=True)
@@ -175,23 +172,27 @@ def _take(rows: pd.DataFrame, share: float, seed: int, method: str) -> pd.DataFr
 
 
 def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Positions of about `share` of the rows, whole groups at a time, by class.
+    """Positions of about `share` of the rows, whole groups at a time, class by class.
 
-    Rows are dealt into parts by sklearn and the first parts taken. As many parts as the rarest
-    class has groups, so that every class can be in every part.
+    Groups are shuffled and taken until the share of their class is met as nearly as whole groups
+    allow. A group with several labels counts for the rarest, so that rare classes are met too.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     table = pd.DataFrame({"label": labels, "group": codes})
-    rarest = table.groupby("label")["group"].nunique()
-    if rarest.min() < 2:
-        raise DataError(
-            f"Class {rarest.idxmin()!r} has too few patients or distinct images to be split; at least 3 are needed."
-        )
-    parts = int(min(_PARTS, rarest.min()))
-    alone = table["group"].is_unique
-    kind = StratifiedKFold if alone else StratifiedGroupKFold
-    folds = kind(n_splits=parts, shuffle=True, random_state=seed)
-    dealt = [part for _, part in folds.split(np.zeros(len(labels)), labels, None if alone else codes)]
-    take = min(parts - 1, max(1, math.floor(share * parts + 0.5)))
-    return np.sort(np.concatenate(dealt[:take]))
+    rarity = table["label"].value_counts(ascending=True)
+    rank = {label: place for place, label in enumerate(rarity.index)}
+    by_group = table.assign(rank=table["label"].map(rank)).groupby("group")["rank"].agg(["min", "size"])
+    order = np.random.default_rng(seed).permutation(len(by_group))
+    shuffled = by_group.iloc[order]
+    taken: list[int] = []
+    for label, place in rank.items():
+        if table.loc[table["label"] == label, "group"].nunique() < 2:
+            raise DataError(
+                f"Class {label!r} has too few patients or distinct images to be split; at least 3 are needed."
+            )
+        sizes = shuffled.loc[shuffled["min"] == place, "size"]
+        if len(sizes) < 2:
+            continue  # nearly all of this class is in groups with a rarer one, which are dealt already
+        # The first of equally near numbers; at least one group is taken and one is left.
+        number = int(np.argmin(np.abs(sizes.cumsum().to_numpy() - share * sizes.sum()))) + 1
+        taken += sizes.index[: min(number, len(sizes) - 1)].tolist()
+    return np.flatnonzero(np.isin(codes, taken))

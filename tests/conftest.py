@@ -7,8 +7,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
-from made import tiny_plugin
 from PIL import Image
+
+from made import tiny_plugin
 
 
 @pytest.fixture(autouse=True)

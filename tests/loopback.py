@@ -187,9 +187,11 @@ class Hub:
 
             asked = parse_qs(service.body.decode()).get("paths", [])
         found = [self._entry(name) for name in asked if name in self.files]
-        for name in asked:
-            if any(file.startswith(name.rstrip("/") + "/") for file in self.files):
-                found.append({"type": "directory", "path": name, "size": 0, "oid": "0" * 40})
+        found += [
+            {"type": "directory", "path": name, "size": 0, "oid": "0" * 40}
+            for name in asked
+            if any(file.startswith(name.rstrip("/") + "/") for file in self.files)
+        ]
         service.send_json(found)
 
     def _split(self, rest):
@@ -206,7 +208,11 @@ class Hub:
             service.send_json({"error": "no such file"}, 404, X_Error_Code="EntryNotFound")
         else:
             content = self.files[name]
-            headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X_Repo_Commit": self.commit, "Accept_Ranges": "bytes"}
+            headers = {
+                "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+                "X_Repo_Commit": self.commit,
+                "Accept_Ranges": "bytes",
+            }
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", service.headers.get("Range") or "")
             if wanted and service.command == "GET":
                 start, end = int(wanted[1]), int(wanted[2] or len(content) - 1)

@@ -3,7 +3,6 @@
 import csv
 import functools
 import itertools
-import os
 from pathlib import Path
 
 from PIL import Image
@@ -122,6 +121,6 @@ def circle(root: Path) -> Path:
     """A folder of two classes with links that lead back to it."""
     for label in ("a", "b"):
         film(root / label / "x.png")
-    os.symlink(root, root / "a" / "back")
-    os.symlink(root / "b", root / "b" / "self")
+    (root / "a" / "back").symlink_to(root)
+    (root / "b" / "self").symlink_to(root / "b")
     return root

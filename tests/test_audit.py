@@ -1,8 +1,8 @@
 import pytest
-from made import make_index
 
 from chestxray.audit import audit, settle
 from chestxray.errors import LeakError
+from made import make_index
 
 
 @pytest.fixture

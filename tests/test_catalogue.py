@@ -2,9 +2,9 @@
 
 import re
 
-import public_trees
 import pytest
 
+import public_trees
 from chestxray import registry
 from chestxray.catalogue import at, catalogue
 from chestxray.errors import InputError

@@ -45,7 +45,10 @@ def contents(index):
 def expected(prepared):
     index, pixels = prepared
     rows = index.rows[index.rows["split"] != ""]
-    return {(row.split, row.label, pixels[place].tobytes()) for place, row in zip(rows.index, rows.itertuples(), strict=True)}
+    return {
+        (row.split, row.label, pixels[place].tobytes())
+        for place, row in zip(rows.index, rows.itertuples(), strict=True)
+    }
 
 
 def test_folders_are_read_back(prepared, tmp_path):
@@ -83,7 +86,7 @@ def test_tfds_is_read_by_builder_from_directory_and_read_back(prepared, tmp_path
         assert builder.info.features["label"].names == list(CLASSES)
         assert "me" in builder.info.citation
         rows = list(tfds.as_numpy(builder.as_dataset(split="test")))
-    index, pixels = prepared
+    pixels = prepared[1]
     assert {row["image"][..., 0].tobytes() for row in rows} == {pixels[6].tobytes(), pixels[7].tobytes()}
     assert {row["source"] for row in rows} == {b"one"}
     again = load(Recipe(data=f"tfds:{tmp_path / 'out'}"), tmp_path)

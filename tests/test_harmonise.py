@@ -66,7 +66,9 @@ def test_drop_leaves_out_and_counts():
 
 
 def test_classes_order_and_name_by_any_spelling():
-    found = harmonise(index("TB", "NORMAL"), rules(common=False, classes="tuberculosis, Healthy Not", map="normal=Healthy Not"))
+    found = harmonise(
+        index("TB", "NORMAL"), rules(common=False, classes="tuberculosis, Healthy Not", map="normal=Healthy Not")
+    )
     assert found.classes == ("tuberculosis", "Healthy Not")
     assert labels(found) == ["tuberculosis", "Healthy Not"]
 
@@ -120,7 +122,7 @@ def test_a_column_of_one_set_is_empty_for_the_others():
 
 
 def test_a_wanted_class_without_images_is_an_error():
-    with pytest.raises(DataError, match="No images of class b in set. Found: a"):
+    with pytest.raises(DataError, match=r"No images of class b in set. Found: a"):
         merge([index("a")], ("a", "b"))
     assert merge([index("a", "b")], ("b", "a")).classes == ("b", "a")
 

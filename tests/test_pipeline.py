@@ -22,7 +22,7 @@ def test_an_epoch_shows_rows_once_in_full_batches_with_their_labels():
     shown = np.concatenate([x[:, 0, 0, 0] for x, _ in epoch])
     assert len(set(shown)) == 6
     assert set(shown) <= set(ROWS)
-    wanted = {row: label for row, label in zip(ROWS, LABELS.argmax(axis=1), strict=True)}
+    wanted = dict(zip(ROWS, LABELS.argmax(axis=1), strict=True))
     assert [wanted[int(row)] for row in shown] == np.concatenate([y for _, y in epoch]).argmax(axis=1).tolist()
     assert all(x.shape == (3, 16, 16, 1) and x.dtype == np.float32 for x, _ in epoch)
 

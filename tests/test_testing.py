@@ -5,10 +5,10 @@ import re
 import sys
 from pathlib import Path
 
-import broken_plugins
 import pytest
-from broken_plugins import BROKEN, GOOD
 
+import broken_plugins
+from broken_plugins import BROKEN, GOOD
 from chestxray import testing
 from chestxray.errors import InputError
 from chestxray.testing import check_model_plugin, run_checks, table

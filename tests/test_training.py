@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from made import make_index
 
 from chestxray import training
 from chestxray.errors import InputError, TrainingError
 from chestxray.model import build
 from chestxray.recipe import Recipe
+from made import make_index
 
 N = 24
 RECIPE = Recipe(model="tiny", weights="none", epochs=3, batch_size=4, augment="light", patience=0, seed=5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +182,8 @@ def _print_summary(summary: Summary) -> None:
     known = facts["patients"]
     if known["patients"]:
         click.echo(
-            f"Patients: {known['patients']:,} known, of {known['images']:,} images; one has up to {known['most_images']}."
+            f"Patients: {known['patients']:,} known, of {known['images']:,} images; "
+            f"one has up to {known['most_images']}."
         )
     else:
         click.echo("Patients: unknown (--patient-pattern finds them in file names).")
@@ -212,7 +213,10 @@ def _print_audit(found: Any, images: int) -> None:
     _listed("Copies on both sides", [" = ".join(group) for group in found.duplicates_across_splits])
     _listed(
         "Patients on both sides",
-        [f"{item['patient']} of {item['source']}: {', '.join(item['splits'])}" for item in found.patients_across_splits],
+        [
+            f"{item['patient']} of {item['source']}: {', '.join(item['splits'])}"
+            for item in found.patients_across_splits
+        ],
     )
     for note in found.notes:
         click.echo(f"Note: {note}")
@@ -232,7 +236,7 @@ def _frame(title: str, counts: pd.DataFrame) -> None:
     _table((title, *map(str, counts.columns)), rows)
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -102,8 +102,8 @@ def parse(text: str) -> Address:
         return Address(text, kind, address, entry)
     kinds = {entry.name for entry in registry.entries(registry.SOURCES)}
     if sign or kind in kinds:
-        if entry := at(text):
-            log.info("%s is in the catalogue as %s: --data %s knows its layout.", text, entry.name, entry.name)
+        if listed := at(text):
+            log.info("%s is in the catalogue as %s: --data %s knows its layout.", text, listed.name, listed.name)
         return Address(text, kind, address)
     if Path(text).expanduser().exists():
         raise InputError(f"data must say how to read it. For {text!r}: folder:{text}, manifest:{text} or npz:{text}.")
@@ -194,10 +194,7 @@ def _harmonised(sets: list[_Set], recipe: Recipe) -> Index:
     check_used(recipe, (label for index in done for label in index.rows["label"].unique()), spellings)
     done = [harmonise(index, rule) for index, rule in zip(done, rules, strict=True)]
     if recipe.test_data:
-        done = [
-            index.replace(index.rows.assign(external=one.external))
-            for index, one in zip(done, sets, strict=True)
-        ]
+        done = [index.replace(index.rows.assign(external=one.external)) for index, one in zip(done, sets, strict=True)]
     wanted = tuple(rules[0].wanted.values())
     trained = merge([index for index, one in zip(done, sets, strict=True) if not one.external], wanted)
     _check_external([index for index, one in zip(done, sets, strict=True) if one.external], trained.classes)

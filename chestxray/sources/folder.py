@@ -47,17 +47,15 @@ def load(address: str, options: SourceOptions) -> Index:
     """
     root = Path(address).expanduser().absolute()
     if not address or not root.is_dir():
-        raise InputError(
-            f"No folder {address!r}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png)."
-        )
+        raise InputError(f"No folder {address!r}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png).")
     patients = compiled("patient pattern", options.patient_pattern)
     labels = compiled("label pattern", options.label_pattern)
     skip = (*options.skip, *(name.strip() for name in options.extra.get("skip", "").split(",") if name.strip()))
     others: Counter[str] = Counter()
     records = []
     for place, names in image_folders(root, skip, others):
-        split, label = _place(place, by_folder=labels is None)
-        if label is None and labels is None:
+        split, label = _place(place)
+        if not label and labels is None:
             raise DataError(
                 f"{root / place / names[0]} lies outside any class folder. folder:PATH needs PATH/CLASS/*.png or "
                 "PATH/SPLIT/CLASS/*.png, or --label-pattern where the class is in the file's name."
@@ -148,12 +146,12 @@ def label_of(inner: str, pattern: re.Pattern[str]) -> str:
     return label
 
 
-def _place(place: str, *, by_folder: bool) -> tuple[str, str | None]:
-    """(split, class folder) of a path below the root."""
+def _place(place: str) -> tuple[str, str]:
+    """(split, class folder) of a path below the root, ``""`` where there is none."""
     parts = place.split("/") if place else []
     split = SPLIT_NAMES.get(parts[0].lower(), "") if parts else ""
     rest = parts[1:] if split else parts
-    return split, rest[0] if rest and by_folder else None
+    return split, rest[0] if rest else ""
 
 
 def _skipped(place: str, name: str, patterns: Iterable[str]) -> bool:

@@ -66,9 +66,8 @@ def on_disk(entry: Entry, cache: Path) -> Path | None:
 def _kind_of_copy(entry: Entry | None, copy: Path) -> str:
     if copy.is_file():
         return {".npz": "npz", ".csv": "manifest", ".tsv": "manifest"}.get(copy.suffix.lower(), "folder")
-    if (copy / "dataset_info.json").is_file() and any(copy.glob("*.json")):
-        if any(copy.glob("*.tfrecord*")) or any(copy.glob("*.array_record*")):
-            return "tfds"
+    if (copy / "dataset_info.json").is_file() and (copy / "features.json").is_file():
+        return "tfds"
     if entry is not None and entry.layout != "folder":
         return entry.layout
     # A clone of a repository of Hugging Face: its Parquet files hold the images.
@@ -85,7 +84,7 @@ def _place(entry: Entry | None, copy: Path) -> Path:
         if found is None:
             raise InputError(f"{copy} is no copy of {entry.name}: there is no {entry.manifest} in it.")
         return found
-    if entry.layout == "npz" and not (copy / "dataset_info.json").is_file():
+    if entry.layout == "npz" and not (copy / "features.json").is_file():
         files = sorted(copy.glob("*.npz"))
         if len(files) != 1:
             raise InputError(f"{copy} is no copy of {entry.name}: one .npz file is wanted. Found: {len(files)}.")

@@ -52,7 +52,9 @@ def load(address: str, options: SourceOptions) -> Index:
 
 def _items(address: str, options: SourceOptions) -> Iterator[Item]:
     extra = options.extra
-    sets = _explained(address, lambda: _load(address, extra.get("config"), extra.get("revision"), extra.get("data_dir")))
+    sets = _explained(
+        address, lambda: _load(address, extra.get("config"), extra.get("revision"), extra.get("data_dir"))
+    )
     from datasets import Image
 
     splits = _splits(sets, extra.get("splits"), address)
@@ -62,13 +64,20 @@ def _items(address: str, options: SourceOptions) -> Iterator[Item]:
         label, names = _label_column(data, extra.get("label_column"), address)
         patient = extra.get("patient_column")
         if patient is not None and patient not in data.column_names:
-            raise InputError(f"{address} has no column {patient!r} (patient_column). Its columns: {', '.join(data.column_names)}.")
+            raise InputError(
+                f"{address} has no column {patient!r} (patient_column). Its columns: {', '.join(data.column_names)}."
+            )
         # As the file it was: nothing is decoded and encoded again.
         for row in data.cast_column(image, Image(decode=False)):
             value = row[label]
             if value is None or value == "" or (names and value == -1):
                 raise DataError(f"{address} has an image without a class in split {split}.")
-            yield official, names[value] if names else str(value), str(row[patient] or "") if patient else "", *_file(row[image])
+            yield (
+                official,
+                names[value] if names else str(value),
+                str(row[patient] or "") if patient else "",
+                *_file(row[image]),
+            )
 
 
 def _load(address: str, config: str | None, revision: str | None, data_dir: str | None) -> Any:
@@ -162,14 +171,18 @@ def _label_column(data: Any, asked: str | None, address: str) -> tuple[str, list
     from datasets import ClassLabel, Value
 
     classes = [name for name, feature in data.features.items() if isinstance(feature, ClassLabel)]
-    texts = [n for n, f in data.features.items() if isinstance(f, Value) and f.dtype in ("string", "large_string", "int64")]
+    texts = [
+        n for n, f in data.features.items() if isinstance(f, Value) and f.dtype in ("string", "large_string", "int64")
+    ]
     usual = [name for name in ("label", "labels") if name in (*classes, *texts)]
     column = _one(usual[:1] or classes or texts, asked, "class", "label_column", address, allowed=[*classes, *texts])
     feature = data.features[column]
     return column, list(feature.names) if isinstance(feature, ClassLabel) else []
 
 
-def _one(found: list[str], asked: str | None, what: str, option: str, address: str, allowed: list[str] | None = None) -> str:
+def _one(
+    found: list[str], asked: str | None, what: str, option: str, address: str, allowed: list[str] | None = None
+) -> str:
     if asked is not None and asked in (allowed or found):
         return asked
     if asked is None and len(found) == 1:

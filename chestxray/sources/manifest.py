@@ -173,7 +173,9 @@ def _paths(rows: pd.DataFrame, file: Path, root: str | None) -> pd.DataFrame:
         if column in rows:
             rows[column] = [str(base / text) if text else "" for text in rows[column].str.strip()]
     if (twice := rows["path"].duplicated()).any():
-        raise DataError(f"{int(twice.sum())} rows of {file} name a file a second time, such as {rows['path'][twice].iloc[0]}.")
+        raise DataError(
+            f"{int(twice.sum())} rows of {file} name a file a second time, such as {rows['path'][twice].iloc[0]}."
+        )
     return rows
 
 
@@ -207,11 +209,11 @@ def _with_splits(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
         return rows
     splits = rows["split"].str.lower()
     if odd := sorted(set(splits) - {*SPLIT_NAMES, ""}):
-        raise DataError(
-            f"{file} has unknown splits. Allowed: {', '.join(SPLIT_NAMES)}. Received: {', '.join(odd)}."
-        )
+        raise DataError(f"{file} has unknown splits. Allowed: {', '.join(SPLIT_NAMES)}. Received: {', '.join(odd)}.")
     if (splits == "").any() and (splits != "").any():
-        raise DataError(f"{int((splits == '').sum())} of {len(rows)} rows of {file} have no split, the others have one.")
+        raise DataError(
+            f"{int((splits == '').sum())} of {len(rows)} rows of {file} have no split, the others have one."
+        )
     return rows.assign(split=splits.replace(SPLIT_NAMES))
 
 

@@ -58,7 +58,11 @@ def _items(file: Path, labels: dict[str, np.ndarray], names: list[str]) -> Itera
 
 
 def _labels(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
-    with archive.open(f"{name}_labels.npy") if f"{name}_labels.npy" in archive.namelist() else _missing(name, file) as raw:
+    with (
+        archive.open(f"{name}_labels.npy")
+        if f"{name}_labels.npy" in archive.namelist()
+        else _missing(name, file) as raw
+    ):
         labels = np.lib.format.read_array(raw, allow_pickle=False)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -144,7 +144,7 @@ def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.rand
     air = person.uniform(0.28, 0.37)
     film -= air * lungs * (1 + 0.12 * smooth_noise(person, x, y, 0.2))
     film += _draw_vessels(chest, x, y, person) * lungs
-    return film + _draw_soft_tissue(chest, x, y, person)
+    return film + _draw_soft_tissue(chest, x, y, person) * body
 
 
 def _draw_bones(chest: Chest, x: Field, y: Field, person: np.random.Generator) -> Field:
@@ -182,7 +182,7 @@ def _draw_vessels(chest: Chest, x: Field, y: Field, person: np.random.Generator)
             beside = (y - root_y) * cosine - (x - root_x) * side * sine
             beside = beside - person.uniform(-0.5, 0.5) * ahead**2
             left = np.clip(1 - ahead / length, 0, 1) * (ahead > 0)
-            vessels += 0.07 * np.sqrt(left) * np.exp(-((beside / (0.008 + 0.014 * left)) ** 2))
+            vessels += 0.05 * np.sqrt(left) * np.exp(-((beside / (0.008 + 0.014 * left)) ** 2))
     return vessels
 
 
@@ -191,8 +191,8 @@ def _draw_soft_tissue(chest: Chest, x: Field, y: Field, person: np.random.Genera
 
     They are as bright and as broad as the findings, so that brightness at a place says little.
     """
-    tissue = 0.035 * smooth_noise(person, x, y, 0.24)
-    amount, level, out = person.uniform(-0.03, 0.09), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)
+    tissue = 0.035 * smooth_noise(person, x, y, 0.24) + 0.06 * smooth_noise(person, x, y, 0.4)
+    amount, level, out = person.uniform(-0.03, 0.11), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)
     for side in (-1.0, 1.0):
         breast = np.hypot((x - side * out) / 0.36, (y - level) / 0.32)
         tissue += amount * step(1 - breast, 0.12)

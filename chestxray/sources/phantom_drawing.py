@@ -64,7 +64,7 @@ def _expose(film: Field, person: np.random.Generator, moment: np.random.Generato
     slope = slope + person.normal(0, 0.04) * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     shown = np.clip(0.5 + contrast * (film + slope - 0.45) + brightness, 0, 1) ** gamma
     shown = ndimage.gaussian_filter(shown, person.uniform(0.2, 0.5) * width / 128)
-    shown = shown + person.uniform(0.01, 0.02) * moment.standard_normal(film.shape, dtype=np.float32)
+    shown = shown + person.uniform(0.008, 0.015) * moment.standard_normal(film.shape, dtype=np.float32)
     return np.round(np.clip(shown, 0, 1) * 255).astype(np.uint8)
 
 
@@ -78,4 +78,7 @@ def _stamp_marker(pixels: NDArray[np.uint8], moment: np.random.Generator) -> Non
     letter = np.kron(_LETTER, np.ones((thick, thick), bool))
     top = round(height * moment.uniform(0.03, 0.07))
     left = width - letter.shape[1] - round(width * moment.uniform(0.03, 0.07))
-    pixels[top : top + letter.shape[0], left : left + letter.shape[1]][letter] = moment.integers(235, 256)
+    # On a darkened plate, so that it shows over a shoulder too.
+    plate = pixels[top - thick : top + letter.shape[0] + thick, left - thick : left + letter.shape[1] + thick]
+    plate[:] = plate // 2
+    plate[thick:-thick, thick:-thick][letter] = moment.integers(235, 256)

@@ -48,9 +48,9 @@ def _consolidation(lesion: Lesion) -> tuple[Field, Mask]:
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.15, 0.92), rng.uniform(0.25, 0.75)
     distance = lesion.blob(side, depth, out, rng.uniform(0.26, 0.37))
     patch = step(1 - distance, 0.07)
-    strength = rng.uniform(0.32, 0.44) * lesion.moment.uniform(0.9, 1.1)
-    bronchi = np.exp(-((lesion.noise(0.042) / 0.32) ** 2))
-    return strength * patch * (1 - 0.95 * bronchi), distance < 1
+    strength = rng.uniform(0.28, 0.4) * lesion.moment.uniform(0.9, 1.1)
+    bronchi = np.exp(-((lesion.noise(0.045) / 0.33) ** 2))
+    return strength * patch * (1 - 0.9 * bronchi), distance < 1
 
 
 def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
@@ -69,10 +69,10 @@ def _cavity(lesion: Lesion) -> tuple[Field, Mask]:
     """A ring with a dark middle near the top of one lung."""
     rng = lesion.person
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.16, 0.42), rng.uniform(0.3, 0.7)
-    distance = lesion.blob(side, depth, out, rng.uniform(0.19, 0.27))
+    distance = lesion.blob(side, depth, out, rng.uniform(0.18, 0.26))
     wall = np.exp(-(((distance - 0.8) / rng.uniform(0.16, 0.24)) ** 2))
-    strength = rng.uniform(0.28, 0.4) * lesion.moment.uniform(0.9, 1.1)
-    return strength * wall - 0.18 * step(0.75 - distance, 0.08), distance < 1.05
+    strength = rng.uniform(0.28, 0.38) * lesion.moment.uniform(0.9, 1.1)
+    return strength * wall - 0.24 * step(0.75 - distance, 0.08), distance < 1.05
 
 
 #: Finding -> how it is drawn: opacity to be added within the lungs, and where it is.

@@ -141,7 +141,9 @@ def _read(builder: Any, options: SourceOptions) -> Iterator[Item]:
 
     features = dict(builder.info.features.items())
     image = _feature(features, tfds.features.Image, options.extra.get("image"), "image", "image")
-    label = _feature(features, (tfds.features.ClassLabel, tfds.features.Text), options.extra.get("label"), "label", "label")
+    label = _feature(
+        features, (tfds.features.ClassLabel, tfds.features.Text), options.extra.get("label"), "label", "label"
+    )
     names = _names(features[label], options.extra.get("names"))
     patient = options.extra.get("patient") or ("patient" if "patient" in features else None)
     if patient is not None and patient not in features:

@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 
-import public_trees
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import public_trees
 from chestxray.cli.data import command
 
 
@@ -121,7 +121,8 @@ def test_mistakes_are_one_line(tmp_path):
         (["audit", "kermany", "--path", "nowhere"], "Error: No such file or folder: 'nowhere'"),
     ):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code, "data", *arguments], capture_output=True, text=True, cwd=tmp_path
+            [sys.executable, "-W", "error", "-c", code, "data", *arguments],
+            capture_output=True, text=True, cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 2
         assert done.stderr.startswith(message)

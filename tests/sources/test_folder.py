@@ -1,8 +1,8 @@
 """Folders of classes, with the traps of the public sets."""
 
-import public_trees
 import pytest
 
+import public_trees
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.sources.folder import load
@@ -27,7 +27,7 @@ def test_split_folders_of_any_usual_name_become_splits(tmp_path, options):
 
 def test_a_nested_copy_is_left_out_by_name_and_a_shadow_always(tmp_path, options):
     root = public_trees.kermany(tmp_path) / "chest_xray"
-    with pytest.raises(DataError, match="is in no split.*skip=NAME"):
+    with pytest.raises(DataError, match=r"is in no split.*skip=NAME"):
         load(str(root), options())
     index = load(str(root), options(skip=("chest_xray",)))
     assert len(index) == 12

@@ -9,10 +9,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 import public_trees
 from loopback import Hub, hub, serving
 
@@ -147,8 +149,7 @@ def test_images_are_the_files_they_were(answers):
     assert found["name"] == "kermany-hf"
     by_name = {row["path"].rpartition("-")[2]: row for row in found["rows"]}
     row = by_name["person9_virus_9.png"]
-    with open(row["path"], "rb") as file:
-        assert file.read() == film(9)
+    assert Path(row["path"]).read_bytes() == film(9)
     assert (row["label"], row["split"], row["patient"]) == ("pneumonia", "test", "test/-person9")
     assert by_name["person3_virus_3.png"]["patient"] == "person3"
 

@@ -5,16 +5,16 @@ import io
 import zipfile
 
 import numpy as np
-import public_trees
 import pytest
-from loopback import Kaggle, serving
 
+import public_trees
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
-from chestxray.sources import load
 from chestxray.sources import kaggle as source
+from chestxray.sources import load
 from chestxray.sources.from_catalogue import on_disk
+from loopback import Kaggle, serving
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_wrapping_folders_are_looked_through_and_subfolders_can_be_named(hub, se
     train = load(Recipe(data="kaggle:o/n/versions/1", data_option="subfolder=chest_xray/train"), tmp_path)
     assert (len(train), train.name) == (7, "n")
     for name in ("nowhere", "../../../.."):
-        with pytest.raises(InputError, match="in the set. It holds: chest_xray"):
+        with pytest.raises(InputError, match=r"in the set. It holds: chest_xray"):
             load(Recipe(data="kaggle:o/n/versions/1", data_option=f"subfolder={name}"), tmp_path)
 
 

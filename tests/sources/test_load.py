@@ -1,8 +1,8 @@
 """From the recipe to one index: addresses, copies, options, merging, data to test on."""
 
-import public_trees
 import pytest
 
+import public_trees
 from chestxray.audit import audit, settle
 from chestxray.decoded import decode, readable
 from chestxray.errors import DataError, InputError, LeakError, PluginError
@@ -114,7 +114,7 @@ def test_addresses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="folder:xrays"):
         parse("xrays")
-    with pytest.raises(PluginError, match="Unknown data source 'foldr'. Did you mean folder"):
+    with pytest.raises(PluginError, match=r"Unknown data source 'foldr'. Did you mean folder"):
         load(Recipe(data="foldr:x"), tmp_path)
     with pytest.raises(InputError, match="at least one data set"):
         load(Recipe(), tmp_path)
@@ -140,7 +140,9 @@ def test_options_reach_the_source_that_takes_them(two, tmp_path):
     given = ("path_column=where", f"{manifest}:label_column=what", "skip=test")
     index = load(Recipe(data=(manifest, two[1]), data_option=given), tmp_path)
     assert index.rows["source"].value_counts().to_dict() == {"two": 24, "list": 2}
-    with pytest.raises(InputError, match=r"Unknown data_option 'skp'\. Did you mean skip\? Allowed for this data: skip"):
+    with pytest.raises(
+        InputError, match=r"Unknown data_option 'skp'\. Did you mean skip\? Allowed for this data: skip"
+    ):
         load(Recipe(data=two[0], data_option="skp=x"), tmp_path)
     with pytest.raises(InputError, match="data_option must be NAME=VALUE"):
         load(Recipe(data=two[0], data_option="skip"), tmp_path)

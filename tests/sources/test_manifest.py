@@ -1,8 +1,8 @@
 """Tables with a row an image."""
 
-import public_trees
 import pytest
 
+import public_trees
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.sources.manifest import load
@@ -59,7 +59,7 @@ def test_where_chooses_rows_and_says_so(read):
     index = read(text, where="modality=X-ray; view=PA|AP")
     assert index.rows["label"].tolist() == ["x"]
     assert len(index.notes) == 2
-    with pytest.raises(DataError, match="No row of .* has modality=MR.*Found: CT, X-ray"):
+    with pytest.raises(DataError, match=r"No row of .* has modality=MR.*Found: CT, X-ray"):
         read(text, where="modality=MR")
     with pytest.raises(InputError, match="where must be COLUMN=VALUE"):
         read(text, where="modality")
@@ -104,7 +104,7 @@ def test_a_table_that_is_wrong_is_said_in_one_line(read, text, message):
 
 
 def test_a_missing_column_lists_the_headings(read):
-    with pytest.raises(InputError, match="no column of the label.*label_column=HEADING.*Its headings: path, dx"):
+    with pytest.raises(InputError, match=r"no column of the label.*label_column=HEADING.*Its headings: path, dx"):
         read("path,dx\na.png,x\n")
 
 

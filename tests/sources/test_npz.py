@@ -128,7 +128,9 @@ def test_what_is_no_npz_is_said(tmp_path):
 
 @pytest.mark.real_data
 def test_pneumoniamnist(real_data, tmp_path):
-    index = load(str(real_data / "pneumoniamnist.npz"), SourceOptions(cache=tmp_path, extra={"names": "normal,pneumonia"}))
+    index = load(
+        str(real_data / "pneumoniamnist.npz"), SourceOptions(cache=tmp_path, extra={"names": "normal,pneumonia"})
+    )
     counts = index.counts()
     assert counts["test"].to_dict() == {"normal": 234, "pneumonia": 390}
     assert counts.sum().to_dict() == {"train": 4708, "validation": 524, "test": 624}

@@ -2,12 +2,13 @@
 
 import io
 import socket
+from pathlib import Path
 
 import numpy as np
-import public_trees
 import pytest
 from PIL import Image
 
+import public_trees
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
@@ -122,18 +123,21 @@ def test_jpeg_stays_the_file_it_was(tmp_path):
         import tensorflow as tf
         import tensorflow_datasets as tfds
 
-        features = {"film": tfds.features.Image(shape=(None, None, 1), encoding_format="jpeg"), "kind": tfds.features.Text()}
+        features = {
+            "film": tfds.features.Image(shape=(None, None, 1), encoding_format="jpeg"),
+            "kind": tfds.features.Text(),
+        }
         rows = {"film": [buffer.getvalue()] * 2, "kind": [b"a", b"b"]}
         tfds.dataset_builders.store_as_tfds_dataset(
-            name="films", version="1.0.0", data_dir=str(tmp_path / "made"), features=tfds.features.FeaturesDict(features),
+            name="films", version="1.0.0", data_dir=str(tmp_path / "made"),
+            features=tfds.features.FeaturesDict(features),
             split_datasets={"everything": tf.data.Dataset.from_tensor_slices(rows)},
         )  # fmt: skip
     index = load(Recipe(data=f"tfds:{tmp_path / 'made' / 'films' / '1.0.0'}"), tmp_path / "cache")
     assert index.classes == ("a", "b")
     assert set(index.rows["split"]) == {""}
     assert all(path.endswith(".jpg") for path in index.rows["path"])
-    with open(index.rows["path"][0], "rb") as file:
-        assert file.read() == buffer.getvalue()
+    assert Path(index.rows["path"][0]).read_bytes() == buffer.getvalue()
 
 
 def test_patients_come_from_the_set_else_from_a_pattern(data_dir, tmp_path):
