@@ -11,7 +11,7 @@ from chestxray.errors import DataError, InputError
 from chestxray.files import explained
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.sources.converted import Item, converted
+from chestxray.sources.converted import Contents, Item, converted, first_line, of_the_disk
 from chestxray.sources.folder import SPLIT_NAMES
 
 T = TypeVar("T")
@@ -47,16 +47,22 @@ def load(address: str, options: SourceOptions) -> Index:
         changed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         identity |= {"address": str(folder.absolute()), "files": changed}
     name = folder.name if local else address.replace("/", "-")
-    return converted("huggingface", name, identity, options, lambda: _items(address, options))
+    return converted("huggingface", name, identity, options, lambda: _contents(address, options))
 
 
-def _items(address: str, options: SourceOptions) -> Iterator[Item]:
+def _contents(address: str, options: SourceOptions) -> Contents:
     extra = options.extra
     sets = _explained(
         address, lambda: _load(address, extra.get("config"), extra.get("revision"), extra.get("data_dir"))
     )
+    info = next(iter(sets.values())).info
+    return Contents(_items(sets, address, options), licence=info.license or "", citation=info.citation or "")
+
+
+def _items(sets: Any, address: str, options: SourceOptions) -> Iterator[Item]:
     from datasets import Image
 
+    extra = options.extra
     splits = _splits(sets, extra.get("splits"), address)
     for split, official in splits.items():
         data = sets[split]
@@ -100,12 +106,9 @@ def _explained(address: str, step: Callable[[], T]) -> T:
         try:
             return step()
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
-                raise
-            cause = error.__cause__ or error.__context__
-            if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, ConnectionError):
-                # The disk was full while it was written: `datasets` wraps that as a generation error.
-                raise cause from error
+            # `datasets` wraps a disk that was full in errors of its own.
+            if refused := of_the_disk(error):
+                raise refused from error
             raise _failed(address, error) from error
 
 
@@ -133,7 +136,7 @@ def _failed(address: str, error: BaseException) -> DataError:
             "--data-option revision=refs/convert/parquet."
         )
     else:
-        reason = _line(error)
+        reason = first_line(error)
     return DataError(f"hf:{address} could not be had: {reason}")
 
 
@@ -201,11 +204,6 @@ def _file(value: dict[str, Any] | None) -> tuple[str, bytes]:
     if content is None and called:
         content = Path(called).read_bytes()
     return called, content or b""
-
-
-def _line(error: BaseException) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if text.endswith(".") else text + "."
 
 
 plugin = SourcePlugin(load=load, address_help="OWNER/NAME on Hugging Face, or the folder of a clone", options=OPTIONS)

@@ -14,6 +14,7 @@ from chestxray.images import SUFFIXES
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.sources import folder, manifest
+from chestxray.sources.converted import first_line
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +78,15 @@ def download(address: str) -> Path:
                 ) from error
             log.warning("No connection to Kaggle: going on with the copy in the cache, %s.", newest)
             return newest
-        except (exceptions.DataCorruptionError, zipfile.BadZipFile, ValueError, EOFError) as error:
-            _forget_archive(address)
-            raise DataError(
-                f"kaggle:{address} arrived damaged ({_line(error)}) and was deleted. Run the command again."
-            ) from error
         except exceptions.UnauthenticatedError as error:
             raise DataError(f"kaggle:{address} needs a login. {_LOGIN}") from error
+        except (exceptions.DataCorruptionError, zipfile.BadZipFile, ValueError, EOFError) as error:
+            if "credentials" in str(error):
+                raise DataError(f"kaggle:{address} could not be downloaded: {first_line(error)} {_LOGIN}") from error
+            _forget_archive(address)
+            raise DataError(
+                f"kaggle:{address} arrived damaged ({first_line(error).rstrip(':.')}) and was deleted. Run the command again."
+            ) from error
 
 
 def cached(address: str, *, newest: bool = False) -> Path | None:
@@ -157,10 +160,6 @@ def _unwrapped(root: Path) -> Path:
         if len(folders) != 1 or images or not any(child.is_dir() for child in folders[0].iterdir()):
             return here
         here = folders[0]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":.")
 
 
 plugin = SourcePlugin(load=load, address_help="OWNER/NAME[/versions/N] on Kaggle", options=OPTIONS)

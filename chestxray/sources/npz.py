@@ -12,7 +12,7 @@ from chestxray.errors import DataError, InputError
 from chestxray.images import MAX_PIXELS
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.sources.converted import Item, converted, png
+from chestxray.sources.converted import Contents, Item, converted, png
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -44,7 +44,7 @@ def load(address: str, options: SourceOptions) -> Index:
         raise DataError(f"{file} cannot be read as an npz file: {error}.") from error
     status = file.stat()
     identity = {"path": str(file), "bytes": status.st_size, "changed": status.st_mtime_ns, "names": names}
-    return converted("npz", file.stem, identity, options, lambda: _items(file, labels, names))
+    return converted("npz", file.stem, identity, options, lambda: Contents(_items(file, labels, names)))
 
 
 def _items(file: Path, labels: dict[str, np.ndarray], names: list[str]) -> Iterator[Item]:

@@ -17,7 +17,7 @@ from chestxray.errors import DataError, InputError
 from chestxray.files import explained
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.sources.converted import Item, converted
+from chestxray.sources.converted import Contents, Item, converted, first_line, of_the_disk
 from chestxray.sources.folder import SPLIT_NAMES
 
 OPTIONS = {
@@ -49,12 +49,15 @@ def load(address: str, options: SourceOptions) -> Index:
         status = (folder / "dataset_info.json").stat()
         identity |= {"address": str(folder.absolute()), "changed": status.st_mtime_ns}
     name = folder.parent.name if prepared and folder.name[:1].isdigit() else folder.name
-    return converted("tfds", name, identity, options, lambda: _items(address, data_dir, prepared, options))
+    return converted("tfds", name, identity, options, lambda: _contents(address, data_dir, prepared, options))
 
 
-def _items(address: str, data_dir: Path, prepared: bool, options: SourceOptions) -> Iterator[Item]:
+def _contents(address: str, data_dir: Path, prepared: bool, options: SourceOptions) -> Contents:
     with quiet():
-        yield from _read(_builder(address, data_dir, prepared), options)
+        builder = _builder(address, data_dir, prepared)
+        info = builder.info
+        licence = info.redistribution_info.license or "" if info.redistribution_info else ""
+    return Contents(_read(builder, options), licence=licence.strip(), citation=(info.citation or "").strip())
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
             "folder of that name. The catalogue's is tfds:pneumonia_mnist."
         ) from error
     except ValueError as error:
-        raise InputError(f"tfds:{address} cannot be used: {_line(error)}") from error
+        raise InputError(f"tfds:{address} cannot be used: {first_line(error)}") from error
     if not builder.is_prepared():
         _check_connection(address, builder)
         _explained(address, builder.download_and_prepare)
@@ -121,22 +124,25 @@ def _explained(address: str, step: Any) -> Any:
     with explained(Path(address)):
         try:
             return step()
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise _failed(address, error) from error
         except Exception as error:
+            if refused := of_the_disk(error):
+                raise refused from error
             raise _failed(address, error) from error
 
 
 def _failed(address: str, error: Exception) -> DataError:
     return DataError(
-        f"tfds:{address} could not be had: {_line(error)} Try again when the network is there, or give a folder "
+        f"tfds:{address} could not be had: {first_line(error)} Try again when the network is there, or give a folder "
         "in which it is prepared (--data-option data_dir=DIR, or --path)."
     )
 
 
 def _read(builder: Any, options: SourceOptions) -> Iterator[Item]:
+    with quiet():
+        yield from _rows(builder, options)
+
+
+def _rows(builder: Any, options: SourceOptions) -> Iterator[Item]:
     import tensorflow_datasets as tfds
 
     features = dict(builder.info.features.items())
@@ -179,12 +185,6 @@ def _names(feature: Any, asked: str | None) -> list[str]:
     if len(names) != len(known):
         raise InputError(f"names must name the {len(known)} classes {', '.join(known)}. Received: {', '.join(names)}.")
     return names
-
-
-def _line(error: Exception) -> str:
-    """The first line of a message, which alone says what is wrong."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if text.endswith(".") else text + "."
 
 
 plugin = SourcePlugin(
