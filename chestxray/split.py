@@ -106,12 +106,25 @@ def _check_classes(index: Index, readable: pd.DataFrame) -> None:
 
 
 def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, tuple[str, ...]]:
-    notes: list[str] = []
+    """The official split of each source that has one; the others are drawn together."""
     given = rows.groupby("source")["split"].transform(lambda splits: (splits != "").any())
-    without, rows = rows[~given], rows[given]
+    without = rows[~given]
+    chosen, notes = [], []
+    for source, part in rows[given].groupby("source"):
+        split_of, said = _official_of_source(part, recipe, internal_test=internal_test)
+        chosen.append(split_of)
+        notes += said if given.all() and rows["source"].nunique() == 1 else [f"{source}: {note}" for note in said]
+    if not without.empty:
+        drawn, said = _drawn(without, recipe, "grouped", internal_test=internal_test)
+        chosen.append(drawn)
+        names = ", ".join(sorted(without["source"].unique()))
+        notes += [f"{names} (no official split): {note}" for note in said]
+    return pd.concat(chosen), tuple(notes)
+
+
+def _official_of_source(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, list[str]]:
+    notes: list[str] = []
     chosen = rows["split"].copy()
-    if not (chosen == "train").any():
-        raise DataError("The official split has no training images.")
     if stray := int((chosen == "").sum()):
         notes.append(f"{stray} images are in no split of their official split and were left out.")
     if not internal_test and (own := int((chosen == "test").sum())):
@@ -122,8 +135,8 @@ def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tup
         chosen.loc[_take(pool, recipe.test_share, recipe.seed, "grouped").index] = "test"
         notes.append("The official split has no test images: a test split was drawn by patient from the rest.")
     small = int((chosen == "validation").sum())
-    if small == 0 or (small < SMALLEST_VALIDATION and not recipe.keep_validation):
-        pool = rows[chosen.isin(["train", "validation"])]
+    pool = rows[chosen.isin(["train", "validation"])]
+    if not pool.empty and (small == 0 or (small < SMALLEST_VALIDATION and not recipe.keep_validation)):
         drawn = _take(pool, recipe.validation_share, recipe.seed + 1, "grouped")
         chosen.loc[pool.index] = "train"
         chosen.loc[drawn.index] = "validation"
@@ -132,12 +145,7 @@ def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tup
             f"The official split has {why} (fewer than {SMALLEST_VALIDATION}): {len(drawn)} were redrawn "
             "from the training images by patient."
         )
-    if not without.empty:
-        drawn, drawn_notes = _drawn(without, recipe, "grouped", internal_test=internal_test)
-        chosen = pd.concat([chosen, drawn])
-        names = ", ".join(sorted(without["source"].unique()))
-        notes += [f"{names} (no official split): {note}" for note in drawn_notes]
-    return chosen, tuple(notes)
+    return chosen, notes
 
 
 def _drawn(

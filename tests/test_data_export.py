@@ -92,6 +92,7 @@ def test_tfds_is_read_by_builder_from_directory_and_read_back(prepared, tmp_path
     again = load(Recipe(data=f"tfds:{tmp_path / 'out'}"), tmp_path)
     assert contents(again) == expected(prepared)
     assert set(again.rows["patient"]) == {"", "one/p0", "one/p1", "one/p2"}
+    assert again.citation == "me"
     assert not (tmp_path / ".out.partial").exists()
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,3 +114,15 @@ def test_unreadable_rows_are_in_no_split():
 def test_what_cannot_be_split_is_said(index, recipe, words):
     with pytest.raises(DataError, match=words):
         split(index, recipe)
+
+
+def test_each_official_validation_is_judged_by_itself():
+    index = official(400, 16, 60)
+    rows = pd.concat([index.rows, index.rows.assign(source="other", path=index.rows["path"] + "x")])
+    rows.loc[rows["source"] == "other", "split"] = ["train"] * 300 + ["validation"] * 100 + ["test"] * 76
+    rows["pixel_hash"] = rows["path"]
+    result = split(index.replace(rows), Recipe())
+    counts = result.index.rows.groupby("source")["split"].value_counts()
+    assert counts["other", "validation"] == 100
+    assert counts["made", "validation"] > 25
+    assert [note.split(":")[0] for note in result.notes] == ["made"]

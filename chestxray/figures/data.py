@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from chestxray.figures.style import INK, PALETTE, absent, canvas, line_style, shortened, styled
+from chestxray.figures.style import INK, PALETTE, STROKES, absent, canvas, line_style, shortened, styled
 
 
 @styled
@@ -18,9 +18,10 @@ def size_histogram(sizes: pd.DataFrame) -> Figure:
         return absent("No image that can be read.")
     figure, ax = canvas(5.4, 3.0)
     largest = int(sizes[["width", "height"]].to_numpy().max())
-    bins = np.linspace(0, largest * 1.02 + 1, 41)
-    for colour, name in zip(PALETTE, ("width", "height"), strict=False):
-        ax.hist(sizes[name], bins=bins, histtype="step", linewidth=1.6, color=colour, label=name)
+    bins = np.linspace(0, largest * 1.08 + 1, 41)
+    for name, colour, stroke in zip(("width", "height"), PALETTE, STROKES, strict=False):
+        # The second is dashed: where both are the same, both are seen.
+        ax.hist(sizes[name], bins=bins, histtype="step", linewidth=1.6, color=colour, linestyle=stroke, label=name)
     ax.set(xlabel="Pixels of the file", ylabel="Images (number)", xlim=(0, bins[-1]))
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure

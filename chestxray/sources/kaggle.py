@@ -84,8 +84,9 @@ def download(address: str) -> Path:
             if "credentials" in str(error):
                 raise DataError(f"kaggle:{address} could not be downloaded: {first_line(error)} {_LOGIN}") from error
             _forget_archive(address)
+            what = first_line(error).rstrip(":.")
             raise DataError(
-                f"kaggle:{address} arrived damaged ({first_line(error).rstrip(':.')}) and was deleted. Run the command again."
+                f"kaggle:{address} arrived damaged ({what}) and was deleted. Run the command again."
             ) from error
 
 

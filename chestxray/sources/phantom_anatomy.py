@@ -141,7 +141,7 @@ def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.rand
     film -= 0.1 * step(0.045 - np.abs(x + 0.01), 0.012) * step(-0.22 - y, 0.03)
     stomach = step(1 - np.hypot((x - 0.42) / 0.16, (y - chest.base - 0.2) / 0.09), 0.1)
     film -= 0.12 * person.integers(2) * stomach
-    air = person.uniform(0.28, 0.37)
+    air = person.uniform(0.29, 0.36)
     film -= air * lungs * (1 + 0.12 * smooth_noise(person, x, y, 0.2))
     film += _draw_vessels(chest, x, y, person) * lungs
     return film + _draw_soft_tissue(chest, x, y, person) * body
@@ -191,11 +191,11 @@ def _draw_soft_tissue(chest: Chest, x: Field, y: Field, person: np.random.Genera
 
     They are as bright and as broad as the findings, so that brightness at a place says little.
     """
-    tissue = 0.035 * smooth_noise(person, x, y, 0.24) + 0.06 * smooth_noise(person, x, y, 0.4)
-    amount, level, out = person.uniform(-0.03, 0.11), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)
+    tissue = 0.025 * smooth_noise(person, x, y, 0.24)
+    amount, level, out = person.uniform(-0.02, 0.08), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)
     for side in (-1.0, 1.0):
         breast = np.hypot((x - side * out) / 0.36, (y - level) / 0.32)
         tissue += amount * step(1 - breast, 0.12)
-        tissue += person.uniform(-0.06, 0.06) * step(x * side - 0.25, 0.1) * step(0.3 - y, 0.2)
+        tissue += person.uniform(-0.04, 0.04) * step(x * side - 0.25, 0.1) * step(0.3 - y, 0.2)
     rim = step(np.abs(x) - chest.lateral(y) + 0.3, 0.07)
-    return tissue + person.uniform(-0.05, 0.1) * rim * step(0.9 * chest.width + 0.1 - np.abs(x), 0.05)
+    return tissue + person.uniform(-0.04, 0.07) * rim * step(0.9 * chest.width + 0.1 - np.abs(x), 0.05)

@@ -57,9 +57,9 @@ def draw(*, seed: int, patient: int, image: int, finding: str, size: int, marker
 def _expose(film: Field, person: np.random.Generator, moment: np.random.Generator) -> NDArray[np.uint8]:
     """Grey pixels 0..255: exposure, contrast, gamma, a slope across the film, blur and grain."""
     height, width = film.shape
-    contrast = person.uniform(0.9, 1.15) * moment.uniform(0.95, 1.05)
-    brightness = person.normal(0, 0.045) + moment.normal(0, 0.02)
-    gamma = math.exp(person.normal(0, 0.12))
+    contrast = person.uniform(0.92, 1.12) * moment.uniform(0.94, 1.06)
+    brightness = person.normal(0, 0.03) + moment.normal(0, 0.025)
+    gamma = math.exp(person.normal(0, 0.08) + moment.normal(0, 0.05))
     slope = person.normal(0, 0.04) * np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     slope = slope + person.normal(0, 0.04) * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     shown = np.clip(0.5 + contrast * (film + slope - 0.45) + brightness, 0, 1) ** gamma

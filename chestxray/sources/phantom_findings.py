@@ -48,9 +48,9 @@ def _consolidation(lesion: Lesion) -> tuple[Field, Mask]:
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.15, 0.92), rng.uniform(0.25, 0.75)
     distance = lesion.blob(side, depth, out, rng.uniform(0.26, 0.37))
     patch = step(1 - distance, 0.07)
-    strength = rng.uniform(0.28, 0.4) * lesion.moment.uniform(0.9, 1.1)
-    bronchi = np.exp(-((lesion.noise(0.045) / 0.33) ** 2))
-    return strength * patch * (1 - 0.9 * bronchi), distance < 1
+    strength = rng.uniform(0.34, 0.44) * lesion.moment.uniform(0.9, 1.1)
+    bronchi = np.exp(-((lesion.noise(0.045) / 0.55) ** 2))
+    return strength * patch * (1 - 1.25 * bronchi), distance < 1
 
 
 def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
@@ -62,7 +62,7 @@ def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
     zone = step(reach - edge, 0.05) * step(spread - np.abs(lesion.y - middle), 0.08)
     mottle = lesion.noise(0.022) - 0.6 * lesion.noise(0.08)
     strength = rng.uniform(0.08, 0.12) * lesion.moment.uniform(0.9, 1.1)
-    return zone * (strength * mottle + 0.04), zone > 0.5
+    return zone * (strength * mottle + 0.03), zone > 0.5
 
 
 def _cavity(lesion: Lesion) -> tuple[Field, Mask]:

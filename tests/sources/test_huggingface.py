@@ -112,7 +112,7 @@ OFFLINE = {
 def ask(cases, cache, **environment):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(cache), json.dumps(cases)],
-        capture_output=True, text=True, check=False, env=os.environ | environment, timeout=120,
+        capture_output=True, text=True, check=False, env=os.environ | environment, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = {}

@@ -113,6 +113,13 @@ def test_a_refusal_is_one_line(hub, serve, status, message):
     assert str(status) in str(caught.value)
 
 
+def test_a_login_that_cannot_be_read_is_no_damage(hub, tmp_path):
+    (hub / "nobody").mkdir()
+    (hub / "nobody" / "kaggle.json").write_text("{")
+    with pytest.raises(DataError, match="could not be downloaded: Invalid Kaggle credentials file"):
+        source.download("o/n")
+
+
 def test_without_a_network_the_cache_serves_any_version(hub, serve, archive, tmp_path):
     with pytest.raises(DataError, match=r"no connection to Kaggle.*--path"):
         source.download("o/n")
