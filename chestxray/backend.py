@@ -21,7 +21,10 @@ def start() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _greetings_dropped():
         import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+
+        # The search for devices has greetings of its own.
+        tf.config.list_logical_devices()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -40,9 +40,9 @@ def entries(group: str) -> list[Entry]:
     """All plugins installed in `group`, sorted by name and distribution. Imports none of them."""
     off = {name.strip() for name in os.environ.get(DISABLED, "").split(",")}
     found = {
-        (point.name, point.dist.name if point.dist else ""): Entry(
+        (point.name, (point.dist.name or "") if point.dist else ""): Entry(
             name=point.name,
-            distribution=point.dist.name if point.dist else "",
+            distribution=(point.dist.name or "") if point.dist else "",
             version=point.dist.version if point.dist else "",
             point=point,
         )
@@ -95,7 +95,8 @@ def load_entry(group: str, entry: Entry) -> Any:
     # A plugin is a stranger's code: whatever its import raises is its defect, not the user's and
     # not ours, and must not take the other plugins down.
     try:
-        with _deferred("keras"):
+        # What a plugin prints must not stand between the lines of `chestxray models --json`.
+        with _deferred("keras"), redirect_stdout(sys.stderr):
             plugin = entry.point.load()
     except (Exception, SystemExit) as error:
         raise PluginError(

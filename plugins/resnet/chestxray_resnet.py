@@ -73,14 +73,16 @@ def build_resnet200d(scaled: Any, weights: str | None) -> Any:
     return x
 
 
-def apply_convolution(x: Any, filters: int, size: int, name: str, norm: str, stride: int = 1) -> Any:
-    """A convolution with PyTorch's symmetric padding, and batch normalisation."""
+def apply_convolution(
+    x: Any, filters: int, size: int, name: str, norm: str, stride: int = 1, gamma: str = "ones"
+) -> Any:
+    """A convolution with PyTorch's symmetric padding, and batch normalisation that starts with `gamma`."""
     if stride > 1 and size > 1:  # where Keras's own "same" padding would be lopsided
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     padding = "same" if stride == 1 else "valid"
     he = "he_normal"
     x = keras.layers.Conv2D(filters, size, stride, padding, use_bias=False, kernel_initializer=he, name=name)(x)
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=norm)(x)
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=norm)(x)
 
 
 def apply_max_pool(x: Any) -> Any:
@@ -104,7 +106,8 @@ def apply_bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
     y = keras.layers.Activation("relu", name=f"{name}_relu1")(y)
     y = apply_convolution(y, filters, 3, f"{name}_conv2", f"{name}_bn2", stride)
     y = keras.layers.Activation("relu", name=f"{name}_relu2")(y)
-    y = apply_convolution(y, 4 * filters, 1, f"{name}_conv3", f"{name}_bn3")
+    # As timm starts it: otherwise the sum over 66 blocks is too large for float16.
+    y = apply_convolution(y, 4 * filters, 1, f"{name}_conv3", f"{name}_bn3", gamma="zeros")
     if stride > 1:
         x = keras.layers.AveragePooling2D(2, padding="same", name=f"{name}_downsample_0")(x)
     if x.shape[-1] != 4 * filters:
