@@ -115,10 +115,10 @@ def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tup
         chosen.append(split_of)
         notes += said if given.all() and rows["source"].nunique() == 1 else [f"{source}: {note}" for note in said]
     if not without.empty:
-        drawn, said = _drawn(without, recipe, "grouped", internal_test=internal_test)
+        drawn, drawn_notes = _drawn(without, recipe, "grouped", internal_test=internal_test)
         chosen.append(drawn)
         names = ", ".join(sorted(without["source"].unique()))
-        notes += [f"{names} (no official split): {note}" for note in said]
+        notes += [f"{names} (no official split): {note}" for note in drawn_notes]
     return pd.concat(chosen), tuple(notes)
 
 

@@ -114,7 +114,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
-    """Fill in what depends on the architecture: image size and weights.
+    """Fill in what depends on the architecture, image size and weights, and make paths absolute.
 
     Raises:
         PluginError: an unknown or broken model.
@@ -131,13 +131,15 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
     weights = recipe.weights
     if weights == "auto":
         weights = plugin.weights[0] if plugin.weights else "none"
-    if weights not in ("none", *plugin.weights) and not Path(weights).is_file():
+    if weights not in ("none", *plugin.weights) and not Path(weights).expanduser().is_file():
         offered = ", ".join(("none", *plugin.weights))
         raise InputError(f"weights of {recipe.model} must be {offered}, or a file. Received: {weights!r}.")
     epochs = recipe.epochs if weights == "none" else recipe.epochs + recipe.head_epochs
     if not epochs:
         raise InputError("epochs is 0 and there are no pretrained weights: nothing would be trained.")
-    return recipe.replace(image_size=size, weights=weights), plugin, entry
+    if weights not in ("none", *plugin.weights):
+        weights = str(Path(weights).expanduser().absolute())
+    return sources.absolute(recipe).replace(image_size=size, weights=weights), plugin, entry
 
 
 def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:

@@ -62,8 +62,10 @@ def test_the_saved_model_takes_raw_pixels_and_gives_the_predictions(recipe, tmp_
     np.testing.assert_allclose(probability, wanted, atol=1e-5)
 
 
-def test_a_run_can_be_repeated_from_its_own_recipe(recipe, tmp_path):
-    first = chestxray.run(recipe, output=tmp_path / "a")
+def test_a_run_can_be_repeated_from_its_own_recipe_in_any_folder(recipe, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    first = chestxray.run(recipe.replace(data=(f"folder:{folder.name}",)), output=tmp_path / "a")
+    monkeypatch.chdir("/")
     second = chestxray.run(Recipe.read(first.folder / "recipe.toml"), output=tmp_path / "b")
     pd.testing.assert_frame_equal(first.predictions.rows, second.predictions.rows, atol=1e-5)
     assert first.environment["data"]["fingerprint"] == second.environment["data"]["fingerprint"]

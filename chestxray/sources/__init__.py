@@ -85,6 +85,25 @@ def load(recipe: Recipe, cache: Path) -> Index:
     return sets[0].index
 
 
+def absolute(recipe: Recipe) -> Recipe:
+    """The recipe with the paths of its data made absolute, so that it can be repeated from anywhere."""
+
+    def of_data(text: str) -> str:
+        kind, sign, address = text.partition(":")
+        path = Path(address).expanduser()
+        return f"{kind}:{path.absolute()}" if sign and kind not in from_catalogue.REMOTE and path.exists() else text
+
+    def of_copy(text: str) -> str:
+        name, sign, folder = text.rpartition("=")
+        return f"{name}{sign}{Path(folder).expanduser().absolute()}"
+
+    return recipe.replace(
+        data=tuple(map(of_data, recipe.data)),
+        test_data=tuple(map(of_data, recipe.test_data)),
+        path=tuple(map(of_copy, recipe.path)),
+    )
+
+
 def parse(text: str) -> Address:
     """What one ``--data`` means.
 
