@@ -85,10 +85,9 @@ def _summarise(run: Run) -> None:
         if figures[0]["value"] is not None:
             table.add_row(name.replace("_", " "), *map(_quoted, figures))
     metrics = run.metrics
-    console.print(
-        f"\n{run.recipe.model} on {run.environment['data']['name']}: {metrics['rows']} test images of "
-        f"{metrics['patients']} patients"
-    )
+    known = (run.predictions.of("test").rows["patient"] != "").any()
+    whom = f"of {metrics['patients']} patients" if known else "of unknown patients"
+    console.print(f"\n{run.recipe.model} on {run.environment['data']['name']}: {metrics['rows']} test images {whom}")
     console.print(table)
     if metrics["positive"]:
         console.print(f"Sensitivity speaks of {metrics['positive']}.")
