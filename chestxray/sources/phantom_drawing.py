@@ -13,7 +13,7 @@ from chestxray.sources.phantom_anatomy import Chest, Field, Mask, draw_anatomy, 
 from chestxray.sources.phantom_findings import FINDINGS, Lesion
 
 #: Raise it whenever a drawing changes: sets drawn by an older version are then drawn anew.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,9 @@ def test_findings_lie_where_their_rules_say():
 
 def test_a_finding_changes_nothing_outside_the_lungs():
     clear, ill = (draw(seed=0, patient=5, image=0, finding=f, size=64) for f in ("clear", "consolidation"))
-    far = ~np.asarray(Image.fromarray(clear.lungs).resize(clear.lungs.shape[::-1])).astype(bool)
     changed = np.abs(clear.pixels.astype(int) - ill.pixels) > 8
     assert changed[ill.finding].mean() > 0.5
-    assert changed[far].mean() < 0.02
+    assert changed[~clear.lungs].mean() < 0.02
 
 
 def test_the_images_of_a_patient_differ_but_show_one_chest():
