@@ -63,9 +63,14 @@ class Recipe:
     max_pixels: int = _field(100_000_000, "Most pixels an image may have; larger ones are unreadable.", low=1)
     max_unreadable: float = _field(0.05, "Largest share of unreadable images that a run goes on with.", low=0, high=1)
     # Splits
-    split: Literal["auto", "official", "random", "stratified", "grouped"] = _field(
-        "auto", "How rows are split; auto: official where there is one, else stratified by patient."
+    split: Literal["auto", "official", "random", "stratified", "grouped", "source"] = _field(
+        "auto",
+        "How rows are split; auto: official where there is one, else stratified by patient; source: "
+        "leave one source out.",
     )
+    folds: int = _field(0, "Folds of cross-validation, drawn as --split says; 0: none.", low=0, high=100)
+    fold: int | None = _field(None, "The one fold to hold out, from 0; default: each in turn.", low=0)
+    held_out: str | None = _field(None, "The one source to hold out with --split source; default: each in turn.")
     validation_share: float = _field(0.1, "Share of the images for validation.", low=0.01, high=0.5)
     test_share: float = _field(0.1, "Share of the images for the test.", low=0.01, high=0.8)
     keep_validation: bool = _field(
@@ -74,6 +79,7 @@ class Recipe:
     on_leak: Literal["stop", "drop", "ignore"] = _field(
         "stop", "What to do where an image or a patient stands on both sides of a split."
     )
+    split_seed: int | None = _field(None, "Fixes the splits alone; default: the seed.", low=0)
     # Model
     weights: str = _field("auto", "none, a name on offer, or a file; auto: the first name on offer, else none.")
     normalisation: Literal["plugin", "pixel", "image"] = _field(
@@ -110,6 +116,29 @@ class Recipe:
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
     jit_compile: bool = _field(False, "Compile with XLA.")
     # Evaluation and explanation
+    calibrate: bool = _field(True, "Fit a temperature on validation and put it into the saved model.")
+    sensitivity: float | None = _field(
+        None,
+        "Sensitivity wanted of the threshold, chosen on validation; default: Youden's threshold.",
+        low=0.01,
+        high=1,
+    )
+    abstain: float | None = _field(
+        None,
+        "Coverage of conformal prediction; where its set is not one class, the model abstains.",
+        low=0.5,
+        high=0.999,
+    )
+    refuse: float = _field(
+        0.01,
+        "Share of validation radiographs that may be refused as no chest radiographs; 0: none is.",
+        low=0,
+        high=0.5,
+    )
+    by: tuple[str, ...] = _field(
+        (), "Column of the data, such as sex or view, by whose values the test is also evaluated."
+    )
+    controls: bool = _field(True, "Train cheap models that see no lungs beside every score.")
     positive: str | None = _field(
         None, "Of two classes, the one that sensitivity speaks of; default: the abnormal one."
     )
@@ -124,6 +153,28 @@ class Recipe:
             object.__setattr__(self, f.name, value)
         if not self.epochs + self.head_epochs:
             raise InputError("epochs and head_epochs are both 0: nothing would be trained.")
+        self._check_folds()
+
+    def _check_folds(self) -> None:
+        if self.folds == 1:
+            raise InputError("folds must be 0 (none) or at least 2. Received: 1.")
+        if self.fold is not None and self.fold >= self.folds:
+            allowed = f"from 0 to {self.folds - 1}" if self.folds else "absent where folds is 0"
+            raise InputError(f"fold must be {allowed}. Received: {self.fold}.")
+        if self.split == "source" and self.folds:
+            raise InputError("split 'source' holds out one source at a time; it takes no folds.")
+        if self.held_out is not None and self.split != "source":
+            raise InputError(f"held_out needs split 'source'. Received: split {self.split!r}.")
+
+    @property
+    def parts(self) -> bool:
+        """Whether this recipe is of several trainings: every fold or every source in turn."""
+        return (self.folds > 0 and self.fold is None) or (self.split == "source" and self.held_out is None)
+
+    @property
+    def splits_by(self) -> int:
+        """The seed of the splits."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with some fields changed. Unknown names raise `InputError`."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from chestxray.errors import DataError
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.folds import fold_of
 from chestxray.index import Index
 from chestxray.recipe import Recipe
 
@@ -31,10 +32,16 @@ def split(index: Index, recipe: Recipe) -> Splits:
     Of merged sets, those without an official split are drawn beside those with one. Rows marked
     ``external`` (data given to test on) are the whole test; the others only train and validate.
 
+    Of a cross-validation the fold ``recipe.fold`` is the test, and validation is drawn from the
+    rest; where the test is given (external or official), the fold is the validation.
+
     Raises:
         DataError: one class only; too few images or patients of a class; no official split where
             one was asked for, or one without training or test rows.
+        InputError: a source to hold out that is none; every fold at once.
     """
+    if recipe.parts:
+        raise InputError("One split needs one part of the cross-validation: choose it with fold or held_out.")
     rows = index.rows
     readable = rows[rows["unreadable"] == ""] if "unreadable" in rows else rows
     external = readable[readable["external"]] if "external" in readable else readable.iloc[:0]
@@ -43,13 +50,17 @@ def split(index: Index, recipe: Recipe) -> Splits:
     official = bool((readable["split"] != "").any())
     if recipe.split == "official" and not official:
         raise DataError(f"{index.name} has no official split. Allowed: random, stratified, grouped.")
-    if official and recipe.split in ("auto", "official"):
+    if recipe.split == "source":
+        chosen, notes = _leave_one_source_out(readable, recipe, internal_test=external.empty)
+    elif official and recipe.split in ("auto", "official"):
         chosen, notes = _official(readable, recipe, internal_test=external.empty)
+        if recipe.folds:
+            chosen, notes = _official_folds(readable, chosen, recipe)
     else:
         method = "grouped" if recipe.split == "auto" else recipe.split
         chosen, notes = _drawn(readable, recipe, method, internal_test=external.empty)
-        if official:
-            notes = ("The official split was set aside for a drawn one.", *notes)
+    if official and recipe.split not in ("auto", "official"):
+        notes = ("The official split was set aside for a drawn one.", *notes)
     split_column = pd.Series("", index=rows.index, dtype=object)
     split_column.loc[chosen.index] = chosen
     split_column.loc[external.index] = "test"
@@ -132,12 +143,12 @@ def _official_of_source(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bo
         notes.append(f"{own} images of the official test were left out: other data is tested on.")
     elif internal_test and not (chosen == "test").any():
         pool = rows[chosen != ""]
-        chosen.loc[_take(pool, recipe.test_share, recipe.seed, "grouped").index] = "test"
+        chosen.loc[_take(pool, recipe.test_share, recipe.splits_by, "grouped").index] = "test"
         notes.append("The official split has no test images: a test split was drawn by patient from the rest.")
     small = int((chosen == "validation").sum())
     pool = rows[chosen.isin(["train", "validation"])]
     if not pool.empty and (small == 0 or (small < SMALLEST_VALIDATION and not recipe.keep_validation)):
-        drawn = _take(pool, recipe.validation_share, recipe.seed + 1, "grouped")
+        drawn = _take(pool, recipe.validation_share, recipe.splits_by + 1, "grouped")
         chosen.loc[pool.index] = "train"
         chosen.loc[drawn.index] = "validation"
         why = f"only {small} validation images" if small else "no validation images"
@@ -148,26 +159,78 @@ def _official_of_source(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bo
     return chosen, notes
 
 
+def _official_folds(rows: pd.DataFrame, chosen: pd.Series, recipe: Recipe) -> tuple[pd.Series, tuple[str, ...]]:
+    """The official test is kept; the fold of the other rows is the validation."""
+    pool = rows[chosen.reindex(rows.index).isin(["train", "validation"])]
+    chosen = chosen.copy()
+    chosen.loc[pool.index] = np.where(_held_out(pool, recipe, "grouped"), "validation", "train")
+    return chosen, (
+        f"{_fold_name(recipe)}: the official test is kept, the fold of the other images is the validation. "
+        f"{_NOTES['grouped']}",
+    )
+
+
+def _held_out(rows: pd.DataFrame, recipe: Recipe, method: str) -> np.ndarray:
+    """Whether each row is in the fold held out: bool (rows,)."""
+    codes = groups(rows) if method == "grouped" else np.arange(len(rows))
+    return fold_of(rows["label"], codes, recipe.folds, method, recipe.splits_by) == recipe.fold
+
+
+def _fold_name(recipe: Recipe) -> str:
+    assert recipe.fold is not None
+    return f"Fold {recipe.fold + 1} of {recipe.folds}"
+
+
+def _leave_one_source_out(
+    rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool
+) -> tuple[pd.Series, tuple[str, ...]]:
+    names = sorted(rows["source"].unique())
+    if len(names) < 2 or not internal_test:
+        raise DataError(
+            "Leaving one source out needs two sources or more, and no data to test on beside them. "
+            f"Received: {', '.join(names)}{'' if internal_test else ', and --test-data'}."
+        )
+    if recipe.held_out not in names:
+        raise InputError(
+            f"held_out must be a source of the data.{nearest(str(recipe.held_out), names)} "
+            f"Allowed: {', '.join(names)}. Received: {recipe.held_out!r}."
+        )
+    own = rows["source"] == recipe.held_out
+    chosen, notes = _drawn(rows[~own], recipe.replace(split="grouped", held_out=None), "grouped", internal_test=False)
+    held_out = pd.Series("test", index=rows.index[own], dtype=object)
+    return pd.concat([chosen, held_out]), (f"The source {recipe.held_out} is the test, the others train.", *notes)
+
+
+#: How each method of drawing is told to a reader.
+_NOTES = {
+    "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",
+    "stratified": "Split by image, stratified by class: patients and copies may stand on both sides.",
+    "grouped": "Split by patient where known, stratified by class.",
+}
+
+
 def _drawn(
     rows: pd.DataFrame, recipe: Recipe, method: str, *, internal_test: bool
 ) -> tuple[pd.Series, tuple[str, ...]]:
     chosen = pd.Series("train", index=rows.index, dtype=object)
     rest, share = rows, recipe.validation_share
-    if internal_test:
-        test = _take(rows, recipe.test_share, recipe.seed, method)
+    if recipe.folds:
+        held_out = _held_out(rows, recipe, method)
+        chosen[held_out] = "test" if internal_test else "validation"
+        rest, test_share = rows[~held_out], 1 / recipe.folds
+    elif internal_test:
+        test = _take(rows, recipe.test_share, recipe.splits_by, method)
         chosen.loc[test.index] = "test"
-        rest = rows.drop(test.index)
-        share = min(0.5, recipe.validation_share / (1 - recipe.test_share))
-    validation = _take(rest, share, recipe.seed + 1, method)
-    chosen.loc[validation.index] = "validation"
-    note = {
-        "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",
-        "stratified": "Split by image, stratified by class: patients and copies may stand on both sides.",
-        "grouped": "Split by patient where known, stratified by class.",
-    }[method]
+        rest, test_share = rows.drop(test.index), recipe.test_share
+    if internal_test:
+        share = min(0.5, recipe.validation_share / (1 - test_share))
+    if internal_test or not recipe.folds:
+        validation = _take(rest, share, recipe.splits_by + 1, method)
+        chosen.loc[validation.index] = "validation"
+    note = _NOTES[method]
     if method == "grouped" and not (rows["patient"] != "").any():
         note = "Split stratified by class; no patient is known, so that a patient's images may stand on both sides."
-    return chosen, (note,)
+    return chosen, ((f"{_fold_name(recipe)}.", note) if recipe.folds else (note,))
 
 
 def _take(rows: pd.DataFrame, share: float, seed: int, method: str) -> pd.DataFrame:

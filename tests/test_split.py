@@ -1,10 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chestxray.errors import DataError
+from chestxray.errors import ChestXrayError, DataError
 from chestxray.recipe import Recipe
 from chestxray.split import groups, split
 from made import make_index
@@ -126,3 +126,76 @@ def test_each_official_validation_is_judged_by_itself():
     assert counts["other", "validation"] == 100
     assert counts["made", "validation"] > 25
     assert [note.split(":")[0] for note in result.notes] == ["made"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(cohorts(), st.sampled_from(["stratified", "grouped"]), st.integers(0, 2**31))
+def test_every_row_is_held_out_in_one_fold(cohort, method, seed):
+    labels, patients = cohort
+    index = make_index(labels, patients)
+    tested = []
+    for fold in range(3):
+        try:
+            rows = split(index, Recipe(split=method, split_seed=seed, folds=3, fold=fold)).index.rows
+        except DataError:
+            assume(False)  # so few patients that a fold takes a whole class
+        assert set(rows["split"]) == {"train", "validation", "test"}
+        if method == "grouped":
+            assert rows.groupby("patient")["split"].nunique().max() == 1
+        tested += rows.loc[rows["split"] == "test", "path"].tolist()
+    assert sorted(tested) == index.rows["path"].tolist()
+
+
+@pytest.mark.parametrize("method", ["random", "stratified", "grouped"])
+def test_folds_keep_the_shares_of_the_classes(method):
+    labels = ["a"] * 600 + ["b"] * 200
+    for fold in range(5):
+        recipe = Recipe(split=method, folds=5, fold=fold)
+        rows = split(make_index(labels, [str(i // 2) for i in range(800)]), recipe).index.rows
+        share = (rows["split"] == "test").groupby(rows["label"]).mean()
+        assert share.between(0.1 if method == "random" else 0.18, 0.3 if method == "random" else 0.22).all(), share
+        assert 60 < (rows["split"] == "validation").sum() < 100
+
+
+def test_folds_beside_an_official_test_are_validations():
+    index = official(400, 60, 60)
+    seen = []
+    for fold in range(4):
+        result = split(index, Recipe(folds=4, fold=fold))
+        rows = result.index.rows
+        assert rows.loc[rows["split"] == "test", "path"].tolist() == index.rows["path"][460:].tolist()
+        assert rows.groupby("patient")["split"].nunique().max() == 1
+        seen += rows.loc[rows["split"] == "validation", "path"].tolist()
+        assert f"Fold {fold + 1} of 4" in result.notes[0]
+    assert sorted(seen) == index.rows["path"][:460].tolist()
+
+
+def two_sources():
+    index = make_index(["a", "b"] * 40, [str(i // 2) for i in range(80)])
+    return index.replace(index.rows.assign(source=["here"] * 40 + ["there"] * 40))
+
+
+def test_one_source_is_left_out():
+    rows = split(two_sources(), Recipe(split="source", held_out="there")).index.rows
+    assert set(rows.loc[rows["source"] == "there", "split"]) == {"test"}
+    assert set(rows.loc[rows["source"] == "here", "split"]) == {"train", "validation"}
+
+
+@pytest.mark.parametrize(
+    ("index", "recipe", "words"),
+    [
+        (two_sources(), Recipe(split="source", held_out="elsewhere"), "Allowed: here, there. Received: 'elsewhere'"),
+        (two_sources(), Recipe(split="source"), "choose it with fold or held_out"),
+        (make_index(["a", "b"] * 9), Recipe(split="source", held_out="x"), "two sources or more"),
+        (make_index(["a"] * 9 + ["b"] * 4), Recipe(folds=5, fold=0), "'b' has 4 patients or distinct images, too few"),
+    ],
+)
+def test_what_cannot_be_held_out_is_said(index, recipe, words):
+    with pytest.raises(ChestXrayError, match=words):
+        split(index, recipe)
+
+
+def test_folds_are_the_same_on_any_platform():
+    index = make_index(["a", "b"] * 30, [str(i // 4) for i in range(60)])
+    rows = split(index, Recipe(split="grouped", folds=5, fold=1, seed=3)).index.rows
+    assert np.flatnonzero(rows["split"] == "test").tolist() == [16, 17, 18, 19, 28, 29, 30, 31, 32, 33, 34, 35]
