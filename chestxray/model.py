@@ -15,6 +15,8 @@ from chestxray.errors import PluginError
 from chestxray.plugin import ModelPlugin
 from chestxray.weights import build_named, load_weights
 
+#: The layer that divides the logits by the temperature of calibration, 1 until there is one.
+TEMPERATURE = "temperature"
 Phase = Literal["head", "finetune", "full"]
 Tensor = Any
 
@@ -67,7 +69,8 @@ def build(
         logits = plugin.head(features, classes)
         if tuple(logits.shape) != (None, classes):
             raise PluginError(f"head must return logits (batch, {classes}). Received: shape {tuple(logits.shape)}.")
-        output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+        scaled_logits = keras.layers.Rescaling(1.0, dtype="float32", name=TEMPERATURE)(logits)
+        output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(scaled_logits)
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
@@ -99,8 +102,25 @@ def freeze(built: Built, phase: Phase) -> None:
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """The same graph, ending at the logits (batch, classes) before the softmax."""
-    return keras.Model(model.inputs, model.get_layer("probabilities").input)
+    """The same graph, ending at the logits (batch, classes) before temperature and softmax."""
+    return keras.Model(model.inputs, model.get_layer(TEMPERATURE).input)
+
+
+def set_temperature(model: keras.Model, temperature: float) -> None:
+    """Divide the logits by `temperature` from now on, in `model` and in what is saved of it."""
+    model.get_layer(TEMPERATURE).scale = 1 / temperature
+    # Functions traced before hold the old constant.
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def features_model(model: keras.Model, layer: str) -> keras.Model:
+    """The same graph with two outputs: the probabilities, and what `layer` gives as one vector an
+    image, float32 (batch, features): a feature map is averaged over its places.
+    """
+    features = model.get_layer(layer).output
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pooled_features")(features)
+    return keras.Model(model.inputs, [model.output, features])
 
 
 def moments(pixels: np.ndarray, rows: np.ndarray, block: int = 256) -> tuple[np.ndarray, np.ndarray]:

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import backend, environment, evaluation, registry, run_folder, sources
+from chestxray import backend, environment, evaluation, refusal, registry, run_folder, sources
 from chestxray import cache as caches
+from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
 from chestxray.decoded import decode, readable
 from chestxray.errors import InputError, OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.plugin import ModelPlugin
-from chestxray.prediction import Predictions, predict
+from chestxray.prediction import Predictions, rate
 from chestxray.recipe import Recipe
 from chestxray.run_folder import Run
 from chestxray.split import split
@@ -149,6 +150,8 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
         index = sources.load(recipe, cache)
     # A mistake that evaluation would find is found before hours of training.
     evaluation.headline_class(index.classes, recipe.positive)
+    for column in recipe.by:
+        groups(index.rows, column)
     log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
@@ -192,8 +195,8 @@ def _prepare_job(recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, fol
 
 
 def _finish(job: Job) -> Run:
-    """Training, prediction, evaluation, explanation, report."""
-    from chestxray import devices, explanation, report, training
+    """Training, prediction, evaluation, controls, explanation, report."""
+    from chestxray import devices, explanation, report, training, trial
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
     write_json(folder / "audit.json", prepared.audit.to_json())
@@ -201,39 +204,28 @@ def _finish(job: Job) -> Run:
         prepared.index.write(temporary)
     with clock.step("train"):
         training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy)
+    with clock.step("predict"):
+        held = trial.hold(job.built, prepared.pixels, prepared.index, recipe)
         with replacing(folder / run_folder.MODEL) as temporary:
             model.save(temporary)
-    with clock.step("predict"):
-        predictions = predict(model, prepared.pixels, prepared.index, ("validation", "test"))
-        predictions.write(folder / "predictions.csv")
-    test = predictions.of("test")
+        held.predictions.write(folder / "predictions.csv")
+        if held.familiar is not None:
+            held.familiar.write(folder / refusal.FILE)
+    test = held.test
     with clock.step("evaluate"):
-        _evaluate(test, recipe, folder)
+        assess(test, prepared.index, recipe, held.decision, folder, validation=held.validation, refusals=held.refusals)
     images = _by_path(prepared, test)
     with clock.step("explain"):
         explanation.write_panel(model, job.plugin, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
-    facts = _model_facts(job.built, recipe)
+    facts = _model_facts(job.built, recipe) | {
+        "images_per_second": rate(model, prepared.pixels, _places(prepared, "test"))
+    }
     record = environment.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
     times = {"started": clock.started, "finished": environment.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
     report.write(folder, samples=images | _training_samples(prepared))
     training.finish(folder)
     return Run(folder)
-
-
-def _evaluate(test: Predictions, recipe: Recipe, folder: Path) -> None:
-    """Write ``metrics.json``, and ``by_source.json`` where the test has several sources."""
-
-    def scored(predictions: Predictions, positive: str | None) -> evaluation.Evaluation:
-        return evaluation.evaluate(predictions, positive=positive, replicates=recipe.replicates, seed=recipe.seed)
-
-    whole = scored(test, recipe.positive)
-    write_json(folder / "metrics.json", whole.to_json())
-    parts = [Predictions(rows.reset_index(drop=True), test.classes) for _, rows in test.rows.groupby("source")]
-    if len(parts) > 1:
-        # The whole test's positive class, so that the figures of all sources speak of the same one.
-        by_source = {part.rows["source"][0]: scored(part, whole.positive).to_json() for part in parts}
-        write_json(folder / "by_source.json", by_source)
 
 
 @contextmanager
@@ -276,6 +268,10 @@ def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:
         "trained_parameters": trained,
         "image_size": list(recipe.image_size or ()),
     }
+
+
+def _places(prepared: Prepared, split: str) -> np.ndarray:
+    return np.flatnonzero((prepared.index.rows["split"] == split).to_numpy())
 
 
 def _by_path(prepared: Prepared, predictions: Predictions) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from chestxray.recipe import Recipe
 FILES = {
     "recipe.toml", "environment.json", "audit.json", "index.parquet", "model.keras", "history.csv",
     "predictions.csv", "metrics.json", "heatmaps", "figures", "report.html", "MODEL_CARD.md",
+    "decision.json", "calibration.json", "operating_points.json", "refusal.json", "refusal.npz",
 }  # fmt: skip
 
 

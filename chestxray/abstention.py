@@ -1,0 +1,38 @@
+"""Conformal prediction: sets of classes that hold the true one as often as asked for.
+
+Split conformal prediction with the score 1 - probability of the true class (Vovk et al. 2005;
+Sadinle, Lei and Wasserman 2019), calibrated on validation. A set of one class is an answer; with
+none or several, the model abstains. The promise is for images like those of validation, on average
+over classes; what was kept of it is measured on the test.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def quantile(probabilities: np.ndarray, truth: np.ndarray, coverage: float) -> float:
+    """The largest score of a class that is in the set: in 0..1.
+
+    `probabilities` float (rows, classes), `truth` class numbers (rows,). It is the value of rank
+    ceil((n + 1) * coverage) among the n scores of the true classes; 1, so that all classes are in
+    every set, where n is too small to promise that coverage.
+
+    >>> quantile(np.array([[0.9, 0.1]] * 9), np.zeros(9, dtype=int), 0.9)
+    0.1
+    """
+    scores = np.sort(1 - probabilities[np.arange(len(truth)), truth])
+    rank = math.ceil((len(scores) + 1) * coverage)
+    return 1.0 if rank > len(scores) else round(float(scores[rank - 1]), 12)
+
+
+def sets(probabilities: np.ndarray, limit: float) -> np.ndarray:
+    """Which classes are in each set: bool (rows, classes)."""
+    return 1 - probabilities <= limit + 1e-12
+
+
+def answered(probabilities: np.ndarray, limit: float) -> np.ndarray:
+    """Whether the model answers, its set being one class: bool (rows,)."""
+    return sets(probabilities, limit).sum(axis=1) == 1

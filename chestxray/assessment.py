@@ -1,0 +1,229 @@
+"""Test predictions and a decision -> what the run's folder says of them, a JSON file a question.
+
+``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``calibration.json``:
+are the probabilities true; ``operating_points.json``: at the thresholds; ``abstention.json``: where
+it may abstain; ``refusal.json``: what it takes for no radiograph.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chestxray import abstention, calibration
+from chestxray.decision import Decision
+from chestxray.errors import InputError, nearest
+from chestxray.evaluation import Evaluation, evaluate
+from chestxray.files import write_json
+from chestxray.index import COLUMNS, Index
+from chestxray.intervals import Figure
+from chestxray.prediction import Predictions
+from chestxray.recipe import Recipe
+from chestxray.shares import share
+from chestxray.thresholds import decided
+
+#: Bands of age in years, by their lower ends.
+AGES = (0, 18, 40, 65, 200)
+#: A column of numbers with more values than this is broken into quarters.
+MOST_VALUES = 12
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Who was refused: bool (rows,) of each kind of picture, and the threshold of distance."""
+
+    threshold: float
+    allowed: float
+    validation: np.ndarray
+    test: np.ndarray
+    others: np.ndarray
+    kinds: np.ndarray
+
+
+def assess(
+    test: Predictions,
+    index: Index,
+    recipe: Recipe,
+    decision: Decision,
+    folder: Path,
+    *,
+    validation: Predictions | None = None,
+    refusals: Refusals | None = None,
+) -> Evaluation:
+    """Write every file that this module names and that has something to say; return ``metrics.json``.
+
+    `test` and `validation` have calibrated probabilities; without `validation` (an external test)
+    only the test stands in the files.
+
+    Raises:
+        InputError: ``recipe.by`` names no column of the data.
+    """
+    score = Scorer(recipe, decision.positive)
+    whole = score(test)
+    contents: dict[str, Any] = {
+        "metrics": whole.to_json(),
+        "by_source": _by_source(test, score),
+        "by_group": {name: _by_column(test, index, name, score) for name in recipe.by},
+        "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
+        "operating_points": _operating_points(test, validation, decision, score),
+        "abstention": None if decision.limit is None else _abstention(test, decision, score),
+        "refusal": None if refusals is None else _refusal(refusals, test, score),
+        "decision": decision.to_json(),
+    }
+    for name, content in contents.items():
+        if content:
+            write_json(folder / f"{name}.json", content)
+        else:
+            (folder / f"{name}.json").unlink(missing_ok=True)
+    return whole
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Evaluates predictions as the recipe says, of two classes about ``positive``."""
+
+    recipe: Recipe
+    positive: str | None
+
+    def __call__(self, predictions: Predictions, positive: str | None = None) -> Evaluation:
+        """Every figure of `predictions`, about another class where `positive` is given."""
+        return evaluate(
+            predictions,
+            positive=positive or self.positive,
+            replicates=self.recipe.replicates,
+            seed=self.recipe.seed,
+        )
+
+    def share(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
+        """The share of true flags with its interval."""
+        return share(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
+
+
+def groups(rows: pd.DataFrame, column: str) -> pd.Series:
+    """The group of each row by a column of the data, ``""`` where it is not known.
+
+    Ages are put into bands, other numbers of many values into quarters.
+
+    Raises:
+        InputError: no such column.
+    """
+    extra = [name for name in rows if name not in (*COLUMNS, "audit", "external")]
+    if column not in extra:
+        raise InputError(
+            f"by must be a column of the data.{nearest(column, extra)} Allowed: {', '.join(extra) or 'none here'}. "
+            f"Received: {column!r}."
+        )
+    values = rows[column]
+    numbers = pd.to_numeric(values, errors="coerce")
+    if column.casefold() == "age" and numbers.notna().any():
+        names = [f"{low} to {high - 1}" for low, high in itertools.pairwise(AGES[:-1])]
+        names.append(f"{AGES[-2]} up")
+        return pd.cut(numbers, AGES, right=False, labels=names).astype(object).fillna("").astype(str)
+    if numbers.nunique() > MOST_VALUES and numbers.notna().sum() >= values.astype(str).ne("").sum():
+        quarters = pd.qcut(numbers, 4, duplicates="drop")
+        return quarters.map(lambda q: f"{q.left:g} to {q.right:g}").astype(object).fillna("").astype(str)
+    return values.fillna("").astype(str)
+
+
+def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
+    # The whole test's positive class, so that the figures of all sources speak of the same one.
+    parts = {name: part for name, part in _parts(test, test.rows["source"]).items() if name}
+    return {name: score(part).to_json() for name, part in parts.items()} if len(parts) > 1 else None
+
+
+def _by_column(test: Predictions, index: Index, column: str, score: Scorer) -> dict[str, Any]:
+    of_path = groups(index.rows, column).set_axis(index.rows["path"])
+    parts = _parts(test, test.rows["path"].map(of_path))
+    return {name or "not known": score(part).to_json() for name, part in parts.items()}
+
+
+def _parts(test: Predictions, keys: pd.Series) -> dict[str, Predictions]:
+    grouped = test.rows.groupby(keys.to_numpy(), sort=True)
+    return {str(name): Predictions(rows.reset_index(drop=True), test.classes) for name, rows in grouped}
+
+
+def _calibration(
+    test: Predictions, validation: Predictions | None, whole: Evaluation, decision: Decision, score: Scorer
+) -> dict[str, Any]:
+    def told(evaluation: Evaluation) -> dict[str, Any]:
+        return {name: evaluation.test[name].to_json() for name in ("ece", "brier")}
+
+    def before(predictions: Predictions) -> dict[str, Any]:
+        return told(score(calibration.calibrated(predictions, 1 / decision.temperature)))
+
+    found: dict[str, Any] = {
+        "temperature": decision.temperature,
+        "at_bound": calibration.at_bound(decision.temperature),
+        "test": {"before": before(test), "after": told(whole)},
+    }
+    if validation is not None:
+        found["rows"] = len(validation.rows)
+        found["validation"] = {"before": before(validation), "after": told(score(validation))}
+    return found
+
+
+def _operating_points(
+    test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer
+) -> dict[str, Any]:
+    names = ("sensitivity", "specificity", "precision", "balanced_accuracy")
+    points = []
+    for label, threshold in decision.thresholds.items():
+
+        def figures(predictions: Predictions, label: str = label, threshold: float = threshold) -> dict[str, Any]:
+            found = score(decided(predictions, label, threshold), label).test
+            return {name: found[name].to_json() for name in names}
+
+        point = {"label": label, "threshold": threshold, "test": figures(test)}
+        points.append(point | ({} if validation is None else {"validation": figures(validation)}))
+    return {"chosen_by": decision.chosen_by, "points": points}
+
+
+def _abstention(test: Predictions, decision: Decision, score: Scorer) -> dict[str, Any]:
+    assert decision.limit is not None
+    inside = abstention.sets(test.probabilities, decision.limit)
+    answers = inside.sum(axis=1) == 1
+    covered = inside[np.arange(len(inside)), test.truth]
+    right = test.predicted == test.truth
+    clusters = test.clusters
+    return {
+        "coverage": decision.coverage,
+        "limit": decision.limit,
+        "empty_promise": decision.limit >= 1,
+        "test": {
+            "coverage": score.share(covered, clusters),
+            "answered": score.share(answers, clusters),
+            "accuracy_of_answers": score.share(right[answers], clusters[answers]),
+            "accuracy_of_all": score.share(right, clusters),
+        },
+        "by_class": {
+            label: score.share(covered[test.truth == k], clusters[test.truth == k])
+            for k, label in enumerate(test.classes)
+        },
+        "set_sizes": {str(size): int(count) for size, count in enumerate(np.bincount(inside.sum(axis=1)))},
+    }
+
+
+def _refusal(refusals: Refusals, test: Predictions, score: Scorer) -> dict[str, Any]:
+    def of(flags: np.ndarray) -> dict[str, Any]:
+        return {"pictures": len(flags), "refused": score.share(flags, np.arange(len(flags)))}
+
+    return {
+        "threshold": refusals.threshold,
+        "allowed": refusals.allowed,
+        "validation": {"pictures": len(refusals.validation), "refused": _plain(refusals.validation)},
+        "test": {"pictures": len(refusals.test), "refused": score.share(refusals.test, test.clusters)},
+        "others": of(refusals.others),
+        "by_kind": {
+            kind: of(refusals.others[refusals.kinds == kind]) for kind in dict.fromkeys(refusals.kinds.tolist())
+        },
+    }
+
+
+def _plain(flags: np.ndarray) -> Mapping[str, float | None]:
+    return Figure(float(flags.mean()) if len(flags) else None, None, None).to_json()

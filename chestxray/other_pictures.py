@@ -1,0 +1,81 @@
+"""Pictures that are no chest radiographs, to measure how many of them a refusal lets through.
+
+Crops of the two photographs and the handwritten digits that come with scikit-learn, and drawn
+pages, textures and noise: nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+KINDS = ("photograph", "digit", "page", "texture", "noise")
+
+
+def other_pictures(size: tuple[int, int], each: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures uint8 (5 * each, height, width) in grey, and the kind of each, one of `KINDS`."""
+    generator = np.random.default_rng(seed)
+    drawers = (_photographs, _digits, _pages, _textures, _noise)
+    pictures = [_fitted(picture, size) for draw in drawers for picture in draw(generator, each)]
+    return np.stack(pictures), np.repeat(KINDS, each)
+
+
+def _photographs(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    found = [np.asarray(Image.fromarray(image).convert("L")) for image in load_sample_images().images]
+    crops = []
+    for number in range(count):
+        photograph = found[number % len(found)]
+        side = int(generator.integers(80, 400))
+        top, left = (int(generator.integers(0, length - side)) for length in photograph.shape)
+        crops.append(photograph[top : top + side, left : left + side])
+    return crops
+
+
+def _digits(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    images = load_digits().images
+    return [np.uint8(images[i] * (255 / 16)) for i in generator.choice(len(images), count, replace=False)]
+
+
+def _pages(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    pages = []
+    for number in range(count):
+        dark = number % 2 == 1
+        page = Image.new("L", (320, 320), 20 if dark else 245)
+        draw = ImageDraw.Draw(page)
+        for line in range(14):
+            letters = generator.integers(97, 123, size=int(generator.integers(10, 46)))
+            draw.text((16, 12 + 21 * line), "".join(map(chr, letters)), fill=230 if dark else 15)
+        pages.append(np.asarray(page))
+    return pages
+
+
+def _textures(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    rows, columns = np.mgrid[0:256, 0:256] / 256
+    found = []
+    for number in range(count):
+        angle, period = generator.uniform(0, np.pi), generator.uniform(1, 20)
+        wave = np.sin(2 * np.pi * period * (rows * np.sin(angle) + columns * np.cos(angle)))
+        # A plain ramp, stripes and a chequered pattern in turn.
+        picture = (
+            rows * np.sin(angle) + columns * np.cos(angle),
+            wave,
+            np.sign(wave * np.sin(2 * np.pi * period * rows)),
+        )
+        chosen = picture[number % 3]
+        span = np.ptp(chosen) or 1.0
+        found.append(np.uint8(255 * (chosen - chosen.min()) / span))
+    return found
+
+
+def _noise(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    # From a single patch to every pixel for itself.
+    sides = [1 + 8 * (number % 30) for number in range(count)]
+    return [np.uint8(generator.integers(0, 256, size=(side, side))) for side in sides]
+
+
+def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -1,0 +1,116 @@
+"""A trained model put to the test: validation decides first, then the test is predicted once."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from chestxray import refusal
+from chestxray.assessment import Refusals
+from chestxray.calibration import calibrated
+from chestxray.decision import Decision, decide
+from chestxray.index import Index
+from chestxray.model import Built, features_model, set_temperature
+from chestxray.other_pictures import other_pictures
+from chestxray.prediction import Predictions, outputs
+from chestxray.recipe import Recipe
+from chestxray.refusal import Familiar
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``validation`` and ``test`` at the decision's temperature; ``familiar`` and ``refusals`` are
+    None where nothing is refused.
+    """
+
+    decision: Decision
+    validation: Predictions
+    test: Predictions
+    familiar: Familiar | None
+    refusals: Refusals | None
+
+    @property
+    def predictions(self) -> Predictions:
+        """The rows of both."""
+        import pandas as pd
+
+        rows = pd.concat([self.validation.rows, self.test.rows], ignore_index=True)
+        return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), self.test.classes)
+
+
+def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe) -> Trial:
+    """Decide by validation, put the temperature into the model, and predict the test.
+
+    `pixels` uint8 (rows, height, width); its rows and those of `index` correspond.
+    """
+    model = built.model
+    layer = built.backbone[-1] if recipe.refuse and built.backbone else None
+    seer = model if layer is None else features_model(model, layer)
+    validation, seen = _predict(seer, pixels, index, "validation")
+    decision = dataclasses.replace(decide(validation, recipe), features=layer)
+    familiar = None
+    if layer is not None:
+        sample = _sample(index, recipe.seed)
+        training = np.concatenate([features for _, features in outputs(seer, pixels, sample)])
+        familiar = refusal.learn(training, np.concatenate(seen), recipe.refuse)
+        if familiar is None:
+            log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
+            decision = dataclasses.replace(decision, features=None)
+    test, refusals = _test(seer, pixels, index, familiar, recipe.refuse)
+    if refusals is not None and familiar is not None:
+        refusals = dataclasses.replace(refusals, validation=familiar.refused(np.concatenate(seen)))
+    set_temperature(model, decision.temperature)
+    return Trial(
+        decision=decision,
+        validation=calibrated(validation, decision.temperature),
+        test=calibrated(test, decision.temperature),
+        familiar=familiar,
+        refusals=refusals,
+    )
+
+
+def repeat(
+    model: keras.Model, pixels: np.ndarray, index: Index, decision: Decision, familiar: Familiar | None, allowed: float
+) -> tuple[Predictions, Refusals | None]:
+    """Predict the test rows of other data with a calibrated `model` and what its run decided."""
+    known = familiar is not None and decision.features is not None
+    seer = features_model(model, str(decision.features)) if known else model
+    return _test(seer, pixels, index, familiar if known else None, allowed)
+
+
+def _predict(seer: keras.Model, pixels: np.ndarray, index: Index, split: str) -> tuple[Predictions, list[np.ndarray]]:
+    places = np.flatnonzero((index.rows["split"] == split).to_numpy())
+    parts = list(outputs(seer, pixels, places))
+    probabilities = np.concatenate([part[0] for part in parts])
+    predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
+    return predictions, [part[1] for part in parts if len(part) > 1]
+
+
+def _test(
+    seer: keras.Model, pixels: np.ndarray, index: Index, familiar: Familiar | None, allowed: float
+) -> tuple[Predictions, Refusals | None]:
+    places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
+    probabilities, distances = [], []
+    for given in outputs(seer, pixels, places):
+        probabilities.append(given[0])
+        if familiar is not None:
+            distances.append(familiar.distances(given[1]))
+    predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, np.concatenate(probabilities))
+    if familiar is None:
+        return predictions, None
+    far = np.concatenate(distances) > familiar.threshold
+    pictures, kinds = other_pictures(pixels.shape[1:3])
+    seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
+    return predictions, Refusals(familiar.threshold, allowed, np.empty(0, bool), far, familiar.refused(seen), kinds)
+
+
+def _sample(index: Index, seed: int) -> np.ndarray:
+    """Places of up to `refusal.SAMPLE` training images, in order."""
+    places = np.flatnonzero((index.rows["split"] == "train").to_numpy())
+    return np.sort(np.random.default_rng(seed).permutation(places)[: refusal.SAMPLE])
