@@ -59,7 +59,8 @@ def assess(
     """Write every file that this module names and that has something to say; return ``metrics.json``.
 
     `test` and `validation` have calibrated probabilities; without `validation` (an external test)
-    only the test stands in the files.
+    only the test stands in the files. A file that has nothing to say any more is removed, but for
+    ``refusal.json``, which speaks of pictures that need not be at hand again.
 
     Raises:
         InputError: ``recipe.by`` names no column of the data.
@@ -73,9 +74,10 @@ def assess(
         "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
         "operating_points": _operating_points(test, validation, decision, score),
         "abstention": None if decision.limit is None else _abstention(test, decision, score),
-        "refusal": None if refusals is None else _refusal(refusals, test, score),
         "decision": decision.to_json(),
     }
+    if refusals is not None:
+        contents["refusal"] = _refusal(refusals, test, score)
     for name, content in contents.items():
         if content:
             write_json(folder / f"{name}.json", content)

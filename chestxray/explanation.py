@@ -17,7 +17,6 @@ from chestxray.errors import PluginError
 from chestxray.files import replacing, write_json
 from chestxray.model import logits_model
 from chestxray.overlay import overlay
-from chestxray.plugin import ModelPlugin
 from chestxray.prediction import PREFIX, Predictions
 
 
@@ -79,7 +78,8 @@ def choose(predictions: Predictions, each: int, seed: int) -> np.ndarray:
 
 def write_panel(
     model: keras.Model,
-    plugin: ModelPlugin,
+    layer: str | None,
+    reason: str,
     predictions: Predictions,
     images: dict[str, np.ndarray],
     each: int,
@@ -89,17 +89,17 @@ def write_panel(
     """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
 
     `images`: uint8 (height, width) by path. The predicted class is explained: why the model said
-    what it said. Without a ``cam_layer`` the index says why there are no maps.
+    what it said. Without a `layer` there are no maps, and the index gives the `reason`.
     """
-    record: dict[str, Any] = {"layer": plugin.cam_layer, "method": "gradcam", "reason": "", "images": []}
-    if plugin.cam_layer is None:
-        record["reason"] = plugin.cam_reason or "This architecture has no convolutional layer to explain."
+    record: dict[str, Any] = {"layer": layer, "method": "gradcam", "reason": "", "images": []}
+    if layer is None:
+        record["reason"] = reason or "This architecture has no convolutional layer to explain."
     elif not each:
         record["reason"] = "The recipe asked for none (heatmaps = 0)."
     else:
         rows = choose(predictions, each, seed)
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        maps = gradcam(model, plugin.cam_layer, pixels[..., np.newaxis].astype(np.float32), predictions.predicted[rows])
+        maps = gradcam(model, layer, pixels[..., np.newaxis].astype(np.float32), predictions.predicted[rows])
         for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
             record["images"].append(_write_one(predictions.rows.iloc[row], number, grey, heat, folder))
     write_json(folder / "index.json", record)

@@ -89,6 +89,19 @@ class Index:
         """The same index with other rows (same classes and origin)."""
         return dataclasses.replace(self, rows=rows.reset_index(drop=True))
 
+    def with_classes(self, classes: tuple[str, ...]) -> "Index":
+        """The same rows with these classes, of which some may have no rows.
+
+        Raises:
+            DataError: a label outside `classes`.
+        """
+        if stray := sorted(set(self.rows["label"]) - set(classes)):
+            raise DataError(
+                f"{self.name} has classes that are not trained: {', '.join(stray)}. Allowed: {', '.join(classes)}; "
+                f"map them (--map {stray[0]}=CLASS) or leave them out (--drop {stray[0]})."
+            )
+        return dataclasses.replace(self, classes=classes)
+
     def clusters(self) -> pd.Series:
         """One key a row: the patient where known, else the row's own path.
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 RECIPE = "recipe.toml"
 MODEL = "model.keras"
 REPORT = "report.html"
+#: What stands beside the recipe wherever a test was evaluated.
+EVALUATED = ("predictions.csv", "metrics.json", "environment.json")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,13 @@ class Run:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The trained model: raw pixels to probabilities."""
+        """The trained model: raw pixels to probabilities.
+
+        Raises:
+            InputError: the folder holds none, as that of an ensemble.
+        """
+        if not (self.folder / MODEL).is_file():
+            raise InputError(f"{self.folder} has no model of its own ({MODEL}), only predictions.")
         import keras
 
         return keras.saving.load_model(self.folder / MODEL, compile=False, safe_mode=True)
@@ -96,12 +104,38 @@ def load(folder: str | Path) -> Run:
     return Run(path)
 
 
+def load_evaluated(folder: str | Path) -> Run:
+    """Open a folder that has predictions and metrics, with a model or without: a run, an ensemble, a
+    pooled cross-validation, an external evaluation.
+
+    Raises:
+        InputError: no such folder, one that was not made by chestxray, or a run that was not finished.
+    """
+    path = Path(folder)
+    if not (path / RECIPE).is_file():
+        raise InputError(
+            f"{path} is no evaluated folder: it must have {RECIPE} and predictions.csv in it, as `chestxray run` makes."
+        )
+    if missing := [name for name in EVALUATED if not (path / name).is_file()]:
+        raise InputError(
+            f"The run {path} was not finished: {missing[0]} is missing. Go on with it: chestxray run --resume {path}"
+        )
+    return Run(path)
+
+
 def default_folder(model: str, data: str) -> Path:
     """``runs/<time>-<model>-<data>`` below the working directory."""
-    # Of an address the last part is the telling one: folder:/a/b/kermany -> kermany.
-    name = re.split(r"[/\\]", data.rstrip("/\\"))[-1]
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{model}-{name}").strip("-.")[:80]
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}"
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(model, data)}"
+
+
+def slug(*parts: str) -> str:
+    """A short name for a folder from names and addresses, of which the last part is the telling one.
+
+    >>> slug("vgg16", "folder:/a/b/kermany")
+    'vgg16-kermany'
+    """
+    names = [re.split(r"[/\\]", part.rstrip("/\\"))[-1] for part in parts]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(names)).strip("-.")[:80]
 
 
 def create(folder: Path, *, overwrite: bool) -> bool:

@@ -216,7 +216,8 @@ def _finish(job: Job) -> Run:
         assess(test, prepared.index, recipe, held.decision, folder, validation=held.validation, refusals=held.refusals)
     images = _by_path(prepared, test)
     with clock.step("explain"):
-        explanation.write_panel(model, job.plugin, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+        layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
+        explanation.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
     facts = _model_facts(job.built, recipe) | {
         "images_per_second": rate(model, prepared.pixels, _places(prepared, "test"))
     }

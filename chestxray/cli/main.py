@@ -16,6 +16,10 @@ from chestxray.errors import ChestXrayError
 #: Command -> its one line of help, shown without importing the command.
 COMMANDS = {
     "run": "Train, evaluate, explain and report one model.",
+    "evaluate": "Test a finished run on other data, or evaluate it anew.",
+    "compare": "Compare finished runs, or models to train, by paired tests.",
+    "ensemble": "Average the probabilities of several runs.",
+    "leakage": "Measure what a leaky split is worth.",
     "models": "List the architectures that are installed.",
     "data": "List, show, audit, prepare and export data sets.",
     "plugin": "Check a plugin, or begin a new one.",

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from chestxray import figures
+from chestxray.calibration import rescaled
 from chestxray.prediction import PREFIX
 from chestxray.report.record import Record
 from chestxray.report.wording import ABSENT, number, ordered, plural, span, title, value_of
@@ -65,7 +66,9 @@ def _scores(record: Record) -> Iterator[tuple[str, Figure]]:
         yield name, curve(truth, probabilities, test.classes, areas, record.positive)
     right = probabilities.argmax(axis=1) == truth
     error = record.metrics["test"].get("ece")
-    yield "reliability", figures.reliability(probabilities.max(axis=1), right, error)
+    temperature = record.extras.get("calibration", {}).get("temperature")
+    before = None if temperature is None else rescaled(probabilities, 1 / temperature).max(axis=1)
+    yield "reliability", figures.reliability(probabilities.max(axis=1), right, error, before=before)
     results = ordered(record.metrics["test"])
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, record.level)
 

@@ -31,6 +31,7 @@ _SPLIT_RULES = {
     "random": "random, image by image",
     "stratified": "random within each class, image by image",
     "grouped": "stratified by class and grouped by patient",
+    "source": "one data source left out",
 }
 
 
@@ -86,7 +87,7 @@ def data_facts(record: Record) -> dict[str, str]:
         "Data": ", ".join(filter(None, [record.data_name, _images(record)])),
         "Classes": ", ".join(record.classes),
         "Positive class": record.positive or "",
-        "Split": record.split_note or _split_rule(record),
+        "Split": "none, all of it tests" if "drop" in record.extras else record.split_note or _split_rule(record),
         "Seed": str(recipe.seed),
         "Licence of the data": data.get("licence", ""),
         "Citation": data.get("citation", ""),
@@ -118,8 +119,10 @@ def class_counts(record: Record) -> list[dict[str, Any]]:
     return table
 
 
-def _training(material: Material) -> dict[str, Any]:
+def _training(material: Material) -> dict[str, Any] | None:
     history = material.record.history
+    if history.empty and "drop" in material.record.extras:
+        return None  # the run's own report tells of its training
     if history.empty:
         return {"phases": [], "best": None, "kept": None}
     best = best_epoch(history)
@@ -287,7 +290,13 @@ SECTIONS = (
     Section("data", "What was run on what", _data),
     Section("training", "Training", _training),
     Section("results", "Results on the test images", _results),
+    Section("drop", "What a second place costs", extra("drop")),
     Section("by_source", "Source by source", extra("by_source")),
+    Section("by_group", "Group by group", extra("by_group")),
+    Section("operating_points", "At a threshold", extra("operating_points")),
+    Section("calibration", "Can the probabilities be taken at their word?", extra("calibration")),
+    Section("abstention", "Where it abstains", extra("abstention")),
+    Section("refusal", "What it takes for no radiograph", extra("refusal")),
     Section("heatmaps", "Where the model looks", _heatmaps),
     Section("audit", "Data audit", _audit),
     Section("environment", "Environment and provenance", _environment),

@@ -94,7 +94,7 @@ def test_data_to_test_on_must_be_disjoint_by_pixels(two, tmp_path):
 def test_a_class_that_only_the_test_data_has_is_an_error(two, tmp_path):
     public_trees.film(tmp_path / "two" / "test" / "TB" / "1.png")
     recipe = Recipe(data=two[0], test_data=two[1])
-    with pytest.raises(DataError, match=r"two \(test_data\) has classes that are not trained: tuberculosis"):
+    with pytest.raises(DataError, match=r"two has classes that are not trained: tuberculosis"):
         load(recipe, tmp_path)
     assert len(load(recipe.replace(drop="TB"), tmp_path)) == 72
 

@@ -1,0 +1,115 @@
+"""`chestxray evaluate`: a finished run at a second hospital."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chestxray.cli.options import some_options
+from chestxray.errors import InputError
+
+if TYPE_CHECKING:
+    from chestxray.run_folder import Run
+
+_DATA = ("path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "max_unreadable")
+_CHOICES = ("by", "abstain", "sensitivity", "positive", "replicates")
+
+
+@click.command(name="evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", multiple=True, help="Other data, as of `chestxray run`; without it the run's own test.")
+@some_options(*_DATA, *_CHOICES)
+@click.option(
+    "--part",
+    type=click.Choice(["all", "train", "validation", "test"]),
+    default="all",
+    show_default=True,
+    help="Rows of one official split of the other data.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: external/NAME in the run's].")
+@click.option("--overwrite", is_flag=True, help="Replace what is in --output.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+def command(
+    run: Path, data: tuple[str, ...], part: str, output: Path | None, overwrite: bool, cache: Path | None, **given: Any
+) -> None:
+    """Test RUN on other data and say how much is lost there, or evaluate its own test anew.
+
+    \b
+        chestxray evaluate runs/x --data folder:second-hospital --map viral=PNEUMONIA --drop covid19
+        chestxray evaluate runs/x --data manifest:other.csv --by sex --by age
+        chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95
+
+    Threshold, temperature and abstention are those that the run's validation chose: nothing is
+    fitted to the other data.
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
+    from chestxray import cache as caches
+    from chestxray import external, run_folder
+    from chestxray.recipe import Recipe
+
+    changes = {name: value for name, value in given.items() if value not in (None, ())}
+    trained = run_folder.load(run)
+    if data:
+        recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
+        root = caches.root(cache)
+        found = external.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
+        _print_drop(found)
+    else:
+        if extra := [name for name in (*_DATA, "part", "output") if name in changes]:
+            raise InputError(f"{', '.join(extra)}: for other data; name some with --data.")
+        if part != "all" or output is not None:
+            raise InputError("part and output are for other data; name some with --data.")
+        found = external.evaluate_again(trained, changes, caches.root(cache))
+        _print_parts(found)
+    click.echo(f"Report: {found.report}")
+    click.echo("Research use only. Not a medical device; not for diagnosis.")
+
+
+def _print_drop(found: Run) -> None:
+    import json
+
+    from chestxray.cli.tables import quoted, table
+
+    drop = json.loads((found.folder / "drop.json").read_text(encoding="utf-8"))
+    columns = ("figure", "internal", "external", "drop (95% interval)")
+    rows = [
+        (name.replace("_", " "), quoted(item["internal"]), quoted(item["external"]), quoted(item["drop"]))
+        for name, item in drop["figures"].items()
+        if item["external"]["value"] is not None
+    ]
+    inside, outside = drop["internal"], drop["external"]
+    click.echo(
+        f"\nTrained and tested on {inside['name']} ({inside['rows']:,} test images of {inside['patients']:,} patients)"
+    )
+    click.echo(f"tested on {outside['name']} ({outside['rows']:,} images of {outside['patients']:,} patients)")
+    table(columns, rows)
+    click.echo("An image of unknown patient counts as a patient of its own. Drop: internal minus external.")
+    _print_parts(found)
+
+
+def _print_parts(found: Run) -> None:
+    import json
+
+    from chestxray.cli.tables import quoted, table
+
+    parts: dict[str, Any] = {"all test images": found.metrics}
+    for name in ("by_source", "by_group"):
+        path = found.folder / f"{name}.json"
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if name == "by_source":
+            parts |= {f"source {key}": item for key, item in content.items()}
+        else:
+            parts |= {f"{column} {key}": item for column, items in content.items() for key, item in items.items()}
+    names = ("auroc", "accuracy", "sensitivity", "specificity")
+    rows = [
+        (part, f"{item['rows']:,}", *(quoted(item["test"][name]) for name in names)) for part, item in parts.items()
+    ]
+    table(("", "images", *names), rows)
+    path = found.folder / "abstention.json"
+    if path.is_file():
+        test = json.loads(path.read_text(encoding="utf-8"))["test"]
+        click.echo(
+            f"Abstention: {quoted(test['answered'])} of the images are answered, with an accuracy of "
+            f"{quoted(test['accuracy_of_answers'])}; the sets hold the true class for {quoted(test['coverage'])}."
+        )
