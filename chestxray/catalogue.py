@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,3 +94,22 @@ def _entry(name: str, fields: dict[str, object]) -> Entry:
 
 def _tuples(table: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
     return {key: tuple(values) for key, values in table.items()}
+
+
+def on_disk(entry: Entry, cache: Path) -> Path | None:
+    """Where a set is already: in kagglehub's cache, or written as files in ours; None if nowhere.
+
+    kagglehub takes a second to be imported, too long for a list; its layout (a folder a version, and
+    a marker beside the folder once it is whole) is read here and checked against kagglehub in a test.
+    """
+    kind, _, address = entry.address.partition(":")
+    if kind != "kaggle":
+        folder = {"hf": "huggingface"}.get(kind, kind)
+        name = address.replace("/", "-")
+        return next((found for found in sorted((cache / folder).glob(f"{name}-*")) if found.suffix == ""), None)
+    handle, _, version = address.partition("/versions/")
+    default = Path.home() / ".cache" / "kagglehub"
+    root = Path(os.environ.get("KAGGLEHUB_CACHE", default)) / "datasets" / handle
+    found = {int(v.name): v for v in (root / "versions").glob("*") if v.name.isdigit()}
+    whole = {number: place for number, place in found.items() if (root / f"{number}.complete").is_file()}
+    return whole.get(int(version)) if version else whole[max(whole)] if whole else None

@@ -190,7 +190,8 @@ def _unknown(index: Index, rules: Naming, unknown: list[str], counts: pd.Series)
     allowed = list(rules.wanted.values()) or sorted(set(rules.aliases.values()))
     label = unknown[0]
     if target := rules.mapping.get(key(label)):
-        return f"map sends {label} to {target!r}, which is no class.{nearest(target, allowed)} Allowed: {', '.join(allowed)}."
+        close = nearest(target, allowed)
+        return f"map sends {label} to {target!r}, which is no class.{close} Allowed: {', '.join(allowed)}."
     return (
         f"{index.name} has classes that nobody asked for: {', '.join(unknown)}.{nearest(label, allowed)} "
         f"Allowed: {', '.join(allowed)}, or say what they are (--map '{label}=CLASS'), leave them out "

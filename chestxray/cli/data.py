@@ -15,6 +15,7 @@ from chestxray.cli.options import some_options
 if TYPE_CHECKING:
     import pandas as pd
 
+    from chestxray.audit import Audit
     from chestxray.data_summary import Summary
     from chestxray.recipe import Recipe
 
@@ -54,8 +55,7 @@ def list_sets(as_json: bool, cache: Path | None) -> None:
     import dataclasses
 
     from chestxray import cache as caches
-    from chestxray.catalogue import catalogue
-    from chestxray.sources.from_catalogue import on_disk
+    from chestxray.catalogue import catalogue, on_disk
 
     root = caches.root(cache)
     places = {name: on_disk(entry, root) for name, entry in catalogue().entries.items()}
@@ -96,26 +96,41 @@ def show(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json
 @command.command()
 @click.argument("data", nargs=-1, required=True)
 @_takes_data()
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for contact sheets of the copies.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def audit(data: tuple[str, ...], cache: Path | None, as_json: bool, **given: Any) -> int:
-    """Look for unreadable files, copies of one image, and patients on both sides of the official split.
+def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json: bool, **given: Any) -> int:
+    """Look for what would make results on DATA too good.
+
+    Unreadable files; copies of one image, exact and edited, and their labels; patients on both
+    sides of the official split; a small validation split; and whatever but the radiograph goes
+    with the class: source, format, colour mode, size, brightness.
 
     Exits with 1 where the splits leak.
     """
     from chestxray.audit import audit as audit_index
+    from chestxray.near_duplicates import mark
 
     recipe = _recipe(data, given)
-    index = _summary(recipe, cache).index
+    summary = _summary(recipe, cache)
+    index = mark(summary.index, summary.pixels)
     rows = index.rows
     if "external" in rows:
         # Whatever is tested on must not be among what is trained on, split or not.
         own = rows["split"].replace("", "train").where(rows["split"] != "test", "")
         rows = rows.assign(split=own.where(~rows["external"], "test"))
-    found = audit_index(index.replace(rows), index.notes)
+    index = index.replace(rows)
+    found = audit_index(index, index.notes)
+    drawn = []
+    if output:
+        from chestxray.figures.pairs import write_contact_sheets
+
+        drawn = write_contact_sheets(found, index, summary.pixels, output)
     if as_json:
         click.echo(json.dumps(found.to_json() | {"leaks": found.leaks}, indent=2, ensure_ascii=False))
     else:
         _print_audit(found, len(rows))
+        for path in drawn:
+            click.echo(f"Figure: {path}")
     return 1 if found.leaks else 0
 
 
@@ -201,16 +216,18 @@ def _print_summary(summary: Summary) -> None:
         click.echo(f"Note: {note}")
 
 
-def _print_audit(found: Any, images: int) -> None:
-    rows = [
-        ("unreadable images", f"{len(found.unreadable):,}"),
-        ("groups of exact copies", f"{len(found.duplicates):,}"),
-        ("groups of copies on both sides of a split", f"{len(found.duplicates_across_splits):,}"),
-        ("patients on both sides of a split", f"{len(found.patients_across_splits):,}"),
-    ]
-    _table((f"of {images:,} images", "number"), rows)
+def _print_audit(found: Audit, images: int) -> None:
+    rows = [(item.severity, item.kind, f"{item.count:,}", item.sentence) for item in found.findings]
+    click.echo(f"{images:,} images, {len(rows) or 'no'} kinds of findings")
+    if rows:
+        _table(("severity", "finding", "number", "what it means"), rows)
     _listed("Unreadable", [f"{path}: {reason}" for path, reason in found.unreadable])
     _listed("Copies on both sides", [" = ".join(group) for group in found.duplicates_across_splits])
+    _listed("Near copies on both sides", [" ~ ".join(group) for group in found.near_across_splits])
+    _listed(
+        "Different labels",
+        [" = ".join(f"{path} ({label})" for path, label in item["labels"].items()) for item in found.conflicting],
+    )
     _listed(
         "Patients on both sides",
         [
@@ -218,6 +235,8 @@ def _print_audit(found: Any, images: int) -> None:
             for item in found.patients_across_splits
         ],
     )
+    if found.near:
+        click.echo(f"Near copies: look at them with --output FOLDER. {found.false_alarms}")
     for note in found.notes:
         click.echo(f"Note: {note}")
 

@@ -51,18 +51,6 @@ def load(kind: str, address: str, entry: Entry | None, copy: Path | None, option
     return _named(index, entry)
 
 
-def on_disk(entry: Entry, cache: Path) -> Path | None:
-    """Where a set is already: in kagglehub's cache, or written as files in ours; None if nowhere."""
-    kind, _, address = entry.address.partition(":")
-    if kind == "kaggle":
-        from chestxray.sources import kaggle
-
-        return kaggle.cached(address, newest=True)
-    folder = {"hf": "huggingface"}.get(kind, kind)
-    name = address.replace("/", "-")
-    return next((found for found in sorted((cache / folder).glob(f"{name}-*")) if found.suffix == ""), None)
-
-
 def _kind_of_copy(entry: Entry | None, copy: Path) -> str:
     if copy.is_file():
         return {".npz": "npz", ".csv": "manifest", ".tsv": "manifest"}.get(copy.suffix.lower(), "folder")

@@ -1,6 +1,7 @@
 """kagglehub itself, against a stand-in of the service or its own cache."""
 
 import contextlib
+import dataclasses
 import io
 import zipfile
 
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 
 import public_trees
+from chestxray.catalogue import on_disk
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
 from chestxray.sources import kaggle as source
 from chestxray.sources import load
-from chestxray.sources.from_catalogue import on_disk
 from loopback import Kaggle, serving
 
 
@@ -173,6 +174,16 @@ def test_a_cache_laid_out_by_kagglehub_is_found(hub, serve, tmp_path):
     assert on_disk(entry, tmp_path) is None, "a download that was not finished"
     (versions / "2.complete").touch()
     assert on_disk(entry, tmp_path) == versions / "versions" / "2"
+    from kagglehub.cache import Cache
+    from kagglehub.handle import parse_dataset_handle
+
+    # What is read here without kagglehub is what kagglehub itself writes and finds.
+    handle = parse_dataset_handle("o/n/versions/3")
+    (hub / "kagglehub" / "datasets" / "o" / "n" / "versions" / "3").mkdir(parents=True)
+    Cache().mark_as_complete(handle)
+    for address in ("kaggle:o/n/versions/3", "kaggle:o/n"):
+        found = on_disk(dataclasses.replace(entry, address=address), tmp_path)
+        assert str(found) == Cache().load_from_cache(handle)
     assert len(load(Recipe(data="kermany"), tmp_path)) == 12
 
 
