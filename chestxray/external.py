@@ -72,7 +72,7 @@ def evaluate_on(
     from chestxray import explanation, trial
 
     familiar = refusal.Familiar.read(run.folder / refusal.FILE) if decision.features else None
-    test, refusals = trial.repeat(run.model, decoded.pixels, index, decision, familiar, trained.refuse)
+    test, refusals = trial.repeat(run.model, decoded.pixels, index, decision, familiar, trained, cache)
     new = run_folder.create(folder, overwrite=overwrite or output is None)
     if not new:
         run_folder.clear(folder)

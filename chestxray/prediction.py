@@ -13,12 +13,13 @@ import pandas as pd
 
 from chestxray.errors import DataError
 from chestxray.files import replacing
-from chestxray.index import Index
 
 if TYPE_CHECKING:
     import keras
 
 PREFIX = "probability_"
+#: Images predicted at once.
+BATCH = 32
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
 
 
@@ -86,21 +87,8 @@ class Predictions:
             self.rows.to_csv(temporary, index=False)
 
 
-def predict(
-    model: keras.Model, pixels: np.ndarray, index: Index, splits: tuple[str, ...], batch_size: int = 32
-) -> Predictions:
-    """Predict the rows of `index` in `splits`; its rows and those of `pixels` correspond.
-
-    `pixels`: uint8 (rows, height, width).
-    """
-    places = np.flatnonzero(index.rows["split"].isin(splits).to_numpy())
-    parts = [np.empty((0, len(index.classes)))]
-    parts += [given for (given,) in outputs(model, pixels, places, batch_size)]
-    return Predictions.from_probabilities(index.rows.iloc[places], index.classes, np.concatenate(parts))
-
-
 def outputs(
-    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = 32, block: int = 4096
+    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = BATCH, block: int = 4096
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """What `model` gives for the rows `places` of `pixels`, block by block, an array an output.
 
@@ -120,11 +108,11 @@ def rate(model: keras.Model, pixels: np.ndarray, places: np.ndarray, seconds: fl
     """
     from chestxray import pipeline
 
-    taken, spent, number = 0, 0.0, 32
+    taken, spent, number = 0, 0.0, BATCH
     while spent < seconds and len(places):
         chosen = np.resize(places, number)
         start = time.perf_counter()
-        model.predict(pipeline.inference(pixels, chosen, 32), verbose=0)
+        model.predict(pipeline.inference(pixels, chosen, BATCH), verbose=0)
         taken, spent = number, time.perf_counter() - start
         number *= 2
     return round(taken / spent, 2) if spent else None

@@ -114,7 +114,9 @@ class Recipe:
     patience: int = _field(5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0)
     seed: int = _field(0, "Fixes splits, initial weights, shuffles and augmentation.", low=0)
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
-    jit_compile: bool = _field(False, "Compile with XLA.")
+    jit_compile: Literal["auto", "on", "off"] = _field(
+        "auto", "Compile with XLA; auto: as a few timed steps say, where there is enough work to pay for them."
+    )
     # Evaluation and explanation
     calibrate: bool = _field(True, "Fit a temperature on validation and put it into the saved model.")
     sensitivity: float | None = _field(

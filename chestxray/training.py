@@ -111,7 +111,7 @@ def _fit(
             optimizer=losses.optimizer(recipe, rate, steps * epochs),
             loss=losses.loss(recipe),
             metrics=["accuracy"],
-            jit_compile=recipe.jit_compile,
+            jit_compile=recipe.jit_compile == "on",
         )
         first = record.restore(built.model)
     log.info(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
+from chestxray import jit as jit_choice
 from chestxray import refusal
 from chestxray.assessment import Refusals
 from chestxray.calibration import calibrated
@@ -16,7 +19,7 @@ from chestxray.decision import Decision, decide
 from chestxray.index import Index
 from chestxray.model import Built, features_model, set_temperature
 from chestxray.other_pictures import other_pictures
-from chestxray.prediction import Predictions, outputs
+from chestxray.prediction import BATCH, Predictions, outputs, rate
 from chestxray.recipe import Recipe
 from chestxray.refusal import Familiar
 
@@ -34,6 +37,7 @@ class Trial:
     test: Predictions
     familiar: Familiar | None
     refusals: Refusals | None
+    images_per_second: float | None
 
     @property
     def predictions(self) -> Predictions:
@@ -44,7 +48,7 @@ class Trial:
         return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), self.test.classes)
 
 
-def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe) -> Trial:
+def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: Path) -> Trial:
     """Decide by validation, put the temperature into the model, and predict the test.
 
     `pixels` uint8 (rows, height, width); its rows and those of `index` correspond.
@@ -52,6 +56,7 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe) -> Tria
     model = built.model
     layer = built.backbone[-1] if recipe.refuse and built.backbone else None
     seer = model if layer is None else features_model(model, layer)
+    _compile(seer, recipe.jit_compile, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
     validation, seen = _predict(seer, pixels, index, "validation")
     decision = dataclasses.replace(decide(validation, recipe), features=layer)
     familiar = None
@@ -72,16 +77,29 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe) -> Tria
         test=calibrated(test, decision.temperature),
         familiar=familiar,
         refusals=refusals,
+        images_per_second=rate(seer, pixels, np.flatnonzero((index.rows["split"] == "test").to_numpy())),
     )
 
 
 def repeat(
-    model: keras.Model, pixels: np.ndarray, index: Index, decision: Decision, familiar: Familiar | None, allowed: float
+    model: keras.Model,
+    pixels: np.ndarray,
+    index: Index,
+    decision: Decision,
+    familiar: Familiar | None,
+    recipe: Recipe,
+    cache: Path,
 ) -> tuple[Predictions, Refusals | None]:
     """Predict the test rows of other data with a calibrated `model` and what its run decided."""
     known = familiar is not None and decision.features is not None
     seer = features_model(model, str(decision.features)) if known else model
-    return _test(seer, pixels, index, familiar if known else None, allowed)
+    _compile(seer, recipe.jit_compile, len(index), cache)
+    return _test(seer, pixels, index, familiar if known else None, recipe.refuse)
+
+
+def _compile(seer: keras.Model, wanted: Literal["auto", "on", "off"], rows: int, cache: Path) -> None:
+    jit = jit_choice.choose(seer, "inference", BATCH, -(-rows // BATCH), cache, wanted=wanted)
+    seer.compile(jit_compile=jit)
 
 
 def _predict(seer: keras.Model, pixels: np.ndarray, index: Index, split: str) -> tuple[Predictions, list[np.ndarray]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import backend, environment, evaluation, refusal, registry, run_folder, sources
+from chestxray import backend, environment, evaluation, near_duplicates, refusal, registry, run_folder, sources
 from chestxray import cache as caches
 from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
@@ -28,7 +28,7 @@ from chestxray.errors import InputError, OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.plugin import ModelPlugin
-from chestxray.prediction import Predictions, rate
+from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.run_folder import Run
 from chestxray.split import split
@@ -157,6 +157,8 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
     with clock.step("split and audit"):
         index = readable(index, decoded, recipe.max_unreadable)
+        # Before the split, so that one that is drawn keeps copies together.
+        index = near_duplicates.mark(index, decoded.pixels)
         splits = split(index, recipe)
         index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak)
     for note in found.notes:
@@ -177,6 +179,7 @@ class Job:
     built: Built
     strategy: Any
     folder: Path
+    cache: Path
     clock: Clock
 
 
@@ -191,21 +194,23 @@ def _prepare_job(recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, fol
     strategy = devices.strategy(recipe.devices)
     with clock.step("build"), strategy.scope():
         built = _build(recipe, plugin, prepared)
-    return Job(recipe, plugin, entry, prepared, built, strategy, folder, clock)
+    return Job(recipe, plugin, entry, prepared, built, strategy, folder, cache, clock)
 
 
 def _finish(job: Job) -> Run:
     """Training, prediction, evaluation, controls, explanation, report."""
     from chestxray import devices, explanation, report, training, trial
+    from chestxray.figures.pairs import write_contact_sheets
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
     write_json(folder / "audit.json", prepared.audit.to_json())
+    write_contact_sheets(prepared.audit, prepared.index, prepared.pixels, folder / "figures")
     with replacing(folder / "index.parquet") as temporary:
         prepared.index.write(temporary)
     with clock.step("train"):
         training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy)
     with clock.step("predict"):
-        held = trial.hold(job.built, prepared.pixels, prepared.index, recipe)
+        held = trial.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
             model.save(temporary)
         held.predictions.write(folder / "predictions.csv")
@@ -218,9 +223,7 @@ def _finish(job: Job) -> Run:
     with clock.step("explain"):
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
         explanation.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
-    facts = _model_facts(job.built, recipe) | {
-        "images_per_second": rate(model, prepared.pixels, _places(prepared, "test"))
-    }
+    facts = _model_facts(job.built, recipe) | {"images_per_second": held.images_per_second}
     record = environment.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
     times = {"started": clock.started, "finished": environment.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
@@ -269,10 +272,6 @@ def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:
         "trained_parameters": trained,
         "image_size": list(recipe.image_size or ()),
     }
-
-
-def _places(prepared: Prepared, split: str) -> np.ndarray:
-    return np.flatnonzero((prepared.index.rows["split"] == split).to_numpy())
 
 
 def _by_path(prepared: Prepared, predictions: Predictions) -> dict[str, np.ndarray]:

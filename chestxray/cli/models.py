@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from chestxray.errors import InputError
 
 if TYPE_CHECKING:
     from chestxray.plugin import ModelPlugin
     from chestxray.registry import Entry
 
+log = logging.getLogger("chestxray")
+
 
 @click.command(name="models")
+@click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(as_json: bool) -> None:
-    """List the architectures that are installed, also broken ones with the reason."""
+@click.option(
+    "--benchmark", is_flag=True, help="Time training and inference here, with and without XLA: minutes a model."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a step of --benchmark."
+)
+@click.option("--image-size", help="Size for --benchmark, N or HEIGHTxWIDTH [default: each architecture's own].")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder, which keeps what was timed.")
+def command(
+    names: tuple[str, ...], as_json: bool, benchmark: bool, batch_size: int, image_size: str | None, cache: Path | None
+) -> None:
+    """List the architectures that are installed, also broken ones with the reason; or time those NAMED."""
     from chestxray import registry
 
+    if benchmark:
+        _benchmark(names, as_json, batch_size, image_size, cache)
+        return
+    if names or image_size:
+        raise InputError("names and --image-size are for --benchmark.")
     found = [_describe(*item) for item in registry.survey(registry.MODELS)]
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -51,6 +73,55 @@ def command(as_json: bool) -> None:
     console.print(table)
     for model in broken:
         click.echo(model["broken"])
+
+
+def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: str | None, cache: Path | None) -> None:
+    from chestxray import backend, registry
+    from chestxray import cache as caches
+    from chestxray.recipe import parse_image_size
+
+    size = parse_image_size(image_size) if image_size else None
+    known = [entry.name for entry in registry.entries(registry.MODELS)]
+    plugins = {name: registry.load(registry.MODELS, name) for name in (names or known)}
+    log.info("Loading TensorFlow ...")
+    backend.start()
+    import keras
+
+    from chestxray import jit, model
+
+    rows = []
+    for name, plugin in plugins.items():
+        keras.backend.clear_session()
+        built = model.build(plugin, 2, size or plugin.image_size, name=name).model
+        for work in ("inference", "full"):
+            log.info("Timing %s (%s) ...", name, work)
+            timing = jit.remembered(built, work, batch, caches.root(cache))  # type: ignore[arg-type]
+            rows.append(
+                {
+                    "model": name,
+                    "work": "inference" if work == "inference" else "training",
+                    "image_size": list(size or plugin.image_size),
+                    "batch_size": batch,
+                    "images_per_second": round(batch / timing.plain, 2),
+                    "images_per_second_xla": None if timing.xla is None else round(batch / timing.xla, 2),
+                    "xla_compiles_in_seconds": round(timing.compiling, 1),
+                }
+            )
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from chestxray.cli.tables import table
+
+    columns = ("model", "work", "size", "images/s", "images/s with XLA", "XLA compiles in", "faster")
+    told = []
+    for row in rows:
+        plain, xla = row["images_per_second"], row["images_per_second_xla"]
+        faster = "-" if xla is None else ("XLA" if xla > plain else "plain")
+        compiling = f"{row['xla_compiles_in_seconds']:.1f} s"
+        told.append(
+            (row["model"], row["work"], _size(row["image_size"]), f"{plain:g}", f"{xla or '-'}", compiling, faster)
+        )
+    table(columns, told)
 
 
 def _describe(entry: Entry, plugin: ModelPlugin | None, reason: str) -> dict[str, Any]:
