@@ -22,14 +22,14 @@ __all__ = ["SECTIONS", "Material", "Record", "Section", "page", "write"]
 
 
 def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path:
-    """Write ``figures/``, ``MODEL_CARD.md`` and last ``report.html``, whose path is returned.
+    """Write ``figures/``, the model card and last ``report.html``, whose path is returned.
 
     All numbers are read from `folder`, none is computed anew. `samples` maps paths of images to
     their pixels, uint8 (height, width), and may hold any of them; a few are picked for the grids of
     training and of test images. Without it the page has no such grids.
 
     Raises:
-        InputError: `folder` lacks what every evaluated run has.
+        InputError: `folder` lacks what every evaluated run has, or its ``card.toml`` cannot be used.
         DataError: a file in it is damaged.
         OutputError: it cannot be written to.
     """
@@ -42,7 +42,7 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
         tests=tuple(pictures.test_tiles(record, samples or {})),
         heatmaps=tuple(pictures.heatmap_tiles(record)),
     )
-    write_text(folder / "MODEL_CARD.md", card.render(record))
+    card.write(record)
     report = folder / "report.html"
     write_text(report, page(material))
     return report

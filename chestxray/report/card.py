@@ -1,36 +1,130 @@
-"""MODEL_CARD.md: what CLAIM 2024 and TRIPOD+AI ask of a model, as far as a run knows it.
+"""MODEL_CARD.md and MODEL_CARD.html: every item of CLAIM 2024 and TRIPOD+AI, as far as a run knows it.
 
 What it cannot know (intended use, ethics, how the reference standard was made) stands there as a
-blank for the author, since an empty field is honest and a missing one is not noticed.
+blank for the author, since an empty field is honest and a missing one is not noticed. The author's
+answers stand in ``card.toml`` in the run's folder, so that they outlive the next rendering.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jinja2
 
+from chestxray.files import write_text
 from chestxray.report import wording
 from chestxray.report.cautions import cautions, summary
+from chestxray.report.checklists import Checklist, Item, author_texts, checklists
+from chestxray.report.facts import FACTS
+from chestxray.report.facts.data import drawn, phantoms
 from chestxray.report.record import Record
-from chestxray.report.sections import class_counts, data_facts, environment_facts
-from chestxray.report.wording import ordered, plural
+from chestxray.report.sections import class_counts
+from chestxray.report.wording import ordered
 
-BLANK = "_to be filled in by the author_"
+#: How a blank begins, wherever one stands.
+BLANK = "To be filled in by the author"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A heading and its fields; an empty text is a blank."""
+class Answer:
+    """An item with what the run knows of it, what the author wrote, and the blank that is left (``""``: none).
 
-    title: str
-    fields: dict[str, str]
+    ``void``: the item does not apply to phantoms.
+    """
+
+    item: Item
+    known: tuple[str, ...]
+    written: str
+    blank: str
+    void: bool = False
+
+    @property
+    def state(self) -> Literal["filled", "void", "part", "blank"]:
+        """How much of the item is answered."""
+        if not self.blank:
+            return "void" if self.void else "filled"
+        return "part" if self.known else "blank"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A checklist with its answers, in order."""
+
+    checklist: Checklist
+    answers: tuple[Answer, ...]
+
+    @property
+    def sections(self) -> list[tuple[str, list[Answer]]]:
+        """The answers by section of the guideline."""
+        grouped = itertools.groupby(self.answers, key=lambda answer: answer.item.section)
+        return [(section, list(answers)) for section, answers in grouped]
+
+    @property
+    def tally(self) -> str:
+        """How many items are answered: ``27 of 44 items filled, 11 in part, 6 blank``."""
+        counts = Counter(answer.state for answer in self.answers)
+        void = f"{counts['void']} do not apply, " if counts["void"] else ""
+        return (
+            f"{counts['filled']} of {len(self.answers)} items filled, {void}{counts['part']} in part, "
+            f"{counts['blank']} blank"
+        )
+
+
+def answered(record: Record) -> tuple[Answered, ...]:
+    """Every checklist, answered from the record and from ``card.toml``.
+
+    Raises:
+        InputError: ``card.toml`` names an unknown item or is no TOML.
+    """
+    texts = author_texts(record.folder)
+    facts = {name: tuple(fact(record)) for name, fact in FACTS.items()}
+    return tuple(
+        Answered(checklist, tuple(_answer(record, facts, texts, checklist.name, item) for item in checklist.items))
+        for checklist in checklists()
+    )
+
+
+def _answer(
+    record: Record,
+    facts: Mapping[str, tuple[str, ...]],
+    texts: Mapping[tuple[str, str], str],
+    checklist: str,
+    item: Item,
+) -> Answer:
+    written = texts.get((checklist, item.number), texts.get(("claim", item.claim), ""))
+    known = tuple(line for name in item.facts for line in facts[name])
+    if item.drawn and drawn(record):
+        return Answer(item, (*known, phantoms(record)), written, "", void=not (known or written))
+    unknown = not all(facts[name] for name in item.facts)
+    if written or not (item.author or unknown):
+        return Answer(item, known, written, "")
+    asked = item.author or item.lacking
+    return Answer(item, known, written, f"{BLANK}: {asked}" if asked else BLANK)
+
+
+def write(record: Record) -> Path:
+    """Write MODEL_CARD.md and MODEL_CARD.html into the run's folder; return the path of the latter.
+
+    ``write(Record.read(Path("runs/x")))`` renders the card of a finished run again.
+
+    Raises:
+        InputError: as `answered`.
+        OutputError: the folder cannot be written to.
+    """
+    texts = {"MODEL_CARD.md": render(record), "MODEL_CARD.html": page(record)}
+    for name, text in texts.items():
+        write_text(record.folder / name, text)
+    return record.folder / "MODEL_CARD.html"
 
 
 def render(record: Record) -> str:
-    """The card as Markdown."""
+    """The card as Markdown. Raises as `answered`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("chestxray"),
         autoescape=jinja2.select_autoescape(("html.jinja",)),  # Markdown is escaped by `markdown`
@@ -38,6 +132,22 @@ def render(record: Record) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    return _filled_in(environment, "model_card.md.jinja", record)
+
+
+def page(record: Record) -> str:
+    """The card as one self-contained HTML page. Raises as `answered`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("chestxray"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return _filled_in(environment, "model_card.html.jinja", record)
+
+
+def _filled_in(environment: jinja2.Environment, template: str, record: Record) -> str:
     environment.filters |= {
         "md": markdown,
         "number": wording.number,
@@ -47,13 +157,12 @@ def render(record: Record) -> str:
         "figure_title": wording.title,
     }
     per_class = record.metrics["per_class"]
-    return environment.get_template("model_card.md.jinja").render(
+    return environment.get_template(template).render(
         title=f"{record.recipe.model} on {record.data_name}",
         research_only=wording.RESEARCH_ONLY,
         summary=summary(record),
         cautions=cautions(record),
-        parts=_parts(record),
-        blank=BLANK,
+        checklists=answered(record),
         counts=class_counts(record),
         level=record.level,
         test=ordered(record.metrics["test"]),
@@ -71,113 +180,3 @@ def markdown(text: Any) -> str:
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", line)
-
-
-def _parts(record: Record) -> list[Part]:
-    facts, made = data_facts(record), environment_facts(record)
-    return [
-        Part("Model", _model(record, facts, made)),
-        Part("Intended use", _intended_use(record)),
-        Part("Data", _data(record, facts)),
-        Part("Training", _training(record)),
-        Part("Evaluation", _evaluation(record)),
-        Part("Explanation", _explanation(record)),
-        Part("Limitations", dict.fromkeys(("Known biases and failures", "Populations not covered"), "")),
-        Part("Environment", {name: text for name, text in made.items() if name not in _OF_THE_MODEL}),
-        Part("Authorship", dict.fromkeys(_AUTHORSHIP, "")),
-    ]
-
-
-_OF_THE_MODEL = ("Reference", "Licence of the architecture", "Licence of the weights")
-_AUTHORSHIP = (
-    "Authors and contact",
-    "Licence of the trained model",
-    "Citation",
-    "Funding and conflicts of interest",
-    "Ethics approval and consent",
-    "Registration and protocol",
-    "Where code, model and data can be had",
-    "Involvement of patients and the public",
-)
-
-
-def _model(record: Record, facts: dict[str, str], made: dict[str, str]) -> dict[str, str]:
-    names = ("Architecture", "Initial weights", "Input", "Classes", "Positive class")
-    known = {name: facts[name] for name in names if name in facts}
-    output = "A probability for each class, adding up to 1; the most probable class is the answer"
-    return known | {"Output": output} | {name: made.get(name, "") for name in _OF_THE_MODEL}
-
-
-def _intended_use(record: Record) -> dict[str, str]:
-    return {
-        "Purpose": "Research on the classification of chest radiographs",
-        "Not for": "Diagnosis, triage or any other clinical use",
-        "Intended users and setting": "",
-        "Place in the clinical pathway": "",
-    }
-
-
-def _data(record: Record, facts: dict[str, str]) -> dict[str, str]:
-    audit = record.audit
-    excluded = {
-        "unreadable": len(audit.get("unreadable", [])),
-        "left out because of leaks": len(audit.get("dropped", [])),
-    }
-    told = ", ".join(f"{plural(count, 'image')} {why}" for why, count in excluded.items() if count)
-    names = ("Data", "Licence of the data", "Citation")
-    return {name: facts.get(name, "") for name in names} | {
-        "Where, when and how the images were acquired": "Drawn by a program" if record.phantom else "",
-        "Eligibility of patients": "",
-        "Reference standard (who labelled, how, how well they agreed)": "By construction" if record.phantom else "",
-        "Demographics (age, sex, ethnicity)": "",
-        "Excluded by the run": told or ("none" if audit else ""),
-        "Missing data": "",
-        "Split": facts["Split"],
-        "Preparation": facts.get("Input", ""),
-        "Sample size, how it was arrived at": "",
-    }
-
-
-def _training(record: Record) -> dict[str, str]:
-    recipe = record.recipe
-    epochs = "" if record.history.empty else plural(len(record.history), "epoch")
-    return {
-        "Loss": recipe.loss + (", classes weighted by inverse frequency" if recipe.class_weights else ""),
-        "Optimiser": f"{recipe.optimizer}, {recipe.schedule} schedule",
-        "Epochs run": epochs,
-        "Highest learning rate": _rates(record),
-        "Batch size": str(recipe.batch_size),
-        "Augmentation": recipe.augment + (f", {recipe.mix}" if recipe.mix != "none" else ""),
-        "Normalisation": recipe.normalisation,
-        "Choice of the final model": "Lowest validation loss of the last phase",
-        "Seed": str(recipe.seed),
-    }
-
-
-def _rates(record: Record) -> str:
-    history = record.history
-    if "learning_rate" not in history or history.empty:
-        return ""
-    highest = history.groupby("phase", sort=False)["learning_rate"].max()
-    return ", ".join(f"{rate:.2g} ({phase})" for phase, rate in highest.items())
-
-
-def _evaluation(record: Record) -> dict[str, str]:
-    interval = record.metrics.get("interval", {})
-    patients = record.patients(split="test")
-    people = f" of {plural(patients, 'patient')}" if patients else ", patients not known"
-    method = interval.get("method", "")
-    replicates = f", {interval['replicates']:,} replicates" if interval.get("replicates") else ""
-    return {
-        "Test set": plural(record.metrics["rows"], "image") + people,
-        "Test on data of another origin": "",
-        "Intervals": f"{record.level}, {method}{replicates}" if method else "",
-        "Threshold": "None tuned: the most probable class is the answer",
-        "Fairness: results by group of patients": "",
-    }
-
-
-def _explanation(record: Record) -> dict[str, str]:
-    index = record.heatmaps
-    layer = f"Grad-CAM at layer {index['layer']}" if index.get("layer") and index.get("images") else ""
-    return {"Heat maps": layer or (f"none: {index['reason']}" if index.get("reason") else "none")}

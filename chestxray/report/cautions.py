@@ -30,6 +30,7 @@ def cautions(record: Record) -> list[Caution]:
         *_leaks(record),
         *_one_answer(record),
         *_chance(record),
+        *_controls(record),
         *_test_set(record),
         *_patients(record),
         *_left_out(record),
@@ -50,10 +51,12 @@ def _phantom(record: Record) -> list[Caution]:
 
 def _leaks(record: Record) -> list[Caution]:
     copies = len(record.audit.get("exact_duplicates", {}).get("across_splits", []))
+    near = len(record.audit.get("near_duplicates", {}).get("across_splits", []))
     patients = len(record.audit.get("patients", {}).get("across_splits", []))
-    if not copies + patients:
+    if not copies + near + patients:
         return []
-    what = f"{plural(copies, 'group')} of identical images and {plural(patients, 'patient')}"
+    edited = f", {plural(near, 'group')} of edited copies" if near else ""
+    what = f"{plural(copies, 'group')} of identical images{edited} and {plural(patients, 'patient')}"
     if record.audit.get("on_leak") == "ignore":
         text = f"{what} stand on both sides of a split, and were kept there. The results are likely too good."
         return [Caution("serious", "Leaks between the splits were ignored", text)]
@@ -83,6 +86,16 @@ def _chance(record: Record) -> list[Caution]:
         text = f"The AUROC may lie anywhere from {span(auroc, 2)}. More test patients would narrow that."
         return [Caution("note", "Wide interval", text)]
     return []
+
+
+def _controls(record: Record) -> list[Caution]:
+    found = record.extras.get("controls") or {}
+    fired = [item for item in found.get("controls", []) if item["fires"]]
+    if not fired:
+        return []
+    serious = any(item["kind"] == "leak" for item in fired)
+    title = "Shortcuts tell the classes apart" if serious else "A blurred or blanked image does nearly as well"
+    return [Caution("serious" if serious else "note", title, found["verdict"])]
 
 
 def _test_set(record: Record) -> list[Caution]:

@@ -97,6 +97,11 @@ class Record:
         """The sentence among the notes that says how a split was drawn, ``""`` where none was."""
         return next((note for note in self.notes if note.startswith("Split ")), "")
 
+    @functools.cached_property
+    def external(self) -> Mapping[str, Any]:
+        """``metrics.json`` of each evaluation on other data below ``external/``, by its name."""
+        return {path.parent.name: _json(path) for path in sorted(self.folder.glob("external/*/metrics.json"))}
+
     @property
     def phantom(self) -> bool:
         """Whether any image was drawn by a program."""

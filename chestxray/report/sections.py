@@ -18,7 +18,7 @@ import pandas as pd
 from chestxray.figures import best_epoch
 from chestxray.index import SPLITS
 from chestxray.report import wording
-from chestxray.report.pictures import Picture, Tile
+from chestxray.report.pictures import Picture, Tile, figure
 from chestxray.report.record import Record
 from chestxray.report.wording import duration, ordered, plural, value_of, whole
 
@@ -209,11 +209,17 @@ def _guesses(record: Record) -> dict[str, float]:
 
 def _audit(material: Material) -> dict[str, Any]:
     record, audit = material.record, material.record.audit
-    duplicates = audit.get("exact_duplicates", {})
+    duplicates, near = audit.get("exact_duplicates", {}), audit.get("near_duplicates", {})
     groups = {
         "astride": duplicates.get("across_splits", []),
         "duplicates": duplicates.get("groups", []),
+        "near_astride": near.get("across_splits", []),
+        "near": near.get("groups", []),
     }
+    conflicts = [
+        [f"{record.short(path)} ({label})" for path, label in item["labels"].items()]
+        for item in audit.get("conflicting_labels", [])
+    ]
     return {
         "done": bool(audit),
         "on_leak": audit.get("on_leak", ""),
@@ -224,8 +230,29 @@ def _audit(material: Material) -> dict[str, Any]:
             name: [(record.short(item["path"]), record.shorten_in(item["reason"])) for item in audit.get(name, [])]
             for name in ("unreadable", "dropped")
         },
+        "conflicts": conflicts,
+        "confounds": audit.get("confounds", []),
+        "small_validation": audit.get("small_validation", []),
+        "false_alarms": near.get("false_alarms", ""),
+        "sheets": _contact_sheets(material),
         "longest": LONGEST_LIST,
     }
+
+
+def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
+    """The sheets of copies that the audit has drawn, with what stands under each."""
+    found = []
+    for kind, caption in (
+        ("exact_duplicates", "Images with the same pixels."),
+        ("near_duplicates", "Images of one radiograph with other pixels."),
+    ):
+        groups = material.record.audit.get(kind, {}).get("groups", [])
+        path = material.record.folder / "figures" / f"{kind}.png"
+        if groups and path.is_file():
+            alt = f"{caption} {plural(len(groups), 'group')} in all; the lists below name the files."
+            framed = "Framed: in several splits, or of several classes. At most 16 groups are shown."
+            found.append((f"{caption} {framed}", figure(path, alt)))
+    return found
 
 
 def environment_facts(record: Record) -> dict[str, str]:
@@ -291,6 +318,7 @@ SECTIONS = (
     Section("training", "Training", _training),
     Section("results", "Results on the test images", _results),
     Section("drop", "What a second place costs", extra("drop")),
+    Section("controls", "What a model gets that sees no lungs", extra("controls")),
     Section("by_source", "Source by source", extra("by_source")),
     Section("by_group", "Group by group", extra("by_group")),
     Section("operating_points", "At a threshold", extra("operating_points")),

@@ -1,0 +1,92 @@
+"""The reporting guidelines CLAIM 2024 and TRIPOD+AI, item by item, and what an author wrote to them."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chestxray.errors import InputError, nearest
+
+FILE = Path(__file__).with_name("reporting_items.toml")
+#: The file in a run's folder in which an author answers items.
+TEXTS = "card.toml"
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a guideline, see ``reporting_items.toml`` for what its parts mean.
+
+    ``claim``: number of the item of CLAIM whose answer by the author also answers this one, or ``""``.
+    """
+
+    number: str
+    section: str
+    title: str
+    facts: tuple[str, ...] = ()
+    author: str = ""
+    lacking: str = ""
+    drawn: bool = False
+    claim: str = ""
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """A guideline: ``name`` as in ``card.toml``, ``title`` as on the card."""
+
+    name: str
+    title: str
+    citation: str
+    items: tuple[Item, ...]
+
+
+@functools.cache
+def checklists() -> tuple[Checklist, ...]:
+    """What no guideline asks but a card needs, CLAIM 2024 (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024)."""
+    content = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return tuple(
+        Checklist(name, part["title"], part["citation"], tuple(_item(item) for item in part["items"]))
+        for name, part in content.items()
+    )
+
+
+def _item(fields: Mapping[str, Any]) -> Item:
+    known = {name: value for name, value in fields.items() if name not in ("facts", "as")}
+    return Item(**known, facts=tuple(fields.get("facts", ())), claim=fields.get("as", ""))
+
+
+def author_texts(folder: Path) -> dict[tuple[str, str], str]:
+    """What the author wrote in ``card.toml``: (checklist, item number) -> text; empty without that file.
+
+    Raises:
+        InputError: not TOML, an unknown checklist or item, or an answer that is no text.
+    """
+    path = folder / TEXTS
+    if not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    known = {checklist.name: [item.number for item in checklist.items] for checklist in checklists()}
+    texts = {}
+    for name, answers in content.items():
+        if name not in known or not isinstance(answers, dict):
+            raise InputError(
+                f"{path}: items must stand below a checklist.{nearest(name, known)} "
+                f"Allowed: {', '.join(f'[{k}]' for k in known)}. Received: {name!r}."
+            )
+        for number, text in answers.items():
+            if number not in known[name]:
+                raise InputError(
+                    f"{path}: [{name}] has no item {number!r}.{nearest(number, known[name])} "
+                    f"Allowed: {', '.join(known[name])}."
+                )
+            if not isinstance(text, str):
+                raise InputError(f"{path}: item {number} of [{name}] must be a text in quotes. Received: {text!r}.")
+            if text.strip():
+                texts[name, number] = text.strip()
+    return texts

@@ -1,0 +1,17 @@
+"""What a run knows of itself, in sentences, each with figures or names from its record.
+
+A fact is a function of the record that returns lines, none where the run does not know. The items
+of the reporting guidelines name their facts in ``reporting_items.toml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from chestxray.report.facts import data, model, results
+from chestxray.report.record import Record
+
+Fact = Callable[[Record], list[str]]
+
+#: Every fact by its name.
+FACTS: Mapping[str, Fact] = {fact.__name__: fact for fact in (*data.FACTS, *model.FACTS, *results.FACTS)}

@@ -1,0 +1,27 @@
+"""Reading of JSON files that only some runs have, whatever of them is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chestxray.report.record import Record
+from chestxray.report.wording import Interval, number, span
+
+
+def mapping(content: Record | Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The part of that name, empty where it is missing or no mapping; of a record, an extra file."""
+    found = (content.extras if isinstance(content, Record) else content).get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def listing(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The mappings in the list of that name."""
+    found = content.get(name)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def told(figure: Interval) -> str:
+    """A figure with its interval: ``0.931 (0.902 to 0.951)``."""
+    between = span(figure)
+    return number(figure.get("value")) + (f" ({between})" if between else "")

@@ -1,0 +1,193 @@
+"""What a run knows of its model: what it is, how it was trained and chosen, what it gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chestxray.figures import best_epoch
+from chestxray.report.facts.extras import listing, mapping
+from chestxray.report.record import Record
+from chestxray.report.sections import data_facts, environment_facts
+from chestxray.report.wording import number, plural
+
+
+def method(record: Record) -> list[str]:
+    """What kind of work this is."""
+    return [
+        f"Deep learning: {record.recipe.model}, a network that sorts chest radiographs into "
+        f"{plural(len(record.classes), 'class', 'classes')} ({', '.join(record.classes)})."
+    ]
+
+
+def predictors(record: Record) -> list[str]:
+    """What the model is given."""
+    size = record.environment.get("model", {}).get("image_size") or record.recipe.image_size
+    if not size:
+        return []
+    return [
+        f"The {size[0]} by {size[1]} pixels of the radiograph and nothing else: none was selected by hand, none is "
+        "assessed by a person."
+    ]
+
+
+def architecture(record: Record) -> list[str]:
+    """Name, size and origin of the architecture."""
+    made = environment_facts(record)
+    origin = [f"{name}: {made[name]}" for name in ("Architecture from", "Reference") if name in made]
+    return [f"{data_facts(record)['Architecture']}.", *origin]
+
+
+def output(record: Record) -> list[str]:
+    """What the model gives, and at what temperature."""
+    decision = mapping(record, "decision")
+    temperature = decision.get("temperature")
+    softened = f" at temperature {temperature:.3g}" if isinstance(temperature, int | float) else ""
+    return [
+        f"A probability for each of {', '.join(record.classes)}, adding up to 1 (softmax{softened}), from the raw "
+        "pixels; scaling is inside the saved model."
+    ]
+
+
+def thresholds(record: Record) -> list[str]:
+    """Where a probability becomes an answer."""
+    points = mapping(record, "operating_points")
+    told = [
+        f"{point['label']} from a probability of {number(point.get('threshold'))}"
+        for point in listing(points, "points")
+        if "label" in point
+    ]
+    positive, classes = record.positive, len(record.classes)
+    answer = "" if positive else f"The answer is the most probable of {plural(classes, 'class', 'classes')}."
+    if not told:
+        return [answer or f"The answer is {positive} where that is the more probable of {classes} classes."]
+    limit = mapping(record, "abstention").get("coverage")
+    abstains = f"May abstain: promised coverage {limit:g}." if isinstance(limit, int | float) else ""
+    chosen = f"Thresholds chosen on validation ({points.get('chosen_by', 'rule not recorded')}): {'; '.join(told)}."
+    return [line for line in (answer, chosen, abstains) if line]
+
+
+def software(record: Record) -> list[str]:
+    """Versions and devices."""
+    environment = record.environment
+    versions = {"chestxray": environment.get("chestxray"), "Python": environment.get("python")}
+    versions |= environment.get("packages") or {}
+    made = environment_facts(record)
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return [
+        *([f"{listed}."] if listed else []),
+        *(f"{name}: {made[name]}" for name in ("Architecture from", "Platform", "Devices") if name in made),
+    ]
+
+
+def start(record: Record) -> list[str]:
+    """Where the weights began."""
+    known, made = data_facts(record), environment_facts(record)
+    licence = made.get("Licence of the weights")
+    own = f" Licence of the weights: {licence}." if licence else ""
+    return [f"Initial weights: {known['Initial weights']}; seed {record.recipe.seed}.{own}"]
+
+
+def training(record: Record) -> list[str]:
+    """Loss, optimiser, schedule, epochs, seed."""
+    recipe, history = record.recipe, record.history
+    smoothed = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
+    lines = [
+        f"Loss: {recipe.loss}{smoothed}; classes {'weighted' if recipe.class_weights else 'not weighted'}.",
+        f"Optimiser: {recipe.optimizer}, {recipe.schedule} schedule, warm-up {recipe.warmup_share:.0%} of the steps, "
+        f"weight decay {recipe.weight_decay:g}; batches of {recipe.batch_size}; seed {recipe.seed}.",
+    ]
+    if not history.empty:
+        rates = history.groupby("phase", sort=False)["learning_rate"].max() if "learning_rate" in history else {}
+        highest = ", ".join(f"{rate:.2g} ({phase})" for phase, rate in rates.items())
+        lines.append(f"{plural(len(history), 'epoch')} run; highest learning rate {highest or 'not recorded'}.")
+    return lines
+
+
+def augmentation(record: Record) -> list[str]:
+    """How training images are changed at random."""
+    mixed = f", {record.recipe.mix}" if record.recipe.mix != "none" else ", no mixing of images"
+    return [f"Augmentation: {record.recipe.augment}{mixed}."]
+
+
+def choice(record: Record) -> list[str]:
+    """Which epoch was kept, and what else validation decided."""
+    history = record.history
+    best = None if history.empty else best_epoch(history)
+    if best is None:
+        return []
+    loss = float(history["val_loss"].iloc[best])
+    kept = (
+        f"Kept are the weights of epoch {best + 1} of {len(history)}, the lowest validation loss of the last phase "
+        f"({number(loss)}). One set of hyperparameters was trained; none was searched for by this run."
+    )
+    return [kept]
+
+
+def ensemble(record: Record) -> list[str]:
+    """Whether several models answer together."""
+    members = listing(mapping(record, "ensemble"), "members")
+    if members:
+        return [f"The probabilities of {plural(len(members), 'model')} are put together."]
+    parameters = record.environment.get("model", {}).get("parameters")
+    return [] if parameters is None else [f"None: one model of {parameters:,} parameters answers."]
+
+
+def recalibration(record: Record) -> list[str]:
+    """Temperature scaling on validation: before and after."""
+    if not record.recipe.calibrate:
+        return [f"None: {record.recipe.model} was left as it was trained (calibrate = false in the recipe)."]
+    found = mapping(record, "calibration")
+    temperature = found.get("temperature")
+    if not isinstance(temperature, int | float):
+        return []
+    edge = " It stands at the bound of the fit and means little." if found.get("at_bound") else ""
+    lines = [f"Temperature {temperature:.3g}, fitted on {found.get('rows', 'the')} validation images.{edge}"]
+    for split in ("validation", "test"):
+        before, after = (mapping(mapping(found, split), when) for when in ("before", "after"))
+        told = [f"{name.upper() if name == 'ece' else 'Brier score'} {_change(before, after, name)}" for name in after]
+        if told:
+            lines.append(f"{split.capitalize()}, before and after: {'; '.join(told)}.")
+    return lines
+
+
+def _change(before: Any, after: Any, name: str) -> str:
+    return " to ".join(number(mapping(figures, name).get("value")) for figures in (before, after))
+
+
+def repeat(record: Record) -> list[str]:
+    """What repeats the run."""
+    version = record.environment.get("chestxray")
+    fingerprint = record.environment.get("data", {}).get("fingerprint")
+    if not version:
+        return []
+    data = f"; fingerprint of the data {fingerprint}" if fingerprint else ""
+    seed = record.recipe.seed
+    return [f"recipe.toml holds every choice and repeats the run with chestxray {version}, seed {seed}{data}."]
+
+
+def code(record: Record) -> list[str]:
+    """The software that the run was made with, and its licences."""
+    plugin, version = record.environment.get("plugin", {}), record.environment.get("chestxray")
+    if not version:
+        return []
+    licence = f" ({plugin['licence']})" if plugin.get("licence") else ""
+    own = " ".join(filter(None, [plugin.get("distribution"), plugin.get("version")]))
+    return [f"chestxray {version} (Apache-2.0)" + (f"; {own}{licence}." if own else ".")]
+
+
+def licences(record: Record) -> list[str]:
+    """Licences that the licence of the trained model has to respect."""
+    made, known = environment_facts(record), data_facts(record)
+    of = {
+        "architecture": made.get("Licence of the architecture"),
+        "initial weights": made.get("Licence of the weights"),
+        "data": known.get("Licence of the data"),
+    }
+    told = "; ".join(f"{name}: {text}" for name, text in of.items() if text)
+    return [f"Built on {told}."] if told else []
+
+
+FACTS = (
+    method, predictors, architecture, output, thresholds, software, start, training, augmentation, choice,
+    ensemble, recalibration, repeat, code, licences,
+)  # fmt: skip

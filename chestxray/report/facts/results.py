@@ -1,0 +1,189 @@
+"""What a run knows of its results: figures with intervals, comparisons, what weakens them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from chestxray.report import wording
+from chestxray.report.cautions import cautions
+from chestxray.report.cautions import summary as in_words
+from chestxray.report.facts.extras import listing, mapping, told
+from chestxray.report.record import Record
+from chestxray.report.wording import ordered, plural
+
+_DIAGNOSTIC = ("sensitivity", "specificity", "precision")
+
+
+def summary(record: Record) -> list[str]:
+    """The run in two sentences."""
+    return [in_words(record)]
+
+
+def stage(record: Record) -> list[str]:
+    """Development, evaluation or both."""
+    train, test = (int((record.used["split"] == split).sum()) for split in ("train", "test"))
+    where = "of other data than it was trained on" if _tests_elsewhere(record) else "held out of the same data"
+    developed = f"Development on {plural(train, 'image')} and evaluation" if train else "Evaluation alone,"
+    return [f"{developed} on {plural(test, 'image')} {where}."]
+
+
+def measures(record: Record) -> list[str]:
+    """Which figures there are, and what they speak of."""
+    names = "; ".join(wording.title(name) for name in ordered(record.metrics["test"]))
+    about = f"about {record.positive}" if record.positive else "means over the classes, one against the rest"
+    return [f"{names}. Sensitivity and its kin are {about}."]
+
+
+def uncertainty(record: Record) -> list[str]:
+    """How intervals were made."""
+    interval = record.metrics.get("interval", {})
+    if not interval.get("method"):
+        return []
+    count = interval.get("replicates")
+    replicates = f", {count:,} replicates" if count else ""
+    return [f"{record.level} intervals: {interval['method']}{replicates}. No test of significance was made."]
+
+
+def performance(record: Record) -> list[str]:
+    """Figures of the whole test."""
+    names = ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "mcc", "brier", "ece")
+    return [_figures_of(record, names)]
+
+
+def diagnostic(record: Record) -> list[str]:
+    """Sensitivity, specificity and precision, class by class where there are more than two."""
+    if record.positive:
+        return [f"{record.positive}: {_figures_of(record, _DIAGNOSTIC)}"]
+    return [
+        f"{label}: {', '.join(f'{name} {told(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
+        for label, item in record.metrics["per_class"].items()
+    ]
+
+
+def errors(record: Record) -> list[str]:
+    """How many answers are wrong, and which."""
+    counts = np.asarray(record.metrics["confusion"]["counts"])
+    classes = record.metrics["confusion"]["classes"]
+    wrong = counts - np.diag(np.diag(counts))
+    lines = [f"{int(wrong.sum()):,} of {plural(int(counts.sum()), 'test image')} wrong."]
+    worst = sorted(np.argwhere(wrong > 0).tolist(), key=lambda pair: -wrong[pair[0], pair[1]])[:3]
+    if worst:
+        most = "; ".join(f"{classes[i]} taken for {classes[j]}, {wrong[i, j]:,}" for i, j in worst)
+        lines.append(f"Most often: {most}.")
+    return lines
+
+
+def internal(record: Record) -> list[str]:
+    """The test, where it is of the data that was trained on."""
+    if _tests_elsewhere(record):
+        return []
+    held = plural(record.metrics["rows"], "held-out image")
+    return [f"{held} of {record.data_name}: {_figures_of(record, ('auroc', 'accuracy'))}"]
+
+
+def external(record: Record) -> list[str]:
+    """The test, where it is of other data, and later evaluations on other data."""
+    lines = []
+    if _tests_elsewhere(record):
+        names = ", ".join(sorted(set(record.used.loc[record.used["split"] == "test", "source"])))
+        images = plural(record.metrics["rows"], "image")
+        lines.append(f"{images} of {names}: {_figures_of(record, ('auroc', 'accuracy'))}")
+    fall = mapping(mapping(mapping(record, "drop"), "figures"), "auroc")
+    if fall:
+        inside, lost = told(mapping(fall, "internal")), told(mapping(fall, "drop"))
+        lines.append(f"AUROC on the test of the training run {inside}; less by {lost} here.")
+    later = {name: mapping(metrics, "test").get("auroc") for name, metrics in record.external.items()}
+    return [*lines, *(f"Evaluated later on {name}: AUROC {told(figure)}." for name, figure in later.items() if figure)]
+
+
+def by_source(record: Record) -> list[str]:
+    """AUROC source by source."""
+    found = _aurocs(mapping(record, "by_source"))
+    return [f"AUROC by source: {found}."] if found else []
+
+
+def groups_compared(record: Record) -> list[str]:
+    """AUROC by groups of people, such as sex, where the run was asked for them."""
+    # A column with one value compares nothing.
+    columns = {column: groups for column, groups in mapping(record, "by_group").items() if len(groups) > 1}
+    return [f"AUROC by {column}: {told_of}." for column in columns if (told_of := _aurocs(mapping(columns, column)))]
+
+
+def clusters(record: Record) -> list[str]:
+    """Clusters behind the intervals."""
+    patients = record.patients(split="test")
+    return [f"Intervals draw the {plural(patients, 'test patient')} with all their images."] if patients else []
+
+
+def robustness(record: Record) -> list[str]:
+    """Controls that see no lungs, sources, groups."""
+    controls = mapping(record, "controls")
+    tested = listing(controls, "controls")
+    told_of = ", ".join(f"{item.get('title', item.get('name'))} {told(mapping(item, 'auroc'))}" for item in tested)
+    own = told(record.metrics["test"].get("auroc") or {})
+    beside = [f"Controls that see no lungs or little of them, AUROC: {told_of}; the model {own}."] if told_of else []
+    beside += [str(controls["verdict"])] if controls.get("verdict") else []
+    return [*beside, *by_source(record), *groups_compared(record)]
+
+
+def heatmaps(record: Record) -> list[str]:
+    """Heat maps, or why there are none."""
+    index = record.heatmaps
+    if index.get("images"):
+        images = plural(len(index["images"]), "test image")
+        return [f"Heat maps ({index.get('method', 'method not recorded')}) at layer {index.get('layer')} of {images}."]
+    return [f"None: {index['reason']}"] if index.get("reason") else []
+
+
+def poor_input(record: Record) -> list[str]:
+    """What the model refuses, and what it does with unreadable files."""
+    refusal = mapping(record, "refusal")
+    lines = []
+    for key, what in (("test", "test radiographs"), ("others", "pictures that are no radiographs")):
+        part = mapping(refusal, key)
+        if "refused" in part:
+            count = part.get("pictures", "not recorded")
+            lines.append(f"Refused of {count} {what}: {told(mapping(part, 'refused'))}.")
+    abstention = mapping(mapping(record, "abstention"), "test")
+    if "answered" in abstention:
+        lines.append(f"Share of test images answered, not abstained from: {told(mapping(abstention, 'answered'))}.")
+    return lines
+
+
+def limits(record: Record) -> list[str]:
+    """What weakens the results, as the report says it."""
+    return [f"{caution.title}. {record.shorten_in(caution.text)}" for caution in cautions(record)]
+
+
+def beside_guess(record: Record) -> list[str]:
+    """The accuracy beside that of always naming the commonest class."""
+    counts = np.asarray(record.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
+    accuracy = record.metrics["test"].get("accuracy")
+    if not accuracy or not counts.sum():
+        return []
+    guess = counts.max() / counts.sum()
+    return [f"Accuracy {told(accuracy)}; always naming the commonest class gets {guess:.3f}."]
+
+
+def _tests_elsewhere(record: Record) -> bool:
+    """Whether the test is of data given to test on, or the folder is an external evaluation."""
+    return bool(record.recipe.test_data) or "drop" in record.extras
+
+
+def _figures_of(record: Record, names: tuple[str, ...]) -> str:
+    known = record.metrics["test"]
+    return "; ".join(f"{wording.title(name)} {told(known[name])}" for name in names if known.get(name)) + "."
+
+
+def _aurocs(parts: Mapping[str, Any]) -> str:
+    each = {name: mapping(mapping(parts, name), "test").get("auroc") for name in parts}
+    return ", ".join(f"{name} {told(figure)}" for name, figure in each.items() if figure)
+
+
+FACTS = (
+    summary, stage, measures, uncertainty, performance, diagnostic, errors, internal, external, by_source,
+    groups_compared, clusters, robustness, heatmaps, poor_input, limits, beside_guess,
+)  # fmt: skip
