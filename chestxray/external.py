@@ -29,6 +29,8 @@ from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
+from chestxray.report import card
+from chestxray.report.record import Record
 from chestxray.run_folder import Run
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,9 @@ def evaluate_on(
         )
         write_json(folder / "environment.json", _environment(run, index))
         report.write(folder, samples=images)
+    if output is None:
+        # The run's own card tells of its external tests.
+        card.write(Record.read(run.folder))
     return Run(folder)
 
 
