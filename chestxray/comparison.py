@@ -24,11 +24,17 @@ from chestxray.weighted import HEADLINE, LOSSES, Table
 
 @dataclass(frozen=True)
 class Standing:
-    """One model: its figure, and letters that it shares with the models it cannot be told from."""
+    """One model: its figure, and letters that it shares with the models it cannot be told from.
+
+    ``figures`` are all of `HEADLINE`. ``repeats`` is the compared figure of each repeated training (of
+    each seed, say), of which the figures are the means; None where it cannot be had.
+    """
 
     model: str
     figure: Figure
     letters: str
+    figures: Mapping[str, Figure]
+    repeats: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,16 @@ class Comparison:
         return {
             "metric": self.metric,
             "positive": self.positive,
-            "models": [{"model": s.model, **s.figure.to_json(), "letters": s.letters} for s in self.standings],
+            "models": [
+                {
+                    "model": s.model,
+                    **s.figure.to_json(),
+                    "letters": s.letters,
+                    "repeats": list(s.repeats),
+                    "test": {name: figure.to_json() for name, figure in s.figures.items()},
+                }
+                for s in self.standings
+            ],
             "pairs": [
                 {
                     "first": pair.first,
@@ -103,15 +118,19 @@ class Comparison:
 @dataclass(frozen=True)
 class _Contender:
     model: str
-    predictions: Predictions
-    value: float
+    tables: tuple[Predictions, ...]
+    values: np.ndarray
     replicates: np.ndarray
     support: float
-    figure: Figure
+    figures: Mapping[str, Figure]
+
+    @property
+    def value(self) -> float:
+        return float(self.values.mean())
 
 
 def compare(
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions | Sequence[Predictions]],
     metric: str = "auroc",
     *,
     positive: str | None = None,
@@ -125,8 +144,12 @@ def compare(
     by patient where patients have several rows, and the bootstrap's for everything else (a mean of
     AUROCs over more than two classes too). Holm's correction goes over all pairs.
 
+    Where a model was trained several times, with several seeds say, its figure is the mean over the
+    trainings, taken anew in every replicate, and the p-value of its pairs is the bootstrap's. Intervals
+    and p-values then speak of other patients and these trainings; ``repeats`` shows how these spread.
+
     Args:
-        predictions: the test of each model, by its name; two or more.
+        predictions: the test of each model by its name, or of each of its trainings; two models or more.
         metric: one of `HEADLINE`.
         positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal one.
         replicates: number of bootstrap replicates.
@@ -141,16 +164,19 @@ def compare(
     0  resnet50  0.961  0.941  0.974       a
     1     vgg16  0.957  0.936  0.971       a
     """
-    if metric not in HEADLINE:
-        known = ", ".join(HEADLINE)
-        raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
+    check_metric(metric)
     if len(predictions) < 2:
         raise InputError(f"A comparison needs two models or more. Received: {len(predictions)}.")
-    aligned = align(predictions)
-    some = next(iter(aligned.values()))
+    repeated = {name: (p,) if isinstance(p, Predictions) else tuple(p) for name, p in predictions.items()}
+    if empty := [name for name, tables in repeated.items() if not tables]:
+        raise InputError(f"Every model needs the predictions of a training or more. Without any: {', '.join(empty)}.")
+    flat = align({_label(n, i, len(t)): table for n, t in repeated.items() for i, table in enumerate(t)})
+    tables = iter(flat.values())
+    aligned = {name: tuple(next(tables) for _ in t) for name, t in repeated.items()}
+    some = next(iter(flat.values()))
     chosen = headline_class(some.classes, positive)
     # Where the tables know the patients differently, the fewest and so largest groups are the careful choice.
-    clusters = min((p.clusters for p in aligned.values()), key=lambda codes: len(np.unique(codes)))
+    clusters = min((p.clusters for p in flat.values()), key=lambda codes: len(np.unique(codes)))
     contenders = _contenders(aligned, metric, chosen, clusters, replicates, seed)
     pairs = _pairs(contenders, metric, chosen, clusters)
     order = {c.model: i for i, c in enumerate(contenders)}
@@ -159,12 +185,28 @@ def compare(
     return Comparison(
         metric=metric,
         positive=None if chosen is None else some.classes[chosen],
-        standings=tuple(Standing(c.model, c.figure, marks) for c, marks in zip(contenders, shared, strict=True)),
+        standings=tuple(_standing(c, metric, marks) for c, marks in zip(contenders, shared, strict=True)),
         pairs=pairs,
         rows=len(clusters),
         patients=len(np.unique(clusters)),
         interval=Interval(replicates=replicates),
     )
+
+
+def _label(model: str, training: int, trainings: int) -> str:
+    return model if trainings == 1 else f"{model} (training {training + 1} of {trainings})"
+
+
+def _standing(contender: _Contender, metric: str, marks: str) -> Standing:
+    values = tuple(None if math.isnan(value) else float(value) for value in contender.values)
+    return Standing(contender.model, contender.figures[metric], marks, contender.figures, values)
+
+
+def check_metric(metric: str) -> None:
+    """Raises `InputError` unless `metric` is one of `HEADLINE`."""
+    if metric not in HEADLINE:
+        known = ", ".join(HEADLINE)
+        raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
 
 
 def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
@@ -201,9 +243,7 @@ def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc"
         InputError: an unknown metric.
         DataError: the evaluations know other classes, or speak of another positive class.
     """
-    if metric not in HEADLINE:
-        known = ", ".join(HEADLINE)
-        raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
+    check_metric(metric)
     if set(internal.classes) != set(external.classes) or internal.positive != external.positive:
         raise DataError(
             "Evaluations with other classes or another positive class do not compare. Internal: "
@@ -242,23 +282,43 @@ def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.Da
 
 
 def _contenders(
-    aligned: Mapping[str, Predictions],
+    aligned: Mapping[str, Sequence[Predictions]],
     metric: str,
     chosen: int | None,
     clusters: np.ndarray,
     replicates: int,
     seed: int,
 ) -> list[_Contender]:
-    """Every model with its figure and the replicates of it, the best first, those without figure last."""
-    parts = [(p.truth, p.predicted, p.probabilities) for p in aligned.values()]
-    drawn = bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed)
+    """Every model with its figures and their replicates, the best first, those without figure last."""
+    parts = [(p.truth, p.predicted, p.probabilities) for tables in aligned.values() for p in tables]
+    drawn = iter(bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed))
+    known = iter(parts)
     contenders = []
-    for (model, table), part, figures in zip(aligned.items(), parts, drawn, strict=True):
-        key, classes = (None, metric), len(table.classes)
-        value = points(*part, chosen)[key]
-        support = supports(part[0], part[1], clusters, classes, chosen)[key]
-        figure = logit_t(value, figures[key], support, span(key, classes))
-        contenders.append(_Contender(model, table, value, figures[key], support, figure))
+    for model, tables in aligned.items():
+        of_model = [next(known) for _ in tables]
+        replicated = [next(drawn) for _ in tables]
+        classes = len(tables[0].classes)
+        values = [points(*part, chosen) for part in of_model]
+        supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
+        means: dict[str, np.ndarray] = {}
+        figures: dict[str, Figure] = {}
+        for name in HEADLINE:
+            key = (None, name)
+            means[name] = np.mean([one[key] for one in replicated], axis=0)
+            support = min(one[key] for one in supported)
+            value = float(np.mean([one[key] for one in values]))
+            figures[name] = logit_t(value, means[name], support, span(key, classes))
+        own = (None, metric)
+        contenders.append(
+            _Contender(
+                model=model,
+                tables=tuple(tables),
+                values=np.array([one[own] for one in values]),
+                replicates=means[metric],
+                support=min(one[own] for one in supported),
+                figures=figures,
+            )
+        )
     sign = 1 if metric in LOSSES else -1
     return sorted(contenders, key=lambda c: (math.isnan(c.value), sign * c.value))
 
@@ -267,18 +327,26 @@ def _pairs(contenders: Sequence[_Contender], metric: str, chosen: int | None, cl
     found = []
     for one, other in itertools.combinations(contenders, 2):
         gap, test = _gap(one, other)
-        if metric == "accuracy":
-            right = [c.predictions.predicted == c.predictions.truth for c in (one, other)]
-            test = accuracy_test(right[0], right[1], clusters)
-        elif metric == "auroc" and chosen is not None:
-            scores = [c.predictions.probabilities[:, chosen] for c in (one, other)]
-            test = auroc_test(one.predictions.truth == chosen, scores[0], scores[1], clusters)
+        if len(one.tables) == len(other.tables) == 1:
+            test = _classical(one.tables[0], other.tables[0], metric, chosen, clusters) or test
         found.append((one.model, other.model, gap, test))
     corrected = holm([test.p for *_, test in found])
     return tuple(
         Pair(first, second, gap, test.name, test.p, p_holm)
         for (first, second, gap, test), p_holm in zip(found, corrected, strict=True)
     )
+
+
+def _classical(
+    one: Predictions, other: Predictions, metric: str, chosen: int | None, clusters: np.ndarray
+) -> PairedTest | None:
+    """The test of the books for two tables, None where there is none for this figure."""
+    if metric == "accuracy":
+        return accuracy_test(one.predicted == one.truth, other.predicted == other.truth, clusters)
+    if metric == "auroc" and chosen is not None:
+        scores = [table.probabilities[:, chosen] for table in (one, other)]
+        return auroc_test(one.truth == chosen, scores[0], scores[1], clusters)
+    return None
 
 
 def _gap(one: _Contender, other: _Contender) -> tuple[Figure, PairedTest]:

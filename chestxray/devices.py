@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from chestxray.errors import InputError
@@ -11,17 +13,23 @@ def strategy(devices: str) -> tf.distribute.Strategy:
     """MirroredStrategy over several devices, the default strategy on one.
 
     `devices`: ``auto`` (all GPUs, else the CPU), ``cpu``, ``gpu`` (all), or numbered ones such as
-    ``gpu:0,1``. One MirroredStrategy a process: a second one crashes in TensorFlow's collectives.
+    ``gpu:0,1``. The same devices give the same MirroredStrategy.
 
     Raises:
         InputError: an unknown device, with what there is.
     """
     names = chosen(devices)
     if len(names) > 1:
-        return tf.distribute.MirroredStrategy(names)
+        return _mirrored(tuple(names))
     if devices == "auto":
         return tf.distribute.get_strategy()
     return tf.distribute.OneDeviceStrategy(names[0])
+
+
+@functools.cache
+def _mirrored(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    # One for all trainings of a process: a second one crashes in TensorFlow's collectives.
+    return tf.distribute.MirroredStrategy(list(names))
 
 
 def chosen(devices: str) -> list[str]:

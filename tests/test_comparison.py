@@ -340,3 +340,48 @@ def test_drop_that_cannot_be_had():
         difference(internal, evaluate(predictions(1), replicates=100))
     with pytest.raises(InputError, match="Unknown metric"):
         difference(internal, internal, "auc")
+
+
+# Several trainings of a model
+
+
+@pytest.mark.parametrize("metric", ["auroc", "accuracy", "ece"])
+def test_one_training_in_a_list_is_one_training(metric):
+    models = {"one": predictions(1), "other": predictions(2)}
+    plain = compare(models, metric, replicates=200)
+    assert compare({name: [table] for name, table in models.items()}, metric, replicates=200) == plain
+    for standing in plain.standings:
+        assert standing.figures == evaluate(models[standing.model], replicates=200).test
+        assert standing.repeats == (standing.figure.value,)
+
+
+def test_the_figure_of_several_trainings_is_their_mean():
+    trainings = [predictions(skill) for skill in (0.8, 1.0, 1.2)]
+    comparison = compare({"thrice": trainings, "once": predictions(2)}, replicates=300)
+    (thrice,) = [s for s in comparison.standings if s.model == "thrice"]
+    single = [evaluate(table, replicates=300).test["auroc"] for table in trainings]
+    assert thrice.repeats == tuple(figure.value for figure in single)
+    assert thrice.figure.value == pytest.approx(np.mean([figure.value for figure in single]))
+    # The mean of three trainings on the same patients is no surer of the patients than they are alike.
+    assert thrice.figure.high - thrice.figure.low < max(figure.high - figure.low for figure in single)
+    (pair,) = comparison.pairs
+    assert pair.test == "paired bootstrap clustered by patient"
+    assert pair.p < 0.05
+    json.dumps(comparison.to_json(), allow_nan=False)
+
+
+def test_the_same_training_thrice_is_no_surer():
+    one, other = predictions(1), predictions(1.4)
+    plain = compare({"one": one, "other": other}, "mcc", replicates=300)
+    thrice = compare({"one": [one] * 3, "other": [other] * 3}, "mcc", replicates=300)
+    for before, after in zip(plain.standings, thrice.standings, strict=True):
+        assert (after.figure.low, after.figure.high) == pytest.approx((before.figure.low, before.figure.high))
+    assert thrice.pairs[0].p == pytest.approx(plain.pairs[0].p)
+
+
+def test_trainings_on_other_images_are_refused():
+    fewer = Predictions(predictions(1).rows[:-2], CLASSES)
+    with pytest.raises(DataError, match=r"one \(training 1 of 2\) and one \(training 2 of 2\).*different images"):
+        compare({"one": [predictions(1), fewer], "other": predictions(2)})
+    with pytest.raises(InputError, match="Without any: one"):
+        compare({"one": [], "other": predictions(2)})

@@ -17,6 +17,8 @@ from chestxray.errors import ChestXrayError
 COMMANDS = {
     "run": "Train, evaluate, explain and report one model.",
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
+    "predict": "Answers of a finished run for image files and folders.",
+    "export": "Write a finished run as ONNX, LiteRT, SavedModel or Keras.",
     "compare": "Compare finished runs, or models to train, by paired tests.",
     "ensemble": "Average the probabilities of several runs.",
     "leakage": "Measure what a leaky split is worth.",

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chestxray.cli.options import recipe_from, recipe_options
+from chestxray.cli.repeating import repeatable
+from chestxray.cli.tables import quoted
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
+    from chestxray.recipe import Recipe
     from chestxray.run_folder import Run
 
 log = logging.getLogger("chestxray")
@@ -40,7 +43,11 @@ def command(
     \b
         chestxray run --model inceptionv3
         chestxray run --model inceptionv3 --data folder:xrays --patient-pattern '(person\\d+)_'
+        chestxray run --model deep_cnn --data folder:xrays --folds 5
         chestxray run --resume runs/20260102-030405-inceptionv3-xrays
+
+    With --folds, or --split source, it trains a model for each part and pools their tests; the same
+    command goes on with the parts that are missing.
 
     Everything it makes is in the run's folder; report.html is the page to open.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
@@ -48,14 +55,34 @@ def command(
         _refuse_beside_resume(recipe_name, output, given)
         from chestxray import workflow
 
-        _summarise(workflow.resume(resume, cache=cache))
+        summarise(workflow.resume(resume, cache=cache))
         return
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    if recipe.parts:
+        _run_parts(recipe, output, cache, overwrite=overwrite)
+        return
     from chestxray import workflow
 
-    _summarise(workflow.run(recipe, output=output, cache=cache, overwrite=overwrite))
+    summarise(workflow.run(recipe, output=output, cache=cache, overwrite=overwrite))
+
+
+def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool) -> None:
+    """Every fold, or every source held out in turn; the same command goes on with what is missing."""
+    from chestxray import pooling, study
+    from chestxray.cli.tables import table
+
+    with repeatable():
+        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
+        pooled = pooling.pool(made)
+    names = HEADLINE[:3]
+    rows = [
+        (part.label, str(run.metrics["rows"]), *(quoted(run.metrics["test"][name]) for name in names))
+        for part, run in zip(made.parts, made.runs(recipe.model), strict=True)
+    ]
+    table(("part", "images", *(name.replace("_", " ") for name in names)), rows)
+    summarise(pooled)
 
 
 def _refuse_beside_resume(recipe_name: str | None, output: Path | None, given: dict[str, Any]) -> None:
@@ -67,7 +94,7 @@ def _refuse_beside_resume(recipe_name: str | None, output: Path | None, given: d
         )
 
 
-def _summarise(run: Run) -> None:
+def summarise(run: Run) -> None:
     """The table at the end: what to quote, with intervals, and where the report is."""
     from rich.console import Console
     from rich.table import Table
@@ -83,7 +110,7 @@ def _summarise(run: Run) -> None:
     for name in HEADLINE:
         figures = [part["test"][name] for part in parts.values()]
         if figures[0]["value"] is not None:
-            table.add_row(name.replace("_", " "), *map(_quoted, figures))
+            table.add_row(name.replace("_", " "), *map(quoted, figures))
     metrics = run.metrics
     known = (run.predictions.of("test").rows["patient"] != "").any()
     whom = f"of {metrics['patients']} patients" if known else "of unknown patients"
@@ -93,9 +120,3 @@ def _summarise(run: Run) -> None:
         console.print(f"Sensitivity speaks of {metrics['positive']}.")
     console.print(f"Report: {run.report}", soft_wrap=True)
     console.print("Research use only. Not a medical device; not for diagnosis.")
-
-
-def _quoted(figure: dict[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "-"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -8,6 +8,7 @@ behind, and figures can be drawn in any thread and without a display. `save` wri
 
 from chestxray.figures.curves import precision_recall, reliability, roc
 from chestxray.figures.distribution import class_distribution
+from chestxray.figures.forest import forest
 from chestxray.figures.grids import Answer, answer_grid, sample_grid
 from chestxray.figures.history import best_epoch, training_curves
 from chestxray.figures.results import confusion_matrix, metrics
@@ -19,6 +20,7 @@ __all__ = [
     "best_epoch",
     "class_distribution",
     "confusion_matrix",
+    "forest",
     "metrics",
     "precision_recall",
     "reliability",

@@ -1,0 +1,184 @@
+"""`chestxray compare`: several models on the same test."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chestxray.cli.options import recipe_from, some_options
+from chestxray.cli.repeating import repeatable
+from chestxray.errors import InputError
+from chestxray.recipe import Recipe
+
+if TYPE_CHECKING:
+    from chestxray.comparison_report import Compared
+    from chestxray.contenders import Contender
+
+log = logging.getLogger("chestxray")
+
+_ALL_BUT_MODEL = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "model")
+#: What may be said of finished runs.
+_OF_RUNS = ("positive", "replicates")
+
+
+@click.command(name="compare", context_settings={"show_default": False})
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@click.option("--model", "models", multiple=True, help="Architecture to train and compare; given once for each.")
+@click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy.")
+@click.option("--seeds", type=int, help="Trainings of each model, with as many seeds [default: 1].")
+@click.option(
+    "--recipe", "recipe_name", metavar="NAME|FILE", help="A recipe of chestxray or a TOML file, for all models."
+)
+@some_options(*_ALL_BUT_MODEL)
+@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below comparisons/].")
+@click.option("--overwrite", is_flag=True, help="Train finished parts anew.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+def command(
+    runs: tuple[Path, ...],
+    models: tuple[str, ...],
+    metric: str,
+    seeds: int | None,
+    recipe_name: str | None,
+    output: Path | None,
+    overwrite: bool,
+    cache: Path | None,
+    **given: Any,
+) -> None:
+    """Compare models on the same test images: which of them differ, and by how much.
+
+    Finished runs, ensembles and external evaluations, if their tests are of the same images:
+
+    \b
+        chestxray compare runs/a runs/b runs/c
+        chestxray compare runs/a runs/b --metric accuracy --output comparisons/mine
+
+    Or models to train on the same splits, each fold and each seed a training of its own. The same
+    command goes on where it was stopped, and trains nothing twice:
+
+    \b
+        chestxray compare --model vgg16 --model resnet18 --data folder:xrays
+        chestxray compare --model deep_cnn --model resnet18 --data kermany --seeds 3
+        chestxray compare --model deep_cnn --model resnet18 --data npz:films.npz --folds 5
+
+    Two models are called different only by a paired test, corrected for the number of pairs.
+    comparison.html is the page to open; comparison.csv, pairs.csv and comparison.json hold the numbers.
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
+    _check(metric)
+    changes = {name: value for name, value in given.items() if value not in (None, ())}
+    if runs:
+        extra = [name for name in changes if name not in _OF_RUNS]
+        said = {"model": models, "seeds": seeds, "recipe": recipe_name, "overwrite": overwrite, "cache": cache}
+        extra += [name for name, value in said.items() if value]
+        if extra:
+            raise InputError(
+                "Finished runs are compared as they are; beside them go --metric, --output, --positive and "
+                f"--replicates alone. Received: {', '.join(extra)}."
+            )
+        _compare_runs(runs, metric, changes, output)
+        return
+    if len(models) < 2:
+        raise InputError(
+            "Name two finished runs or more, or two models or more to train, each with --model. "
+            f"Received: {', '.join(models) or 'neither'}."
+        )
+    with repeatable():
+        _train_and_compare(models, metric, 1 if seeds is None else seeds, recipe_name, given, output, overwrite, cache)
+
+
+def _compare_runs(runs: tuple[Path, ...], metric: str, changes: dict[str, Any], output: Path | None) -> None:
+    from chestxray import contenders, run_folder
+
+    if len(runs) < 2:
+        raise InputError(f"A comparison needs two runs or more. Received: {runs[0]}.")
+    found = contenders.of_runs(runs)
+    places = "\n".join(str(run.folder.absolute()) for contender in found.values() for run in contender.runs)
+    digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
+    folder = output or Path("comparisons") / f"{run_folder.slug(*found)[:70]}-{digest}"
+    positive = changes.get("positive") or contenders.positive_of(found)
+    _report(found, metric, positive, changes.get("replicates", Recipe().replicates), folder)
+
+
+def _train_and_compare(
+    models: tuple[str, ...],
+    metric: str,
+    seeds: int,
+    recipe_name: str | None,
+    given: dict[str, Any],
+    output: Path | None,
+    overwrite: bool,
+    cache: Path | None,
+) -> None:
+    from chestxray import contenders, study
+
+    recipe, demonstration = recipe_from(recipe_name, given)
+    if demonstration:
+        log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    made = study.run([recipe.replace(model=model) for model in models], output, cache, seeds=seeds, overwrite=overwrite)
+    found = contenders.of_study(made)
+    _report(found, metric, contenders.positive_of(found), recipe.replicates, made.folder)
+
+
+def _report(found: dict[str, Contender], metric: str, positive: str | None, replicates: int, folder: Path) -> None:
+    from chestxray import comparison_report
+    from chestxray.comparison import compare
+
+    comparison_report.check_folder(folder)
+    tests = {name: contender.tests for name, contender in found.items()}
+    comparison = compare(tests, metric, positive=positive, replicates=replicates)
+    data = next(iter(found.values())).runs[0].environment["data"]["name"]
+    compared = comparison_report.Compared(comparison, found, data)
+    page = comparison_report.write(compared, folder)
+    _print(compared)
+    click.echo(f"Page: {page}")
+    click.echo("Research use only. Not a medical device; not for diagnosis.")
+
+
+def _print(compared: Compared) -> None:
+    from chestxray.cli.tables import quoted, table
+    from chestxray.comparison_report import cautions, told_p, told_spread, verdict
+    from chestxray.report.wording import duration, title
+
+    comparison = compared.comparison
+    named = title(comparison.metric)
+    click.echo(f"\n{compared.data}: {comparison.rows} test images of {comparison.patients} patients")
+    repeated = any(len(standing.repeats) > 1 for standing in comparison.standings)
+    columns = ["model", f"{named} (95% interval)", "letters", "parameters", "training", "images/s", "trainings"]
+    rows = [
+        [
+            item["model"],
+            quoted(item),
+            item["letters"],
+            "-" if item["parameters"] is None else f"{item['parameters']:,}",
+            "-" if item["train_seconds"] is None else duration(item["train_seconds"]),
+            "-"
+            if item["images_per_second"] is None
+            else f"{item['images_per_second']:,.{0 if item['images_per_second'] >= 100 else 1}f}",
+            str(item["trainings"]),
+        ]
+        + ([told_spread(item["repeats"])] if repeated else [])
+        for item in compared.models
+    ]
+    table([*columns, *(["single trainings"] if repeated else [])], rows)
+    click.echo("Models that share a letter cannot be told apart.\n")
+    columns = ["first", "second", "difference (95% interval)", "p", "p (Holm)", "test"]
+    table(
+        columns,
+        [
+            [p.first, p.second, quoted(p.difference.to_json()), told_p(p.p), told_p(p.p_holm), p.test]
+            for p in comparison.pairs
+        ],
+    )
+    trainings = {name: len(contender.runs) for name, contender in compared.contenders.items()}
+    click.echo("\n" + " ".join([*verdict(comparison, trainings), *cautions(compared.contenders)]))
+
+
+def _check(metric: str) -> None:
+    """A mistake that the comparison would find is found before hours of training."""
+    from chestxray.comparison import check_metric
+
+    check_metric(metric)

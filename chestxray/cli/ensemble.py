@@ -1,0 +1,31 @@
+"""`chestxray ensemble`: the mean of several runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="ensemble")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
+@click.option("--output", type=click.Path(path_type=Path), help="The ensemble's folder [default: below runs/].")
+@click.option("--overwrite", is_flag=True, help="Replace the ensemble that is in the output folder.")
+def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool) -> None:
+    """Average the probabilities of two runs or more that were tested on the same images.
+
+    \b
+        chestxray ensemble runs/a runs/b runs/c --output runs/mean
+        chestxray compare runs/mean runs/a runs/b runs/c
+
+    Its folder is like a run's, without a model: ensemble.json names the members.
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
+    from chestxray import contenders, ensemble
+
+    members = {name: contender.runs[0] for name, contender in contenders.of_runs(runs).items()}
+    folder = output or ensemble.default_folder(members)
+    ensemble.check_folder(folder, overwrite=overwrite)
+    found = ensemble.write(members, folder)
+    from chestxray.cli.run import summarise
+
+    summarise(found)

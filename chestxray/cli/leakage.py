@@ -1,0 +1,72 @@
+"""`chestxray leakage`: one model under leaky and honest splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chestxray.cli.options import recipe_from, some_options
+from chestxray.cli.repeating import repeatable
+from chestxray.recipe import Recipe
+
+log = logging.getLogger("chestxray")
+
+#: What this command decides itself.
+_DECIDED = ("split", "folds", "fold", "held_out", "on_leak", "test_data")
+_GIVEN = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in _DECIDED)
+
+
+@click.command(name="leakage", context_settings={"show_default": False})
+@click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A recipe of chestxray or a TOML file.")
+@some_options(*_GIVEN)
+@click.option("--metric", default="auroc", show_default=True, help="Figure to measure, such as auroc or accuracy.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below leakage/].")
+@click.option("--overwrite", is_flag=True, help="Train finished parts anew.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+def command(
+    recipe_name: str | None,
+    metric: str,
+    output: Path | None,
+    overwrite: bool,
+    cache: Path | None,
+    **given: Any,
+) -> None:
+    """Measure what a leaky split is worth: train one model under several splits.
+
+    \b
+        chestxray leakage --model shallow_cnn --data kermany
+        chestxray leakage --model resnet18 --data folder:xrays --patient-pattern '(person\\d+)_'
+
+    The splits: by image at random, as most notebooks do; by patient; and the official one where the data
+    has one. Settings are the same, leaks are kept. The same command goes on where it was stopped.
+    leakage.html is the page to open.
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
+    recipe, demonstration = recipe_from(recipe_name, given)
+    if demonstration and recipe.model:
+        log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    from chestxray import leakage
+    from chestxray.cli.tables import quoted, table
+    from chestxray.report.wording import title
+
+    with repeatable():
+        found, page = leakage.measure(recipe, output, cache, metric=metric, overwrite=overwrite)
+    rows = [
+        (
+            split.name,
+            leakage.SPLITS[split.name],
+            f"{split.rows:,}",
+            f"{split.leaking:,}",
+            quoted(split.figures[metric].to_json()),
+            quoted(found.gains[split.name].to_json()) if split.name in found.gains else "-",
+        )
+        for split in found.splits
+    ]
+    click.echo(f"\n{found.model} on {found.data}")
+    table(("split", "drawn", "test images", "leaking", f"{title(metric)} (95% interval)", "random minus this"), rows)
+    click.echo(" ".join(found.verdict))
+    click.echo(f"Page: {page}")
+    click.echo("Research use only. Not a medical device; not for diagnosis.")

@@ -1,0 +1,227 @@
+"""A comparison -> its folder: tables, figure and one self-contained page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from chestxray import figures
+from chestxray.comparison import Comparison, Pair, Standing
+from chestxray.contenders import Contender
+from chestxray.errors import OutputError
+from chestxray.files import explained, replacing, write_json, write_text
+from chestxray.page import render
+from chestxray.paired import ALPHA
+from chestxray.report import wording
+from chestxray.report.pictures import Picture, figure
+from chestxray.study import STUDY
+from chestxray.weighted import HEADLINE, LOSSES
+
+#: What makes a folder a comparison's.
+COMPARISON = "comparison.json"
+PAGE = "comparison.html"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and what the compared models cost; ``data`` names what they were tested on."""
+
+    comparison: Comparison
+    contenders: Mapping[str, Contender]
+    data: str
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """The models, the best first: figures and cost, as in ``comparison.json``."""
+        return [item | self.contenders[item["model"]].to_json() for item in self.comparison.to_json()["models"]]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a model, the best first: cost, and every figure with its interval, the compared one first."""
+        return pd.DataFrame([_flat(item, self.comparison.metric) for item in self.models])
+
+
+def write(compared: Compared, folder: Path) -> Path:
+    """Write the comparison into `folder` and return the path of the page.
+
+    ``comparison.csv``, ``pairs.csv``, ``comparison.json``, ``forest.png``, ``comparison.html``.
+
+    Raises:
+        OutputError: `folder` holds something else, or cannot be written.
+    """
+    check_folder(folder)
+    comparison = compared.comparison
+    said = verdict(comparison, {name: len(c.runs) for name, c in compared.contenders.items()})
+    with explained(folder):
+        for name, frame in (("comparison.csv", compared.to_frame()), ("pairs.csv", comparison.pairs_to_frame())):
+            with replacing(folder / name) as temporary:
+                frame.to_csv(temporary, index=False)
+        content = comparison.to_json() | {"models": compared.models, "data": compared.data, "verdict": list(said)}
+        write_json(folder / COMPARISON, content | {"research_only": wording.RESEARCH_ONLY})
+        write_text(folder / PAGE, _page(compared, said, _forest(comparison, folder / "forest.png")))
+    return folder / PAGE
+
+
+def check_folder(folder: Path) -> None:
+    """Raises `OutputError` where `folder` holds anything but a comparison or a study."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output {folder} is a file; it must be a folder.")
+    own = any((folder / name).is_file() for name in (COMPARISON, STUDY))
+    if folder.is_dir() and any(folder.iterdir()) and not own:
+        raise OutputError(f"The output folder {folder} exists and is no comparison; choose another with --output.")
+
+
+def verdict(comparison: Comparison, trainings: Mapping[str, int]) -> tuple[str, ...]:
+    """What can be said of the models in plain sentences, and what cannot."""
+    best = comparison.standings[0]
+    title = _spoken_title(comparison.metric)
+    if best.figure.value is None:
+        return (f"The {title} cannot be had on these test images, so that nothing can be said of the models.",)
+    where = f"{wording.plural(comparison.rows, 'test image')} of {wording.plural(comparison.patients, 'patient')}"
+    end = "lowest" if comparison.metric in LOSSES else "highest"
+    between = wording.span(best.figure.to_json())
+    said = [
+        f"On {where}, {best.model} has the {end} {title}: {best.figure.value:.3f}"
+        + (f" (95% interval {between})." if between else ".")
+    ]
+    said += _against_the_rest(best, comparison)
+    if max(trainings.values()) == 1:
+        said.append("Each model was trained once; with another seed the order may be another.")
+    said.append("This is about patients like those of the test; at another hospital the order may be another.")
+    return tuple(said)
+
+
+def _spoken_title(metric: str) -> str:
+    title = wording.title(metric)
+    return title if title[1].isupper() or title[1].isdigit() else title[0].lower() + title[1:]
+
+
+def cautions(contenders: Mapping[str, Contender]) -> list[str]:
+    """What weakens the whole comparison, in sentences."""
+    runs = [run for contender in contenders.values() for run in contender.runs]
+    said = []
+    if any(text.partition(":")[0] == "phantom" for run in runs for text in run.recipe.data):
+        said.append("The phantom images are drawn by a program. The figures say nothing about patients.")
+    unknown = (runs[0].predictions.of("test").rows["patient"] == "").sum()
+    if unknown:
+        said.append(
+            f"The patients of {wording.plural(int(unknown), 'test image')} are not known. Each counts as a patient of "
+            "its own, which makes intervals narrower and p-values smaller than they should be."
+        )
+    return said
+
+
+def _against_the_rest(best: Standing, comparison: Comparison) -> list[str]:
+    own = {
+        pair.second if pair.first == best.model else pair.first: pair for pair in comparison.pairs if _of(pair, best)
+    }
+    apart = [name for name, pair in own.items() if _apart(pair)]
+    alike = [name for name in own if name not in apart]
+    said = []
+    if apart:
+        whom = "every other model" if not alike and len(apart) > 3 else _listed(apart)
+        said.append(f"It is better than {whom}: chance alone hardly explains the difference.")
+    if alike:
+        limits = [
+            abs(x) for name in alike for x in (own[name].difference.low, own[name].difference.high) if x is not None
+        ]
+        room = f"; differences of up to {max(limits):.3f} remain possible" if limits else ""
+        said.append(
+            f"It cannot be told apart from {_listed(alike)}: the difference may be luck. Nor are they shown to be "
+            f"equally good{room}."
+        )
+    return said
+
+
+def _of(pair: Pair, standing: Standing) -> bool:
+    return standing.model in (pair.first, pair.second)
+
+
+def _apart(pair: Pair) -> bool:
+    return pair.p_holm is not None and pair.p_holm < ALPHA
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def told_p(p: float | None) -> str:
+    """A p-value as it is quoted.
+
+    >>> told_p(0.00001), told_p(0.0421), told_p(None)
+    ('< 0.001', '0.042', '-')
+    """
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def spread(repeats: Sequence[float | None]) -> float | None:
+    """Standard deviation of the figure over repeated trainings; None where there are not two."""
+    known = [value for value in repeats if value is not None]
+    return statistics.stdev(known) if len(known) > 1 else None
+
+
+def told_spread(repeats: Sequence[float | None]) -> str:
+    """The range of single trainings and their standard deviation, ``-`` where there is but one."""
+    deviation = spread(repeats)
+    known = [value for value in repeats if value is not None]
+    return "-" if deviation is None else f"{min(known):.3f} to {max(known):.3f}, SD {deviation:.3f}"
+
+
+def _flat(item: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    names = ("model", "letters", "trainings", "parameters", "train_seconds", "images_per_second")
+    row = {name: item[name] for name in names}
+    for name in (metric, *(other for other in HEADLINE if other != metric)):
+        figure_of = item["test"][name]
+        row |= {name: figure_of["value"], f"{name}_low": figure_of["low"], f"{name}_high": figure_of["high"]}
+        if name == metric:
+            row[f"{name}_sd"] = spread(item["repeats"])
+    return row
+
+
+def _forest(comparison: Comparison, path: Path) -> Picture:
+    standings = comparison.standings
+    title = wording.title(comparison.metric)
+    drawn = figures.forest(
+        {s.model: s.figure.to_json() for s in standings},
+        f"{title} and 95% interval (no unit)",
+        marks={s.model: s.letters for s in standings},
+        repeats={s.model: s.repeats for s in standings},
+    )
+    figures.save(drawn, path)
+    told = "; ".join(f"{s.model} {wording.number(s.figure.value)} ({s.letters})" for s in standings)
+    return figure(path, f"Forest plot of the {title}: {told}.")
+
+
+def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
+    comparison = compared.comparison
+    content = comparison.to_json()
+    names = [standing.model for standing in comparison.standings]
+    title = f"{' and '.join(names)} compared" if len(names) == 2 else f"{len(names)} models compared"
+    headings = {"models": "Models", "pairs": "Pair by pair", "measures": "All measures", "method": "Method"}
+    pairs = [
+        item | {"apart": _apart(pair), "p_said": told_p(pair.p), "p_holm_said": told_p(pair.p_holm)}
+        for item, pair in zip(content["pairs"], comparison.pairs, strict=True)
+    ]
+    models = [item | {"single": told_spread(item["repeats"])} for item in compared.models]
+    return render(
+        "comparison.html.jinja",
+        kind="comparison",
+        title=f"{title} on {compared.data}",
+        headings=headings,
+        verdict=said,
+        cautions=cautions(compared.contenders),
+        models=models,
+        pairs=pairs,
+        measures=wording.ordered(content["models"][0]["test"]),
+        measure=wording.title(comparison.metric),
+        repeated=any(len(standing.repeats) > 1 for standing in comparison.standings),
+        level="95%",
+        alpha=ALPHA,
+        positive=comparison.positive,
+        interval=content["interval"],
+        forest=forest,
+    )

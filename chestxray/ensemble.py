@@ -1,0 +1,160 @@
+"""Several runs with one test -> their ensemble: the mean of their probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray import environment, evaluated, run_folder
+from chestxray.comparison import align
+from chestxray.errors import DataError, InputError, OutputError
+from chestxray.index import SPLITS, Index
+from chestxray.prediction import Predictions
+from chestxray.run_folder import Run
+
+#: Names the members: what else than a model can predict.
+ENSEMBLE = "ensemble"
+
+
+def default_folder(runs: Mapping[str, Run]) -> Path:
+    """``runs/<time>-ensemble-<data>`` below the working directory."""
+    return run_folder.default_folder(ENSEMBLE, next(iter(runs.values())).recipe.data[0])
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises `OutputError` unless `folder` is free, or holds an ensemble that may be overwritten."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output {folder} is a file; it must be a folder.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / f"{ENSEMBLE}.json").is_file():
+        raise OutputError(f"The output folder {folder} exists and is no ensemble; choose another with --output.")
+    if not overwrite:
+        raise OutputError(
+            f"The output folder {folder} exists. Allowed: another --output, or --overwrite to replace it."
+        )
+
+
+def write(runs: Mapping[str, Run], folder: Path, *, notes: Sequence[str] = ()) -> Run:
+    """Average the probabilities of `runs`, two or more by their names, and evaluate that in `folder`.
+
+    Validation is averaged too where all runs have the same validation images, and thresholds are then
+    chosen on it. ``ensemble.json`` names the members.
+
+    Raises:
+        InputError: fewer than two runs; runs that speak of different positive classes.
+        DataError: tests of other images, labels or classes.
+        OutputError: `folder` cannot be written to.
+    """
+    if len(runs) < 2:
+        raise InputError(f"An ensemble needs two runs or more. Received: {len(runs)}.")
+    positive = shared_positive(runs)
+    tests = align({name: run.predictions.of("test") for name, run in runs.items()})
+    averaged = [_mean(tests)]
+    said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
+    try:
+        averaged.append(_mean(align({name: run.predictions.of("validation") for name, run in runs.items()})))
+    except DataError:
+        said.append("The members have no validation images in common, so that no threshold was chosen.")
+    predictions = averaged[0] if len(averaged) == 1 else _together(averaged)
+    first = next(iter(runs.values()))
+    members = [
+        {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
+    ]
+    return evaluated.write(
+        folder,
+        first.recipe.replace(model=ENSEMBLE, data=_all_data(runs), weights="none"),
+        _index(runs, predictions),
+        predictions,
+        positive=positive,
+        audit=audit(runs, said),
+        record=record(runs),
+        extra={ENSEMBLE: {"mean": "probabilities", "members": members}},
+    )
+
+
+def shared_positive(runs: Mapping[str, Run]) -> str | None:
+    """The positive class that all `runs` speak of. Raises `InputError` where they differ."""
+    spoken = {name: run.metrics["positive"] for name, run in runs.items()}
+    if len(set(spoken.values())) > 1:
+        told = ", ".join(f"{name} of {positive}" for name, positive in spoken.items())
+        raise InputError(f"The runs speak of different positive classes: {told}. Choose one with --positive.")
+    return next(iter(spoken.values()))
+
+
+def audit(runs: Mapping[str, Run], notes: Sequence[str]) -> dict[str, Any]:
+    """``audit.json`` of `runs` taken together: what leaked in any of them; `notes` before their own."""
+    found = [json.loads((run.folder / "audit.json").read_text(encoding="utf-8")) for run in runs.values()]
+    groups = [group for one in found for group in one["exact_duplicates"]["across_splits"]]
+    patients = [item for one in found for item in one["patients"]["across_splits"]]
+    # What is said of the split of one part is not true of all.
+    shared = [note for note in found[0]["notes"] if all(note in one["notes"] for one in found)]
+    return {
+        **found[0],
+        "exact_duplicates": {**found[0]["exact_duplicates"], "across_splits": _distinct(groups)},
+        "patients": {"across_splits": _distinct(patients)},
+        "notes": [*notes, *shared],
+    }
+
+
+def record(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """``environment.json`` of several runs taken together: parameters and times add up."""
+    environments = [run.environment for run in runs.values()]
+    models = [one.get("model", {}) for one in environments]
+    rates = [model.get("images_per_second") for model in models]
+    facts: dict[str, Any] = {
+        name: sum(model[name] for model in models)
+        for name in ("parameters", "trained_parameters")
+        if all(name in model for model in models)
+    }
+    if all(rates):
+        facts["images_per_second"] = 1 / sum(1 / rate for rate in rates)
+    sizes = [model.get("image_size") for model in models]
+    if sizes[0] and all(size == sizes[0] for size in sizes):
+        facts["image_size"] = sizes[0]
+    steps = dict.fromkeys(step for one in environments for step in one.get("seconds", {}))
+    seconds = {step: round(sum(one.get("seconds", {}).get(step, 0) for one in environments), 3) for step in steps}
+    shared = {
+        name: environments[0][name]
+        for name in ("chestxray", "python", "platform", "packages", "devices", "plugin")
+        if all(name in one and one[name] == environments[0].get(name) for one in environments)
+    }
+    data = environments[0].get("data", {})
+    return {**shared, "data": data, "model": facts, "started": environment.now(), "seconds": seconds}
+
+
+def _distinct(items: Sequence[Any]) -> list[Any]:
+    return [item for i, item in enumerate(items) if item not in items[:i]]
+
+
+def _mean(tables: Mapping[str, Predictions]) -> Predictions:
+    first = next(iter(tables.values()))
+    probabilities = np.mean([table.probabilities for table in tables.values()], axis=0)
+    return Predictions.from_probabilities(first.rows, first.classes, probabilities)
+
+
+def _together(parts: Sequence[Predictions]) -> Predictions:
+    import pandas as pd
+
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)
+
+
+def _index(runs: Mapping[str, Run], predictions: Predictions) -> Index:
+    """The images of the first run; one that any member was trained or chosen on is no fresh image."""
+    first = next(iter(runs.values())).index
+    split_of = dict(zip(predictions.rows["path"], predictions.rows["split"], strict=True))
+    for run in runs.values():
+        rows = run.index.rows
+        used = rows[rows["split"].isin(SPLITS[:2])]
+        for path in used["path"]:
+            split_of.setdefault(path, "train")
+    return first.replace(first.rows.assign(split=[split_of.get(path, "") for path in first.rows["path"]]))
+
+
+def _all_data(runs: Mapping[str, Run]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for run in runs.values() for text in run.recipe.data))

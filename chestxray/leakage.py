@@ -1,0 +1,226 @@
+"""The same model under a leaky split and under honest ones: what the leak is worth.
+
+An image split puts a patient's images on both sides; a model that knows the patient looks better than
+it is. The tests are of different images, so that their differences have independent intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from chestxray import cache as caches
+from chestxray import figures, sources, study
+from chestxray.comparison import check_metric, difference
+from chestxray.errors import InputError
+from chestxray.evaluation import Evaluation
+from chestxray.files import explained, replacing, write_json, write_text
+from chestxray.intervals import Figure
+from chestxray.page import render
+from chestxray.recipe import Recipe
+from chestxray.report import wording
+from chestxray.report.pictures import figure
+from chestxray.run_folder import Run
+
+LEAKAGE = "leakage.json"
+PAGE = "leakage.html"
+#: How each split is called.
+SPLITS = {
+    "random": "image by image, at random",
+    "grouped": "by patient",
+    "official": "as published",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its run, and how many test images have their patient or a copy outside the test."""
+
+    name: str
+    run: Run
+    figures: Mapping[str, Figure]
+    rows: int
+    patients: int
+    leaking: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The split as in ``leakage.json``."""
+        return {
+            "split": self.name,
+            "rows": self.rows,
+            "patients": self.patients,
+            "leaking": self.leaking,
+            "test": {name: found.to_json() for name, found in self.figures.items()},
+            "folder": str(self.run.folder),
+        }
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """``gains``: the random split's figure minus that of each other split, with a 95% interval."""
+
+    model: str
+    data: str
+    metric: str
+    positive: str | None
+    splits: tuple[Split, ...]
+    gains: Mapping[str, Figure]
+    known: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of ``leakage.json``."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "metric": self.metric,
+            "positive": self.positive,
+            "splits": [split.to_json() for split in self.splits],
+            "gains": {name: gain.to_json() for name, gain in self.gains.items()},
+            "patients_known": self.known,
+            "verdict": list(self.verdict),
+            "research_only": wording.RESEARCH_ONLY,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a split: images, leaking images, the figure, and the gain of the random split over it."""
+        records = []
+        for split in self.splits:
+            own, gain = split.figures[self.metric], self.gains.get(split.name, Figure(None, None, None))
+            records.append(
+                {
+                    "split": split.name,
+                    "rows": split.rows,
+                    "patients": split.patients,
+                    "leaking": split.leaking,
+                    **{self.metric: own.value, f"{self.metric}_low": own.low, f"{self.metric}_high": own.high},
+                    **{"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high},
+                }
+            )
+        return pd.DataFrame(records)
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What the splits say, in plain sentences."""
+        title = wording.title(self.metric)
+        random = self.splits[0]
+        said = [
+            f"With images drawn at random, {self.model} has this {title}: "
+            f"{wording.number(random.figures[self.metric].value)}. {random.leaking:,} of {random.rows:,} test images "
+            "have their patient or a copy in training or validation."
+        ]
+        said += [_told(name, gain, title) for name, gain in self.gains.items()]
+        if "official" in self.gains:
+            said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
+        if self.known == 0:
+            said.append(
+                "No patient is known in this data: the random split and the one by patient differ by copies of "
+                "images alone, and what patients on both sides are worth cannot be measured here."
+            )
+        elif self.known < 1:
+            said.append(f"The patient is known of {100 * self.known:.0f}% of the images; the others may leak unseen.")
+        said.append("The tests are of different images and each model was trained once: small gains may be luck.")
+        return tuple(said)
+
+
+def measure(
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    cache: str | Path | None = None,
+    *,
+    metric: str = "auroc",
+    overwrite: bool = False,
+) -> tuple[Leakage, Path]:
+    """Train the model of `recipe` under each split and write the result; return it and its page.
+
+    The splits are by image at random, by patient, and the official one where the data has one. Leaks
+    are kept where a split has them. Arguments and errors as of `study.run`; ``split``, ``on_leak`` and
+    folds of `recipe` do not count.
+
+    Raises:
+        InputError: an unknown metric; data to test on, which is the same under every split.
+    """
+    check_metric(metric)
+    if recipe.test_data:
+        raise InputError("What a split is worth is measured on a test that is split off; leave out test_data.")
+    plain = recipe.replace(split="auto", folds=0, fold=None, held_out=None, on_leak="ignore")
+    splits = ["random", "grouped"]
+    if (sources.load(plain, caches.root(cache)).rows["split"] != "").any():
+        splits.append("official")
+    recipes = {name: plain.replace(split=name) for name in splits}
+    made = study.run(recipes, folder, cache, overwrite=overwrite, below="leakage")
+    found = _found({name: made.runs(name)[0] for name in splits}, metric)
+    return found, _write(found, made.folder)
+
+
+def _found(runs: Mapping[str, Run], metric: str) -> Leakage:
+    evaluations = {name: Evaluation.from_json(run.metrics) for name, run in runs.items()}
+    random = evaluations["random"]
+    some = runs["random"]
+    splits = tuple(
+        Split(name, runs[name], found.test, found.rows, found.patients, leaking(runs[name].index.rows))
+        for name, found in evaluations.items()
+    )
+    # The sign of `difference` is the first's minus the second's: above 0 where the random split looks better.
+    gains = {name: difference(random, found, metric) for name, found in evaluations.items() if name != "random"}
+    return Leakage(
+        model=some.recipe.model,
+        data=some.environment["data"]["name"],
+        metric=metric,
+        positive=random.positive,
+        splits=splits,
+        gains=gains,
+        known=float((some.index.rows["patient"] != "").mean()),
+    )
+
+
+def leaking(rows: pd.DataFrame) -> int:
+    """Number of test images whose patient, or a copy of which, is in training or validation."""
+    used = rows[rows["split"].isin(["train", "validation"])]
+    test = rows[rows["split"] == "test"]
+    patients = {*zip(used["source"], used["patient"], strict=True)}
+    known = [
+        (patient != "" and (source, patient) in patients)
+        for source, patient in zip(test["source"], test["patient"], strict=True)
+    ]
+    return int((pd.Series(known, index=test.index, dtype=bool) | test["pixel_hash"].isin(used["pixel_hash"])).sum())
+
+
+def _told(name: str, gain: Figure, title: str) -> str:
+    against = f"the split {SPLITS[name]}"
+    if gain.value is None:
+        return f"Against {against} nothing can be said: the {title} cannot be had on both tests."
+    between = wording.span(gain.to_json())
+    size = f"{gain.value:+.3f}" + (f" (95% interval {between})" if between else "")
+    if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+        return f"Against {against} that is {size}: a difference that may be luck."
+    return f"Against {against} that is {size}: more than luck."
+
+
+def _write(found: Leakage, folder: Path) -> Path:
+    title = wording.title(found.metric)
+    with explained(folder):
+        with replacing(folder / "leakage.csv") as temporary:
+            found.to_frame().to_csv(temporary, index=False)
+        write_json(folder / LEAKAGE, found.to_json())
+        items = {split.name: split.figures[found.metric].to_json() for split in found.splits}
+        figures.save(figures.forest(items, f"{title} and 95% interval (no unit)"), folder / "forest.png")
+        told = "; ".join(f"{name} {wording.number(item['value'])}" for name, item in items.items())
+        page = render(
+            "leakage.html.jinja",
+            kind="leakage",
+            title=f"What a leaky split is worth: {found.model} on {found.data}",
+            headings={"splits": "Splits", "method": "Method"},
+            verdict=found.verdict,
+            cautions=[],
+            found=found,
+            how=SPLITS,
+            measure=title,
+            level="95%",
+            forest=figure(folder / "forest.png", f"Forest plot of the {title}: {told}."),
+        )
+        write_text(folder / PAGE, page)
+    return folder / PAGE

@@ -1,0 +1,49 @@
+"""The folds of one model -> one folder that is read as a run's."""
+
+from __future__ import annotations
+
+from chestxray import ensemble, evaluated
+from chestxray.errors import InputError
+from chestxray.run_folder import Run
+from chestxray.study import Study
+
+
+def pool(study: Study) -> Run:
+    """Evaluate the parts of a study of one model and one seed together, in the study's folder.
+
+    Where each part has a test of its own, every image is tested once, by the model that did not see
+    it; there is no model of all images then. Where the test is the same for all parts, their ensemble
+    is tested.
+
+    Raises:
+        InputError: several models, or several seeds.
+        DataError: tests that are neither the same nor apart.
+    """
+    (name, *others) = study.recipes
+    runs = {part.name: run for part, run in zip(study.parts, study.runs(name), strict=False)}
+    if others or len({run.recipe.seed for run in runs.values()}) > 1:
+        raise InputError("Only the folds of one model and one seed can be pooled.")
+    tables = study.tests(name)
+    recipe, count = study.recipes[name], len(runs)
+    if len(tables) > 1:
+        note = f"{count} models, each validated on another part of the training images, tested on the same images."
+        return ensemble.write(runs, study.folder, notes=[note])
+    first = next(iter(runs.values()))
+    tested = set(tables[0].rows["path"])
+    rows = first.index.rows
+    index = first.index.replace(rows.assign(split=["test" if path in tested else "" for path in rows["path"]]))
+    what = "sources" if recipe.split == "source" else "folds"
+    note = (
+        f"{count} {what}, each tested by a model trained on the others: every image was tested once. The figures "
+        f"are of {count} models together."
+    )
+    return evaluated.write(
+        study.folder,
+        recipe,
+        index,
+        tables[0],
+        positive=ensemble.shared_positive(runs),
+        audit=ensemble.audit(runs, [note]),
+        # The models are alternatives here, not members: one of them is as large as all.
+        record=ensemble.record(runs) | {"model": first.environment["model"]},
+    )

@@ -1,0 +1,277 @@
+"""`chestxray compare`, `ensemble` and `leakage`, on runs whose probabilities were drawn."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import tiny_models
+from chestxray import leakage, study, workflow
+from chestxray.cli import compare, ensemble
+from chestxray.cli import leakage as leakage_command
+from chestxray.cli import run as run_command
+from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
+from chestxray.recipe import Recipe
+from chestxray.run_folder import load, load_evaluated
+from precomputed import finished, index_of
+
+
+def invoke(command, *arguments):
+    """The output of a command; errors are raised, as `chestxray.cli.main` gets them."""
+    result = CliRunner().invoke(command, list(map(str, arguments)), standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Three finished runs on the same test, of falling skill."""
+    monkeypatch.chdir(tmp_path)
+    index = index_of(480)
+    for name, skill in (("good", 2.2), ("fair", 2.1), ("poor", 0.3)):
+        finished(tmp_path / "runs" / name, index, skill=skill)
+    return tmp_path / "runs"
+
+
+def test_finished_runs_are_compared(runs, tmp_path):
+    output = invoke(compare.command, *(runs / name for name in ("poor", "good", "fair")), "--output", "c")
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {
+        "comparison.csv", "pairs.csv", "comparison.json", "comparison.html", "forest.png",
+    }  # fmt: skip
+    models = pd.read_csv(tmp_path / "c" / "comparison.csv")
+    assert models["auroc"].is_monotonic_decreasing
+    assert models["letters"].tolist() == ["a", "a", "b"]
+    assert {"accuracy", "accuracy_low", "ece_high", "parameters", "images_per_second"} <= set(models)
+    pairs = pd.read_csv(tmp_path / "c" / "pairs.csv")
+    assert len(pairs) == 3
+    assert (pairs["p_holm"] >= pairs["p"]).all()
+    content = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    said = " ".join(content["verdict"])
+    best, second = (item["model"] for item in content["models"][:2])
+    assert f"{best} has the highest AUROC" in said
+    assert "better than poor" in said
+    assert f"cannot be told apart from {second}" in said
+    assert all(sentence in " ".join(output.split()) for sentence in content["verdict"])
+    assert "Research use only" in output
+
+
+def test_the_page_stands_alone(runs):
+    invoke(compare.command, runs / "good", runs / "poor", "--output", "c", "--metric", "accuracy")
+    page = (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert "Research use only" in page
+    assert page.count("<img") == 1
+    assert "McNemar clustered by patient" in page
+
+
+def test_without_output_a_comparison_goes_below_comparisons(runs):
+    first = invoke(compare.command, runs / "good", runs / "fair")
+    again = invoke(compare.command, runs / "good", runs / "fair")
+    assert first == again
+    (folder,) = (runs.parent / "comparisons").iterdir()
+    assert folder.name.startswith("good-fair-")
+
+
+def test_runs_of_one_name_are_told_apart(runs):
+    finished(runs.parent / "other" / "good", index_of(480), skill=0.5)
+    invoke(compare.command, runs / "good", runs.parent / "other" / "good", "--output", "c")
+    assert set(pd.read_csv("c/comparison.csv")["model"]) == {"runs/good", "other/good"}
+
+
+def test_runs_without_times_or_rates_have_a_dash(runs):
+    (runs / "good" / "environment.json").write_text('{"data": {"name": "demo"}}')
+    output = invoke(compare.command, runs / "good", runs / "poor")
+    (row,) = [line for line in output.splitlines() if line.strip().startswith("good") and "a" in line and "1" in line][
+        :1
+    ]
+    assert row.count(" - ") == 3
+
+
+def test_an_ensemble_is_a_folder_like_a_run(runs):
+    invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
+    found = load_evaluated("mean")
+    members = json.loads((found.folder / "ensemble.json").read_text())["members"]
+    assert [member["name"] for member in members] == ["good", "fair"]
+    ones = [load_evaluated(runs / name).predictions for name in ("good", "fair")]
+    mean = (ones[0].probabilities + ones[1].probabilities) / 2
+    assert found.predictions.probabilities == pytest.approx(mean)
+    assert found.environment["model"] == {"parameters": 2000, "images_per_second": 25.0}
+    assert (found.folder / "decision.json").is_file(), "thresholds are chosen on the shared validation"
+    assert "the mean of the probabilities of good, fair" in found.report.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="no model of its own"):
+        _ = found.model
+    output = invoke(compare.command, "mean", runs / "good", runs / "poor")
+    assert "mean" in output
+    with pytest.raises(OutputError, match="--overwrite"):
+        invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
+    with pytest.raises(OutputError, match="is no ensemble"):
+        invoke(ensemble.command, runs / "good", runs / "fair", "--output", runs / "poor", "--overwrite")
+
+
+def test_an_ensemble_without_shared_validation_has_no_thresholds(runs):
+    index = index_of(480)
+    rows = index.rows.copy()
+    rows.loc[rows["split"] == "validation", "split"] = "train"
+    rows.loc[:40, "split"] = "validation"
+    finished(runs / "elsewhere", index.replace(rows))
+    invoke(ensemble.command, runs / "good", runs / "elsewhere", "--output", "mean")
+    assert not (runs.parent / "mean" / "decision.json").exists()
+    assert set(load_evaluated("mean").predictions.rows["split"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (["good", "absent"], InputError, "absent is no evaluated folder"),
+        (["good"], InputError, "two runs or more"),
+        (["good", "good"], InputError, "named once"),
+        (["good", "shifted"], DataError, "tested on different images"),
+        (["good", "cut"], InputError, "chestxray run --resume"),
+        (["good", "turned"], InputError, "different positive classes.*turned of NORMAL.*--positive"),
+        (["good", "poor", "--metric", "aurok"], InputError, "Did you mean auroc"),
+        (["good", "poor", "--epochs", "3"], InputError, "compared as they are.*epochs"),
+        (["good", "poor", "--model", "vgg16"], InputError, "compared as they are.*model"),
+        (["good", "poor", "--output", "thesis"], OutputError, "is no comparison"),
+        ([], InputError, "two models or more"),
+        (["--model", "vgg16"], InputError, "two models or more.*vgg16"),
+        (["--model", "vgg61", "--model", "resnet18"], ChestXrayError, "Unknown model 'vgg61'"),
+        (["--model", "vgg16", "--model", "vgg16"], InputError, "named once"),
+    ],
+)
+def test_what_cannot_be_compared(runs, monkeypatch, arguments, kind, words):
+    monkeypatch.chdir(runs)
+    finished(runs / "shifted", index_of(480, name="others"))
+    finished(runs / "turned", index_of(480), positive="NORMAL")
+    finished(runs / "cut", index_of(480))
+    (runs / "cut" / "metrics.json").unlink()
+    (runs / "thesis").mkdir()
+    (runs / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(kind, match=words) as caught:
+        invoke(compare.command, *arguments)
+    assert "\n" not in str(caught.value)
+    assert not (runs / "comparisons").exists()
+
+
+def test_a_refusal_is_one_line_and_exit_code_2(runs):
+    finished(runs / "shifted", index_of(480, name="others"))
+    code = "from chestxray.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "compare", str(runs / "good"), str(runs / "shifted")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: good and shifted were tested on different images")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def options(folder, tmp_path, monkeypatch):
+    """Options of a tiny training, and the recipe that they make."""
+    monkeypatch.chdir(tmp_path)
+    tiny_models.install(tmp_path / "site", monkeypatch)
+    fields = {"image_size": 16, "epochs": 1, "batch_size": 16, "replicates": 100, "heatmaps": 0, "refuse": 0.0}
+    recipe = Recipe(data=(f"folder:{folder}",), patient_pattern=r"(p\d+)_", controls=False, **fields)
+    given = ["--data", f"folder:{folder}", "--patient-pattern", r"(p\d+)_", "--no-controls"]
+    return [*given, *(text for k, v in fields.items() for text in (f"--{k.replace('_', '-')}", v))], recipe
+
+
+def finish(named, folder, cache, seeds=1):
+    """Finish every part of a study but for the training: real splits, drawn probabilities."""
+    for part in study.plan({name: workflow.resolve(recipe)[0] for name, recipe in named.items()}, seeds, cache):
+        prepared = workflow.prepare(part.recipe, cache, workflow.Clock())
+        finished(folder / "parts" / part.name, prepared.index, part.recipe, skill=0.5 + 0.5 * len(part.contender))
+    (folder / "study.json").write_text("{}")
+
+
+def test_models_are_compared_over_seeds_and_folds(options, tmp_path):
+    given, recipe = options
+    named = {name: recipe.replace(model=name, folds=2) for name in ("flat", "small")}
+    finish(named, tmp_path / "c", tmp_path / "cache", seeds=2)
+    given = [
+        *given,
+        "--model",
+        "flat",
+        "--model",
+        "small",
+        "--folds",
+        2,
+        "--seeds",
+        2,
+        "--output",
+        "c",
+        "--metric",
+        "mcc",
+    ]
+    output = invoke(compare.command, *given, "--cache", tmp_path / "cache")
+    assert "48 test images of 24 patients" in output
+    content = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert [item["trainings"] for item in content["models"]] == [4, 4]
+    for item in content["models"]:
+        assert len(item["repeats"]) == 2
+        assert item["value"] == pytest.approx(sum(item["repeats"]) / 2)
+    assert content["pairs"][0]["test"] == "paired bootstrap clustered by patient"
+    assert "Single trainings" in (tmp_path / "c" / "comparison.html").read_text(encoding="utf-8")
+    assert "mcc_sd" in pd.read_csv(tmp_path / "c" / "comparison.csv")
+
+
+def test_a_run_of_folds_is_pooled(options, tmp_path):
+    given, recipe = options
+    finish({"flat": recipe.replace(model="flat", folds=2)}, tmp_path / "r", tmp_path / "cache")
+    arguments = [*given, "--model", "flat", "--folds", 2, "--output", "r", "--cache", tmp_path / "cache"]
+    output = invoke(run_command.command, *arguments)
+    assert "flat, fold 2 of 2" in output
+    assert "48 test images of 24 patients" in output
+    with pytest.raises(InputError, match="not finished"):
+        load(tmp_path / "r")
+
+
+def test_what_a_leak_is_worth(options, tmp_path):
+    given, recipe = options
+    plain = recipe.replace(model="flat", test_share=0.3, on_leak="ignore")
+    finish({name: plain.replace(split=name) for name in ("random", "grouped")}, tmp_path / "l", tmp_path / "cache")
+    arguments = [*given, "--model", "flat", "--test-share", 0.3, "--output", "l", "--cache", tmp_path / "cache"]
+    output = " ".join(invoke(leakage_command.command, *arguments).split())
+    content = json.loads((tmp_path / "l" / "leakage.json").read_text())
+    random, grouped = content["splits"]
+    assert random["leaking"] > 0
+    assert grouped["leaking"] == 0
+    gain = content["gains"]["grouped"]
+    assert gain["value"] == pytest.approx(random["test"]["auroc"]["value"] - grouped["test"]["auroc"]["value"])
+    assert gain["low"] < gain["value"] < gain["high"]
+    assert all(sentence in output for sentence in content["verdict"])
+    assert pd.read_csv(tmp_path / "l" / "leakage.csv")["split"].tolist() == ["random", "grouped"]
+    page = (tmp_path / "l" / "leakage.html").read_text(encoding="utf-8")
+    assert "Research use only" in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+
+
+def test_without_patients_a_leak_cannot_be_measured(options, tmp_path):
+    _, recipe = options
+    plain = recipe.replace(model="flat", patient_pattern=None, on_leak="ignore")
+    finish({name: plain.replace(split=name) for name in ("random", "grouped")}, tmp_path / "l", tmp_path / "cache")
+    found, _ = leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
+    assert "No patient is known" in " ".join(found.verdict)
+
+
+def test_an_official_split_is_measured_too(options, tmp_path, draw):
+    _, recipe = options
+    for split, offset in (("train", 0), ("test", 500)):
+        for k, label in enumerate(("normal", "pneumonia")):
+            for n in range(12):
+                draw(tmp_path / "set" / split / label / f"p{k}{n:02d}_0.png", 90_000 + offset + 1000 * k + n)
+    plain = recipe.replace(model="flat", data=f"folder:{tmp_path / 'set'}", on_leak="ignore")
+    splits = ("random", "grouped", "official")
+    finish({name: plain.replace(split=name) for name in splits}, tmp_path / "l", tmp_path / "cache")
+    found, _ = leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
+    assert [split.name for split in found.splits] == list(splits)
+    assert found.splits[2].leaking == 24, "the same patients stand in train and test"
+    with pytest.raises(InputError, match="test_data"):
+        leakage.measure(plain.replace(test_data="phantom"), tmp_path / "m", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("command", [compare.command, ensemble.command, leakage_command.command])
+def test_help_has_examples(command):
+    assert f"chestxray {command.name} " in invoke(command, "--help")
