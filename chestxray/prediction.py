@@ -101,7 +101,7 @@ def outputs(
         yield tuple(given) if isinstance(given, list) else (given,)
 
 
-def rate(model: keras.Model, pixels: np.ndarray, places: np.ndarray, seconds: float = 1.0) -> float | None:
+def rate(model: keras.Model, pixels: np.ndarray, places: np.ndarray, seconds: float = 0.25) -> float | None:
     """Images a second that a `model` which has predicted before predicts; None without `places`.
 
     Measured on as many of the rows as take about `seconds`.

@@ -76,7 +76,7 @@ def learn(training: np.ndarray, validation: np.ndarray, allowed: float) -> Famil
 
     The threshold is the distance of rank ceil((n + 1)(1 - allowed)) among the n of validation; where n
     is too small for that share, the farthest one. None where there are too few training images or
-    features to know a radiograph by.
+    features to know a radiograph by, or these never vary.
     """
     from sklearn.decomposition import PCA
 
@@ -86,7 +86,7 @@ def learn(training: np.ndarray, validation: np.ndarray, allowed: float) -> Famil
     scale = np.maximum(spread, max(float(spread.max()) * 1e-3, 1e-12))
     standardised = (training - centre) / scale
     kept = min(COMPONENTS, standardised.shape[1] - 1, len(training) // 4)
-    if kept < 1:
+    if kept < 1 or not spread.any():
         return None
     found = PCA(n_components=kept, random_state=0).fit(standardised)
     # Directions that training never moved in: a hundredth of the mean variance keeps rounding out of it.
