@@ -1,7 +1,7 @@
 """The whole flow of a run, in order. Start reading here.
 
-recipe -> source -> index -> decoded -> split -> audit -> model -> training -> prediction ->
-evaluation -> explanation -> report
+recipe -> source -> index -> decoded -> split -> audit -> model -> training -> trial (validation
+decides, the test is predicted) -> assessment -> controls -> explanation -> report
 
 Images are decoded before they are audited and split, because decoding sees what both need: which
 files cannot be read, and which have the same pixels.
@@ -25,6 +25,7 @@ from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
 from chestxray.decoded import decode, readable
 from chestxray.errors import InputError, OutputError
+from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.plugin import ModelPlugin
@@ -208,7 +209,7 @@ def _finish(job: Job) -> Run:
     with replacing(folder / "index.parquet") as temporary:
         prepared.index.write(temporary)
     with clock.step("train"):
-        training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy)
+        training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
     with clock.step("predict"):
         held = trial.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
@@ -218,7 +219,12 @@ def _finish(job: Job) -> Run:
             held.familiar.write(folder / refusal.FILE)
     test = held.test
     with clock.step("evaluate"):
-        assess(test, prepared.index, recipe, held.decision, folder, validation=held.validation, refusals=held.refusals)
+        found = assess(
+            test, prepared.index, recipe, held.decision, folder, validation=held.validation, refusals=held.refusals
+        )
+    if recipe.controls:
+        with clock.step("controls"):
+            _control(prepared, found, recipe, folder, clock)
     images = _by_path(prepared, test)
     with clock.step("explain"):
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
@@ -230,6 +236,18 @@ def _finish(job: Job) -> Run:
     report.write(folder, samples=images | _training_samples(prepared))
     training.finish(folder)
     return Run(folder)
+
+
+def _control(prepared: Prepared, found: Evaluation, recipe: Recipe, folder: Path, clock: Clock) -> None:
+    """What cheap models get that see no lungs, within a quarter of what the run has taken."""
+    from chestxray import trust
+
+    budget = sum(clock.seconds.values()) / 4
+    result = trust.controls(
+        prepared.index, prepared.pixels, found.to_json(), seconds=budget, fit=recipe.fit, seed=recipe.seed
+    )
+    write_json(folder / "controls.json", result)
+    log.info("Controls: %s", result["verdict"])
 
 
 @contextmanager
