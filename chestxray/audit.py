@@ -4,42 +4,111 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
+from chestxray import confounds as associations
+from chestxray.confounds import Confound, Severity
 from chestxray.errors import LeakError
 from chestxray.index import SPLITS, Index
+from chestxray.near_duplicates import FALSE_ALARMS
+from chestxray.split import SMALLEST_VALIDATION
 
+#: The gravest first.
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
+#: With fewer validation images of a class than this, a lucky few decide what is kept.
+FEWEST_OF_A_CLASS = 10
 #: Where copies straddle splits, the copy in the earlier of these splits is the one that goes.
 _GIVES_WAY = {name: rank for rank, name in enumerate(SPLITS)}
+_EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
+_ASTRIDE = "on both sides of a split"
+Groups = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the audit: how grave it is, of what kind, how many of them, and what it means."""
+
+    severity: Severity
+    kind: str
+    count: int
+    sentence: str
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings. Groups are tuples of paths; ``dropped`` and ``unreadable`` are (path, reason)."""
+    """The findings. Groups are tuples of paths; ``dropped`` and ``unreadable`` are (path, reason).
 
-    duplicates: tuple[tuple[str, ...], ...]
-    duplicates_across_splits: tuple[tuple[str, ...], ...]
+    ``near`` are groups that show one radiograph in different pixels, ``correlations`` the highest
+    of each; both are None where nobody looked. ``conflicting`` are the groups, exact or near, with
+    several labels. ``small_validation`` are sentences.
+    """
+
+    duplicates: Groups
+    duplicates_across_splits: Groups
     patients_across_splits: tuple[dict[str, Any], ...]
     unreadable: tuple[tuple[str, str], ...]
+    near: Groups | None = None
+    near_across_splits: Groups = ()
+    correlations: tuple[float, ...] = ()
+    conflicting: tuple[dict[str, Any], ...] = ()
+    confounds: tuple[Confound, ...] = ()
+    small_validation: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     on_leak: str = "stop"
     dropped: tuple[tuple[str, str], ...] = ()
 
+    false_alarms: ClassVar[str] = FALSE_ALARMS
+
     @property
     def leaks(self) -> bool:
-        """Whether an image or a patient stands on both sides of a split."""
-        return bool(self.duplicates_across_splits or self.patients_across_splits)
+        """Whether an image, exactly or nearly, or a patient stands on both sides of a split."""
+        return bool(self.duplicates_across_splits or self.near_across_splits or self.patients_across_splits)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All that was found, the gravest first."""
+        exact, near, patients = self.duplicates_across_splits, self.near_across_splits, self.patients_across_splits
+        counted: list[tuple[Severity, str, int, str]] = [
+            ("critical", "copies across splits", len(exact), f"Groups of {_EXACT} {_ASTRIDE}."),
+            ("critical", "near copies across splits", len(near), f"Groups of {_NEAR} {_ASTRIDE}."),
+            ("critical", "patients across splits", len(patients), f"Patients with images {_ASTRIDE}."),
+            ("warning", "conflicting labels", len(self.conflicting), "Groups of copies with different classes."),
+            ("warning", "unreadable", len(self.unreadable), "Files that cannot be read."),
+            ("note", "copies", len(self.duplicates), f"Groups of {_EXACT}, wherever they are."),
+            ("note", "near copies", len(self.near or ()), f"Groups of {_NEAR}, wherever they are."),
+        ]
+        found = [Finding(*item) for item in counted if item[2]]
+        found += [Finding("warning", "small validation", 1, sentence) for sentence in self.small_validation]
+        found += [Finding(c.severity, f"confound: {c.name}", 1, c.sentence) for c in self.confounds if c.flagged]
+        return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+    @property
+    def severity(self) -> Severity | None:
+        """That of the gravest finding, None where there is none."""
+        return self.findings[0].severity if self.findings else None
 
     def to_json(self) -> dict[str, Any]:
         """The contents of ``audit.json``, see docs/run-folder.md."""
         return {
+            "severity": self.severity,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "exact_duplicates": {
                 "groups": [list(group) for group in self.duplicates],
                 "across_splits": [list(group) for group in self.duplicates_across_splits],
             },
+            "near_duplicates": {
+                "searched": self.near is not None,
+                "groups": [list(group) for group in self.near or ()],
+                "across_splits": [list(group) for group in self.near_across_splits],
+                "correlations": list(self.correlations),
+                "false_alarms": self.false_alarms,
+            },
             "patients": {"across_splits": [dict(item) for item in self.patients_across_splits]},
+            "conflicting_labels": [dict(item) for item in self.conflicting],
+            "confounds": [associations.to_json(item) for item in self.confounds],
+            "small_validation": list(self.small_validation),
             "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
             "on_leak": self.on_leak,
             "dropped": [{"path": path, "reason": reason} for path, reason in self.dropped],
@@ -48,22 +117,30 @@ class Audit:
 
 
 def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
-    """Look for unreadable files, exact duplicates and patients astride in a split, decoded index.
+    """Look at a split, decoded index for all that `Audit` holds.
 
     Exact duplicates have the same grey pixels (``pixel_hash``) or the same bytes (``file_hash``),
-    whatever their names or formats.
+    whatever their names or formats. Near duplicates and brightness are those that
+    `near_duplicates.mark` has found, if it was called.
     """
     rows = index.rows
     bad = rows[rows["unreadable"] != ""]
     good = rows[rows["unreadable"] == ""]
-    found = _duplicates(good)
-    splits_of = dict(zip(good["path"], good["split"], strict=True))
-    across = [group for group in found if len({splits_of[path] for path in group} - {""}) > 1]
+    exact = _duplicates(good)
+    near = _near(good)
+    best = dict(zip(good["path"], good["near_correlation"], strict=True)) if near else {}
+    split_of = dict(zip(good["path"], good["split"], strict=True))
     return Audit(
-        duplicates=tuple(found),
-        duplicates_across_splits=tuple(across),
+        duplicates=exact,
+        duplicates_across_splits=_across(exact, split_of),
         patients_across_splits=tuple(_patients_astride(good)),
         unreadable=tuple(zip(bad["path"], bad["unreadable"], strict=True)),
+        near=near,
+        near_across_splits=_across(near or (), split_of),
+        correlations=tuple(round(float(max(best[path] for path in group)), 4) for group in near or ()),
+        conflicting=tuple(_conflicting(good, exact, near or ())),
+        confounds=associations.confounds(good, index.classes),
+        small_validation=tuple(_small_validation(good, index.classes)),
         notes=notes,
     )
 
@@ -90,12 +167,45 @@ def settle(index: Index, found: Audit, on_leak: Literal["stop", "drop", "ignore"
     return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=tuple(dropped.items()))
 
 
-def _duplicates(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+def _duplicates(rows: pd.DataFrame) -> Groups:
     repeated = rows[rows.duplicated("pixel_hash", keep=False) | rows.duplicated("file_hash", keep=False)]
-    if repeated.empty:
-        return []
     # The same bytes have the same pixels, so the pixels' hash alone makes the groups.
-    return [tuple(group["path"]) for _, group in repeated.groupby("pixel_hash", sort=False)]
+    return tuple(tuple(group["path"]) for _, group in repeated.groupby("pixel_hash", sort=False))
+
+
+def _near(rows: pd.DataFrame) -> Groups | None:
+    if "near_group" not in rows:
+        return None
+    members = rows[rows["near_group"] != ""]
+    return tuple(tuple(group["path"]) for _, group in members.groupby("near_group", sort=False))
+
+
+def _across(groups: Groups, split_of: dict[str, str]) -> Groups:
+    return tuple(group for group in groups if len({split_of[path] for path in group} - {""}) > 1)
+
+
+def _conflicting(rows: pd.DataFrame, exact: Groups, near: Groups) -> list[dict[str, Any]]:
+    label_of = dict(zip(rows["path"], rows["label"], strict=True))
+    found = []
+    for kind, groups in (("exact", exact), ("near", near)):
+        for group in groups:
+            labels = {path: label_of[path] for path in group}
+            if len(set(labels.values())) > 1:
+                found.append({"kind": kind, "labels": labels})
+    return found
+
+
+def _small_validation(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+    validation = rows[rows["split"] == "validation"]
+    if validation.empty:
+        return []
+    found = []
+    if len(validation) < SMALLEST_VALIDATION:
+        found.append(f"{len(validation)} validation images, fewer than {SMALLEST_VALIDATION}: too few to choose by.")
+    each = validation["label"].value_counts().reindex(list(classes), fill_value=0)
+    if few := [f"{label} ({count})" for label, count in each.items() if count < FEWEST_OF_A_CLASS]:
+        found.append(f"Classes with fewer than {FEWEST_OF_A_CLASS} validation images: {', '.join(few)}.")
+    return found
 
 
 def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -112,12 +222,18 @@ def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[str, str]:
     """Path -> reason, of every row that gives way to a copy or to its patient in a later split."""
-    rank = rows.set_index("path")["split"].map(_GIVES_WAY)
+    rank = {path: _GIVES_WAY[name] for path, name in zip(rows["path"], rows["split"], strict=True) if name}
     reasons: dict[str, str] = {}
-    for group in found.duplicates_across_splits:
-        last = max(rank[path] for path in group)
-        keeper = next(path for path in group if rank[path] == last)
-        reasons |= {path: f"dropped: same pixels as {keeper}" for path in group if rank[path] < last}
+    for why, groups in (
+        ("same pixels", found.duplicates_across_splits),
+        ("same radiograph", found.near_across_splits),
+    ):
+        for group in groups:
+            last = max(rank[path] for path in group if path in rank)
+            keeper = next(path for path in group if rank.get(path) == last)
+            for path in group:
+                if rank.get(path, last) < last:
+                    reasons.setdefault(path, f"dropped: {why} as {keeper}")
     for item in found.patients_across_splits:
         own = rows[(rows["patient"] == item["patient"]) & (rows["source"] == item["source"])]
         own = own[own["split"] != ""]
@@ -129,15 +245,17 @@ def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[str, str]:
 
 
 def _table(found: Audit, most: int = 10) -> str:
-    copies, patients = found.duplicates_across_splits, found.patients_across_splits
+    copies, near, patients = found.duplicates_across_splits, found.near_across_splits, found.patients_across_splits
+    also = f", {len(near)} radiographs come again in other pixels" if near else ""
     lines = [
-        f"The splits leak: {len(copies)} images have copies and {len(patients)} patients have images on both "
+        f"The splits leak: {len(copies)} images have copies{also} and {len(patients)} patients have images on both "
         "sides. Allowed: --on-leak drop (leave them out of training) or --on-leak ignore (the report says so)."
     ]
-    lines += ["  same pixels   " + " = ".join(group) for group in copies[:most]]
+    lines += ["  same pixels      " + " = ".join(group) for group in copies[:most]]
+    lines += ["  same radiograph  " + " ~ ".join(group) for group in near[:most]]
     lines += [
-        f"  same patient  {item['patient']} ({item['images']} images in {', '.join(item['splits'])})"
+        f"  same patient     {item['patient']} ({item['images']} images in {', '.join(item['splits'])})"
         for item in patients[:most]
     ]
-    more = max(0, len(copies) - most) + max(0, len(patients) - most)
+    more = sum(max(0, len(items) - most) for items in (copies, near, patients))
     return "\n".join([*lines, *([f"  ... and {more} more"] if more else [])])

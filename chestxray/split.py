@@ -82,7 +82,8 @@ def check(index: Index) -> None:
 def groups(rows: pd.DataFrame) -> np.ndarray:
     """Codes (rows,) of what must stay together: a patient's images, and copies of one image.
 
-    Connected components of "same patient" and "same pixels".
+    Connected components of "same patient", "same pixels" and, where it was looked for, "same
+    radiograph" (the column ``near_group``).
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -92,6 +93,8 @@ def groups(rows: pd.DataFrame) -> np.ndarray:
     parts = [pd.factorize(patient)[0]]
     if "pixel_hash" in rows:
         parts.append(pd.factorize(rows["pixel_hash"])[0])
+    if "near_group" in rows:
+        parts.append(pd.factorize(rows["near_group"].where(rows["near_group"] != "", rows["path"]))[0])
     # A bipartite graph of rows and keys: rows that share a key are connected through it.
     offset, edges = n, []
     for codes in parts:

@@ -1,7 +1,11 @@
+import json
+
+import numpy as np
 import pytest
 
 from chestxray.audit import audit, settle
 from chestxray.errors import LeakError
+from chestxray.figures.pairs import write_contact_sheets
 from made import make_index
 
 
@@ -32,7 +36,7 @@ def test_stop_shows_a_table(leaking):
         settle(leaking, audit(leaking), "stop")
     assert "--on-leak drop" in str(error.value)
     assert "/x/00000.png = /x/00004.png" in str(error.value)
-    assert "same patient  P (2 images in train, test)" in str(error.value)
+    assert "same patient     P (2 images in train, test)" in str(error.value)
 
 
 def test_drop_takes_rows_out_of_training_and_never_out_of_the_test(leaking):
@@ -65,3 +69,83 @@ def test_unreadable_rows_are_reported_and_marked():
     marked, found = settle(index, audit(index), "stop")
     assert found.unreadable == (("/x/00001.png", "truncated"),)
     assert marked.rows["audit"].tolist() == ["", "unreadable: truncated"]
+
+
+@pytest.fixture
+def near():
+    """Rows 0 and 5 show one film, and so do 1 and 2; row 3 is an exact copy of row 0."""
+    index = make_index(
+        ["a", "b", "a", "a", "b", "a"],
+        splits=["train", "train", "train", "train", "validation", "test"],
+        hashes=["x", "y", "z", "x", "u", "v"],
+    )
+    groups = ["near-0", "near-1", "near-1", "near-0", "", "near-0"]
+    alike = [0.95, 0.9, 0.9, 0.95, np.nan, 0.95]
+    return index.replace(index.rows.assign(near_group=groups, near_correlation=alike))
+
+
+def test_near_copies_across_splits_are_leaks(near):
+    found = audit(near)
+    path = near.rows["path"]
+    assert found.near == ((path[0], path[3], path[5]), (path[1], path[2]))
+    assert found.near_across_splits == ((path[0], path[3], path[5]),)
+    assert found.correlations == (0.95, 0.9)
+    assert not found.duplicates_across_splits
+    assert found.leaks
+    with pytest.raises(LeakError, match=r"same radiograph  /x/00000\.png ~ /x/00003\.png ~ /x/00005\.png"):
+        settle(near, found, "stop")
+
+
+def test_near_copies_are_dropped_from_training(near):
+    index, found = settle(near, audit(near), "drop")
+    assert index.rows["split"].tolist() == ["", "train", "train", "", "validation", "test"]
+    assert {reason for _, reason in found.dropped} == {"dropped: same radiograph as /x/00005.png"}
+    assert not audit(index).leaks
+
+
+def test_copies_with_different_labels(near, leaking):
+    (conflict,) = audit(near).conflicting
+    assert conflict == {"kind": "near", "labels": {"/x/00001.png": "b", "/x/00002.png": "a"}}
+    rows = leaking.rows.assign(label=["a", "b", "a", "a", "a", "b"])
+    (conflict,) = audit(leaking.replace(rows)).conflicting
+    assert conflict == {"kind": "exact", "labels": {"/x/00001.png": "b", "/x/00002.png": "a"}}
+
+
+def test_small_validation_is_said():
+    index = make_index(["a", "b"] * 60, splits=["train"] * 40 + ["validation"] * 60 + ["test"] * 20)
+    assert audit(index).small_validation == ()
+    few = index.replace(index.rows.assign(split=["train"] * 90 + ["validation"] * 10 + ["test"] * 20))
+    count, classes = audit(few).small_validation
+    assert count.startswith("10 validation images, fewer than 50")
+    assert "a (5), b (5)" in classes
+
+
+def test_findings_come_gravest_first_and_the_json_is_whole(near):
+    found = audit(near)
+    order = [finding.severity for finding in found.findings]
+    assert order == sorted(order, key=("critical", "warning", "note").index)
+    assert found.severity == "critical"
+    record = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert record["near_duplicates"]["across_splits"] == [["/x/00000.png", "/x/00003.png", "/x/00005.png"]]
+    assert record["near_duplicates"]["searched"] is True
+    assert "different children" in record["near_duplicates"]["false_alarms"]
+    for item in record["confounds"]:
+        assert {"name", "association", "p", "flagged", "sentence"} <= set(item)
+    clean = audit(make_index(["a", "b"]))
+    assert clean.severity is None
+    assert clean.to_json()["near_duplicates"]["searched"] is False
+
+
+def test_contact_sheets_are_drawn_of_what_there_is(near, tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20), dtype=np.uint8)
+    drawn = write_contact_sheets(audit(near), near, pixels, tmp_path / "a")
+    assert [path.name for path in drawn] == ["exact_duplicates.png", "near_duplicates.png"]
+    heights = []
+    for path in drawn:
+        with Image.open(path) as image:
+            heights.append(image.height)
+    assert heights[1] > 1.5 * heights[0]
+    clean = make_index(["a", "b"])
+    assert write_contact_sheets(audit(clean), clean, pixels[:2], tmp_path / "b") == []

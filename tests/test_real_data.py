@@ -6,6 +6,7 @@ import chestxray
 from chestxray.audit import audit
 from chestxray.decoded import decode, readable
 from chestxray.errors import LeakError
+from chestxray.near_duplicates import mark
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
 from chestxray.sources.folder import load
@@ -35,6 +36,46 @@ def test_kermany_has_copies_inside_splits_and_none_across(real_data, tmp_path):
     assert counts["validation"].sum() > 400
     assert "only 16 validation images" in splits.notes[0]
     assert not audit(splits.index).leaks
+
+
+def looked_at(folder, cache, label_pattern=None):
+    """The audit with near copies and brightness, at the size that the command line takes."""
+    index = load(str(folder), SourceOptions(cache=cache, label_pattern=label_pattern))
+    decoded = decode(index, (224, 224), "stretch", cache)
+    return audit(mark(readable(index, decoded, 0.0), decoded.pixels))
+
+
+def test_kermany_has_no_near_copies_at_any_size(real_data, tmp_path):
+    index = load(str(real_data / "kermany"), SourceOptions(cache=tmp_path, patient_pattern=KERMANY_PATIENTS))
+    for size in (224, 32):
+        decoded = decode(index, (size, size), "stretch", tmp_path)
+        found = audit(mark(readable(index, decoded, 0.0), decoded.pixels))
+        assert found.near == ()
+        assert not found.leaks
+
+
+def test_near_copies_are_found_across_the_splits_of_a_published_set(real_data, tmp_path):
+    found = looked_at(real_data / "covid19-three-class", tmp_path)
+    assert len(found.duplicates) == 10
+    assert len(found.duplicates_across_splits) == 6
+    # Each judged by eye on the contact sheet: one film with other contrast or another format.
+    assert len(found.near) == 6
+    assert len(found.near_across_splits) == 3
+
+
+def test_classes_from_different_sources_are_confounded(real_data, tmp_path):
+    found = looked_at(real_data / "four-class", tmp_path)
+    flagged = {item.name for item in found.confounds if item.flagged}
+    assert "format" in flagged
+    assert found.severity == "critical"
+    assert not found.leaks
+
+
+def test_montgomery_does_not_leak(real_data, tmp_path):
+    found = looked_at(real_data / "montgomery" / "images", tmp_path, r"(?P<normal>_0\.)|(?P<tuberculosis>_1\.)")
+    assert not found.leaks
+    assert found.near == ()
+    assert not found.duplicates
 
 
 def test_a_published_set_leaks_and_the_audit_finds_it(real_data, tmp_path):

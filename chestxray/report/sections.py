@@ -233,7 +233,7 @@ def _audit(material: Material) -> dict[str, Any]:
         "conflicts": conflicts,
         "confounds": audit.get("confounds", []),
         "small_validation": audit.get("small_validation", []),
-        "false_alarms": near.get("false_alarms", ""),
+        "false_alarms": near.get("false_alarms", "") if near.get("searched") else "",
         "sheets": _contact_sheets(material),
         "longest": LONGEST_LIST,
     }

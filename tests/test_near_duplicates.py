@@ -1,0 +1,123 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chestxray import near_duplicates
+from chestxray.near_duplicates import mark, pairs
+from chestxray.registration import SIDE, correlations
+from chestxray.split import groups
+from made import make_index
+
+
+def film(seed, size=96):
+    """Noise that falls with the frequency as in a radiograph: no two are alike."""
+    rng = np.random.default_rng(seed)
+    down, right = np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")
+    amplitude = np.maximum(np.hypot(down, right), 1 / size) ** -1.5
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * amplitude, s=(size, size))
+    return np.clip(120 + 35 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+def jpeg(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=50)
+    return np.asarray(Image.open(buffer))
+
+
+def resized(image):
+    size = image.shape[0]
+    return np.asarray(Image.fromarray(image).resize((round(0.9 * size),) * 2).resize((size, size)))
+
+
+def cropped(image):
+    size = image.shape[0]
+    edge = 0.03 * size
+    return np.asarray(Image.fromarray(image).resize((size, size), box=(edge, edge, size - edge, size - edge)))
+
+
+def brighter(image):
+    return np.clip(image * 1.2 + 15.0, 0, 255).astype(np.uint8)
+
+
+EDITS = {"jpeg": jpeg, "resize": resized, "crop": cropped, "brighter": brighter}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_edited_copies_are_found_and_nothing_else(edit):
+    own = [film(seed) for seed in range(30)]
+    pixels = np.stack([*own, *(edit(image) for image in own[:10])])
+    found = pairs(pixels, np.arange(40))
+    assert list(zip(found["first"], found["second"], strict=True)) == [(i, 30 + i) for i in range(10)]
+    assert (found["correlation"] > near_duplicates.CONFIRMED).all()
+
+
+def test_in_a_set_of_two_as_well():
+    pixels = np.stack([film(0), cropped(film(0))])
+    assert len(pairs(pixels, np.arange(2))) == 1
+
+
+def test_a_mirrored_film_is_another_one_and_blank_pages_are_none():
+    blank = np.full((96, 96), 200, np.uint8)
+    pixels = np.stack([film(0), film(0)[:, ::-1], blank, blank + 1, np.zeros_like(blank)])
+    assert pairs(pixels, np.arange(5)).empty
+
+
+def test_blocks_give_what_one_block_gives(monkeypatch):
+    own = [film(seed) for seed in range(20)]
+    pixels = np.stack([*own, *(jpeg(image) for image in own)])
+    whole = pairs(pixels, np.arange(40))
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 7)
+    parts = pairs(pixels, np.arange(40))
+    assert parts["first"].tolist() == whole["first"].tolist()
+    assert parts["second"].tolist() == whole["second"].tolist()
+    assert np.allclose(parts["correlation"], whole["correlation"], atol=1e-4)
+
+
+def test_every_pair_is_looked_at_once():
+    many = np.stack([jpeg(np.clip(film(0) + n, 0, 255).astype(np.uint8)) for n in range(12)])
+    found = pairs(many, np.arange(12))
+    assert len(found) == 12 * 11 // 2
+    assert (found["first"] < found["second"]).all()
+
+
+def test_correlation_is_of_the_aligned_pictures():
+    large = film(3, SIDE + 8).astype(np.float32)
+    here, there = large[2:-6, 3:-5], 200 - 0.0 * large[4:-4, 4:-4]
+    shifted = 0.5 * large[4:-4, 4:-4] + 60
+    alike = correlations(np.stack([here] * 3), np.stack([shifted, there, film(4, SIDE).astype(np.float32)]))
+    assert alike[0] > 0.95
+    assert alike[1] == 0
+    assert alike[2] < 0.5
+
+
+@pytest.fixture
+def marked():
+    """Films 0 and 1 are copies, and of 0 there is an exact one too; 4 cannot be read."""
+    pixels = np.stack([film(0), jpeg(film(0)), film(1), film(0), np.zeros((96, 96), np.uint8), film(2)])
+    index = make_index(["a", "b"] * 3, hashes=["x", "y", "z", "x", "", "w"])
+    return mark(index.replace(index.rows.assign(unreadable=["", "", "", "", "empty", ""])), pixels)
+
+
+def test_marks_name_whole_groups(marked):
+    rows = marked.rows
+    assert (rows["near_group"] != "").tolist() == [True, True, False, True, False, False]
+    assert rows["near_group"][rows["near_group"] != ""].nunique() == 1
+    assert rows["near_correlation"].notna().tolist() == [True, True, False, True, False, False]
+    assert rows["brightness"].isna().tolist() == [False] * 4 + [True, False]
+    assert rows["brightness"][0] == pytest.approx(film(0).mean())
+
+
+def test_splits_keep_near_copies_together(marked):
+    codes = groups(marked.rows[marked.rows["unreadable"] == ""])
+    assert codes[0] == codes[1] == codes[3]
+    assert len(set(codes)) == 3
+
+
+def test_phantoms_are_not_searched():
+    index = make_index(["a", "b"])
+    index = index.replace(index.rows.assign(source="phantom"))
+    rows = mark(index, np.stack([film(0), jpeg(film(0))])).rows
+    assert "near_group" not in rows
+    assert rows["brightness"].notna().all()
