@@ -10,16 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import abstention, thresholds
-from chestxray.calibration import calibrated, fit_temperature
 from chestxray.errors import DataError
-from chestxray.evaluation import headline_class
-from chestxray.prediction import PREFIX, Predictions
-from chestxray.recipe import Recipe
+
+if TYPE_CHECKING:
+    from chestxray.prediction import Predictions
+    from chestxray.recipe import Recipe
 
 FILE = "decision.json"
 
@@ -79,6 +78,12 @@ def decide(validation: Predictions, recipe: Recipe) -> Decision:
     Raises:
         InputError: a positive class that is none.
     """
+    # Not above: whoever only decides by what was learned here needs neither pandas nor SciPy.
+    from chestxray import abstention, thresholds
+    from chestxray.calibration import calibrated, fit_temperature
+    from chestxray.evaluation import headline_class
+    from chestxray.prediction import PREFIX
+
     chosen = headline_class(validation.classes, recipe.positive)
     positive = None if chosen is None else validation.classes[chosen]
     temperature = fit_temperature(validation.probabilities, validation.truth) if recipe.calibrate else 1.0

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
     "predict": "Answers of a finished run for image files and folders.",
     "export": "Write a finished run as ONNX, LiteRT, SavedModel or Keras.",
+    "serve": "Put finished runs or exported models behind a web page.",
     "compare": "Compare finished runs, or models to train, by paired tests.",
     "ensemble": "Average the probabilities of several runs.",
     "leakage": "Measure what a leaky split is worth.",

@@ -1,0 +1,137 @@
+"""How fast many image files are predicted, beside the slower of their decoding and their inference.
+
+    python benchmarks/bulk.py [--images 1500] [--model shallow_cnn] [--image-size 224]
+
+JPEG files of about 1,000 pixels are drawn into a temporary folder, and a model with random weights
+answers for them. Three ways go in turn, several times, and the best rate of each counts: decoding
+alone, inference alone on pixels that are in memory, and the whole of `chestxray predict`, writing
+included. On an accelerator the whole can be as fast as the slower step; where one set of cores does
+both, it cannot be faster than decoding and inference one after the other: both are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from chestxray import backend, bulk, keras_engine, registry
+from chestxray.answers import answered
+from chestxray.decision import FILE, Decision
+from chestxray.engine import Engine
+from chestxray.files import write_json, write_text
+from chestxray.recipe import Recipe
+from chestxray.rows_file import Lines, appending, behind
+from chestxray.run_folder import MODEL, RECIPE
+
+Row = tuple[str, float, float, str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--model", default="shallow_cnn")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=2)
+    for name, plain, ours, unit, bar in measure(**vars(parser.parse_args())):
+        print(f"{name}: {plain:.0f} {unit}, bulk {ours:.0f} {unit}: {ours / plain:.2f} of it (bar {bar:g})")
+
+
+def measure(
+    images: int = 1500, model: str = "shallow_cnn", image_size: int = 224, batch_size: int = 32, rounds: int = 2
+) -> list[Row]:
+    """Rows (name, plain, ours, unit, bar): `ours` should be at least `bar` of `plain`."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        engine = keras_engine.load(made_run(root / "run", model, image_size))
+        paths = drawn(root / "films", images)
+        rates = measured(engine, paths, root / "answers.csv", batch_size, rounds)
+    decoding, inference, whole = rates
+    return [
+        ("decoding alone", decoding, whole, "images/s", 0.0),
+        ("inference alone", inference, whole, "images/s", 0.0),
+        ("the slower step", min(decoding, inference), whole, "images/s", 0.9),
+        ("one after the other on the same cores", 1 / (1 / decoding + 1 / inference), whole, "images/s", 0.9),
+    ]
+
+
+def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, rounds: int) -> tuple[float, ...]:
+    """Images a second of decoding, of inference, and of both with writing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, *engine.image_size), dtype=np.uint8)
+    engine.run(pixels)  # loaded and traced before the clock starts
+
+    def decode() -> None:
+        for _ in bulk.decoded(paths, engine.image_size, engine.fit, batch_size=batch_size):
+            pass
+
+    def infer() -> None:
+        for _ in range(0, len(paths), batch_size):
+            engine.run(pixels)
+
+    def whole() -> None:
+        lines = Lines("csv", engine.classes, "0")
+        output.unlink(missing_ok=True)
+        with appending(output) as put:
+
+            def write(batch: bulk.Batch) -> None:
+                given = answered(batch.paths, batch.reasons, batch.outputs, engine, None)
+                put(lines.of(given, [None] * len(given)))
+
+            with behind(write) as later:
+                for batch in bulk.predicted(engine, paths, batch_size=batch_size):
+                    later(batch)
+
+    best = [0.0] * 3
+    for _ in range(rounds):
+        for i, way in enumerate((decode, infer, whole)):
+            best[i] = max(best[i], len(paths) / seconds(way))
+    return tuple(best)
+
+
+def seconds(way: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
+
+
+def made_run(folder: Path, model: str, size: int) -> Path:
+    """A run's folder with random weights: as much of it as predicting needs."""
+    backend.start()
+    from chestxray.model import build
+
+    plugin = registry.load(registry.MODELS, model)
+    built = build(plugin, 2, (size, size), name=model)
+    recipe = Recipe(model=model, data=("folder:films",), image_size=(size, size), weights="none")
+    decision = Decision(("NORMAL", "PNEUMONIA"), "PNEUMONIA", 1.0, {"PNEUMONIA": 0.5}, "", None, None, None)
+    folder.mkdir(parents=True)
+    write_text(folder / RECIPE, recipe.to_toml())
+    write_json(folder / FILE, decision.to_json())
+    built.model.save(folder / MODEL)
+    return folder
+
+
+def drawn(folder: Path, count: int, kinds: int = 12) -> list[str]:
+    """`count` JPEG files of about 1,000 pixels, each with noise of its own."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    films = []
+    for kind in range(kinds):
+        shapes = Image.fromarray(generator.integers(0, 256, (24, 24), dtype=np.uint8))
+        film = np.asarray(shapes.resize((950 + 10 * kind, 1000), Image.Resampling.BICUBIC), dtype=np.int16)
+        films.append((film + generator.integers(-12, 13, film.shape, dtype=np.int16)).clip(0, 255).astype(np.uint8))
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:06d}.jpg"
+        Image.fromarray(np.roll(films[number % kinds], number, axis=1)).save(path, quality=90)
+        paths.append(str(path))
+    return paths
+
+
+if __name__ == "__main__":
+    main()

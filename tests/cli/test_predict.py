@@ -1,0 +1,235 @@
+"""`chestxray predict` as a user meets it: what is written where, what is gone on with, what is refused."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chestxray import keras_engine
+from chestxray.answers import limit_for
+from chestxray.cli import main
+from chestxray.errors import ChestXrayError
+from chestxray.image_files import listed, overlay_name
+from run_folders import CLASSES, SIZE, pixels_of, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("predict") / "run")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Seven films of noise, one file that is none, another picture, and a folder below."""
+    root = tmp_path_factory.mktemp("films")
+    for n in range(7):
+        Image.fromarray(pixels_of(1, 50 + n)[0]).save(root / f"{n}.png")
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (root / "notes.txt").write_text("no image")
+    Image.fromarray(np.zeros(SIZE, dtype=np.uint8)).save(root / "black.png")
+    (root / "below").mkdir()
+    Image.fromarray(pixels_of(1, 90)[0]).save(root / "below" / "0.png")
+    return root
+
+
+@pytest.fixture
+def call(monkeypatch, capsysbinary):
+    def call(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["chestxray", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        out, err = capsysbinary.readouterr()
+        assert stopped.value.code == code, err.decode()
+        return out.decode(), err.decode()
+
+    return call
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_row_an_image(call, run, films):
+    out, err = call(run, films, "--batch-size", 4)
+    rows = table(out)
+    assert [row["path"] for row in rows] == [str(films / name) for name in sorted(
+        ["broken.png", "black.png", *(f"{n}.png" for n in range(7))])]  # fmt: skip
+    engine = keras_engine.load(run)
+    for row in rows:
+        if row["path"].endswith("broken.png"):
+            assert row["unreadable"]
+            assert row["decision"] == row["probability_sick"] == row["refused"] == ""
+            continue
+        with Image.open(row["path"]) as film:
+            given = engine.run(np.asarray(film)[np.newaxis])
+        assert float(row["probability_sick"]) == pytest.approx(given.probabilities[0, 1], abs=1e-6)
+        assert float(row["distance"]) == pytest.approx(given.distances[0], rel=1e-3)
+        far = given.distances[0] > engine.refusal_threshold
+        assert row["refused"] == str(far).lower()
+        assert row["decision"] == ("" if far else CLASSES[engine.decision.decided(given.probabilities)[0]])
+    assert next(row for row in rows if row["path"].endswith("black.png"))["refused"] == "true"
+    assert err.splitlines()[-2].startswith("9 images: ")
+    assert "1 unreadable" in err
+
+
+def test_json_and_jsonl_hold_what_the_table_holds(call, run, films, tmp_path):
+    rows = table(call(run, films)[0])
+    as_list = json.loads(call(run, films, "--json")[0])
+    call(run, films, "--output", tmp_path / "a.jsonl")
+    assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == as_list
+    call(run, films, "--output", tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == as_list
+    for row, content in zip(rows, as_list, strict=True):
+        assert row["path"] == content["path"]
+        assert row["decision"] == (content["decision"] or "")
+        assert row["unreadable"] == (content["unreadable"] or "")
+        if content["probabilities"]:
+            assert float(row["probability_sick"]) == content["probabilities"]["sick"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_file_is_gone_on_with(call, run, films, tmp_path, kind):
+    whole, output = tmp_path / f"whole.{kind}", tmp_path / f"output.{kind}"
+    call(run, films, "--recursive", "--output", whole)
+    content = whole.read_bytes()
+    lines = content.splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:4]) + lines[4][:9])
+    _, err = call(run, films, "--recursive", "--output", output)
+    assert f"{4 - (kind == 'csv')} of 10 images have a row" in err
+    again = output.read_bytes().splitlines(keepends=True)
+    assert again[:4] == lines[:4]
+    assert [line.split(b",")[0] for line in again] == [line.split(b",")[0] for line in lines]
+    assert "Nothing is left to do" in call(run, films, "--recursive", "--output", output)[1]
+    # Cut within its first line, it is begun anew.
+    output.write_bytes(content[:5])
+    call(run, films, "--recursive", "--output", output)
+    assert len(output.read_bytes().splitlines()) == len(lines)
+
+
+def test_a_file_of_something_else_is_left_alone(call, run, films, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "decision.json").write_text((run / "decision.json").read_text().replace("hand", "eye"))
+    output = tmp_path / "a.csv"
+    call(run, films, "--output", output)
+    before = output.read_bytes()
+    for arguments, words in [
+        ((other, films), "holds answers of another run, or by other options"),
+        ((run, films, "--abstain", "0.8"), "holds answers of another run, or by other options"),
+        ((run, films, "--heatmaps", tmp_path / "maps"), "holds other columns"),
+        ((run, films, "--jsonl"), "holds other columns"),
+        ((run, films, "--json"), "one JSON list cannot be gone on with"),
+    ]:
+        assert words in call(*arguments, "--output", output, code=2)[1]
+        assert output.read_bytes() == before
+    (tmp_path / "shopping.csv").write_text("milk,2\n")
+    assert "holds other columns" in call(run, films, "--output", tmp_path / "shopping.csv", code=2)[1]
+    assert "is a folder" in call(run, films, "--output", tmp_path, code=2)[1]
+
+
+def test_abstaining(call, run, films):
+    rows = table(call(run, films, "--abstain", "0.5")[0])
+    read = [row for row in rows if not row["unreadable"]]
+    engine = keras_engine.load(run)
+    limit = limit_for(run, engine.decision, 0.5)
+    for row in read:
+        inside = [name for name in CLASSES if 1 - float(row[f"probability_{name}"]) <= limit]
+        sick = float(row["probability_sick"]) >= engine.decision.threshold
+        assert row["set"] == ("|".join(inside) or "-")
+        assert row["abstained"] == str(inside != [CLASSES[sick]]).lower()
+        assert row["decision"] == ("" if "true" in (row["abstained"], row["refused"]) else CLASSES[sick])
+    _, err = call(run, films, "--abstain", "0.999")
+    assert "Validation is too small" in err
+
+
+def test_overlays_have_names_of_their_own(call, run, films, tmp_path):
+    out, _ = call(run, films, films / "below" / "0.png", "--heatmaps", tmp_path / "maps")
+    rows = table(out)
+    names = [row["heatmap"] for row in rows if row["heatmap"]]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == sorted(names)
+    assert len(set(names)) == len(names)
+    for row in rows:
+        assert bool(row["heatmap"]) == (not row["unreadable"] and row["refused"] == "false")
+    with Image.open(tmp_path / "maps" / names[0]) as picture:
+        assert (picture.mode, picture.size) == ("RGB", SIZE[::-1])
+
+
+def test_no_name_leaves_its_folder():
+    hostile = ["../../etc/passwd", "a/..", "/", "a\0b", "c:\\x.png", "x" * 500, ".hidden", "ü/ß.png", "a\udce4.png"]
+    names = [overlay_name(path) for path in hostile]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name.isascii()
+        assert not set(name) & set('/\\\0:"')
+        assert not name.startswith(".")
+        assert len(name) < 100
+    assert overlay_name("a/0.png") != overlay_name("b/0.png")
+
+
+def test_images_are_found(films, tmp_path, draw):
+    assert len(listed([films])) == 9
+    assert len(listed([films], recursive=True)) == 10
+    assert listed([films / "notes.txt", films / "notes.txt"]) == [str(films / "notes.txt")]
+    for name in ("in/.hidden/0.png", "in/__MACOSX/0.png", "in/.0.png", "in/deep/0.PNG"):
+        draw(tmp_path / name, 0)
+    (tmp_path / "in" / "IM000001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "in" / "README").write_text("no image")
+    (tmp_path / "in" / "deep" / "circle").symlink_to(tmp_path / "in")
+    found = listed([tmp_path / "in"], recursive=True)
+    assert found == [str(tmp_path / "in" / "IM000001"), str(tmp_path / "in" / "deep" / "0.PNG")]
+    with pytest.raises(ChestXrayError, match="Folders below it are searched with --recursive"):
+        (tmp_path / "in" / "IM000001").unlink()
+        listed([tmp_path / "in"])
+
+
+def test_wrong_input(call, run, films, tmp_path):
+    (tmp_path / "empty").mkdir()
+    plain = shutil.copytree(run, tmp_path / "plain")
+    (plain / "heatmaps" / "index.json").write_text('{"layer": null}')
+    bare = shutil.copytree(run, tmp_path / "bare")
+    (bare / "model.keras").unlink()
+    for arguments, words in [
+        ((tmp_path / "empty", films), "is no run"),
+        ((bare, films), "holds predictions and no weights"),
+        ((run, tmp_path / "absent.png"), "No such file or folder"),
+        ((run, tmp_path / "empty"), "No images in"),
+        ((run, films, "--json", "--csv"), "Only one of --csv, --json and --jsonl"),
+        ((run, films, "--abstain", "95"), "abstain must be a coverage above 0 and below 1"),
+        ((run, films, "--heatmaps", films / "0.png"), "--heatmaps must be a folder"),
+        ((plain, films, "--heatmaps", tmp_path / "maps"), "has no heat maps"),
+        ((run,), "PATH"),
+        ((run, films, "--batch-size", "0"), "--batch-size"),
+    ]:
+        out, err = call(*arguments, code=2)
+        assert words in err
+        assert not out
+
+
+def test_damaged_weights_leave_no_output(call, run, films, tmp_path):
+    bad = shutil.copytree(run, tmp_path / "bad")
+    (bad / "model.keras").write_bytes(b"PK no model")
+    assert "cannot be loaded" in call(bad, films, "--output", tmp_path / "a.csv", code=2)[1]
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_nothing_readable_is_told_by_the_exit_code(call, run, films):
+    out, err = call(run, films / "broken.png", films / "notes.txt", code=1)
+    assert len(table(out)) == 2
+    assert "2 images: 0 decided, 2 unreadable" in err
+
+
+def test_who_reads_our_output_may_go(run, films):
+    code = "from chestxray.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "predict", str(run), str(films), "--batch-size", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith(b"path,decision")
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait(timeout=60)
+    process.stderr.close()
+    assert b"Traceback" not in err, err.decode()

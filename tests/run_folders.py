@@ -1,0 +1,62 @@
+"""Folders of runs as far as predicting needs them, with a model that was never trained."""
+
+import keras
+import numpy as np
+
+from chestxray import refusal
+from chestxray.abstention import quantile
+from chestxray.decision import FILE, Decision
+from chestxray.files import write_json, write_text
+from chestxray.index import Index
+from chestxray.model import build, features_model, set_temperature
+from chestxray.prediction import Predictions
+from chestxray.recipe import Recipe
+from made import tiny_plugin
+
+CLASSES = ("clear", "sick")
+SIZE = (16, 12)
+
+
+def pixels_of(count, seed=0, size=SIZE):
+    return np.random.default_rng(seed).integers(0, 256, (count, *size), dtype=np.uint8)
+
+
+def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=None, explained=True):
+    """A run of two classes whose validation is 40 images of noise; it refuses what is far from noise."""
+    keras.utils.set_random_seed(seed)
+    built = build(tiny_plugin(), len(CLASSES), size, seed=seed)
+    set_temperature(built.model, 0.05)
+    noise = pixels_of(80, seed + 1, size)[..., np.newaxis]
+    probabilities, features = features_model(built.model, "last").predict(noise.astype(np.float32), verbose=0)
+    # In the middle of what noise gets, so that both classes are decided on.
+    threshold = float(np.median(probabilities[:, 1]))
+    labels = [CLASSES[i] for i in np.random.default_rng(seed).integers(0, 2, 40)]
+    rows = [
+        {"path": f"v{i}.png", "label": label, "patient": "", "split": "validation"} for i, label in enumerate(labels)
+    ]
+    predictions = Predictions.from_probabilities(
+        Index.from_records(rows, name="noise").rows, CLASSES, probabilities[:40]
+    )
+    limit = None if abstain is None else quantile(predictions.probabilities, predictions.truth, abstain)
+    decision = Decision(CLASSES, "sick", 0.05, {"sick": threshold}, "hand", abstain, limit, "last" if refuse else None)
+    folder.mkdir(parents=True)
+    recipe = Recipe(model="tiny", data=("folder:noise",), image_size=size, fit=fit)
+    write_text(folder / "recipe.toml", recipe.to_toml())
+    write_json(folder / FILE, decision.to_json())
+    write_json(folder / "heatmaps" / "index.json", {"layer": "last" if explained else None, "images": []})
+    predictions.write(folder / "predictions.csv")
+    built.model.save(folder / "model.keras")
+    if refuse:
+        familiar = refusal.learn(features[40:], features[:40], 0.05)
+        familiar.write(folder / refusal.FILE)
+    return folder
+
+
+def write_ensemble(folder, members, decision=None):
+    folder.mkdir(parents=True)
+    write_text(folder / "recipe.toml", Recipe(model="ensemble", data=("folder:noise",)).to_toml())
+    listed = [{"name": path.name, "folder": str(path), "model": "tiny"} for path in members]
+    write_json(folder / "ensemble.json", {"mean": "probabilities", "members": listed})
+    if decision is not None:
+        write_json(folder / FILE, decision.to_json())
+    return folder
