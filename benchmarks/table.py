@@ -58,3 +58,9 @@ def write(rows: Iterable[Row], path: Path) -> None:
     """Write the rows as JSON."""
     content = [dataclasses.asdict(row) | {"ratio": row.ratio, "passed": row.passed} for row in rows]
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> list[Row]:
+    """What `write` wrote."""
+    names = [field.name for field in dataclasses.fields(Row)]
+    return [Row(**{name: item[name] for name in names}) for item in json.loads(path.read_text(encoding="utf-8"))]
