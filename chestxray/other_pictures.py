@@ -37,7 +37,7 @@ def _digits(generator: np.random.Generator, count: int) -> list[np.ndarray]:
     from sklearn.datasets import load_digits
 
     images = load_digits().images
-    return [np.uint8(images[i] * (255 / 16)) for i in generator.choice(len(images), count, replace=False)]
+    return [(images[i] * (255 / 16)).astype(np.uint8) for i in generator.choice(len(images), count, replace=False)]
 
 
 def _pages(generator: np.random.Generator, count: int) -> list[np.ndarray]:
@@ -67,14 +67,14 @@ def _textures(generator: np.random.Generator, count: int) -> list[np.ndarray]:
         )
         chosen = picture[number % 3]
         span = np.ptp(chosen) or 1.0
-        found.append(np.uint8(255 * (chosen - chosen.min()) / span))
+        found.append((255 * (chosen - chosen.min()) / span).astype(np.uint8))
     return found
 
 
 def _noise(generator: np.random.Generator, count: int) -> list[np.ndarray]:
     # From a single patch to every pixel for itself.
     sides = [1 + 8 * (number % 30) for number in range(count)]
-    return [np.uint8(generator.integers(0, 256, size=(side, side))) for side in sides]
+    return [generator.integers(0, 256, size=(side, side), dtype=np.uint8) for side in sides]
 
 
 def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,8 @@ class Familiar:
     def write(self, path: Path) -> None:
         """Write the arrays as NPZ, at once."""
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(value) for name, value in vars(self).items()})
+            arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Familiar:

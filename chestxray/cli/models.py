@@ -89,17 +89,18 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
 
     from chestxray import jit, model
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, plugin in plugins.items():
         keras.backend.clear_session()
         built = model.build(plugin, 2, size or plugin.image_size, name=name).model
-        for work in ("inference", "full"):
-            log.info("Timing %s (%s) ...", name, work)
-            timing = jit.remembered(built, work, batch, caches.root(cache))  # type: ignore[arg-type]
+        kinds: tuple[tuple[str, jit.Work], ...] = (("inference", "inference"), ("training", "full"))
+        for told, work in kinds:
+            log.info("Timing %s (%s) ...", name, told)
+            timing = jit.remembered(built, work, batch, caches.root(cache))
             rows.append(
                 {
                     "model": name,
-                    "work": "inference" if work == "inference" else "training",
+                    "work": told,
                     "image_size": list(size or plugin.image_size),
                     "batch_size": batch,
                     "images_per_second": round(batch / timing.plain, 2),
@@ -113,15 +114,14 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
     from chestxray.cli.tables import table
 
     columns = ("model", "work", "size", "images/s", "images/s with XLA", "XLA compiles in", "faster")
-    told = []
-    for row in rows:
-        plain, xla = row["images_per_second"], row["images_per_second_xla"]
-        faster = "-" if xla is None else ("XLA" if xla > plain else "plain")
-        compiling = f"{row['xla_compiles_in_seconds']:.1f} s"
-        told.append(
-            (row["model"], row["work"], _size(row["image_size"]), f"{plain:g}", f"{xla or '-'}", compiling, faster)
-        )
-    table(columns, told)
+    table(columns, [_timed(row) for row in rows])
+
+
+def _timed(row: dict[str, Any]) -> tuple[str, ...]:
+    plain, xla = row["images_per_second"], row["images_per_second_xla"]
+    faster = "-" if xla is None else ("XLA" if xla > plain else "plain")
+    compiling = f"{row['xla_compiles_in_seconds']:.1f} s"
+    return row["model"], row["work"], _size(row["image_size"]), f"{plain:g}", f"{xla or '-'}", compiling, faster
 
 
 def _describe(entry: Entry, plugin: ModelPlugin | None, reason: str) -> dict[str, Any]:
