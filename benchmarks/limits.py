@@ -1,0 +1,74 @@
+"""What this machine could do at most: its rate of matrix products and of copies, and what an image
+of each architecture costs in arithmetic.
+
+    python -m benchmarks.limits [MODEL ...]
+
+Multiplications and additions of convolutions and dense layers are counted from the graph; all else
+(normalisation, activations, pooling) costs bytes, not arithmetic, and comes on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import numpy as np
+
+
+def matrix_products(size: int = 2048, seconds: float = 2.0) -> float:
+    """Float32 operations a second (2 n^3 a product), the best of several products."""
+    a = np.random.default_rng(0).random((size, size), dtype=np.float32)
+    return 2 * size**3 / _best(lambda: a @ a, seconds)
+
+
+def copies(megabytes: int = 256, seconds: float = 2.0) -> float:
+    """Bytes a second of copying an array larger than the caches (read and written bytes count once)."""
+    source = np.zeros(megabytes * 2**20, dtype=np.uint8)
+    target = np.empty_like(source)
+    return source.nbytes / _best(lambda: np.copyto(target, source), seconds)
+
+
+def operations(model) -> float:
+    """Float operations of one image through a Keras `model`'s convolutions and dense layers."""
+    import keras
+
+    total = 0.0
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
+            places = math.prod(layer.output.shape[1:-1])
+            total += 2 * places * float(np.prod(layer.kernel.shape))
+    return total
+
+
+def _best(step, seconds: float) -> float:
+    found, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        step()
+        found = min(found, time.perf_counter() - start)
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="MODEL")
+    names = parser.parse_args().names
+    products, copied = matrix_products(), copies()
+    print(f"matrix products {products / 1e9:.0f} GFLOP/s, copies {copied / 1e9:.1f} GB/s")
+    from chestxray import model, registry
+
+    known = [entry.name for entry in registry.entries(registry.MODELS)]
+    for name in names or known:
+        import keras
+
+        keras.backend.clear_session()
+        plugin = registry.load(registry.MODELS, name)
+        count = operations(model.build(plugin, 2, plugin.image_size, name=name).model)
+        height, width = plugin.image_size
+        print(f"{name} at {height}x{width}: {count / 1e9:.2f} GFLOP an image, at most {products / count:.0f} images/s")
+
+
+if __name__ == "__main__":
+    main()
