@@ -117,8 +117,9 @@ def timed(model: keras.Model, work: Work, batch: int, *, jit: bool) -> tuple[flo
     The model's variables are put back afterwards.
     """
     before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
-    images = np.random.default_rng(0).uniform(0, 255, (batch, *model.input_shape[1:])).astype(np.float32)
-    step = _step(model, work, images, jit)
+    generator = np.random.default_rng(0)
+    inputs = [generator.uniform(0, 255, (batch, *given.shape[1:])).astype(np.float32) for given in model.inputs]
+    step = _step(model, work, inputs, jit)
     try:
         start = time.perf_counter()
         step()
@@ -135,14 +136,15 @@ def timed(model: keras.Model, work: Work, batch: int, *, jit: bool) -> tuple[flo
     return min(taken), max(0.0, first - min(taken))
 
 
-def _step(model: keras.Model, work: Work, images: np.ndarray, jit: bool) -> Callable[[], Any]:
+def _step(model: keras.Model, work: Work, inputs: list[np.ndarray], jit: bool) -> Callable[[], Any]:
+    given = inputs if len(inputs) > 1 else inputs[0]
     if work == "inference":
         model.compile(jit_compile=jit)
-        return lambda: model.predict_on_batch(images)
+        return lambda: model.predict_on_batch(given)
     classes = model.output_shape[-1]
-    labels = np.eye(classes, dtype=np.float32)[np.arange(len(images)) % classes]
+    labels = np.eye(classes, dtype=np.float32)[np.arange(len(inputs[0])) % classes]
     model.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=jit)
-    return lambda: model.train_on_batch(images, labels)
+    return lambda: model.train_on_batch(given, labels)
 
 
 def _file(model: keras.Model, work: str, batch: int, cache: Path) -> Path:
