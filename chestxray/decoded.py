@@ -130,7 +130,7 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
     shape = (len(index), *size)
     pixels = partial / "pixels.npy"
     if not pixels.exists():
-        _reserve(pixels, shape)
+        reserve(pixels, shape)
     starts = [start for start in range(0, shape[0], CHUNK) if not _chunk(partial, start).exists()]
     if done := len(range(0, shape[0], CHUNK)) - len(starts):
         log.info("Going on with a decoding that was interrupted: %d chunks are done.", done)
@@ -145,17 +145,17 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
     shutil.rmtree(partial / "chunks")
 
 
-def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+def reserve(path: Path, shape: tuple[int, ...], kind: np.dtype | type = np.uint8) -> None:
     """Make the array file with its disk space taken, so that a full disk is known at once: writing
     to a sparse map on a full disk would kill the process with a bus error instead.
     """
     with replacing(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        offset = array.offset
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
+        size = array.offset + array.nbytes
         del array
         with temporary.open("r+b") as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, offset + int(np.prod(shape)))
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:

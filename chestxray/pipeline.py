@@ -19,6 +19,13 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return max(1, rows // batch_size)
 
 
+def order(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
+    """Places of an epoch's images among its `rows`, int64 (steps, batch): a function of seed and epoch."""
+    steps = steps_per_epoch(rows, batch)
+    permuted = np.random.default_rng([seed, int(epoch)]).permutation(rows)
+    return permuted[: steps * batch].reshape(steps, batch)
+
+
 def training(
     pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, recipe: Recipe, *, first_epoch: int = 0
 ) -> tf.data.Dataset:
@@ -33,15 +40,11 @@ def training(
     steps = steps_per_epoch(len(rows), batch)
     shape, classes = pixels.shape[1:], labels.shape[1]
 
-    def order(epoch: np.int64) -> np.ndarray:
-        permuted = np.random.default_rng([recipe.seed, int(epoch)]).permutation(len(rows))
-        return permuted[: steps * batch].reshape(steps, batch)
-
     def gather(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return pixels[rows[places]][..., np.newaxis], labels[places]
 
     def epoch_of_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        places = tf.numpy_function(order, [epoch], tf.int64)
+        places = tf.numpy_function(lambda e: order(recipe.seed, e, len(rows), batch), [epoch], tf.int64)
         places.set_shape((steps, batch))
         numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((numbers, places))

@@ -7,7 +7,6 @@ TOML file and an attribute at once.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from chestxray import recipe_files
 from chestxray.errors import InputError, nearest
 
-RECIPES = Path(__file__).parent / "recipes"
 #: The recipe of a run that names neither data nor a recipe.
 DEMONSTRATION = "demonstration"
 
@@ -94,6 +93,11 @@ class Recipe:
         low=0,
         high=1,
     )
+    finetune_from: str | None = _field(
+        None,
+        "First layer of the backbone trained after the head, with pretrained weights only, or all; default: the "
+        "architecture's own.",
+    )
     # Training
     head_epochs: int = _field(3, "Epochs of the head alone, with pretrained weights only.", low=0)
     epochs: int = _field(10, "Epochs of the whole network, or from its fine-tuning layer on.", low=0)
@@ -109,7 +113,9 @@ class Recipe:
     loss: Literal["crossentropy", "focal", "soft_f1"] = _field("crossentropy", "Loss.")
     label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
     class_weights: bool = _field(True, "Weight classes by the inverse of their frequency.")
-    augment: Literal["none", "light", "heavy"] = _field("light", "Augmentation of training images.")
+    augment: Literal["none", "light", "heavy", "crop"] = _field(
+        "light", "Augmentation of training images; heavy and crop also mirror them."
+    )
     mix: Literal["none", "mixup", "cutmix"] = _field("none", "Mixing of training images in pairs.")
     patience: int = _field(5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0)
     seed: int = _field(0, "Fixes splits, initial weights, shuffles and augmentation.", low=0)
@@ -117,7 +123,18 @@ class Recipe:
     jit_compile: Literal["auto", "on", "off"] = _field(
         "auto", "Compile with XLA; auto: as a few timed steps say, where there is enough work to pay for them."
     )
+    cached_views: int | None = _field(
+        None,
+        "Views of each augmented image that frozen layers see once and that are trained on in turn; 0: frozen "
+        "layers run in every epoch; default: 1 where nothing is augmented, else 0.",
+        low=0,
+    )
+    cache_precision: Literal["float32", "float16"] = _field(
+        "float32", "Precision in which the cache keeps what frozen layers give."
+    )
+    cache_gigabytes: float = _field(20.0, "Most of the cache that what frozen layers give may take in a phase.", low=0)
     # Evaluation and explanation
+    predict_batch_size: int = _field(32, "Images predicted at once in validation and test.", low=1)
     calibrate: bool = _field(True, "Fit a temperature on validation and put it into the saved model.")
     sensitivity: float | None = _field(
         None,
@@ -194,22 +211,12 @@ class Recipe:
     def read(cls, name_or_path: str | Path) -> Recipe:
         """Read a recipe that ships with chestxray, by name, or a TOML file, by path.
 
+        A recipe of several models (`recipe_files.read` names them) comes without a model.
+
         Raises:
             InputError: neither a shipped name nor a file; not TOML; unknown keys or values.
         """
-        path = Path(name_or_path)
-        shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
-        if str(name_or_path) in shipped:
-            path = shipped[str(name_or_path)]
-        elif not path.is_file():
-            raise InputError(
-                f"No recipe {str(name_or_path)!r}.{nearest(str(name_or_path), shipped)} Allowed: the "
-                f"path of a TOML file, or one of {', '.join(shipped)}."
-            )
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"The recipe {path} is not valid TOML: {error}") from error
+        values, _ = recipe_files.read(name_or_path)
         return cls().replace(**values)
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from chestxray import losses, pipeline
+from chestxray import cache as caches
+from chestxray import frozen, losses, pipeline
 from chestxray.errors import InputError, TrainingError
 from chestxray.files import explained, replacing
 from chestxray.index import Index
@@ -61,8 +63,11 @@ def train(
     recipe: Recipe,
     folder: Path,
     strategy: tf.distribute.Strategy,
+    cache: Path | None = None,
 ) -> pd.DataFrame:
     """Train `built` in place and return the history, a row an epoch.
+
+    What frozen layers give is kept in the folder `cache` (default: `chestxray.cache.root`).
 
     The model ends with the weights of its best validation loss in the last phase. ``folder/state``
     holds what `train` needs to go on after an interruption and is removed by `finish`.
@@ -80,10 +85,12 @@ def train(
     for number, (phase, epochs) in enumerate(phases(recipe, recipe.weights != "none")):
         state = folder / STATE / f"{number}-{phase}"
         record = Record(folder / HISTORY, phase, state, recipe.patience)
-        if not record.finished(epochs):
-            _fit(built, pixels, training, validation, recipe, record, epochs, strategy)
         with strategy.scope():
-            _weights_only(built.model).load_weights(record.best)
+            freeze(built, phase)
+        if not record.finished(epochs):
+            _fit(built, pixels, training, validation, recipe, record, epochs, strategy, cache or caches.root())
+        with strategy.scope():
+            _read(record.best, _changing(built.model))
     return pd.read_csv(folder / HISTORY)
 
 
@@ -101,18 +108,18 @@ def _fit(
     record: Record,
     epochs: int,
     strategy: tf.distribute.Strategy,
+    cache: Path,
 ) -> None:
     batch = min(recipe.batch_size, len(training.places))
     steps = pipeline.steps_per_epoch(len(training.places), batch)
     rate = recipe.finetune_learning_rate if record.phase == "finetune" else recipe.learning_rate
     with strategy.scope():
-        freeze(built, record.phase)
-        built.model.compile(
-            optimizer=losses.optimizer(recipe, rate, steps * epochs),
-            loss=losses.loss(recipe),
-            metrics=["accuracy"],
-            jit_compile=recipe.jit_compile == "on",
-        )
+        kept = frozen.keep(built.model, pixels, training.places, validation.places, recipe, epochs, cache)
+        trained = kept.tail if kept else built.model
+        _compile(built.model, losses.optimizer(recipe, rate, steps * epochs), recipe)
+        if kept:
+            # The whole model holds the optimiser as well, so that a state is the same either way.
+            _compile(trained, built.model.optimizer, recipe)
         first = record.restore(built.model)
     log.info(
         "Training (%s): %d images, %d epochs of %d steps%s.",
@@ -121,9 +128,11 @@ def _fit(
     callbacks: list[keras.callbacks.Callback] = [record]
     if recipe.schedule == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, min_lr=rate * 1e-3))
-    built.model.fit(
-        pipeline.training(pixels, training.places, training.labels, recipe, first_epoch=first),
-        validation_data=pipeline.labelled(pixels, validation.places, validation.labels, batch),
+    batches = kept.training if kept else partial(pipeline.training, pixels)
+    labelled = kept.labelled if kept else partial(pipeline.labelled, pixels)
+    trained.fit(
+        batches(training.places, training.labels, recipe, first_epoch=first),
+        validation_data=labelled(validation.places, validation.labels, batch),
         initial_epoch=first,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -131,6 +140,12 @@ def _fit(
         callbacks=callbacks,
         shuffle=False,  # the pipeline shuffles
         verbose=_verbosity(),
+    )
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe) -> None:
+    model.compile(
+        optimizer=optimizer, loss=losses.loss(recipe), metrics=["accuracy"], jit_compile=recipe.jit_compile == "on"
     )
 
 
@@ -164,7 +179,9 @@ class Record(keras.callbacks.Callback):
         self.phase = phase
         self.state = state
         self.patience = patience
-        self.best = state / "best.weights.h5"
+        self.best = state / "best.npz"
+        #: The model that is saved, of which the one that is trained may be a part.
+        self.whole: keras.Model | None = None
 
     def rows(self) -> pd.DataFrame:
         """The rows of this phase in the history file."""
@@ -178,13 +195,17 @@ class Record(keras.callbacks.Callback):
         return len(self._states()) > 0 and (self._last_epoch() >= epochs or self._out_of_patience())
 
     def restore(self, model: keras.Model) -> int:
-        """Load the last state and return the number of epochs done; 0 where there is none."""
+        """Load the last state into the whole `model` and return the number of epochs done; 0 where
+        there is none.
+        """
+        self.whole = model
+        # Its state is saved in the order of the whole model's variables, whichever part is trained.
+        model.optimizer.build(model.trainable_variables)
         if not self._states():
             self._keep(0)
             return 0
         done = self._last_epoch()
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(self._states()[-1])
+        _read(self._states()[-1], _changing(model) + model.optimizer.variables)
         self._keep(done)
         return done
 
@@ -200,14 +221,13 @@ class Record(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         self._check_finite(epoch, logs)
+        whole = self.whole or self.model
         before = self.rows()["val_loss"]
         with explained(self.state):
             self.state.mkdir(parents=True, exist_ok=True)
             if before.empty or logs["val_loss"] < before.min():
-                with replacing(self.best) as temporary:
-                    _weights_only(self.model).save_weights(temporary, overwrite=True)
-            with replacing(self.state / f"epoch-{epoch + 1:04d}.weights.h5") as temporary:
-                self.model.save_weights(temporary, overwrite=True)
+                _write(self.best, _changing(whole))
+            _write(self.state / f"epoch-{epoch + 1:04d}.npz", _changing(whole) + whole.optimizer.variables)
         self._append(epoch, logs)
         for old in self._states()[:-1]:
             old.unlink()
@@ -233,7 +253,7 @@ class Record(keras.callbacks.Callback):
                 kept.to_csv(temporary, index=False)
 
     def _states(self) -> list[Path]:
-        return sorted(self.state.glob("epoch-*.weights.h5"))
+        return sorted(self.state.glob("epoch-*.npz"))
 
     def _last_epoch(self) -> int:
         match = re.match(r"epoch-(\d+)", self._states()[-1].name)
@@ -258,6 +278,18 @@ class Record(keras.callbacks.Callback):
                 )
 
 
-def _weights_only(model: keras.Model) -> keras.Model:
-    """The same layers without the optimiser, whose state is twice as large as the weights."""
-    return keras.Model(model.inputs, model.outputs)
+def _changing(model: keras.Model) -> list[keras.Variable]:
+    """The variables that training changes: those of frozen layers need not be written every epoch."""
+    return [variable for layer in model.layers if layer.trainable for variable in layer.variables]
+
+
+def _write(path: Path, variables: list[keras.Variable]) -> None:
+    # By number: the names of layers count up from model to model within a process.
+    with replacing(path) as temporary:
+        np.savez(temporary, *map(keras.ops.convert_to_numpy, variables))
+
+
+def _read(path: Path, variables: list[keras.Variable]) -> None:
+    with np.load(path, allow_pickle=False) as file:
+        for number, variable in enumerate(variables):
+            variable.assign(file[f"arr_{number}"])

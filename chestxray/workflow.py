@@ -9,6 +9,7 @@ files cannot be read, and which have the same pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from chestxray import cache as caches
 from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
 from chestxray.decoded import decode, readable
-from chestxray.errors import InputError, OutputError
+from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
@@ -141,6 +142,9 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
         raise InputError("epochs is 0 and there are no pretrained weights: nothing would be trained.")
     if weights not in ("none", *plugin.weights):
         weights = str(Path(weights).expanduser().absolute())
+    if recipe.finetune_from is not None:
+        start = None if recipe.finetune_from == "all" else recipe.finetune_from
+        plugin = dataclasses.replace(plugin, finetune_from=start)
     return sources.absolute(recipe).replace(image_size=size, weights=weights), plugin, entry
 
 
@@ -269,7 +273,7 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
 
     rows = np.flatnonzero((prepared.index.rows["split"] == "train").to_numpy())
     assert recipe.image_size is not None
-    return model.build(
+    built = model.build(
         plugin,
         len(prepared.index.classes),
         recipe.image_size,
@@ -281,6 +285,12 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
         mixed_precision=recipe.mixed_precision,
         seed=recipe.seed,
     )
+    if recipe.finetune_from not in (None, "all", *built.backbone):
+        raise InputError(
+            f"finetune_from must be all or a layer of the backbone of {recipe.model}."
+            f"{nearest(str(recipe.finetune_from), built.backbone)} Received: {recipe.finetune_from!r}."
+        )
+    return built
 
 
 def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:

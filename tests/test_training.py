@@ -12,7 +12,7 @@ from chestxray import training
 from chestxray.errors import InputError, TrainingError
 from chestxray.model import build
 from chestxray.recipe import Recipe
-from made import make_index
+from made import make_index, tiny_plugin
 
 N = 24
 RECIPE = Recipe(model="tiny", weights="none", epochs=3, batch_size=4, augment="light", patience=0, seed=5)
@@ -104,17 +104,38 @@ def test_early_stopping_counts_across_an_interruption(tiny, data, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"optimizer": "sgd", "learning_rate": 0.01},
-        {"optimizer": "adam", "schedule": "plateau"},
-        {"loss": "focal", "label_smoothing": 0.1},
+        {"optimizer": "sgd"},
+        {"optimizer": "adam"},
+        {"schedule": "constant"},
+        {"loss": "focal"},
         {"loss": "soft_f1"},
+        {"label_smoothing": 0.2},
+        {"class_weights": False},
+        {"augment": "crop"},
         {"mix": "mixup"},
-        {"class_weights": False, "warmup_share": 0.0},
     ],
+    ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
 )
-def test_options_train(tiny, data, tmp_path, changes):
-    _, history = train(tiny, data, tmp_path, RECIPE.replace(epochs=2, **changes))
-    assert np.isfinite(history["val_loss"]).all()
+def test_each_option_changes_what_is_learnt(tiny, data, tmp_path, changes, learnt):
+    # As many images of each class would have weights of 1.
+    index = data[1].replace(data[1].rows.assign(label=["a"] * 12 + ["b"] * 12))
+    built, _ = train(tiny, (data[0], index), tmp_path, RECIPE.replace(epochs=1, **changes))
+    assert not all(np.allclose(x, y, atol=1e-6) for x, y in zip(weights(built), learnt, strict=True))
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """The weights that the recipe itself leads to."""
+    index = make_index(["a"] * 12 + ["b"] * 12, splits=["train"] * 16 + ["validation"] * 8)
+    pixels = np.random.default_rng(0).integers(0, 120, (N, 16, 16), dtype=np.uint8)
+    pixels[1::2, :6, :6] += 120
+    return weights(train(tiny_plugin(), (pixels, index), tmp_path_factory.mktemp("same"), RECIPE.replace(epochs=1))[0])
+
+
+def test_a_plateau_lowers_the_rate(tiny, data, tmp_path):
+    recipe = RECIPE.replace(schedule="plateau", optimizer="sgd", learning_rate=1e-30, epochs=6, batch_norm_momentum=1.0)
+    _, history = train(tiny, data, tmp_path, recipe, batch_norm_momentum=1.0)
+    assert history["learning_rate"].iloc[-1] < history["learning_rate"].iloc[0]
 
 
 def test_a_loss_that_explodes_stops_the_run(tiny, data, tmp_path):
@@ -129,6 +150,17 @@ def test_weights_that_are_not_finite_are_seen_although_the_loss_is(tiny, data, t
     record.set_model(built.model)
     with pytest.raises(TrainingError, match="moving_mean"):
         record.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.5})
+
+
+def test_optimisers_are_made_as_the_recipe_says():
+    from chestxray.losses import optimizer
+
+    sgd, adamw = (optimizer(Recipe(optimizer=name, weight_decay=0.3), 0.5, 10) for name in ("sgd", "adamw"))
+    assert (sgd.momentum, sgd.nesterov) == (0.9, True)
+    assert adamw.weight_decay == 0.3
+    plain = optimizer(Recipe(optimizer="adam", schedule="constant"), 0.5, 10)
+    assert float(plain.learning_rate) == 0.5
+    assert type(plain).__name__ == "Adam"
 
 
 def test_the_cosine_warms_up_and_decays():

@@ -1,0 +1,68 @@
+"""Architectures of ours whose frozen layers run once end with the weights of the plain way."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from chestxray import cut, registry, training
+from chestxray.model import build, freeze
+from chestxray.recipe import Recipe
+from made import make_index
+
+SIZE = (32, 32)
+
+
+def fitted(name, phase, views, folder):
+    """The model and its losses after two epochs of `phase`; random weights are taken as pretrained."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (14, *SIZE), dtype=np.uint8)
+    index = make_index(["a", "b"] * 7, splits=["train"] * 9 + ["validation"] * 5)
+    epochs = {"head_epochs": 2, "epochs": 0} if phase == "head" else {"head_epochs": 0, "epochs": 2}
+    recipe = Recipe(model=name, weights="file", batch_size=4, augment="none", cached_views=views, **epochs)
+    built = build(registry.load(registry.MODELS, name), 2, SIZE)
+    history = training.train(built, pixels, index, recipe, folder, tf.distribute.get_strategy())
+    return built.model, history["val_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("mobilenetv2", "head"),
+        ("vgg16_gap", "head"),
+        ("resnet18", "head"),
+        ("resnet18", "finetune"),
+        ("mobilenetv2", "finetune"),
+    ],
+)
+def test_the_weights_are_those_of_the_plain_way(name, phase, tmp_path):
+    plain, losses = fitted(name, phase, 0, tmp_path / "plain")
+    once, losses_once = fitted(name, phase, None, tmp_path / "once")
+    np.testing.assert_allclose(losses_once, losses, rtol=1e-3)
+    start = build(registry.load(registry.MODELS, name), 2, SIZE).model
+    moved = 0.0
+    for before, one, other in zip(start.weights, plain.weights, once.weights, strict=True):
+        if "seed_generator" in one.path:
+            continue
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4, err_msg=one.path)
+        moved = max(moved, float(keras.ops.max(keras.ops.abs(one - before))))
+    assert moved > 5e-4, "far more than the tolerance"
+
+
+@pytest.mark.parametrize(
+    ("name", "phase", "kept"),
+    [
+        ("mobilenetv2", "head", [(1280,)]),
+        ("mobilenetv2", "finetune", [(2, 2, 96)]),
+        ("vgg16_gap", "finetune", [(2, 2, 512)]),
+        ("resnet18", "finetune", [(2, 2, 256)]),
+        ("densenet121", "finetune", [(1, 1, 512)]),
+        # In its second residual block stands dropout, which no freezing stops: its input and its shortcut.
+        ("efficientnetv2b0", "head", [(8, 8, 32), (8, 8, 32)]),
+    ],
+)
+def test_each_is_cut_at_its_narrowest(name, phase, kept):
+    built = build(registry.load(registry.MODELS, name), 2, SIZE)
+    freeze(built, phase)
+    assert [tuple(tensor.shape[1:]) for tensor in cut.cut(built.model)] == kept
