@@ -1,4 +1,5 @@
-"""Grad-CAM (Selvaraju 2017) through tf-keras-vis: where in the image a score comes from.
+"""Where in the image a score comes from: the panel of a run, and tf-keras-vis's own Grad-CAM (Selvaraju
+2017), which `cam` is measured against.
 
 The only module that imports tf_keras_vis.
 """
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from chestxray.errors import PluginError
+from chestxray.cam import OnePass, check_layer
 from chestxray.files import replacing, write_json
 from chestxray.model import logits_model
 from chestxray.overlay import overlay
@@ -21,20 +22,25 @@ from chestxray.prediction import PREFIX, Predictions
 
 
 def gradcam(
-    model: keras.Model, layer: str, images: np.ndarray, classes: np.ndarray, batch_size: int = 16
+    model: keras.Model,
+    layer: str,
+    images: np.ndarray,
+    classes: np.ndarray,
+    batch_size: int = 16,
+    *,
+    finished: bool = True,
 ) -> np.ndarray:
-    """Heat maps of the logit of one class an image.
+    """Heat maps of the logit of one class an image, by tf-keras-vis.
 
     `images`: float32 (rows, height, width, channels) in 0..255; `classes`: int (rows,). Returns
-    float32 (rows, height, width) in 0..1, each map scaled by its own maximum; a map without any
-    positive evidence is all zero.
+    float32 (rows, height, width) in 0..1, each map from its own least to its own greatest place; a
+    map without any positive evidence is all zero. Not `finished`, maps are as the layer has them:
+    neither enlarged nor scaled.
 
     Raises:
         PluginError: the model has no layer of that name, or it is not rank 4.
     """
-    names = {item.name for item in model.layers}
-    if layer not in names or len(model.get_layer(layer).output.shape) != 4:
-        raise PluginError(f"cam_layer must name a layer with a rank-4 output. Received: {layer!r}.")
+    check_layer(model, layer)
     engine, score = _engine(logits_model(model))
     maps = []
     for start in range(0, len(images), batch_size):
@@ -44,7 +50,8 @@ def gradcam(
             images[part],
             penultimate_layer=layer,
             seek_penultimate_conv_layer=False,
-            normalize_cam=True,
+            expand_cam=finished,
+            normalize_cam=finished,
         )
         maps.append(np.asarray(heat, dtype=np.float32))
     return np.concatenate(maps)
@@ -99,7 +106,7 @@ def write_panel(
     else:
         rows = choose(predictions, each, seed)
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        maps = gradcam(model, layer, pixels[..., np.newaxis].astype(np.float32), predictions.predicted[rows])
+        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], predictions.predicted[rows])
         for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
             record["images"].append(_write_one(predictions.rows.iloc[row], number, grey, heat, folder))
     write_json(folder / "index.json", record)

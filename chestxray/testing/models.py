@@ -15,7 +15,7 @@ from chestxray.testing.functions import check_features, check_head, check_scale
 from chestxray.testing.graph import check_channels, check_flat, check_inference, check_sizes
 from chestxray.testing.importing import module_of
 from chestxray.testing.metadata import check_fields, check_metadata
-from chestxray.testing.named_layers import check_cam_layer, check_freezing, check_gradcam
+from chestxray.testing.named_layers import check_cam_layer, check_freezing, check_gradcam, check_one_pass
 from chestxray.testing.numbers import check_float16, check_seed
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
 from chestxray.testing.subject import Subject
@@ -35,6 +35,7 @@ MODEL_CHECKS = (
     Check(check_float16, needs=("channels",)),
     Check(check_cam_layer, needs=("flat",)),
     Check(check_gradcam, needs=("cam_layer", "channels")),
+    Check(check_one_pass, needs=("gradcam",)),
     Check(check_freezing, needs=("flat",)),
     Check(check_import),  # late: until now the fresh process was importing keras
     Check(check_reload, needs=("flat", "channels")),

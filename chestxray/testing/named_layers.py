@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from chestxray.cam import Graph
 from chestxray.explanation import gradcam
 from chestxray.model import Built, Phase, freeze
 from chestxray.testing.results import CheckFailed, CheckSkipped
@@ -46,6 +47,23 @@ def check_gradcam(subject: Subject) -> None:
         )
     if maps.min() < 0 or maps.max() > 1.001:
         raise CheckFailed(f"the maps must lie in 0..1. Received: {maps.min():.3g} to {maps.max():.3g}")
+
+
+def check_one_pass(subject: Subject) -> None:
+    """The maps that a run draws and exports are those of tf-keras-vis."""
+    name, images = _cam_layer(subject), subject.images[:2]
+    classes = subject.probabilities[:2].argmax(axis=1)
+    expected = gradcam(subject.built.model, name, images, classes, finished=False)
+    graph = Graph(subject.built.model, name)
+    found = np.asarray(graph.evidence(tf.constant(images), tf.constant(classes, tf.int32)))
+    # At the smallest size a map may be of one place: scaled to 0..1 it would say nothing.
+    difference = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1.0))
+    if not difference < 1e-3:
+        raise CheckFailed(
+            f"the maps of cam_layer {name!r} differ from tf-keras-vis's by {difference:.2g} of their maximum",
+            "a layer of the head that computes something else than its class does? "
+            f"{f'The gradient is taken by a tape: {graph.reason}' if graph.reason else ''}".strip(),
+        )
 
 
 def check_freezing(subject: Subject) -> None:

@@ -1,0 +1,115 @@
+"""A finished run as one file that other programs can load: ONNX, LiteRT, SavedModel, Keras.
+
+What was written is read back and compared with the run's own model before it is called done.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chestxray import backend, run_folder
+from chestxray.decision import FILE as DECISION
+from chestxray.errors import InputError, OutputError, nearest
+from chestxray.files import explained, replacing
+from chestxray.run_folder import MODEL, RECIPE, Run
+
+if TYPE_CHECKING:
+    from chestxray.export.check import Checked
+
+#: Format -> name of its file below ``export/`` in the run's folder.
+FORMATS = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "savedmodel", "keras": "model.keras"}
+#: Format -> modules that it needs besides TensorFlow.
+_PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """``path`` of the file (of a SavedModel: the folder), the names of its ``outputs``, ``notes`` on what
+    it does not give, what its check found, and its size.
+    """
+
+    path: Path
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...]
+    checked: Checked
+    megabytes: float
+
+
+def export(folder: str | Path, form: str, *, output: Path | None = None, overwrite: bool = False) -> Exported:
+    """Write the run in `folder` as `form`, one of `FORMATS`, to `output` (by default in its ``export/``).
+
+    Raises:
+        InputError: no run, a run without weights or decision, an unknown format, a package that is
+            not installed.
+        OutputError: `output` exists and is not to be overwritten, or cannot be written.
+        ExportError: the architecture cannot be converted, or the file does not answer as the model
+            does; no file is left then.
+    """
+    if form not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}.{nearest(form, FORMATS)} Received: {form!r}.")
+    run = _load(Path(folder))
+    path = output or run.folder / "export" / FORMATS[form]
+    _check_output(path, form, overwrite)
+    _check_packages(form)
+    backend.start()
+    from chestxray.export import check, formats
+    from chestxray.export.subject import Subject
+
+    subject = Subject.of(run, form)
+    with _replacing(path, form) as temporary:
+        formats.WRITERS[form](subject, temporary)
+        checked = check.check(subject, temporary)
+        size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
+    return Exported(path, subject.outputs, subject.notes, checked, size / 1e6)
+
+
+def _load(folder: Path) -> Run:
+    if (folder / RECIPE).is_file() and not (folder / MODEL).is_file() and (folder / "predictions.csv").is_file():
+        raise InputError(
+            f"{folder} holds predictions and no weights ({MODEL}). Export the run that made them; of an ensemble, "
+            "each member."
+        )
+    run = run_folder.load(folder)
+    if not (folder / DECISION).is_file():
+        raise InputError(f"{folder} has no {DECISION}: run it again with this version of chestxray.")
+    return run
+
+
+def _check_output(path: Path, form: str, overwrite: bool) -> None:
+    if form == "keras" and path.suffix != ".keras":
+        raise InputError(f"output of the format keras must end with .keras. Received: {path}.")
+    if not path.exists():
+        return
+    if path.is_dir() and not (form == "savedmodel" and (path / "saved_model.pb").is_file()):
+        raise OutputError(f"The output {path} is a folder of something else; choose another with --output.")
+    if not overwrite:
+        raise OutputError(f"The output {path} exists. Allowed: another --output, or --overwrite to replace it.")
+
+
+def _check_packages(form: str) -> None:
+    for module in _PACKAGES.get(form, ()):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"The format {form} needs {module}: pip install 'chestxray[export]'")
+
+
+@contextmanager
+def _replacing(path: Path, form: str) -> Iterator[Path]:
+    """As `files.replacing`, for a SavedModel's folder too."""
+    if form != "savedmodel":
+        with replacing(path) as temporary:
+            yield temporary
+        return
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as aside:
+            yield Path(aside) / path.name
+            if path.exists():
+                shutil.rmtree(path)
+            (Path(aside) / path.name).rename(path)

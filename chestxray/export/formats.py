@@ -1,0 +1,140 @@
+"""Writers, one a format. Each writes a `Subject` to a path together with what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
+
+from chestxray.errors import ExportError
+from chestxray.export.subject import Subject
+from chestxray.exported import FILE, KEY
+from chestxray.report.wording import RESEARCH_ONLY
+from chestxray.run_folder import MODEL
+
+#: Of 2022, so that runtimes of a few years ago read the file too.
+OPSET = 17
+
+
+def write_onnx(subject: Subject, path: Path) -> None:
+    """ONNX, converted by tf2onnx; the description is one of its metadata properties.
+
+    Raises:
+        ExportError: an operation without a counterpart.
+    """
+    import onnx
+
+    model = onnx_model(subject.compiled, [subject.signature])
+    model.doc_string = RESEARCH_ONLY
+    onnx.helper.set_model_props(model, {KEY: json.dumps(subject.description)})
+    try:
+        onnx.save(model, path)
+    except ValueError as error:  # as protobuf says of more than 2 GB
+        raise ExportError(f"The model is too large for one ONNX file: {error}") from error
+
+
+def onnx_model(function: Any, signature: list[tf.TensorSpec]) -> Any:
+    """Convert a ``tf.function`` that returns a dictionary: an ``onnx.ModelProto`` with those outputs.
+
+    Raises:
+        ExportError: an operation without a counterpart.
+    """
+    import onnx
+
+    with warnings.catch_warnings():
+        # tf2onnx and what it imports speak of what others have deprecated.
+        warnings.simplefilter("ignore")
+        import tf2onnx
+
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is told below
+        model, _ = tf2onnx.convert.from_function(
+            function, input_signature=signature, opset=OPSET, custom_op_handlers={"Erfc": (_complement, [])}
+        )
+    types = {node.op_type for node in model.graph.node}
+    if strange := sorted(name for name in types if not onnx.defs.has(name, OPSET)):
+        raise ExportError(f"ONNX has no counterpart to the operations {', '.join(strange)} of this architecture.")
+    return model
+
+
+def _complement(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """``Erfc``, of which tf2onnx knows nothing and Keras's GELU is made, as 1 - ``Erf``."""
+    shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+    erf = graph.make_node("Erf", [node.input[0]], shapes=[shape], dtypes=[dtype])
+    one = graph.make_const(f"{name}_one", np.array(1, np.float32))
+    graph.remove_node(node.name)
+    graph.make_node(
+        "Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=[shape], dtypes=[dtype]
+    )
+
+
+def write_savedmodel(subject: Subject, path: Path) -> None:
+    """TensorFlow's SavedModel with the signature ``serve``; the description is in ``assets.extra``."""
+    save(subject.graph.probe, subject.compiled, path)
+    (path / "assets.extra").mkdir()
+    (path / "assets.extra" / FILE).write_text(json.dumps(subject.description, indent=2), encoding="utf-8")
+
+
+def save(model: keras.Model, function: Any, path: Path) -> None:
+    """Write a ``tf.function`` with a signature that computes with `model` as the signature ``serve``."""
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", function)
+    archive.write_out(str(path), verbose=False)
+
+
+def write_litert(subject: Subject, path: Path) -> None:
+    """LiteRT with its built-in operations alone, in float32; the description is a file in the ZIP
+    archive at its end, where LiteRT's own metadata keep theirs.
+
+    Raises:
+        ExportError: an operation without a counterpart.
+    """
+    path.write_bytes(litert_model(subject.graph.probe, subject.compiled))
+    _append(subject, path)
+
+
+def litert_model(model: keras.Model, function: Any) -> bytes:
+    """Convert a ``tf.function`` with a signature that computes with `model`: a LiteRT file.
+
+    Raises:
+        ExportError: an operation without a counterpart.
+    """
+    with tempfile.TemporaryDirectory() as aside:
+        save(model, function, Path(aside) / "model")
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(Path(aside) / "model"), signature_keys=["serve"])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        try:
+            return converter.convert()
+        except ConverterError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ExportError(f"LiteRT has no counterpart to an operation of this architecture: {reason}") from error
+
+
+def write_keras(subject: Subject, path: Path) -> None:
+    """The run's own ``model.keras``, which is a ZIP archive, with the description as one more file."""
+    shutil.copyfile(subject.run.folder / MODEL, path)
+    _append(subject, path)
+
+
+WRITERS: dict[str, Callable[[Subject, Path], None]] = {
+    "onnx": write_onnx,
+    "litert": write_litert,
+    "savedmodel": write_savedmodel,
+    "keras": write_keras,
+}
+
+
+def _append(subject: Subject, path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(FILE, json.dumps(subject.description, indent=2))

@@ -1,0 +1,56 @@
+"""What an exported file says of itself: read without TensorFlow, by whoever computes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chestxray.decision import Decision
+from chestxray.errors import DataError
+from chestxray.images import Fit
+
+#: Under this name it stands among the properties of an ONNX file, and with this ending in the ZIP
+#: part of a LiteRT or Keras file and in ``assets.extra`` of a SavedModel.
+KEY = "chestxray"
+FILE = f"{KEY}.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """Of which run a file is, and how it is to be asked and understood."""
+
+    name: str
+    model: str
+    image_size: tuple[int, int]
+    fit: Fit
+    outputs: tuple[str, ...]
+    decision: Decision
+    refusal_threshold: float | None
+
+    @classmethod
+    def parse(cls, text: str | None, path: Path) -> Description:
+        """Read the JSON `text` that was found in the file `path`.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        if text is None:
+            raise DataError(f"{path} was not made by `chestxray export`: it does not say how it is to be understood.")
+        try:
+            found: Mapping[str, Any] = json.loads(text)
+            height, width = found["image_size"]
+            decision = {**found["decision"], "classes": tuple(found["decision"]["classes"])}
+            return cls(
+                name=found["name"],
+                model=found["model"],
+                image_size=(int(height), int(width)),
+                fit=found["fit"],
+                outputs=tuple(found["outputs"]),
+                decision=Decision(**decision),
+                refusal_threshold=found["refusal_threshold"],
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path} is damaged: what it says of itself cannot be read: {error}.") from error

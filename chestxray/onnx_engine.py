@@ -1,0 +1,122 @@
+"""An exported ONNX file as an engine: serves a run with ONNX Runtime, without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray.decision import Decision
+from chestxray.engine import Outputs, check_maps
+from chestxray.errors import DataError, InputError
+from chestxray.exported import KEY, Description
+from chestxray.images import Fit
+
+
+@dataclass(frozen=True)
+class OnnxEngine:
+    """The file at ``path``, as `chestxray export --format onnx` writes it. ``threads`` computes with at
+    most so many cores; None: all.
+
+    Raises:
+        InputError: no such file, or ONNX Runtime is not installed.
+        DataError: the file is damaged, or of another origin.
+    """
+
+    path: Path
+    threads: int | None = None
+    _session: Any = field(init=False, repr=False, compare=False)
+    _described: Description = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Read here: a damaged file is told at once, and two threads never read it both.
+        session = _open(self.path, self.threads)
+        described = Description.parse(session.get_modelmeta().custom_metadata_map.get(KEY), self.path)
+        object.__setattr__(self, "_session", session)
+        object.__setattr__(self, "_described", described)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of the run that was exported."""
+        return self._described.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the outputs."""
+        return self._described.decision.classes
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels it takes."""
+        return self._described.image_size
+
+    @property
+    def fit(self) -> Fit:
+        """How images were fitted to the size in training."""
+        return self._described.fit
+
+    @property
+    def decision(self) -> Decision:
+        """What validation chose."""
+        return self._described.decision
+
+    @property
+    def refusal_threshold(self) -> float | None:
+        """A distance; None where the run refuses nothing."""
+        return self._described.refusal_threshold
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the file gives heat maps."""
+        return "map" in self._described.outputs
+
+    def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
+        """As `Engine.run`: one evaluation, whether with maps or without."""
+        if maps:
+            check_maps(self)
+        wanted = [name for name in self._described.outputs if maps or name != "map"]
+        given = self.answer(pixels[..., np.newaxis], wanted)
+        distances = given["distance"].astype(np.float64) if "distance" in given else None
+        return Outputs(given["probabilities"], distances, given.get("map"))
+
+    def answer(self, pixels: np.ndarray, outputs: Collection[str]) -> dict[str, np.ndarray]:
+        """The `outputs` of the file for `pixels` uint8 (n, height, width, channels)."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        # What only the other outputs need is not computed.
+        options.only_execute_path_to_fetches = True
+        names = list(outputs)
+        return dict(zip(names, self._session.run(names, {"pixels": pixels}, options), strict=True))
+
+
+def session(model: str | bytes, threads: int | None = None) -> Any:
+    """ONNX Runtime's session on the CPU for `model`: the path of a file, or its content."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Its threads would wait in a loop, and take the cores from whatever else the machine does.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _open(path: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime  # noqa: F401 - the next line alone may find a part of it that was imported before
+        from onnxruntime.capi import onnxruntime_pybind11_state as states
+    except ImportError as error:
+        raise InputError("An ONNX file needs onnxruntime: pip install 'chestxray[export]'") from error
+    if not path.is_file():
+        raise InputError(f"{path} is no file: it must be an ONNX file that `chestxray export` made.")
+    damaged = (states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.InvalidArgument, states.NotImplemented)
+    try:
+        return session(str(path), threads)
+    except damaged as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"{path} is no ONNX file that can be computed: {reason}") from error
