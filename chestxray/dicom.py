@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+#: Transfer syntax whose whole data set is unpacked, to whatever size, before its header can be read.
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+#: JPEG's and JPEG-LS's markers that say how large an image is.
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 
 def grey(content: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
@@ -43,6 +47,7 @@ def grey(content: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
         # pydicom warns of every oddity of a header; only what keeps pixels from us matters here.
         warnings.simplefilter("ignore")
         try:
+            _check_syntax(content)
             header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
             kind = _check(header, max_pixels)
             pixels = _shown(pydicom.dcmread(io.BytesIO(content)), kind)
@@ -53,6 +58,33 @@ def grey(content: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
         except Exception as error:
             raise UnreadableImage(f"DICOM cannot be decoded: {_line(error)}") from error
     return pixels, f"{kind}/{int(header.BitsStored)}"
+
+
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """(width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream says; None where it is none of them.
+
+    A decoder allocates by these numbers, whatever the DICOM header around them says.
+    """
+    if frame.startswith(b"\xff\x4f\xff\x51") and len(frame) >= 24:
+        right, bottom, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
+        return right - left, bottom - top
+    at = 2 if frame.startswith(b"\xff\xd8") else len(frame)
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        if frame[at + 1] in _FRAMES:
+            return int.from_bytes(frame[at + 7 : at + 9], "big"), int.from_bytes(frame[at + 5 : at + 7], "big")
+        # 0xFF may be repeated before a marker; all other markers here are followed by their length.
+        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
+
+
+def _check_syntax(content: bytes) -> None:
+    from pydicom.filereader import read_dataset
+
+    meta = read_dataset(
+        io.BytesIO(content[132:]), is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag.group != 2
+    )
+    if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
+        raise UnreadableImage("DICOM with a deflated data set; allowed: every other transfer syntax")
 
 
 def _check(header: Dataset, max_pixels: int) -> str:
@@ -70,8 +102,13 @@ def _check(header: Dataset, max_pixels: int) -> str:
 
 
 def _shown(data: Dataset, kind: str) -> np.ndarray:
+    from pydicom.encaps import get_frame
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 
+    if data.file_meta.TransferSyntaxUID.is_encapsulated:
+        size = codestream_size(get_frame(data.PixelData, 0, number_of_frames=1))
+        if size not in (None, (int(data.Columns), int(data.Rows))):
+            raise UnreadableImage(f"the header says {data.Columns}x{data.Rows} pixels, the image has {size}")
     stored = pixel_array(data)
     if stored.shape[:2] != (int(data.Rows), int(data.Columns)):
         raise UnreadableImage(f"the header says {data.Columns}x{data.Rows} pixels, the image has {stored.shape[1::-1]}")

@@ -7,6 +7,7 @@
      │   └─ LeakError     the same image or patient on both sides of a split
      ├─ PluginError       a model or source that is unknown, broken or claimed twice
      ├─ WeightsError      weights that cannot be had or do not fit
+     ├─ ExportError      a model that a format cannot hold, or a file that answers otherwise
      └─ TrainingError     training that went wrong: loss or weights not finite
 
 The command line prints the message of a ``ChestXrayError`` on one line and exits with its
@@ -46,6 +47,14 @@ class PluginError(ChestXrayError):
 
 class WeightsError(ChestXrayError):
     """Weights that cannot be had or do not fit the architecture."""
+
+
+class ExportError(ChestXrayError):
+    """A model that a format cannot hold, or a file that does not answer as the model does. Not the
+    fault of the input, hence exit code 1.
+    """
+
+    exit_code = 1
 
 
 class TrainingError(ChestXrayError):

@@ -48,6 +48,10 @@ class UnreadableImage(DataError):
     """A file that holds no image that can be read whole. The message is the reason."""
 
 
+class TooManyPixels(UnreadableImage):
+    """An image of more pixels than are allowed, by its header."""
+
+
 @dataclass(frozen=True)
 class Radiograph:
     """A decoded image: ``pixels`` uint8 (height, width), grey, and what the file said of itself.
@@ -115,9 +119,9 @@ def decode(
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises `UnreadableImage` where an image has no pixel, or more than `max_pixels`."""
+    """Raises `UnreadableImage` where an image has no pixel, `TooManyPixels` above `max_pixels`."""
     if width * height > max_pixels:
-        raise UnreadableImage(f"{width}x{height} is more pixels than the {max_pixels:,} allowed")
+        raise TooManyPixels(f"{width}x{height} is more pixels than the {max_pixels:,} allowed")
     if width < 1 or height < 1:
         raise UnreadableImage(f"the header says {width}x{height} pixels")
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "Compare finished runs, or models to train, by paired tests.",
     "ensemble": "Average the probabilities of several runs.",
     "leakage": "Measure what a leaky split is worth.",
+    "recipes": "List the recipes of published systems, or print one.",
     "models": "List the architectures that are installed.",
     "data": "List, show, audit, prepare and export data sets.",
     "plugin": "Check a plugin, or begin a new one.",

@@ -21,7 +21,7 @@ def loaded_after(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["models"], ["models", "--json"], ["run", "--help"], ["--version"], ["nonsense"]],
+    [["--help"], ["models"], ["models", "--json"], ["recipes"], ["run", "--help"], ["--version"], ["nonsense"]],
 )
 def test_nothing_heavy_is_imported(arguments):
     code, heavy = loaded_after(*arguments)

@@ -1,0 +1,81 @@
+"""`chestxray serve`: finished runs and exported models behind a web page."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from pathlib import Path
+
+import click
+
+from chestxray.errors import InputError
+
+
+@click.command(name="serve")
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILE.onnx...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Images computed at once [default: one a processor].")
+@click.option("--waiting", type=click.IntRange(0, 1000), default=16, show_default=True, help="Images that may wait.")
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, help="Seconds an answer.")
+@click.option(
+    "--per-minute", type=click.IntRange(0), default=120, show_default=True, help="Images of one client; 0: any number."
+)
+@click.option(
+    "--max-upload-mb", type=click.FloatRange(0.001, 1000), default=25, show_default=True, help="Size of a file."
+)
+@click.option("--max-pixels", type=click.IntRange(1), default=40_000_000, show_default=True, help="Of an image.")
+@click.option("--allow-links", is_flag=True, help="Take images by web address too, from public hosts alone.")
+@click.option("--behind-proxy", is_flag=True, help="Believe the proxy in front who a client is (X-Forwarded-For).")
+def command(
+    models: tuple[Path, ...],
+    host: str,
+    port: int,
+    threads: int | None,
+    waiting: int,
+    timeout: float,
+    per_minute: int,
+    max_upload_mb: float,
+    max_pixels: int,
+    allow_links: bool,
+    behind_proxy: bool,
+) -> None:
+    """Serve models on a web page and as JSON.
+
+    \b
+        chestxray serve runs/x
+        chestxray serve model.onnx --host 0.0.0.0 --port 8000
+        chestxray serve runs/x runs/y --allow-links
+
+    Several models answer side by side. Ctrl-C stops the server. docs/serve.md describes its interface.
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
+    _require("flask", "waitress", "prometheus_client")
+    from chestxray.serve.app import RESEARCH_ONLY, create_app
+    from chestxray.serve.logs import speak
+    from chestxray.serve.models import open_models
+    from chestxray.serve.server import bound, create_server, serve_until_stopped
+    from chestxray.serve.settings import Settings, cores
+
+    settings = Settings(
+        threads=threads or cores(),
+        waiting=waiting,
+        timeout=timeout,
+        per_minute=per_minute,
+        max_upload=round(max_upload_mb * 1_000_000),
+        max_pixels=max_pixels,
+        allow_links=allow_links,
+        behind_proxy=behind_proxy,
+    )
+    with contextlib.closing(bound(host, port)) as listener:
+        server = create_server(create_app(open_models(models), settings), settings, listener)
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"Serving on http://{shown}:{server.effective_port}", err=True)
+        click.echo(RESEARCH_ONLY, err=True)
+        speak()
+        serve_until_stopped(server)
+
+
+def _require(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"serve needs {', '.join(missing)}: pip install 'chestxray[serve]'")

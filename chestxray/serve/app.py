@@ -1,0 +1,187 @@
+"""The web application: the page, the JSON interface, health and metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from chestxray import __version__
+from chestxray.serve import security, uploads
+from chestxray.serve.answering import Gate, answer_image
+from chestxray.serve.limits import Limit
+from chestxray.serve.links import Links
+from chestxray.serve.logs import log
+from chestxray.serve.measures import Measures
+from chestxray.serve.models import Served
+from chestxray.serve.problems import RequestProblem
+from chestxray.serve.settings import Settings
+
+RESEARCH_ONLY = "Research use only. Not a medical device; not for diagnosis."
+
+
+def create_app(models: Sequence[Served], settings: Settings, links: Links | None = None) -> Flask:
+    """The WSGI application that answers with `models`. `links` fetches, where `settings` allow it."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload
+    app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    gate, limit, measures = Gate(settings), Limit(settings.per_minute), Measures()
+    fetching = links or Links(settings.max_upload, seconds=min(10.0, settings.timeout))
+    app.extensions["chestxray"] = gate
+    _add_frame(app, settings, measures)
+    _add_pages(app, models, settings, measures)
+
+    @app.post("/api/predict")
+    def predict() -> Response:
+        limit.take(request.remote_addr or "")
+        content, link = _asked(settings)
+        maps, pictures = _flag("maps"), _flag("pictures")
+
+        def work() -> dict[str, Any]:
+            found, declared = (fetching.fetch(link), _ANY) if link else (content, request_type)
+            kind = uploads.check_content(found, declared)
+            return answer_image(found, kind, models, settings.max_pixels, maps=maps, pictures=pictures)
+
+        request_type = _ANY if link else request.mimetype
+        if not link:
+            # What is plainly wrong is told without waiting for a place.
+            uploads.check_content(content, request_type)
+        with measures.busy.track_inprogress():
+            told = gate.run(work)
+        for answer in told["answers"]:
+            measures.answer(answer)
+        return jsonify({"request_id": g.request_id, "research_only": RESEARCH_ONLY, **told})
+
+    return app
+
+
+_ANY = "application/octet-stream"
+
+
+def _asked(settings: Settings) -> tuple[bytes, str | None]:
+    """The image in the request's body, or the link to one."""
+    if request.mimetype != "application/json":
+        uploads.check_type(request.mimetype)
+        return request.get_data(cache=False), None
+    if not settings.allow_links:
+        raise RequestProblem(403, "links_off", "This server follows no links: send the image itself.")
+    body = request.get_json(silent=True)
+    url = body.get("url") if isinstance(body, dict) else None
+    if not isinstance(url, str):
+        raise RequestProblem(422, "no_link", 'The body must be {"url": "https://..."}.')
+    return b"", url
+
+
+def _flag(name: str) -> bool:
+    value = request.args.get(name, "false")
+    if value not in ("true", "false"):
+        raise RequestProblem(422, "parameter", f"{name} must be true or false.")
+    return value == "true"
+
+
+def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measures: Measures) -> None:
+    """Everything that is only read."""
+    cards = {model.key: model.card.read_text(encoding="utf-8") for model in models if model.card}
+    told = [model.to_json() for model in models]
+    bounds = {"max_upload": settings.max_upload, "max_pixels": settings.max_pixels, "links": settings.allow_links}
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("page.html", models=told, research_only=RESEARCH_ONLY, version=__version__, **bounds)
+
+    @app.get("/api/models")
+    def list_models() -> Response:
+        return jsonify({"research_only": RESEARCH_ONLY, "version": __version__, "limits": bounds, "models": told})
+
+    @app.get("/models/<key>/card")
+    def card(key: str) -> Response:
+        if key not in cards:
+            raise RequestProblem(404, "not_found", "There is no such model card.")
+        return Response(
+            cards[key], mimetype="text/html", headers={"Content-Security-Policy": security.card_policy(cards[key])}
+        )
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return app.send_static_file("openapi.json")
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return jsonify({"status": "ok", "version": __version__, "models": len(models)})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(measures.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_frame(app: Flask, settings: Settings, measures: Measures) -> None:
+    """What every request has: an id, headers, a line in the log, and errors in words."""
+
+    @app.before_request
+    def begin() -> None:
+        g.request_id, g.begun = uuid.uuid4().hex, time.perf_counter()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        for name, value in (security.HEADERS | {"Content-Security-Policy": security.policy()}).items():
+            response.headers.setdefault(name, value)
+        response.headers["X-Request-ID"] = g.request_id
+        if not request.path.startswith("/static/"):
+            response.headers["Cache-Control"] = "no-store"
+        route = request.url_rule.rule if request.url_rule else "unknown"
+        seconds = time.perf_counter() - g.begun
+        measures.request(route, response.status_code, seconds)
+        fields = {
+            "request_id": g.request_id,
+            "method": request.method if request.method in _METHODS else "other",
+            "route": route,
+            "status": response.status_code,
+            "seconds": round(seconds, 4),
+            "bytes": request.content_length or 0,
+        }
+        quiet = route in ("/healthz", "/metrics") and response.status_code == 200
+        log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})
+        return response
+
+    app.register_error_handler(RequestProblem, _problem)
+    app.register_error_handler(RequestEntityTooLarge, partial(_too_large, settings))
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _defect)
+
+
+_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+
+
+def _problem(problem: RequestProblem) -> Response:
+    error = {"code": problem.code, "message": problem.message}
+    response = jsonify({"request_id": g.request_id, "research_only": RESEARCH_ONLY, "error": error})
+    response.status_code = problem.status
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    return response
+
+
+def _too_large(settings: Settings, _: Exception) -> Response:
+    return _problem(RequestProblem(413, "too_large", f"An image file may have {settings.max_upload:,} bytes."))
+
+
+def _http(error: HTTPException) -> Response:
+    response = _problem(RequestProblem(error.code or 500, error.name.lower().replace(" ", "_"), f"{error.name}."))
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _defect(error: Exception) -> Response:
+    log.error("defect", exc_info=error, extra={"fields": {"request_id": g.request_id}})
+    return _problem(
+        RequestProblem(500, "defect", "Something went wrong here. The request's id helps to find out what.")
+    )

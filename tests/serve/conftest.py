@@ -1,0 +1,27 @@
+"""Applications around the engines of `fakes`."""
+
+import pytest
+
+from chestxray.serve.app import create_app
+from chestxray.serve.settings import Settings
+from serve.fakes import served
+
+
+@pytest.fixture
+def make_client():
+    """A function that makes a test client of an application; its work is ended after the test."""
+    apps = []
+
+    def make(*engines, models=None, links=None, **settings):
+        app = create_app(models or served(*engines), Settings(**{"threads": 2, **settings}), links)
+        apps.append(app)
+        return app.test_client()
+
+    yield make
+    for app in apps:
+        app.extensions["chestxray"].close()
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client()

@@ -1,0 +1,100 @@
+"""Engines that answer from memory, and images for them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from chestxray.decision import Decision
+from chestxray.engine import Outputs
+from chestxray.serve.app import create_app
+from chestxray.serve.models import Served
+from chestxray.serve.server import bound, create_server
+from chestxray.serve.settings import Settings
+
+
+@dataclass
+class BrightEngine:
+    """The brighter an image, the more probably it is ``bright``. Refuses what is black, if it refuses."""
+
+    name: str = "bright-or-dark"
+    classes: tuple[str, ...] = ("dark", "bright")
+    image_size: tuple[int, int] = (24, 32)
+    fit: str = "stretch"
+    limit: float | None = None
+    refusal_threshold: float | None = None
+    has_maps: bool = True
+    hold: threading.Event | None = None
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def decision(self) -> Decision:
+        binary = len(self.classes) == 2
+        return Decision(
+            classes=self.classes,
+            positive=self.classes[1] if binary else None,
+            temperature=1.0,
+            thresholds={self.classes[1]: 0.4} if binary else dict.fromkeys(self.classes, 0.3),
+            chosen_by="Youden's index",
+            coverage=None if self.limit is None else 0.9,
+            limit=self.limit,
+            features=None,
+        )
+
+    def run(self, pixels, *, maps=False):
+        self.begun.set()
+        if self.hold is not None:
+            assert self.hold.wait(10)
+        light = (pixels.mean(axis=(1, 2)) / 255).astype(np.float32)
+        rest = (1 - light[:, None]) / (len(self.classes) - 1)
+        probabilities = np.column_stack([*[rest] * (len(self.classes) - 1), light])
+        far = None if self.refusal_threshold is None else 10.0 * (light == 0)
+        return Outputs(probabilities, far, (pixels / 255).astype(np.float32) if maps else None)
+
+
+def image_bytes(value=200, size=(40, 30), kind="PNG", **options) -> bytes:
+    """An image file of one grey value with a brighter left half; `size` is (width, height)."""
+    pixels = np.full((size[1], size[0]), value, np.uint8)
+    pixels[:, : size[0] // 2] = min(255, value + 20) if value else 0
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def served(*engines) -> tuple[Served, ...]:
+    return tuple(Served(f"model-{n}", engine, None) for n, engine in enumerate(engines or (BrightEngine(),), 1))
+
+
+def post(client, content=b"", kind="image/png", query="", **options):
+    return client.post(f"/api/predict{query}", data=content, content_type=kind, **options)
+
+
+@contextlib.contextmanager
+def listening(*engines, models=None, links=None, **settings):
+    """The port of a real server in this process."""
+    chosen = Settings(**{"threads": 2, **settings})
+    app = create_app(models or served(*engines), chosen, links)
+    listener = bound("127.0.0.1", 0)
+    server = create_server(app, chosen, listener)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+
+    def stop():
+        # The loop ends when nothing is left to look after.
+        for item in list(server._map.values()):
+            item.close()
+
+    try:
+        yield server.effective_port
+    finally:
+        server.trigger.pull_trigger(stop)
+        thread.join(10)
+        server.task_dispatcher.shutdown()
+        listener.close()
+        app.extensions["chestxray"].close()
+        assert not thread.is_alive()
