@@ -19,6 +19,9 @@ Tensor = Any
 class Policy:
     """Ranges of random change. Angles in degrees, shifts as shares of the side, zoom and contrast
     as shares around 1, brightness and noise in grey levels of 255, flip and erase as probabilities.
+
+    ``crop`` is the share of the area that a window on the image may lack, its sides in a ratio of
+    3:4 to 4:3, as torchvision's RandomResizedCrop; it takes the place of shift, zoom and shear.
     """
 
     rotation: float = 0.0
@@ -30,6 +33,7 @@ class Policy:
     brightness: float = 0.0
     noise: float = 0.0
     erase: float = 0.0
+    crop: float = 0.0
 
 
 #: A mirrored chest has its heart on the wrong side, so that ``light`` never flips.
@@ -47,6 +51,7 @@ POLICIES = {
         noise=8,
         erase=0.3,
     ),
+    "crop": Policy(crop=0.2, rotation=15, flip=0.5, contrast=0.2, brightness=25),
 }
 #: Uniform draws that `augment` uses of each image.
 DRAWS = 14
@@ -85,15 +90,22 @@ def _warp(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
     """Rotation, zoom, shear, flip and shift about the centre in a single interpolation."""
     height, width = images.shape[1], images.shape[2]
     angle = policy.rotation * math.pi / 180 * _signed(draws[:, 0])
-    zoom = 1 + policy.zoom * _signed(draws[:, 1])
-    shear = policy.shear * _signed(draws[:, 2])
     mirror = ops.where(draws[:, 3] < policy.flip, -1.0, 1.0)
-    down = policy.shift * height * _signed(draws[:, 4])
-    right = policy.shift * width * _signed(draws[:, 5])
+    if policy.crop:
+        tall, wide = _window(draws, policy.crop)
+        shear = ops.zeros_like(angle)
+        # The window's middle lies where the whole window is in the image.
+        down = (height - 1) * (1 - tall) / 2 * _signed(draws[:, 4])
+        right = (width - 1) * (1 - wide) / 2 * _signed(draws[:, 5])
+    else:
+        tall = wide = 1 + policy.zoom * _signed(draws[:, 1])
+        shear = policy.shear * _signed(draws[:, 2])
+        down = policy.shift * height * _signed(draws[:, 4])
+        right = policy.shift * width * _signed(draws[:, 5])
     cos, sin = ops.cos(angle), ops.sin(angle)
     # Rows of the matrix that takes an output point to the input point it shows.
-    a0, a1 = mirror * zoom * cos, mirror * zoom * (shear * cos - sin)
-    b0, b1 = zoom * sin, zoom * (shear * sin + cos)
+    a0, a1 = mirror * wide * cos, mirror * wide * (shear * cos - sin)
+    b0, b1 = tall * sin, tall * (shear * sin + cos)
     x, y = (width - 1) / 2, (height - 1) / 2
     a2 = x - a0 * x - a1 * y + right
     b2 = y - b0 * x - b1 * y + down
@@ -103,6 +115,14 @@ def _warp(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
     return ops.image.affine_transform(
         images, matrices, interpolation="bilinear", fill_mode="constant", data_format="channels_last"
     )
+
+
+def _window(draws: Tensor, lack: float) -> tuple[Tensor, Tensor]:
+    """Height and width of a window, as shares of the image's, each (batch,)."""
+    side = ops.sqrt(1 - lack * draws[:, 1])
+    stretch = ops.exp(math.log(4 / 3) / 2 * _signed(draws[:, 2]))
+    # torchvision draws anew where the window would not fit; a side that is cut off is as near.
+    return ops.minimum(side / stretch, 1.0), ops.minimum(side * stretch, 1.0)
 
 
 def _erase(images: Tensor, draws: Tensor, probability: float) -> Tensor:

@@ -101,18 +101,20 @@ def outputs(
         yield tuple(given) if isinstance(given, list) else (given,)
 
 
-def rate(model: keras.Model, pixels: np.ndarray, places: np.ndarray, seconds: float = 0.25) -> float | None:
+def rate(
+    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = BATCH, seconds: float = 0.25
+) -> float | None:
     """Images a second that a `model` which has predicted before predicts; None without `places`.
 
     Measured on as many of the rows as take about `seconds`.
     """
     from chestxray import pipeline
 
-    taken, spent, number = 0, 0.0, BATCH
+    taken, spent, number = 0, 0.0, batch_size
     while spent < seconds and len(places):
         chosen = np.resize(places, number)
         start = time.perf_counter()
-        model.predict(pipeline.inference(pixels, chosen, BATCH), verbose=0)
+        model.predict(pipeline.inference(pixels, chosen, batch_size), verbose=0)
         taken, spent = number, time.perf_counter() - start
         number *= 2
     return round(taken / spent, 2) if spent else None

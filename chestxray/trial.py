@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import keras
 import numpy as np
@@ -19,7 +18,7 @@ from chestxray.decision import Decision, decide
 from chestxray.index import Index
 from chestxray.model import Built, features_model, set_temperature
 from chestxray.other_pictures import other_pictures
-from chestxray.prediction import BATCH, Predictions, outputs, rate
+from chestxray.prediction import Predictions, outputs, rate
 from chestxray.recipe import Recipe
 from chestxray.refusal import Familiar
 
@@ -56,28 +55,30 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     model = built.model
     layer = built.backbone[-1] if recipe.refuse and built.backbone else None
     seer = model if layer is None else features_model(model, layer)
-    _compile(seer, recipe.jit_compile, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
-    validation, seen = _predict(seer, pixels, index, "validation")
+    _compile(seer, recipe, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
+    validation, seen = _predict(seer, pixels, index, "validation", recipe.predict_batch_size)
     decision = dataclasses.replace(decide(validation, recipe), features=layer)
     familiar = None
     if layer is not None:
         sample = _sample(index, recipe.seed)
-        training = np.concatenate([features for _, features in outputs(seer, pixels, sample)])
+        given = outputs(seer, pixels, sample, recipe.predict_batch_size)
+        training = np.concatenate([features for _, features in given])
         familiar = refusal.learn(training, np.concatenate(seen), recipe.refuse)
         if familiar is None:
             log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
             decision = dataclasses.replace(decision, features=None)
-    test, refusals = _test(seer, pixels, index, familiar, recipe.refuse)
+    test, refusals = _test(seer, pixels, index, familiar, recipe)
     if refusals is not None and familiar is not None:
         refusals = dataclasses.replace(refusals, validation=familiar.refused(np.concatenate(seen)))
     set_temperature(model, decision.temperature)
+    tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     return Trial(
         decision=decision,
         validation=calibrated(validation, decision.temperature),
         test=calibrated(test, decision.temperature),
         familiar=familiar,
         refusals=refusals,
-        images_per_second=rate(seer, pixels, np.flatnonzero((index.rows["split"] == "test").to_numpy())),
+        images_per_second=rate(seer, pixels, tested, recipe.predict_batch_size),
     )
 
 
@@ -93,29 +94,32 @@ def repeat(
     """Predict the test rows of other data with a calibrated `model` and what its run decided."""
     known = familiar is not None and decision.features is not None
     seer = features_model(model, str(decision.features)) if known else model
-    _compile(seer, recipe.jit_compile, len(index), cache)
-    return _test(seer, pixels, index, familiar if known else None, recipe.refuse)
+    _compile(seer, recipe, len(index), cache)
+    return _test(seer, pixels, index, familiar if known else None, recipe)
 
 
-def _compile(seer: keras.Model, wanted: Literal["auto", "on", "off"], rows: int, cache: Path) -> None:
-    jit = jit_choice.choose(seer, "inference", BATCH, -(-rows // BATCH), cache, wanted=wanted)
+def _compile(seer: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:
+    batch = recipe.predict_batch_size
+    jit = jit_choice.choose(seer, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
     seer.compile(jit_compile=jit)
 
 
-def _predict(seer: keras.Model, pixels: np.ndarray, index: Index, split: str) -> tuple[Predictions, list[np.ndarray]]:
+def _predict(
+    seer: keras.Model, pixels: np.ndarray, index: Index, split: str, batch_size: int
+) -> tuple[Predictions, list[np.ndarray]]:
     places = np.flatnonzero((index.rows["split"] == split).to_numpy())
-    parts = list(outputs(seer, pixels, places))
+    parts = list(outputs(seer, pixels, places, batch_size))
     probabilities = np.concatenate([part[0] for part in parts])
     predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
     return predictions, [part[1] for part in parts if len(part) > 1]
 
 
 def _test(
-    seer: keras.Model, pixels: np.ndarray, index: Index, familiar: Familiar | None, allowed: float
+    seer: keras.Model, pixels: np.ndarray, index: Index, familiar: Familiar | None, recipe: Recipe
 ) -> tuple[Predictions, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     probabilities, distances = [], []
-    for given in outputs(seer, pixels, places):
+    for given in outputs(seer, pixels, places, recipe.predict_batch_size):
         probabilities.append(given[0])
         if familiar is not None:
             distances.append(familiar.distances(given[1]))
@@ -125,7 +129,7 @@ def _test(
     far = np.concatenate(distances) > familiar.threshold
     pictures, kinds = other_pictures(pixels.shape[1:3])
     seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
-    return predictions, Refusals(familiar.threshold, allowed, np.empty(0, bool), far, familiar.refused(seen), kinds)
+    return predictions, Refusals(familiar.threshold, recipe.refuse, np.empty(0, bool), far, familiar.refused(seen), kinds)
 
 
 def _sample(index: Index, seed: int) -> np.ndarray:

@@ -42,6 +42,34 @@ def test_a_quarter_turn_is_a_rotation():
     np.testing.assert_allclose(turned, np.rot90(image[0, ..., 0]), atol=0.05)
 
 
+def windows(draw_area, draw_ratio, draw_down=0.5, draw_right=0.5):
+    """Which rows and columns of an image of ramps the policy's crop shows, as shares of its sides."""
+    ramp = np.linspace(0, 200, 41, dtype=np.float32)
+    images = np.stack([np.tile(ramp[:, None], (1, 41)), np.tile(ramp, (41, 1))])[..., None]
+    draws = np.full((2, DRAWS), 0.5, dtype=np.float32)
+    draws[:, [1, 2, 4, 5]] = draw_area, draw_ratio, draw_down, draw_right
+    rows, columns = np.asarray(augment(images, draws, Policy(crop=0.2)))[..., 0] / 200
+    return rows[:, 20], columns[20]
+
+
+@pytest.mark.parametrize(
+    ("area", "ratio", "height", "width"),
+    [(0.0, 0.5, 1.0, 1.0), (1.0, 0.5, 0.894, 0.894), (1.0, 0.75, 0.832, 0.961), (1.0, 1.0, 0.775, 1.0)],
+)
+def test_a_crop_has_the_area_and_ratio_that_were_drawn(area, ratio, height, width):
+    rows, columns = windows(area, ratio)
+    assert rows[-1] - rows[0] == pytest.approx(height, abs=0.01)
+    assert columns[-1] - columns[0] == pytest.approx(width, abs=0.01)
+    assert rows[0] + rows[-1] == pytest.approx(1, abs=0.01), "a draw in the middle is a crop in the middle"
+
+
+def test_a_crop_lies_within_the_image():
+    first, last = windows(1.0, 0.5, draw_down=0.0)[0][[0, -1]]
+    assert (first, last) == (pytest.approx(0, abs=0.01), pytest.approx(0.894, abs=0.01))
+    first, last = windows(1.0, 0.5, draw_right=1.0)[1][[0, -1]]
+    assert (first, last) == (pytest.approx(1 - 0.894, abs=0.01), pytest.approx(1, abs=0.01))
+
+
 def test_brightness_is_in_grey_levels(images):
     draws = HALF.copy()
     draws[:, 7] = 1.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chestxray import recipe_files
 from chestxray.cli.options import recipe_from, some_options
 from chestxray.cli.repeating import repeatable
 from chestxray.errors import InputError
@@ -32,7 +33,10 @@ _OF_RUNS = ("positive", "replicates")
 @click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy.")
 @click.option("--seeds", type=int, help="Trainings of each model, with as many seeds [default: 1].")
 @click.option(
-    "--recipe", "recipe_name", metavar="NAME|FILE", help="A recipe of chestxray or a TOML file, for all models."
+    "--recipe",
+    "recipe_name",
+    metavar="NAME|FILE",
+    help="A recipe of `chestxray recipes` or a TOML file, for all models; it may name them.",
 )
 @some_options(*_ALL_BUT_MODEL)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below comparisons/].")
@@ -64,6 +68,7 @@ def command(
         chestxray compare --model vgg16 --model resnet18 --data folder:xrays
         chestxray compare --model deep_cnn --model resnet18 --data kermany --seeds 3
         chestxray compare --model deep_cnn --model resnet18 --data npz:films.npz --folds 5
+        chestxray compare --recipe seven-models
 
     Two models are called different only by a paired test, corrected for the number of pairs.
     comparison.html is the page to open; comparison.csv, pairs.csv and comparison.json hold the numbers.
@@ -81,6 +86,7 @@ def command(
             )
         _compare_runs(runs, metric, changes, output)
         return
+    models = models or (recipe_files.read(recipe_name)[1] if recipe_name else ())
     if len(models) < 2:
         raise InputError(
             "Name two finished runs or more, or two models or more to train, each with --model. "

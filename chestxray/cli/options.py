@@ -20,7 +20,7 @@ def recipe_options(command: _Command) -> _Command:
     hints = typing.get_type_hints(Recipe)
     for field in reversed(dataclasses.fields(Recipe)):
         command = _option(field, hints[field.name])(command)
-    help_text = "A recipe that ships with chestxray, by name, or a TOML file; options override it."
+    help_text = "A recipe of `chestxray recipes`, by name, or a TOML file; options override it, '' empties a list."
     return click.option("--recipe", "recipe_name", metavar="NAME|FILE", help=help_text)(command)
 
 
@@ -44,6 +44,8 @@ def recipe_from(recipe_name: str | None, given: dict[str, Any]) -> tuple[Recipe,
         InputError: as `Recipe` and `Recipe.read`.
     """
     changes = {name: value for name, value in given.items() if value is not None and value != ()}
+    # A list of a recipe that is to be empty cannot be left out on the command line: '' stands for it.
+    changes = {name: () if value == ("",) else value for name, value in changes.items()}
     demonstration = recipe_name is None and "data" not in changes
     name = DEMONSTRATION if demonstration else recipe_name
     base = Recipe() if name is None else Recipe.read(name)

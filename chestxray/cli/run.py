@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chestxray import recipe_files
 from chestxray.cli.options import recipe_from, recipe_options
 from chestxray.cli.repeating import repeatable
 from chestxray.cli.tables import quoted
@@ -44,6 +45,7 @@ def command(
         chestxray run --model inceptionv3
         chestxray run --model inceptionv3 --data folder:xrays --patient-pattern '(person\\d+)_'
         chestxray run --model deep_cnn --data folder:xrays --folds 5
+        chestxray run --recipe resnet18-keremberke
         chestxray run --resume runs/20260102-030405-inceptionv3-xrays
 
     With --folds, or --split source, it trains a model for each part and pools their tests; the same
@@ -58,6 +60,11 @@ def command(
         summarise(workflow.resume(resume, cache=cache))
         return
     recipe, demonstration = recipe_from(recipe_name, given)
+    if recipe_name is not None and not recipe.model and (models := recipe_files.read(recipe_name)[1]):
+        raise InputError(
+            f"The recipe {recipe_name} is of several models. Allowed: `chestxray compare --recipe {recipe_name}`, or "
+            f"one of them with --model: {', '.join(models)}."
+        )
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
     if recipe.parts:

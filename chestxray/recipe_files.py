@@ -1,0 +1,71 @@
+"""Recipes as files: those that ship with chestxray, by name, and anyone's, by path.
+
+A file has the fields of `Recipe` as keys, and may have ``models``, a list for `chestxray compare`
+in the place of ``model``. The comment that it begins with says what it is.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from chestxray.errors import InputError, nearest
+
+RECIPES = Path(__file__).parent / "recipes"
+#: The one key of a file that is no field of `Recipe`.
+MODELS = "models"
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that ship with chestxray: name -> file, by name."""
+    return {file.stem: file for file in sorted(RECIPES.glob("*.toml"), key=lambda file: file.stem)}
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a shipped recipe, or the file of that path.
+
+    Raises:
+        InputError: neither a shipped name nor a file.
+    """
+    known = shipped()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    if not Path(name_or_path).is_file():
+        raise InputError(
+            f"No recipe {str(name_or_path)!r}.{nearest(str(name_or_path), known)} Allowed: the "
+            f"path of a TOML file, or one of {', '.join(known)}."
+        )
+    return Path(name_or_path)
+
+
+def read(name_or_path: str | Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields that a recipe sets, unchecked, and its models where it is of several.
+
+    Raises:
+        InputError: no such recipe; not TOML; models that are no list of two names or more, or that
+            stand beside a model.
+    """
+    path = find(name_or_path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The recipe {path} is not valid TOML: {error}") from error
+    if MODELS not in values:
+        return values, ()
+    models = values.pop(MODELS)
+    if not isinstance(models, list) or len(models) < 2 or not all(isinstance(name, str) for name in models):
+        raise InputError(f"{MODELS} must be a list of two architectures or more. Received: {models!r}.")
+    if "model" in values:
+        raise InputError(f"The recipe {path} has both model and {MODELS}; one of them is allowed.")
+    return values, tuple(models)
+
+
+def comment(path: Path) -> str:
+    """The comment that a recipe begins with, without its signs, lines kept; empty where it has none."""
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return "\n".join(lines)

@@ -1,0 +1,275 @@
+"""Each shipped recipe runs whole on phantoms, and every option in it is seen to take effect."""
+
+import dataclasses
+import json
+import re
+import traceback
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from chestxray import model, pipeline, recipe_files, registry, training
+from chestxray.cli.main import group
+from chestxray.recipe import Recipe
+from chestxray.run_folder import Run
+
+#: Classes of the phantoms in the place of each set, under the names that its films have.
+FOUR = "covid19+lung_opacity+normal+viral_pneumonia"
+RADIOGRAPHY = f"phantom:classes={FOUR},patients=24,size=48,splits=none"
+TWO = "phantom:classes=normal+pneumonia,patients=16,size=48,duplicates_across=1,straddlers=1"
+KAGGLE = "phantom:classes=COVID19+NORMAL+PNEUMONIA+TURBERCULOSIS,patients=24,size=48,duplicates_across=1"
+#: Options that make a run small, and the fields that a test therefore does not compare.
+TINY = {"image_size": 64, "replicates": 100, "heatmaps": 1, "jit_compile": "off"}
+REPLACED = {"model", "data", "test_data", "weights", "epochs", "head_epochs", "fold", "folds", "split_seed", *TINY}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the steps are given that leaves no trace in the folder: sizes of batches, class weights."""
+    found = {"predicted": set(), "weighted": False}
+    plain, weigh = pipeline.inference, training.class_weights
+
+    def inference(pixels, rows, batch_size):
+        found["predicted"].add(batch_size)
+        return plain(pixels, rows, batch_size)
+
+    def class_weights(labels):
+        found["weighted"] = True
+        return weigh(labels)
+
+    monkeypatch.setattr(pipeline, "inference", inference)
+    monkeypatch.setattr(training, "class_weights", class_weights)
+    return found
+
+
+def chestxray(command, name, folder, *given, **changes):
+    """Run the recipe by its name, with `changes` given as options; what was said."""
+    options = TINY | changes
+    given = ["--recipe", name, "--output", folder, *given]
+    given += [text for field, value in options.items() for text in (f"--{field.replace('_', '-')}", value)]
+    result = CliRunner().invoke(group, [command, *map(str, given)])
+    assert result.exit_code == 0, result.output + "".join(traceback.format_exception(result.exception))
+    return result.output
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """A function that writes weights in the place of ImageNet's, and returns the file."""
+
+    def write(name, size=32):
+        built = model.build(registry.load(registry.MODELS, name), 2, (size, size), seed=123)
+        path = tmp_path / f"{name}.weights.h5"
+        built.model.save_weights(path)
+        return path
+
+    return write
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def config(folder):
+    with zipfile.ZipFile(folder / "model.keras") as file:
+        return json.loads(file.read("config.json"))
+
+
+def check(run, name, output, seen):
+    """What every run of the recipe `name` must show: nothing in the recipe was left aside."""
+    wanted, folder = Recipe.read(name), run.folder
+    for field in {field.name for field in dataclasses.fields(Recipe)} - REPLACED:
+        assert getattr(run.recipe, field) == getattr(wanted, field), field
+    check_data(run, wanted)
+    check_training(run, wanted, output, seen)
+    built = run.model
+    assert built.input_shape == (None, *run.recipe.image_size, 1)
+    assert any(layer.name == "per_pixel" for layer in built.layers) == (wanted.normalisation == "pixel")
+    policies = {layer.dtype_policy.name for layer in built.layers}
+    assert ("mixed_float16" in policies) == wanted.mixed_precision
+    assert (folder / "controls.json").is_file() == wanted.controls
+    maps, plugin = read(folder, "heatmaps/index.json"), registry.load(registry.MODELS, run.recipe.model)
+    assert maps["layer"] == plugin.cam_layer
+    assert bool(maps["images"]) == (plugin.cam_layer is not None)
+    figures = {file.stem for file in (folder / "figures").iterdir()}
+    assert {"class_distribution", "sample_grid", "training_curves", "confusion_matrix", "test_grid"} <= figures
+    assert "Research use only" in output
+    return built
+
+
+def check_data(run, wanted):
+    audit, rows = read(run.folder, "audit.json"), run.index.rows
+    if wanted.classes:
+        assert tuple(run.metrics["confusion"]["classes"]) == wanted.classes
+    assert not set(rows["label"]) & set(wanted.drop)
+    assert bool(wanted.drop) == any("their class was dropped" in note for note in audit["notes"])
+    assert audit["on_leak"] == wanted.on_leak
+    assert not (audit["dropped"] and wanted.on_leak == "ignore")
+    said = " ".join(audit["notes"])
+    method = {"random": "at random by image", "stratified": "by image, stratified", "grouped": "Split by patient"}
+    if wanted.split in method:
+        assert method[wanted.split] in said
+    else:
+        assert ("were redrawn" in said) != wanted.keep_validation
+    sides = rows[rows["split"] != ""].groupby(["source", "patient"])["split"].nunique()
+    if wanted.on_leak == "drop":
+        assert sides.max() == 1, "no patient stands on both sides"
+
+
+def check_training(run, wanted, output, seen):
+    history, used = pd.read_csv(run.folder / "history.csv"), run.recipe
+    phases = ["full"] * used.epochs if used.weights == "none" else []
+    phases = phases or ["head"] * used.head_epochs + ["finetune"] * used.epochs
+    assert history["phase"].tolist() == phases
+    if wanted.schedule != "cosine":
+        rates = {"head": wanted.learning_rate, "full": wanted.learning_rate, "finetune": wanted.finetune_learning_rate}
+        np.testing.assert_allclose(history["learning_rate"], [rates[phase] for phase in phases], rtol=1e-5)
+    compiled = config(run.folder)["compile_config"]
+    assert compiled["optimizer"]["class_name"].lower() == wanted.optimizer
+    assert compiled["loss"]["class_name"] == "CategoricalCrossentropy"
+    training_rows = int((run.index.rows["split"] == "train").sum())
+    steps = re.findall(r"(\d+) images, \d+ epochs? of (\d+) steps", output)
+    assert set(steps) == {(str(training_rows), str(max(1, training_rows // wanted.batch_size)))}
+    assert wanted.predict_batch_size in seen["predicted"]
+    assert seen["weighted"] == wanted.class_weights
+
+
+def check_frozen(built, path, start, classes=2):
+    """The backbone has the weights of the file before the layer `start` (None: in all of it), others from it on."""
+    source = model.build(registry.load(registry.MODELS, path.name.split(".")[0]), classes, built.input_shape[1:3])
+    source.model.load_weights(path)
+    names = list(source.backbone)
+    first = len(names) if start is None else names.index(start)
+    for place, name in enumerate(names):
+        if variables := source.model.get_layer(name).weights:
+            same = np.array_equal(variables[0], built.get_layer(name).weights[0])
+            assert same == (place < first), name
+
+
+def test_seven_models_are_compared(tmp_path, seen):
+    size = 75  # the smallest that InceptionV3 takes
+    given = ["--data", RADIOGRAPHY]
+    output = chestxray("compare", "seven-models", tmp_path / "c", *given, image_size=size, epochs=1)
+    _, models = recipe_files.read("seven-models")
+    compared = read(tmp_path / "c", "comparison.json")
+    assert {item["model"] for item in compared["models"]} == set(models)
+    assert len(compared["pairs"]) == 21
+    for name in models:
+        part = Run(tmp_path / "c" / "parts" / name)
+        said = output.split(f": {name}\n")[1].split("\nPart ")[0]
+        built = check(part, "seven-models", said, seen)
+        assert built.input_shape == (None, size, size, 1)
+        normalisation = built.get_layer("per_pixel")
+        index = part.index.rows
+        assert normalisation.mean.shape == (1, size, size, 3 if "fc" not in name and "cnn" not in name else 1)
+        shares = index["split"].value_counts() / len(index[index["split"] != ""])
+        assert shares["test"] == pytest.approx(0.1, abs=0.03)
+        assert shares["validation"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_seven_models_honest(tmp_path, seen):
+    models = ["--model", "shallow_fc", "--model", "shallow_cnn"]
+    chestxray("compare", "seven-models-honest", tmp_path / "c", *models, "--data", RADIOGRAPHY, epochs=1)
+    assert [item["model"] for item in read(tmp_path / "c", "comparison.json")["models"]]
+
+
+@pytest.mark.parametrize("name", ["resnet18-keremberke", "resnet18-keremberke-honest"])
+def test_resnet18(name, tmp_path, seen, imagenet):
+    path = imagenet("resnet18")
+    output = chestxray("run", name, tmp_path / "r", "--data", TWO, weights=path, epochs=2)
+    run = Run(tmp_path / "r")
+    built = check(run, name, output, seen)
+    check_frozen(built, path, "layer4_0_conv1_pad")
+    assert "Frozen layers ran once an image" in output
+    audit = read(run.folder, "audit.json")
+    leaks = len(audit["exact_duplicates"]["across_splits"]) + len(audit["patients"]["across_splits"])
+    assert bool(leaks) == (name == "resnet18-keremberke"), "drawn by patient, nothing leaks"
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3-four-class", "mobilenetv3-four-class-honest"])
+def test_mobilenetv3(name, tmp_path, seen, imagenet):
+    path = imagenet("mobilenetv3small")
+    output = chestxray("run", name, tmp_path / "r", "--data", KAGGLE, weights=path, epochs=1, head_epochs=1)
+    run = Run(tmp_path / "r")
+    built = check(run, name, output, seen)
+    check_frozen(built, path, "expanded_conv_8_expand")
+    assert (run.folder / "refusal.npz").is_file(), "what the web page refuses by"
+    assert bool(read(run.folder, "audit.json")["dropped"]) == (name == "mobilenetv3-four-class-honest")
+    assert set(run.metrics["confusion"]["classes"]) == {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
+
+
+@pytest.mark.parametrize("name", ["vgg16-kermany", "vgg16-kermany-honest"])
+def test_vgg16(name, tmp_path, seen, imagenet):
+    """With the backbone that takes small images; vgg16 itself, of 135 million parameters, below."""
+    path = imagenet("vgg16_gap")
+    given = ["--data", TWO, "--model", "vgg16_gap"]
+    output = chestxray("run", name, tmp_path / "r", *given, weights=path, head_epochs=2)
+    run = Run(tmp_path / "r")
+    built = check(run, name, output, seen)
+    check_frozen(built, path, None)
+    assert "augmentation (crop) changes them anew" in output
+    assert bool(read(run.folder, "audit.json")["dropped"]) == (name == "vgg16-kermany-honest")
+
+
+def test_vgg16_trains_as_many_parameters_as_were_published():
+    recipe = Recipe.read("vgg16-kermany")
+    built = model.build(registry.load(registry.MODELS, recipe.model), 2, recipe.image_size)
+    assert [phase for phase, _ in training.phases(recipe, pretrained=True)] == ["head"]
+    model.freeze(built, "head")
+    assert built.model.count_params() == 135_309_890
+    assert sum(int(np.prod(v.shape)) for v in built.model.trainable_variables) == 1_049_346
+
+
+#: The sets of resnet200d-covid: three to train on, three to test on, with every class that it drops.
+COVID = [
+    *("--data", RADIOGRAPHY),
+    *("--data", "phantom:classes=COVID19+NORMAL+PNEUMONIA+TURBERCULOSIS,patients=24,size=48,seed=2"),
+    *("--data", "phantom:classes=NORMAL+PNEUMONIA,patients=12,size=48,seed=3"),
+    *("--test-data", "phantom:classes=covid19+normal+bacterial_pneumonia,patients=12,size=48,seed=4"),
+    *("--test-data", "phantom:classes=covid19+normal,patients=12,size=48,seed=5"),
+    # The first training set again, in part: what a test must not share with training.
+    *("--test-data", f"{RADIOGRAPHY},duplicates=1"),
+]
+
+
+def check_external(run):
+    rows = run.index.rows
+    tested = rows[rows["split"] == "test"]
+    assert tested["external"].all()
+    assert tested["source"].nunique() == 3
+    assert not rows[rows["split"].isin(["train", "validation"])]["external"].any()
+    hashes = {split: set(rows.loc[rows["split"] == split, "pixel_hash"]) for split in ("train", "validation", "test")}
+    assert not hashes["test"] & (hashes["train"] | hashes["validation"])
+    assert read(run.folder, "audit.json")["dropped"]
+
+
+def test_resnet200d_in_one_fold(tmp_path, seen):
+    output = chestxray("run", "resnet200d-covid", tmp_path / "r", *COVID, weights="none", epochs=1, fold=0)
+    run = Run(tmp_path / "r")
+    check(run, "resnet200d-covid", output, seen)
+    check_external(run)
+    assert "Fold 1 of 5" in " ".join(read(run.folder, "audit.json")["notes"])
+    facts = read(run.folder, "environment.json")["model"]
+    assert facts["trained_parameters"] > 0.99 * facts["parameters"], "the whole network is trained"
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("resnet200d-covid", ["--mix", "cutmix"]), ("resnet200d-covid-honest", [])],
+)
+def test_five_folds_and_their_pool(name, given, tmp_path, seen):
+    output = chestxray(
+        "run", name, tmp_path / "r", *COVID, *given, "--model", "shallow_cnn", weights="none", epochs=1, folds=2
+    )
+    runs = [Run(tmp_path / "r" / "parts" / f"shallow_cnn-fold{fold}") for fold in (1, 2)]
+    held_out = [set(r.index.rows.query("split == 'validation'")["path"]) for r in runs]
+    assert not held_out[0] & held_out[1]
+    for run in runs:
+        check_external(run)
+        assert run.recipe.mix == ("cutmix" if given else "none")
+    pooled = Run(tmp_path / "r")
+    assert pooled.metrics["rows"] == runs[0].metrics["rows"]
+    assert len(pooled.by_source) == 3
+    assert output.count("Part ") == 2
