@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from benchmarks.gradcam import films, print_rows, timed
 from chestxray import registry
@@ -60,12 +59,7 @@ def rates(name: str, images: int, rounds: int) -> tuple[float, float]:
 
 def exported(model: keras.Model, layer: str) -> Any:
     """A session of ONNX Runtime, as the engine opens it, for the model with its maps."""
-    graph = Graph(model, layer)
-    signature = [tf.TensorSpec((None, *graph.input_shape), tf.uint8, name="pixels")]
-    function = tf.function(
-        lambda pixels: graph.compute(tf.cast(pixels, tf.float32)), input_signature=signature, autograph=False
-    )
-    return session(onnx_model(function, signature).SerializeToString())
+    return session(onnx_model(Graph(model, layer)).SerializeToString())
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 from chestxray import cache as caches
-from chestxray import frozen, losses, pipeline
+from chestxray import frozen, jit, losses, pipeline
 from chestxray.errors import InputError, TrainingError
 from chestxray.files import explained, replacing
 from chestxray.index import Index
@@ -116,10 +116,11 @@ def _fit(
     with strategy.scope():
         kept = frozen.keep(built.model, pixels, training.places, validation.places, recipe, epochs, cache)
         trained = kept.tail if kept else built.model
-        _compile(built.model, losses.optimizer(recipe, rate, steps * epochs), recipe)
+        xla = jit.choose(trained, record.phase, batch, steps * epochs, cache, wanted=recipe.jit_compile)
+        _compile(built.model, losses.optimizer(recipe, rate, steps * epochs), recipe, xla)
         if kept:
             # The whole model holds the optimiser as well, so that a state is the same either way.
-            _compile(trained, built.model.optimizer, recipe)
+            _compile(trained, built.model.optimizer, recipe, xla)
         first = record.restore(built.model)
     log.info(
         "Training (%s): %d images, %d epochs of %d steps%s.",
@@ -143,10 +144,8 @@ def _fit(
     )
 
 
-def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe) -> None:
-    model.compile(
-        optimizer=optimizer, loss=losses.loss(recipe), metrics=["accuracy"], jit_compile=recipe.jit_compile == "on"
-    )
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe, xla: bool) -> None:
+    model.compile(optimizer=optimizer, loss=losses.loss(recipe), metrics=["accuracy"], jit_compile=xla)
 
 
 def class_weights(labels: np.ndarray) -> dict[int, float]:

@@ -129,7 +129,9 @@ def _test(
     far = np.concatenate(distances) > familiar.threshold
     pictures, kinds = other_pictures(pixels.shape[1:3])
     seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
-    return predictions, Refusals(familiar.threshold, recipe.refuse, np.empty(0, bool), far, familiar.refused(seen), kinds)
+    return predictions, Refusals(
+        familiar.threshold, recipe.refuse, np.empty(0, bool), far, familiar.refused(seen), kinds
+    )
 
 
 def _sample(index: Index, seed: int) -> np.ndarray:

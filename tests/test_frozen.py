@@ -66,7 +66,8 @@ def residual(scaled, weights):
     x = keras.layers.Conv2D(4, 3, padding="same", name="first")(scaled)
     x = keras.layers.BatchNormalization(name="norm")(x)
     padded = keras.layers.ZeroPadding2D(1, name="padding")(x)
-    y = keras.layers.Conv2D(4, 3, name="second")(padded)
+    # No bias before normalisation: its gradient is rounding alone, which Adam makes as large as any.
+    y = keras.layers.Conv2D(4, 3, use_bias=False, name="second")(padded)
     y = keras.layers.BatchNormalization(name="second_norm")(y)
     short = keras.layers.Conv2D(4, 1, name="shortcut")(x)
     return keras.layers.Activation("relu", name="sum")(keras.layers.Add(name="add")([y, short]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from chestxray.errors import InputError
 
 if TYPE_CHECKING:
     from chestxray.run_folder import Run
+
+log = logging.getLogger("chestxray")
 
 _DATA = ("path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "max_unreadable")
 _CHOICES = ("by", "abstain", "sensitivity", "positive", "replicates")
@@ -44,6 +47,7 @@ def command(
     Threshold, temperature and abstention are those that the run's validation chose: nothing is
     fitted to the other data.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
+    log.info("Opening %s ...", run)
     from chestxray import cache as caches
     from chestxray import external, run_folder
     from chestxray.recipe import Recipe

@@ -30,5 +30,7 @@ def command(name: str | None) -> None:
 def _row(name: str) -> tuple[str, str, str, str]:
     fields, models = recipe_files.read(name)
     first = recipe_files.comment(recipe_files.find(name)).partition(".")[0]
-    data = ", ".join(fields["data"]) + (f"; tested on {', '.join(fields['test_data'])}" if "test_data" in fields else "")
+    data = ", ".join(fields["data"]) + (
+        f"; tested on {', '.join(fields['test_data'])}" if "test_data" in fields else ""
+    )
     return name, "compare" if models else "run", data, " ".join(first.split())

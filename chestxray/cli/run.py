@@ -70,6 +70,7 @@ def command(
     if recipe.parts:
         _run_parts(recipe, output, cache, overwrite=overwrite)
         return
+    log.info("Reading the data ...")
     from chestxray import workflow
 
     summarise(workflow.run(recipe, output=output, cache=cache, overwrite=overwrite))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import tempfile
 import warnings
@@ -17,14 +18,17 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
+from chestxray.cam import Graph
 from chestxray.errors import ExportError
-from chestxray.export.subject import Subject
+from chestxray.export.subject import Subject, pixels_of
 from chestxray.exported import FILE, KEY
 from chestxray.report.wording import RESEARCH_ONLY
 from chestxray.run_folder import MODEL
 
 #: Of 2022, so that runtimes of a few years ago read the file too.
 OPSET = 17
+#: Bytes of a variable above which tf2onnx does not get to see it: it takes fifty times its size.
+LARGE = 2**24
 
 
 def write_onnx(subject: Subject, path: Path) -> None:
@@ -35,7 +39,7 @@ def write_onnx(subject: Subject, path: Path) -> None:
     """
     import onnx
 
-    model = onnx_model(subject.compiled, [subject.signature])
+    model = onnx_model(subject.graph)
     model.doc_string = RESEARCH_ONLY
     onnx.helper.set_model_props(model, {KEY: json.dumps(subject.description)})
     try:
@@ -44,26 +48,46 @@ def write_onnx(subject: Subject, path: Path) -> None:
         raise ExportError(f"The model is too large for one ONNX file: {error}") from error
 
 
-def onnx_model(function: Any, signature: list[tf.TensorSpec]) -> Any:
-    """Convert a ``tf.function`` that returns a dictionary: an ``onnx.ModelProto`` with those outputs.
+def onnx_model(graph: Graph) -> Any:
+    """Convert `graph`: an ``onnx.ModelProto`` from ``pixels`` uint8 to its outputs by name.
 
     Raises:
         ExportError: an operation without a counterpart.
     """
     import onnx
 
+    kernels = [variable for variable in graph.probe.variables if 4 * math.prod(variable.shape) > LARGE]
+
+    def answer(pixels: tf.Tensor, *values: tf.Tensor) -> dict[str, tf.Tensor]:
+        with keras.StatelessScope(state_mapping=list(zip(kernels, values, strict=True))):
+            return graph.compute(tf.cast(pixels, tf.float32))
+
+    names = [f"kernel_{number}" for number in range(len(kernels))]
+    signature = [
+        tf.TensorSpec(kernel.shape, tf.float32, name=name) for kernel, name in zip(kernels, names, strict=True)
+    ]
+    signature = [pixels_of(graph), *signature]
+    model = _converted(tf.function(answer, input_signature=signature, autograph=False), signature)
+    types = {node.op_type for node in model.graph.node}
+    if strange := sorted(name for name in types if not onnx.defs.has(name, OPSET)):
+        raise ExportError(f"ONNX has no counterpart to the operations {', '.join(strange)} of this architecture.")
+    for item in [item for item in model.graph.input if item.name in names]:
+        model.graph.input.remove(item)
+    for kernel, name in zip(kernels, names, strict=True):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(kernel), name))
+    return model
+
+
+def _converted(function: Any, signature: list[tf.TensorSpec]) -> Any:
     with warnings.catch_warnings():
         # tf2onnx and what it imports speak of what others have deprecated.
         warnings.simplefilter("ignore")
         import tf2onnx
 
-        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is told below
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is told by who asks
         model, _ = tf2onnx.convert.from_function(
             function, input_signature=signature, opset=OPSET, custom_op_handlers={"Erfc": (_complement, [])}
         )
-    types = {node.op_type for node in model.graph.node}
-    if strange := sorted(name for name in types if not onnx.defs.has(name, OPSET)):
-        raise ExportError(f"ONNX has no counterpart to the operations {', '.join(strange)} of this architecture.")
     return model
 
 

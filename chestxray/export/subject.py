@@ -105,12 +105,7 @@ class Subject:
         def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.graph.compute(tf.cast(pixels, tf.float32), OWN)
 
-        return tf.function(answer, input_signature=[self.signature], autograph=False)
-
-    @property
-    def signature(self) -> tf.TensorSpec:
-        """The input of the file."""
-        return tf.TensorSpec((None, *self.graph.input_shape), tf.uint8, name="pixels")
+        return tf.function(answer, input_signature=[pixels_of(self.graph)], autograph=False)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -129,6 +124,11 @@ class Subject:
             "data": {name: run.environment["data"].get(name) for name in ("name", "fingerprint", "licence")},
             "packages": run.environment["packages"],
         }
+
+
+def pixels_of(graph: Graph) -> tf.TensorSpec:
+    """The input of a file: raw pixels uint8 (batch, height, width, channels)."""
+    return tf.TensorSpec((None, *graph.input_shape), tf.uint8, name="pixels")
 
 
 def single_precision(model: keras.Model) -> keras.Model:

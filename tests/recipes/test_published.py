@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from chestxray import model, pipeline, recipe_files, registry, training
 from chestxray.cli.main import group
+from chestxray.errors import InputError
 from chestxray.recipe import Recipe
 from chestxray.run_folder import Run
 
@@ -188,27 +189,35 @@ def test_resnet18(name, tmp_path, seen, imagenet):
     assert bool(leaks) == (name == "resnet18-keremberke"), "drawn by patient, nothing leaks"
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3-four-class", "mobilenetv3-four-class-honest"])
-def test_mobilenetv3(name, tmp_path, seen, imagenet):
-    path = imagenet("mobilenetv3small")
-    output = chestxray("run", name, tmp_path / "r", "--data", KAGGLE, weights=path, epochs=1, head_epochs=1)
+#: The model of each recipe, and for its twin, whose options are nearly the same, one that is trained in a moment.
+@pytest.mark.parametrize(
+    ("name", "architecture", "start"),
+    [
+        ("mobilenetv3-four-class", "mobilenetv3small", "expanded_conv_8_expand"),
+        ("mobilenetv3-four-class-honest", "shallow_cnn", "conv1"),
+    ],
+)
+def test_mobilenetv3(name, architecture, start, tmp_path, seen, imagenet):
+    path = imagenet(architecture)
+    given = ["--data", KAGGLE, "--model", architecture]
+    output = chestxray("run", name, tmp_path / "r", *given, weights=path, epochs=1, head_epochs=1)
     run = Run(tmp_path / "r")
-    built = check(run, name, output, seen)
-    check_frozen(built, path, "expanded_conv_8_expand")
+    check_frozen(check(run, name, output, seen), path, start)
     assert (run.folder / "refusal.npz").is_file(), "what the web page refuses by"
     assert bool(read(run.folder, "audit.json")["dropped"]) == (name == "mobilenetv3-four-class-honest")
     assert set(run.metrics["confusion"]["classes"]) == {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 
 
-@pytest.mark.parametrize("name", ["vgg16-kermany", "vgg16-kermany-honest"])
-def test_vgg16(name, tmp_path, seen, imagenet):
-    """With the backbone that takes small images; vgg16 itself, of 135 million parameters, below."""
-    path = imagenet("vgg16_gap")
-    given = ["--data", TWO, "--model", "vgg16_gap"]
+@pytest.mark.parametrize(
+    ("name", "architecture"), [("vgg16-kermany", "vgg16_gap"), ("vgg16-kermany-honest", "shallow_cnn")]
+)
+def test_vgg16(name, architecture, tmp_path, seen, imagenet):
+    """With a backbone that takes small images; vgg16 itself, of 135 million parameters, below."""
+    path = imagenet(architecture)
+    given = ["--data", TWO, "--model", architecture]
     output = chestxray("run", name, tmp_path / "r", *given, weights=path, head_epochs=2)
     run = Run(tmp_path / "r")
-    built = check(run, name, output, seen)
-    check_frozen(built, path, None)
+    check_frozen(check(run, name, output, seen), path, None)
     assert "augmentation (crop) changes them anew" in output
     assert bool(read(run.folder, "audit.json")["dropped"]) == (name == "vgg16-kermany-honest")
 
@@ -255,21 +264,33 @@ def test_resnet200d_in_one_fold(tmp_path, seen):
     assert facts["trained_parameters"] > 0.99 * facts["parameters"], "the whole network is trained"
 
 
-@pytest.mark.parametrize(
-    ("name", "given"),
-    [("resnet200d-covid", ["--mix", "cutmix"]), ("resnet200d-covid-honest", [])],
-)
-def test_five_folds_and_their_pool(name, given, tmp_path, seen):
-    output = chestxray(
-        "run", name, tmp_path / "r", *COVID, *given, "--model", "shallow_cnn", weights="none", epochs=1, folds=2
-    )
+def test_all_folds_and_their_pool(tmp_path, seen):
+    name, given = "resnet200d-covid", ["--mix", "cutmix", "--model", "shallow_cnn"]
+    output = chestxray("run", name, tmp_path / "r", *COVID, *given, weights="none", epochs=1, folds=2)
     runs = [Run(tmp_path / "r" / "parts" / f"shallow_cnn-fold{fold}") for fold in (1, 2)]
-    held_out = [set(r.index.rows.query("split == 'validation'")["path"]) for r in runs]
+    held_out = [set(run.index.rows.query("split == 'validation'")["path"]) for run in runs]
     assert not held_out[0] & held_out[1]
     for run in runs:
         check_external(run)
-        assert run.recipe.mix == ("cutmix" if given else "none")
+        assert run.recipe.mix == "cutmix"
     pooled = Run(tmp_path / "r")
     assert pooled.metrics["rows"] == runs[0].metrics["rows"]
     assert len(pooled.by_source) == 3
     assert output.count("Part ") == 2
+
+
+def test_resnet200d_honest(tmp_path, seen):
+    name, given = "resnet200d-covid-honest", ["--model", "shallow_cnn"]
+    output = chestxray("run", name, tmp_path / "r", *COVID, *given, weights="none", epochs=1, fold=0)
+    check(Run(tmp_path / "r"), name, output, seen)
+    check_external(Run(tmp_path / "r"))
+
+
+def test_a_layer_to_begin_from_that_is_none(tmp_path, imagenet):
+    path = imagenet("shallow_cnn")
+    given = ["--model", "shallow_cnn", "--data", TWO, "--weights", path, "--finetune-from", "conv3"]
+    result = CliRunner().invoke(group, ["run", *map(str, given), "--image-size", "32", "--output", str(tmp_path / "r")])
+    assert isinstance(result.exception, InputError)
+    assert "finetune_from must be all or a layer of the backbone of shallow_cnn. Did you mean conv" in str(
+        result.exception
+    )
