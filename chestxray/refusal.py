@@ -88,7 +88,8 @@ def learn(training: np.ndarray, validation: np.ndarray, allowed: float) -> Famil
     scale = np.maximum(spread, max(float(spread.max()) * 1e-3, 1e-12))
     standardised = (training - centre) / scale
     kept = min(COMPONENTS, standardised.shape[1] - 1, len(training) // 4)
-    if kept < 1 or not spread.any():
+    # What varies by no more than float32's rounding says nothing of an image.
+    if kept < 1 or float(spread.max()) <= 1e-5 * float(np.abs(centre).max()):
         return None
     found = PCA(n_components=kept, random_state=0).fit(standardised)
     # Directions that training never moved in: a hundredth of the mean variance keeps rounding out of it.

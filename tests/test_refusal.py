@@ -41,6 +41,8 @@ def test_with_a_small_validation_the_farthest_is_the_threshold():
 def test_what_is_too_little_to_learn_from_is_none():
     assert refusal.learn(features(0, 3), features(1, 3), 0.01) is None
     assert refusal.learn(np.zeros((100, 8)), np.zeros((10, 8)), 0.01) is None, "a layer whose units are all dead"
+    rounding = 5 + 1e-7 * np.random.default_rng(0).normal(size=(100, 8))
+    assert refusal.learn(rounding, rounding, 0.01) is None
 
 
 def test_constant_features_do_no_harm():
