@@ -103,7 +103,7 @@ def test_it_is_built_installed_and_passes_its_own_tests(kind, tmp_path):
     package, site = tmp_path / "package", tmp_path / "site-packages"
     new_plugin("my_plugin", package, kind)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
-    subprocess.run(build, cwd=package, check=True, capture_output=True, timeout=120)
+    subprocess.run(build, cwd=package, check=True, capture_output=True, timeout=400)
     (wheel,) = (tmp_path / "dist").iterdir()
     # Unpacking is all that installing a pure wheel comes to.
     with zipfile.ZipFile(wheel) as archive:

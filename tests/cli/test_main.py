@@ -15,7 +15,7 @@ def loaded_after(*arguments):
         "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
         f"print(json.dumps([code, [m for m in {HEAVY!r} if m in sys.modules]]))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 

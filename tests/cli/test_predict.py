@@ -230,6 +230,6 @@ def test_who_reads_our_output_may_go(run, films):
     assert process.stdout.readline().startswith(b"path,decision")
     process.stdout.close()
     err = process.stderr.read()
-    process.wait(timeout=60)
+    process.wait(timeout=200)
     process.stderr.close()
     assert b"Traceback" not in err, err.decode()

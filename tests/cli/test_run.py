@@ -14,7 +14,7 @@ CHESTXRAY = [sys.executable, "-c", "from chestxray.cli.main import main; main()"
 
 def chestxray(*arguments, cwd, **options):
     command = [*CHESTXRAY, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=cwd, check=False, **options)
 
 
 def refused(result, *words):
@@ -123,12 +123,15 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
     arguments = ["--model", "shallow_fc", "--data", f"folder:{folder}", "--image-size", "16"]
     command = [*CHESTXRAY, "run", *arguments, "--epochs", "100000", "--patience", "0", "--output", "r"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    history = tmp_path / "r" / "history.csv"
-    deadline = time.monotonic() + 100
-    while not history.is_file() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        history = tmp_path / "r" / "history.csv"
+        deadline = time.monotonic() + 400
+        while not history.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=200)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "chestxray run --resume r" in errors
     assert "Traceback" not in errors
