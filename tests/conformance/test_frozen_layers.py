@@ -10,19 +10,40 @@ from chestxray.model import build, freeze
 from chestxray.recipe import Recipe
 from made import make_index
 
-SIZE = (32, 32)
+#: Batch normalisation over fewer places than this, in small batches, makes any rounding grow from step to step.
+SIZE = (64, 64)
+
+
+def made(name, pixels):
+    """The architecture with random weights, its batch normalisation as if trained on `pixels`.
+
+    Otherwise activations vanish on their way through it, and gradients explode.
+    """
+    built = build(registry.load(registry.MODELS, name), 2, SIZE)
+    norms = [layer for layer in built.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    built.model(pixels[..., None].astype(np.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return built
 
 
 def fitted(name, phase, views, folder):
-    """The model and its losses after two epochs of `phase`; random weights are taken as pretrained."""
+    """The model, its weights before, and its losses of two epochs of `phase`."""
     folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (14, *SIZE), dtype=np.uint8)
-    index = make_index(["a", "b"] * 7, splits=["train"] * 9 + ["validation"] * 5)
+    pixels = np.random.default_rng(0).integers(0, 256, (26, *SIZE), dtype=np.uint8)
+    index = make_index(["a", "b"] * 13, splits=["train"] * 17 + ["validation"] * 9)
     epochs = {"head_epochs": 2, "epochs": 0} if phase == "head" else {"head_epochs": 0, "epochs": 2}
-    recipe = Recipe(model=name, weights="file", batch_size=4, augment="none", cached_views=views, **epochs)
-    built = build(registry.load(registry.MODELS, name), 2, SIZE)
+    recipe = Recipe(
+        model=name, weights="file", batch_size=8, augment="none", cached_views=views, optimizer="sgd",
+        finetune_learning_rate=1e-3, **epochs,
+    )  # fmt: skip
+    built = made(name, pixels)
+    before = built.model.get_weights()
     history = training.train(built, pixels, index, recipe, folder, tf.distribute.get_strategy())
-    return built.model, history["val_loss"]
+    return built.model, before, history["val_loss"]
 
 
 @pytest.mark.slow
@@ -37,17 +58,16 @@ def fitted(name, phase, views, folder):
     ],
 )
 def test_the_weights_are_those_of_the_plain_way(name, phase, tmp_path):
-    plain, losses = fitted(name, phase, 0, tmp_path / "plain")
-    once, losses_once = fitted(name, phase, None, tmp_path / "once")
+    plain, start, losses = fitted(name, phase, 0, tmp_path / "plain")
+    once, _, losses_once = fitted(name, phase, None, tmp_path / "once")
     np.testing.assert_allclose(losses_once, losses, rtol=1e-3)
-    start = build(registry.load(registry.MODELS, name), 2, SIZE).model
     moved = 0.0
-    for before, one, other in zip(start.weights, plain.weights, once.weights, strict=True):
-        if "seed_generator" in one.path:
-            continue
-        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4, err_msg=one.path)
-        moved = max(moved, float(keras.ops.max(keras.ops.abs(one - before))))
-    assert moved > 5e-4, "far more than the tolerance"
+    for before, one, other in zip(start, plain.weights, once.weights, strict=True):
+        if "seed_generator" not in one.path:
+            np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5, err_msg=one.path)
+        if one.trainable:
+            moved = max(moved, float(keras.ops.max(keras.ops.abs(one - before))))
+    assert moved > 3e-4, "far more than the tolerance"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +83,6 @@ def test_the_weights_are_those_of_the_plain_way(name, phase, tmp_path):
     ],
 )
 def test_each_is_cut_at_its_narrowest(name, phase, kept):
-    built = build(registry.load(registry.MODELS, name), 2, SIZE)
+    built = build(registry.load(registry.MODELS, name), 2, (32, 32))
     freeze(built, phase)
     assert [tuple(tensor.shape[1:]) for tensor in cut.cut(built.model)] == kept
