@@ -176,7 +176,10 @@ def finish(evidence: Tensor, size: tuple[int, ...]) -> Tensor:
     rows, columns = (enlargement(n, wanted) for n, wanted in zip(evidence.shape[1:], size, strict=True))
     large = ops.matmul(rows, ops.matmul(evidence, columns.T))
     low, high = (extreme(large, axis=(1, 2), keepdims=True) for extreme in (ops.min, ops.max))
-    return (large - low) / (high - low + keras.config.epsilon())
+    epsilon = keras.config.epsilon()
+    # A compiled graph may add epsilon to `low` first, where it is lost: of a map that is the same
+    # everywhere, nothing by nothing would remain.
+    return (large - low) / ops.maximum(high - low + epsilon, epsilon)
 
 
 def enlargement(given: int, wanted: int) -> np.ndarray:

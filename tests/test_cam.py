@@ -130,3 +130,10 @@ def test_distances_are_those_of_the_refusal(tiny):
     assert set(given) == {"probabilities", "distance"}
     np.testing.assert_allclose(given["distance"], familiar.distances(features), rtol=1e-3)
     np.testing.assert_allclose(distance(tf.constant(features), familiar), familiar.distances(features), rtol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.7, 1e4])
+def test_a_map_that_is_the_same_everywhere_is_nothing(value):
+    finished = tf.function(lambda evidence: finish(evidence, (8, 8)))
+    large = finished(tf.fill((2, 1, 1), tf.constant(value)))
+    np.testing.assert_array_equal(large, np.zeros((2, 8, 8), dtype=np.float32))
