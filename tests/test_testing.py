@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import broken_plugins
@@ -63,7 +64,21 @@ def test_a_broken_plugin_fails_the_check_meant_for_it(name, process):
 
 
 def test_every_check_fails_for_some_broken_plugin():
-    assert {check for _, check in BROKEN.values()} | {"import"} == set(NAMES)
+    # A process of its own and a layer that is patched, each in a test below, stand for these two.
+    assert {check for _, check in BROKEN.values()} | {"import", "one_pass"} == set(NAMES)
+
+
+def test_a_head_that_computes_something_else_than_its_layers_say_fails_one_pass(process):
+    def head(features, classes):
+        dense = keras.layers.Dense(classes, dtype="float32", name="logits")
+        plain = dense.call
+        dense.call = lambda inputs, training=None: 3 * plain(inputs)
+        return dense(keras.layers.GlobalAveragePooling2D(name="pool")(features))
+
+    plugin = broken_plugins.replace(GOOD, head=head)
+    results = run_checks(plugin, process=process, only=["cam_layer", "gradcam", "one_pass"])
+    assert outcomes(results, "failed") == ["one_pass"], table.plain(results)
+    assert "differ from tf-keras-vis's by" in results[-1].reason
 
 
 @pytest.mark.parametrize("name", BAD_IMPORTS)
