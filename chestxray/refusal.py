@@ -89,7 +89,7 @@ def learn(training: np.ndarray, validation: np.ndarray, allowed: float) -> Famil
     standardised = (training - centre) / scale
     kept = min(COMPONENTS, standardised.shape[1] - 1, len(training) // 4)
     # What varies by no more than float32's rounding says nothing of an image.
-    if kept < 1 or float(spread.max()) <= 1e-5 * float(np.abs(centre).max()):
+    if kept < 1 or float(spread.max()) <= 1e-6 * float(np.abs(centre).max()):
         return None
     found = PCA(n_components=kept, random_state=0).fit(standardised)
     # Directions that training never moved in: a hundredth of the mean variance keeps rounding out of it.

@@ -205,7 +205,8 @@ def test_mobilenetv3(name, architecture, start, tmp_path, seen, imagenet):
     output = chestxray("run", name, tmp_path / "r", *given, weights=path, epochs=1, head_epochs=1)
     run = Run(tmp_path / "r")
     check_frozen(check(run, name, output, seen), path, start)
-    assert (run.folder / "refusal.npz").is_file(), "what the web page refuses by"
+    # Features of MobileNetV3 with random weights vary by rounding alone, and nothing can be known by them.
+    assert (run.folder / "refusal.npz").is_file() == (architecture == "shallow_cnn"), "what the web page refuses by"
     assert bool(read(run.folder, "audit.json")["dropped"]) == (name == "mobilenetv3-four-class-honest")
     assert set(run.metrics["confusion"]["classes"]) == {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 
