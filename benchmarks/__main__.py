@@ -23,7 +23,6 @@ NAMES = (
     "bootstrap",
     "start",
     "decoding",
-    "near_duplicates",
     "pipeline",
     "gradcam",
     "bulk",

@@ -1,6 +1,6 @@
 """How fast many image files are predicted, beside the slower of their decoding and their inference.
 
-    python benchmarks/bulk.py [--images 1500] [--model shallow_cnn] [--image-size 224]
+    python -m benchmarks.bulk [--images 1500] [--model shallow_cnn] [--image-size 224]
 
 JPEG files of about 1,000 pixels are drawn into a temporary folder, and a model with random weights
 answers for them. Three ways go in turn, several times, and the best rate of each counts: decoding
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.table import Row, show
 from chestxray import backend, bulk, keras_engine, registry
 from chestxray.answers import answered
 from chestxray.decision import FILE, Decision
@@ -29,8 +30,6 @@ from chestxray.recipe import Recipe
 from chestxray.rows_file import Lines, appending, behind
 from chestxray.run_folder import MODEL, RECIPE
 
-Row = tuple[str, float, float, str, float]
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -39,25 +38,25 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
-    for name, plain, ours, unit, bar in measure(**vars(parser.parse_args())):
-        print(f"{name}: {plain:.0f} {unit}, bulk {ours:.0f} {unit}: {ours / plain:.2f} of it (bar {bar:g})")
+    show(measure(**vars(parser.parse_args())))
 
 
 def measure(
     images: int = 1500, model: str = "shallow_cnn", image_size: int = 224, batch_size: int = 32, rounds: int = 2
 ) -> list[Row]:
-    """Rows (name, plain, ours, unit, bar): `ours` should be at least `bar` of `plain`."""
+    """The whole beside each step, and beside what one set of cores can do at most."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         engine = keras_engine.load(made_run(root / "run", model, image_size))
         paths = drawn(root / "films", images)
         rates = measured(engine, paths, root / "answers.csv", batch_size, rounds)
     decoding, inference, whole = rates
+    name = f"bulk prediction, {model} at {image_size}, beside"
     return [
-        ("decoding alone", decoding, whole, "images/s", 0.0),
-        ("inference alone", inference, whole, "images/s", 0.0),
-        ("the slower step", min(decoding, inference), whole, "images/s", 0.9),
-        ("one after the other on the same cores", 1 / (1 / decoding + 1 / inference), whole, "images/s", 0.9),
+        Row(f"{name} decoding alone", decoding, whole, "images/s"),
+        Row(f"{name} inference alone", inference, whole, "images/s"),
+        Row(f"{name} the slower step", min(decoding, inference), whole, "images/s", 0.9),
+        Row(f"{name} both in turn on the same cores", 1 / (1 / decoding + 1 / inference), whole, "images/s", 0.9),
     ]
 
 

@@ -1,7 +1,7 @@
 """How fast images are decoded beside Pillow's own draft mode, whether memory grows with their
 number, and how long a large folder takes to be indexed.
 
-    python benchmarks/decoding.py [--images 200] [--rows 20000] [--files 100000]
+    python -m benchmarks.decoding [--images 200] [--rows 20000] [--files 100000]
 
 Files are drawn into a temporary folder: JPEG of 1,000 to 3,000 pixels. The ways to decode run one
 after the other, several times in turn, and the best time of each counts. On a machine that others
@@ -24,6 +24,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
+from benchmarks.table import Row
 from chestxray import images
 from chestxray.decoded import decode
 from chestxray.plugin import SourceOptions
@@ -48,6 +49,19 @@ def main() -> None:
         result = {"decoding": rates(root / "large", chosen.images), "memory": memory(root / "rows", chosen.rows)}
         result["indexing"] = indexing(root / "many", chosen.files)
     print(json.dumps(result, indent=2))
+
+
+def measure(count: int = 400) -> list[Row]:
+    """Decoding beside Pillow's draft mode."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        found = rates(root / "large", count)
+        one, all_, ours = (found[k] for k in ("pillow_one_core", "pillow_all_cores", "decode_all_cores"))
+        return [
+            Row("decoding, of Pillow on one core times the cores", one * found["cores"], ours, "images/s", 0.9),
+            Row("decoding, of Pillow in a pool", all_, ours, "images/s"),
+            Row("decoding, processor time", 1.0, found["decode_to_pillow_cpu_time"], "x/s", 0.9),
+        ]
 
 
 def rates(root: Path, count: int, rounds: int = 3) -> dict[str, float]:
@@ -137,7 +151,7 @@ def memory(root: Path, rows: int) -> dict[str, int]:
     return counts | {
         f"peak_mb_{name}": int(
             subprocess.run(
-                [sys.executable, __file__, "--memory-of", str(n), "--within", str(root)],
+                [sys.executable, "-m", "benchmarks.decoding", "--memory-of", str(n), "--within", str(root)],
                 capture_output=True, text=True, check=True,
             ).stdout
         )

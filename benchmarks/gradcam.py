@@ -1,7 +1,7 @@
 """Probability and Grad-CAM in one compiled pass beside tf-keras-vis, called for each image as its
 documentation shows: `Gradcam(model)` on the image, and `predict` for the probability.
 
-    python -m benchmarks.gradcam [--images 8] [--json FILE]
+    python -m benchmarks.gradcam [--images 8]
 
 Random weights, drawn images, the published size of each network. Both ways run in one process on the
 same images, their first call left out, the best of several rounds counts, and their maps are compared.
@@ -10,13 +10,12 @@ same images, their first call left out, the best of several rounds counts, and t
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 
+from benchmarks.table import Row, show
 from chestxray import registry
 from chestxray.cam import OnePass
 from chestxray.explanation import gradcam
@@ -28,9 +27,9 @@ MODELS = ("mobilenetv3small", "densenet121")
 BAR = 10.0
 
 
-def measure(images: int = 8, rounds: int = 2) -> list[tuple[str, float, float, str, float]]:
-    """A row a model: name, rate of the plain way, ours, unit, and the ratio that is asked for."""
-    return [(f"Grad-CAM {name}", *rates(name, images, rounds), "images/s", BAR) for name in MODELS]
+def measure(images: int = 8, rounds: int = 2) -> list[Row]:
+    """A row a model."""
+    return [Row(f"Grad-CAM {name}", *rates(name, images, rounds), "images/s", BAR) for name in MODELS]
 
 
 def rates(name: str, images: int, rounds: int) -> tuple[float, float]:
@@ -71,22 +70,10 @@ def films(size: tuple[int, int], count: int) -> np.ndarray:
     return np.stack(fitted)[..., np.newaxis].astype(np.float32)
 
 
-def print_rows(rows, file: Path | None, plain: str, ours: str) -> None:
-    """Print a table and, where asked for, write it as JSON."""
-    print(f"{'':28} {plain:>16} {ours:>16} {'ratio':>7} {'asked':>6}")
-    for name, slow, fast, unit, bar in rows:
-        print(f"{name:28} {slow:16.2f} {fast:16.2f} {fast / slow:7.2f} {bar:6.1f}  {unit}")
-    if file:
-        keys = ("name", "plain", "ours", "unit", "bar")
-        file.write_text(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2), encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="write the rows here too")
-    options = parser.parse_args()
-    print_rows(measure(options.images), options.json, "tf-keras-vis", "one pass")
+    show(measure(parser.parse_args().images))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """ONNX Runtime with probability and heat map together, beside `model.predict` without the map.
 
-    python -m benchmarks.onnx_export [--images 32] [--json FILE]
+    python -m benchmarks.onnx_export [--images 32]
 
 Random weights, drawn images, the published size of each network, batches of 32 in `predict` (Keras's
 own) and of 16 in ONNX Runtime. Both ways run in one process on the same images and the same cores, in
@@ -10,13 +10,13 @@ turn, their first call left out; the best of several rounds counts, and their an
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from benchmarks.gradcam import films, print_rows, timed
+from benchmarks.gradcam import films, timed
+from benchmarks.table import Row, show
 from chestxray import registry
 from chestxray.cam import Graph
 from chestxray.export.formats import onnx_model
@@ -29,9 +29,9 @@ BAR = 1.0
 BATCH = 16
 
 
-def measure(images: int = 32, rounds: int = 3) -> list[tuple[str, float, float, str, float]]:
-    """A row a model: name, rate of the plain way, ours, unit, and the ratio that is asked for."""
-    return [(f"ONNX with map {name}", *rates(name, images, rounds), "images/s", BAR) for name in MODELS]
+def measure(images: int = 32, rounds: int = 3) -> list[Row]:
+    """A row a model."""
+    return [Row(f"ONNX with map {name}", *rates(name, images, rounds), "images/s", BAR) for name in MODELS]
 
 
 def rates(name: str, images: int, rounds: int) -> tuple[float, float]:
@@ -65,9 +65,7 @@ def exported(model: keras.Model, layer: str) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--json", type=Path, help="write the rows here too")
-    options = parser.parse_args()
-    print_rows(measure(options.images), options.json, "predict, no map", "ONNX with map")
+    show(measure(parser.parse_args().images))
 
 
 if __name__ == "__main__":
