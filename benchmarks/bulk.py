@@ -1,6 +1,6 @@
 """How fast many image files are predicted, beside the slower of their decoding and their inference.
 
-    python -m benchmarks.bulk [--images 1500] [--model shallow_cnn] [--image-size 224]
+    python -m benchmarks.bulk [--model shallow_cnn --image-size 224 --images 1500]
 
 JPEG files of about 1,000 pixels are drawn into a temporary folder, and a model with random weights
 answers for them. Three ways go in turn, several times, and the best rate of each counts: decoding
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.table import Row, show
+from benchmarks.timing import seconds
 from chestxray import backend, bulk, keras_engine, registry
 from chestxray.answers import answered
 from chestxray.decision import FILE, Decision
@@ -30,20 +29,27 @@ from chestxray.recipe import Recipe
 from chestxray.rows_file import Lines, appending, behind
 from chestxray.run_folder import MODEL, RECIPE
 
+#: Model, side in pixels, images: the network of the README's command, and a light one.
+JOBS = (("inceptionv3", 299, 320), ("shallow_cnn", 224, 1500))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1500)
-    parser.add_argument("--model", default="shallow_cnn")
+    parser.add_argument("--model", help="default: " + ", ".join(f"{name} at {size}" for name, size, _ in JOBS))
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
-    show(measure(**vars(parser.parse_args())))
+    given = vars(parser.parse_args())
+    show(beside(**given) if given["model"] else measure())
 
 
-def measure(
-    images: int = 1500, model: str = "shallow_cnn", image_size: int = 224, batch_size: int = 32, rounds: int = 2
-) -> list[Row]:
+def measure() -> list[Row]:
+    """Rows for a network whose inference costs all, and for one that costs no more than decoding."""
+    return [row for name, size, images in JOBS for row in beside(images, name, size)]
+
+
+def beside(images: int, model: str, image_size: int, batch_size: int = 32, rounds: int = 2) -> list[Row]:
     """The whole beside each step, and beside what one set of cores can do at most."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -91,12 +97,6 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
         for i, way in enumerate((decode, infer, whole)):
             best[i] = max(best[i], len(paths) / seconds(way))
     return tuple(best)
-
-
-def seconds(way: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
 
 
 def made_run(folder: Path, model: str, size: int) -> Path:

@@ -4,13 +4,12 @@
 
 Each way reads the same JPEG files and trains the same layers of the same architecture from the same
 weights with the same batch size. The plain way is `image_dataset_from_directory`, a frozen network of
-keras.applications (ResNet-18: our own graph, since Keras has none), `compile` as it comes (XLA where
-Keras thinks it can) and `fit`. It is measured on ``--plain-images`` of the images over three epochs: the
-faster of the last two, in which nothing is traced any more, is taken times epochs and images, LINEARLY,
-and what the first took beyond it is added once. Ours is measured whole: decoding, computing the frozen
-part, and every epoch. Importing TensorFlow is left out of both. Training and validation are nine
-tenths and a tenth of the images. The ratio of the processors' time, in the note, hardly depends on what
-else the machine does.
+keras.applications (ResNet-18: our own graph, since Keras has none), `compile` as it comes and `fit`. It
+is measured on ``--plain-images`` of the images over three epochs: the faster of the last two, in which
+nothing is traced any more, is taken times epochs and images, LINEARLY, and what the first took beyond it
+is added once. Ours is measured whole: decoding, computing the frozen part, and every epoch. Importing
+TensorFlow is left out of both. Training and validation are nine tenths and a tenth of the images. The
+ratio of the processors' time, in the note, hardly depends on what else the machine does.
 
 Without ``$CHESTXRAY_REAL_DATA`` the images are noise and the weights random: the times are the same.
 """
@@ -68,6 +67,8 @@ def jobs(short: int = 10, long: int = 20) -> list[Job]:
     return [*heads, Job("resnet18", "finetune", long, 1.6)]
 
 
+#: Seconds below which ours is measured twice, as the plain way is, and the faster counts.
+BRIEF = 40.0
 HEADS = ("mobilenetv2", "vgg16_gap")
 #: Side in pixels: VGG16 at its own 224 would take an hour.
 SIZES = {"mobilenetv2": 224, "vgg16_gap": 96, "resnet18": 128}
@@ -97,6 +98,8 @@ def measure(
             for job in (job for job in jobs(*epochs) if job.model == model):
                 whole = [max(0.0, a - b) + b * share * job.epochs for a, b in zip(first, later, strict=True)]
                 mine = ours(job, folder, side, root / "work")
+                if mine.clock < BRIEF:
+                    mine = min(mine, ours(job, folder, side, root / "work"))
                 what = f"{model}, {job.phase}, {job.epochs} epochs of {images} images at {side}"
                 note = f"plain extrapolated linearly from epochs of {min(plain_images, images)} images"
                 note += f"; processors' time {whole[1] / mine.processors:.1f}x"

@@ -10,12 +10,12 @@ same images, their first call left out, the best of several rounds counts, and t
 from __future__ import annotations
 
 import argparse
-import time
 
 import keras
 import numpy as np
 
 from benchmarks.table import Row, show
+from benchmarks.timing import fastest
 from chestxray import registry
 from chestxray.cam import OnePass
 from chestxray.explanation import gradcam
@@ -50,15 +50,9 @@ def rates(name: str, images: int, rounds: int) -> tuple[float, float]:
         return explain(pixels)[1]
 
     np.testing.assert_allclose(ours(), plain(), atol=1e-4)
-    slow, fast = (min(timed(way) for _ in range(rounds)) for way in (plain, ours))
+    slow, fast = (fastest(way, rounds) for way in (plain, ours))
     keras.backend.clear_session()
     return images / slow, images / fast
-
-
-def timed(way) -> float:
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
 
 
 def films(size: tuple[int, int], count: int) -> np.ndarray:

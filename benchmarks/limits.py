@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 
 import numpy as np
 
+from benchmarks.timing import fastest
 
-def matrix_products(size: int = 2048, seconds: float = 2.0) -> float:
+
+def matrix_products(size: int = 2048, times: int = 20) -> float:
     """Float32 operations a second (2 n^3 a product), the best of several products."""
     a = np.random.default_rng(0).random((size, size), dtype=np.float32)
-    return 2 * size**3 / _best(lambda: a @ a, seconds)
+    return 2 * size**3 / fastest(lambda: a @ a, times)
 
 
-def copies(megabytes: int = 256, seconds: float = 2.0) -> float:
+def copies(megabytes: int = 256, times: int = 20) -> float:
     """Bytes a second of copying an array larger than the caches (read and written bytes count once)."""
     source = np.zeros(megabytes * 2**20, dtype=np.uint8)
     target = np.empty_like(source)
-    return source.nbytes / _best(lambda: np.copyto(target, source), seconds)
+    return source.nbytes / fastest(lambda: np.copyto(target, source), times)
 
 
 def operations(model) -> float:
@@ -39,15 +40,6 @@ def operations(model) -> float:
             places = math.prod(layer.output.shape[1:-1])
             total += 2 * places * float(np.prod(layer.kernel.shape))
     return total
-
-
-def _best(step, seconds: float) -> float:
-    found, end = math.inf, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        found = min(found, time.perf_counter() - start)
-    return found
 
 
 def main() -> None:

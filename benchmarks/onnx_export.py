@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.gradcam import films, timed
+from benchmarks.gradcam import films
 from benchmarks.table import Row, show
+from benchmarks.timing import seconds
 from chestxray import registry
 from chestxray.cam import Graph
 from chestxray.export.formats import onnx_model
@@ -38,7 +39,7 @@ def rates(name: str, images: int, rounds: int) -> tuple[float, float]:
     """Images a second of `predict` and of ONNX Runtime."""
     plugin = registry.load(registry.MODELS, name)
     model = build(plugin, 2, plugin.image_size, name=name).model
-    # As a run loads it: XLA, Keras's default, makes some architectures slower on a CPU.
+    # As a run loads it.
     model.compile(jit_compile=False)
     runtime = exported(model, plugin.cam_layer)
     pixels = films(plugin.image_size, images)
@@ -52,7 +53,7 @@ def rates(name: str, images: int, rounds: int) -> tuple[float, float]:
         return np.concatenate([probabilities for probabilities, _ in parts])
 
     np.testing.assert_allclose(ours(), plain(), atol=1e-4)
-    taken = [(timed(plain), timed(ours)) for _ in range(rounds)]
+    taken = [(seconds(plain), seconds(ours)) for _ in range(rounds)]
     keras.backend.clear_session()
     return images / min(slow for slow, _ in taken), images / min(fast for _, fast in taken)
 

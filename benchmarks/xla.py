@@ -1,22 +1,23 @@
-"""What measuring whether XLA is worth it gains over Keras's default, which is XLA wherever it works.
+"""What measuring whether XLA is worth it gains over either habit: never (Keras's default where there is
+only a CPU) and always (its default on a GPU, and what ``jit_compile=True`` asks for).
 
     python -m benchmarks.xla [--size 96] [--batch 16] [MODEL ...]
 
-For every architecture, inference and training are timed with and without XLA; the faster of the two
-short timings is the choice, as in `chestxray.jit`. Then both compiled steps are timed again, in turns,
-and the choice is set against the default on those second timings alone, so that a wrong choice shows.
+For every architecture, inference and training are timed without and with XLA, and a short timing
+chooses as `chestxray.jit` does. Then both are timed again, in turns, and the choice is set against
+each habit on those second timings alone, so that a wrong choice shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks.table import Row, show
+from benchmarks.timing import fastest
 
 #: Trained in the short run: each compiles for up to a minute.
 TRAINED = ("shallow_cnn", "mobilenetv3small", "resnet18", "densenet121", "vgg16_gap")
@@ -25,63 +26,58 @@ TRAINED = ("shallow_cnn", "mobilenetv3small", "resnet18", "densenet121", "vgg16_
 def measure(
     names: Sequence[str] = (), *, size: int = 96, batch: int = 16, trained: Sequence[str] = TRAINED
 ) -> list[Row]:
-    """A row for the geometric mean of inference, one of training, and one for the worst of each."""
+    """A row a model, its best beside its worst habit; then, beside each habit, the mean and the worst."""
     from chestxray import registry
 
     known = [entry.name for entry in registry.entries(registry.MODELS)]
     rows = []
     for work, some, bar in (("inference", names or known, 1.5), ("full", names or trained, 1.2)):
-        each = [_one(name, work, size, batch) for name in some if name in known]
-        ratios = [row.ratio for row in each]
-        mean = math.exp(float(np.mean(np.log(ratios))))
-        rows += each
-        told = "inference" if work == "inference" else "training"
-        rows.append(Row(f"XLA by measurement, {told}, geometric mean of {len(each)}", 1.0, mean, "x/s", bar))
-        rows.append(Row(f"XLA by measurement, {told}, the worst", 1.0, min(ratios), "x/s", 0.95))
+        told = "training" if work == "full" else work
+        rates = {name: _rates(name, work, size, batch) for name in some if name in known}
+        for name, (without, with_xla, chosen) in rates.items():
+            note = "XLA" if chosen == with_xla else "no XLA"
+            rows.append(Row(f"{name}, {told}, the choice beside the other", min(without, with_xla), chosen, "images/s",
+                            None, note))  # fmt: skip
+        for habit, of in (("never", 0), ("always", 1)):
+            gains = [found[2] / found[of] for found in rates.values()]
+            mean = math.exp(float(np.mean(np.log(gains))))
+            rows.append(Row(f"XLA by measurement, {told}, geometric mean of {len(gains)} beside {habit}", 1.0, mean,
+                            "x/s", bar if habit == "always" else 1.0))  # fmt: skip
+            rows.append(Row(f"the same, the worst beside {habit}", 1.0, min(gains), "x/s", 0.95))
     return rows
 
 
-def _one(name: str, work: str, size: int, batch: int) -> Row:
+def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, float]:
+    """Images a second without XLA, with it, and as chosen."""
     import keras
 
-    from chestxray import model, registry
+    from chestxray import jit, model, registry
 
     keras.backend.clear_session()
     plugin = registry.load(registry.MODELS, name)
     size = max(size, *plugin.minimum_size)
     shape = plugin.image_size if plugin.fixed_size else (size, size)
     images = np.random.default_rng(0).uniform(0, 255, (batch, *shape, 1)).astype(np.float32)
-    # Keras's own default, and the same without XLA.
-    steps = {jit: _step(model.build(plugin, 2, shape, name=name).model, work, images, jit) for jit in ("auto", False)}
-    short = {jit: _fastest(step, 3) for jit, step in steps.items()}
-    chosen = min(short, key=lambda jit: short[jit])
-    again = dict.fromkeys(steps, math.inf)
-    for _ in range(3):
-        for jit, step in steps.items():
-            again[jit] = min(again[jit], _fastest(step, 2))
-    note = "XLA" if chosen == "auto" else "plain"
-    told = "inference" if work == "inference" else "training"
-    return Row(f"{name}, {told} at {shape[0]}", batch / again["auto"], batch / again[chosen], "images/s", None, note)
+    steps = [_step(model.build(plugin, 2, shape, name=name).model, work, images, xla) for xla in (False, True)]
+    # As for work so long that compiling does not count.
+    choice = jit.Timing(*(fastest(step, 4) for step in steps), compiling=0.0).better(1)
+    again = [math.inf, math.inf]
+    for _ in range(4):
+        for number, step in enumerate(steps):
+            again[number] = min(again[number], fastest(step, 2))
+    without, with_xla = (batch / seconds for seconds in again)
+    return without, with_xla, with_xla if choice else without
 
 
-def _step(built, work: str, images: np.ndarray, jit) -> Callable[[], object]:
+def _step(built, work: str, images: np.ndarray, xla: bool) -> Callable[[], object]:
     labels = np.eye(2, dtype=np.float32)[np.arange(len(images)) % 2]
     if work == "inference":
-        built.compile(jit_compile=jit)
+        built.compile(jit_compile=xla)
         built.predict_on_batch(images)
         return lambda: built.predict_on_batch(images)
-    built.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=jit)
+    built.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=xla)
     built.train_on_batch(images, labels)
     return lambda: built.train_on_batch(images, labels)
-
-
-def _fastest(step: Callable[[], object], times: int) -> float:
-    found = math.inf
-    for _ in range(times):
-        start = time.perf_counter()
-        step()
-        found = min(found, time.perf_counter() - start)
-    return found
 
 
 def main() -> None:

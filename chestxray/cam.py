@@ -30,7 +30,7 @@ class Graph:
 
     `layer` is the one to explain, None for no maps. `positive` is, of two classes, the number of one
     and the probability from which on it is decided on; None: the most probable class is. `familiar`
-    gives distances, of what the layer `features` gives.
+    gives distances, of what the layer `features` gives; without it those features are given themselves.
 
     ``reason`` is empty where the maps come from forward operations only; else it says which layer
     stood against that, and TensorFlow's tape takes the gradient. `tape` asks for the tape anyway.
@@ -56,7 +56,7 @@ class Graph:
         self._positive, self._familiar = positive, familiar
         self._head: HeadGradient | None = None
         wanted: dict[str, Any] = {"probabilities": model.output}
-        if familiar is not None:
+        if features is not None:
             wanted["features"] = model.get_layer(features).output
         if layer is not None:
             check_layer(model, layer)
@@ -72,8 +72,9 @@ class Graph:
 
     def compute(self, pixels: Tensor, classes: Tensor = OWN) -> dict[str, Tensor]:
         """``probabilities`` (batch, classes), and where there are any ``map`` (batch, height, width) in
-        0..1 and ``distance`` (batch,), all float32, of `pixels` float32 (batch, height, width,
-        channels) in 0..255. Explained is the class of each image in `classes` int32 (batch,).
+        0..1 and ``distance`` (batch,) or ``features`` (batch, channels), all float32, of `pixels`
+        float32 (batch, height, width, channels) in 0..255. Explained is the class of each image in
+        `classes` int32 (batch,).
         """
         values, evidence = self._values(pixels, classes)
         given = {"probabilities": values["probabilities"]}
@@ -81,6 +82,8 @@ class Graph:
             given["map"] = finish(evidence, self.input_shape[:2])
         if self._familiar is not None:
             given["distance"] = distance(values["features"], self._familiar)
+        elif "features" in values:
+            given["features"] = pooled(values["features"])
         return given
 
     def evidence(self, pixels: Tensor, classes: Tensor) -> Tensor:
@@ -188,15 +191,19 @@ def enlargement(given: int, wanted: int) -> np.ndarray:
     return np.maximum(1 - np.abs(places[:, np.newaxis] - np.arange(given)), 0).astype(np.float32)
 
 
+def pooled(features: Tensor) -> Tensor:
+    """float32 (batch, channels) of a feature map, averaged over its places, or of vectors."""
+    features = ops.cast(features, "float32")
+    return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
+
+
 def distance(features: Tensor, familiar: Familiar) -> Tensor:
-    """`Familiar.distances` float32 (batch,) of a feature map, averaged over its places, or of vectors.
+    """`Familiar.distances` float32 (batch,) of what `pooled` takes.
 
     What lies outside the components is computed as a vector: in single precision the difference of
     two sums of squares would lose it.
     """
-    features = ops.cast(features, "float32")
-    if len(features.shape) == 4:
-        features = ops.mean(features, axis=(1, 2))
+    features = pooled(features)
     components = familiar.components.astype(np.float32)
     standardised = (features - familiar.centre.astype(np.float32)) / familiar.scale.astype(np.float32)
     along = ops.matmul(standardised, components.T)

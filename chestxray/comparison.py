@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,105 +13,13 @@ from scipy import stats
 
 from chestxray.bootstrap import bootstrap
 from chestxray.errors import DataError, InputError, nearest
-from chestxray.evaluation import Evaluation, check, headline_class, span, supports
+from chestxray.evaluation import check, headline_class, span, supports
 from chestxray.intervals import LEVEL, Figure, Interval, logit_t, standard_error
 from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm, letters
 from chestxray.points import points
 from chestxray.prediction import Predictions
+from chestxray.standings import Comparison, Pair, Standing
 from chestxray.weighted import HEADLINE, LOSSES, Table
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One model: its figure, and letters that it shares with the models it cannot be told from.
-
-    ``figures`` are all of `HEADLINE`. ``repeats`` is the compared figure of each repeated training (of
-    each seed, say), of which the figures are the means; None where it cannot be had.
-    """
-
-    model: str
-    figure: Figure
-    letters: str
-    figures: Mapping[str, Figure]
-    repeats: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two models on the same rows.
-
-    ``difference`` is first minus second, with the interval of the paired bootstrap. ``p`` is that of
-    ``test``, ``p_holm`` the same corrected for the number of pairs.
-    """
-
-    first: str
-    second: str
-    difference: Figure
-    test: str
-    p: float | None
-    p_holm: float | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Models by one figure, the best first, and every pair of them."""
-
-    metric: str
-    positive: str | None
-    standings: tuple[Standing, ...]
-    pairs: tuple[Pair, ...]
-    rows: int
-    patients: int
-    interval: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """The whole comparison, ready for JSON."""
-        return {
-            "metric": self.metric,
-            "positive": self.positive,
-            "models": [
-                {
-                    "model": s.model,
-                    **s.figure.to_json(),
-                    "letters": s.letters,
-                    "repeats": list(s.repeats),
-                    "test": {name: figure.to_json() for name, figure in s.figures.items()},
-                }
-                for s in self.standings
-            ],
-            "pairs": [
-                {
-                    "first": pair.first,
-                    "second": pair.second,
-                    "difference": pair.difference.to_json(),
-                    "test": pair.test,
-                    "p": pair.p,
-                    "p_holm": pair.p_holm,
-                }
-                for pair in self.pairs
-            ],
-            "rows": self.rows,
-            "patients": self.patients,
-            "alpha": ALPHA,
-            "interval": {
-                "level": self.interval.level,
-                "method": self.interval.method,
-                "replicates": self.interval.replicates,
-            },
-        }
-
-    def to_frame(self) -> pd.DataFrame:
-        """The models, the best first: model, value, low, high, letters."""
-        return pd.DataFrame(self.to_json()["models"], columns=["model", "value", "low", "high", "letters"])
-
-    def pairs_to_frame(self) -> pd.DataFrame:
-        """The pairs: first, second, difference, low, high, test, p, p_holm."""
-        records = [
-            (p.first, p.second, p.difference.value, p.difference.low, p.difference.high, p.test, p.p, p.p_holm)
-            for p in self.pairs
-        ]
-        columns = ["first", "second", "difference", "low", "high", "test", "p", "p_holm"]
-        return pd.DataFrame.from_records(records, columns=columns)
 
 
 @dataclass(frozen=True)
@@ -232,38 +139,6 @@ def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
     return aligned
 
 
-def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc") -> Figure:
-    """How much less a figure is on external rows than on internal ones, with a 95% interval.
-
-    The rows are of different patients, so that the two bootstraps are independent and their intervals
-    can be put together (MOVER; Zou and Donner 2008). Above 0 where the external value is lower. A mean
-    over classes cannot be compared where other classes have rows: all parts are None then.
-
-    Raises:
-        InputError: an unknown metric.
-        DataError: the evaluations know other classes, or speak of another positive class.
-    """
-    check_metric(metric)
-    if set(internal.classes) != set(external.classes) or internal.positive != external.positive:
-        raise DataError(
-            "Evaluations with other classes or another positive class do not compare. Internal: "
-            f"{', '.join(internal.classes)}, positive {internal.positive}. External: "
-            f"{', '.join(external.classes)}, positive {external.positive}."
-        )
-    here, there = internal.test[metric], external.test[metric]
-    averaged = metric in ("balanced_accuracy", "f1_macro") or (
-        internal.positive is None and metric not in ("accuracy", "mcc", "brier", "ece")
-    )
-    if here.value is None or there.value is None or (averaged and _present(internal) != _present(external)):
-        return Figure(None, None, None)
-    value = here.value - there.value
-    if here.low is None or here.high is None or there.low is None or there.high is None:
-        return Figure(value, None, None)
-    below = math.hypot(here.value - here.low, there.high - there.value)
-    above = math.hypot(here.high - here.value, there.value - there.low)
-    return Figure(value, value - below, value + above)
-
-
 def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
     paths, others = set(here["path"]), set(there["path"])
     if paths != others or len(here) != len(there):
@@ -362,7 +237,3 @@ def _gap(one: _Contender, other: _Contender) -> tuple[Figure, PairedTest]:
     half = float(stats.t.ppf((1 + LEVEL) / 2, support - 1)) * error
     p = float(2 * stats.t.sf(abs(value) / error, support - 1))
     return Figure(value, value - half, value + half), PairedTest(p, name)
-
-
-def _present(evaluation: Evaluation) -> set[str]:
-    return {name for name, row in zip(evaluation.classes, evaluation.counts, strict=True) if sum(row)}

@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 
 from chestxray import figures
-from chestxray.comparison import Comparison, Pair, Standing
 from chestxray.contenders import Contender
 from chestxray.errors import OutputError
 from chestxray.files import explained, replacing, write_json, write_text
-from chestxray.page import render
 from chestxray.paired import ALPHA
 from chestxray.report import wording
 from chestxray.report.pictures import Picture, figure
+from chestxray.report.rendering import render
+from chestxray.standings import Comparison, Pair, Standing
 from chestxray.study import STUDY
 from chestxray.weighted import HEADLINE, LOSSES
 

@@ -45,14 +45,21 @@ class Decision:
         """Of two classes, the threshold of the positive one."""
         return None if self.positive is None else self.thresholds[self.positive]
 
+    @property
+    def cutoff(self) -> tuple[int, float] | None:
+        """Of two classes, the number of the positive one and the threshold at and above which it is."""
+        if self.positive is None or self.threshold is None:
+            return None
+        return self.classes.index(self.positive), self.threshold
+
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
         """Numbers of the classes decided on, int64 (rows,), from calibrated probabilities float
         (rows, classes): by the threshold of two classes, by the largest of more.
         """
-        if self.positive is None or self.threshold is None:
+        if self.cutoff is None:
             return probabilities.argmax(axis=1)
-        positive = self.classes.index(self.positive)
-        return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive)
+        positive, threshold = self.cutoff
+        return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
 
     def to_json(self) -> dict[str, Any]:
         """The contents of ``decision.json``."""

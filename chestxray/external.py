@@ -7,7 +7,6 @@ less each figure is there than on the run's own test.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +18,10 @@ import pandas as pd
 from chestxray import backend, environment, refusal, report, run_folder, sources
 from chestxray.assessment import assess, groups
 from chestxray.calibration import calibrated
-from chestxray.comparison import difference
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision, decide
 from chestxray.decoded import decode, key, readable
+from chestxray.drop import difference
 from chestxray.errors import DataError, InputError, LeakError
 from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
@@ -88,7 +87,7 @@ def evaluate_on(
         write_json(folder / "drop.json", _drop(run, found, index.name))
         images = _images(test, index, decoded.pixels)
         explanation.write_panel(
-            run.model, *_layer(run), test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps"
+            run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps"
         )
         write_json(folder / "environment.json", _environment(run, index))
         report.write(folder, samples=images)
@@ -222,12 +221,6 @@ def _environment(run: Run, index: Index) -> dict[str, Any]:
         "citation": index.citation,
     }
     return run.environment | {"data": data, "started": environment.now(), "finished": environment.now(), "seconds": {}}
-
-
-def _layer(run: Run) -> tuple[str | None, str]:
-    """The layer that the run explained, or why it explained none."""
-    known = json.loads((run.folder / "heatmaps" / "index.json").read_text(encoding="utf-8"))
-    return known["layer"], known["reason"]
 
 
 def _images(predictions: Predictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,8 +25,6 @@ from chestxray.run_folder import MODEL, RECIPE, Run
 if TYPE_CHECKING:
     import keras
 
-    from chestxray.cam import OnePass
-
 ENSEMBLE = "ensemble.json"
 
 
@@ -149,15 +147,9 @@ class KerasEngine:
         """A distance; None where the run refuses nothing."""
         return None if self._familiar is None else self._familiar.threshold
 
-    @cached_property
+    @property
     def _layer(self) -> str | None:
-        path = self.folder / "heatmaps" / "index.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))["layer"]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged: {error}.") from error
+        return self._run.cam_layer[0]
 
     @property
     def has_maps(self) -> bool:
@@ -174,28 +166,28 @@ class KerasEngine:
             raise DataError(f"{self.folder / MODEL} cannot be loaded: {reason}") from error
 
     @cached_property
-    def _graph(self) -> Any:
-        """uint8 (n, height, width) -> the model's outputs, traced once for any n."""
+    def _plain(self) -> Any:
+        return self._compiled(None)
+
+    @cached_property
+    def _explaining(self) -> Any:
+        return self._compiled(self._layer)
+
+    def _compiled(self, layer: str | None) -> Any:
+        """uint8 (n, height, width) -> what `cam.Graph` gives of them, traced once for any n."""
         model = self._model
         import tensorflow as tf
 
-        from chestxray.model import features_model
+        from chestxray.cam import Graph
 
-        seer = model if self.decision.features is None else features_model(model, self.decision.features)
+        graph = Graph(model, layer, positive=self.decision.cutoff, features=self.decision.features)
         signature = [tf.TensorSpec((None, *self.image_size), tf.uint8)]
 
-        @tf.function(input_signature=signature)
-        def graph(pixels: tf.Tensor) -> Any:
-            return seer(tf.cast(pixels, tf.float32)[..., tf.newaxis], training=False)
+        @tf.function(input_signature=signature, autograph=False)
+        def compute(pixels: tf.Tensor) -> Any:
+            return graph.compute(tf.cast(pixels, tf.float32)[..., tf.newaxis])
 
-        return graph
-
-    @cached_property
-    def _explainer(self) -> OnePass:
-        from chestxray.cam import OnePass
-
-        assert self._layer is not None
-        return OnePass(self._model, self._layer)
+        return compute
 
     def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
         """As `Engine.run`."""
@@ -203,16 +195,10 @@ class KerasEngine:
             check_maps(self)
         with self._lock:
             # Only the first call loads and traces; running is left to TensorFlow's own locks.
-            graph, explainer = self._graph, self._explainer if maps else None
-        given = graph(pixels)
-        probabilities, features = given if isinstance(given, list | tuple) else (given, None)
-        found = probabilities.numpy()
-        far = None if features is None or self._familiar is None else self._familiar.distances(features.numpy())
-        if explainer is None:
-            return Outputs(found, far, None)
-        # What was decided on need not be the most probable: the class is known only now.
-        _, heat = explainer(pixels[..., np.newaxis], self.decision.decided(found), batch_size=len(pixels) or 1)
-        return Outputs(found, far, heat)
+            graph = self._explaining if maps else self._plain
+        given = {name: value.numpy() for name, value in graph(pixels).items()}
+        far = None if self._familiar is None else self._familiar.distances(given["features"])
+        return Outputs(given["probabilities"], far, given.get("map"))
 
 
 def _members(folder: Path) -> list[Path]:

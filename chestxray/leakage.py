@@ -15,15 +15,16 @@ import pandas as pd
 
 from chestxray import cache as caches
 from chestxray import figures, sources, study
-from chestxray.comparison import check_metric, difference
+from chestxray.comparison import check_metric
+from chestxray.drop import difference
 from chestxray.errors import InputError
 from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.intervals import Figure
-from chestxray.page import render
 from chestxray.recipe import Recipe
 from chestxray.report import wording
 from chestxray.report.pictures import figure
+from chestxray.report.rendering import render
 from chestxray.run_folder import Run
 
 LEAKAGE = "leakage.json"

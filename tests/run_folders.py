@@ -43,7 +43,7 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     recipe = Recipe(model="tiny", data=("folder:noise",), image_size=size, fit=fit)
     write_text(folder / "recipe.toml", recipe.to_toml())
     write_json(folder / FILE, decision.to_json())
-    write_json(folder / "heatmaps" / "index.json", {"layer": "last" if explained else None, "images": []})
+    write_json(folder / "heatmaps" / "index.json", {"layer": "last" if explained else None, "reason": "", "images": []})
     predictions.write(folder / "predictions.csv")
     built.model.save(folder / "model.keras")
     if refuse:

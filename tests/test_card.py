@@ -184,14 +184,14 @@ def test_figures_on_the_card_are_those_of_the_metrics(other):
     told = f"AUROC {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})"
     answers = answers_of(other)
     assert all(told in " ".join(answers[item].known) for item in (("claim", "37"), ("tripod_ai", "23a")))
-    assert f"| AUROC | {auroc['value']:.3f} | {auroc['low']:.3f} to {auroc['high']:.3f} |" in card.render(
+    assert f"| AUROC | {auroc['value']:.3f} | {auroc['low']:.3f} to {auroc['high']:.3f} |" in card.text(
         Record.read(other)
     )
 
 
 def test_what_the_run_does_not_know_is_visibly_blank(other):
     record = Record.read(other)
-    text, answers = card.render(record), answers_of(other)
+    text, answers = card.text(record), answers_of(other)
     assert f"| 44 | Funding | **☐** _{BLANK}: who paid, and what part they took_ |" in text
     assert answers["claim", "44"].state == "blank"
     assert answers["claim", "21"].state == "part"
@@ -233,7 +233,7 @@ def test_questions_about_people_do_not_apply_to_phantoms(phantom):
 
 
 def test_no_radiograph_is_taken_for_a_phantom(other):
-    assert "phantom" not in card.render(Record.read(other))
+    assert "phantom" not in card.text(Record.read(other))
 
 
 def test_author_fills_blanks_and_rendering_again_keeps_them(mine):
@@ -299,7 +299,7 @@ def test_card_is_one_page_that_needs_nothing_from_outside(other):
 
 
 def test_markdown_is_well_formed(phantom):
-    text = card.render(Record.read(phantom))
+    text = card.text(Record.read(phantom))
     assert text.startswith("---\nlibrary_name: keras\n")
     assert "**Research use only. Not a medical device; not for diagnosis.**" in text
     assert "| **All classes** | 80 " in text
@@ -312,7 +312,7 @@ def test_markdown_is_well_formed(phantom):
 
 def test_names_are_escaped(tmp_path):
     record = Record.read(write_run(tmp_path, HOSTILE))
-    text, page = card.render(record), card.page(record)
+    text, page = card.text(record), card.page(record)
     assert "<script>" not in text
     assert "<script>" not in page
     assert 'a"b\\|c$d\\_$ &amp; co' in text

@@ -8,35 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chestxray.comparison import align, compare, difference
+from chestxray.comparison import align, compare
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation import evaluate
 from chestxray.intervals import Figure
 from chestxray.paired import accuracy_test, auroc_test, delong, holm, letters
 from chestxray.prediction import Predictions
-
-CLASSES = ("NORMAL", "PNEUMONIA")
-
-
-def predictions(skill, rows=150, seed=0, patients=None, classes=CLASSES):
-    """A model of some `skill`; models of one `seed` see the same images."""
-    images = np.random.default_rng(seed)
-    truth = images.integers(0, len(classes), rows)
-    shared = images.normal(size=(rows, len(classes)))
-    own = np.random.default_rng([seed, int(skill * 100)]).normal(size=(rows, len(classes)))
-    logits = 0.8 * shared + 0.6 * own + skill * np.eye(len(classes))[truth]
-    table = pd.DataFrame(
-        {
-            "path": [f"/{i:05}.png" for i in range(rows)],
-            "patient": [""] * rows if patients is None else [f"p{p}" for p in patients],
-            "split": "test",
-            "source": "demo",
-            "label": np.array(classes)[truth],
-        }
-    )
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Predictions.from_probabilities(table, classes, probabilities)
-
+from simulated import CLASSES, predictions
 
 # DeLong
 
@@ -314,32 +292,6 @@ def test_the_larger_groups_of_patients_are_used():
     grouped = predictions(2, patients=np.arange(150) // 3)
     assert compare({"one": predictions(1), "other": grouped}, replicates=100).patients == 50
     assert set(align({"one": predictions(1), "other": grouped})) == {"one", "other"}
-
-
-# Internal and external
-
-
-def test_drop_on_external_rows():
-    internal, external = (evaluate(predictions(k, seed=s), replicates=300) for k, s in ((2.5, 0), (0.8, 1)))
-    drop = difference(internal, external)
-    here, there = internal.test["auroc"], external.test["auroc"]
-    assert drop.value == pytest.approx(here.value - there.value)
-    assert 0 < drop.low < drop.value < drop.high
-    assert drop.high - drop.low > max(f.high - f.low for f in (here, there))
-    back = difference(external, internal)
-    assert (back.value, back.low, back.high) == pytest.approx((-drop.value, -drop.high, -drop.low))
-
-
-def test_drop_that_cannot_be_had():
-    internal = evaluate(predictions(2, classes=("a", "b", "c")), replicates=100)
-    table = predictions(2, seed=1, classes=("a", "b", "c"))
-    fewer = evaluate(Predictions(table.rows[table.rows["label"] != "c"], table.classes), replicates=100)
-    assert difference(internal, fewer, "auroc") == Figure(None, None, None)
-    assert difference(internal, fewer, "accuracy").value is not None
-    with pytest.raises(DataError, match="do not compare"):
-        difference(internal, evaluate(predictions(1), replicates=100))
-    with pytest.raises(InputError, match="Unknown metric"):
-        difference(internal, internal, "auc")
 
 
 # Several trainings of a model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -47,19 +46,17 @@ class Subject:
         familiar = Familiar.read(run.folder / REFUSAL) if decision.features else None
         if familiar is not None and _drowned(familiar):
             familiar = None
-        layer = _layer(run)
+        layer, _ = run.cam_layer
         try:
             model = run.model
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{run.folder}: the model cannot be loaded: {str(error).partition(chr(10))[0]}") from error
-        positive = None
-        if decision.positive is not None and decision.threshold is not None:
-            positive = (decision.classes.index(decision.positive), decision.threshold)
         whole = single_precision(model)
-        graph = Graph(whole, layer, positive=positive, familiar=familiar, features=decision.features)
+        features = None if familiar is None else decision.features
+        graph = Graph(whole, layer, positive=decision.cutoff, familiar=familiar, features=features)
         # TensorFlow's gradients have no counterpart in the other formats.
         if graph.reason and form != "savedmodel":
-            graph = Graph(whole, None, familiar=familiar, features=decision.features)
+            graph = Graph(whole, None, familiar=familiar, features=features)
         return cls(run, form, model, graph, layer, decision, familiar)
 
     @property
@@ -154,13 +151,3 @@ def _drowned(familiar: Familiar) -> bool:
 
 def _halved(model: keras.Model) -> bool:
     return any(layer.compute_dtype != "float32" for layer in model.layers)
-
-
-def _layer(run: Run) -> str | None:
-    path = run.folder / "heatmaps" / "index.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["layer"]
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from error

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from chestxray import figures
 from chestxray.files import write_text
-from chestxray.report import card, drawing, pictures, wording
+from chestxray.report import card, drawing, pictures
 from chestxray.report.cautions import cautions, summary
 from chestxray.report.record import Record
+from chestxray.report.rendering import render
 from chestxray.report.sections import SECTIONS, Material, Section
 
 __all__ = ["SECTIONS", "Material", "Record", "Section", "page", "write"]
@@ -67,26 +67,12 @@ def _write_figures(record: Record, samples: Mapping[str, np.ndarray]) -> dict[st
 
 def page(material: Material, sections: Sequence[Section] = SECTIONS) -> str:
     """The page as HTML: those of `sections` that have something to show, in order."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("chestxray"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": wording.number,
-        "span": wording.span,
-        "whole": wording.whole,
-        "plural": wording.plural,
-        "figure_title": wording.title,
-    }
     built = [(section, section.build(material)) for section in sections]
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        "report.html.jinja",
         material=material,
         record=material.record,
         sections=[(section, context) for section, context in built if context is not None],
         cautions=cautions(material.record),
         summary=summary(material.record),
-        research_only=wording.RESEARCH_ONLY,
     )

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
-
 from chestxray.files import write_text
-from chestxray.report import wording
 from chestxray.report.cautions import cautions, summary
 from chestxray.report.checklists import Checklist, Item, author_texts, checklists
 from chestxray.report.facts import FACTS
 from chestxray.report.facts.data import drawn, phantoms
 from chestxray.report.record import Record
+from chestxray.report.rendering import render
 from chestxray.report.sections import class_counts
 from chestxray.report.wording import ordered
 
@@ -117,49 +115,28 @@ def write(record: Record) -> Path:
         InputError: as `answered`.
         OutputError: the folder cannot be written to.
     """
-    texts = {"MODEL_CARD.md": render(record), "MODEL_CARD.html": page(record)}
-    for name, text in texts.items():
-        write_text(record.folder / name, text)
+    texts = {"MODEL_CARD.md": text(record), "MODEL_CARD.html": page(record)}
+    for name, content in texts.items():
+        write_text(record.folder / name, content)
     return record.folder / "MODEL_CARD.html"
 
 
-def render(record: Record) -> str:
+def text(record: Record) -> str:
     """The card as Markdown. Raises as `answered`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("chestxray"),
-        autoescape=jinja2.select_autoescape(("html.jinja",)),  # Markdown is escaped by `markdown`
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return _filled_in(environment, "model_card.md.jinja", record)
+    return _filled_in("model_card.md.jinja", record)
 
 
 def page(record: Record) -> str:
     """The card as one self-contained HTML page. Raises as `answered`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("chestxray"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return _filled_in(environment, "model_card.html.jinja", record)
+    return _filled_in("model_card.html.jinja", record)
 
 
-def _filled_in(environment: jinja2.Environment, template: str, record: Record) -> str:
-    environment.filters |= {
-        "md": markdown,
-        "number": wording.number,
-        "span": wording.span,
-        "whole": wording.whole,
-        "plural": wording.plural,
-        "figure_title": wording.title,
-    }
+def _filled_in(template: str, record: Record) -> str:
     per_class = record.metrics["per_class"]
-    return environment.get_template(template).render(
+    return render(
+        template,
+        {"md": markdown},
         title=f"{record.recipe.model} on {record.data_name}",
-        research_only=wording.RESEARCH_ONLY,
         summary=summary(record),
         cautions=cautions(record),
         checklists=answered(record),

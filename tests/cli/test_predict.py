@@ -190,7 +190,7 @@ def test_images_are_found(films, tmp_path, draw):
 def test_wrong_input(call, run, films, tmp_path):
     (tmp_path / "empty").mkdir()
     plain = shutil.copytree(run, tmp_path / "plain")
-    (plain / "heatmaps" / "index.json").write_text('{"layer": null}')
+    (plain / "heatmaps" / "index.json").write_text('{"layer": null, "reason": "none"}')
     bare = shutil.copytree(run, tmp_path / "bare")
     (bare / "model.keras").unlink()
     for arguments, words in [

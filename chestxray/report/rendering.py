@@ -1,7 +1,8 @@
-"""Pages beside the report of a run: one file each, in the same look."""
+"""Templates -> pages and cards: one file each, all in the same look."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -10,14 +11,19 @@ from chestxray import __version__
 from chestxray.report import wording
 
 
-def render(template: str, **context: Any) -> str:
-    """The template of that name below ``templates/``, with the words and numbers of `report.wording`."""
+def render(template: str, filters: dict[str, Callable[..., str]] | None = None, **context: Any) -> str:
+    """The template of that name below ``templates/``, with the words and numbers of `report.wording`.
+
+    What goes into HTML is escaped; a template of Markdown escapes by itself.
+    """
+    page = template.endswith(".html.jinja")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("chestxray"),
-        autoescape=True,
+        autoescape=page,  # noqa: S701 - Markdown has marks of its own to escape
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=page,
+        keep_trailing_newline=not page,
     )
     environment.filters |= {
         "number": wording.number,
@@ -26,6 +32,7 @@ def render(template: str, **context: Any) -> str:
         "plural": wording.plural,
         "duration": wording.duration,
         "figure_title": wording.title,
+        **(filters or {}),
     }
     return environment.get_template(template).render(
         research_only=wording.RESEARCH_ONLY, version=__version__, **context
