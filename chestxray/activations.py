@@ -146,7 +146,7 @@ class Store:
         """
         from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-        function = tf.function(lambda batch: tf.nest.flatten(self.front(batch, training=False)))
+        function = tf.function(lambda batch: tf.nest.flatten(self.front(batch, training=False)), autograph=False)
         shape = tf.TensorSpec(self.front.input.shape, tf.float32)
         return convert_variables_to_constants_v2(function.get_concrete_function(shape))
 
@@ -166,6 +166,7 @@ def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
             return draws, np.zeros((len(some), *shape), np.float32)
         return draws, np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
 
+    @tf.autograph.experimental.do_not_convert
     def change(batch: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
         draws, noise = tf.numpy_function(draw, [some], (tf.float32, tf.float32))
         draws.set_shape((None, DRAWS))

@@ -47,15 +47,18 @@ class Activations:
         views = [_at_hand(view, rows, len(self.views)) for view in self.views]
         kinds = [tf.as_dtype(array.dtype) for array in self.plain]
 
+        @tf.autograph.experimental.do_not_convert
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
             chosen = tf.numpy_function(lambda e: pipeline.order(recipe.seed, e, len(rows), batch), [epoch], tf.int64)
-            chosen.set_shape((pipeline.steps_per_epoch(len(rows), batch), batch))
-            return tf.data.Dataset.from_tensor_slices(chosen).map(lambda some: (epoch, some))
+            steps = pipeline.steps_per_epoch(len(rows), batch)
+            chosen.set_shape((steps, batch))
+            return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, steps), chosen))
 
         def gather(epoch: np.int64, some: np.ndarray) -> list[np.ndarray]:
             arrays, places = views[int(epoch) % len(views)]
             return [*(array[places[some]] for array in arrays), labels[some]]
 
+        @tf.autograph.experimental.do_not_convert
         def load(epoch: tf.Tensor, some: tf.Tensor) -> tuple:
             *parts, targets = tf.numpy_function(gather, [epoch, some], [*kinds, tf.float32])
             targets.set_shape((batch, labels.shape[1]))
@@ -69,6 +72,7 @@ class Activations:
         arrays, places = _at_hand(self.plain, rows, 1)
         kinds = [tf.as_dtype(array.dtype) for array in arrays]
 
+        @tf.autograph.experimental.do_not_convert
         def load(some: tf.Tensor, targets: tf.Tensor) -> tuple:
             parts = tf.numpy_function(lambda chosen: [array[chosen] for array in arrays], [some], kinds)
             return self._inputs(parts, None), targets

@@ -43,12 +43,14 @@ def training(
     def gather(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return pixels[rows[places]][..., np.newaxis], labels[places]
 
+    @tf.autograph.experimental.do_not_convert
     def epoch_of_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         places = tf.numpy_function(lambda e: order(recipe.seed, e, len(rows), batch), [epoch], tf.int64)
         places.set_shape((steps, batch))
         numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((numbers, places))
 
+    @tf.autograph.experimental.do_not_convert
     def load(number: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, targets = tf.numpy_function(gather, [places], (tf.uint8, tf.float32))
         images.set_shape((batch, *shape, 1))
@@ -75,6 +77,7 @@ def inference(pixels: np.ndarray, rows: np.ndarray, batch_size: int) -> tf.data.
     smaller.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def load(places: tf.Tensor) -> tf.Tensor:
         images = tf.numpy_function(lambda chosen: pixels[chosen][..., np.newaxis], [places], tf.uint8)
         images.set_shape((None, *pixels.shape[1:], 1))

@@ -121,17 +121,20 @@ def test_weights_of_another_architecture(folder, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
     arguments = ["--model", "shallow_fc", "--data", f"folder:{folder}", "--image-size", "16"]
-    command = [*CHESTXRAY, "run", *arguments, "--epochs", "100000", "--patience", "0", "--output", "r"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    try:
-        history = tmp_path / "r" / "history.csv"
-        deadline = time.monotonic() + 400
-        while not history.is_file() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=200)
-    finally:
-        process.kill()
+    # Who runs the tests in the background may have told them to ignore Ctrl-C, which children inherit.
+    hearing = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + CHESTXRAY[-1]
+    command = [sys.executable, "-c", hearing, "run", *arguments, "--epochs", "100000", "--patience", "0"]
+    piped = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen([*command, "--output", "r"], cwd=tmp_path, **piped) as process:
+        try:
+            history = tmp_path / "r" / "history.csv"
+            deadline = time.monotonic() + 400
+            while not history.is_file() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=200)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "chestxray run --resume r" in errors
     assert "Traceback" not in errors
