@@ -1,9 +1,9 @@
 """Conformal prediction: sets of classes that hold the true one as often as asked for.
 
 Split conformal prediction with the score 1 - probability of the true class (Vovk et al. 2005;
-Sadinle, Lei and Wasserman 2019), calibrated on validation. A set of one class is an answer; with
-none or several, the model abstains. The promise is for images like those of validation, on average
-over classes; what was kept of it is measured on the test.
+Sadinle, Lei and Wasserman 2019), calibrated on validation. A set of one class, if it is the class
+decided on, is an answer; with none or several, the model abstains. The promise is for images like
+those of validation, on average over classes; what was kept of it is measured on the test.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def sets(probabilities: np.ndarray, limit: float) -> np.ndarray:
     return 1 - probabilities <= limit + 1e-12
 
 
-def answered(probabilities: np.ndarray, limit: float) -> np.ndarray:
-    """Whether the model answers, its set being one class: bool (rows,)."""
-    return sets(probabilities, limit).sum(axis=1) == 1
+def answered(inside: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    """Whether the model answers, its set `inside` (rows, classes) being the one class that was `decided`
+    on, class numbers (rows,): bool (rows,).
+
+    Of two classes, set and threshold are two rules; where they name different classes there is no answer.
+    """
+    return (inside.sum(axis=1) == 1) & inside[np.arange(len(inside)), decided]

@@ -107,6 +107,7 @@ def answers(paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float
     probabilities, far = outputs.probabilities, outputs.distances
     decided = engine.decision.decided(probabilities)
     inside = None if limit is None else abstention.sets(probabilities.astype(np.float64), limit)
+    sure = None if inside is None else abstention.answered(inside, decided)
     given = []
     for i, path in enumerate(paths):
         refused = None
@@ -115,8 +116,7 @@ def answers(paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float
         likely = None
         if inside is not None:
             likely = tuple(name for name, is_in in zip(engine.classes, inside[i], strict=True) if is_in)
-        # Threshold and set are two rules; where they name different classes there is no answer.
-        abstained = None if likely is None else likely != (engine.classes[decided[i]],)
+        abstained = None if sure is None else not sure[i]
         given.append(
             Answer(
                 path=path,

@@ -189,7 +189,7 @@ def _operating_points(
 def _abstention(test: Predictions, decision: Decision, score: Scorer) -> dict[str, Any]:
     assert decision.limit is not None
     inside = abstention.sets(test.probabilities, decision.limit)
-    answers = inside.sum(axis=1) == 1
+    answers = abstention.answered(inside, decision.decided(test.probabilities))
     covered = inside[np.arange(len(inside)), test.truth]
     right = test.predicted == test.truth
     clusters = test.clusters

@@ -125,7 +125,14 @@ def test_sets_cover_new_rows_as_often_as_promised(coverage):
 def test_too_few_rows_promise_nothing_but_everything():
     assert abstention.quantile(np.array([[0.9, 0.1]] * 5), np.zeros(5, dtype=int), 0.95) == 1.0
     assert abstention.sets(np.array([[0.9, 0.1]]), 1.0).all()
-    assert not abstention.answered(np.array([[0.9, 0.1]]), 1.0).any()
+
+
+def test_an_answer_is_one_class_and_the_one_decided_on():
+    inside = abstention.sets(np.array([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1], [0.35, 0.65]]), 0.2)
+    assert inside.tolist() == [[True, False], [False, False], [True, False], [False, False]]
+    both = np.array([[True, True], *inside])
+    # In the last but one, a threshold below 0.1 decides for the class that is not in the set.
+    assert abstention.answered(both, np.array([0, 0, 0, 1, 1])).tolist() == [False, True, False, False, False]
 
 
 def test_a_decision_is_chosen_on_what_was_calibrated_and_can_be_read_again(tmp_path):

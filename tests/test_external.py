@@ -141,6 +141,24 @@ def test_a_run_is_evaluated_anew(run, tmp_path):
     assert "Where it abstains" in again.report.read_text(encoding="utf-8")
 
 
+def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):
+    import shutil
+
+    from chestxray import bulk, keras_engine
+    from chestxray.answers import answered
+    from chestxray.run_folder import Run
+
+    again = external.evaluate_again(
+        Run(shutil.copytree(run.folder, tmp_path / "copy")), {"abstain": 0.6}, caches.root()
+    )
+    engine = keras_engine.load(again.folder)
+    given = []
+    for batch in bulk.predicted(engine, again.predictions.of("test").rows["path"].tolist()):
+        given += answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
+    told = content(again, "abstention")["test"]["answered"]["value"]
+    assert told == pytest.approx(sum(not answer.abstained for answer in given) / len(given))
+
+
 def test_groups_are_values_bands_of_age_or_quarters():
     index = make_index(["a", "b"] * 20)
     rows = index.rows.assign(age=["5", "17", "18", "64", "65", ""] * 6 + [""] * 4, dose=range(40), sex=["F", ""] * 20)
