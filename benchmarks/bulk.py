@@ -30,7 +30,7 @@ from chestxray.rows_file import Lines, appending, behind
 from chestxray.run_folder import MODEL, RECIPE
 
 #: Model, side in pixels, images: the network of the README's command, and a light one.
-JOBS = (("inceptionv3", 299, 320), ("shallow_cnn", 224, 1500))
+JOBS = (("inceptionv3", 299, 192), ("shallow_cnn", 224, 1500))
 
 
 def main() -> None:

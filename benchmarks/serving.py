@@ -41,7 +41,7 @@ AGAIN = (sys.executable, "-m", "benchmarks.serving")
 
 
 def measure(
-    seconds: float = 60.0, clients: int = 8, model: str = "mobilenetv3small", image_size: int = 224, cores: int = 2
+    seconds: float = 45.0, clients: int = 8, model: str = "mobilenetv3small", image_size: int = 224, cores: int = 2
 ) -> list[Row]:
     """Rows of the rate, of the slowest answers and of memory."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -189,7 +189,7 @@ def export(folder: Path, model: str, size: int, films: int = 200) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--model", default="mobilenetv3small")
     parser.add_argument("--image-size", type=int, default=224)

@@ -60,12 +60,12 @@ def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, f
     images = np.random.default_rng(0).uniform(0, 255, (batch, *shape, 1)).astype(np.float32)
     steps = [_step(model.build(plugin, 2, shape, name=name).model, work, images, xla) for xla in (False, True)]
     # As for work so long that compiling does not count.
-    choice = jit.Timing(*(fastest(step, 4) for step in steps), compiling=0.0).better(1)
+    choice = jit.Timing(*(fastest(step, 3, 0.5) for step in steps), compiling=0.0).better(1)
     again = [math.inf, math.inf]
     for _ in range(4):
         for number, step in enumerate(steps):
-            again[number] = min(again[number], fastest(step, 2))
-    without, with_xla = (batch / seconds for seconds in again)
+            again[number] = min(again[number], fastest(step, 1, 0.2))
+    without, with_xla = (batch / least for least in again)
     return without, with_xla, with_xla if choice else without
 
 
