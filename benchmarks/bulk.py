@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +36,23 @@ JOBS = (("inceptionv3", 299, 192), ("shallow_cnn", 224, 1500))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--model", help="default: " + ", ".join(f"{name} at {size}" for name, size, _ in JOBS))
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--images", type=int, help="default: as many as take some seconds; of another model 1500")
+    parser.add_argument("--image-size", type=int, help="default: as above; of another model 224")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
-    given = vars(parser.parse_args())
-    show(beside(**given) if given["model"] else measure())
+    given = parser.parse_args()
+    jobs = [job for job in JOBS if given.model in (None, job[0])] or [(given.model, 224, 1500)]
+    jobs = [(name, given.image_size or size, given.images or images) for name, size, images in jobs]
+    show(measure(jobs, given.batch_size, given.rounds))
 
 
-def measure() -> list[Row]:
+def measure(jobs: Sequence[tuple[str, int, int]] = JOBS, batch_size: int = 32, rounds: int = 2) -> list[Row]:
     """Rows for a network whose inference costs all, and for one that costs no more than decoding."""
-    return [row for name, size, images in JOBS for row in beside(images, name, size)]
+    return [row for model, size, images in jobs for row in beside(images, model, size, batch_size, rounds)]
 
 
-def beside(images: int, model: str, image_size: int, batch_size: int = 32, rounds: int = 2) -> list[Row]:
+def beside(images: int, model: str, image_size: int, batch_size: int, rounds: int) -> list[Row]:
     """The whole beside each step, and beside what one set of cores can do at most."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

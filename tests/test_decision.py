@@ -124,7 +124,9 @@ def test_sets_cover_new_rows_as_often_as_promised(coverage):
 
 def test_too_few_rows_promise_nothing_but_everything():
     assert abstention.quantile(np.array([[0.9, 0.1]] * 5), np.zeros(5, dtype=int), 0.95) == 1.0
-    assert abstention.sets(np.array([[0.9, 0.1]]), 1.0).all()
+    everything = abstention.sets(np.array([[0.9, 0.1]]), 1.0)
+    assert everything.all()
+    assert not abstention.answered(everything, np.array([0])).any()
 
 
 def test_an_answer_is_one_class_and_the_one_decided_on():
