@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray import abstention, calibration
+from chestxray import abstention
+from chestxray.calibration import uncalibrated
 from chestxray.decision import Decision
 from chestxray.errors import InputError, nearest
 from chestxray.evaluation import Evaluation, evaluate
@@ -28,6 +29,10 @@ from chestxray.recipe import Recipe
 from chestxray.shares import share
 from chestxray.thresholds import decided
 
+#: What a calibration is judged by: less is better.
+CALIBRATION_ERRORS = ("ece", "brier")
+#: The rule that most tables of others go by.
+LARGEST = "the larger probability"
 #: Bands of age in years, by their lower ends.
 AGES = (0, 18, 40, 65, 200)
 #: A column of numbers with more values than this is broken into quarters.
@@ -154,36 +159,51 @@ def _calibration(
     test: Predictions, validation: Predictions | None, whole: Evaluation, decision: Decision, score: Scorer
 ) -> dict[str, Any]:
     def told(evaluation: Evaluation) -> dict[str, Any]:
-        return {name: evaluation.test[name].to_json() for name in ("ece", "brier")}
+        return {name: evaluation.test[name].to_json() for name in CALIBRATION_ERRORS}
 
     def before(predictions: Predictions) -> dict[str, Any]:
-        return told(score(calibration.calibrated(predictions, 1 / decision.temperature)))
+        return told(score(uncalibrated(predictions, decision.calibration)))
 
+    fitted = decision.calibration
     found: dict[str, Any] = {
-        "temperature": decision.temperature,
-        "at_bound": calibration.at_bound(decision.temperature),
+        "method": fitted.method,
+        "temperature": fitted.temperature,
+        "offsets": dict(zip(decision.classes, fitted.offsets, strict=False)),
+        "at_bound": fitted.at_bound,
         "test": {"before": before(test), "after": told(whole)},
     }
+    found["worse"] = [name for name in CALIBRATION_ERRORS if _rose(found["test"], name)]
     if validation is not None:
         found["rows"] = len(validation.rows)
         found["validation"] = {"before": before(validation), "after": told(score(validation))}
     return found
 
 
+def _rose(test: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    before, after = (test[when][name]["value"] for when in ("before", "after"))
+    return before is not None and after is not None and after > before
+
+
 def _operating_points(
     test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer
 ) -> dict[str, Any]:
-    names = ("sensitivity", "specificity", "precision", "balanced_accuracy")
+    names = ("sensitivity", "specificity", "precision", "accuracy", "balanced_accuracy")
+    deployed = decision.threshold
+    shown = [(label, threshold, decision.chosen_by) for label, threshold in decision.thresholds.items()]
+    if decision.positive is not None:
+        # Beside the one that decides, what most tables of others go by.
+        shown.append((decision.positive, 0.5, LARGEST))
     points = []
-    for label, threshold in decision.thresholds.items():
+    for label, threshold, rule in shown:
 
         def figures(predictions: Predictions, label: str = label, threshold: float = threshold) -> dict[str, Any]:
             found = score(decided(predictions, label, threshold), label).test
             return {name: found[name].to_json() for name in names}
 
-        point = {"label": label, "threshold": threshold, "test": figures(test)}
+        point = {"label": label, "threshold": threshold, "chosen_by": rule, "test": figures(test)}
+        point["decides"] = deployed is not None and rule != LARGEST
         points.append(point | ({} if validation is None else {"validation": figures(validation)}))
-    return {"chosen_by": decision.chosen_by, "points": points}
+    return {"rule": decision.words, "points": points}
 
 
 def _abstention(test: Predictions, decision: Decision, score: Scorer) -> dict[str, Any]:

@@ -8,7 +8,7 @@ layers behind the feature map, no gradient is taken at all, and the same graph c
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,8 +17,11 @@ from keras import ops
 
 from chestxray.errors import PluginError
 from chestxray.head_gradient import HeadGradient, NoClosedForm
-from chestxray.model import TEMPERATURE
+from chestxray.model import CALIBRATION
 from chestxray.refusal import Familiar
+
+if TYPE_CHECKING:
+    from chestxray.decision import Decision
 
 Tensor = Any
 #: In place of a class: the one that the model itself decides on.
@@ -28,9 +31,9 @@ OWN = -1
 class Graph:
     """All that a model answers, as one graph of raw pixels.
 
-    `layer` is the one to explain, None for no maps. `positive` is, of two classes, the number of one
-    and the probability from which on it is decided on; None: the most probable class is. `familiar`
-    gives distances, of what the layer `features` gives; without it those features are given themselves.
+    `layer` is the one to explain, None for no maps. `decision` says which class is explained, the one that
+    it decides on; None: the most probable one. `familiar` gives distances, of what the layer `features`
+    gives; without it those features are given themselves.
 
     ``reason`` is empty where the maps come from forward operations only; else it says which layer
     stood against that, and TensorFlow's tape takes the gradient. `tape` asks for the tape anyway.
@@ -44,7 +47,7 @@ class Graph:
         model: keras.Model,
         layer: str | None,
         *,
-        positive: tuple[int, float] | None = None,
+        decision: Decision | None = None,
         familiar: Familiar | None = None,
         features: str | None = None,
         tape: bool = False,
@@ -53,7 +56,7 @@ class Graph:
         self.classes = int(model.output.shape[-1])
         self.has_map = layer is not None
         self.reason = "asked for" if tape else ""
-        self._positive, self._familiar = positive, familiar
+        self._decision, self._familiar = decision, familiar
         self._head: HeadGradient | None = None
         wanted: dict[str, Any] = {"probabilities": model.output}
         if features is not None:
@@ -61,7 +64,7 @@ class Graph:
         if layer is not None:
             check_layer(model, layer)
             wanted["map"] = model.get_layer(layer).output
-            wanted["logits"] = model.get_layer(TEMPERATURE).input
+            wanted["logits"] = model.get_layer(CALIBRATION).input
             if not tape:
                 try:
                     self._head = HeadGradient.between(model.get_layer(layer), wanted["logits"])
@@ -108,12 +111,16 @@ class Graph:
 
     def _chosen(self, probabilities: Tensor, classes: Tensor) -> Tensor:
         """float32 (batch, classes), one-hot: of `classes`, where that is `OWN` of the class decided on."""
-        if self._positive is None:
-            # Not Keras's argmax, which looks at single bits: ONNX and LiteRT have nothing for that.
-            own = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        else:
-            number, threshold = self._positive
+        decision = self._decision
+        if decision is not None and decision.cutoff is not None:
+            number, threshold = decision.cutoff
             own = ops.where(probabilities[:, number] >= threshold, number, 1 - number)
+        else:
+            weighed = probabilities
+            if decision is not None and decision.priors:
+                weighed = probabilities / tf.constant(decision.priors, tf.float32)
+            # Not Keras's argmax, which looks at single bits: ONNX and LiteRT have nothing for that.
+            own = tf.argmax(weighed, axis=-1, output_type=tf.int32)
         return ops.one_hot(ops.where(ops.equal(classes, OWN), own, classes), self.classes, dtype="float32")
 
 

@@ -1,4 +1,4 @@
-"""What a run decides by, all of it chosen on validation: temperature, thresholds, when to abstain.
+"""What a run decides by, all of it chosen on validation: calibration, thresholds, when to abstain.
 
 Written as ``decision.json``; whoever predicts with the run's model later decides by the same.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray.errors import DataError
+from chestxray.calibration import Calibration
+from chestxray.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from chestxray.prediction import Predictions
@@ -25,25 +26,28 @@ FILE = "decision.json"
 
 @dataclass(frozen=True)
 class Decision:
-    """``thresholds``: class -> probability at and above which it is called present; of two classes
-    the positive one alone. ``limit`` is the conformal quantile of `abstention`, None where the model
-    always answers. ``features`` names the layer whose pooled output tells radiographs from other
+    """``thresholds``: class -> calibrated probability at and above which it is called present; of two
+    classes the positive one alone, of more each class by itself, for information. ``priors``: of more
+    than two classes, what their probabilities are divided by before the largest is decided on; none:
+    the most probable class is. ``limit`` is the conformal quantile of `abstention`, None where the
+    model always answers. ``features`` names the layer whose pooled output tells radiographs from other
     pictures, with ``refusal.npz``; None where nothing is refused.
     """
 
     classes: tuple[str, ...]
     positive: str | None
-    temperature: float
+    calibration: Calibration
     thresholds: Mapping[str, float]
     chosen_by: str
-    coverage: float | None
-    limit: float | None
-    features: str | None
+    priors: tuple[float, ...] = ()
+    coverage: float | None = None
+    limit: float | None = None
+    features: str | None = None
 
     @property
     def threshold(self) -> float | None:
-        """Of two classes, the threshold of the positive one."""
-        return None if self.positive is None else self.thresholds[self.positive]
+        """Of two classes, the threshold of the positive one; None where none was chosen."""
+        return None if self.positive is None else self.thresholds.get(self.positive)
 
     @property
     def cutoff(self) -> tuple[int, float] | None:
@@ -57,13 +61,67 @@ class Decision:
         (rows, classes): by the threshold of two classes, by the largest of more.
         """
         if self.cutoff is None:
-            return probabilities.argmax(axis=1)
+            weighed = (
+                probabilities / np.asarray(self.priors, dtype=probabilities.dtype) if self.priors else probabilities
+            )
+            return weighed.argmax(axis=1)
         positive, threshold = self.cutoff
         return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
 
+    @property
+    def words(self) -> str:
+        """The rule in a sentence."""
+        if self.threshold is not None:
+            return (
+                f"A film is called {self.positive} from a calibrated probability of {self.threshold:.3f} on; "
+                f"validation chose this threshold ({self.chosen_by})."
+            )
+        if self.priors:
+            return (
+                "A film is given the class whose calibrated probability is largest after division by the "
+                "class's share of the validation images, since classes were weighted in training."
+            )
+        return "A film is given its most probable class."
+
+    def applied(self, predictions: Predictions, refused: np.ndarray | None = None) -> Predictions:
+        """`predictions`, with calibrated probabilities, as this decides.
+
+        ``predicted`` is the class decided on, whether or not it is given as an answer; ``decision`` is
+        the answer, empty where the film is refused or the model abstains. ``abstained`` and ``refused``
+        are ``true`` or ``false``, empty where the run always answers or refuses nothing. `refused`: bool
+        (rows,); None: what the table says already.
+        """
+        from chestxray import abstention
+        from chestxray.prediction import Predictions
+
+        order = [predictions.classes.index(name) for name in self.classes]
+        probabilities = predictions.probabilities[:, order]
+        number = self.decided(probabilities)
+        rows = predictions.rows.copy()
+        rows["predicted"] = np.asarray(self.classes, dtype=object)[number]
+        if refused is not None:
+            rows["refused"] = np.where(refused, "true", "false")
+        elif "refused" not in rows:
+            rows["refused"] = ""
+        rows["abstained"] = ""
+        if self.limit is not None:
+            answered = abstention.answered(abstention.sets(probabilities, self.limit), number)
+            rows["abstained"] = np.where(answered, "false", "true")
+        silent = (rows["refused"] == "true") | (rows["abstained"] == "true")
+        rows["decision"] = rows["predicted"].mask(silent, "")
+        return Predictions(rows, predictions.classes)
+
     def to_json(self) -> dict[str, Any]:
         """The contents of ``decision.json``."""
-        return dataclasses.asdict(self) | {"classes": list(self.classes), "thresholds": dict(self.thresholds)}
+        lists = {"classes": list(self.classes), "priors": list(self.priors), "thresholds": dict(self.thresholds)}
+        told = dataclasses.asdict(self) | lists
+        return told | {"calibration": told["calibration"] | {"offsets": list(self.calibration.offsets)}}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Decision:
+        """What `to_json` gave. Raises KeyError, TypeError or ValueError where `fields` is not of that form."""
+        lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
+        return cls(**{**fields, **lists, "calibration": Calibration.from_json(fields["calibration"])})
 
     @classmethod
     def read(cls, path: Path) -> Decision:
@@ -73,44 +131,55 @@ class Decision:
             DataError: it is damaged.
         """
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**fields, "classes": tuple(fields["classes"])})
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path} is damaged: {error}.") from error
 
 
-def decide(validation: Predictions, recipe: Recipe) -> Decision:
-    """Choose by `validation`, whose probabilities are at temperature 1.
+def check(classes: tuple[str, ...], recipe: Recipe) -> None:
+    """Refuse choices of `recipe` that cannot be made of these classes. Raises `InputError`."""
+    from chestxray.evaluation import headline_class
+
+    headline_class(classes, recipe.positive)
+    if recipe.sensitivity is not None and len(classes) != 2:
+        raise InputError(
+            f"sensitivity is for two classes, of which one threshold decides; with {len(classes)} the largest "
+            f"probability does. Received: {recipe.sensitivity:g}, with the classes {', '.join(classes)}."
+        )
+
+
+def decide(validation: Predictions, recipe: Recipe, calibration: Calibration) -> Decision:
+    """Choose by `validation`, whose probabilities `calibration` has calibrated.
 
     Raises:
-        InputError: a positive class that is none.
+        InputError: choices of `recipe` that its classes do not allow.
     """
     # Not above: whoever only decides by what was learned here needs neither pandas nor SciPy.
     from chestxray import abstention, thresholds
-    from chestxray.calibration import calibrated, fit_temperature
     from chestxray.evaluation import headline_class
     from chestxray.prediction import PREFIX
 
-    chosen = headline_class(validation.classes, recipe.positive)
-    positive = None if chosen is None else validation.classes[chosen]
-    temperature = fit_temperature(validation.probabilities, validation.truth) if recipe.calibrate else 1.0
-    scored = calibrated(validation, temperature)
+    classes, truth = validation.classes, validation.truth
+    check(classes, recipe)
+    chosen = headline_class(classes, recipe.positive)
+    positive = None if chosen is None else classes[chosen]
     own = {
         label: thresholds.choose(
-            scored.rows[PREFIX + label].to_numpy(), (scored.rows["label"] == label).to_numpy(), recipe.sensitivity
+            validation.rows[PREFIX + label].to_numpy(), truth == classes.index(label), recipe.sensitivity
         )
-        for label in ((positive,) if positive is not None else validation.classes)
+        for label in ((positive,) if positive is not None else classes)
     }
-    limit = None
-    if recipe.abstain is not None:
-        limit = abstention.quantile(scored.probabilities, scored.truth, recipe.abstain)
+    counts = np.bincount(truth, minlength=len(classes))
+    # Weights ask for errors of all classes to count alike; calibrated probabilities alone would favour
+    # the common ones again. Of two classes, Youden's threshold sees to it.
+    weighed = positive is None and recipe.class_weights and counts.min() > 0
     return Decision(
-        classes=validation.classes,
+        classes=classes,
         positive=positive,
-        temperature=temperature,
+        calibration=calibration,
         thresholds=own,
         chosen_by="Youden's index" if recipe.sensitivity is None else f"sensitivity of at least {recipe.sensitivity:g}",
+        priors=tuple(float(share) for share in counts / counts.sum()) if weighed else (),
         coverage=recipe.abstain,
-        limit=limit,
-        features=None,
+        limit=None if recipe.abstain is None else abstention.quantile(validation.probabilities, truth, recipe.abstain),
     )

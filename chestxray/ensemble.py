@@ -13,7 +13,7 @@ from chestxray import environment, evaluated, run_folder
 from chestxray.comparison import align
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.index import SPLITS, Index
-from chestxray.prediction import Predictions
+from chestxray.prediction import Predictions, together
 from chestxray.run_folder import Run
 
 #: Names the members: what else than a model can predict.
@@ -60,7 +60,7 @@ def write(runs: Mapping[str, Run], folder: Path, *, notes: Sequence[str] = ()) -
         averaged.append(_mean(align({name: run.predictions.of("validation") for name, run in runs.items()})))
     except DataError:
         said.append("The members have no validation images in common, so that no threshold was chosen.")
-    predictions = averaged[0] if len(averaged) == 1 else _together(averaged)
+    predictions = averaged[0] if len(averaged) == 1 else together(averaged)
     first = next(iter(runs.values()))
     members = [
         {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
@@ -135,13 +135,6 @@ def _mean(tables: Mapping[str, Predictions]) -> Predictions:
     first = next(iter(tables.values()))
     probabilities = np.mean([table.probabilities for table in tables.values()], axis=0)
     return Predictions.from_probabilities(first.rows, first.classes, probabilities)
-
-
-def _together(parts: Sequence[Predictions]) -> Predictions:
-    import pandas as pd
-
-    rows = pd.concat([part.rows for part in parts], ignore_index=True)
-    return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)
 
 
 def _index(runs: Mapping[str, Run], predictions: Predictions) -> Index:

@@ -11,6 +11,7 @@ from typing import Any
 
 from chestxray import environment, report, run_folder
 from chestxray.assessment import assess
+from chestxray.calibration import Calibration
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision, decide
 from chestxray.files import explained, replacing, write_json, write_text
@@ -33,8 +34,9 @@ def write(
 ) -> Run:
     """Write `folder` so that it is read as a run's, see docs/run-folder.md, and return it.
 
-    Thresholds are chosen on the validation rows of `predictions`; without any there is no
-    ``decision.json`` and the most probable class is the answer. The probabilities stay as they are.
+    Thresholds are chosen on the validation rows of `predictions`, and decide; without any, since nothing
+    may be chosen on the test, there is no ``decision.json`` and the column ``predicted`` stays as it is.
+    The probabilities stay as they are.
 
     Args:
         folder: may hold what was written there before.
@@ -53,7 +55,11 @@ def write(
     test, validation = predictions.of("test"), predictions.of("validation")
     plain = recipe.replace(calibrate=False, positive=positive)
     known = len(validation.rows) > 0
-    decision = decide(validation, plain) if known else _undecided(test.classes, positive)
+    decision = Decision(test.classes, positive, Calibration(), {}, "")
+    if known:
+        decision = decide(validation, plain, Calibration())
+        predictions = decision.applied(predictions)
+        test, validation = predictions.of("test"), predictions.of("validation")
     with explained(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
         write_json(folder / "audit.json", audit)
@@ -69,8 +75,3 @@ def write(
         write_json(folder / "environment.json", {**record, "finished": environment.now()})
         report.write(folder)
     return Run(folder)
-
-
-def _undecided(classes: tuple[str, ...], positive: str | None) -> Decision:
-    """No thresholds and no abstention, since nothing may be chosen on the test."""
-    return Decision(classes, positive, 1.0, {}, "", coverage=None, limit=None, features=None)

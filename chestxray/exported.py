@@ -42,14 +42,13 @@ class Description:
         try:
             found: Mapping[str, Any] = json.loads(text)
             height, width = found["image_size"]
-            decision = {**found["decision"], "classes": tuple(found["decision"]["classes"])}
             return cls(
                 name=found["name"],
                 model=found["model"],
                 image_size=(int(height), int(width)),
                 fit=found["fit"],
                 outputs=tuple(found["outputs"]),
-                decision=Decision(**decision),
+                decision=Decision.from_json(found["decision"]),
                 refusal_threshold=found["refusal_threshold"],
             )
         except (ValueError, TypeError, KeyError) as error:

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray import backend, environment, refusal, report, run_folder, sources
-from chestxray.assessment import assess, groups
-from chestxray.calibration import calibrated
+from chestxray.assessment import Scorer, assess, groups
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision, decide
 from chestxray.decoded import decode, key, readable
@@ -84,7 +83,7 @@ def evaluate_on(
             index.write(temporary)
         test.write(folder / "predictions.csv")
         found = assess(test, index, recipe, decision, folder, refusals=refusals)
-        write_json(folder / "drop.json", _drop(run, found, index.name))
+        write_json(folder / "drop.json", _drop(run, found, index.name, decision))
         images = _images(test, index, decoded.pixels)
         explanation.write_panel(
             run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps"
@@ -111,12 +110,31 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     decision = _decision(run, recipe)
     for column in recipe.by:
         groups(run.index.rows, column)
-    test, validation = run.predictions.of("test"), run.predictions.of("validation")
+    predictions = decision.applied(run.predictions)
+    test, validation = predictions.of("test"), predictions.of("validation")
     with explained(run.folder):
         assess(test, run.index, recipe, decision, run.folder, validation=validation)
+        predictions.write(run.folder / "predictions.csv")
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
-        report.write(run.folder, samples=_samples(run, cache))
+        samples = _samples(run, cache)
+        if (predictions.predicted != run.predictions.predicted).any():
+            _explain_again(run, test, samples, recipe)
+        report.write(run.folder, samples=samples)
     return Run(run.folder)
+
+
+def _explain_again(run: Run, test: Predictions, images: Mapping[str, np.ndarray], recipe: Recipe) -> None:
+    """Draw the panel of heat maps for what is decided now; without images there is none any more."""
+    layer, reason = run.cam_layer
+    folder = run.folder / "heatmaps"
+    if layer is None:
+        return
+    log.info("Other classes are decided on than before: drawing the heat maps anew ...")
+    backend.start()
+    from chestxray import explanation
+
+    each = recipe.heatmaps if images else 0
+    explanation.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder)
 
 
 def _decision(run: Run, wanted: Recipe) -> Decision:
@@ -128,9 +146,9 @@ def _decision(run: Run, wanted: Recipe) -> Decision:
     asked = {"sensitivity": wanted.sensitivity, "abstain": wanted.abstain, "positive": wanted.positive}
     if not any(value is not None for value in asked.values()):
         return known
-    validation = calibrated(run.predictions.of("validation"), 1 / known.temperature)
     recipe = run.recipe.replace(**{name: value for name, value in asked.items() if value is not None})
-    return dataclasses.replace(decide(validation, recipe), temperature=known.temperature, features=known.features)
+    found = decide(run.predictions.of("validation"), recipe, known.calibration)
+    return dataclasses.replace(found, features=known.features)
 
 
 def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision) -> Recipe:
@@ -194,8 +212,9 @@ def _without_leaks(index: Index, trained: Index, on_leak: str) -> tuple[Index, d
     return index.replace(rows), audit
 
 
-def _drop(run: Run, found: Evaluation, name: str) -> dict[str, Any]:
-    internal = Evaluation.from_json(run.metrics)
+def _drop(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:
+    # The same decision on both sides, also where it is another one than the run's own.
+    internal = Scorer(run.recipe, decision.positive)(decision.applied(run.predictions.of("test")))
     figures = {
         metric: {
             "internal": internal.test[metric].to_json(),

@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from chestxray import backend, run_folder
+from chestxray.calibration import Calibration
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision
 from chestxray.engine import Engine, Ensemble, Outputs, check_maps
@@ -63,7 +64,7 @@ def load(folder: Path) -> Engine:
     members = [load(member) for member in _members(folder)]
     path = folder / DECISION
     # Members without validation images in common left no thresholds: the most probable class, then.
-    plain = Decision(members[0].classes, None, 1.0, {}, "", coverage=None, limit=None, features=None)
+    plain = Decision(members[0].classes, None, Calibration(), {}, "")
     return Ensemble(folder.resolve().name, members, Decision.read(path) if path.is_file() else plain)
 
 
@@ -180,7 +181,7 @@ class KerasEngine:
 
         from chestxray.cam import Graph
 
-        graph = Graph(model, layer, positive=self.decision.cutoff, features=self.decision.features)
+        graph = Graph(model, layer, decision=self.decision, features=self.decision.features)
         signature = [tf.TensorSpec((None, *self.image_size), tf.uint8)]
 
         @tf.function(input_signature=signature, autograph=False)

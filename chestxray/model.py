@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -15,8 +15,11 @@ from chestxray.errors import PluginError
 from chestxray.plugin import ModelPlugin
 from chestxray.weights import build_named, load_weights
 
-#: The layer that divides the logits by the temperature of calibration, 1 until there is one.
-TEMPERATURE = "temperature"
+if TYPE_CHECKING:
+    from chestxray.calibration import Calibration
+
+#: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
+CALIBRATION = "calibration"
 Phase = Literal["head", "finetune", "full"]
 Tensor = Any
 
@@ -69,8 +72,8 @@ def build(
         logits = plugin.head(features, classes)
         if tuple(logits.shape) != (None, classes):
             raise PluginError(f"head must return logits (batch, {classes}). Received: shape {tuple(logits.shape)}.")
-        scaled_logits = keras.layers.Rescaling(1.0, dtype="float32", name=TEMPERATURE)(logits)
-        output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(scaled_logits)
+        calibrated = keras.layers.Rescaling(1.0, dtype="float32", name=CALIBRATION)(logits)
+        output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(calibrated)
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
@@ -102,13 +105,15 @@ def freeze(built: Built, phase: Phase) -> None:
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """The same graph, ending at the logits (batch, classes) before temperature and softmax."""
-    return keras.Model(model.inputs, model.get_layer(TEMPERATURE).input)
+    """The same graph, ending at the logits (batch, classes) before calibration and softmax."""
+    return keras.Model(model.inputs, model.get_layer(CALIBRATION).input)
 
 
-def set_temperature(model: keras.Model, temperature: float) -> None:
-    """Divide the logits by `temperature` from now on, in `model` and in what is saved of it."""
-    model.get_layer(TEMPERATURE).scale = 1 / temperature
+def set_calibration(model: keras.Model, calibration: Calibration) -> None:
+    """Calibrate the logits from now on, in `model` and in what is saved of it."""
+    layer = model.get_layer(CALIBRATION)
+    layer.scale = 1 / calibration.temperature
+    layer.offset = list(calibration.offsets) if calibration.offsets else 0.0
     # Functions traced before hold the old constant.
     model.train_function = model.test_function = model.predict_function = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,15 @@ PREFIX = "probability_"
 #: Images predicted at once.
 BATCH = 32
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
+#: What else a table says of answers once a decision was applied to it, as `chestxray predict` says it.
+ANSWERS = ("decision", "abstained", "refused")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row an image: path, patient, split, source, label, predicted, and a column
-    ``probability_<class>`` for each of ``classes``, in their order.
+    """One row an image: path, patient, split, source, label, predicted, a column
+    ``probability_<class>`` for each of ``classes``, in their order, and once a `Decision` was applied
+    the columns `ANSWERS`.
     """
 
     rows: pd.DataFrame
@@ -60,7 +63,9 @@ class Predictions:
 
     @classmethod
     def from_probabilities(cls, rows: pd.DataFrame, classes: tuple[str, ...], probabilities: np.ndarray) -> Predictions:
-        """Join index rows and probabilities (rows, classes); the most probable class is predicted."""
+        """Join index rows and probabilities (rows, classes); until a `Decision` is applied, the most
+        probable class is predicted.
+        """
         table = rows[[c for c in COLUMNS if c != "predicted"]].reset_index(drop=True).copy()
         table["predicted"] = [classes[i] for i in probabilities.argmax(axis=1)]
         for i, name in enumerate(classes):
@@ -74,7 +79,7 @@ class Predictions:
         Raises:
             DataError: a column is missing.
         """
-        text = dict.fromkeys(COLUMNS, str)
+        text = dict.fromkeys((*COLUMNS, *ANSWERS), str)
         rows = pd.read_csv(path, dtype=text, keep_default_na=False)
         classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
         if missing := [name for name in COLUMNS if name not in rows] or (not classes and [PREFIX + "..."]):
@@ -83,8 +88,15 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write the table as CSV, at once."""
+        first = [name for name in (*COLUMNS, *ANSWERS) if name in self.rows]
         with replacing(path) as temporary:
-            self.rows.to_csv(temporary, index=False)
+            self.rows[[*first, *self.rows.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
+
+
+def together(parts: Sequence[Predictions]) -> Predictions:
+    """The rows of several tables of the same classes as one, by path."""
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)
 
 
 def outputs(

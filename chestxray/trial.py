@@ -10,25 +10,27 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from chestxray import calibration as calibrations
 from chestxray import jit as jit_choice
 from chestxray import refusal
 from chestxray.assessment import Refusals
-from chestxray.calibration import calibrated
+from chestxray.calibration import Calibration, calibrated
 from chestxray.decision import Decision, decide
 from chestxray.index import Index
-from chestxray.model import Built, features_model, set_temperature
+from chestxray.model import Built, features_model, set_calibration
 from chestxray.other_pictures import other_pictures
-from chestxray.prediction import Predictions, outputs, rate
+from chestxray.prediction import Predictions, outputs, rate, together
 from chestxray.recipe import Recipe
 from chestxray.refusal import Familiar
+from chestxray.training import class_weights
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """``validation`` and ``test`` at the decision's temperature; ``familiar`` and ``refusals`` are
-    None where nothing is refused.
+    """``validation`` and ``test`` calibrated and as decided; ``familiar`` and ``refusals`` are None where
+    nothing is refused.
     """
 
     decision: Decision
@@ -41,14 +43,11 @@ class Trial:
     @property
     def predictions(self) -> Predictions:
         """The rows of both."""
-        import pandas as pd
-
-        rows = pd.concat([self.validation.rows, self.test.rows], ignore_index=True)
-        return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), self.test.classes)
+        return together([self.validation, self.test])
 
 
 def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: Path) -> Trial:
-    """Decide by validation, put the temperature into the model, and predict the test.
+    """Decide by validation, put the calibration into the model, and predict the test.
 
     `pixels` uint8 (rows, height, width); its rows and those of `index` correspond.
     """
@@ -57,7 +56,9 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     seer = model if layer is None else features_model(model, layer)
     _compile(seer, recipe, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
     validation, seen = _predict(seer, pixels, index, "validation", recipe.predict_batch_size)
-    decision = dataclasses.replace(decide(validation, recipe), features=layer)
+    calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
+    validation = calibrated(validation, calibration)
+    decision = dataclasses.replace(decide(validation, recipe, calibration), features=layer)
     familiar = None
     if layer is not None:
         sample = _sample(index, recipe.seed)
@@ -70,12 +71,12 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     test, refusals = _test(seer, pixels, index, familiar, recipe)
     if refusals is not None and familiar is not None:
         refusals = dataclasses.replace(refusals, validation=familiar.refused(np.concatenate(seen)))
-    set_temperature(model, decision.temperature)
+    set_calibration(model, calibration)
     tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     return Trial(
         decision=decision,
-        validation=calibrated(validation, decision.temperature),
-        test=calibrated(test, decision.temperature),
+        validation=decision.applied(validation, None if refusals is None else refusals.validation),
+        test=decision.applied(calibrated(test, calibration), None if refusals is None else refusals.test),
         familiar=familiar,
         refusals=refusals,
         images_per_second=rate(seer, pixels, tested, recipe.predict_batch_size),
@@ -91,11 +92,22 @@ def repeat(
     recipe: Recipe,
     cache: Path,
 ) -> tuple[Predictions, Refusals | None]:
-    """Predict the test rows of other data with a calibrated `model` and what its run decided."""
+    """Predict the test rows of other data with a calibrated `model`, as its run decides."""
     known = familiar is not None and decision.features is not None
     seer = features_model(model, str(decision.features)) if known else model
     _compile(seer, recipe, len(index), cache)
-    return _test(seer, pixels, index, familiar if known else None, recipe)
+    test, refusals = _test(seer, pixels, index, familiar if known else None, recipe)
+    return decision.applied(test, None if refusals is None else refusals.test), refusals
+
+
+def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
+    """What cross-entropy was weighted by, float (classes,). Of other losses weights shift no frequencies."""
+    if not recipe.class_weights or recipe.loss != "crossentropy":
+        return None
+    rows = index.rows
+    labels = rows.loc[rows["split"] == "train", "label"].to_numpy()
+    weights = class_weights((labels[:, None] == np.asarray(index.classes, dtype=object)).astype(np.float32))
+    return np.array([weights[number] for number in range(len(index.classes))])
 
 
 def _compile(seer: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:

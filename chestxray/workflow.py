@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import backend, environment, evaluation, near_duplicates, refusal, registry, run_folder, sources
+from chestxray import backend, environment, near_duplicates, refusal, registry, run_folder, sources
 from chestxray import cache as caches
 from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
+from chestxray.decision import check
 from chestxray.decoded import decode, readable
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation import Evaluation
@@ -154,7 +155,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
     with clock.step("source"):
         index = sources.load(recipe, cache)
     # A mistake that evaluation would find is found before hours of training.
-    evaluation.headline_class(index.classes, recipe.positive)
+    check(index.classes, recipe)
     for column in recipe.by:
         groups(index.rows, column)
     log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))

@@ -5,10 +5,11 @@ import numpy as np
 
 from chestxray import refusal
 from chestxray.abstention import quantile
+from chestxray.calibration import Calibration
 from chestxray.decision import FILE, Decision
 from chestxray.files import write_json, write_text
 from chestxray.index import Index
-from chestxray.model import build, features_model, set_temperature
+from chestxray.model import build, features_model, set_calibration
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from made import tiny_plugin
@@ -25,7 +26,7 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     """A run of two classes whose validation is 40 images of noise; it refuses what is far from noise."""
     keras.utils.set_random_seed(seed)
     built = build(tiny_plugin(), len(CLASSES), size, seed=seed)
-    set_temperature(built.model, 0.05)
+    set_calibration(built.model, Calibration(0.05))
     noise = pixels_of(80, seed + 1, size)[..., np.newaxis]
     probabilities, features = features_model(built.model, "last").predict(noise.astype(np.float32), verbose=0)
     # In the middle of what noise gets, so that both classes are decided on.
@@ -38,7 +39,9 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
         Index.from_records(rows, name="noise").rows, CLASSES, probabilities[:40]
     )
     limit = None if abstain is None else quantile(predictions.probabilities, predictions.truth, abstain)
-    decision = Decision(CLASSES, "sick", 0.05, {"sick": threshold}, "hand", abstain, limit, "last" if refuse else None)
+    decision = Decision(
+        CLASSES, "sick", Calibration(0.05), {"sick": threshold}, "hand", (), abstain, limit, "last" if refuse else None
+    )
     folder.mkdir(parents=True)
     recipe = Recipe(model="tiny", data=("folder:noise",), image_size=size, fit=fit)
     write_text(folder / "recipe.toml", recipe.to_toml())

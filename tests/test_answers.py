@@ -6,6 +6,7 @@ import pytest
 
 from chestxray.abstention import quantile
 from chestxray.answers import answered, answers, columns, limit_for, unreadable
+from chestxray.calibration import Calibration
 from chestxray.decision import Decision
 from chestxray.engine import Outputs
 from chestxray.errors import ChestXrayError
@@ -13,7 +14,7 @@ from chestxray.index import Index
 from chestxray.prediction import Predictions
 
 CLASSES = ("clear", "sick")
-DECISION = Decision(CLASSES, "sick", 1.0, {"sick": 0.3}, "hand", 0.9, 0.45, None)
+DECISION = Decision(CLASSES, "sick", Calibration(), {"sick": 0.3}, "hand", coverage=0.9, limit=0.45)
 
 
 def engine(threshold=5.0, decision=DECISION):
@@ -61,7 +62,7 @@ def test_what_is_far_is_refused_in_words():
 
 
 def test_three_classes_are_decided_by_the_largest():
-    three = Decision(("a", "b", "c"), None, 1.0, {"a": 0.9, "b": 0.9, "c": 0.9}, "", None, None, None)
+    three = Decision(("a", "b", "c"), None, Calibration(), {"a": 0.9, "b": 0.9, "c": 0.9}, "")
     given = Outputs(np.array([[0.2, 0.5, 0.3]], dtype=np.float32), None, None)
     (answer,) = answers(["x"], given, engine(None, three), None)
     assert answer.decision == "b"
@@ -105,7 +106,7 @@ def test_another_coverage_is_learned_from_validation(folder):
     validation = Predictions.read(folder / "predictions.csv").of("validation")
     wanted = quantile(validation.probabilities, validation.truth, 0.7)
     assert limit_for(folder, DECISION, 0.7) == wanted
-    backwards = Decision(("sick", "clear"), "sick", 1.0, {"sick": 0.3}, "hand", None, None, None)
+    backwards = Decision(("sick", "clear"), "sick", Calibration(), {"sick": 0.3}, "hand")
     assert limit_for(folder, backwards, 0.7) == wanted
     assert limit_for(folder, backwards, None) is None
 

@@ -50,7 +50,7 @@ def test_maps_are_those_of_tf_keras_vis(tiny, head):
 def test_what_is_not_known_is_named(tiny, head, said):
     model = made(tiny, head)
     with pytest.raises(NoClosedForm, match=said):
-        HeadGradient.between(model.get_layer("last"), model.get_layer("temperature").input)
+        HeadGradient.between(model.get_layer("last"), model.get_layer("calibration").input)
     assert said in Graph(model, "last").reason
 
 

@@ -21,15 +21,21 @@ TRIPOD_AI = [f"{number}{part}" for number in range(1, 28) for part in PARTS.get(
 FIGURE = {"value": 0.717, "low": 0.611, "high": 0.801}
 #: Files that only some runs have, as `chestxray run` and `chestxray evaluate` write them.
 EXTRAS = {
-    "decision": {"temperature": 1.71},
+    "decision": {"calibration": {"method": "temperature", "temperature": 1.71, "offsets": []}},
     "calibration": {
+        "method": "temperature",
         "temperature": 1.71,
+        "offsets": {},
+        "worse": [],
         "at_bound": True,
         "rows": 41,
         "validation": {"before": {"ece": {"value": 0.211}}, "after": {"ece": {"value": 0.052}}},
         "test": {"before": {"ece": {"value": 0.199}}, "after": {"ece": {"value": 0.071}}},
     },
-    "operating_points": {"chosen_by": "Youden's index", "points": [{"label": "PNEUMONIA", "threshold": 0.327}]},
+    "operating_points": {
+        "rule": "A film is called PNEUMONIA from a calibrated probability of 0.327 on.",
+        "points": [{"label": "PNEUMONIA", "threshold": 0.327, "chosen_by": "Youden's index", "decides": True}],
+    },
     "abstention": {"coverage": 0.9, "test": {"answered": {"value": 0.836, "low": 0.8, "high": 0.9}}},
     "refusal": {"test": {"pictures": 20, "refused": {"value": 0.031, "low": 0.01, "high": 0.1}}},
     "controls": {
@@ -166,9 +172,9 @@ def test_each_fact_comes_from_the_record(name, phantom, other):
             "1 patient, 0 groups of identical images, 1 group of nearly identical ones; 1 image left out",
         ),
         (("claim", "36"), "Sex: train "),
-        (("tripod_ai", "12f"), "Temperature 1.71, fitted on 41 validation images. It stands at the bound"),
+        (("tripod_ai", "12f"), "Temperature: temperature 1.71; fitted on 41 validation images. It stands at the bound"),
         (("tripod_ai", "24"), "Test, before and after: ECE 0.199 to 0.071."),
-        (("tripod_ai", "15"), "PNEUMONIA from a probability of 0.327"),
+        (("tripod_ai", "15"), "PNEUMONIA from a calibrated probability of 0.327"),
         (("tripod_ai", "15"), "promised coverage 0.9"),
         (("tripod_ai", "14"), "AUROC by sex: F 0.717 (0.611 to 0.801), M 0.493."),
         (("tripod_ai", "23b"), "AUROC by source: here 0.717 (0.611 to 0.801), there 0.512."),

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from chestxray import abstention, calibration, thresholds
+from chestxray.calibration import Calibration
 from chestxray.decision import Decision, decide
-from chestxray.errors import DataError
+from chestxray.errors import DataError, InputError
 from chestxray.files import write_json
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
@@ -29,45 +30,7 @@ def overconfident(seed, n, temperature, classes=3):
     logits = generator.normal(0, 1.5, (n, classes))
     true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     truth = (true.cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
-    return calibration.rescaled(true, 1 / temperature), truth
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found(temperature):
-    probabilities, truth = overconfident(0, 20_000, temperature)
-    assert calibration.fit_temperature(probabilities, truth) == pytest.approx(temperature, rel=0.05)
-
-
-def test_calibration_lowers_error_and_keeps_every_order():
-    probabilities, truth = overconfident(1, 4000, 4.0)
-    names = ("a", "b", "c")
-    before = made(probabilities, [names[k] for k in truth], names)
-    after = calibration.calibrated(before, calibration.fit_temperature(probabilities, truth))
-    rows = np.arange(len(truth))
-
-    def loss(predictions):
-        return -np.log(predictions.probabilities[rows, truth]).mean()
-
-    assert loss(after) < loss(before) - 0.1
-    np.testing.assert_array_equal(before.predicted, after.predicted)
-    np.testing.assert_allclose(after.probabilities.sum(axis=1), 1)
-
-
-def test_rescaling_is_what_softmax_of_divided_logits_is():
-    logits = np.random.default_rng(0).normal(0, 4, (50, 3)).astype(np.float32)
-
-    def softmax(values):
-        e = np.exp(values - values.max(axis=1, keepdims=True))
-        return e / e.sum(axis=1, keepdims=True)
-
-    np.testing.assert_allclose(calibration.rescaled(softmax(logits), 2.5), softmax(logits / 2.5), atol=1e-6)
-
-
-def test_a_faultless_validation_ends_at_the_bound_and_is_known():
-    sure = np.tile([0.9, 0.1], (10, 1))
-    temperature = calibration.fit_temperature(sure, np.zeros(10, dtype=int))
-    assert calibration.at_bound(temperature)
-    assert not calibration.at_bound(1.0)
+    return Calibration(1 / temperature).applied(true), truth
 
 
 scores = arrays.arrays(np.float64, 30, elements=st.floats(0, 1, width=32))
@@ -140,10 +103,11 @@ def test_an_answer_is_one_class_and_the_one_decided_on():
 def test_a_decision_is_chosen_on_what_was_calibrated_and_can_be_read_again(tmp_path):
     probabilities, truth = overconfident(2, 400, 3.0, classes=2)
     validation = made(probabilities, [("clear", "sick")[k] for k in truth])
-    decision = decide(validation, Recipe(abstain=0.9, sensitivity=0.9))
-    assert decision.temperature > 2
+    fitted = calibration.fit(validation)
+    assert fitted.temperature > 2
+    scored = calibration.calibrated(validation, fitted)
+    decision = decide(scored, Recipe(abstain=0.9, sensitivity=0.9), fitted)
     assert decision.positive == "sick"
-    scored = calibration.calibrated(validation, decision.temperature)
     found = decision.decided(scored.probabilities)[truth == 1].mean()
     assert 0.9 <= found < 0.93
     write_json(tmp_path / "decision.json", decision.to_json())
@@ -153,15 +117,58 @@ def test_a_decision_is_chosen_on_what_was_calibrated_and_can_be_read_again(tmp_p
         Decision.read(tmp_path / "decision.json")
 
 
+THREE = ("a", "b", "c")
+
+
 def test_with_many_classes_the_most_probable_is_decided_on():
     probabilities, truth = overconfident(3, 200, 1.0)
-    decision = decide(
-        made(probabilities, [("a", "b", "c")[k] for k in truth], ("a", "b", "c")), Recipe(calibrate=False)
-    )
-    assert decision.temperature == 1
+    decision = decide(made(probabilities, [THREE[k] for k in truth], THREE), Recipe(class_weights=False), Calibration())
     assert decision.threshold is None
-    assert set(decision.thresholds) == {"a", "b", "c"}
+    assert set(decision.thresholds) == set(THREE)
     np.testing.assert_array_equal(decision.decided(probabilities), probabilities.argmax(axis=1))
+
+
+def test_weighted_classes_stay_weighted_in_the_decision(tmp_path):
+    generator = np.random.default_rng(4)
+    logits = generator.normal(0, 1.5, (3000, 3)) + np.array([2.5, 0, 0])
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (true.cumsum(axis=1) < generator.random((3000, 1))).sum(axis=1)
+    decision = decide(made(true, [THREE[k] for k in truth], THREE), Recipe(class_weights=True), Calibration())
+    assert decision.priors == pytest.approx(np.bincount(truth) / 3000)
+
+    def balanced(decided):
+        return np.mean([(decided == k)[truth == k].mean() for k in range(3)])
+
+    assert balanced(decision.decided(true)) > balanced(true.argmax(axis=1)) + 0.1
+    write_json(tmp_path / "decision.json", decision.to_json())
+    assert Decision.read(tmp_path / "decision.json") == decision
+
+
+def test_a_sensitivity_is_refused_where_no_threshold_decides():
+    probabilities, truth = overconfident(3, 60, 1.0)
+    validation = made(probabilities, [THREE[k] for k in truth], THREE)
+    with pytest.raises(InputError, match=r"sensitivity is for two classes.*Received: 0\.9"):
+        decide(validation, Recipe(sensitivity=0.9), Calibration())
+
+
+def test_what_is_decided_stands_in_the_table_and_what_is_not_answered_is_empty(tmp_path):
+    plain = made([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45]], ["clear", "sick", "sick", "clear"])
+    assert plain.rows["predicted"].tolist() == ["clear", "clear", "sick", "clear"]
+    decision = Decision(("clear", "sick"), "sick", Calibration(), {"sick": 0.35}, "hand", coverage=0.9, limit=0.59)
+    found = decision.applied(plain, np.array([False, False, True, False]))
+    assert found.rows["predicted"].tolist() == ["clear", "sick", "sick", "sick"]
+    assert found.rows["refused"].tolist() == ["false", "false", "true", "false"]
+    # In the second row the set holds the other class alone, in the last one it holds both.
+    assert found.rows["abstained"].tolist() == ["false", "true", "false", "true"]
+    assert found.rows["decision"].tolist() == ["clear", "", "", ""]
+    found.write(tmp_path / "predictions.csv")
+    again = Predictions.read(tmp_path / "predictions.csv")
+    pd.testing.assert_frame_equal(again.rows[found.rows.columns], found.rows)
+    assert again.rows.columns.tolist()[5:9] == ["predicted", "decision", "abstained", "refused"]
+    other = Decision(("clear", "sick"), "sick", Calibration(), {"sick": 0.5}, "hand")
+    after = other.applied(again)
+    assert after.rows["decision"].tolist() == ["clear", "clear", "", "clear"], "what was refused stays refused"
+    assert after.rows["abstained"].tolist() == [""] * 4
 
 
 def test_a_share_is_wider_where_patients_have_many_images():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from chestxray import bulk, keras_engine
+from chestxray.calibration import Calibration
 from chestxray.cam import OnePass
 from chestxray.decision import Decision
 from chestxray.engine import Ensemble
@@ -120,7 +121,7 @@ def test_members_of_several_sizes_see_the_image_at_theirs(runs, tmp_path):
 
 
 def test_members_that_cannot_answer_together(engine, runs, tmp_path):
-    other = Decision(("a", "b"), None, 1.0, {}, "", None, None, None)
+    other = Decision(("a", "b"), None, Calibration(), {}, "")
     with pytest.raises(ChestXrayError, match=r"must have its classes, a, b. Received: a with clear, sick"):
         Ensemble("mixed", [engine], other)
     padded = write_run(tmp_path / "padded", fit="pad", refuse=False)

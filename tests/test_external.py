@@ -132,13 +132,80 @@ def test_a_run_is_evaluated_anew(run, tmp_path):
     assert again.recipe.abstain == 0.8
     told = content(again, "abstention")
     assert told["coverage"] == 0.8
-    assert content(again, "operating_points")["chosen_by"] == "sensitivity of at least 0.9"
-    found = content(again, "operating_points")["points"][0]["validation"]["sensitivity"]["value"]
-    assert found >= 0.9
-    assert content(again, "decision")["temperature"] == content(run, "decision")["temperature"]
-    assert again.metrics == run.metrics
+    deployed, largest = content(again, "operating_points")["points"]
+    assert deployed["chosen_by"] == "sensitivity of at least 0.9"
+    assert deployed["decides"] and not largest["decides"]
+    assert largest["threshold"] == 0.5
+    assert deployed["validation"]["sensitivity"]["value"] >= 0.9
+    assert content(again, "decision")["calibration"] == content(run, "decision")["calibration"]
+    assert again.metrics["test"]["auroc"] == run.metrics["test"]["auroc"]
+    assert again.metrics["test"]["sensitivity"] == deployed["test"]["sensitivity"]
     assert content(again, "refusal") == content(run, "refusal")
     assert "Where it abstains" in again.report.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def cautious(run, places, tmp_path_factory):
+    """The run, decided anew so that it finds every sick film of validation: far from one half."""
+    import shutil
+
+    from chestxray.run_folder import Run
+
+    copy = Run(shutil.copytree(run.folder, tmp_path_factory.mktemp("cautious") / "run"))
+    again = external.evaluate_again(
+        copy, {"sensitivity": 1.0, "abstain": 0.6}, caches.root(run.folder.parent / "cache")
+    )
+    return again
+
+
+def answers_of(folder, paths):
+    from chestxray import bulk, keras_engine
+    from chestxray.answers import answered
+
+    engine = keras_engine.load(folder)
+    given = []
+    for batch in bulk.predicted(engine, list(paths)):
+        given += answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
+    return [answer.row(engine.classes) for answer in given]
+
+
+@pytest.mark.parametrize("which", ["run", "cautious"])
+def test_the_table_of_predictions_says_what_predict_says(which, request):
+    made = request.getfixturevalue(which)
+    rows = made.predictions.rows
+    told = pd.DataFrame(answers_of(made.folder, rows["path"]))
+    for column in ("decision", "abstained", "refused"):
+        assert rows[column].tolist() == told[column].tolist(), column
+    assert set(rows["refused"]) <= {"true", "false"}
+    if which == "cautious":
+        assert set(rows["abstained"]) == {"true", "false"}
+
+
+def test_the_figures_are_those_of_the_decision_that_is_deployed(run, cautious):
+    decided = cautious.predictions.of("test")
+    positive = decided.rows["label"] == "sick"
+    threshold = content(cautious, "decision")["thresholds"]["sick"]
+    called = decided.rows["probability_sick"] >= threshold
+    assert (called != (decided.rows["probability_sick"] >= 0.5)).any(), "another threshold than one half"
+    test = cautious.metrics["test"]
+    assert test["sensitivity"]["value"] == pytest.approx(called[positive].mean())
+    assert test["accuracy"]["value"] == pytest.approx((called == positive).mean())
+    assert test["accuracy"]["value"] != run.metrics["test"]["accuracy"]["value"]
+    maps = json.loads((cautious.folder / "heatmaps" / "index.json").read_text(encoding="utf-8"))["images"]
+    by_path = dict(zip(decided.rows["path"], decided.rows["predicted"], strict=True))
+    assert all(item["predicted"] == by_path[item["path"]] for item in maps)
+    assert "(decides)" in cautious.report.read_text(encoding="utf-8")
+
+
+def test_an_external_test_decides_alike_on_both_sides(run, places, tmp_path):
+    data = Recipe(data=(f"folder:{places / 'second'}",), sensitivity=1.0)
+    found = external.evaluate_on(run, data, caches.root(), output=tmp_path / "out")
+    drop = content(found, "drop")["figures"]["sensitivity"]
+    validated = run.predictions.of("test")
+    threshold = content(found, "decision")["thresholds"]["sick"]
+    called = validated.rows["probability_sick"] >= threshold
+    assert drop["internal"]["value"] == pytest.approx(called[validated.rows["label"] == "sick"].mean())
+    assert drop["external"] == found.metrics["test"]["sensitivity"]
 
 
 def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):

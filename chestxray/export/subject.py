@@ -53,7 +53,7 @@ class Subject:
             raise DataError(f"{run.folder}: the model cannot be loaded: {str(error).partition(chr(10))[0]}") from error
         whole = single_precision(model)
         features = None if familiar is None else decision.features
-        graph = Graph(whole, layer, positive=decision.cutoff, familiar=familiar, features=features)
+        graph = Graph(whole, layer, decision=decision, familiar=familiar, features=features)
         # TensorFlow's gradients have no counterpart in the other formats.
         if graph.reason and form != "savedmodel":
             graph = Graph(whole, None, familiar=familiar, features=features)

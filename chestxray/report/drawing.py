@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from chestxray import figures
-from chestxray.calibration import rescaled
+from chestxray.calibration import Calibration
 from chestxray.prediction import PREFIX
 from chestxray.report.record import Record
 from chestxray.report.wording import ABSENT, number, ordered, plural, span, title, value_of
@@ -66,8 +66,8 @@ def _scores(record: Record) -> Iterator[tuple[str, Figure]]:
         yield name, curve(truth, probabilities, test.classes, areas, record.positive)
     right = probabilities.argmax(axis=1) == truth
     error = record.metrics["test"].get("ece")
-    temperature = record.extras.get("calibration", {}).get("temperature")
-    before = None if temperature is None else rescaled(probabilities, 1 / temperature).max(axis=1)
+    fitted = record.extras.get("decision", {}).get("calibration") if "calibration" in record.extras else None
+    before = None if fitted is None else Calibration.from_json(fitted).undone(probabilities).max(axis=1)
     yield "reliability", figures.reliability(probabilities.max(axis=1), right, error, before=before)
     results = ordered(record.metrics["test"])
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, record.level)

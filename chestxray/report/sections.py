@@ -304,7 +304,18 @@ def _method(material: Material) -> dict[str, Any]:
         "shape": next((text for word, text in _SHAPES.items() if word in method), ""),
         "replicates": interval.get("replicates"),
         "positive": material.record.positive,
+        "rule": _rule(material.record),
     }
+
+
+def _rule(record: Record) -> str:
+    """How a probability becomes the class that every table goes by."""
+    rule = record.extras.get("operating_points", {}).get("rule")
+    if rule:
+        return rule
+    if "ensemble" in record.extras:
+        return "A film is given its most probable class: the members have no validation images in common to choose by."
+    return "The class named is the one that the model which did not see the film decides on, as its validation chose."
 
 
 def _heatmaps(material: Material) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Served:
             "classes": list(self.engine.classes),
             "positive": decision.positive,
             "thresholds": {name: float(value) for name, value in decision.thresholds.items()},
-            "thresholds_chosen_by": decision.chosen_by or None,
+            "rule": decision.words,
             "coverage": decision.coverage,
             "refusal_threshold": self.engine.refusal_threshold,
             "image_size": list(self.engine.image_size),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from chestxray.model import TEMPERATURE
+from chestxray.model import CALIBRATION
 from chestxray.testing.results import CheckFailed
 from chestxray.testing.subject import Subject, outputs
 
@@ -27,7 +27,7 @@ def check_seed(subject: Subject) -> None:
 def check_float16(subject: Subject) -> None:
     """Under mixed_float16 the logits are float32 and the probabilities finite."""
     model = subject.build(mixed_precision=True).model
-    logits = model.get_layer(TEMPERATURE).input
+    logits = model.get_layer(CALIBRATION).input
     if logits.dtype != "float32":
         raise CheckFailed(
             f"under mixed precision the head must compute in float32. Received: {logits.dtype}",

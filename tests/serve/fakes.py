@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from chestxray.calibration import Calibration
 from chestxray.decision import Decision
 from chestxray.engine import Outputs
 from chestxray.serve.app import create_app
@@ -38,12 +39,11 @@ class BrightEngine:
         return Decision(
             classes=self.classes,
             positive=self.classes[1] if binary else None,
-            temperature=1.0,
+            calibration=Calibration(),
             thresholds={self.classes[1]: 0.4} if binary else dict.fromkeys(self.classes, 0.3),
             chosen_by="Youden's index",
             coverage=None if self.limit is None else 0.9,
             limit=self.limit,
-            features=None,
         )
 
     def run(self, pixels, *, maps=False):

@@ -40,8 +40,10 @@ def architecture(record: Record) -> list[str]:
 def output(record: Record) -> list[str]:
     """What the model gives, and at what temperature."""
     decision = mapping(record, "decision")
-    temperature = decision.get("temperature")
+    calibration = decision.get("calibration") or {}
+    temperature = calibration.get("temperature") if calibration.get("method") != "none" else None
     softened = f" at temperature {temperature:.3g}" if isinstance(temperature, int | float) else ""
+    softened += ", class offsets added" if calibration.get("offsets") else ""
     return [
         f"A probability for each of {', '.join(record.classes)}, adding up to 1 (softmax{softened}), from the raw "
         "pixels; scaling is inside the saved model."
@@ -51,19 +53,13 @@ def output(record: Record) -> list[str]:
 def thresholds(record: Record) -> list[str]:
     """Where a probability becomes an answer."""
     points = mapping(record, "operating_points")
-    told = [
-        f"{point['label']} from a probability of {number(point.get('threshold'))}"
-        for point in listing(points, "points")
-        if "label" in point
-    ]
-    positive, classes = record.positive, len(record.classes)
-    answer = "" if positive else f"The answer is the most probable of {plural(classes, 'class', 'classes')}."
-    if not told:
-        return [answer or f"The answer is {positive} where that is the more probable of {classes} classes."]
+    rule = points.get("rule")
+    if not rule:
+        positive, classes = record.positive, plural(len(record.classes), "class", "classes")
+        return [f"The answer is {positive or 'a class'} where that is the most probable of {classes}."]
     limit = mapping(record, "abstention").get("coverage")
     abstains = f"May abstain: promised coverage {limit:g}." if isinstance(limit, int | float) else ""
-    chosen = f"Thresholds chosen on validation ({points.get('chosen_by', 'rule not recorded')}): {'; '.join(told)}."
-    return [line for line in (answer, chosen, abstains) if line]
+    return [line for line in (rule, abstains) if line]
 
 
 def software(record: Record) -> list[str]:
@@ -141,7 +137,12 @@ def recalibration(record: Record) -> list[str]:
     if not isinstance(temperature, int | float):
         return []
     edge = " It stands at the bound of the fit and means little." if found.get("at_bound") else ""
-    lines = [f"Temperature {temperature:.3g}, fitted on {found.get('rows', 'the')} validation images.{edge}"]
+    offsets = found.get("offsets") or {}
+    added = "; added to the logits: " + ", ".join(f"{k} {v:+.2f}" for k, v in offsets.items()) if offsets else ""
+    lines = [
+        f"{str(found.get('method', '')).capitalize()}: temperature {temperature:.3g}{added}; fitted on "
+        f"{found.get('rows', 'the')} validation images.{edge}"
+    ]
     for split in ("validation", "test"):
         before, after = (mapping(mapping(found, split), when) for when in ("before", "after"))
         told = [f"{name.upper() if name == 'ece' else 'Brier score'} {_change(before, after, name)}" for name in after]

@@ -83,8 +83,7 @@ function table(answer, model) {
     if (answer.decision === name) row.className = "decided";
     body.append(row);
   }
-  const caption = binary
-    ? `Calibrated probabilities. The mark is the threshold at which ${model.positive} is decided on.`
-    : "Calibrated probabilities. The most probable class is decided on. A mark is the threshold of a class by itself.";
+  const marks = binary ? "The mark is that threshold." : "A mark is the threshold of a class by itself; it decides nothing.";
+  const caption = `Calibrated probabilities. ${model.rule} ${marks}`;
   return make("table", {}, make("caption", {}, caption), make("thead", {}, head), body);
 }
