@@ -112,7 +112,10 @@ class Recipe:
     weight_decay: float = _field(1e-4, "Decoupled weight decay (adamw).", low=0)
     loss: Literal["crossentropy", "focal", "soft_f1"] = _field("crossentropy", "Loss.")
     label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
-    class_weights: bool = _field(True, "Weight classes by the inverse of their frequency.")
+    class_weights: bool = _field(
+        True,
+        "Weight classes by the inverse of their frequency, in training and, with more than two classes, in the decision.",
+    )
     augment: Literal["none", "light", "heavy", "crop"] = _field(
         "light", "Augmentation of training images; heavy and crop also mirror them."
     )
@@ -135,10 +138,15 @@ class Recipe:
     cache_gigabytes: float = _field(20.0, "Most of the cache that what frozen layers give may take in a phase.", low=0)
     # Evaluation and explanation
     predict_batch_size: int = _field(32, "Images predicted at once in validation and test.", low=1)
-    calibrate: bool = _field(True, "Fit a temperature on validation and put it into the saved model.")
+    calibrate: bool = _field(
+        True,
+        "Calibrate the probabilities on validation, inside the saved model: a temperature, the shift of class weights "
+        "undone, offsets of classes where they help.",
+    )
     sensitivity: float | None = _field(
         None,
-        "Sensitivity wanted of the threshold, chosen on validation; default: Youden's threshold.",
+        "Of two classes, the sensitivity wanted on validation, by which the threshold that decides is chosen; default: "
+        "Youden's threshold.",
         low=0.01,
         high=1,
     )

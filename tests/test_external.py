@@ -181,7 +181,7 @@ def test_the_table_of_predictions_says_what_predict_says(which, request):
         assert set(rows["abstained"]) == {"true", "false"}
 
 
-def test_the_figures_are_those_of_the_decision_that_is_deployed(run, cautious):
+def test_the_figures_are_those_of_the_decision_that_is_deployed(cautious):
     decided = cautious.predictions.of("test")
     positive = decided.rows["label"] == "sick"
     threshold = content(cautious, "decision")["thresholds"]["sick"]
@@ -190,7 +190,6 @@ def test_the_figures_are_those_of_the_decision_that_is_deployed(run, cautious):
     test = cautious.metrics["test"]
     assert test["sensitivity"]["value"] == pytest.approx(called[positive].mean())
     assert test["accuracy"]["value"] == pytest.approx((called == positive).mean())
-    assert test["accuracy"]["value"] != run.metrics["test"]["accuracy"]["value"]
     maps = json.loads((cautious.folder / "heatmaps" / "index.json").read_text(encoding="utf-8"))["images"]
     by_path = dict(zip(decided.rows["path"], decided.rows["predicted"], strict=True))
     assert all(item["predicted"] == by_path[item["path"]] for item in maps)

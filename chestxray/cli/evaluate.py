@@ -44,7 +44,7 @@ def command(
         chestxray evaluate runs/x --data manifest:other.csv --by sex --by age
         chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95
 
-    Threshold, temperature and abstention are those that the run's validation chose: nothing is
+    Threshold, calibration and abstention are those that the run's validation chose: nothing is
     fitted to the other data.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     log.info("Opening %s ...", run)

@@ -158,8 +158,8 @@ MEANINGS: Mapping[str, Meaning] = {
     "ece": _same(
         "ECE",
         lambda n, v, p: (
-            f"Expected calibration error: the stated probability of an answer and the share of right answers "
-            f"differ by about {100 * v:.0f} percentage points."
+            f"Expected calibration error: the stated probability of the most probable class and the share of images "
+            f"that are of it differ by about {100 * v:.0f} percentage points."
         ),
         "lower",
     ),

@@ -38,7 +38,7 @@ def architecture(record: Record) -> list[str]:
 
 
 def output(record: Record) -> list[str]:
-    """What the model gives, and at what temperature."""
+    """What the model gives, and how it is calibrated."""
     decision = mapping(record, "decision")
     calibration = decision.get("calibration") or {}
     temperature = calibration.get("temperature") if calibration.get("method") != "none" else None
@@ -129,7 +129,7 @@ def ensemble(record: Record) -> list[str]:
 
 
 def recalibration(record: Record) -> list[str]:
-    """Temperature scaling on validation: before and after."""
+    """Calibration on validation: before and after."""
     if not record.recipe.calibrate:
         return [f"None: {record.recipe.model} was left as it was trained (calibrate = false in the recipe)."]
     found = mapping(record, "calibration")
