@@ -114,7 +114,8 @@ class Recipe:
     label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
     class_weights: bool = _field(
         True,
-        "Weight classes by the inverse of their frequency, in training and, with more than two classes, in the decision.",
+        "Weight classes by the inverse of their frequency, in training and, with more than two classes, in the "
+        "decision.",
     )
     augment: Literal["none", "light", "heavy", "crop"] = _field(
         "light", "Augmentation of training images; heavy and crop also mirror them."
