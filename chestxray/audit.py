@@ -21,6 +21,7 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
 FEWEST_OF_A_CLASS = 10
 #: Where copies straddle splits, the copy in the earlier of these splits is the one that goes.
 _GIVES_WAY = {name: rank for rank, name in enumerate(SPLITS)}
+_SPOKEN = {"train": "training", "validation": "validation"}
 _EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
 _ASTRIDE = "on both sides of a split"
 Groups = tuple[tuple[str, ...], ...]
@@ -145,26 +146,63 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
     )
 
 
-def settle(index: Index, found: Audit, on_leak: Literal["stop", "drop", "ignore"]) -> tuple[Index, Audit]:
+def settle(
+    index: Index, found: Audit, on_leak: Literal["stop", "drop", "ignore"], split: str = "auto"
+) -> tuple[Index, Audit]:
     """Do what the recipe says about leaks, and mark the rows that were left out.
 
     ``drop`` takes the leaking rows out of training (then out of validation) and never out of the
-    test. The column ``audit`` says of each row why it was left out, or nothing.
+    test. The column ``audit`` says of each row why it was left out, or nothing. `split` is the
+    recipe's choice of a split, from which follows whether another would not leak.
 
     Raises:
-        LeakError: there are leaks and `on_leak` is ``stop``; the message holds a table of them.
+        LeakError: there are leaks and `on_leak` is ``stop``, the message holds a table of them; or
+            it is ``drop``, and no training or validation image of a class would be left.
     """
     marks = index.rows["unreadable"].map(lambda reason: f"unreadable: {reason}" if reason else "")
     rows = index.rows.assign(audit=marks)
     if found.leaks and on_leak == "stop":
-        raise LeakError(_table(found))
+        raise LeakError(_table(found, _regrouped(rows, found, split)))
     dropped: dict[str, str] = {}
     if found.leaks and on_leak == "drop":
         dropped = _leaking_rows(rows, found)
         left_out = rows["path"].isin(dropped)
         rows.loc[left_out, "audit"] = rows.loc[left_out, "path"].map(dropped)
         rows.loc[left_out, "split"] = ""
+        _check_left(index, index.replace(rows), len(dropped), _regrouped(rows, found, split))
+        small = tuple(_small_validation(rows[rows["unreadable"] == ""], index.classes))
+        found = dataclasses.replace(found, small_validation=small)
     return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=tuple(dropped.items()))
+
+
+def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> None:
+    """Every class that trained and validated before still does."""
+    had, left = (one.counts().reindex(columns=list(SPLITS), fill_value=0) for one in (before, after))
+    gone = [
+        f"{_SPOKEN[name]} images of class {label}"
+        for name in SPLITS[:2]
+        for label in before.classes
+        if had.loc[label, name] and not left.loc[label, name]
+    ]
+    if gone:
+        raise LeakError(
+            f"Without the {dropped} images that leak there are no {', no '.join(gone)}. Allowed: {regrouped}"
+            "--on-leak ignore (the report says so), or more images."
+        )
+
+
+def _regrouped(rows: pd.DataFrame, found: Audit, split: str) -> str:
+    """How to draw a split without these leaks, where one can be drawn."""
+    if split in ("grouped", "source"):
+        return ""
+    # A test that was given is not drawn anew, whatever it shares with the other images.
+    given = set(rows.loc[rows["external"], "path"]) if "external" in rows else set()
+    groups = (*found.duplicates_across_splits, *found.near_across_splits)
+    mended = [not given.intersection(group) for group in groups] + [True] * len(found.patients_across_splits)
+    if not any(mended):
+        return ""
+    rest = "" if all(mended) else "; what leaks into the data to test on stays"
+    return f"--split grouped (draw all splits anew, by patient and with copies together{rest}), "
 
 
 def _duplicates(rows: pd.DataFrame) -> Groups:
@@ -244,12 +282,13 @@ def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[str, str]:
     return reasons
 
 
-def _table(found: Audit, most: int = 10) -> str:
+def _table(found: Audit, regrouped: str, most: int = 10) -> str:
     copies, near, patients = found.duplicates_across_splits, found.near_across_splits, found.patients_across_splits
     also = f", {len(near)} radiographs come again in other pixels" if near else ""
     lines = [
         f"The splits leak: {len(copies)} images have copies{also} and {len(patients)} patients have images on both "
-        "sides. Allowed: --on-leak drop (leave them out of training) or --on-leak ignore (the report says so)."
+        f"sides. Allowed: {regrouped}--on-leak drop (leave them out of training) or --on-leak ignore (the report "
+        "says so)."
     ]
     lines += ["  same pixels      " + " = ".join(group) for group in copies[:most]]
     lines += ["  same radiograph  " + " ~ ".join(group) for group in near[:most]]

@@ -14,6 +14,7 @@ from scipy import stats
 from chestxray.bootstrap import bootstrap
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.evaluation import check, headline_class, span, supports
+from chestxray.index import Patients
 from chestxray.intervals import LEVEL, Figure, Interval, logit_t, standard_error
 from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm, letters
 from chestxray.points import points
@@ -83,7 +84,8 @@ def compare(
     some = next(iter(flat.values()))
     chosen = headline_class(some.classes, positive)
     # Where the tables know the patients differently, the fewest and so largest groups are the careful choice.
-    clusters = min((p.clusters for p in flat.values()), key=lambda codes: len(np.unique(codes)))
+    known = min(flat.values(), key=lambda p: len(np.unique(p.clusters)))
+    clusters = known.clusters
     contenders = _contenders(aligned, metric, chosen, clusters, replicates, seed)
     pairs = _pairs(contenders, metric, chosen, clusters)
     order = {c.model: i for i, c in enumerate(contenders)}
@@ -95,7 +97,7 @@ def compare(
         standings=tuple(_standing(c, metric, marks) for c, marks in zip(contenders, shared, strict=True)),
         pairs=pairs,
         rows=len(clusters),
-        patients=len(np.unique(clusters)),
+        patients=Patients.of(known.rows),
         interval=Interval(replicates=replicates),
     )
 

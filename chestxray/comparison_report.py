@@ -14,6 +14,7 @@ from chestxray import figures
 from chestxray.contenders import Contender
 from chestxray.errors import OutputError
 from chestxray.files import explained, replacing, write_json, write_text
+from chestxray.index import Patients
 from chestxray.paired import ALPHA
 from chestxray.report import wording
 from chestxray.report.pictures import Picture, figure
@@ -81,7 +82,7 @@ def verdict(comparison: Comparison, trainings: Mapping[str, int]) -> tuple[str, 
     title = _spoken_title(comparison.metric)
     if best.figure.value is None:
         return (f"The {title} cannot be had on these test images, so that nothing can be said of the models.",)
-    where = f"{wording.plural(comparison.rows, 'test image')} of {wording.plural(comparison.patients, 'patient')}"
+    where = f"{wording.plural(comparison.rows, 'test image')} of {comparison.patients}"
     end = "lowest" if comparison.metric in LOSSES else "highest"
     between = wording.span(best.figure.to_json())
     said = [
@@ -106,10 +107,10 @@ def cautions(contenders: Mapping[str, Contender]) -> list[str]:
     said = []
     if any(text.partition(":")[0] == "phantom" for run in runs for text in run.recipe.data):
         said.append("The phantom images are drawn by a program. The figures say nothing about patients.")
-    unknown = (runs[0].predictions.of("test").rows["patient"] == "").sum()
+    unknown = Patients.of(runs[0].predictions.of("test").rows).unknown
     if unknown:
         said.append(
-            f"The patients of {wording.plural(int(unknown), 'test image')} are not known. Each counts as a patient of "
+            f"The patients of {wording.plural(unknown, 'test image')} are not known. Each counts as a patient of "
             "its own, which makes intervals narrower and p-values smaller than they should be."
         )
     return said

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.decoded import Decoded
-from chestxray.index import SPLITS, Index
+from chestxray.index import SPLITS, Index, Patients
 
 #: How many rows a histogram of grey values is taken of, spread over the set.
 _SAMPLED = 2000
@@ -42,11 +42,11 @@ class Summary:
         table = pd.crosstab(self.index.rows["label"], self.index.rows["source"])
         return table.reindex(list(self.index.classes), fill_value=0)
 
-    def patients(self) -> dict[str, int]:
-        """Known patients, images with a known patient, and the most images of one patient."""
-        known = self.index.rows[self.index.rows["patient"] != ""]
-        each = known.groupby(["source", "patient"]).size()
-        return {"patients": len(each), "images": len(known), "most_images": int(each.max()) if len(each) else 0}
+    def patients(self) -> dict[str, int | None]:
+        """The patients as `Patients` counts them, and the most images of one, None where none is known."""
+        rows = self.index.rows
+        each = rows[rows["patient"] != ""].groupby(["source", "patient"]).size()
+        return {**Patients.of(rows).to_json(), "most_images": int(each.max()) if len(each) else None}
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""

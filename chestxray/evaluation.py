@@ -10,6 +10,7 @@ import numpy as np
 
 from chestxray.bootstrap import bootstrap
 from chestxray.errors import DataError, InputError, nearest
+from chestxray.index import Patients
 from chestxray.intervals import Figure, Interval, logit_t
 from chestxray.points import points
 from chestxray.prediction import Predictions
@@ -33,7 +34,7 @@ class Evaluation:
     per_class: Mapping[str, Mapping[str, Figure]]
     counts: tuple[tuple[int, ...], ...]
     rows: int
-    patients: int
+    patients: Patients
     positive: str | None
     interval: Interval
 
@@ -52,7 +53,7 @@ class Evaluation:
             },
             "confusion": {"classes": list(self.classes), "counts": [list(row) for row in self.counts]},
             "rows": self.rows,
-            "patients": self.patients,
+            **self.patients.to_json(),
             "positive": self.positive,
             "interval": {
                 "level": self.interval.level,
@@ -74,12 +75,15 @@ class Evaluation:
                 per_class={label: _figures(content["per_class"][label]) for label in content["confusion"]["classes"]},
                 counts=tuple(tuple(int(n) for n in row) for row in content["confusion"]["counts"]),
                 rows=int(content["rows"]),
-                patients=int(content["patients"]),
+                patients=Patients.from_json(content),
                 positive=content["positive"],
                 interval=Interval(**content["interval"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"These are not the metrics of a test: {error!r}.") from error
+            raise DataError(
+                f"These are not the metrics of a test, or those of another version: {error!r}. "
+                "`chestxray evaluate RUN` writes them anew."
+            ) from error
 
 
 def evaluate(
@@ -125,7 +129,7 @@ def evaluate(
         per_class={label: {name: figures[i, name] for name in PER_CLASS} for i, label in enumerate(classes)},
         counts=tuple(tuple(row) for row in counts.tolist()),
         rows=len(truth),
-        patients=len(np.unique(clusters)),
+        patients=Patients.of(predictions.rows),
         positive=None if chosen is None else classes[chosen],
         interval=Interval(replicates=replicates),
     )

@@ -225,8 +225,8 @@ def _drop(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[st
         if internal.positive == found.positive
     }
     return {
-        "internal": {"name": run.index.name, "rows": internal.rows, "patients": internal.patients},
-        "external": {"name": name, "rows": found.rows, "patients": found.patients},
+        "internal": {"name": run.index.name, "rows": internal.rows, **internal.patients.to_json()},
+        "external": {"name": name, "rows": found.rows, **found.patients.to_json()},
         "figures": figures,
     }
 

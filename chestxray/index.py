@@ -15,6 +15,44 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
+class Patients:
+    """How many patients some images are of: ``known`` is the number of those that have a name, None
+    where no image names one; ``unknown`` the number of images that name none.
+    """
+
+    known: int | None
+    unknown: int
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Patients":
+        """Those of `rows` with the columns source and patient. Two sources never share a patient."""
+        named = rows.loc[rows["patient"] != "", ["source", "patient"]]
+        return cls(len(named.drop_duplicates()) or None, len(rows) - len(named))
+
+    def to_json(self) -> dict[str, int | None]:
+        """The two fields that stand beside the number of ``rows`` in every file of figures."""
+        return {"patients": self.known, "images_of_unknown_patients": self.unknown}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, int | None]) -> "Patients":
+        """What `to_json` gave, among other fields."""
+        known, unknown = content["patients"], content["images_of_unknown_patients"]
+        return cls(None if known is None else int(known), int(unknown or 0))
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Patients(73, 0)), str(Patients(None, 12)), str(Patients(73, 12))
+        ('73 patients', 'unknown patients', '73 patients and, for 12 images, unknown ones')
+        """
+        if self.known is None:
+            return "unknown patients"
+        known = f"{self.known:,} patient{'' if self.known == 1 else 's'}"
+        images = f"{self.unknown:,} image{'' if self.unknown == 1 else 's'}"
+        return f"{known} and, for {images}, unknown ones" if self.unknown else known
+
+
+@dataclass(frozen=True)
 class Index:
     """A data set as a table: image files, their labels and what else is known of them.
 
@@ -134,10 +172,18 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> "Index":
-        """Read what `write` wrote."""
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path} is damaged: {error}.") from error
         metadata = table.schema.metadata or {}
         names = ("classes", "name", "licence", "citation", "notes")
         fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}

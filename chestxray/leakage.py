@@ -20,6 +20,8 @@ from chestxray.drop import difference
 from chestxray.errors import InputError
 from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
+from chestxray.index import SPLITS as INDEX_SPLITS
+from chestxray.index import Patients
 from chestxray.intervals import Figure
 from chestxray.recipe import Recipe
 from chestxray.report import wording
@@ -33,27 +35,31 @@ PAGE = "leakage.html"
 SPLITS = {
     "random": "image by image, at random",
     "grouped": "by patient",
-    "official": "as published",
+    "official": "given with the data",
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split: its run, and how many test images have their patient or a copy outside the test."""
+    """One split: its run, the numbers of images that it trains and tests on, and how many test images have
+    their patient or a copy outside the test.
+    """
 
     name: str
     run: Run
     figures: Mapping[str, Figure]
+    training: int
     rows: int
-    patients: int
+    patients: Patients
     leaking: int
 
     def to_json(self) -> dict[str, Any]:
         """The split as in ``leakage.json``."""
         return {
             "split": self.name,
+            "training": self.training,
             "rows": self.rows,
-            "patients": self.patients,
+            **self.patients.to_json(),
             "leaking": self.leaking,
             "test": {name: found.to_json() for name, found in self.figures.items()},
             "folder": str(self.run.folder),
@@ -62,7 +68,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Leakage:
-    """``gains``: the random split's figure minus that of each other split, with a 95% interval."""
+    """``gains``: the random split's figure minus that of each other split, with a 95% interval.
+    ``official`` says of which data the official split is, ``known`` is the share of images with a patient.
+    """
 
     model: str
     data: str
@@ -71,6 +79,7 @@ class Leakage:
     splits: tuple[Split, ...]
     gains: Mapping[str, Figure]
     known: float
+    official: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of ``leakage.json``."""
@@ -82,6 +91,7 @@ class Leakage:
             "splits": [split.to_json() for split in self.splits],
             "gains": {name: gain.to_json() for name, gain in self.gains.items()},
             "patients_known": self.known,
+            "official": self.official,
             "verdict": list(self.verdict),
             "research_only": wording.RESEARCH_ONLY,
         }
@@ -94,8 +104,9 @@ class Leakage:
             records.append(
                 {
                     "split": split.name,
+                    "training": split.training,
                     "rows": split.rows,
-                    "patients": split.patients,
+                    **split.patients.to_json(),
                     "leaking": split.leaking,
                     **{self.metric: own.value, f"{self.metric}_low": own.low, f"{self.metric}_high": own.high},
                     **{"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high},
@@ -115,7 +126,14 @@ class Leakage:
         ]
         said += [_told(name, gain, title) for name, gain in self.gains.items()]
         if "official" in self.gains:
+            said.append(self.official)
             said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
+        sizes = {split.name: split.training for split in self.splits}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            said.append(
+                f"The splits train on different numbers of images ({told}): part of a difference may come from that."
+            )
         if self.known == 0:
             said.append(
                 "No patient is known in this data: the random split and the one by patient differ by copies of "
@@ -148,21 +166,48 @@ def measure(
     if recipe.test_data:
         raise InputError("What a split is worth is measured on a test that is split off; leave out test_data.")
     plain = recipe.replace(split="auto", folds=0, fold=None, held_out=None, on_leak="ignore")
-    splits = ["random", "grouped"]
-    if (sources.load(plain, caches.root(cache)).rows["split"] != "").any():
-        splits.append("official")
+    given = sources.load(plain, caches.root(cache)).rows
+    splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}
     made = study.run(recipes, folder, cache, overwrite=overwrite, below="leakage")
-    found = _found({name: made.runs(name)[0] for name in splits}, metric)
+    found = _found({name: made.runs(name)[0] for name in splits}, metric, given)
     return found, _write(found, made.folder)
 
 
-def _found(runs: Mapping[str, Run], metric: str) -> Leakage:
+def _official(rows: pd.DataFrame, used: pd.DataFrame) -> str:
+    """Of which sources of `rows`, as the data give them, the official split is, and how far the rows `used`
+    keep to it.
+    """
+    given, without = [], []
+    for source, part in rows.groupby("source"):
+        counts = {name: int((part["split"] == name).sum()) for name in INDEX_SPLITS}
+        if any(counts.values()):
+            given.append(f"{source} ({', '.join(f'{name} {count:,}' for name, count in counts.items())})")
+        else:
+            without.append(str(source))
+    drawn = f"; {', '.join(without)} without one: drawn by patient" if without else ""
+    there = rows[rows["split"] != ""].set_index("path")["split"]
+    here = used[used["split"] != ""].set_index("path")["split"].reindex(there.index).dropna()
+    moved = int((here != there[here.index]).sum())
+    said = f"The official split is that of {', '.join(given)}{drawn}."
+    why = "a test that is missing, or too few images to validate on, are drawn anew by patient"
+    return f"{said} Of its images {moved:,} stand elsewhere: {why}." if moved else said
+
+
+def _found(runs: Mapping[str, Run], metric: str, given: pd.DataFrame) -> Leakage:
     evaluations = {name: Evaluation.from_json(run.metrics) for name, run in runs.items()}
     random = evaluations["random"]
     some = runs["random"]
     splits = tuple(
-        Split(name, runs[name], found.test, found.rows, found.patients, leaking(runs[name].index.rows))
+        Split(
+            name=name,
+            run=runs[name],
+            figures=found.test,
+            training=int((runs[name].index.rows["split"] == "train").sum()),
+            rows=found.rows,
+            patients=found.patients,
+            leaking=leaking(runs[name].index.rows),
+        )
         for name, found in evaluations.items()
     )
     # The sign of `difference` is the first's minus the second's: above 0 where the random split looks better.
@@ -175,11 +220,14 @@ def _found(runs: Mapping[str, Run], metric: str) -> Leakage:
         splits=splits,
         gains=gains,
         known=float((some.index.rows["patient"] != "").mean()),
+        official=_official(given, runs["official"].index.rows) if "official" in runs else "",
     )
 
 
 def leaking(rows: pd.DataFrame) -> int:
-    """Number of test images whose patient, or a copy of which, is in training or validation."""
+    """Number of test images whose patient, or a copy of which, is in training or validation. Copies are those
+    of the same pixels and, where they were looked for, those with others.
+    """
     used = rows[rows["split"].isin(["train", "validation"])]
     test = rows[rows["split"] == "test"]
     patients = {*zip(used["source"], used["patient"], strict=True)}
@@ -187,7 +235,10 @@ def leaking(rows: pd.DataFrame) -> int:
         (patient != "" and (source, patient) in patients)
         for source, patient in zip(test["source"], test["patient"], strict=True)
     ]
-    return int((pd.Series(known, index=test.index, dtype=bool) | test["pixel_hash"].isin(used["pixel_hash"])).sum())
+    found = pd.Series(known, index=test.index, dtype=bool) | test["pixel_hash"].isin(used["pixel_hash"])
+    if "near_group" in rows:
+        found |= (test["near_group"] != "") & test["near_group"].isin(used["near_group"])
+    return int(found.sum())
 
 
 def _told(name: str, gain: Figure, title: str) -> str:

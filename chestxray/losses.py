@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -60,3 +63,31 @@ def learning_rate(recipe: Recipe, rate: float, steps: int) -> float | keras.opti
         warmup_target=rate if warmup else None,
         warmup_steps=warmup,
     )
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The schedule ``plateau``: after two epochs in which the validation loss has not become less by
+    1e-4, the learning rate is multiplied by 0.3, down to a thousandth of ``rate``.
+
+    It is Keras's ReduceLROnPlateau as a function of the losses so far, so that a run that was
+    interrupted goes on as one that was not.
+    """
+
+    rate: float
+
+    def after(self, losses: Iterable[float]) -> float:
+        """The learning rate of the epoch that follows those with these validation `losses`.
+
+        >>> Plateau(1.0).after([0.5, 0.6, 0.6])
+        0.3
+        """
+        rate, best, waited = self.rate, math.inf, 0
+        for value in losses:
+            if value < best - 1e-4:
+                best, waited = value, 0
+                continue
+            waited += 1
+            if waited == 2:
+                rate, waited = max(rate * 0.3, self.rate * 1e-3), 0
+        return rate

@@ -128,6 +128,13 @@ def features_model(model: keras.Model, layer: str) -> keras.Model:
     return keras.Model(model.inputs, [model.output, features])
 
 
+def save(model: keras.Model, path: Path) -> None:
+    """Write `model` as a ``.keras`` file: the network alone, without the optimiser and its state, which
+    may be twice as large and is of use to nobody but the training that it comes from.
+    """
+    keras.Model(model.input, model.output, name=model.name).save(path)
+
+
 def moments(pixels: np.ndarray, rows: np.ndarray, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance by pixel over `rows` of `pixels` uint8 (n, height, width): two float32
     (height, width). Exact sums, block by block, so that memory stays flat.

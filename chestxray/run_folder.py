@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 RECIPE = "recipe.toml"
+INDEX = "index.parquet"
 MODEL = "model.keras"
 REPORT = "report.html"
 #: What stands beside the recipe wherever a test was evaluated.
@@ -41,7 +42,7 @@ class Run:
     @cached_property
     def index(self) -> Index:
         """The images, with the split and audit mark of each."""
-        return Index.read(self.folder / "index.parquet")
+        return Index.read(self.folder / INDEX)
 
     @cached_property
     def predictions(self) -> Predictions:

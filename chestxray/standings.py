@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from chestxray.index import Patients
 from chestxray.intervals import Figure, Interval
 from chestxray.paired import ALPHA
 
@@ -52,7 +53,7 @@ class Comparison:
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
     rows: int
-    patients: int
+    patients: Patients
     interval: Interval
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class Comparison:
                 for pair in self.pairs
             ],
             "rows": self.rows,
-            "patients": self.patients,
+            **self.patients.to_json(),
             "alpha": ALPHA,
             "interval": {
                 "level": self.interval.level,

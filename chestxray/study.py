@@ -28,6 +28,7 @@ from chestxray import cache as caches
 from chestxray import run_folder, sources, workflow
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError, TrainingError
 from chestxray.files import write_json
+from chestxray.index import Index
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.run_folder import Run
@@ -37,6 +38,11 @@ log = logging.getLogger(__name__)
 #: What makes a folder a study's: the list of its parts.
 STUDY = "study.json"
 PARTS = "parts"
+#: What of a recipe says which images there are and what they are called.
+_DATA = (
+    "data", "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
+    "max_pixels", "splits_by",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ def run(
         below: folder of the default folder.
 
     Raises:
+        DataError: the data are not what they were when the first part was begun.
         InputError: seeds below 1; two contenders, or sources to hold out, of one name.
         OutputError: `folder` holds something else, or a study with other settings.
         TrainingError: some parts went wrong; the others were made and are kept.
@@ -119,7 +126,7 @@ def run(
             continue
         log.info("Part %d of %d: %s", number, len(parts), part.label)
         try:
-            _make(part.recipe, place, cache)
+            _make(part.recipe, place, cache, like=_begun_on(part, parts, path))
         except TrainingError as error:
             # The next model may well train; hours of a night are not given up for this one.
             log.warning("%s failed: %s", part.label, error)
@@ -191,13 +198,26 @@ def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int
     return [(f"-without-{_slug(name)}", f", without {name}", {"held_out": name}) for name in names]
 
 
-def _make(recipe: Recipe, folder: Path, cache: str | Path | None) -> None:
-    """Make one part, or what is missing of it."""
+def _begun_on(part: Part, parts: Sequence[Part], folder: Path) -> Index | None:
+    """The index of a part of the same data that was begun before; None where there is none."""
+    for other in parts:
+        run = Run(folder / PARTS / other.name)
+        if _data(other.recipe) == _data(part.recipe) and (run.folder / run_folder.INDEX).is_file():
+            return run.index
+    return None
+
+
+def _data(recipe: Recipe) -> tuple:
+    return tuple(getattr(recipe, name) for name in _DATA)
+
+
+def _make(recipe: Recipe, folder: Path, cache: str | Path | None, like: Index | None) -> None:
+    """Make one part, or what is missing of it, on the data of the index `like`."""
     try:
         if (folder / run_folder.RECIPE).is_file():
-            workflow.resume(folder, cache=cache)
+            workflow.resume(folder, cache=cache, like=like)
         else:
-            workflow.run(recipe, output=folder, cache=cache)
+            workflow.run(recipe, output=folder, cache=cache, like=like)
     finally:
         _forget()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import sys
 import time
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 
 HISTORY = "history.csv"
 STATE = "state"
+_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,20 @@ def train(
         )
     for number, (phase, epochs) in enumerate(phases(recipe, recipe.weights != "none")):
         state = folder / STATE / f"{number}-{phase}"
-        record = Record(folder / HISTORY, phase, state, recipe.patience)
+        plateau = losses.Plateau(rate_of(recipe, phase)) if recipe.schedule == "plateau" else None
+        record = Record(folder / HISTORY, phase, state, recipe.patience, plateau)
         with strategy.scope():
             freeze(built, phase)
         if not record.finished(epochs):
             _fit(built, pixels, training, validation, recipe, record, epochs, strategy, cache or caches.root())
         with strategy.scope():
             _read(record.best, _changing(built.model))
-    return pd.read_csv(folder / HISTORY)
+    return _table(folder / HISTORY)
+
+
+def rate_of(recipe: Recipe, phase: Phase) -> float:
+    """The peak learning rate of `phase`."""
+    return recipe.finetune_learning_rate if phase == "finetune" else recipe.learning_rate
 
 
 def finish(folder: Path) -> None:
@@ -112,12 +118,11 @@ def _fit(
 ) -> None:
     batch = min(recipe.batch_size, len(training.places))
     steps = pipeline.steps_per_epoch(len(training.places), batch)
-    rate = recipe.finetune_learning_rate if record.phase == "finetune" else recipe.learning_rate
     with strategy.scope():
         kept = frozen.keep(built.model, pixels, training.places, validation.places, recipe, epochs, cache)
         trained = kept.tail if kept else built.model
         xla = jit.choose(trained, record.phase, batch, steps * epochs, cache, wanted=recipe.jit_compile)
-        _compile(built.model, losses.optimizer(recipe, rate, steps * epochs), recipe, xla)
+        _compile(built.model, losses.optimizer(recipe, rate_of(recipe, record.phase), steps * epochs), recipe, xla)
         if kept:
             # The whole model holds the optimiser as well, so that a state is the same either way.
             _compile(trained, built.model.optimizer, recipe, xla)
@@ -126,9 +131,6 @@ def _fit(
         "Training (%s): %d images, %d epochs of %d steps%s.",
         record.phase, len(training.places), epochs, steps, f", going on after epoch {first}" if first else "",
     )  # fmt: skip
-    callbacks: list[keras.callbacks.Callback] = [record]
-    if recipe.schedule == "plateau":
-        callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, min_lr=rate * 1e-3))
     batches = kept.training if kept else partial(pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(pipeline.labelled, pixels)
     trained.fit(
@@ -138,7 +140,7 @@ def _fit(
         epochs=epochs,
         steps_per_epoch=steps,
         class_weight=class_weights(training.labels) if recipe.class_weights else None,
-        callbacks=callbacks,
+        callbacks=[record],
         shuffle=False,  # the pipeline shuffles
         verbose=_verbosity(),
     )
@@ -167,17 +169,20 @@ class Record(keras.callbacks.Callback):
     """Keeps an epoch's figures, the best weights, and all that going on needs, epoch by epoch.
 
     Keras has a callback for each of these; but its BackupAndRestore writes weights and epoch
-    number one after the other, its EarlyStopping forgets its patience and its ModelCheckpoint the
-    best value when a run is resumed. Here the history file is the one memory, and a state's file
-    name is its epoch, so that what is on disk is always consistent.
+    number one after the other, its EarlyStopping and ReduceLROnPlateau forget their patience and its
+    ModelCheckpoint the best value when a run is resumed. Here the history file is the one memory, and
+    a state's file name is its epoch, so that what is on disk is always consistent.
     """
 
-    def __init__(self, history: Path, phase: Phase, state: Path, patience: int) -> None:
+    def __init__(
+        self, history: Path, phase: Phase, state: Path, patience: int, plateau: losses.Plateau | None = None
+    ) -> None:
         super().__init__()
         self.history = history
         self.phase = phase
         self.state = state
         self.patience = patience
+        self.plateau = plateau
         self.best = state / "best.npz"
         #: The model that is saved, of which the one that is trained may be a part.
         self.whole: keras.Model | None = None
@@ -186,7 +191,7 @@ class Record(keras.callbacks.Callback):
         """The rows of this phase in the history file."""
         if not self.history.is_file():
             return pd.DataFrame(columns=["phase", "epoch", "val_loss"])
-        table = pd.read_csv(self.history)
+        table = _table(self.history)
         return table[table["phase"] == self.phase].reset_index(drop=True)
 
     def finished(self, epochs: int) -> bool:
@@ -216,6 +221,8 @@ class Record(keras.callbacks.Callback):
             if variable.path.endswith("seed_generator_state"):
                 state = keras.ops.convert_to_numpy(variable)
                 variable.assign([state[0], (epoch * 2**20) % 2**32])
+        if self.plateau is not None:
+            self.model.optimizer.learning_rate = self.plateau.after(self.rows()["val_loss"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
@@ -235,28 +242,30 @@ class Record(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _append(self, epoch: int, logs: dict[str, Any]) -> None:
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in names}}
+        row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in _FIGURES}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self._started, 3)
-        table = pd.read_csv(self.history) if self.history.is_file() else pd.DataFrame()
+        table = _table(self.history) if self.history.is_file() else pd.DataFrame()
         with replacing(self.history) as temporary:
             pd.concat([table, pd.DataFrame([row])], ignore_index=True).to_csv(temporary, index=False)
 
     def _keep(self, epochs: int) -> None:
         """Forget rows of this phase from epoch number `epochs` on: their state was not saved."""
         if self.history.is_file():
-            table = pd.read_csv(self.history)
+            table = _table(self.history)
             kept = table[(table["phase"] != self.phase) | (table["epoch"] < epochs)]
             with replacing(self.history) as temporary:
                 kept.to_csv(temporary, index=False)
 
     def _states(self) -> list[Path]:
-        return sorted(self.state.glob("epoch-*.npz"))
+        """The states whose epoch is in the history too. One that was interrupted between the two is
+        trained again from the state before it, which is removed last.
+        """
+        epochs = len(self.rows())
+        return [path for path in sorted(self.state.glob("epoch-*.npz")) if int(path.stem[len("epoch-") :]) <= epochs]
 
     def _last_epoch(self) -> int:
-        match = re.match(r"epoch-(\d+)", self._states()[-1].name)
-        return int(match[1]) if match else 0
+        return int(self._states()[-1].stem[len("epoch-") :])
 
     def _out_of_patience(self) -> bool:
         losses_so_far = self.rows()["val_loss"]
@@ -275,6 +284,11 @@ class Record(keras.callbacks.Callback):
                 raise TrainingError(
                     f"The weights of {variable.path} are no longer finite {where}. A lower learning rate may help."
                 )
+
+
+def _table(history: Path) -> pd.DataFrame:
+    # pandas' own way of reading numbers may miss the last digit, and a loss would be less than itself.
+    return pd.read_csv(history, converters=dict.fromkeys((*_FIGURES, "learning_rate"), float))
 
 
 def _changing(model: keras.Model) -> list[keras.Variable]:

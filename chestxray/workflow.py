@@ -24,6 +24,7 @@ from chestxray import backend, environment, near_duplicates, refusal, registry, 
 from chestxray import cache as caches
 from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
+from chestxray.data_changes import require_same
 from chestxray.decision import check
 from chestxray.decoded import decode, readable
 from chestxray.errors import InputError, OutputError, nearest
@@ -44,11 +45,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data made ready: rows of ``index`` and ``pixels`` uint8 (rows, height, width) correspond."""
+    """Data made ready: rows of ``index`` and ``pixels`` uint8 (rows, height, width) correspond.
+    ``audit`` is None where a run is gone on with, whose audit stands in its folder.
+    """
 
     index: Index
     pixels: np.ndarray
-    audit: Audit
+    audit: Audit | None
 
 
 @dataclass
@@ -72,11 +75,12 @@ def run(
     output: str | Path | None = None,
     cache: str | Path | None = None,
     overwrite: bool = False,
+    like: Index | None = None,
 ) -> Run:
     """Train and evaluate what `recipe` says, and return the finished run.
 
     `output` is the run's folder (default: ``runs/`` with time, model and data), `cache` the cache
-    folder.
+    folder. `like` is the index of another run, on whose data this one must be.
 
     Raises:
         ChestXrayError: anything that a user can mend. Before training starts nothing is left
@@ -86,7 +90,9 @@ def run(
     folder = Path(output) if output else run_folder.default_folder(recipe.model, recipe.data[0])
     new = run_folder.create(folder, overwrite=overwrite)
     try:
-        job = _prepare_job(recipe, plugin, entry, folder, caches.root(cache))
+        clock = Clock()
+        prepared = prepare(recipe, caches.root(cache), clock, like=like)
+        job = _prepare_job(recipe, plugin, entry, prepared, folder, caches.root(cache), clock)
     except BaseException:
         # Nothing has been made yet, neither by mistake nor by Ctrl-C.
         if new:
@@ -96,14 +102,17 @@ def run(
         run_folder.clear(folder)
     with _kept(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
+        _begin(prepared, folder)
         return _finish(job)
 
 
-def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
-    """Go on with an interrupted run from its last finished epoch.
+def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index | None = None) -> Run:
+    """Go on with an interrupted run from its last finished epoch, on the split that it began with.
+    `like` as of `run`, for one that was interrupted before it had a split.
 
     Raises:
-        InputError: `folder` is no run.
+        InputError: `folder` is no run, or what was trained has lost its index.
+        DataError: the data are not what they were when the run began.
     """
     path = Path(folder)
     if not (path / run_folder.RECIPE).is_file():
@@ -112,8 +121,17 @@ def resume(folder: str | Path, *, cache: str | Path | None = None) -> Run:
         log.info("The run %s is finished; nothing is left to do.", path)
         return Run(path)
     recipe, plugin, entry = resolve(Recipe.read(path / run_folder.RECIPE))
-    job = _prepare_job(recipe, plugin, entry, path, caches.root(cache))
+    clock, root = Clock(), caches.root(cache)
+    begun = (path / run_folder.INDEX).is_file()
+    if not begun and (path / "state").is_dir():
+        raise InputError(f"{path} was trained and has lost {run_folder.INDEX}, so that nobody knows on which images.")
+    # Without an index nothing was trained yet: the run was stopped while it wrote its first files.
+    known = Run(path).index if begun else None
+    prepared = prepare(recipe, root, clock, like=like) if known is None else _again(known, path, recipe, root, clock)
+    job = _prepare_job(recipe, plugin, entry, prepared, path, root, clock)
     with _kept(path):
+        if not begun:
+            _begin(prepared, path)
         return _finish(job)
 
 
@@ -149,8 +167,8 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
     return sources.absolute(recipe).replace(image_size=size, weights=weights), plugin, entry
 
 
-def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
-    """Source, decoding, split and audit: everything before a model is needed."""
+def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = None) -> Prepared:
+    """Source, decoding, split and audit: everything before a model is needed. `like` as of `run`."""
     assert recipe.image_size is not None, "resolve() fills in the size"
     with clock.step("source"):
         index = sources.load(recipe, cache)
@@ -163,15 +181,34 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
     with clock.step("split and audit"):
         index = readable(index, decoded, recipe.max_unreadable)
+        if like is not None:
+            allowed = "the data as they were when the first part was trained, or --overwrite to train all parts anew"
+            require_same(like, index, allowed)
         # Before the split, so that one that is drawn keeps copies together.
         index = near_duplicates.mark(index, decoded.pixels)
         splits = split(index, recipe)
-        index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak)
+        index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak, recipe.split)
     for note in found.notes:
         log.info("%s", note)
     if found.dropped:
         log.info("Left out of training because of leaks: %d images.", len(found.dropped))
     return Prepared(index=index, pixels=decoded.pixels, audit=found)
+
+
+def _again(index: Index, folder: Path, recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
+    """The data of a run that was interrupted: its own index, which says what image is in what split."""
+    assert recipe.image_size is not None, "resolve() fills in the size"
+    allowed = (
+        f"the data as {folder / run_folder.INDEX} lists them (and the same --cache, where they lie in it), or a new "
+        f"run of the data as they are: chestxray run --recipe {folder / run_folder.RECIPE} --output FOLDER"
+    )
+    with clock.step("source"):
+        require_same(index, sources.load(recipe, cache), allowed)
+    with clock.step("decode"):
+        decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+        require_same(index, index.replace(index.rows.assign(**decoded.facts)), allowed)
+    log.info("Data: %s, %d images of %d classes, split as the run began.", index.name, len(index), len(index.classes))
+    return Prepared(index=index, pixels=decoded.pixels, audit=None)
 
 
 @dataclass(frozen=True)
@@ -189,9 +226,15 @@ class Job:
     clock: Clock
 
 
-def _prepare_job(recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, folder: Path, cache: Path) -> Job:
-    clock = Clock()
-    prepared = prepare(recipe, cache, clock)
+def _prepare_job(
+    recipe: Recipe,
+    plugin: ModelPlugin,
+    entry: registry.Entry,
+    prepared: Prepared,
+    folder: Path,
+    cache: Path,
+    clock: Clock,
+) -> Job:
     log.info("Loading TensorFlow ...")
     # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
     backend.start()
@@ -203,22 +246,29 @@ def _prepare_job(recipe: Recipe, plugin: ModelPlugin, entry: registry.Entry, fol
     return Job(recipe, plugin, entry, prepared, built, strategy, folder, cache, clock)
 
 
+def _begin(prepared: Prepared, folder: Path) -> None:
+    """Write down what the data are and how they are split. The index is last: with it a run has begun."""
+    from chestxray.figures.pairs import write_contact_sheets
+
+    assert prepared.audit is not None
+    write_json(folder / "audit.json", prepared.audit.to_json())
+    write_contact_sheets(prepared.audit, prepared.index, prepared.pixels, folder / "figures")
+    with replacing(folder / run_folder.INDEX) as temporary:
+        prepared.index.write(temporary)
+
+
 def _finish(job: Job) -> Run:
     """Training, prediction, evaluation, controls, explanation, report."""
     from chestxray import devices, explanation, report, training, trial
-    from chestxray.figures.pairs import write_contact_sheets
+    from chestxray.model import save
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
-    write_json(folder / "audit.json", prepared.audit.to_json())
-    write_contact_sheets(prepared.audit, prepared.index, prepared.pixels, folder / "figures")
-    with replacing(folder / "index.parquet") as temporary:
-        prepared.index.write(temporary)
     with clock.step("train"):
         training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
     with clock.step("predict"):
         held = trial.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
-            model.save(temporary)
+            save(model, temporary)
         held.predictions.write(folder / "predictions.csv")
         if held.familiar is not None:
             held.familiar.write(folder / refusal.FILE)

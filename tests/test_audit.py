@@ -13,10 +13,10 @@ from made import make_index
 def leaking():
     """Rows 0 and 4 are copies across splits, 1 and 2 copies within one; patient P is astride."""
     return make_index(
-        ["a", "b", "b", "a", "a", "b"],
-        patients=["1", "P", "2", "3", "4", "P"],
-        splits=["train", "train", "train", "validation", "test", "test"],
-        hashes=["x", "y", "y", "u", "x", "v"],
+        ["a", "b", "b", "a", "a", "b", "a"],
+        patients=["1", "P", "2", "3", "4", "P", "5"],
+        splits=["train", "train", "train", "validation", "test", "test", "train"],
+        hashes=["x", "y", "y", "u", "x", "v", "w"],
     )
 
 
@@ -41,11 +41,69 @@ def test_stop_shows_a_table(leaking):
 
 def test_drop_takes_rows_out_of_training_and_never_out_of_the_test(leaking):
     index, found = settle(leaking, audit(leaking), "drop")
-    assert index.rows["split"].tolist() == ["", "", "train", "validation", "test", "test"]
+    assert index.rows["split"].tolist() == ["", "", "train", "validation", "test", "test", "train"]
     assert "same pixels as /x/00004.png" in index.rows["audit"][0]
     assert "patient P is in test" in index.rows["audit"][1]
     assert [path for path, _ in found.dropped] == ["/x/00000.png", "/x/00001.png"]
     assert not audit(index).leaks
+
+
+@pytest.mark.parametrize(
+    ("splits", "hashes", "words"),
+    [
+        (["train", "train", "train", "validation", "test"], "xyzuy", None),
+        (["train", "train", "train", "validation", "test"], "xyzux", "no training images of class a"),
+        (["train", "train", "validation", "validation", "test"], "xyzuz", "no validation images of class a"),
+        (["train", "train", "validation", "", "test"], "xyzuz", "no validation images of class a"),
+        (
+            ["train", "validation", "train", "validation", "test"],
+            "xxxxx",
+            "no training images of class a, no val.* b",
+        ),
+    ],
+    ids=["enough is left", "training", "validation", "all of validation", "both"],
+)
+def test_drop_leaves_images_of_every_class_or_stops(splits, hashes, words):
+    index = make_index(["a", "b", "a", "b", "a"], splits=splits, hashes=list(hashes))
+    if words is None:
+        assert settle(index, audit(index), "drop")[1].dropped
+        return
+    with pytest.raises(LeakError, match=rf"images that leak there are {words}\. Allowed: --split grouped"):
+        settle(index, audit(index), "drop")
+    settle(index, audit(index), "ignore")
+
+
+def test_a_validation_that_leaks_left_small_is_said():
+    index = make_index(
+        ["a", "b"] * 60,
+        splits=["train"] * 30 + ["validation"] * 60 + ["test"] * 30,
+        hashes=[f"h{i if i < 90 else i - 31}" for i in range(120)],
+    )
+    assert audit(index).small_validation == ()
+    _, found = settle(index, audit(index), "drop")
+    assert len(found.dropped) == 30
+    assert found.small_validation[0].startswith("30 validation images")
+
+
+@pytest.mark.parametrize("split", ["auto", "official", "random", "stratified"])
+def test_a_split_by_patient_is_offered_where_it_mends_the_leak(leaking, split):
+    with pytest.raises(
+        LeakError, match=r"Allowed: --split grouped \(draw all splits anew, by patient and with copies tog"
+    ):
+        settle(leaking, audit(leaking), "stop", split)
+
+
+def test_a_split_by_patient_is_not_offered_where_it_mends_nothing(leaking):
+    for split in ("grouped", "source"):
+        with pytest.raises(LeakError, match="Allowed: --on-leak drop"):
+            settle(leaking, audit(leaking), "stop", split)
+    # The copy is in a test that was given, where no split of the other images mends it.
+    given = leaking.replace(leaking.rows.assign(external=[False] * 4 + [True] * 2 + [False], patient=""))
+    with pytest.raises(LeakError, match="Allowed: --on-leak drop"):
+        settle(given, audit(given), "stop")
+    both = given.replace(given.rows.assign(patient=["1", "", "", "1", "", "", "5"]))
+    with pytest.raises(LeakError, match=r"--split grouped .*; what leaks into the data to test on stays"):
+        settle(both, audit(both), "stop")
 
 
 def test_ignore_changes_nothing_but_is_recorded(leaking):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chestxray.comparison import align, compare
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation import evaluate
+from chestxray.index import Patients
 from chestxray.intervals import Figure
 from chestxray.paired import accuracy_test, auroc_test, delong, holm, letters
 from chestxray.prediction import Predictions
@@ -203,7 +204,7 @@ def test_comparison_from_best_to_worst():
     assert (pairs["difference"] >= 0).all()
     assert (pairs["p_holm"] >= pairs["p"]).all()
     json.dumps(comparison.to_json(), allow_nan=False)
-    assert (comparison.positive, comparison.rows, comparison.patients) == ("PNEUMONIA", 150, 150)
+    assert (comparison.positive, comparison.rows, comparison.patients) == ("PNEUMONIA", 150, Patients(None, 150))
 
 
 def test_intervals_are_those_of_evaluation():
@@ -290,7 +291,7 @@ def test_what_cannot_be_compared():
 
 def test_the_larger_groups_of_patients_are_used():
     grouped = predictions(2, patients=np.arange(150) // 3)
-    assert compare({"one": predictions(1), "other": grouped}, replicates=100).patients == 50
+    assert compare({"one": predictions(1), "other": grouped}, replicates=100).patients == Patients(50, 0)
     assert set(align({"one": predictions(1), "other": grouped})) == {"one", "other"}
 
 

@@ -11,6 +11,7 @@ from sklearn import metrics
 
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation import Evaluation, abnormal, evaluate
+from chestxray.index import Patients
 from chestxray.intervals import Figure
 from chestxray.prediction import Predictions
 from chestxray.weighted import HEADLINE, PER_CLASS
@@ -94,16 +95,26 @@ def test_json_has_the_form_of_the_documentation_and_comes_back():
     content = evaluation.to_json()
     again = json.loads(json.dumps(content, allow_nan=False))
     assert Evaluation.from_json(again) == evaluation
-    assert list(content) == ["test", "per_class", "confusion", "rows", "patients", "positive", "interval"]
+    counts = ["rows", "patients", "images_of_unknown_patients"]
+    assert list(content) == ["test", "per_class", "confusion", *counts, "positive", "interval"]
     assert tuple(content["test"]) == HEADLINE
     assert tuple(content["per_class"]["NORMAL"]) == PER_CLASS
     assert content["confusion"]["classes"] == ["NORMAL", "PNEUMONIA"]
-    assert (content["rows"], content["patients"], content["positive"]) == (120, 40, "PNEUMONIA")
+    assert [content[name] for name in (*counts, "positive")] == [120, 40, 0, "PNEUMONIA"]
     assert content["interval"] == {
         "level": 0.95,
         "method": "logit-t bootstrap clustered by patient",
         "replicates": 100,
     }
+
+
+def test_an_unknown_patient_is_no_patient():
+    some = example(patients=np.arange(120) // 4)
+    some.rows.loc[40:, "patient"] = ""
+    content = evaluate(some, replicates=100).to_json()
+    assert (content["patients"], content["images_of_unknown_patients"]) == (10, 80)
+    content = evaluate(example(), replicates=100).to_json()
+    assert (content["patients"], content["images_of_unknown_patients"]) == (None, 120)
 
 
 def test_json_of_something_else_is_refused():
@@ -172,7 +183,7 @@ def test_no_rows_and_one_row():
     predictions = example()
     empty = evaluate(predictions.of("train"))
     assert set(empty.test.values()) == {NOTHING}
-    assert (empty.rows, empty.patients, empty.counts) == (0, 0, ((0, 0), (0, 0)))
+    assert (empty.rows, empty.patients, empty.counts) == (0, Patients(None, 0), ((0, 0), (0, 0)))
     one = evaluate(Predictions(predictions.rows[:1], predictions.classes), replicates=100)
     assert one.test["accuracy"].value in (0.0, 1.0)
     assert one.test["accuracy"].high - one.test["accuracy"].low == pytest.approx(0.975)

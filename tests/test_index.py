@@ -1,7 +1,7 @@
 import pytest
 
 from chestxray.errors import DataError
-from chestxray.index import COLUMNS, Index
+from chestxray.index import COLUMNS, Index, Patients
 
 
 def records():
@@ -22,6 +22,18 @@ def test_rows_are_sorted_and_filled():
 
 def test_images_of_unknown_patients_are_clusters_of_their_own():
     assert Index.from_records(records(), name="set").clusters().nunique() == 3
+
+
+def test_patients_are_those_that_are_named():
+    rows = Index.from_records(records(), name="set").rows
+    assert Patients.of(rows) == Patients(1, 2)
+    assert str(Patients.of(rows)) == "1 patient and, for 2 images, unknown ones"
+    # One number in two sources is two patients.
+    assert Patients.of(rows.assign(patient=["7", "7", ""], source=["here", "there", "here"])).known == 2
+    nobody = Patients.of(rows.assign(patient=""))
+    assert (nobody, str(nobody)) == (Patients(None, 3), "unknown patients")
+    assert Patients.from_json({"rows": 3, **nobody.to_json()}) == nobody
+    assert str(Patients(1200, 1)) == "1,200 patients and, for 1 image, unknown ones"
 
 
 def test_parquet_keeps_everything(tmp_path):

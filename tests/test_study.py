@@ -77,6 +77,23 @@ def test_a_study_goes_on_where_it_was_stopped_and_makes_nothing_twice(recipe, tm
     pd.testing.assert_frame_equal(second.predictions.rows, alone.predictions.rows, atol=1e-4)
 
 
+def test_all_parts_of_a_study_are_of_the_same_data(recipe, folder, tmp_path, draw):
+    finish(recipe, tmp_path / "s", tmp_path / "cache")
+    finish(recipe.replace(folds=2), tmp_path / "f", tmp_path / "cache")
+    (tmp_path / "f" / "parts" / "flat-fold2" / "report.html").unlink()
+    added = draw(folder / "normal" / "p099_0.png", 77_777)
+    small = recipe.replace(model="small")
+    with pytest.raises(DataError, match=rf"1 image is new \({added}\).*--overwrite"):
+        study.run([recipe, small], tmp_path / "s", tmp_path / "cache")
+    assert not (tmp_path / "s" / "parts" / "small").exists()
+    with pytest.raises(DataError, match="1 image is new"):
+        study.run([recipe.replace(folds=2)], tmp_path / "f", tmp_path / "cache")
+    # A contender that was asked for with other data is not held to these.
+    others = {"flat": recipe, "small": small.replace(patient_pattern=None)}
+    made = study.run(others, tmp_path / "s", tmp_path / "cache")
+    assert [len(made.runs(name)[0].index) for name in others] == [48, 49]
+
+
 def test_a_training_that_fails_does_not_stop_the_others(recipe, tmp_path):
     broken = recipe.replace(optimizer="sgd", learning_rate=1e38, schedule="constant")
     with pytest.raises(TrainingError, match=r"2 of 2 parts failed, the others are kept in .*one: .*two: "):

@@ -58,26 +58,114 @@ def test_the_seed_repeats_a_run(tiny, data, tmp_path):
     assert not all(np.allclose(x, y, atol=1e-6) for x, y in zip(weights(a), weights(c), strict=True))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tiny, data, tmp_path, monkeypatch, schedule):
-    recipe = RECIPE.replace(schedule=schedule)
-    whole, history = train(tiny, data, tmp_path / "whole", recipe)
+def cut(tiny, data, folder, recipe, monkeypatch, epoch, *, method="on_epoch_end", **build_options):
+    """Train until `epoch` is over, or until it reaches `method` of the record."""
+    real = getattr(training.Record, method)
 
-    end = training.Record.on_epoch_end
-
-    def interrupted(self, epoch, logs=None):
-        end(self, epoch, logs)
-        if epoch == 1:
+    def interrupted(self, number, *rest, **named):
+        if method == "on_epoch_end" or number != epoch:
+            real(self, number, *rest, **named)
+        if number == epoch:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Record, "on_epoch_end", interrupted)
+        patch.setattr(training.Record, method, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny, data, tmp_path / "cut", recipe)
-    resumed, history_resumed = train(tiny, data, tmp_path / "cut", recipe)
-    assert history_resumed["epoch"].tolist() == [0, 1, 2]
-    pd.testing.assert_frame_equal(history.drop(columns="seconds"), history_resumed.drop(columns="seconds"), rtol=1e-4)
-    assert all(np.allclose(x, y, atol=1e-5) for x, y in zip(weights(whole), weights(resumed), strict=True))
+            train(tiny, data, folder, recipe, **build_options)
+
+
+def alike(a, b):
+    """Whether two trainings, each of a built model and its history, went and ended alike."""
+    pd.testing.assert_frame_equal(a[1].drop(columns="seconds"), b[1].drop(columns="seconds"), rtol=1e-4)
+    return all(np.allclose(x, y, atol=1e-5) for x, y in zip(weights(a[0]), weights(b[0]), strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schedule": "cosine"}, {"schedule": "constant"}, {"optimizer": "sgd", "mix": "mixup"}], ids=str
+)
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tiny, data, tmp_path, monkeypatch, changes):
+    recipe = RECIPE.replace(**changes)
+    whole = train(tiny, data, tmp_path / "whole", recipe)
+    cut(tiny, data, tmp_path / "cut", recipe, monkeypatch, 1)
+    resumed = train(tiny, data, tmp_path / "cut", recipe)
+    assert resumed[1]["epoch"].tolist() == [0, 1, 2]
+    assert alike(whole, resumed)
+
+
+def test_half_precision_goes_on_with_its_loss_scale(tiny, data, tmp_path, monkeypatch):
+    whole = train(tiny, data, tmp_path / "whole", mixed_precision=True)
+    cut(tiny, data, tmp_path / "cut", RECIPE, monkeypatch, 1, mixed_precision=True)
+    resumed = train(tiny, data, tmp_path / "cut", mixed_precision=True)
+    assert type(resumed[0].model.optimizer).__name__ == "LossScaleOptimizer"
+    assert [float(v) for v in whole[0].model.optimizer.variables[:2]] == [
+        float(v) for v in resumed[0].model.optimizer.variables[:2]
+    ]
+    assert alike(whole, resumed)
+
+
+#: On these the validation loss rises from epoch to epoch, so that after epochs 2 and 4 the rate is lowered.
+WORSENING = RECIPE.replace(schedule="plateau", optimizer="sgd", learning_rate=0.05, augment="none", epochs=6)
+RATES = [0.05, 0.05, 0.05, 0.015, 0.015, 0.0045]
+
+
+@pytest.fixture
+def worsening(data):
+    """`data` with the validation's labels exchanged: what is learnt is wrong there."""
+    rows = data[1].rows
+    other = rows["label"].map({"a": "b", "b": "a"})
+    return data[0], data[1].replace(rows.assign(label=rows["label"].where(rows["split"] == "train", other)))
+
+
+def test_a_plateau_lowers_the_rate(tiny, worsening, tmp_path):
+    _, history = train(tiny, worsening, tmp_path, WORSENING)
+    assert history["val_loss"].is_monotonic_increasing, "the test is of a plateau"
+    assert history["learning_rate"].tolist() == pytest.approx(RATES)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3], ids=["half of its patience", "when it had fired", "half of the next"])
+def test_a_plateau_goes_on_where_it_was(tiny, worsening, tmp_path, monkeypatch, epoch):
+    whole = train(tiny, worsening, tmp_path / "whole", WORSENING)
+    cut(tiny, worsening, tmp_path / "cut", WORSENING, monkeypatch, epoch)
+    resumed = train(tiny, worsening, tmp_path / "cut", WORSENING)
+    assert resumed[1]["learning_rate"].tolist() == pytest.approx(RATES)
+    assert alike(whole, resumed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_plateau_is_that_of_keras(seed):
+    import keras
+
+    from chestxray.losses import Plateau
+
+    values = 1 - np.cumsum(np.random.default_rng(seed).normal(2e-5, 2e-4, 40))
+    optimizer = keras.optimizers.SGD(0.1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(optimizer, loss="mse")
+    theirs = keras.callbacks.ReduceLROnPlateau(factor=0.3, patience=2, min_lr=1e-4)
+    theirs.set_model(model)
+    theirs.on_train_begin()
+    rates = []
+    for epoch, value in enumerate(values):
+        theirs.on_epoch_end(epoch, {"val_loss": value})
+        rates.append(float(optimizer.learning_rate))
+    assert len(set(rates)) > 3
+    assert [Plateau(0.1).after(values[: n + 1]) for n in range(40)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_an_epoch_that_was_saved_and_not_written_down_is_trained_again(tiny, data, tmp_path, monkeypatch, epoch):
+    whole = train(tiny, data, tmp_path / "whole")
+    cut(tiny, data, tmp_path / "cut", RECIPE, monkeypatch, epoch, method="_append")
+    resumed = train(tiny, data, tmp_path / "cut")
+    assert resumed[1]["epoch"].tolist() == [0, 1, 2]
+    assert alike(whole, resumed)
+
+
+def test_a_loss_is_read_as_it_was_written(tmp_path):
+    record = training.Record(tmp_path / "h.csv", "full", tmp_path, 0)
+    values = np.random.default_rng(0).random(1000)
+    pd.DataFrame({"phase": "full", "epoch": range(1000), "val_loss": values}).to_csv(record.history, index=False)
+    assert (record.rows()["val_loss"] == values).all()
 
 
 def test_two_phases_train_the_head_and_then_from_the_layer_on(tiny, data, tmp_path):
@@ -130,12 +218,6 @@ def learnt(tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 120, (N, 16, 16), dtype=np.uint8)
     pixels[1::2, :6, :6] += 120
     return weights(train(tiny_plugin(), (pixels, index), tmp_path_factory.mktemp("same"), RECIPE.replace(epochs=1))[0])
-
-
-def test_a_plateau_lowers_the_rate(tiny, data, tmp_path):
-    recipe = RECIPE.replace(schedule="plateau", optimizer="sgd", learning_rate=1e-30, epochs=6, batch_norm_momentum=1.0)
-    _, history = train(tiny, data, tmp_path, recipe, batch_norm_momentum=1.0)
-    assert history["learning_rate"].iloc[-1] < history["learning_rate"].iloc[0]
 
 
 def test_a_loss_that_explodes_stops_the_run(tiny, data, tmp_path):

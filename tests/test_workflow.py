@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,9 @@ def test_a_run_makes_the_whole_folder(recipe, tmp_path):
     environment = run.environment
     assert environment["plugin"]["distribution"] == "chestxray-baselines"
     assert set(environment["seconds"]) >= {"decode", "train", "predict", "evaluate", "explain"}
+    with zipfile.ZipFile(run.folder / "model.keras") as archive:
+        assert archive.getinfo("model.weights.h5").file_size < 4 * environment["model"]["parameters"] + 40_000
+        assert json.loads(archive.read("config.json"))["compile_config"] is None
 
 
 def test_the_saved_model_takes_raw_pixels_and_gives_the_predictions(recipe, tmp_path):
@@ -93,6 +97,74 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeyp
     assert workflow.resume(tmp_path / "cut").folder == resumed.folder, "a finished run is left as it is"
 
 
+@pytest.fixture
+def cut(recipe, tmp_path, monkeypatch):
+    """The folder of a run of two epochs that was interrupted after the first one."""
+    end = training.Record.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        end(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Record, "on_epoch_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            chestxray.run(recipe.replace(epochs=2), output=tmp_path / "cut")
+    return tmp_path / "cut"
+
+
+def test_a_run_goes_on_with_its_own_split_or_not_at_all(cut, folder, draw, caplog):
+    caplog.set_level("INFO")
+    before = {path.name: path.read_bytes() for path in cut.iterdir() if path.is_file()}
+    added = draw(folder / "normal" / "p099_0.png", 77_777)
+    with pytest.raises(DataError, match=rf"1 image is new \({added}\)\. Allowed: .*index\.parquet.*--recipe"):
+        workflow.resume(cut)
+    added.unlink()
+    some = folder / "normal" / "p003_1.png"
+    pixels = some.read_bytes()
+    draw(some, 88_888)
+    with pytest.raises(DataError, match=rf"1 image is of other pixels \({some}\)"):
+        workflow.resume(cut)
+    some.unlink()
+    with pytest.raises(DataError, match=rf"1 image is gone \({some}\)"):
+        workflow.resume(cut)
+    assert {path.name: path.read_bytes() for path in cut.iterdir() if path.is_file()} == before
+    # Copied back, with another time of change: the same data.
+    some.write_bytes(pixels)
+    resumed = workflow.resume(cut)
+    assert "split as the run began" in caplog.text
+    assert (resumed.folder / "index.parquet").read_bytes() == before["index.parquet"]
+    assert (resumed.folder / "audit.json").read_bytes() == before["audit.json"]
+
+
+def test_a_split_is_never_drawn_again(cut, monkeypatch):
+    """Another version may draw another one."""
+
+    def refuse(*_):
+        raise AssertionError("a run that has begun is not split again")
+
+    monkeypatch.setattr(workflow, "split", refuse)
+    assert workflow.resume(cut).finished
+
+
+def test_a_run_that_was_stopped_before_its_split_was_written_begins_anew(recipe, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow, "_begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            chestxray.run(recipe, output=tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
+    assert {path.name for path in workflow.resume(tmp_path / "run").folder.iterdir()} == FILES
+
+
+def test_what_was_trained_does_not_go_on_without_its_index(cut):
+    (cut / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"index\.parquet is damaged"):
+        workflow.resume(cut)
+    (cut / "index.parquet").unlink()
+    with pytest.raises(InputError, match=r"has lost index\.parquet"):
+        workflow.resume(cut)
+
+
 def test_leaks_stop_a_run_before_anything_is_made(recipe, folder, tmp_path):
     for split, numbers in (("train", range(9)), ("val", range(9, 10)), ("test", range(10, 12))):
         for k, label in enumerate(("normal", "pneumonia")):
@@ -104,7 +176,7 @@ def test_leaks_stop_a_run_before_anything_is_made(recipe, folder, tmp_path):
         (folder / label).rmdir()
     copy = next((folder / "train" / "normal").iterdir())
     (folder / "test" / "normal" / "p999_0.png").write_bytes(copy.read_bytes())
-    with pytest.raises(LeakError, match="1 images have copies"):
+    with pytest.raises(LeakError, match=r"1 images have copies.*Allowed: --split grouped .*, --on-leak drop"):
         chestxray.run(recipe, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     run = chestxray.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")

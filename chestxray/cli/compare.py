@@ -151,7 +151,7 @@ def _print(compared: Compared) -> None:
 
     comparison = compared.comparison
     named = title(comparison.metric)
-    click.echo(f"\n{compared.data}: {comparison.rows} test images of {comparison.patients} patients")
+    click.echo(f"\n{compared.data}: {comparison.rows} test images of {comparison.patients}")
     repeated = any(len(standing.repeats) > 1 for standing in comparison.standings)
     columns = ["model", f"{named} (95% interval)", "letters", "parameters", "training", "images/s", "trainings"]
     rows = [

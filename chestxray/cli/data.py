@@ -197,8 +197,8 @@ def _print_summary(summary: Summary) -> None:
     known = facts["patients"]
     if known["patients"]:
         click.echo(
-            f"Patients: {known['patients']:,} known, of {known['images']:,} images; "
-            f"one has up to {known['most_images']}."
+            f"Patients: {known['patients']:,} known, of {facts['images'] - known['images_of_unknown_patients']:,} of "
+            f"{facts['images']:,} images; one has up to {known['most_images']}."
         )
     else:
         click.echo("Patients: unknown (--patient-pattern finds them in file names).")

@@ -74,6 +74,7 @@ def _print_drop(found: Run) -> None:
     import json
 
     from chestxray.cli.tables import quoted, table
+    from chestxray.index import Patients
 
     drop = json.loads((found.folder / "drop.json").read_text(encoding="utf-8"))
     columns = ("figure", "internal", "external", "drop (95% interval)")
@@ -84,9 +85,9 @@ def _print_drop(found: Run) -> None:
     ]
     inside, outside = drop["internal"], drop["external"]
     click.echo(
-        f"\nTrained and tested on {inside['name']} ({inside['rows']:,} test images of {inside['patients']:,} patients)"
+        f"\nTrained and tested on {inside['name']} ({inside['rows']:,} test images of {Patients.from_json(inside)})"
     )
-    click.echo(f"tested on {outside['name']} ({outside['rows']:,} images of {outside['patients']:,} patients)")
+    click.echo(f"tested on {outside['name']} ({outside['rows']:,} images of {Patients.from_json(outside)})")
     table(columns, rows)
     click.echo("An image of unknown patient counts as a patient of its own. Drop: internal minus external.")
     _print_parts(found)

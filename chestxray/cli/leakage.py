@@ -58,6 +58,7 @@ def command(
         (
             split.name,
             leakage.SPLITS[split.name],
+            f"{split.training:,}",
             f"{split.rows:,}",
             f"{split.leaking:,}",
             quoted(split.figures[metric].to_json()),
@@ -66,7 +67,8 @@ def command(
         for split in found.splits
     ]
     click.echo(f"\n{found.model} on {found.data}")
-    table(("split", "drawn", "test images", "leaking", f"{title(metric)} (95% interval)", "random minus this"), rows)
+    figure = f"{title(metric)} (95% interval)"
+    table(("split", "drawn", "training images", "test images", "leaking", figure, "random minus this"), rows)
     click.echo(" ".join(found.verdict))
     click.echo(f"Page: {page}")
     click.echo("Research use only. Not a medical device; not for diagnosis.")

@@ -107,6 +107,8 @@ def summarise(run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from chestxray.index import Patients
+
     console = Console(highlight=False)
     console.width = max(console.width, 100)
     by_source = run.by_source
@@ -120,9 +122,8 @@ def summarise(run: Run) -> None:
         if figures[0]["value"] is not None:
             table.add_row(name.replace("_", " "), *map(quoted, figures))
     metrics = run.metrics
-    known = (run.predictions.of("test").rows["patient"] != "").any()
-    whom = f"of {metrics['patients']} patients" if known else "of unknown patients"
-    console.print(f"\n{run.recipe.model} on {run.environment['data']['name']}: {metrics['rows']} test images {whom}")
+    whom = f"{metrics['rows']} test images of {Patients.from_json(metrics)}"
+    console.print(f"\n{run.recipe.model} on {run.environment['data']['name']}: {whom}")
     console.print(table)
     if metrics["positive"]:
         console.print(f"Sensitivity speaks of {metrics['positive']}.")

@@ -102,19 +102,19 @@ def _test_set(record: Record) -> list[Caution]:
     test = record.predictions.of("test").rows
     each = test["label"].value_counts().reindex(list(record.classes), fill_value=0)
     few = each[each < FEW_OF_A_CLASS]
-    patients = record.metrics.get("patients")
+    people = record.patients(split="test")
     parts = []
     if len(few):
         listed = ", ".join(f"{name} ({count})" for name, count in few.head(8).items())
         more = f" and {len(few) - 8} more" if len(few) > 8 else ""
         parts.append(f"Classes with fewer than {FEW_OF_A_CLASS} test images: {listed}{more}.")
-    if patients is not None and patients < FEW_PATIENTS and record.patients(split="test"):
-        parts.append(f"The test images come from {plural(patients, 'patient')} only.")
+    if people.known is not None and not people.unknown and people.known < FEW_PATIENTS:
+        parts.append(f"The test images come from {people} only.")
     return [Caution("note", "Small test set", " ".join(parts))] if parts else []
 
 
 def _patients(record: Record) -> list[Caution]:
-    unknown = int((record.used["patient"] == "").sum())
+    unknown = record.patients().unknown
     if not unknown:
         return []
     share = "the" if unknown == len(record.used) else f"{unknown:,} of {len(record.used):,}"
@@ -137,9 +137,8 @@ def _left_out(record: Record) -> list[Caution]:
 def summary(record: Record) -> str:
     """The run in two plain sentences."""
     metrics = record.metrics
-    rows, patients = metrics.get("rows", 0), record.patients(split="test")
-    people = f" of {plural(patients, 'patient')}" if patients else ""
-    tested = f"On {plural(rows, 'test image')}{people}, {record.recipe.model}"
+    rows, people = metrics.get("rows", 0), record.patients(split="test")
+    tested = f"On {plural(rows, 'test image')} of {people}, {record.recipe.model}"
     auroc, accuracy = metrics["test"].get("auroc"), metrics["test"].get("accuracy")
     others = [name for name in record.classes if name != record.positive]
     if record.positive:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from chestxray.errors import DataError, InputError
-from chestxray.index import SPLITS, Index
+from chestxray.index import SPLITS, Index, Patients
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 
@@ -119,17 +119,12 @@ class Record:
         table = pd.crosstab(self.used["label"], self.used["split"])
         return table.reindex(index=list(self.index.classes), columns=list(SPLITS), fill_value=0)
 
-    def patients(self, **wanted: str) -> int | None:
-        """Number of known patients among the rows used, of ``label=`` or ``split=``; None where
-        no patient is known.
-        """
+    def patients(self, **wanted: str) -> Patients:
+        """The patients of the rows used, of ``label=`` or ``split=``."""
         rows = self.used
         for column, value in wanted.items():
             rows = rows[rows[column] == value]
-        known = rows[rows["patient"] != ""]
-        if known.empty:
-            return None
-        return int((known["source"] + "\0" + known["patient"]).nunique())
+        return Patients.of(rows)
 
     @functools.cached_property
     def _root(self) -> str:

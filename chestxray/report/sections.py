@@ -27,7 +27,7 @@ LONGEST_LIST = 200
 _PHASES = {"head": "Head alone", "finetune": "Fine-tuning", "full": "Whole network"}
 _SPLIT_RULES = {
     "auto": "official where the data set has one, else stratified by class and grouped by patient",
-    "official": "as published with the data set",
+    "official": "as given with the data set",
     "random": "random, image by image",
     "stratified": "random within each class, image by image",
     "grouped": "stratified by class and grouped by patient",
@@ -108,13 +108,13 @@ def _images(record: Record) -> str:
 
 
 def class_counts(record: Record) -> list[dict[str, Any]]:
-    """A row a class and one for all: images and patients, split by split and together."""
+    """A row a class and one for all: images and, in words, patients, split by split and together."""
     table = []
     for label in [*record.counts.index, None]:
         of = {} if label is None else {"label": label}
         images = record.counts.sum() if label is None else record.counts.loc[label]
-        cells = [(int(images[split]), record.patients(split=split, **of)) for split in SPLITS]
-        cells.append((int(images.sum()), record.patients(**of)))
+        cells = [(int(images[split]), str(record.patients(split=split, **of))) for split in SPLITS]
+        cells.append((int(images.sum()), str(record.patients(**of))))
         table.append({"label": label, "cells": cells})
     return table
 

@@ -237,6 +237,9 @@ def test_what_a_leak_is_worth(options, tmp_path):
     content = json.loads((tmp_path / "l" / "leakage.json").read_text())
     random, grouped = content["splits"]
     assert random["leaking"] > 0
+    assert random["training"] + random["rows"] < 48, "the others validate"
+    if random["training"] != grouped["training"]:
+        assert "train on different numbers of images (random" in output
     assert grouped["leaking"] == 0
     gain = content["gains"]["grouped"]
     assert gain["value"] == pytest.approx(random["test"]["auroc"]["value"] - grouped["test"]["auroc"]["value"])
@@ -268,6 +271,13 @@ def test_an_official_split_is_measured_too(options, tmp_path, draw):
     found, _ = leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
     assert [split.name for split in found.splits] == list(splits)
     assert found.splits[2].leaking == 24, "the same patients stand in train and test"
+    assert "The official split is that of set (train 24, validation 0, test 24)." in found.official
+    moved = (found.splits[2].run.index.rows["split"] == "validation").sum()
+    assert f"Of its images {moved} stand elsewhere" in found.official
+    assert found.official in found.verdict
+    sizes = [split.training for split in found.splits]
+    assert len(set(sizes)) > 1
+    assert f"(random {sizes[0]}, grouped {sizes[1]}, official {sizes[2]})" in " ".join(found.verdict)
     with pytest.raises(InputError, match="test_data"):
         leakage.measure(plain.replace(test_data="phantom"), tmp_path / "m", tmp_path / "cache")
 

@@ -141,11 +141,10 @@ def shares(record: Record) -> list[str]:
     total = len(record.used)
     parts = []
     for split in SPLITS:
-        images, patients = int((record.used["split"] == split).sum()), record.patients(split=split)
+        images = int((record.used["split"] == split).sum())
         if not images:
             continue
-        people = f" of {plural(patients, 'patient')}" if patients else ""
-        parts.append(f"{split} {images:,}{people} ({images / total:.0%})")
+        parts.append(f"{split} {images:,} of {record.patients(split=split)} ({images / total:.0%})")
     return [f"Images: {', '.join(parts)}."]
 
 
@@ -154,7 +153,7 @@ def disjoint(record: Record) -> list[str]:
     if not record.audit:
         return []
     used, audit = record.used, record.audit
-    known = int((used["patient"] != "").sum())
+    known = len(used) - record.patients().unknown
     patients = len(audit.get("patients", {}).get("across_splits", []))
     copies = len(audit.get("exact_duplicates", {}).get("across_splits", []))
     near = audit.get("near_duplicates", {})
@@ -174,11 +173,10 @@ def disjoint(record: Record) -> list[str]:
 
 def sample(record: Record) -> list[str]:
     """Size of the test and how narrow it makes the intervals."""
-    rows, patients = record.metrics["rows"], record.patients(split="test")
-    people = f" of {plural(patients, 'patient')}" if patients else ", patients not known"
+    rows, people = record.metrics["rows"], record.patients(split="test")
     auroc = record.metrics["test"].get("auroc") or {}
     width = f" It gives the AUROC an interval of {span(auroc)}." if value_of(auroc) is not None and span(auroc) else ""
-    return [f"Tested on {plural(rows, 'image')}{people}.{width} The run computed no sample size beforehand."]
+    return [f"Tested on {plural(rows, 'image')} of {people}.{width} The run computed no sample size beforehand."]
 
 
 def flow(record: Record) -> list[str]:

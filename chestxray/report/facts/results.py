@@ -115,7 +115,10 @@ def groups_compared(record: Record) -> list[str]:
 def clusters(record: Record) -> list[str]:
     """Clusters behind the intervals."""
     patients = record.patients(split="test")
-    return [f"Intervals draw the {plural(patients, 'test patient')} with all their images."] if patients else []
+    if patients.known is None:
+        return []
+    alone = f"; {plural(patients.unknown, 'image')} of unknown patients one by one" if patients.unknown else ""
+    return [f"Intervals draw the {plural(patients.known, 'test patient')} with all their images{alone}."]
 
 
 def robustness(record: Record) -> list[str]:
