@@ -12,6 +12,7 @@ import pandas as pd
 
 from chestxray import figures
 from chestxray.contenders import Contender
+from chestxray.control_wording import beside, short
 from chestxray.errors import OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Patients
@@ -56,7 +57,7 @@ def write(compared: Compared, folder: Path) -> Path:
     """
     check_folder(folder)
     comparison = compared.comparison
-    said = verdict(comparison, {name: len(c.runs) for name, c in compared.contenders.items()})
+    said = verdict(compared)
     with explained(folder):
         for name, frame in (("comparison.csv", compared.to_frame()), ("pairs.csv", comparison.pairs_to_frame())):
             with replacing(folder / name) as temporary:
@@ -76,8 +77,9 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"The output folder {folder} exists and is no comparison; choose another with --output.")
 
 
-def verdict(comparison: Comparison, trainings: Mapping[str, int]) -> tuple[str, ...]:
+def verdict(compared: Compared) -> tuple[str, ...]:
     """What can be said of the models in plain sentences, and what cannot."""
+    comparison, contenders = compared.comparison, compared.contenders
     best = comparison.standings[0]
     title = _spoken_title(comparison.metric)
     if best.figure.value is None:
@@ -90,7 +92,9 @@ def verdict(comparison: Comparison, trainings: Mapping[str, int]) -> tuple[str, 
         + (f" (95% interval {between})." if between else ".")
     ]
     said += _against_the_rest(best, comparison)
-    if max(trainings.values()) == 1:
+    # In the order of the table, next to who is best: no better score is worth more than what explains it.
+    said += beside({s.model: contenders[s.model].controls for s in comparison.standings})
+    if max(len(contender.runs) for contender in contenders.values()) == 1:
         said.append("Each model was trained once; with another seed the order may be another.")
     said.append("This is about patients like those of the test; at another hospital the order may be another.")
     return tuple(said)
@@ -175,6 +179,7 @@ def told_spread(repeats: Sequence[float | None]) -> str:
 def _flat(item: Mapping[str, Any], metric: str) -> dict[str, Any]:
     names = ("model", "letters", "trainings", "parameters", "train_seconds", "images_per_second")
     row = {name: item[name] for name in names}
+    row |= {"controls": item["controls"]["finding"], "controls_fire": " ".join(item["controls"]["fires"])}
     for name in (metric, *(other for other in HEADLINE if other != metric)):
         figure_of = item["test"][name]
         row |= {name: figure_of["value"], f"{name}_low": figure_of["low"], f"{name}_high": figure_of["high"]}
@@ -202,19 +207,29 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
     content = comparison.to_json()
     names = [standing.model for standing in comparison.standings]
     title = f"{' and '.join(names)} compared" if len(names) == 2 else f"{len(names)} models compared"
-    headings = {"models": "Models", "pairs": "Pair by pair", "measures": "All measures", "method": "Method"}
+    headings = {
+        "models": "Models",
+        "controls": "What their controls say",
+        "pairs": "Pair by pair",
+        "measures": "All measures",
+        "method": "Method",
+    }
     pairs = [
         item | {"apart": _apart(pair), "p_said": told_p(pair.p), "p_holm_said": told_p(pair.p_holm)}
         for item, pair in zip(content["pairs"], comparison.pairs, strict=True)
     ]
-    models = [item | {"single": told_spread(item["repeats"])} for item in compared.models]
+    contenders = compared.contenders
+    models = [
+        item | {"single": told_spread(item["repeats"]), "controls_said": short(contenders[item["model"]].controls)}
+        for item in compared.models
+    ]
     return render(
         "comparison.html.jinja",
         kind="comparison",
         title=f"{title} on {compared.data}",
         headings=headings,
         verdict=said,
-        cautions=cautions(compared.contenders),
+        cautions=cautions(contenders),
         models=models,
         pairs=pairs,
         measures=wording.ordered(content["models"][0]["test"]),

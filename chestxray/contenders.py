@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chestxray import run_folder
+from chestxray.control_wording import together
 from chestxray.ensemble import shared_positive
 from chestxray.errors import InputError
 from chestxray.prediction import Predictions
@@ -22,7 +23,8 @@ class Contender:
     """``tests`` has a table of predictions for each repetition, ``runs`` a run for each training.
 
     ``parameters`` are those of one model; ``train_seconds`` of one training and ``images_per_second``
-    of prediction are means over the trainings. None where it is not known.
+    of prediction are means over the trainings. None where it is not known. ``controls`` is what the
+    controls of all trainings come to, see `control_wording.together`.
     """
 
     tests: tuple[Predictions, ...]
@@ -30,15 +32,17 @@ class Contender:
     parameters: int | None
     train_seconds: float | None
     images_per_second: float | None
+    controls: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """What it cost, and where it is."""
+        """What it cost, where it is, and what its controls say."""
         return {
             "parameters": self.parameters,
             "train_seconds": self.train_seconds,
             "images_per_second": self.images_per_second,
             "trainings": len(self.runs),
             "folders": [str(run.folder) for run in self.runs],
+            "controls": {name: value for name, value in self.controls.items() if name != "titles"},
         }
 
 
@@ -93,6 +97,7 @@ def _contender(runs: tuple[Run, ...], tests: tuple[Predictions, ...]) -> Contend
         parameters=facts[0].get("parameters"),
         train_seconds=_mean([run.environment.get("seconds", {}).get("train") for run in runs]),
         images_per_second=_mean([fact.get("images_per_second") for fact in facts]),
+        controls=together([run.controls for run in runs]),
     )
 
 

@@ -1,12 +1,22 @@
-"""Controls in words: what each figure means, and the verdict on the model's score."""
+"""Controls in words: what each figure means, the verdict on a model's score, and on several models'."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: A control fires for good where it has this share of what the model gains over a coin toss.
+#: What could be learnt from a leak is worth an alarm above this AUROC.
+LIMIT = 0.55
+#: A leak is excluded where the interval of what could be learnt from it ends below this AUROC.
+EXCLUDED = 0.6
+#: A control explains the score where it has this share of what the model gains over a coin toss.
 SHARE = 0.75
+#: The states of a control, the gravest first.
+STATES = ("fires", "undecided", "excluded")
+#: What the controls of a run come to, the gravest first.
+FINDINGS = ("shortcut", "part", "likeness", "undecided", "none", "unknown")
+
+Item = Mapping[str, Any]
 
 
 def settle_source(tested: Sequence[dict[str, Any]]) -> None:
@@ -14,61 +24,218 @@ def settle_source(tested: Sequence[dict[str, Any]]) -> None:
     items = {item["name"]: item for item in tested}
     if "predict_the_source" not in items:
         return
-    looks = items["predict_the_source"]
-    known = looks["fires"]
-    looks["fires"] = known and items["source"]["fires"]
+    looks, source = items["predict_the_source"], items["source"]
     if looks["fires"]:
-        told = "Images show which source they are from (AUROC {}), and the source tells the class."
-    elif known:
-        told = "Images show which source they are from (AUROC {}), but the source hardly tells the class."
-    else:
+        looks["state"], looks["fires"] = source["state"], source["fires"]
+        told = {
+            "fires": "Images show which source they are from (AUROC {}), and the source tells the class.",
+            "excluded": "Images show which source they are from (AUROC {}), but the source hardly tells the class.",
+            "undecided": "Images show which source they are from (AUROC {}); whether the source tells the class "
+            "cannot be said of so few.",
+        }[source["state"]]
+    elif looks["state"] == "excluded":
         told = "Images hardly show which source they are from (AUROC {})."
-    looks["says"] = told.format(_told(looks["auroc"]))
+    else:
+        told = "Too few images to tell whether they show which source they are from (AUROC {})."
+    looks["says"] = told.format(_told(looks["learnt"]["auroc"]))
 
 
-def says(item: Mapping[str, Any]) -> str:
-    """One sentence: what the figure means."""
+def says(item: Item) -> str:
+    """One sentence: what the figure means; ``""`` of what tells the source, see `settle_source`."""
+    if item["kind"] == "source":
+        return ""
+    return _of_likeness(item) if item["kind"] == "likeness" else _of_leak(item)
+
+
+def _of_leak(item: Item) -> str:
+    learnt = item["learnt"]
+    if learnt["auroc"]["value"] is None:
+        return f"{item['title']} could not be scored on these images."
+    of_class = f" for {learnt['class']}" if learnt["class"] else ""
+    reached = f"From {_inner(item)} alone an AUROC of {_told(learnt['auroc'])} could be learnt{of_class}"
+    if item["state"] == "excluded":
+        return f"{reached}; {EXCLUDED:.2f} or more is excluded."
+    if item["state"] == "undecided":
+        room = "nothing is excluded" if item["up_to"] is None else f"{item['up_to']:.2f} is not excluded"
+        return f"{reached}: too few images to tell; {room}."
+    on_test = f"{reached}; on the test images it has {_told(item['auroc'])}{_share_of(item)}"
+    if _explains(item):
+        return f"{on_test}: this score cannot be taken for disease."
+    return f"{on_test}: part of the score may come from there, not from disease."
+
+
+def _of_likeness(item: Item) -> str:
     if item["auroc"]["value"] is None:
         return f"{item['title']} could not be scored on these test images."
-    label, share = item["strongest"]["class"], item["share"]
-    one = f", for {label} {_told(item['strongest']['auroc'])}" if label and item["fires"] else ""
-    reached = f"{item['title']} alone: AUROC {_told(item['auroc'])}{one}"
-    if item["kind"] == "leak":
-        if not item["fires"]:
-            return f"{reached}; no sign of a shortcut here."
-        if share is None or share >= SHARE:
-            return f"{reached}: this score cannot be taken for disease."
-        return f"{reached}: part of the score may come from there, not from disease."
-    part = "" if share is None else f", {100 * share:.0f}% of what the model gains over a coin toss"
-    if not item["fires"]:
-        return f"{reached}{part}."
-    return f"{reached}{part}: little of the score needs a close look into the lungs."
+    reached = f"{item['title']} alone: AUROC {_told(item['auroc'])}"
+    if item["share"]["value"] is None:
+        return f"{reached}; the model gains nothing over a coin toss that it could explain."
+    reached += _share_of(item)
+    if item["state"] == "fires":
+        return f"{reached}: little of the score needs a close look into the lungs."
+    if item["state"] == "excluded":
+        return f"{reached}: {SHARE:.0%} or more is excluded."
+    return f"{reached}: too few test images to tell; {_room(item)}."
 
 
-def verdict(model: Mapping[str, float | None], tested: Sequence[Mapping[str, Any]]) -> str:
-    """The model's AUROC beside the highest control's, in a sentence or two."""
-    scored = [item for item in tested if item["kind"] != "source" and item["auroc"]["value"] is not None]
-    if model["value"] is None or not scored:
-        return "The AUROC of the model or of the controls is not available, so that they cannot be compared."
-    highest = max(scored, key=lambda item: item["auroc"]["value"])
-    best = f"{_inner(highest)}) {_told(highest['auroc'])}"
-    told = f"The model's AUROC is {_told(model)}, that of the highest control ({best}."
+def finding(tested: Sequence[Item]) -> str:
+    """The gravest of `FINDINGS` that holds."""
     leaks = [item for item in tested if item["fires"] and item["kind"] == "leak"]
-    if strong := [item for item in leaks if item["share"] is None or item["share"] >= SHARE]:
-        named = "" if highest in strong else f" {strong[0]['title']} alone: {_told(strong[0]['auroc'])}."
-        return f"{told}{named} This score cannot be taken for disease."
+    if any(map(_explains, leaks)):
+        return "shortcut"
     if leaks:
-        return f"{told} Part of the score may come from {_listed(leaks)}."
-    if fired := [item for item in tested if item["fires"]]:
-        return f"{told} Little of the score needs a close look into the lungs ({_listed(fired)})."
-    return f"{told} No control explains the score."
+        return "part"
+    if any(item["fires"] and item["kind"] == "likeness" for item in tested):
+        return "likeness"
+    return "undecided" if any(item["state"] == "undecided" for item in tested) else "none"
 
 
-def _listed(items: Sequence[Mapping[str, Any]]) -> str:
-    return " and ".join(map(_inner, items))
+def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
+    """The model's AUROC beside the highest control's, and what the controls come to."""
+    own = [item for item in tested if item["kind"] != "source"]
+    scored = [item for item in own if item["auroc"]["value"] is not None]
+    told = ""
+    if model["value"] is not None and scored:
+        highest = max(scored, key=lambda item: item["auroc"]["value"])
+        told = (
+            f"The model's AUROC is {_told(model)}, that of the highest control ({_inner(highest)}) "
+            f"{_told(highest['auroc'])}. "
+        )
+    leaks = [item for item in own if item["fires"] and item["kind"] == "leak"]
+    if strong := [item for item in leaks if _explains(item)]:
+        return (
+            f"{told}This score cannot be taken for disease: as much could be learnt from {_listed(strong)} alone, "
+            "whether or not this model did."
+        )
+    undecided = [item for item in own if item["state"] == "undecided"]
+    room = f" Too few images to tell more: {_not_excluded(undecided)}." if undecided else ""
+    if leaks:
+        return (
+            f"{told}Part of the score may come from {_listed(leaks)}, from which it could be learnt, whether or not "
+            f"this model did.{room}"
+        )
+    if fired := [item for item in own if item["fires"]]:
+        return f"{told}Little of the score needs a close look into the lungs ({_listed(fired)}).{room}"
+    if undecided:
+        return f"{told}Too few images to tell whether a control explains the score: {_not_excluded(undecided)}."
+    return (
+        f"{told}No control explains the score: that {EXCLUDED:.2f} or more could be learnt from what shows no disease, "
+        f"and that a blurred or blanked image has {SHARE:.0%} of the gain, is excluded."
+    )
 
 
-def _inner(item: Mapping[str, Any]) -> str:
+def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the controls of several trainings of a model come to: the gravest finding, and which fire in any.
+
+    `found` are contents of ``controls.json``, empty where no controls were run.
+    """
+    known = [content for content in found if content]
+    if not known:
+        return {"finding": "unknown", "fires": [], "titles": [], "verdict": "No controls were run.", "trainings": 0}
+    gravest = min(known, key=lambda content: FINDINGS.index(_finding(content)))
+    titles = {item["name"]: _inner(item) for content in known for item in content["controls"] if item["fires"]}
+    return {
+        "finding": _finding(gravest),
+        "fires": list(titles),
+        "titles": list(titles.values()),
+        "verdict": gravest["verdict"],
+        "trainings": len(known),
+    }
+
+
+def short(summary: Mapping[str, Any]) -> str:
+    """What `together` gave in a few words, for a table."""
+    named = ", ".join(summary["titles"])
+    return {
+        "shortcut": f"cannot be taken for disease ({named})",
+        "part": f"part may be a shortcut ({named})",
+        "likeness": f"needs little of the lungs ({named})",
+        "undecided": "too few images to tell",
+        "none": "none explains it",
+        "unknown": "not run",
+    }[summary["finding"]]
+
+
+def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the controls say of several models, by their names, in sentences; the gravest first."""
+    told = []
+    for kind in FINDINGS:
+        of = {name: summary for name, summary in summaries.items() if summary["finding"] == kind}
+        if not of:
+            continue
+        many = len(of) > 1
+        score = f"score{'s' if many else ''} of {_joined(list(of))}"
+        titles = _joined(list(dict.fromkeys(title for summary in of.values() for title in summary["titles"])))
+        said = {
+            "shortcut": f"The {score} cannot be taken for disease: as much could be learnt from what shows no disease "
+            f"({titles}), whether or not {'these models' if many else 'it'} did. A higher score need not be a better "
+            "eye for disease.",
+            "part": f"Part of the {score} may come from {titles}, not from disease.",
+            "likeness": f"Little of the {score} needs a close look into the lungs ({titles}).",
+            "undecided": f"Whether a control explains the {score} cannot be told from so few images.",
+            "none": f"No control explains the {score}.",
+            "unknown": f"No controls were run for {_joined(list(of))}: whether a shortcut explains the "
+            f"score{'s' if many else ''} is not known.",
+        }
+        told.append(said[kind])
+    return told
+
+
+def state(item: Item) -> str:
+    """One of `STATES`. Folders made before states were kept know which controls fire, and excluded none."""
+    return str(item.get("state", "fires" if item["fires"] else "undecided"))
+
+
+def _finding(content: Mapping[str, Any]) -> str:
+    """One of `FINDINGS`, also of a folder made before findings were kept."""
+    leak = any(item["fires"] and item["kind"] == "leak" for item in content["controls"])
+    before = "part" if leak else "likeness" if content["fires"] else "undecided"
+    return str(content.get("finding", before))
+
+
+def _explains(item: Item) -> bool:
+    """Whether a leak that fires has the share of the score that makes it worthless."""
+    share = item["share"]["value"]
+    return share is None or share >= SHARE
+
+
+def _not_excluded(items: Sequence[Item]) -> str:
+    rooms = []
+    for item in items:
+        if item["kind"] == "leak":
+            reach = "any AUROC" if item["up_to"] is None else f"an AUROC of {item['up_to']:.2f}"
+            rooms.append(f"that {reach} could be learnt from {_inner(item)}")
+        elif item["share"]["value"] is None:
+            rooms.append(f"that {_inner(item)} does as well")
+        else:
+            reach = "all" if item["up_to"] is None else f"{item['up_to']:.0%}"
+            rooms.append(f"that {_inner(item)} has {reach} of the gain")
+    return f"it is not excluded {_joined(rooms)}"
+
+
+def _room(item: Item) -> str:
+    return "any share is possible" if item["up_to"] is None else f"{item['up_to']:.0%} is not excluded"
+
+
+def _share_of(item: Item) -> str:
+    share = item["share"]
+    if share["value"] is None:
+        return ""
+    high = "any share" if share["high"] is None else f"{share['high']:.0%}"
+    return f", {share['value']:.0%} ({share['low']:.0%} to {high}) of what the model gains over a coin toss"
+
+
+def _listed(items: Sequence[Item]) -> str:
+    return _joined([_inner(item) for item in items])
+
+
+def _joined(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _inner(item: Item) -> str:
     return item["title"][0].lower() + item["title"][1:]
 
 

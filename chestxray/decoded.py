@@ -87,6 +87,15 @@ def decode(
     return Decoded(pixels=pixels, facts=facts, folder=folder, reused=reused, seconds=seconds)
 
 
+def known(
+    index: Index, size: tuple[int, int], fit: Fit, cache: Path, *, max_pixels: int = MAX_PIXELS
+) -> Decoded | None:
+    """What was decoded before, None where it is no longer in the cache: no image file is opened."""
+    if not (cache / "decoded" / key(index, size, fit, max_pixels)).is_dir():
+        return None
+    return decode(index, size, fit, cache, max_pixels=max_pixels)
+
+
 def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIXELS) -> str:
     """Names a decoded set by its files (path, bytes, time of change), how it is decoded and our version."""
     digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}:{max_pixels}".encode(), digest_size=12)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray import environment, evaluated, run_folder
+from chestxray import environment, evaluated, run_folder, shared_controls
 from chestxray.comparison import align
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.index import SPLITS, Index
@@ -39,11 +39,12 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def write(runs: Mapping[str, Run], folder: Path, *, notes: Sequence[str] = ()) -> Run:
+def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None, *, notes: Sequence[str] = ()) -> Run:
     """Average the probabilities of `runs`, two or more by their names, and evaluate that in `folder`.
 
     Validation is averaged too where all runs have the same validation images, and thresholds are then
-    chosen on it. ``ensemble.json`` names the members.
+    chosen on it. ``ensemble.json`` names the members. It has controls of its own where images are still
+    decoded in `cache`, else those of its members.
 
     Raises:
         InputError: fewer than two runs; runs that speak of different positive classes.
@@ -54,7 +55,8 @@ def write(runs: Mapping[str, Run], folder: Path, *, notes: Sequence[str] = ()) -
         raise InputError(f"An ensemble needs two runs or more. Received: {len(runs)}.")
     positive = shared_positive(runs)
     tests = align({name: run.predictions.of("test") for name, run in runs.items()})
-    averaged = [_mean(tests)]
+    together = _mean(tests)
+    averaged = [together]
     said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
     try:
         averaged.append(_mean(align({name: run.predictions.of("validation") for name, run in runs.items()})))
@@ -62,17 +64,19 @@ def write(runs: Mapping[str, Run], folder: Path, *, notes: Sequence[str] = ()) -
         said.append("The members have no validation images in common, so that no threshold was chosen.")
     predictions = averaged[0] if len(averaged) == 1 else together(averaged)
     first = next(iter(runs.values()))
+    index = _index(runs, predictions)
     members = [
         {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
     ]
     return evaluated.write(
         folder,
         first.recipe.replace(model=ENSEMBLE, data=_all_data(runs), weights="none"),
-        _index(runs, predictions),
+        index,
         predictions,
         positive=positive,
         audit=audit(runs, said),
         record=record(runs),
+        controls=lambda metrics: shared_controls.of(runs, index, together, metrics, cache),
         extra={ENSEMBLE: {"mean": "probabilities", "members": members}},
     )
 

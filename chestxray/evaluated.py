@@ -5,11 +5,11 @@ only a training leaves.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chestxray import environment, report, run_folder
+from chestxray import environment, report, run_folder, trust
 from chestxray.assessment import assess
 from chestxray.calibration import Calibration
 from chestxray.decision import FILE as DECISION
@@ -30,6 +30,7 @@ def write(
     positive: str | None,
     audit: Mapping[str, Any],
     record: Mapping[str, Any],
+    controls: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
     extra: Mapping[str, Any] | None = None,
 ) -> Run:
     """Write `folder` so that it is read as a run's, see docs/run-folder.md, and return it.
@@ -46,6 +47,7 @@ def write(
         positive: of two classes, the one that sensitivity speaks of.
         audit: the contents of ``audit.json``.
         record: the contents of ``environment.json`` but for the time when it was finished.
+        controls: the contents of ``controls.json`` from those of ``metrics.json``, None for no such file.
         extra: further JSON files of the folder, by their names without ending.
 
     Raises:
@@ -66,9 +68,13 @@ def write(
         with replacing(folder / "index.parquet") as temporary:
             index.write(temporary)
         predictions.write(folder / "predictions.csv")
-        assess(test, index, plain, decision, folder, validation=validation if known else None)
+        found = assess(test, index, plain, decision, folder, validation=validation if known else None)
         for name in () if known else (DECISION, "operating_points.json"):
             (folder / name).unlink(missing_ok=True)
+        if (beside := controls(found.to_json())) is None:
+            (folder / trust.FILE).unlink(missing_ok=True)
+        else:
+            trust.write(folder, beside)
         for name, content in (extra or {}).items():
             write_json(folder / f"{name}.json", content)
         shutil.rmtree(folder / "heatmaps", ignore_errors=True)

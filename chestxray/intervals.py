@@ -76,19 +76,26 @@ def logit_t(value: float, replicates: np.ndarray, support: float, span: tuple[fl
     >>> round(logit_t(1.0, np.ones(100), support=20).low, 3)
     0.832
     """
+    return around(value, standard_error(replicates, support), support, span)
+
+
+def around(
+    value: float, error: float, support: float, span: tuple[float, float] = (0.0, 1.0), level: float = LEVEL
+) -> Figure:
+    """`value` with its interval of confidence `level`, from its standard `error`; else as `logit_t`."""
     if not math.isfinite(value) or support < 1:
         return Figure(None, None, None)
     least, greatest = span
     share = (value - least) / (greatest - least)
     if min(share, 1 - share) <= 1e-12:
-        width = (greatest - least) * (1 - ((1 - LEVEL) / 2) ** (1 / support))
+        width = (greatest - least) * (1 - ((1 - level) / 2) ** (1 / support))
         low, high = (greatest - width, greatest) if share > 0.5 else (least, least + width)
         return Figure(value, min(low, value), max(high, value))
-    error = standard_error(replicates, support) / (greatest - least)
+    error /= greatest - least
     if not error > 1e-12:
         return Figure(value, None, None)
     middle = math.log(share / (1 - share))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, support - 1)) * error / (share * (1 - share))
+    half = float(stats.t.ppf((1 + level) / 2, support - 1)) * error / (share * (1 - share))
     low, high = (least + (greatest - least) * _expit(middle + sign * half) for sign in (-1, 1))
     return Figure(value, min(low, value), max(high, value))
 

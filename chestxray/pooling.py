@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from chestxray import ensemble, evaluated
+from pathlib import Path
+
+from chestxray import ensemble, evaluated, shared_controls
 from chestxray.errors import InputError
 from chestxray.run_folder import Run
 from chestxray.study import Study
 
 
-def pool(study: Study) -> Run:
+def pool(study: Study, cache: str | Path | None = None) -> Run:
     """Evaluate the parts of a study of one model and one seed together, in the study's folder.
+
+    Its controls are trained and tested as the parts were, on images decoded in `cache`.
 
     Where each part has a test of its own, every image is tested once, by the model that did not see
     it; there is no model of all images then. Where the test is the same for all parts, their ensemble
@@ -27,7 +31,7 @@ def pool(study: Study) -> Run:
     recipe, count = study.recipes[name], len(runs)
     if len(tables) > 1:
         note = f"{count} models, each validated on another part of the training images, tested on the same images."
-        return ensemble.write(runs, study.folder, notes=[note])
+        return ensemble.write(runs, study.folder, cache, notes=[note])
     first = next(iter(runs.values()))
     tested = set(tables[0].rows["path"])
     rows = first.index.rows
@@ -46,4 +50,5 @@ def pool(study: Study) -> Run:
         audit=ensemble.audit(runs, [note]),
         # The models are alternatives here, not members: one of them is as large as all.
         record=ensemble.record(runs) | {"model": first.environment["model"]},
+        controls=lambda metrics: shared_controls.of(runs, index, tables[0], metrics, cache, apart=True),
     )

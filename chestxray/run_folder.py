@@ -61,6 +61,12 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     @cached_property
+    def controls(self) -> dict[str, Any]:
+        """The contents of ``controls.json``; empty where no controls were run."""
+        path = self.folder / "controls.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``."""
         return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))

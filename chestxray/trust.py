@@ -1,106 +1,96 @@
 """Is the score to be believed? Beside it, what a cheap model gets that sees no lungs.
 
 A model that reads the corner of the film, the size of the file or the look of a hospital can score
-as one that reads lungs does (Zech et al. 2018; Maguolo and Nanni 2021). Each control trains a cheap
-model on the run's training rows, sees only what it names, and is tested on the run's test rows.
+as one that reads lungs does (Zech et al. 2018; Maguolo and Nanni 2021). Each control is a cheap model
+that sees only what it names. It tests what could be learnt, not what the model in question uses.
 
-When a control fires. Of each, the lower end of the AUROC's 95% interval counts, widened for the
-number of figures that are looked at together (Bonferroni), so that all controls of a run together
-raise a false alarm in less than one run in twenty (``benchmarks/controls.md`` measures it).
+Each control is in one of three states:
 
-- A *leak* (border, file facts, source) sees nothing of disease and should be near .5: it fires above
-  `LIMIT`. With more than two classes, that one of its classes counts which stands out most.
-- A *likeness* (blanked centre, thumbnail) sees some disease, such as a large heart. It fires where it
-  reaches the share `SHARE` of what the model gains over a coin toss, and `LIMIT`.
+- It *fires*. A leak (border, file facts, source) sees nothing of disease and should be near .5: it fires
+  where what could be learnt from it is surely above `LIMIT` (with more than two classes, for the one
+  that stands out most). A likeness (blanked centre, thumbnail) sees some disease, such as a large heart:
+  it fires where it surely has more than the share `SHARE` of the model's gain. Intervals are widened for
+  the number of figures that are looked at together (Bonferroni), so that all controls of a run together
+  raise a false alarm in less than one run in twenty (``benchmarks/controls.md`` measures it).
+- It is *excluded*: the 95% interval ends below `EXCLUDED` for a leak, below `SHARE` for a likeness.
+- Else there are too few images to tell, and what cannot be excluded is said.
+
+Counts are fixed (`MOST`, `control_scores.FOLDS`), so that the same data, model and seed give the same
+controls on any machine.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from chestxray import control_inputs, control_models
-from chestxray.control_wording import SHARE, says, settle_source, verdict
-from chestxray.evaluation import Evaluation, evaluate, headline_class, supports
+from chestxray import control_inputs, control_models, split
+from chestxray.control_scores import Area, Rows, areas, as_tested, average, cross_fitted, share
+from chestxray.control_wording import EXCLUDED, LIMIT, SHARE, finding, says, settle_source, verdict
+from chestxray.evaluation import effective
+from chestxray.files import write_json
 from chestxray.images import Fit, UnreadableImage
-from chestxray.index import Index
-from chestxray.intervals import LEVEL, Figure
+from chestxray.index import SPLITS, Index
+from chestxray.influence import accuracy
+from chestxray.intervals import LEVEL
 from chestxray.prediction import Predictions
 
-#: An AUROC whose interval lies below explains too little of any score to be worth an alarm.
-LIMIT = 0.55
-#: Rows of each split at most, and at least where time is short.
-MOST = {"train": 3000, "validation": 1000, "test": 1_000_000}
-FEWEST = 200
-FEWEST_REPLICATES = 200
-#: Roughly what the fits cost, in seconds a training row and class on one slow core.
-FIT_SECONDS = 3e-4
+log = logging.getLogger(__name__)
+
+FILE = "controls.json"
+#: Rows at most that are trained on, chosen by and tested on, patients whole.
+MOST = {"train": 3000, "validation": 1000, "test": 3000}
 
 
 @dataclass(frozen=True)
 class Control:
-    """One control. ``features``: float (rows of the sample, features); ``labels``: what it is to tell,
-    for each of these rows one of ``classes``.
+    """One control. ``kind``: leak, likeness or source. ``features``: float (rows of the sample,
+    features); ``labels``: what it is to tell, for each of these rows one of ``classes``.
     """
 
     name: str
     title: str
     sees: str
-    leak: bool
+    kind: str
     features: np.ndarray
     fit: control_models.Fitter
     labels: pd.Series
     classes: tuple[str, ...]
 
-
-@dataclass(frozen=True)
-class Rule:
-    """When a control fires: above `limit`, with intervals widened for as many ``figures``."""
-
-    model: float | None
-    figures: int
-
-    def limit(self, leak: bool) -> float:
-        """AUROC that the lower end of the widened interval must exceed."""
-        if leak or self.model is None:
-            return LIMIT
-        return max(LIMIT, 0.5 + SHARE * (self.model - 0.5))
-
-    def share(self, value: float | None) -> float | None:
-        """How much of what the model gains over a coin toss `value` has; None where it gains nothing."""
-        if value is None or self.model is None or self.model <= 0.5:
-            return None
-        return max(0.0, (value - 0.5) / (self.model - 0.5))
+    @property
+    def figures(self) -> int:
+        """Number of figures of it that are looked at: a leak may be one of any class."""
+        return 1 if self.kind == "likeness" or len(self.classes) == 2 else len(self.classes)
 
 
 def controls(
     index: Index,
     pixels: np.ndarray,
+    test: Predictions,
     metrics: Mapping[str, Any],
     *,
-    seconds: float,
+    splits: Sequence[np.ndarray] | None = None,
     fit: Fit = "stretch",
     seed: int = 0,
-    replicates: int = 1000,
 ) -> dict[str, Any]:
     """Train and test every control, and return the content of ``controls.json``.
 
     Args:
         index: the decoded index with the run's splits; rows without a split have no part.
         pixels: uint8 (rows of `index`, height, width).
-        metrics: ``metrics.json`` of the model whose score is in question.
-        seconds: time that may be spent. Where it is short, rows and replicates are fewer, but
-            `FEWEST` rows of each split are always used, which takes some seconds.
+        test: what the model in question predicted for the test rows.
+        metrics: ``metrics.json`` of that model.
+        splits: where several trainings share the test, as the folds of a cross-validation do, the split
+            of each row of `index` in each of them.
         fit: how the pixels were fitted, for lung masks.
-        seed: fixes the rows drawn, the models and the intervals.
-        replicates: bootstrap replicates of each interval, at most.
+        seed: fixes the rows drawn and the models.
     """
     # The limit holds for libraries that are loaded already, so that scikit-learn's must be.
     import sklearn.ensemble  # noqa: F401
@@ -109,60 +99,45 @@ def controls(
     start = time.perf_counter()
     # Beside another busy process, threads that wait for each other make small fits many times slower.
     with threadpool_limits(1):
-        sample, seen, left_out = _sample(index, pixels, fit, seconds, seed)
-        planned, missing = _planned(index, sample, seen)
-        left_out |= missing
-        left = seconds - (time.perf_counter() - start)
-        replicates = _replicates(index, sample, left / 2 / len(planned), replicates, seed)
-        classes = len(index.classes)
-        model = metrics["test"]["auroc"]
-        each = 1 if classes == 2 else classes
-        rule = Rule(model["value"], sum(each if control.leak else 1 for control in planned))
-        tested = [_tested(control, sample, metrics["positive"], rule, replicates, seed) for control in planned]
+        every = [index.rows["split"].to_numpy(dtype=str)] if splits is None else list(splits)
+        places = _places(index, every, set(test.rows["path"]), seed)
+        sample, rows = _sample(index, every, places)
+        seen, left_out = _seen(index, pixels, places, fit)
+        planned, missing = _planned(index, sample, rows, seen)
+        figures = sum(control.figures for control in planned)
+        model = _model(test, sample, rows)
+        tested = [_tested(control, rows, model, figures, seed) for control in planned]
     settle_source(tested)
+    own = {name: metrics["test"][name] for name in ("auroc", "accuracy")}
     return {
-        "verdict": verdict(model, tested),
+        "verdict": verdict(own["auroc"], tested),
+        "finding": finding(tested),
         "fires": [item["name"] for item in tested if item["fires"]],
-        "model": {name: metrics["test"][name] for name in ("auroc", "accuracy")},
+        "model": own,
         "controls": tested,
-        "left_out": [{"name": name, "reason": reason} for name, reason in left_out.items()],
-        "rule": {"limit": LIMIT, "share": SHARE, "figures": rule.figures},
-        "replicates": replicates,
-        "budget": round(seconds, 3),
+        "left_out": [{"name": name, "reason": reason} for name, reason in (left_out | missing).items()],
+        "rule": {"limit": LIMIT, "share": SHARE, "excluded": EXCLUDED, "figures": figures},
+        "rows": {"all": len(places)} | {name: int(rows.of(name).sum()) for name in SPLITS},
         "seconds": round(time.perf_counter() - start, 3),
     }
 
 
-def _sample(
-    index: Index, pixels: np.ndarray, fit: Fit, seconds: float, seed: int
-) -> tuple[pd.DataFrame, control_inputs.Grids, dict[str, str]]:
-    """Rows that fit the time, their cells, and why masks are not used where they are not."""
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write ``controls.json`` and say what it found."""
+    write_json(folder / FILE, content)
+    log.info("Controls: %s", content["verdict"])
+
+
+def _places(index: Index, splits: Sequence[np.ndarray], predicted: set[str], seed: int) -> np.ndarray:
+    """Rows of `index` that controls use: at most `MOST` of those tested, else validated on, else trained on."""
     rng = np.random.default_rng(seed)
-    splits = index.rows["split"].to_numpy()
-    used = np.flatnonzero(np.isin(splits, list(MOST)))
-    masked = control_inputs.has_masks(index.rows.iloc[used])
-    pilot = rng.permutation(used)[:16]
-    left_out = {}
-    start = time.perf_counter()
-    try:
-        control_inputs.grids(index.rows, pixels, pilot, fit, masked=masked)
-    except UnreadableImage as error:
-        masked, left_out = False, {"lung masks": str(error)}
-    a_row = (time.perf_counter() - start) / len(pilot)
-    of = {name: np.flatnonzero(splits == name) for name in MOST}
-    wanted = {name: min(len(of[name]), most) for name, most in MOST.items()}
-    cost = sum(wanted.values()) * a_row + wanted["train"] * FIT_SECONDS * len(index.classes)
-    part = min(1.0, seconds / 2 / cost)
+    role = np.full(len(index), "", dtype="U10")
+    for name in SPLITS:
+        role[np.any([each == name for each in splits], axis=0)] = name
+    role[(role == "test") & ~index.rows["path"].isin(predicted).to_numpy()] = ""
     clusters = index.clusters().to_numpy()
-    places = np.concatenate(
-        [_draw(of[name], clusters, max(int(part * n), min(n, FEWEST)), rng) for name, n in wanted.items()]
-    )
-    try:
-        seen = control_inputs.grids(index.rows, pixels, places, fit, masked=masked)
-    except UnreadableImage as error:
-        left_out = {"lung masks": str(error)}
-        seen = control_inputs.grids(index.rows, pixels, places, fit, masked=False)
-    return index.rows.iloc[places].reset_index(drop=True), seen, left_out
+    drawn = [_draw(np.flatnonzero(role == name), clusters, MOST[name], rng) for name in SPLITS]
+    return np.sort(np.concatenate(drawn))
 
 
 def _draw(places: np.ndarray, clusters: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -175,7 +150,27 @@ def _draw(places: np.ndarray, clusters: np.ndarray, count: int, rng: np.random.G
     return places[order <= last]
 
 
-def _planned(index: Index, sample: pd.DataFrame, seen: control_inputs.Grids) -> tuple[list[Control], dict[str, str]]:
+def _sample(index: Index, splits: Sequence[np.ndarray], places: np.ndarray) -> tuple[pd.DataFrame, Rows]:
+    sample = index.rows.iloc[places].reset_index(drop=True)
+    clusters = pd.factorize(index.clusters().to_numpy()[places])[0]
+    return sample, Rows(tuple(each[places] for each in splits), split.groups(sample), clusters)
+
+
+def _seen(
+    index: Index, pixels: np.ndarray, places: np.ndarray, fit: Fit
+) -> tuple[control_inputs.Grids, dict[str, str]]:
+    """The cells of the rows, and why masks are not used where they are not."""
+    if not control_inputs.has_masks(index.rows.iloc[places]):
+        return control_inputs.grids(index.rows, pixels, places, fit, masked=False), {}
+    try:
+        return control_inputs.grids(index.rows, pixels, places, fit, masked=True), {}
+    except UnreadableImage as error:
+        return control_inputs.grids(index.rows, pixels, places, fit, masked=False), {"lung masks": str(error)}
+
+
+def _planned(
+    index: Index, sample: pd.DataFrame, rows: Rows, seen: control_inputs.Grids
+) -> tuple[list[Control], dict[str, str]]:
     """The controls that these rows allow, and why the others have no part."""
     task: dict[str, Any] = {"labels": sample["label"], "classes": index.classes}
     facts = control_inputs.file_facts(sample, seen)
@@ -183,105 +178,101 @@ def _planned(index: Index, sample: pd.DataFrame, seen: control_inputs.Grids) -> 
     border = control_inputs.border(seen)
     hidden = "the centre, three quarters of the width and height," if seen.lungs is None else "the lungs of the mask"
     planned = [
-        Control("border", "The border", "A narrow frame round the image, and its four corners.", True, border, mixed,
+        Control("border", "The border", "A narrow frame round the image, and its four corners.", "leak", border, mixed,
                 **task),
         Control("file_facts", "File facts", "Width, height, their ratio, colour mode and format of the file; "
-                "brightness and contrast of the border. No picture.", True, facts, control_models.trees, **task),
+                "brightness and contrast of the border. No picture.", "leak", facts, control_models.trees, **task),
         Control("blanked_centre", "The blanked centre", f"The image at {control_inputs.SIDE} by {control_inputs.SIDE}, "
-                f"{hidden} blanked.", False, control_inputs.blanked(seen), pictures, **task),
-        Control("thumbnail", "The thumbnail", "The whole image at 8 by 8.", False, control_inputs.thumbnail(seen),
+                f"{hidden} blanked.", "likeness", control_inputs.blanked(seen), pictures, **task),
+        Control("thumbnail", "The thumbnail", "The whole image at 8 by 8.", "likeness", control_inputs.thumbnail(seen),
                 pictures, **task),
     ]  # fmt: skip
-    trained = sorted(sample.loc[sample["split"] == "train", "source"].unique())
-    tested = set(sample.loc[sample["split"] == "test", "source"])
-    if len(trained) < 2:
+    if sample.loc[rows.of("train"), "source"].nunique() < 2:
         return planned, {"predict_the_source": "All training images come from one source."}
-    if len(tested) < 2 or not tested <= set(trained):
-        return planned, {"predict_the_source": "The test images do not come from several of the sources trained on."}
-    names = (sample["source"].to_numpy()[:, None] == np.asarray(trained)).astype(float)
+    known = sorted(sample["source"].unique())
+    names = (sample["source"].to_numpy()[:, None] == np.asarray(known)).astype(float)
     look = np.concatenate([control_inputs.thumbnail(seen), border], axis=1)
     planned += [
-        Control("source", "The source", "Which data set the image came from. No picture.", True, names,
+        Control("source", "The source", "Which data set the image came from. No picture.", "leak", names,
                 control_models.linear, **task),
         Control("predict_the_source", "Predicting the source", "The border and the thumbnail; it is to tell the "
-                "source, not the class.", False, look, pictures, sample["source"], tuple(trained)),
+                "source, not the class.", "source", look, pictures, sample["source"], tuple(known)),
     ]  # fmt: skip
     return planned, {}
 
 
-def _replicates(index: Index, sample: pd.DataFrame, seconds: float, most: int, seed: int) -> int:
-    """Replicates that an evaluation of the test rows can have in `seconds`."""
-    test = sample[sample["split"] == "test"]
-    noise = np.random.default_rng(seed).dirichlet(np.ones(len(index.classes)), len(test))
-    trial = Predictions.from_probabilities(test, index.classes, noise)
-    start = time.perf_counter()
-    evaluate(trial, replicates=20, seed=seed)
-    a_replicate = (time.perf_counter() - start) / 20
-    return min(most, max(FEWEST_REPLICATES, int(seconds / a_replicate)))
+def _model(test: Predictions, sample: pd.DataFrame, rows: Rows) -> Area:
+    """The model's own AUROC on the tested rows of the sample, in the strata in which controls are tested."""
+    tested = rows.of("test")
+    places = pd.Index(test.rows["path"]).get_indexer(sample["path"][tested])
+    truth = _codes(sample["label"], test.classes)[tested]
+    return average(areas(test.probabilities[places], truth, rows.part[tested], rows.clusters[tested]))
 
 
-def _tested(
-    control: Control, sample: pd.DataFrame, positive: str | None, rule: Rule, replicates: int, seed: int
-) -> dict[str, Any]:
+def _codes(labels: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    return pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
+
+
+def _tested(control: Control, rows: Rows, model: Area, figures: int, seed: int) -> dict[str, Any]:
     """One item of ``controls`` in ``controls.json``."""
-    start = time.perf_counter()
-    rows, classes = sample.assign(label=control.labels), control.classes
-    codes = pd.Categorical(rows["label"], categories=list(classes)).codes.astype(int)
-    train, validation, test = (rows["split"].to_numpy() == name for name in ("train", "validation", "test"))
-    x = control.features
-    examples = control_models.Examples(x[train], codes[train], x[validation], codes[validation])
-    given = control_models.probabilities(control.fit, examples, x[test], len(classes), seed)
-    predictions = Predictions.from_probabilities(rows[test], classes, given)
-    of_class = control.name != "predict_the_source"
-    found = evaluate(predictions, positive=positive if of_class else None, replicates=replicates, seed=seed)
-    widened, figure, label = _strongest(predictions, found, control.leak, rule.figures)
-    limit = rule.limit(control.leak or not of_class)
-    auroc = found.test["auroc"]
+    truth, tested = _codes(control.labels, control.classes), rows.of("test")
+    asked = (control.fit, control.features, truth, len(control.classes), rows, seed)
+    given, clusters = as_tested(*asked)[tested], rows.clusters[tested]
+    on_test = average(areas(given, truth[tested], rows.part[tested], clusters))
+    right = accuracy(given.argmax(axis=1) == truth[tested])
+    widened = 1 - (1 - LEVEL) / figures
+    found = _likeness(on_test, model, widened)
+    if control.kind != "likeness":
+        found = {"share": found["share"]} | _leak(control, cross_fitted(*asked), widened)
     item = {
         "name": control.name,
         "title": control.title,
         "sees": control.sees,
-        "kind": "leak" if control.leak else "likeness" if of_class else "source",
-        "auroc": auroc.to_json(),
-        "accuracy": found.test["accuracy"].to_json(),
-        "strongest": {"class": label, "auroc": figure.to_json()},
-        "share": rule.share(auroc.value) if of_class else None,
-        "widened_low": widened,
-        "limit": limit,
-        "fires": widened is not None and widened > limit,
-        "rows": {name: int(mask.sum()) for name, mask in (("train", train), ("test", test))},
+        "kind": control.kind,
+        "auroc": on_test.figure().to_json(),
+        "accuracy": right.figure(clusters, effective(clusters)).to_json(),
+        **found,
+        "fires": found["state"] == "fires",
     }
-    return item | {"says": says(item), "seconds": round(time.perf_counter() - start, 3)}
+    if control.kind == "source":
+        item["share"] = None  # it tells the source, of which the model knows nothing
+    return item | {"says": says(item)}
 
 
-def _strongest(
-    predictions: Predictions, found: Evaluation, leak: bool, figures: int
-) -> tuple[float | None, Figure, str | None]:
-    """The widened lower end that counts, its figure, and the class it is of, None for the headline's."""
-    truth, classes = predictions.truth, predictions.classes
-    support = supports(
-        truth, predictions.predicted, predictions.clusters, len(classes), headline_class(classes, found.positive)
-    )
-    candidates: list[tuple[Figure, float, str | None]] = [(found.test["auroc"], support[None, "auroc"], None)]
-    if leak and len(classes) > 2:
-        candidates = [(found.per_class[name]["auroc"], support[k, "auroc"], name) for k, name in enumerate(classes)]
-    judged = [(widened_low(figure, rests_on, figures), figure, name) for figure, rests_on, name in candidates]
-    return max(judged, key=lambda item: -math.inf if item[0] is None else item[0])
+def _leak(control: Control, learnt: tuple[Area, ...], widened: float) -> dict[str, Any]:
+    """The state of a control that sees nothing of disease, from what could be learnt of each class."""
+    names = control.classes if len(control.classes) > 2 else (None,)
+    lows = [area.figure(widened).low for area in learnt]
+    figures = [area.figure() for area in learnt]
+    known = [k for k, figure in enumerate(figures) if figure.value is not None]
+    surest = max(range(len(learnt)), key=lambda k: lows[k] or 0.0)
+    fires = (lows[surest] or 0.0) > LIMIT
+    # What is not excluded is that of the class with the widest room, where any has an interval.
+    bounded = bool(known) and all(figures[k].high is not None for k in known)
+    widest = max(known, key=lambda k: figures[k].high or 0.0, default=surest)
+    up_to = figures[widest].high if bounded else None
+    told = surest if fires else widest
+    excluded = up_to is not None and up_to < EXCLUDED
+    return {
+        "learnt": {"class": names[told], "auroc": figures[told].to_json()},
+        "widened_low": lows[told],
+        "limit": LIMIT,
+        "up_to": up_to,
+        "state": "fires" if fires else "excluded" if excluded else "undecided",
+    }
 
 
-def widened_low(figure: Figure, support: float, figures: int) -> float | None:
-    """Lower end of the interval of `figure`, widened for `figures` looked at together; None without one.
-
-    `support` is the number of patients that it rests on. The interval is that of `intervals.logit_t`.
-
-    >>> widened_low(Figure(0.8, 0.7, 0.87), 100, 1)
-    0.7
-    """
-    if figure.value is None or figure.low is None or support <= 1:
-        return None
-    tail = (1 - LEVEL) / 2
-    if figure.value in (0.0, 1.0):
-        return min(figure.low, 1 - (1 - (tail / figures) ** (1 / support)))
-    ratio = stats.t.isf(tail / figures, support - 1) / stats.t.isf(tail, support - 1)
-    middle, low = (math.log(p / (1 - p)) for p in (figure.value, max(figure.low, 1e-9)))
-    return round(1 / (1 + math.exp(-(middle - ratio * (middle - low)))), 12)
+def _likeness(control: Area, model: Area, widened: float) -> dict[str, Any]:
+    """The state of a control that sees some disease, from its share of the model's gain on the test."""
+    of_gain, sure = share(control, model), share(control, model, widened)
+    low = control.figure(widened).low
+    fires = sure.value is not None and sure.low is not None and sure.low > SHARE and low is not None and low > LIMIT
+    excluded = of_gain.value is not None and of_gain.high is not None and of_gain.high < SHARE
+    return {
+        "share": of_gain.to_json(),
+        "learnt": None,
+        "widened_low": sure.low,
+        "limit": SHARE,
+        "up_to": of_gain.high,
+        "state": "fires" if fires else "excluded" if excluded else "undecided",
+    }

@@ -147,18 +147,29 @@ def _report(found: dict[str, Contender], metric: str, positive: str | None, repl
 def _print(compared: Compared) -> None:
     from chestxray.cli.tables import quoted, table
     from chestxray.comparison_report import cautions, told_p, told_spread, verdict
+    from chestxray.control_wording import short
     from chestxray.report.wording import duration, title
 
     comparison = compared.comparison
     named = title(comparison.metric)
     click.echo(f"\n{compared.data}: {comparison.rows} test images of {comparison.patients}")
     repeated = any(len(standing.repeats) > 1 for standing in comparison.standings)
-    columns = ["model", f"{named} (95% interval)", "letters", "parameters", "training", "images/s", "trainings"]
+    columns = [
+        "model",
+        f"{named} (95% interval)",
+        "letters",
+        "controls",
+        "parameters",
+        "training",
+        "images/s",
+        "trainings",
+    ]
     rows = [
         [
             item["model"],
             quoted(item),
             item["letters"],
+            short(compared.contenders[item["model"]].controls),
             "-" if item["parameters"] is None else f"{item['parameters']:,}",
             "-" if item["train_seconds"] is None else duration(item["train_seconds"]),
             "-"
@@ -179,8 +190,7 @@ def _print(compared: Compared) -> None:
             for p in comparison.pairs
         ],
     )
-    trainings = {name: len(contender.runs) for name, contender in compared.contenders.items()}
-    click.echo("\n" + " ".join([*verdict(comparison, trainings), *cautions(compared.contenders)]))
+    click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.contenders)]))
 
 
 def _check(metric: str) -> None:

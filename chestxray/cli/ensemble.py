@@ -11,21 +11,23 @@ import click
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
 @click.option("--output", type=click.Path(path_type=Path), help="The ensemble's folder [default: below runs/].")
 @click.option("--overwrite", is_flag=True, help="Replace the ensemble that is in the output folder.")
-def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool) -> None:
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool, cache: Path | None) -> None:
     """Average the probabilities of two runs or more that were tested on the same images.
 
     \b
         chestxray ensemble runs/a runs/b runs/c --output runs/mean
         chestxray compare runs/mean runs/a runs/b runs/c
 
-    Its folder is like a run's, without a model: ensemble.json names the members.
+    Its folder is like a run's, without a model: ensemble.json names the members. Controls are trained
+    anew where the images of a run are still decoded in the cache; else they are the members'.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from chestxray import contenders, ensemble
 
     members = {name: contender.runs[0] for name, contender in contenders.of_runs(runs).items()}
     folder = output or ensemble.default_folder(members)
     ensemble.check_folder(folder, overwrite=overwrite)
-    found = ensemble.write(members, folder)
+    found = ensemble.write(members, folder, cache)
     from chestxray.cli.run import summarise
 
     summarise(found)

@@ -83,7 +83,7 @@ def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overw
 
     with repeatable():
         made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
-        pooled = pooling.pool(made)
+        pooled = pooling.pool(made, cache)
     names = HEADLINE[:3]
     rows = [
         (part.label, str(run.metrics["rows"]), *(quoted(run.metrics["test"][name]) for name in names))
