@@ -109,8 +109,8 @@ def cautions(contenders: Mapping[str, Contender]) -> list[str]:
     """What weakens the whole comparison, in sentences."""
     runs = [run for contender in contenders.values() for run in contender.runs]
     said = []
-    if any(text.partition(":")[0] == "phantom" for run in runs for text in run.recipe.data):
-        said.append("The phantom images are drawn by a program. The figures say nothing about patients.")
+    if any((run.index.drawn & (run.index.rows["split"] == "test")).any() for run in runs):
+        said.append("Test images are drawn by a program. The figures say nothing about patients.")
     unknown = Patients.of(runs[0].predictions.of("test").rows).unknown
     if unknown:
         said.append(

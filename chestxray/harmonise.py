@@ -150,6 +150,8 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
     # A column that only some of the sets have is empty, not missing, for the others.
     extra = [column for column in rows.columns if rows[column].dtype == object or rows[column].dtype == "str"]
     rows = rows.assign(**{column: rows[column].fillna("") for column in extra})
+    if any(index.drawn.any() for index in indexes):
+        rows = rows.assign(drawn=pd.concat([index.drawn for index in indexes], ignore_index=True))
     found = set(rows["label"])
     if missing := [name for name in wanted if name not in found]:
         raise DataError(

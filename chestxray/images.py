@@ -41,6 +41,12 @@ _BROKEN = (
 )  # fmt: skip
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+#: MPO: a JPEG with previews behind it.
+_JPEG = ("JPEG", "MPO")
+_SCAN = 0xDA
+#: Markers of segments that may come before the first scan, and those of comments and applications.
+_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xFF)})
+_NOTES = frozenset({*range(0xE0, 0xF0), 0xFE})
 _PHOTOMETRIC = 262  # TIFF; 0: the largest value is black
 
 
@@ -57,6 +63,10 @@ class Radiograph:
     """A decoded image: ``pixels`` uint8 (height, width), grey, and what the file said of itself.
 
     ``width`` and ``height`` are those of the file, also where ``pixels`` was read smaller.
+    ``file_hash`` is of its bytes. ``pixel_hash`` does not depend on the size that was asked for: it
+    is of the grey pixels at full size, or of the compressed image where the file is a JPEG, which
+    is seldom decoded whole, and by one library to other pixels than by another. Equal hashes mean
+    equal pixels; a JPEG and the PNG made of it have different ones.
     """
 
     pixels: np.ndarray
@@ -102,11 +112,12 @@ def decode(
         values, mode = dicom.grey(content, max_pixels)
         grey = Image.fromarray(values)
         width, height, kind = grey.width, grey.height, "DICOM"
+        pixel_hash = _pixel_hash(grey)
     else:
         with _open(content, max_pixels) as image:
             width, height, mode, kind = image.width, image.height, image.mode, image.format or ""
             grey = _load(image, size)
-    shape = f"{grey.width}x{grey.height}:".encode()
+            pixel_hash = _digest(_compressed(content, image, mode)) if kind in _JPEG else _pixel_hash(grey)
     return Radiograph(
         pixels=np.asarray(fitted(grey, size, fit) if size else grey),
         width=width,
@@ -114,7 +125,7 @@ def decode(
         mode=mode,
         format=kind,
         file_hash=_digest(content),
-        pixel_hash=_digest(shape + grey.tobytes()),
+        pixel_hash=pixel_hash,
     )
 
 
@@ -161,7 +172,7 @@ def _load(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if kind in ("JPEG", "MPO"):
+            if kind in _JPEG:
                 image.draft("L", _least(image, size))
             image.load()
             return to_grey(image)
@@ -228,6 +239,28 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
     if fit == "crop":
         return ImageOps.fit(image, target, method=method)
     return image.resize(target, method)
+
+
+def _pixel_hash(grey: Image.Image) -> str:
+    return _digest(f"{grey.width}x{grey.height}:".encode() + grey.tobytes())
+
+
+def _compressed(content: bytes, image: Image.Image, mode: str) -> bytes:
+    """All of a JPEG file that decides its grey pixels: its tables and compressed data, without
+    comments and what applications have noted, and how the image is to be turned.
+    """
+    # Colours are understood by what these two segments say.
+    colour = "" if mode == "L" else f"{'jfif' in image.info}:{image.info.get('adobe_transform')}"
+    kept = [f"jpeg:{image.getexif().get(_ORIENTATION, 1)}:{colour}:".encode()]
+    place = 2
+    while content[place + 1] != _SCAN:
+        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place] != 0xFF or marker not in _SEGMENTS or place + length + 4 > len(content):
+            return content  # laid out oddly, so that nothing of it is left out
+        if marker not in _NOTES:
+            kept.append(content[place : place + 2 + length])
+        place += 2 + length
+    return b"".join([*kept, content[place:]])
 
 
 def _digest(content: bytes) -> str:

@@ -65,7 +65,8 @@ class Index:
     - ``source``: name of the data set that the row came from.
 
     Further columns are kept and may be used to break results down. ``mask`` (path of a mask of
-    the finding) and ``lung_mask`` (path of a mask of the lungs) have a meaning of their own.
+    the finding), ``lung_mask`` (path of a mask of the lungs) and ``drawn`` (True where a program
+    drew the image, which its source knows and no name tells) have a meaning of their own.
 
     ``classes`` gives the order of the classes, the order of the model's outputs. ``notes`` are
     sentences that a reader must know: rows left out by rule, classes joined.
@@ -139,6 +140,14 @@ class Index:
                 f"map them (--map {stray[0]}=CLASS) or leave them out (--drop {stray[0]})."
             )
         return dataclasses.replace(self, classes=classes)
+
+    @property
+    def drawn(self) -> pd.Series:
+        """Whether a program drew the image, so that no person was X-rayed: bool, one a row."""
+        # A user's column of that name holds text, and says nothing here.
+        if "drawn" in self.rows and self.rows["drawn"].dtype == bool:
+            return self.rows["drawn"]
+        return pd.Series(False, index=self.rows.index)
 
     def clusters(self) -> pd.Series:
         """One key a row: the patient where known, else the row's own path.

@@ -7,7 +7,7 @@ are candidates, and `registration` confirms or refuses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,8 @@ _LEAST_CONTRAST = 2.0
 _BLOCK = 256
 #: Each image is also described with this share cut off every edge, so that crops twice as large are met half-way.
 _ZOOM = 0.015
+#: uint8 (images, height, width), and those rows of it that are looked at.
+_Films = tuple[np.ndarray, np.ndarray]
 
 
 def mark(index: Index, pixels: np.ndarray) -> Index:
@@ -49,13 +51,13 @@ def mark(index: Index, pixels: np.ndarray) -> Index:
     it is empty for all others. ``near_correlation`` is the highest correlation with another of the
     group (not a number outside groups), ``brightness`` the mean grey, 0 to 255.
 
-    Phantoms are not searched: all are drawn from one anatomy, and two of them may be as like as two
+    Drawn images are not searched: phantoms share one anatomy, and two of them may be as like as two
     copies of a radiograph (0.93). Where there is nothing else, the first two columns are left out.
     """
     rows = index.rows.assign(brightness=np.nan)
     good = np.flatnonzero(rows["unreadable"] == "")
     rows.loc[good, "brightness"] = _brightness(pixels, good)
-    good = good[rows["source"].iloc[good] != "phantom"]
+    good = good[~index.drawn.to_numpy()[good]]
     if not len(good):
         return index.replace(rows)
     rows = rows.assign(near_group="", near_correlation=np.nan)
@@ -79,22 +81,53 @@ def pairs(pixels: np.ndarray, rows: np.ndarray, *, least: float | None = None) -
     are copies whose edges differ by up to about 4% of the side; in images that were padded to their
     size, fewer of those that are cropped.
     """
-    rows = np.asarray(rows)
-    plain, zoomed = describe(pixels, rows)
+    films = (pixels, np.asarray(rows))
+    return _confirmed(_candidates(*_described(films)), films, films, least)
+
+
+def pairs_between(
+    pixels: np.ndarray, rows: np.ndarray, others: np.ndarray, other_rows: np.ndarray, *, least: float | None = None
+) -> pd.DataFrame:
+    """Pairs of one of `rows` with one of `other_rows` that show one radiograph: columns first, second, correlation.
+
+    `pixels` and `others` are as of `mark` and of one size; ``first`` is a row of `pixels`, ``second`` one of
+    `others`. Pairs within either are not looked for. Found is what `pairs` would find.
+    """
+    films, further = (pixels, np.asarray(rows)), (others, np.asarray(other_rows))
+    described = _described(films, further)
+    here, there = ([part[side] for part in described] for side in (slice(len(rows)), slice(len(rows), None)))
+    return _confirmed(_candidates_between(here, there), films, further, least)
+
+
+def _confirmed(blocks: Iterable[np.ndarray], films: _Films, others: _Films, least: float | None) -> pd.DataFrame:
+    """Of candidates, places (candidates, 2) in `films` and `others`, those that registration confirms, as rows."""
     parts = []
-    for block in _candidates(plain, zoomed):
+    for block in blocks:
         for start in range(0, len(block), _BLOCK):
-            first, second = rows[block[start : start + _BLOCK]].T
-            alike = correlations(*(np.stack([_small(pixels[row]) for row in side]) for side in (first, second)))
+            some = block[start : start + _BLOCK]
+            first, second = films[1][some[:, 0]], others[1][some[:, 1]]
+            sides = ((films[0], first), (others[0], second))
+            alike = correlations(*(np.stack([_small(pixels[row]) for row in side]) for pixels, side in sides))
             parts.append(pd.DataFrame({"first": first, "second": second, "correlation": alike}))
     found = pd.concat(parts) if parts else pd.DataFrame(columns=["first", "second", "correlation"])
     if least is None:
-        least = CONFIRMED if min(pixels.shape[1:]) >= SMALL else CONFIRMED_SMALL
+        least = CONFIRMED if min(films[0].shape[1:]) >= SMALL else CONFIRMED_SMALL
     return found[found["correlation"] >= least].reset_index(drop=True)
 
 
-def describe(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (rows, 255) of the images, whole and with their edges cut off; zero where blank."""
+def _described(*films: _Films) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (rows of all films, 255), whole and with the edges cut off; zero where blank."""
+    parts = [_transforms(*some) for some in films]
+    plain, zoomed = (np.concatenate(side) for side in zip(*parts, strict=True))
+    scale = _usual(plain)
+    for part in (plain, zoomed):
+        part /= scale
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6)
+    return plain, zoomed
+
+
+def _transforms(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`_transformed` of the images (rows, 255), whole and with their edges cut off."""
     plain = np.empty((len(rows), _FREQUENCIES**2 - 1), dtype=np.float32)
     zoomed = np.empty_like(plain)
     edge = SIDE * _ZOOM
@@ -103,10 +136,6 @@ def describe(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
         closer = [_resized(Image.fromarray(image), (edge, edge, SIDE - edge, SIDE - edge)) for image in images]
         plain[start : start + _BLOCK] = _transformed(np.stack(images))
         zoomed[start : start + _BLOCK] = _transformed(np.stack(closer))
-    scale = _usual(plain)
-    for part in (plain, zoomed):
-        part /= scale
-        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6)
     return plain, zoomed
 
 
@@ -141,10 +170,26 @@ def _candidates(plain: np.ndarray, zoomed: np.ndarray) -> Iterator[np.ndarray]:
         np.maximum(cosine, plain[here] @ zoomed[start:].T, out=cosine)
         # Each image with those after it alone.
         cosine[np.tril_indices(len(cosine), m=cosine.shape[1])] = 0
-        if cosine.shape[1] > _MOST_CANDIDATES:
-            least = np.partition(cosine, -_MOST_CANDIDATES, axis=1)[:, -_MOST_CANDIDATES, None]
-            cosine[cosine < least] = 0
-        yield start + np.argwhere(cosine > CANDIDATE)
+        yield start + _likeliest(cosine)
+
+
+def _candidates_between(here: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Places (candidates, 2), the first of a description in `here`, the second of one in `there` that agrees."""
+    (plain, zoomed), (other, other_zoomed) = here, there
+    for start in range(0, len(plain), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        cosine = plain[block] @ other.T
+        np.maximum(cosine, zoomed[block] @ other.T, out=cosine)
+        np.maximum(cosine, plain[block] @ other_zoomed.T, out=cosine)
+        yield _likeliest(cosine) + (start, 0)
+
+
+def _likeliest(cosine: np.ndarray) -> np.ndarray:
+    """Places (candidates, 2) of what agrees, with `_MOST_CANDIDATES` at most in a row. `cosine` is changed."""
+    if cosine.shape[1] > _MOST_CANDIDATES:
+        least = np.partition(cosine, -_MOST_CANDIDATES, axis=1)[:, -_MOST_CANDIDATES, None]
+        cosine[cosine < least] = 0
+    return np.argwhere(cosine > CANDIDATE)
 
 
 def _groups(found: pd.DataFrame, count: int) -> dict[int, str]:

@@ -51,7 +51,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def index_of(classes: tuple[str, ...], *, per_class: int = 40, patients: bool = True) -> Index:
+def index_of(
+    classes: tuple[str, ...], *, per_class: int = 40, patients: bool = True, drawn: bool = True
+) -> Index:
     records = []
     for c, label in enumerate(classes):
         for i in range(per_class):
@@ -60,7 +62,7 @@ def index_of(classes: tuple[str, ...], *, per_class: int = 40, patients: bool = 
             path = f"/home/someone/data/{split}/{c}/{i:03d}.png"
             records.append({"path": path, "label": label, "patient": patient, "split": split})
     index = Index.from_records(records, name="demo", classes=classes, citation="Someone 2020", licence="CC0")
-    return index.replace(index.rows.assign(audit="", unreadable=""))
+    return index.replace(index.rows.assign(audit="", unreadable="", drawn=drawn))
 
 
 def predictions_of(index: Index, skill: float = 2.0, seed: int = 0) -> Predictions:

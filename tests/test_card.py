@@ -64,7 +64,7 @@ def phantom(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def other(tmp_path_factory) -> Path:
     """A run that differs from `phantom` in everything, on radiographs, with all further files."""
-    index = index_of(TWO, per_class=96)
+    index = index_of(TWO, per_class=96, drawn=False)
     rows = index.rows.assign(
         sex=np.tile(["F", "M", ""], 64),
         age=np.arange(192) % 60 + 20,
@@ -230,16 +230,26 @@ def test_questions_about_people_do_not_apply_to_phantoms(phantom):
     answers = answers_of(phantom)
     ethics = answers["tripod_ai", "17"]
     assert ethics.known == (
-        "No person was imaged: all 160 images are phantoms, drawn by a program together with the finding that is "
-        "their label.",
+        "No person was imaged: all 160 images are drawn by a program.",
     )
     assert ethics.state == "void"
     assert answers["claim", "36"].state == "filled"
     assert answers["claim", "44"].state == "blank"
 
 
-def test_no_radiograph_is_taken_for_a_phantom(other):
-    assert "phantom" not in card.text(Record.read(other))
+def test_no_radiograph_is_taken_for_a_drawn_one(other):
+    text = card.text(Record.read(other))
+    assert "phantom" not in text
+    assert "drawn by a program" not in text
+
+
+def test_a_folder_called_phantom_holds_radiographs(tmp_path):
+    index = index_of(TWO, drawn=False)
+    index = index.replace(index.rows.assign(source="phantom"))
+    run = write_run(tmp_path / "run", TWO, index=index, recipe=RECIPE.replace(data=("folder:/films/phantom",)))
+    assert Record.read(run).data_name == "phantom"
+    assert "drawn by a program" not in card.text(Record.read(run))
+    assert answers_of(run)["tripod_ai", "17"].state == "blank"
 
 
 def test_author_fills_blanks_and_rendering_again_keeps_them(mine):

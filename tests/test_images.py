@@ -37,6 +37,36 @@ def test_the_same_pixels_have_the_same_hash_in_any_format():
     assert decode(saved(GREY.reshape(26, 18), "PNG")).pixel_hash not in hashes
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_hash_does_not_depend_on_the_size_asked_for(kind, mode):
+    film = Image.fromarray(SMOOTH).resize((640, 480)).convert(mode)
+    content = saved(film, kind)
+    sizes = (None, (480, 640), (224, 224), (64, 48), (8, 8))
+    assert len({decode(content, size=size).pixel_hash for size in sizes}) == 1
+
+
+def test_of_a_jpeg_the_compressed_image_is_hashed():
+    film = Image.fromarray(SMOOTH)
+    plain = decode(saved(film, "JPEG")).pixel_hash
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    noted = saved(film, "JPEG", exif=exif, comment=b"a comment", icc_profile=b"x" * 70_000)
+    assert decode(noted).pixel_hash == plain
+    exif[0x0112] = 3
+    others = [saved(film, "JPEG", exif=exif), saved(film, "JPEG", quality=74), saved(film.rotate(180), "JPEG")]
+    others += [saved(film.convert("RGB"), "JPEG"), saved(film.convert("CMYK"), "JPEG")]
+    assert len({plain, *(decode(content).pixel_hash for content in others)}) == 6
+
+
+def test_a_jpeg_laid_out_oddly_is_hashed_whole():
+    content = saved(SMOOTH, "JPEG")
+    filled = content[:2] + b"\xff" + content[2:]  # a fill byte before a marker is allowed
+    assert (decode(filled).pixels == decode(content).pixels).all()
+    assert decode(filled, size=(8, 8)).pixel_hash == decode(filled).pixel_hash
+    assert decode(filled + b"more").pixel_hash != decode(filled).pixel_hash
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1", "CMYK"])
 def test_other_modes_become_grey(mode):
     image = Image.fromarray(SMOOTH).convert(mode)

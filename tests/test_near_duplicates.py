@@ -5,8 +5,12 @@ import pytest
 from PIL import Image
 
 from chestxray import near_duplicates
+from chestxray.decoded import decode, readable
+from chestxray.environment import fingerprint
 from chestxray.near_duplicates import mark, pairs
+from chestxray.plugin import SourceOptions
 from chestxray.registration import SIDE, correlations
+from chestxray.sources import folder
 from chestxray.split import groups
 from made import make_index
 
@@ -115,9 +119,31 @@ def test_splits_keep_near_copies_together(marked):
     assert len(set(codes)) == 3
 
 
-def test_phantoms_are_not_searched():
+@pytest.mark.parametrize("size", [64, 512])
+def test_a_jpeg_and_its_png_are_one_film_at_every_size(tmp_path, size):
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(film(seed, 512)).save(tmp_path / name / "film.jpg")
+    Image.open(tmp_path / "a" / "film.jpg").save(tmp_path / "a" / "film.png")
+    index = folder.load(str(tmp_path), SourceOptions(cache=tmp_path))
+    decoded = decode(index, (size, size), "stretch", tmp_path / "cache")
+    index = mark(readable(index, decoded, 0), decoded.pixels)
+    assert (index.rows["near_group"] != "").tolist() == [True, True, False]
+    # Whichever size the films were decoded to, they are the same data.
+    other = decode(index, (96, 96), "stretch", tmp_path / "cache")
+    assert fingerprint(readable(index, other, 0)) == fingerprint(index)
+
+
+def test_drawn_images_are_not_searched():
     index = make_index(["a", "b"])
-    index = index.replace(index.rows.assign(source="phantom"))
+    index = index.replace(index.rows.assign(drawn=True))
     rows = mark(index, np.stack([film(0), jpeg(film(0))])).rows
     assert "near_group" not in rows
     assert rows["brightness"].notna().all()
+
+
+def test_a_source_called_phantom_is_searched():
+    index = make_index(["a", "b"])
+    index = index.replace(index.rows.assign(source="phantom"))
+    rows = mark(index, np.stack([film(0), jpeg(film(0))])).rows
+    assert (rows["near_group"] != "").all()

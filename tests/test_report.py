@@ -17,6 +17,11 @@ from chestxray.report.cautions import cautions
 from made_runs import AUDIT, FOUR, HOSTILE, TWO, Page, index_of, metrics_of, samples_of, write_run
 
 
+def partly_drawn():
+    index = index_of(FOUR)
+    return index.replace(index.rows.assign(drawn=index.rows["label"] == FOUR[0]))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = write_run(tmp_path_factory.mktemp("runs") / "four")
@@ -225,6 +230,7 @@ def test_audit_lists_what_was_found(tmp_path, undrawn):
         ({}, "Drawn data, not radiographs"),
         ({"skill": 0.0}, "Not shown to be better than chance"),
         ({"index": index_of(FOUR, patients=False)}, "Patients not known"),
+        ({"index": partly_drawn()}, "Drawn data, not radiographs"),
         ({}, "Small test set"),
     ],
 )

@@ -26,7 +26,7 @@ class Caution:
 def cautions(record: Record) -> list[Caution]:
     """All that applies to this run, serious ones first."""
     found = [
-        *_phantom(record),
+        *_drawn(record),
         *_leaks(record),
         *_one_answer(record),
         *_chance(record),
@@ -39,12 +39,16 @@ def cautions(record: Record) -> list[Caution]:
     return sorted(found, key=lambda caution: caution.weight != "serious")
 
 
-def _phantom(record: Record) -> list[Caution]:
-    if not record.phantom:
+def _drawn(record: Record) -> list[Caution]:
+    if not record.drawn:
         return []
+    every = record.drawn == len(record.index.rows)
     text = (
-        "The phantom images are drawn by a program; no person was X-rayed. The results show that the "
+        "The images are drawn by a program; no person was X-rayed. The results show that the "
         "software works. They say nothing about patients."
+        if every
+        else f"{record.drawn:,} of {len(record.index.rows):,} images are drawn by a program; no person was "
+        "X-rayed for them. What they add to the results says nothing about patients."
     )
     return [Caution("serious", "Drawn data, not radiographs", text)]
 

@@ -103,10 +103,9 @@ class Record:
         return {path.parent.name: _json(path) for path in sorted(self.folder.glob("external/*/metrics.json"))}
 
     @property
-    def phantom(self) -> bool:
-        """Whether any image was drawn by a program."""
-        kinds = {address.partition(":")[0] for address in self.recipe.data}
-        return "phantom" in kinds | set(self.index.rows["source"]) | {self.data_name}
+    def drawn(self) -> int:
+        """Number of images that a program drew."""
+        return int(self.index.drawn.sum())
 
     @functools.cached_property
     def used(self) -> pd.DataFrame:

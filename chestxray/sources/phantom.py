@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 def load(address: str, options: SourceOptions) -> Index:
     """Draw the set that `address` describes, or open it where it was drawn before.
 
-    The rows have the columns ``mask`` (where the finding is; ``""`` where there is none),
+    The rows have the columns ``drawn``, ``mask`` (where the finding is; ``""`` where there is none),
     ``lung_mask``, ``marker`` (yes or no) and ``planted`` (``""``, or the flaw that the row is:
     duplicate, duplicate_across, straddler, truncated, garbage, empty).
 
@@ -82,7 +82,8 @@ def load(address: str, options: SourceOptions) -> Index:
     for record in records:
         for column in ("path", "mask", "lung_mask"):
             record[column] = str(folder / record[column]) if record[column] else ""
-    return Index.from_records(records, name="phantom", classes=chosen.classes, licence=LICENCE)
+    index = Index.from_records(records, name="phantom", classes=chosen.classes, licence=LICENCE)
+    return index.replace(index.rows.assign(drawn=True))
 
 
 def key(options: Options) -> str:

@@ -6,6 +6,7 @@ import public_trees
 from chestxray.audit import audit, settle
 from chestxray.decoded import decode, readable
 from chestxray.errors import DataError, InputError, LeakError, PluginError
+from chestxray.index import Index
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
 from chestxray.sources import load, parse
@@ -202,3 +203,18 @@ def test_montgomery(real_data, tmp_path):
     index = load(Recipe(data=f"folder:{real_data / 'montgomery'}", label_pattern=pattern), tmp_path)
     assert index.rows["label"].value_counts().to_dict() == {"normal": 80, "tuberculosis": 58}
     assert (index.rows["lung_mask"] != "").all()
+
+
+def test_drawn_is_what_a_source_says_and_no_name(folder, tmp_path):
+    films = folder.rename(folder.parent / "phantom")
+    data = (f"folder:{films}", "phantom:images=24,size=32,classes=normal+pneumonia")
+    index = load(Recipe(data=data), tmp_path / "cache")
+    of_films = index.rows["path"].str.startswith(str(films))
+    assert index.drawn.tolist() == (~of_films).tolist()
+    index.write(tmp_path / "index.parquet")
+    assert Index.read(tmp_path / "index.parquet").drawn.tolist() == index.drawn.tolist()
+
+
+def test_a_users_column_of_that_name_says_nothing(tmp_path):
+    index = Index.from_records([{"path": "/a.png", "label": "normal", "drawn": "yes"}], name="films")
+    assert not index.drawn.any()

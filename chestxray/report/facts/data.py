@@ -18,15 +18,14 @@ _MOST_VALUES = 8
 
 
 def drawn(record: Record) -> bool:
-    """Whether every image is a phantom, so that no question about people applies."""
-    return all(address.partition(":")[0] == "phantom" for address in (*record.recipe.data, *record.recipe.test_data))
+    """Whether every image is drawn, so that no question about people applies."""
+    return record.drawn == len(record.index.rows)
 
 
 def phantoms(record: Record) -> str:
     """Why a question about people does not apply to phantoms."""
     return (
-        f"No person was imaged: all {plural(len(record.index.rows), 'image')} are phantoms, drawn by a program "
-        "together with the finding that is their label."
+        f"No person was imaged: all {plural(len(record.index.rows), 'image')} are drawn by a program."
     )
 
 
