@@ -206,10 +206,18 @@ def to_grey(image: Image.Image) -> Image.Image:
         grey = scaled_to_uint8(np.asarray(image))
         return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
+        return _over_black(image)
     return image.convert("L")
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """In bands of rows, as three copies in four colours of a whole film are half a gigabyte."""
+    grey = Image.new("L", image.size)
+    for top in range(0, image.height, 256):
+        band = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
+        black = Image.new("RGBA", band.size, (0, 0, 0, 255))
+        grey.paste(Image.alpha_composite(black, band).convert("L"), (0, top))
+    return grey
 
 
 def _white_is_zero(image: Image.Image) -> bool:
