@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from chestxray import image_limits
 from chestxray.errors import DataError
 
 Fit = Literal["stretch", "pad", "crop"]
@@ -39,6 +40,7 @@ _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
     OverflowError, MemoryError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 #: MPO: a JPEG with previews behind it.
@@ -106,7 +108,7 @@ def decode(
     """The same as `read`, of a file's bytes."""
     if not content:
         raise UnreadableImage("the file is empty")
-    if content[128:132] == b"DICM":
+    if is_dicom(content):
         from chestxray import dicom
 
         values, mode = dicom.grey(content, max_pixels)
@@ -129,6 +131,13 @@ def decode(
     )
 
 
+def is_dicom(content: bytes) -> bool:
+    """Whether a file's bytes are read as DICOM. A TIFF may lie around it (PS3.10 section 7.1); what begins
+    as PNG or JPEG is that, whatever stands at the 128th byte.
+    """
+    return content[128:132] == b"DICM" and not content.startswith((_PNG, _JPEG))
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raises `UnreadableImage` where an image has no pixel, `TooManyPixels` above `max_pixels`."""
     if width * height > max_pixels:
@@ -145,10 +154,16 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
         # Pillow warns of odd tags.
         warnings.simplefilter("ignore")
         try:
+            image_limits.check(content)
             image = _recognised(content)
             # An MPO is a JPEG with previews behind it.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        except image_limits.Refused as error:
+            raise UnreadableImage(str(error)) from error
         except _BROKEN as error:
+            if content.startswith((_PNG, _JPEG)):
+                kind = "PNG" if content.startswith(_PNG) else "JPEG"
+                raise UnreadableImage(f"{kind} with a damaged header") from error
             allowed = ", ".join((*_FORMATS, "DICOM"))
             raise UnreadableImage(f"not an image in a known format ({allowed})") from error
     check_size(image.width, image.height, max_pixels)
@@ -202,10 +217,18 @@ def to_grey(image: Image.Image) -> Image.Image:
         grey = scaled_to_uint8(np.asarray(image))
         return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
+        return _over_black(image)
     return image.convert("L")
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """In bands of rows, as three copies in four colours of a whole film are half a gigabyte."""
+    grey = Image.new("L", image.size)
+    for top in range(0, image.height, 256):
+        band = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
+        black = Image.new("RGBA", band.size, (0, 0, 0, 255))
+        grey.paste(Image.alpha_composite(black, band).convert("L"), (0, top))
+    return grey
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -223,8 +246,10 @@ def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(low) or not np.isfinite(high):
         raise UnreadableImage("a pixel is not a finite number")
     values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.round((values - low) * scale).astype(np.uint8)
+    # In place: a film of 40 million pixels would otherwise take a gigabyte on its way.
+    values -= low
+    values *= 255.0 / (high - low) if high > low else 0.0
+    return np.round(values, out=values).astype(np.uint8)
 
 
 def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from chestxray.images import Fit
 @dataclass(frozen=True)
 class OnnxEngine:
     """The file at ``path``, as `chestxray export --format onnx` writes it. ``threads`` computes with at
-    most so many cores; None: all.
+    most so many cores; None: all. ``seconds``: an evaluation that takes longer is ended; None: never.
 
     Raises:
         InputError: no such file, or ONNX Runtime is not installed.
@@ -28,6 +30,7 @@ class OnnxEngine:
 
     path: Path
     threads: int | None = None
+    seconds: float | None = None
     _session: Any = field(init=False, repr=False, compare=False)
     _described: Description = field(init=False, repr=False, compare=False)
 
@@ -35,6 +38,7 @@ class OnnxEngine:
         # Read here: a damaged file is told at once, and two threads never read it both.
         session = _open(self.path, self.threads)
         described = Description.parse(session.get_modelmeta().custom_metadata_map.get(KEY), self.path)
+        _check(session, described, self.path)
         object.__setattr__(self, "_session", session)
         object.__setattr__(self, "_described", described)
 
@@ -90,7 +94,35 @@ class OnnxEngine:
         # What only the other outputs need is not computed.
         options.only_execute_path_to_fetches = True
         names = list(outputs)
-        return dict(zip(names, self._session.run(names, {"pixels": pixels}, options), strict=True))
+        with _at_most(self.seconds, options):
+            return dict(zip(names, self._session.run(names, {"pixels": pixels}, options), strict=True))
+
+
+@contextmanager
+def _at_most(seconds: float | None, options: Any) -> Iterator[None]:
+    """Let ONNX Runtime end an evaluation between two of its nodes, also within a loop of the graph."""
+    if seconds is None:
+        yield
+        return
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        options.terminate = True
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Fail as error:
+        if late.is_set():
+            raise TimeoutError(f"no answer within {seconds:g} seconds") from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def session(model: str | bytes, threads: int | None = None) -> Any:
@@ -104,6 +136,25 @@ def session(model: str | bytes, threads: int | None = None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _check(session: Any, described: Description, path: Path) -> None:
+    """Raises `DataError` where the graph does not take or give what the file says of itself."""
+    given = {output.name for output in session.get_outputs()}
+    lacks = [name for name in ("probabilities", *described.outputs) if name not in given]
+    (taken, *others) = session.get_inputs() or [None]
+    wanted = (*described.image_size, 1)
+    if lacks or "probabilities" not in described.outputs:
+        raise DataError(f"{path} answers otherwise than it says of itself: it gives no {', '.join(lacks) or 'answer'}.")
+    shape = None if taken is None else taken.shape
+    # A side may be free, and is then a name.
+    fits = (
+        shape is not None
+        and len(shape) == 4
+        and all(a in (b, None) or isinstance(a, str) for a, b in zip(shape[1:], wanted, strict=True))
+    )
+    if others or not fits or taken.name != "pixels":
+        raise DataError(f"{path} takes otherwise than it says of itself: pixels of {wanted}. Its input: {shape}.")
 
 
 def _open(path: Path, threads: int | None) -> Any:

@@ -19,6 +19,16 @@ from chestxray.errors import InputError
 @click.option("--waiting", type=click.IntRange(0, 1000), default=16, show_default=True, help="Images that may wait.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, help="Seconds an answer.")
 @click.option(
+    "--upload-timeout",
+    type=click.FloatRange(1, 3600),
+    default=60,
+    show_default=True,
+    help="Seconds a request may take to come.",
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 100), default=20, show_default=True, help="Connections of one client."
+)
+@click.option(
     "--per-minute", type=click.IntRange(0), default=120, show_default=True, help="Images of one client; 0: any number."
 )
 @click.option(
@@ -34,6 +44,8 @@ def command(
     threads: int | None,
     waiting: int,
     timeout: float,
+    upload_timeout: float,
+    connections: int,
     per_minute: int,
     max_upload_mb: float,
     max_pixels: int,
@@ -51,15 +63,19 @@ def command(
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     _require("flask", "waitress", "prometheus_client")
     from chestxray.serve.app import RESEARCH_ONLY, create_app
+    from chestxray.serve.connections import Server
+    from chestxray.serve.decoding import Decoders
     from chestxray.serve.logs import speak
     from chestxray.serve.models import open_models
-    from chestxray.serve.server import bound, create_server, serve_until_stopped
+    from chestxray.serve.server import bound, serve_until_stopped
     from chestxray.serve.settings import Settings, cores
 
     settings = Settings(
         threads=threads or cores(),
         waiting=waiting,
         timeout=timeout,
+        upload_timeout=upload_timeout,
+        connections=connections,
         per_minute=per_minute,
         max_upload=round(max_upload_mb * 1_000_000),
         max_pixels=max_pixels,
@@ -67,12 +83,20 @@ def command(
         behind_proxy=behind_proxy,
     )
     with contextlib.closing(bound(host, port)) as listener:
-        server = create_server(create_app(open_models(models), settings), settings, listener)
+        # They start while the models load.
+        decoders = Decoders(settings)
+        decoders.start()
+        try:
+            app = create_app(open_models(models, settings.timeout), settings, decoders=decoders)
+        except BaseException:
+            decoders.close()
+            raise
+        server = Server(app, settings, listener)
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"Serving on http://{shown}:{server.effective_port}", err=True)
         click.echo(RESEARCH_ONLY, err=True)
         speak()
-        serve_until_stopped(server)
+        serve_until_stopped(server, app.extensions["chestxray"])
 
 
 def _require(*packages: str) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, render_template, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from chestxray import __version__
 from chestxray.serve import security, uploads
 from chestxray.serve.answering import Gate, answer_image
-from chestxray.serve.limits import Limit
+from chestxray.serve.decoding import Decoders, Undecoded
+from chestxray.serve.limits import Limit, client_of
 from chestxray.serve.links import Links
 from chestxray.serve.logs import log
 from chestxray.serve.measures import Measures
@@ -26,28 +32,50 @@ from chestxray.serve.settings import Settings
 RESEARCH_ONLY = "Research use only. Not a medical device; not for diagnosis."
 
 
-def create_app(models: Sequence[Served], settings: Settings, links: Links | None = None) -> Flask:
-    """The WSGI application that answers with `models`. `links` fetches, where `settings` allow it."""
+@dataclass(frozen=True)
+class Work:
+    """What an application does with images: let in, decoded."""
+
+    gate: Gate
+    decoders: Decoders
+
+    def close(self, *, wait: bool = True) -> None:
+        """Begin nothing more; end what is fetched or decoded. By default, wait for what is computed."""
+        self.gate.close(wait=False)
+        self.decoders.close()
+        if wait:
+            self.gate.close()
+
+
+def create_app(
+    models: Sequence[Served], settings: Settings, links: Links | None = None, decoders: Decoders | None = None
+) -> Flask:
+    """The WSGI application that answers with `models`. `links` fetches, where `settings` allow it;
+    `decoders` decode. ``app.extensions["chestxray"]`` is its `Work`, to be closed in the end.
+    """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload
     app.url_map.merge_slashes = False
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = _StrictJson(app)
     gate, limit, measures = Gate(settings), Limit(settings.per_minute), Measures()
     fetching = links or Links(settings.max_upload, seconds=min(10.0, settings.timeout))
-    app.extensions["chestxray"] = gate
+    decoders = decoders or Decoders(settings)
+    app.extensions["chestxray"] = Work(gate, decoders)
     _add_frame(app, settings, measures)
     _add_pages(app, models, settings, measures)
 
     @app.post("/api/predict")
     def predict() -> Response:
-        limit.take(request.remote_addr or "")
+        limit.take(client_of(request.remote_addr or ""))
         content, link = _asked(settings)
         maps, pictures = _flag("maps"), _flag("pictures")
 
-        def work() -> dict[str, Any]:
+        def work(deadline: float) -> dict[str, Any]:
             found, declared = (fetching.fetch(link), _ANY) if link else (content, request_type)
             kind = uploads.check_content(found, declared)
-            return answer_image(found, kind, models, settings.max_pixels, maps=maps, pictures=pictures)
+            return answer_image(
+                found, kind, models, decoders, settings.max_pixels, deadline, maps=maps, pictures=pictures
+            )
 
         request_type = _ANY if link else request.mimetype
         if not link:
@@ -65,18 +93,32 @@ def create_app(models: Sequence[Served], settings: Settings, links: Links | None
 _ANY = "application/octet-stream"
 
 
+class _StrictJson(DefaultJSONProvider):
+    """JSON has no NaN: a number that is none is a defect of ours, and nothing that a browser must guess at."""
+
+    sort_keys = False
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """The text of `obj`."""
+        return super().dumps(obj, **kwargs, allow_nan=False)
+
+
 def _asked(settings: Settings) -> tuple[bytes, str | None]:
     """The image in the request's body, or the link to one."""
-    if request.mimetype != "application/json":
-        uploads.check_type(request.mimetype)
-        return request.get_data(cache=False), None
+    if request.mimetype != uploads.LINK:
+        uploads.check_type(request.mimetype, links=settings.allow_links)
+        return _body(settings), None
     if not settings.allow_links:
         raise RequestProblem(403, "links_off", "This server follows no links: send the image itself.")
-    body = request.get_json(silent=True)
-    url = body.get("url") if isinstance(body, dict) else None
-    if not isinstance(url, str):
-        raise RequestProblem(422, "no_link", 'The body must be {"url": "https://..."}.')
-    return b"", url
+    return b"", uploads.link(request.get_data(cache=False))
+
+
+def _body(settings: Settings) -> bytes:
+    """The request's body. waitress has it in memory already: it is not copied again."""
+    source, length = request.environ["wsgi.input"], request.content_length or 0
+    if isinstance(source, io.BytesIO) and length <= settings.max_upload and len(source.getbuffer()) == length:
+        return source.getvalue()
+    return request.get_data(cache=False)
 
 
 def _flag(name: str) -> bool:
@@ -88,6 +130,7 @@ def _flag(name: str) -> bool:
 
 def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measures: Measures) -> None:
     """Everything that is only read."""
+    described = _described(json.loads((Path(__file__).parent / "openapi.json").read_text(encoding="utf-8")), settings)
     cards = {model.key: model.card.read_text(encoding="utf-8") for model in models if model.card}
     told = [model.to_json() for model in models]
     bounds = {"max_upload": settings.max_upload, "max_pixels": settings.max_pixels, "links": settings.allow_links}
@@ -110,7 +153,7 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
 
     @app.get("/openapi.json")
     def openapi() -> Response:
-        return app.send_static_file("openapi.json")
+        return jsonify(described)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -119,6 +162,14 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(measures.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _described(specification: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The interface as `settings` have it: a link is told only where it is taken."""
+    body = specification["paths"]["/api/predict"]["post"]["requestBody"]
+    if not settings.allow_links:
+        del body["content"][uploads.LINK], specification["components"]["schemas"]["Link"]
+    return specification
 
 
 def _add_frame(app: Flask, settings: Settings, measures: Measures) -> None:
@@ -181,7 +232,11 @@ def _http(error: HTTPException) -> Response:
 
 
 def _defect(error: Exception) -> Response:
-    log.error("defect", exc_info=error, extra={"fields": {"request_id": g.request_id}})
+    fields = {"request_id": g.request_id}
+    if isinstance(error, Undecoded):
+        log.error("defect", extra={"fields": {**fields, "exception": error.kind, "raised": error.raised}})
+    else:
+        log.error("defect", exc_info=error, extra={"fields": fields})
     return _problem(
         RequestProblem(500, "defect", "Something went wrong here. The request's id helps to find out what.")
     )

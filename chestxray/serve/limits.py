@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import threading
 import time
@@ -12,6 +13,29 @@ from chestxray.serve.problems import RequestProblem
 
 #: Clients remembered. Of more, those not seen for longest begin anew.
 CLIENTS = 10_000
+
+
+def client_of(address: str) -> str:
+    """Who asks, by an address as a socket or a proxy gives it: ``192.0.2.7``, ``192.0.2.7:5000``,
+    ``2001:db8::1``, ``[2001:db8::1]:5000``. Of IPv6 the network of 64 bits, which is what one client is given.
+
+    >>> client_of("[2001:db8::1]:5000")
+    '2001:db8::/64'
+    """
+    text = address.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text[:64]
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
 class Limit:

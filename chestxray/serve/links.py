@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import queue
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from chestxray import __version__
@@ -18,6 +20,8 @@ from chestxray.serve.addresses import public_address, refused
 from chestxray.serve.problems import RequestProblem
 
 REDIRECTS = 3
+#: Names looked up at once.
+LOOK_UPS = 16
 LONGEST = 2048
 _MOVED = (301, 302, 303, 307, 308)
 
@@ -56,13 +60,15 @@ class Links:
     def _once(self, parts: SplitResult, ends: float) -> bytes | str:
         """The content, or the address of a redirect."""
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        address = self.resolve(host, port)
         with _within(ends) as (left, watch):
-            connection = socket.create_connection((address, port), timeout=left())
-            watch(connection)
+            address = _resolved(self.resolve, host, port, left())
+            connection = watch(socket.create_connection((address, port), timeout=left()))
             if parts.scheme == "https":
-                connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
-                watch(connection)
+                # The handshake comes later: the socket that is watched is the one that shakes hands.
+                context = ssl.create_default_context()
+                connection = watch(context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False))
+                connection.settimeout(left())
+                connection.do_handshake()
             client = http.client.HTTPConnection(host, port)
             client.default_port = 443 if parts.scheme == "https" else 80
             client.sock = connection
@@ -105,11 +111,69 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
+def _resolved(resolve: Resolver, host: str, port: int, seconds: float) -> str:
+    """What `resolve` says within `seconds`. The operating system's look-up cannot be stopped: a thread is
+    left to it, and there are never more of those than `LOOK_UPS`.
+    """
+    if not _looking.acquire(timeout=seconds):
+        raise TimeoutError
+    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found.put((resolve(host, port), None))
+        except Exception as error:
+            found.put((None, error))
+        finally:
+            _looking.release()
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    try:
+        address, error = found.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return str(address)
+
+
+_looking = threading.BoundedSemaphore(LOOK_UPS)
+_Socket = TypeVar("_Socket", bound=socket.socket)
+
+
+class _Watched:
+    """Sockets that are shut when the time is up, also those that come later."""
+
+    def __init__(self) -> None:
+        self.late = False
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+
+    def add(self, connection: _Socket) -> _Socket:
+        with self._lock:
+            self._sockets.append(connection)
+            if not self.late:
+                return connection
+        self.shut()
+        raise TimeoutError
+
+    def shut(self) -> None:
+        with self._lock:
+            self.late = True
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):
+                    # Of a socket, also where TLS lies over it: its own `shutdown` takes that off first.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for connection in self._sockets:
+            connection.close()
+
+
 @contextmanager
-def _within(ends: float) -> Iterator[tuple[Callable[[], float], Callable[[socket.socket], None]]]:
-    """Close what is watched when the time is up: a socket's own timeout begins anew with every byte."""
-    watched: list[socket.socket] = []
-    late = threading.Event()
+def _within(ends: float) -> Iterator[tuple[Callable[[], float], Callable[[Any], Any]]]:
+    """Shut what is watched when the time is up: a socket's own timeout begins anew with every byte."""
+    watched = _Watched()
 
     def left() -> float:
         seconds = ends - time.monotonic()
@@ -117,26 +181,19 @@ def _within(ends: float) -> Iterator[tuple[Callable[[], float], Callable[[socket
             raise TimeoutError
         return seconds
 
-    def close() -> None:
-        late.set()
-        for connection in watched:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
     timer = None
     try:
-        timer = threading.Timer(left(), close)
+        timer = threading.Timer(left(), watched.shut)
         timer.daemon = True
         timer.start()
-        yield left, watched.append
-        if late.is_set():
+        yield left, watched.add
+        if watched.late:
             raise TimeoutError
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, TimeoutError) or late.is_set():
+        if isinstance(error, TimeoutError) or watched.late:
             raise RequestProblem(422, "link_not_reached", "The link's host takes too long.") from error
         raise RequestProblem(422, "link_not_reached", "The link's host cannot be reached or understood.") from error
     finally:
         if timer is not None:
             timer.cancel()
-        for connection in watched:
-            connection.close()
+        watched.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.engine import Engine
-from chestxray.errors import InputError
+from chestxray.answers import answers
+from chestxray.engine import Engine, Outputs
+from chestxray.errors import DataError, InputError
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ class Served:
         }
 
 
-def open_models(paths: Sequence[Path]) -> tuple[Served, ...]:
+def open_models(paths: Sequence[Path], seconds: float | None = None) -> tuple[Served, ...]:
     """The models at `paths`: folders of runs or ensembles, and ONNX files that `chestxray export` made.
 
     Each answers for one black image before it counts as opened, so that damaged weights are told at
     once. An ONNX file needs no TensorFlow, and computes an image on one core: several images are
-    computed at once.
+    computed at once; one that it computes for more than `seconds` is given up.
 
     Raises:
         InputError: no path, or no run, no weights, no such file.
@@ -55,13 +57,49 @@ def open_models(paths: Sequence[Path]) -> tuple[Served, ...]:
         raise InputError("No model. Name a run's folder, or an ONNX file that `chestxray export` made.")
     served: list[Served] = []
     for path in paths:
-        engine = _open(path)
-        engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.has_maps)
-        served.append(Served(_key(len(served) + 1, len(paths)), engine, _card(path)))
+        model = Served(_key(len(served) + 1, len(paths)), _open(path, seconds), _card(path))
+        _try(model, path)
+        served.append(model)
     return tuple(served)
 
 
-def _open(path: Path) -> Engine:
+def _try(model: Served, path: Path) -> None:
+    """Answer one black image, as a client would be answered."""
+    engine = model.engine
+    try:
+        wrong = _wrong(engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.has_maps))
+    except TimeoutError as error:
+        raise DataError(f"{path} cannot be served: {error}.") from error
+    try:
+        # JSON has no NaN, and a threshold that is none decides nothing.
+        json.dumps(model.to_json(), allow_nan=False)
+    except (ValueError, TypeError):
+        wrong = wrong or "a threshold or a coverage is no finite number"
+    if wrong:
+        raise DataError(f"{path} answers otherwise than it says of itself: {wrong}.")
+
+
+def _wrong(engine: Engine, outputs: Outputs) -> str | None:
+    """What is wrong with the `outputs` for one image."""
+    probabilities, classes = outputs.probabilities, engine.classes
+    if probabilities.shape != (1, len(classes)):
+        return f"probabilities of shape {probabilities.shape} for {len(classes)} classes"
+    if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-2):
+        return f"probabilities that do not add up to 1: {', '.join(f'{value:g}' for value in probabilities[0])}"
+    if (outputs.distances is None) != (engine.refusal_threshold is None):
+        return "it refuses by a distance that it does not give, or gives one that it does not refuse by"
+    if outputs.distances is not None and not (outputs.distances.shape == (1,) and np.isfinite(outputs.distances).all()):
+        return "a distance that is no finite number"
+    if outputs.maps is not None and not (outputs.maps.ndim == 3 and len(outputs.maps) == 1):
+        return f"a heat map of shape {outputs.maps.shape[1:]}"
+    decision = engine.decision
+    if set(decision.thresholds) - set(classes) or (decision.positive is not None and decision.positive not in classes):
+        return "thresholds of classes that it does not have"
+    answers([""], outputs, engine, decision.limit)
+    return None
+
+
+def _open(path: Path, seconds: float | None) -> Engine:
     if not path.exists():
         raise InputError(f"No such model: {path}. Allowed: a run's folder, or an ONNX file.")
     if path.is_dir():
@@ -74,7 +112,7 @@ def _open(path: Path) -> Engine:
         )
     from chestxray.onnx_engine import OnnxEngine
 
-    return OnnxEngine(path, threads=1)
+    return OnnxEngine(path, threads=1, seconds=seconds)
 
 
 def _key(number: int, count: int) -> str:

@@ -1,25 +1,23 @@
-"""The application on waitress, until it is stopped."""
+"""The server of an application, from its socket until it is stopped."""
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
-import sys
+import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-import waitress
+from typing import TYPE_CHECKING
 
 from chestxray.errors import InputError
-from chestxray.serve.settings import Settings
+from chestxray.serve.connections import Server
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from chestxray.serve.app import Work
 
-#: Threads beyond those that answer images, so that the page, health and metrics never wait for them.
-SPARE = 4
-CONNECTIONS = 100
+#: Seconds from the signal to the end of the process; containers are given ten before they are killed.
+LAST = 8.0
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -51,41 +49,25 @@ def bound(host: str, port: int) -> socket.socket:
     return made
 
 
-def create_server(app: Flask, settings: Settings, listener: socket.socket) -> Any:
-    """A waitress server of `app` that listens at `listener`; its ``run()`` serves, ``effective_port`` is where."""
-    # Uploads stay in memory: waitress would put what is larger than its buffer into a file.
-    body = settings.max_upload + 1_000_000
-    proxy: dict[str, Any] = {}
-    if settings.behind_proxy:
-        proxy = {"trusted_proxy": "*", "trusted_proxy_count": 1, "trusted_proxy_headers": "x-forwarded-for"}
-    return waitress.create_server(
-        app,
-        sockets=[listener],
-        threads=settings.threads + settings.waiting + SPARE,
-        ident=None,
-        max_request_body_size=body,
-        inbuf_overflow=body + 1,
-        outbuf_overflow=1 << 30,
-        max_request_header_size=16_384,
-        channel_timeout=30,
-        connection_limit=CONNECTIONS,
-        log_socket_errors=False,
-        clear_untrusted_proxy_headers=True,
-        **proxy,
-    )
+def serve_until_stopped(server: Server, work: Work) -> None:
+    """Serve until Ctrl-C or SIGTERM, which a container is stopped by. Then what has begun is given
+    `connections.GRACE` seconds; after `LAST` the process ends, whatever is still computed. A second signal
+    ends it at once.
+    """
+    last = threading.Timer(LAST, os._exit, (1,))
+    last.daemon = True
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        if server.stopping:
+            os._exit(128 + number)
+        last.start()
+        server.stop()
 
-def serve_until_stopped(server: Any) -> None:
-    """Serve until Ctrl-C or SIGTERM, which a container is stopped by."""
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        server.run()
-    finally:
-        server.close()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.run()
+    # Decoding is ended here. A model that still computes is waited for, until the timer runs out.
+    work.close()
 
 
 def _not_here(host: str) -> str:

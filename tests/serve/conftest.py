@@ -3,23 +3,32 @@
 import pytest
 
 from chestxray.serve.app import create_app
+from chestxray.serve.decoding import Decoders
 from chestxray.serve.settings import Settings
 from serve.fakes import served
 
 
+@pytest.fixture(scope="session")
+def decoders():
+    """Decoding processes that all tests share: they need half a second to start."""
+    shared = Decoders(Settings(threads=2))
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def make_client():
+def make_client(decoders):
     """A function that makes a test client of an application; its work is ended after the test."""
     apps = []
 
     def make(*engines, models=None, links=None, **settings):
-        app = create_app(models or served(*engines), Settings(**{"threads": 2, **settings}), links)
+        app = create_app(models or served(*engines), Settings(**{"threads": 2, **settings}), links, decoders)
         apps.append(app)
         return app.test_client()
 
     yield make
     for app in apps:
-        app.extensions["chestxray"].close()
+        app.extensions["chestxray"].gate.close()
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from chestxray.calibration import Calibration
 from chestxray.decision import Decision
 from chestxray.engine import Outputs
 from chestxray.serve.app import create_app
+from chestxray.serve.connections import Server
 from chestxray.serve.models import Served
-from chestxray.serve.server import bound, create_server
+from chestxray.serve.server import bound
 from chestxray.serve.settings import Settings
 
 
@@ -75,26 +76,18 @@ def post(client, content=b"", kind="image/png", query="", **options):
 
 
 @contextlib.contextmanager
-def listening(*engines, models=None, links=None, **settings):
+def listening(*engines, models=None, links=None, decoders=None, **settings):
     """The port of a real server in this process."""
     chosen = Settings(**{"threads": 2, **settings})
-    app = create_app(models or served(*engines), chosen, links)
-    listener = bound("127.0.0.1", 0)
-    server = create_server(app, chosen, listener)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-
-    def stop():
-        # The loop ends when nothing is left to look after.
-        for item in list(server._map.values()):
-            item.close()
-
-    try:
-        yield server.effective_port
-    finally:
-        server.trigger.pull_trigger(stop)
-        thread.join(10)
-        server.task_dispatcher.shutdown()
-        listener.close()
-        app.extensions["chestxray"].close()
-        assert not thread.is_alive()
+    app = create_app(models or served(*engines), chosen, links, decoders)
+    with contextlib.closing(bound("127.0.0.1", 0)) as listener:
+        server = Server(app, chosen, listener)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield server.effective_port
+        finally:
+            server.stop()
+            thread.join(10)
+            app.extensions["chestxray"].close()
+            assert not thread.is_alive()

@@ -42,6 +42,19 @@ def test_openapi_is_valid_and_names_every_route(client, specification):
     assert routes - pages == set(specification["paths"])
 
 
+def test_openapi_says_what_is_accepted(client, make_client, specification):
+    def bodies(told):
+        return told["paths"]["/api/predict"]["post"]["requestBody"]["content"]
+
+    assert "application/json" not in bodies(specification) and "Link" not in specification["components"]["schemas"]
+    linking = make_client(allow_links=True).get("/openapi.json").get_json()
+    validate(linking)
+    assert set(bodies(linking)) == {*bodies(specification), "application/json"}
+    for kind, body in bodies(specification).items():
+        assert body["schema"]["contentMediaType"] == kind
+        assert post(client, b"", kind).get_json()["error"]["code"] == "empty"
+
+
 def test_answer(client, specification):
     response = post(client, image_bytes(200), query="?maps=true&pictures=true")
     assert response.status_code == 200
@@ -68,13 +81,14 @@ def test_other_responses(client, specification, path):
     [
         (403, {"data": b'{"url": "https://example.com/a.png"}', "content_type": "application/json"}),
         (413, {"data": b"0" * 200_000, "content_type": "image/png"}),
+        (400, {"data": b"[" * 9_000, "content_type": "application/json"}),
         (415, {"data": b"hello", "content_type": "text/plain"}),
         (422, {"data": b"", "content_type": "image/png"}),
         (405, {"method": "PUT", "data": b""}),
     ],
 )
 def test_problems_conform(make_client, specification, status, request_):
-    client = make_client(max_upload=100_000)
+    client = make_client(max_upload=100_000, allow_links=status == 400)
     response = client.open("/api/predict", **{"method": "POST", **request_})
     assert response.status_code == status
     conforms(specification, response, "/api/predict", "post")

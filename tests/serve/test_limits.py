@@ -81,13 +81,13 @@ def test_work_that_fails_frees_its_place_and_tells_its_own_error():
     gate = Gate(Settings(threads=1, waiting=0))
     for error in (ValueError, TimeoutError):
 
-        def work(error=error):
+        def work(deadline, error=error):
             raise error
 
         for _ in range(3):
             with pytest.raises(error):
                 gate.run(work)
-    assert gate.run(lambda: 7) == 7
+    assert gate.run(lambda deadline: 7) == 7
     gate.close()
 
 

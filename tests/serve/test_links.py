@@ -8,7 +8,7 @@ import time
 import pytest
 
 from chestxray.serve.addresses import is_public, public_address
-from chestxray.serve.links import Links
+from chestxray.serve.links import LOOK_UPS, Links, _within
 from chestxray.serve.problems import RequestProblem
 from loopback import serving
 from serve.fakes import image_bytes, post
@@ -176,9 +176,21 @@ def test_links_are_off_unless_allowed(client, no_connection):
     assert not no_connection
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"url": 7}', b'"http://8.8.8.8/"'])
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"url": 7}', b'"http://8.8.8.8/"', b"null", b'{"url": null}'])
 def test_bodies_without_a_link(make_client, body):
     assert post(make_client(allow_links=True), body, "application/json").status_code == 422
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 16_000, b'{"a":' * 3_000, b"{\0}", b"1" * 5_000])
+def test_bodies_that_are_no_json(make_client, body):
+    response = post(make_client(allow_links=True), body, "application/json")
+    assert (response.status_code, response.get_json()["error"]["code"]) == (400, "json")
+
+
+def test_a_body_with_a_link_is_short(make_client):
+    client = make_client(allow_links=True)
+    for body in (b"[" * 20_000, b'{"url": "' + b"a" * 20_000 + b'"}'):
+        assert post(client, body, "application/json").status_code == 413
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -237,6 +249,61 @@ def test_too_many_seconds_though_every_byte_comes_in_time(where):
         assert "takes too long" in fails(links, root)
         assert time.monotonic() - begun < 3
         stop.set()
+
+
+@contextlib.contextmanager
+def dripping(first):
+    """The port of a host that sends `first`, and then a byte now and then, without end."""
+    stop = threading.Event()
+
+    def drip(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(first)
+            while not stop.wait(0.05):
+                connection.sendall(b"a")
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        stop.set()
+
+
+def test_a_handshake_that_never_ends():
+    # The head of a TLS record of 16,000 bytes, which then come one by one.
+    with dripping(b"\x16\x03\x03\x3e\x80") as port:
+        links = Links(1000, seconds=0.5, resolve=lambda host, asked: "127.0.0.1")
+        begun = time.monotonic()
+        assert "takes too long" in fails(links, f"https://films.example.com:{port}/a.png")
+        assert time.monotonic() - begun < 3
+
+
+def test_a_name_that_is_looked_up_without_end():
+    stop = threading.Event()
+
+    def resolve(host, port):
+        stop.wait(20)
+        return "127.0.0.1"
+
+    begun = time.monotonic()
+    # More than may be looked up at once: those wait no longer than the others.
+    for _ in range(LOOK_UPS + 2):
+        assert "takes too long" in fails(Links(1000, seconds=0.1, resolve=resolve), "http://films.example.com/")
+    assert time.monotonic() - begun < 10
+    stop.set()
+
+
+def test_a_socket_that_is_watched_too_late_is_shut():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with pytest.raises(RequestProblem, match="takes too long"), _within(time.monotonic() + 0.1) as (_, watch):
+            time.sleep(0.5)
+            watch(ours)
+        assert ours.fileno() == -1
 
 
 def test_hosts_that_answer_badly():

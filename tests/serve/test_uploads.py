@@ -210,3 +210,37 @@ def test_animations_and_pages(client):
     frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:])
     assert refused(client, buffer.getvalue()) == (422, "unreadable")
     assert refused(client, dicom(NumberOfFrames=2, PixelData=bytes(2400))) == (422, "unreadable")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_what_an_image_is_is_decided_once(client, kind):
+    # A PNG or JPEG with DICM where a DICOM file has it: it was told to be the one, and read as the other.
+    plain = image_bytes(kind=kind)
+    text = bytes(128 - 41) + b"DICM" + bytes(100) if kind == "PNG" else bytes(128 - 6) + b"DICM" + bytes(100)
+    if kind == "PNG":
+        chunk = struct.pack(">I", len(text)) + b"juNk" + text + struct.pack(">I", zlib.crc32(b"juNk" + text))
+        content = plain[:33] + chunk + plain[33:]
+    else:
+        content = plain[:2] + b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text + plain[2:]
+    assert content[128:132] == b"DICM"
+    told = post(client, content, "application/octet-stream").get_json()
+    assert told["image"] == {"format": kind, "width": 40, "height": 30}
+    assert told["answers"][0]["decision"] == "bright"
+
+
+def test_messages_offer_only_what_is_taken(client, make_client):
+    contents = [
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xe0",
+        b"hello",
+        image_bytes()[:40],
+        bytes(128) + b"DICM" + b"x" * 40,
+    ]
+    for content in contents:
+        message = post(client, content, "application/octet-stream").get_json()["error"]["message"]
+        assert not any(kind in message for kind in ("TIFF", "BMP", "MPO")), message
+    offered = [
+        post(each, b"x", "text/plain").get_json()["error"]["message"]
+        for each in (client, make_client(allow_links=True))
+    ]
+    assert "application/json" not in offered[0] and "application/json" in offered[1]

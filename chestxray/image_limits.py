@@ -1,0 +1,203 @@
+"""How much work an image file asks a decoder for, found by following its structure before anything is decoded.
+
+A few kilobytes can name a thousand million pixels, twenty thousand scans or millions of chunks. Each walk
+here takes a time that is proportional to the file's bytes, keeps nothing of them, and says no to what it
+cannot follow: a decoder that went on would do so in its own way.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+#: Scans of a JPEG image. Encoders write one, three, or about ten; each costs a pass over the whole image.
+SCANS = 100
+#: Segments of a JPEG file before its end; an ICC profile may have 255, and each scan its own tables.
+SEGMENTS = 2_000
+#: Bytes without meaning that may lie among a JPEG file's segments: some cameras leave a few.
+JUNK = 65_536
+#: Chunks of a PNG file that are no pixels, and the fewest bytes that a chunk of pixels has on average.
+CHUNKS = 1_000
+SMALL_CHUNK = 512
+#: Tiles of a JPEG 2000 image, and packets: one for each layer, resolution, component and precinct.
+TILES = 4_096
+PACKETS = 2_000_000
+
+#: JPEG's and JPEG-LS's markers that say how large an image is.
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_SOI, _EOI, _SOS, _DNL, _DHP, _EXP = 0xD8, 0xD9, 0xDA, 0xDC, 0xDE, 0xDF
+#: Not the restart markers, which stand among coded data and have no length; below 0x80 JPEG-LS has data.
+_MARKER = re.compile(rb"\xff([\x80-\xcf\xd8-\xfe])")
+_SOC_SIZ = b"\xff\x4f\xff\x51"
+_COD, _SOT, _SOD, _EOC = 0xFF52, 0xFF90, 0xFF93, 0xFFD9
+_COC = 0xFF53
+#: Markers that change the order of packets, or take their headers elsewhere: no film needs them.
+_CHANGES = {0xFF5F: "POC", 0xFF60: "PPM", 0xFF61: "PPT", 0xFF51: "a second SIZ"}
+
+
+class Refused(ValueError):
+    """A file that asks for too much, or whose structure cannot be followed. The message is the reason."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a codestream says of its image: a decoder allocates by these numbers."""
+
+    width: int
+    height: int
+    components: int
+
+
+def check(content: bytes) -> None:
+    """Raises `Refused` for a PNG or JPEG file that asks for too much. Other files are not looked at."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        _check_png(content)
+    elif content.startswith(b"\xff\xd8"):
+        _jpeg(content, strict=False)
+
+
+def codestream(content: bytes) -> Frame:
+    """What a JPEG, JPEG-LS or JPEG 2000 codestream says of its image, followed to its end.
+
+    Raises:
+        Refused: it is none of them, such as JPEG 2000 in the boxes of a JP2 file; it has bytes between its
+            segments, a second frame, a hierarchy or a height that is told later; it asks for too much.
+    """
+    if content.startswith(b"\xff\xd8"):
+        frame = _jpeg(content, strict=True)
+        if frame is None:
+            raise Refused("a JPEG codestream that does not say how large its image is")
+        return frame
+    if content.startswith(_SOC_SIZ):
+        return _jpeg2000(content)
+    raise Refused("neither a JPEG nor a JPEG 2000 codestream")
+
+
+def _jpeg(content: bytes, *, strict: bool) -> Frame | None:
+    """`strict` refuses what DICOM has no use for; files of their own may have a few bytes of junk."""
+    frame, at, scans, segments, junk, coded = None, 2, 0, 0, 0, False
+    while (found := _MARKER.search(content, at)) is not None:
+        gap, marker = content[at : found.start()], found[1][0]
+        # 0xFF may be repeated before a marker.
+        if not coded and gap:
+            junk += len(gap)
+            if (strict and gap.strip(b"\xff")) or junk > JUNK:
+                raise Refused("a JPEG codestream with bytes between its segments")
+        at, coded = found.end(), marker == _SOS
+        if marker == _EOI:
+            return frame
+        segments += 1
+        scans += marker == _SOS
+        if scans > SCANS or segments > SEGMENTS:
+            raise Refused(f"a JPEG codestream of more than {SCANS} scans or {SEGMENTS:,} segments")
+        if marker == _SOI and not strict:
+            continue
+        length = int.from_bytes(content[at : at + 2], "big")
+        if length < 2 or marker < 0xC0 or marker == _SOI:
+            raise Refused("a JPEG codestream that cannot be followed")
+        if marker in (_DHP, _EXP) or (strict and marker == _DNL):
+            raise Refused("a JPEG codestream of several frames, or whose height is told later")
+        if marker in _FRAMES:
+            if frame is not None:
+                raise Refused("a JPEG codestream with a second frame")
+            frame = _jpeg_frame(content[at : at + length])
+        if marker == _SOS and frame is None:
+            raise Refused("a JPEG codestream with a scan before its frame")
+        at += length
+    if not coded and len(content) - at > JUNK:
+        raise Refused("a JPEG codestream with bytes between its segments")
+    return frame
+
+
+def _jpeg_frame(segment: bytes) -> Frame:
+    if len(segment) < 8:
+        raise Refused("a JPEG codestream that cannot be followed")
+    height, width, components = struct.unpack_from(">HHB", segment, 3)
+    return Frame(width, height, components)
+
+
+def _jpeg2000(content: bytes) -> Frame:
+    try:
+        length, _, *sides, components = struct.unpack_from(">HH8IH", content, 4)
+    except struct.error as error:
+        raise Refused("a JPEG 2000 codestream that is cut off") from error
+    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = sides
+    sampling = content[42 : 42 + 3 * components]
+    if length != 38 + 3 * components or len(sampling) != 3 * components or left >= right or top >= bottom:
+        raise Refused("a JPEG 2000 codestream that cannot be followed")
+    if components > 4 or any(step != 1 for at in (1, 2) for step in sampling[at::3]):
+        raise Refused("a JPEG 2000 codestream of more than four components, or of components of several sizes")
+    if not tile_width or not tile_height or tile_left > left or tile_top > top:
+        raise Refused("a JPEG 2000 codestream that cannot be followed")
+    tiles = _parts(right - tile_left, tile_width) * _parts(bottom - tile_top, tile_height)
+    if tiles > TILES:
+        raise Refused(f"a JPEG 2000 codestream of {tiles:,} tiles; allowed: {TILES:,}")
+    frame = Frame(right - left, bottom - top, components)
+    _follow_jpeg2000(content, 4 + length, frame, tiles)
+    return frame
+
+
+def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
+    """Go through the main header and those of the tile-parts."""
+    part = end = 0
+    layers = b"\0\0"
+    while at + 4 <= len(content):
+        marker, length = struct.unpack_from(">HH", content, at)
+        if marker == _EOC:
+            return
+        if marker == _SOD:
+            at = end
+            continue
+        if not 0xFF50 <= marker <= 0xFF90 or length < 2 or marker in _CHANGES:
+            raise Refused(f"a JPEG 2000 codestream with {_CHANGES.get(marker, 'what cannot be followed')}")
+        if marker == _SOT:
+            part += 1
+            size = int.from_bytes(content[at + 6 : at + 10], "big")
+            end = at + size if size else len(content)
+            if (size and size < 14) or part > 4 * TILES:
+                raise Refused("a JPEG 2000 codestream that cannot be followed")
+        coding = content[at + 4 : at + 2 + length]
+        if marker == _COD:
+            layers = coding[2:4]
+            _check_packets(coding, frame, tiles)
+        if marker == _COC:
+            # The same for one component: its number, then what COD has but for order, layers and transform.
+            _check_packets(coding[1:2] + b"\0" + layers + b"\0" + coding[2:], frame, tiles)
+        at += 2 + length
+
+
+def _check_packets(coding: bytes, frame: Frame, tiles: int) -> None:
+    """`coding`: the content of a COD segment."""
+    if len(coding) < 10:
+        raise Refused("a JPEG 2000 codestream that cannot be followed")
+    layers, levels = int.from_bytes(coding[2:4], "big"), coding[5]
+    if levels > 32 or (coding[0] & 1 and len(coding) < 11 + levels):
+        raise Refused("a JPEG 2000 codestream that cannot be followed")
+    precincts = 0
+    for resolution in range(levels + 1):
+        # Low and high four bits: the precinct's width and height as powers of two.
+        size = coding[10 + resolution] if coding[0] & 1 else 0xFF
+        down = levels - resolution
+        wide = _parts(_parts(frame.width, 1 << down), 1 << (size & 15))
+        precincts += wide * _parts(_parts(frame.height, 1 << down), 1 << (size >> 4)) + tiles
+    if layers * precincts * frame.components > PACKETS:
+        raise Refused(f"a JPEG 2000 codestream of more than {PACKETS:,} packets")
+
+
+def _parts(whole: int, part: int) -> int:
+    return -(-whole // part)
+
+
+def _check_png(content: bytes) -> None:
+    at, others, pixels = 8, 0, 0
+    most = CHUNKS + len(content) // SMALL_CHUNK
+    while at + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        if kind == b"IEND":
+            return
+        pixels += kind == b"IDAT"
+        others += kind != b"IDAT"
+        if others > CHUNKS or pixels > most:
+            raise Refused(f"a PNG file of more than {CHUNKS:,} chunks beside its pixels, or of countless small ones")
+        at += 12 + length

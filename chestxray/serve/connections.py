@@ -1,0 +1,257 @@
+"""Connections of clients on waitress, each held to a time, a share and a size, whatever the client does.
+
+waitress waits as long as a client sends a byte now and then, and counts neither connections nor bytes of a
+client. Here a request must have come in a given time and its answer have been taken, a client that holds
+more than its share loses what has waited longest, and the bytes of all requests together are bounded.
+Requests that two programs could understand in two ways (RFC 9112) are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+from waitress.utilities import Error
+
+from chestxray.serve.limits import client_of
+from chestxray.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+#: Connections of all clients together. One more takes the place of what has waited longest.
+CONNECTIONS = 100
+#: Threads beyond those that answer images, so that the page, health and metrics never wait for them.
+SPARE = 4
+#: Seconds until the head of a request has come, and until a connection that asks nothing is closed.
+HEAD, IDLE = 10.0, 30.0
+#: Seconds that what has begun is given when the server stops.
+GRACE = 5.0
+#: So many bytes of a request come before what is held is counted again.
+_STEP = 1 << 20
+_FIELD = re.compile(rb"^(host|content-length|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*\Z")
+
+
+class Busy(Error):
+    """The answer to a request whose bytes have no room."""
+
+    code = 503
+    reason = "Service Unavailable"
+
+
+class Request(HTTPRequestParser):
+    """A request that comes, of a channel."""
+
+    def __init__(self, adjustments: Adjustments, channel: Channel) -> None:
+        super().__init__(adjustments)
+        self.began = time.monotonic()
+        self.channel = channel
+        self._counted = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of its body that are in memory."""
+        return 0 if self.body_rcv is None else len(self.body_rcv)
+
+    def received(self, data: bytes) -> int:
+        """As waitress has it, but for a request whose bytes have no room: that is refused at once."""
+        consumed = super().received(data)
+        if not self.completed and self.body_bytes_received - self._counted >= _STEP:
+            self._counted = self.body_bytes_received
+            if not self.channel.server.has_room(self.channel):
+                self.error = Busy("Too many uploads at once. Try again.")
+                self.completed = True
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """As waitress has it.
+
+        Raises:
+            ParsingError: no host or two, or two ways to tell where the request ends (RFC 9112, 3.2 and 6.1).
+        """
+        super().parse_header(header_plus)
+        fields = [(name.lower(), value) for name, value in _FIELD.findall(header_plus)]
+        count = Counter(name for name, _ in fields)
+        if count[b"host"] > 1 or (self.version == "1.1" and count[b"host"] != 1):
+            raise ParsingError("There must be one Host")
+        if not all(_HOST.match(value.strip()) for name, value in fields if name == b"host"):
+            raise ParsingError("Host is invalid")
+        if count[b"content-length"] > 1 or (count[b"transfer-encoding"] and count[b"content-length"]):
+            raise ParsingError("There must be one of Content-Length and Transfer-Encoding")
+        if count[b"transfer-encoding"] and self.version != "1.1":
+            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
+
+    def close(self) -> None:
+        """Let go of the body."""
+        super().close()
+        self.body_rcv = None
+
+
+class Channel(HTTPChannel):
+    """A connection."""
+
+    def __init__(self, server: Server, connection: socket.socket, address: Any, adjustments: Any, map: Any) -> None:
+        super().__init__(server, connection, address, adjustments, map)
+        self.parser_class = partial(Request, channel=self)
+        self.peer = client_of(str(address[0]))
+        self.opened = time.monotonic()
+        self.asked_last = self.opened
+        self.sending_since: float | None = None
+        server.admit(self)
+
+    @property
+    def client(self) -> str:
+        """Who it is: behind a proxy, whom that names in the request, once it is known."""
+        for request in (*self.requests, self.request):
+            told = request.headers.get("X_FORWARDED_FOR") if request is not None else None
+            if told and self.server.behind_proxy:
+                return client_of(told.rpartition(",")[2])
+        return self.peer
+
+    @property
+    def held(self) -> int:
+        """Bytes of requests, unfinished or being answered."""
+        return sum(request.held for request in (*self.requests, self.request) if request is not None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is computed for it, so that closing it loses nothing but a slow client's patience."""
+        return not self.requests and not self.will_close
+
+    @property
+    def since(self) -> tuple[bool, float]:
+        """Idle connections first, then by how long they have waited."""
+        return (self.request is not None, self.asked_last if self.request is None else self.request.began)
+
+    def drop(self) -> None:
+        """Close it when the loop comes by: at once, its number could be another's within the same turn."""
+        self.will_close = True
+
+    def look(self, now: float, seconds: float) -> None:
+        """Drop it if it is slower than is allowed: `seconds` for a request, and for taking an answer."""
+        if self.requests:
+            self.asked_last, self.sending_since = now, None
+        elif self.total_outbufs_len:
+            self.sending_since = self.sending_since or now
+            if now - self.sending_since > seconds:
+                self.drop()
+        elif self.request is not None:
+            head = not self.request.headers_finished
+            if now - self.request.began > (min(HEAD, seconds) if head else seconds):
+                self.drop()
+        else:
+            if self.sending_since is not None:
+                self.asked_last, self.sending_since = now, None
+            if now - self.asked_last > IDLE:
+                self.drop()
+
+
+class Server(TcpWSGIServer):
+    """waitress's server with the channels above. `stop` ends `run` in good order."""
+
+    channel_class = Channel
+    stopping = False
+
+    def __init__(self, app: Flask, settings: Settings, listener: socket.socket) -> None:
+        self.settings = settings
+        self.behind_proxy = settings.behind_proxy
+        adjustments = _adjustments(settings, listener)
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(adjustments.threads)
+        about = (listener.family, listener.type, listener.proto, listener.getsockname())
+        super().__init__(
+            app, {}, True, listener, dispatcher=dispatcher, adj=adjustments, sockinfo=about, bind_socket=False
+        )
+
+    def admit(self, channel: Channel) -> None:
+        """Make room for a connection: its client's share is bounded, and so are all together."""
+        channels = [other for other in self.active_channels.values() if not other.will_close]
+        # A proxy's connections are its own affair: it counts its clients itself.
+        mine = [] if self.behind_proxy else [other for other in channels if other.peer == channel.peer]
+        if len(mine) > self.settings.connections:
+            self._drop_one(mine, channel)
+        elif len(channels) > CONNECTIONS:
+            holders = Counter(other.peer for other in channels)
+            most = max(holders.values())
+            self._drop_one([other for other in channels if holders[other.peer] == most], channel)
+
+    def _drop_one(self, channels: list[Channel], newest: Channel) -> None:
+        waiting = [channel for channel in channels if channel.waits and channel is not newest]
+        (min(waiting, key=lambda channel: channel.since) if waiting else newest).drop()
+
+    def has_room(self, channel: Channel) -> bool:
+        """Whether the bytes that have come for `channel` may stay."""
+        held = {other: other.held for other in list(self.active_channels.values())}
+        if sum(size for other, size in held.items() if other.client == channel.client) > self.settings.client_bytes:
+            return False
+        return sum(held.values()) <= self.settings.held_bytes
+
+    def maintenance(self, now: float) -> None:
+        """Called by the loop about once a second."""
+        for channel in list(self.active_channels.values()):
+            channel.look(time.monotonic(), self.settings.upload_timeout)
+
+    def stop(self) -> None:
+        """Take no more requests, and let `run` return once those that have come are answered, or after
+        `GRACE` seconds. For another thread, or a signal's handler.
+        """
+        self.stopping = True
+        self.pull_trigger()
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while not self.stopping:
+            self._turn(1.0)
+        self.accepting = False
+        self.del_channel()
+        self.socket.close()
+        ends = time.monotonic() + GRACE
+        while time.monotonic() < ends and self._unanswered():
+            self._turn(0.05)
+        self.task_dispatcher.shutdown(timeout=1)
+        self.trigger.close()
+        wasyncore.close_all(self._map, ignore_all=True)
+
+    def _unanswered(self) -> bool:
+        channels = list(self.active_channels.values())
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+    def _turn(self, seconds: float) -> None:
+        wasyncore.loop(timeout=seconds, use_poll=self.adj.asyncore_use_poll, map=self._map, count=1)
+
+
+def _adjustments(settings: Settings, listener: socket.socket) -> Adjustments:
+    # Uploads stay in memory: waitress would put what is larger than its buffer into a file.
+    body = settings.max_upload + 1_000_000
+    proxy: dict[str, Any] = {}
+    if settings.behind_proxy:
+        proxy = {"trusted_proxy": "*", "trusted_proxy_count": 1, "trusted_proxy_headers": "x-forwarded-for"}
+    return Adjustments(
+        sockets=[listener],
+        threads=settings.threads + settings.waiting + SPARE,
+        ident=None,
+        max_request_body_size=body,
+        inbuf_overflow=body + 1,
+        outbuf_overflow=1 << 30,
+        max_request_header_size=16_384,
+        recv_bytes=65_536,
+        # Poll has no limit of descriptors' numbers, which `select` has.
+        asyncore_use_poll=hasattr(select, "poll"),
+        cleanup_interval=1,
+        connection_limit=2 * CONNECTIONS,
+        log_socket_errors=False,
+        clear_untrusted_proxy_headers=True,
+        **proxy,
+    )

@@ -1,0 +1,148 @@
+"""The process that decodes: bytes of a stranger come in, a few small arrays go out.
+
+It may take so much memory, a job so many seconds, and no file be written; what breaks it breaks nothing else.
+It imports what reads images, and neither Flask nor anything that computes a model. `decoding` starts it,
+talks to it and ends it. What they say to each other is JSON, each with its length in front, and plain bytes:
+nothing that could make the server run what a broken decoder sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import struct
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from chestxray import images
+from chestxray.images import TooManyPixels, UnreadableImage
+from chestxray.serve.pictures import picture
+
+LENGTH = struct.Struct("<I")
+#: Kinds of what a job came to: pixels, or why there are none; ``defect`` is a mistake of ours.
+FINE, TOO_MANY, UNREADABLE, DEFECT = "fine", "too_many_pixels", "unreadable", "defect"
+
+
+def main(memory: int) -> None:
+    """Do jobs from standard input until it ends. `memory`: bytes beyond what the process has at its start."""
+    if importlib.util.find_spec("pydicom"):
+        # Before the limits, and before anybody waits for it.
+        from pydicom import dcmread  # noqa: F401
+        from pydicom.pixels import pixel_array  # noqa: F401
+    jobs = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    # A library that prints must not be taken for an answer.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    limit(memory)
+    write(told, json.dumps({"ready": True}).encode())
+    while (header := read(jobs)) is not None:
+        job = json.loads(header)
+        content = exactly(jobs, job["bytes"])
+        with _at_most(job["seconds"]):
+            header_, parts = _done(content, job)
+        del content
+        write(told, json.dumps(header_).encode())
+        for part in parts:
+            write(told, part, framed=False)
+
+
+def limit(memory: int) -> None:
+    """Hold this process to `memory` bytes more than it has, and to writing no file. Windows and macOS have
+    no such limits, and there the deadline alone holds.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    # Address space and not what is resident, which Linux does not limit: hence what the process has already.
+    with contextlib.suppress(OSError):
+        has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (has + memory, has + memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def read(source: IO[bytes], most: int = 1 << 20) -> bytes | None:
+    """A message that `write` framed; None at the end. Raises `EOFError` for a part of one, or too long a one."""
+    start = source.read(1)
+    if not start:
+        return None
+    (length,) = LENGTH.unpack(start + exactly(source, LENGTH.size - 1))
+    if length > most:
+        raise EOFError
+    return exactly(source, length)
+
+
+def exactly(source: IO[bytes], length: int) -> bytes:
+    """So many bytes. Raises `EOFError` if there are fewer."""
+    made = bytearray(length)
+    view, at = memoryview(made), 0
+    while at < length:
+        found = source.readinto(view[at:])  # type: ignore[attr-defined]
+        if not found:
+            raise EOFError
+        at += found
+    view.release()
+    return bytes(made)
+
+
+def write(target: IO[bytes], content: bytes, *, framed: bool = True) -> None:
+    """All of `content`, by default with its length in front."""
+    if framed:
+        target.write(LENGTH.pack(len(content)))
+    view = memoryview(content)
+    while view:
+        view = view[target.write(view) :]
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Any:
+    """End this process after `seconds`, wherever it is: also where whoever started it is gone."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _done(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    try:
+        return _decoded(content, job)
+    except TooManyPixels as error:
+        return {"kind": TOO_MANY, "reason": str(error)}, []
+    except UnreadableImage as error:
+        return {"kind": UNREADABLE, "reason": str(error)}, []
+    except MemoryError:
+        return {"kind": UNREADABLE, "reason": "it needs more memory than is allowed"}, []
+    except Exception as error:
+        # Its type and places, and not its message, which may quote the file.
+        places = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        return {"kind": DEFECT, "reason": type(error).__name__, "raised": places[-20:]}, []
+
+
+def _decoded(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """Of each ``[height, width, fit]`` in ``ways`` the pixels, and of each in ``pictures`` a data address."""
+    parts, first = [], None
+    for height, width, fit in job["ways"]:
+        image = images.decode(content, size=(height, width), fit=fit, max_pixels=job["max_pixels"])
+        first = first or image
+        parts.append(image.pixels.tobytes())
+    drawn: list[bytes] = []
+    if job["pictures"]:
+        whole = images.decode(content, max_pixels=job["max_pixels"])
+        first = first or whole
+        drawn = [picture(whole.pixels, (height, width), fit).encode("ascii") for height, width, fit in job["pictures"]]
+    assert first is not None
+    told = {"kind": FINE, "width": first.width, "height": first.height, "pictures": [len(uri) for uri in drawn]}
+    return told, [*parts, *drawn]
