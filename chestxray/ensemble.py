@@ -55,8 +55,8 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
         raise InputError(f"An ensemble needs two runs or more. Received: {len(runs)}.")
     positive = shared_positive(runs)
     tests = align({name: run.predictions.of("test") for name, run in runs.items()})
-    together = _mean(tests)
-    averaged = [together]
+    mean = _mean(tests)
+    averaged = [mean]
     said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
     try:
         averaged.append(_mean(align({name: run.predictions.of("validation") for name, run in runs.items()})))
@@ -76,7 +76,7 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
         positive=positive,
         audit=audit(runs, said),
         record=record(runs),
-        controls=lambda metrics: shared_controls.of(runs, index, together, metrics, cache),
+        controls=lambda metrics: shared_controls.of(runs, index, mean, metrics, cache),
         extra={ENSEMBLE: {"mean": "probabilities", "members": members}},
     )
 
