@@ -186,7 +186,7 @@ def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> No
     ]
     if gone:
         raise LeakError(
-            f"Without the {dropped} images that leak there are no {', no '.join(gone)}. Allowed: {regrouped}"
+            f"Leaving out the images that leak ({dropped}) leaves no {', no '.join(gone)}. Allowed: {regrouped}"
             "--on-leak ignore (the report says so), or more images."
         )
 

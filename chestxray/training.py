@@ -122,14 +122,16 @@ def _fit(
         kept = frozen.keep(built.model, pixels, training.places, validation.places, recipe, epochs, cache)
         trained = kept.tail if kept else built.model
         xla = jit.choose(trained, record.phase, batch, steps * epochs, cache, wanted=recipe.jit_compile)
-        _compile(built.model, losses.optimizer(recipe, rate_of(recipe, record.phase), steps * epochs), recipe, xla)
+        optimizer = losses.optimizer(recipe, rate_of(recipe, record.phase), steps * epochs)
+        _compile(built.model, optimizer, recipe, xla)
         if kept:
             # The whole model holds the optimiser as well, so that a state is the same either way.
             _compile(trained, built.model.optimizer, recipe, xla)
         first = record.restore(built.model)
     log.info(
-        "Training (%s): %d images, %d epochs of %d steps%s.",
-        record.phase, len(training.places), epochs, steps, f", going on after epoch {first}" if first else "",
+        "Training (%s): %d images, %d epochs of %d steps (%s, %s)%s.",
+        record.phase, len(training.places), epochs, steps, type(optimizer).__name__, type(built.model.loss).__name__,
+        f", going on after epoch {first}" if first else "",
     )  # fmt: skip
     batches = kept.training if kept else partial(pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(pipeline.labelled, pixels)
