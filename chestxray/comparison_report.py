@@ -91,7 +91,7 @@ def verdict(compared: Compared) -> tuple[str, ...]:
         f"On {where}, {best.model} has the {end} {title}: {best.figure.value:.3f}"
         + (f" (95% interval {between})." if between else ".")
     ]
-    said += _against_the_rest(best, comparison)
+    said += _against_the_rest(best, comparison, explained=contenders[best.model].controls["finding"] == "shortcut")
     # In the order of the table, next to who is best: no better score is worth more than what explains it.
     said += beside({s.model: contenders[s.model].controls for s in comparison.standings})
     if max(len(contender.runs) for contender in contenders.values()) == 1:
@@ -120,7 +120,8 @@ def cautions(contenders: Mapping[str, Contender]) -> list[str]:
     return said
 
 
-def _against_the_rest(best: Standing, comparison: Comparison) -> list[str]:
+def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool) -> list[str]:
+    """`explained`: a shortcut explains the best score, so that a higher one is no better model."""
     own = {
         pair.second if pair.first == best.model else pair.first: pair for pair in comparison.pairs if _of(pair, best)
     }
@@ -129,7 +130,8 @@ def _against_the_rest(best: Standing, comparison: Comparison) -> list[str]:
     said = []
     if apart:
         whom = "every other model" if not alike and len(apart) > 3 else _listed(apart)
-        said.append(f"It is better than {whom}: chance alone hardly explains the difference.")
+        higher = "Its score is higher than that of" if explained else "It is better than"
+        said.append(f"{higher} {whom}: chance alone hardly explains the difference.")
     if alike:
         limits = [
             abs(x) for name in alike for x in (own[name].difference.low, own[name].difference.high) if x is not None

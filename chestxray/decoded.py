@@ -87,7 +87,7 @@ def decode(
     return Decoded(pixels=pixels, facts=facts, folder=folder, reused=reused, seconds=seconds)
 
 
-def known(
+def opened(
     index: Index, size: tuple[int, int], fit: Fit, cache: Path, *, max_pixels: int = MAX_PIXELS
 ) -> Decoded | None:
     """What was decoded before, None where it is no longer in the cache: no image file is opened."""

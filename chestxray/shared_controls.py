@@ -45,10 +45,11 @@ def of(
     trained = apart or (index.rows["split"] == "train").any()
     for run in runs.values() if trained else ():
         rows, recipe = run.index.rows, run.recipe
-        order = index.rows.set_index("path").index.get_indexer(rows["path"])
-        if recipe.image_size is None or len(rows) != len(index) or (order < 0).any():
+        place = {key: i for i, key in enumerate(trust.keys(index.rows))}
+        order = [place.get(key, -1) for key in trust.keys(rows)]
+        if recipe.image_size is None or len(rows) != len(index) or -1 in order:
             continue
-        images = decoded.known(
+        images = decoded.opened(
             run.index, recipe.image_size, recipe.fit, caches.root(cache), max_pixels=recipe.max_pixels
         )
         if images is not None:
@@ -61,8 +62,8 @@ def of(
 
 
 def _splits(run: Run, index: Index) -> np.ndarray:
-    known = run.index.rows.set_index("path")["split"]
-    return known.reindex(index.rows["path"]).fillna("").to_numpy(dtype=str)
+    known = dict(zip(trust.keys(run.index.rows), run.index.rows["split"], strict=True))
+    return np.array([known.get(key, "") for key in trust.keys(index.rows)])
 
 
 def _inherited(runs: Mapping[str, Run], metrics: Mapping[str, Any]) -> dict[str, Any] | None:

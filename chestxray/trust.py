@@ -100,7 +100,7 @@ def controls(
     # Beside another busy process, threads that wait for each other make small fits many times slower.
     with threadpool_limits(1):
         every = [index.rows["split"].to_numpy(dtype=str)] if splits is None else list(splits)
-        places = _places(index, every, set(test.rows["path"]), seed)
+        places = _places(index, every, test, seed)
         sample, rows = _sample(index, every, places)
         seen, left_out = _seen(index, pixels, places, fit)
         planned, missing = _planned(index, sample, rows, seen)
@@ -128,13 +128,19 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
     log.info("Controls: %s", content["verdict"])
 
 
-def _places(index: Index, splits: Sequence[np.ndarray], predicted: set[str], seed: int) -> np.ndarray:
+def keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """What names each row: its source and its path."""
+    return list(zip(rows["source"], rows["path"], strict=True))
+
+
+def _places(index: Index, splits: Sequence[np.ndarray], test: Predictions, seed: int) -> np.ndarray:
     """Rows of `index` that controls use: at most `MOST` of those tested, else validated on, else trained on."""
     rng = np.random.default_rng(seed)
     role = np.full(len(index), "", dtype="U10")
     for name in SPLITS:
         role[np.any([each == name for each in splits], axis=0)] = name
-    role[(role == "test") & ~index.rows["path"].isin(predicted).to_numpy()] = ""
+    predicted = set(keys(test.rows))
+    role[[r == "test" and key not in predicted for r, key in zip(role, keys(index.rows), strict=True)]] = ""
     clusters = index.clusters().to_numpy()
     drawn = [_draw(np.flatnonzero(role == name), clusters, MOST[name], rng) for name in SPLITS]
     return np.sort(np.concatenate(drawn))
@@ -204,7 +210,8 @@ def _planned(
 def _model(test: Predictions, sample: pd.DataFrame, rows: Rows) -> Area:
     """The model's own AUROC on the tested rows of the sample, in the strata in which controls are tested."""
     tested = rows.of("test")
-    places = pd.Index(test.rows["path"]).get_indexer(sample["path"][tested])
+    place = {key: i for i, key in enumerate(keys(test.rows))}
+    places = [place[key] for key in keys(sample[tested])]
     truth = _codes(sample["label"], test.classes)[tested]
     return average(areas(test.probabilities[places], truth, rows.part[tested], rows.clusters[tested]))
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import tiny_models
-from chestxray import study, training, workflow
+from chestxray import ensemble, study, training, trust, workflow
 from chestxray.errors import DataError, InputError, OutputError, TrainingError
 from chestxray.pooling import pool
 from chestxray.recipe import Recipe
@@ -126,6 +126,47 @@ def test_pooled_folds_are_a_folder_like_a_run(recipe, tmp_path):
     assert "every image was tested once" in pooled.report.read_text(encoding="utf-8")
     with pytest.raises(InputError, match="no model of its own"):
         _ = pooled.model
+
+
+def test_pooled_folds_have_controls_trained_and_tested_as_the_folds_were(recipe, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    made = finish(recipe.replace(folds=2, controls=True), tmp_path / "s", cache)
+    asked = []
+    controls = trust.controls
+
+    def seen(index, pixels, test, metrics, **rest):
+        asked.append((index, rest["splits"]))
+        return controls(index, pixels, test, metrics, **rest)
+
+    monkeypatch.setattr(trust, "controls", seen)
+    pooled = pool(made, cache)
+    ((index, splits),) = asked
+    for run, split in zip(made.runs("flat"), splits, strict=True):
+        assert split.tolist() == run.index.rows.set_index("path")["split"].reindex(index.rows["path"]).tolist()
+    assert "inherited" not in pooled.controls
+    assert (pooled.controls["rows"]["all"], pooled.controls["rows"]["test"]) == (48, 48)
+    assert pooled.controls["model"]["auroc"] == pooled.metrics["test"]["auroc"]
+    assert "What a model gets that sees no lungs" in pooled.report.read_text(encoding="utf-8")
+
+
+def test_an_ensemble_has_controls_of_its_own_where_the_images_are_at_hand(recipe, tmp_path):
+    cache = tmp_path / "cache"
+    runs = {}
+    for seed in (0, 1):
+        one = resolved(recipe.replace(seed=seed, split_seed=0, test_share=0.3, controls=True))
+        prepared = workflow.prepare(one, cache, workflow.Clock())
+        runs[f"s{seed}"] = finished(tmp_path / f"s{seed}", prepared.index, one)
+    own = ensemble.write(runs, tmp_path / "mean", cache)
+    assert "inherited" not in own.controls
+    assert own.controls["model"]["auroc"] == own.metrics["test"]["auroc"]
+    assert {item["name"] for item in own.controls["controls"]} >= {"border", "thumbnail"}
+    assert not any(item["fires"] for item in own.controls["controls"]), "the images are noise"
+    again = ensemble.write(runs, tmp_path / "again", cache)
+    for run in (own, again):
+        run.controls.pop("seconds")
+    assert own.controls == again.controls
+    away = ensemble.write(runs, tmp_path / "away", tmp_path / "another")
+    assert not (away.folder / "controls.json").exists(), "no images, and no controls of a member"
 
 
 def test_folds_beside_a_test_are_repetitions(recipe, tmp_path, draw):

@@ -94,6 +94,8 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeyp
     resumed = workflow.resume(tmp_path / "cut")
     assert pd.read_csv(resumed.folder / "history.csv")["epoch"].tolist() == [0, 1]
     pd.testing.assert_frame_equal(whole.predictions.rows, resumed.predictions.rows, atol=1e-4)
+    controls = [run.controls | {"seconds": None} for run in (whole, resumed)]
+    assert controls[0] == controls[1], "controls know nothing of the time that passed"
     assert workflow.resume(tmp_path / "cut").folder == resumed.folder, "a finished run is left as it is"
 
 

@@ -14,7 +14,9 @@ from chestxray import leakage, study, workflow
 from chestxray.cli import compare, ensemble
 from chestxray.cli import leakage as leakage_command
 from chestxray.cli import run as run_command
+from chestxray.control_wording import verdict
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
+from chestxray.files import write_json
 from chestxray.recipe import Recipe
 from chestxray.run_folder import load, load_evaluated
 from precomputed import finished, index_of
@@ -58,6 +60,89 @@ def test_finished_runs_are_compared(runs, tmp_path):
     assert f"cannot be told apart from {second}" in said
     assert all(sentence in " ".join(output.split()) for sentence in content["verdict"])
     assert "Research use only" in output
+
+
+def controlled(run, finding, **states):
+    """Give a run controls of these states, with the verdict that goes with them."""
+    figure = {"value": 0.9, "low": 0.85, "high": 0.94}
+    share = {"value": 0.95 if finding == "shortcut" else 0.3, "low": 0.1, "high": 1.2}
+    kinds = {"border": "leak", "thumbnail": "likeness"}
+    items = [
+        {"name": name, "title": f"The {name}", "sees": "...", "kind": kinds[name], "auroc": figure, "accuracy": figure,
+         "share": share, "learnt": {"class": None, "auroc": figure}, "widened_low": 0.8, "limit": 0.55, "up_to": 0.8,
+         "state": state, "fires": state == "fires", "says": "..."}
+        for name, state in states.items()
+    ]  # fmt: skip
+    content = {"verdict": verdict(figure, items), "finding": finding, "controls": items, "left_out": [],
+               "fires": [item["name"] for item in items if item["fires"]], "model": {"auroc": figure},
+               "rule": {"limit": 0.55, "share": 0.75, "excluded": 0.6, "figures": 4},
+               "rows": {"all": 480, "train": 240, "validation": 120, "test": 120}}  # fmt: skip
+    write_json(run / "controls.json", content)
+    return content
+
+
+def test_a_comparison_carries_the_controls_of_each_model(runs):
+    for name in ("good", "fair"):
+        controlled(runs / name, "shortcut", border="fires", thumbnail="undecided")
+    assert invoke(compare.command, runs / "good", runs / "fair", runs / "poor", "--output", "c")
+    content = json.loads((runs.parent / "c" / "comparison.json").read_text())
+    said = " ".join(content["verdict"])
+    best = [item["model"] for item in content["models"][:2]]
+    assert f"The scores of {best[0]} and {best[1]} cannot be taken for disease" in said
+    assert "could be learnt from what shows no disease (the border), whether or not these models did" in said
+    assert "No controls were run for poor" in said
+    assert "It is better than" not in said, "a higher score is not a better model where a shortcut explains it"
+    assert content["models"][0]["controls"]["finding"] == "shortcut"
+    assert content["models"][0]["controls"]["fires"] == ["border"]
+    table = pd.read_csv(runs.parent / "c" / "comparison.csv", keep_default_na=False)
+    assert table["controls"].tolist() == ["shortcut", "shortcut", "unknown"]
+    assert table["controls_fire"].tolist() == ["border", "border", ""]
+    page = (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
+    assert page.count("cannot be taken for disease") >= 5, "verdict, two rows of the table, two verdicts"
+    output = " ".join(invoke(compare.command, runs / "good", runs / "poor").split())
+    assert "cannot be taken for disease" in output
+    assert "The score of good cannot be taken for disease" in output
+
+
+def test_what_controls_could_not_tell_stays_untold(runs):
+    controlled(runs / "good", "undecided", border="undecided", thumbnail="undecided")
+    controlled(runs / "poor", "none", border="excluded", thumbnail="excluded")
+    output = " ".join(invoke(compare.command, runs / "good", runs / "poor", "--output", "c").split())
+    assert "Whether a control explains the score of good cannot be told from so few images" in output
+    assert "No control explains the score of poor" in output
+    assert "too few images to tell" in output
+    assert "It is better than poor" in output
+
+
+def test_controls_of_an_earlier_version_are_read(runs):
+    content = controlled(runs / "good", "part", border="fires")
+    content.pop("finding")
+    content["controls"][0].pop("state")
+    write_json(runs / "good" / "controls.json", content)
+    output = " ".join(invoke(compare.command, runs / "good", runs / "poor").split())
+    assert "Part of the score of good may come from the border" in output
+
+
+def test_an_ensemble_without_images_has_its_members_controls(runs):
+    controlled(runs / "good", "part", border="excluded", thumbnail="undecided")
+    controlled(runs / "fair", "shortcut", border="fires", thumbnail="excluded")
+    invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
+    found = load_evaluated("mean")
+    assert found.controls["inherited"] == ["good", "fair"]
+    assert found.controls["verdict"].startswith("The images are no longer decoded in the cache")
+    assert "fair: The model's AUROC" in found.controls["verdict"]
+    assert [(item["name"], item["state"], item["inherited"]) for item in found.controls["controls"]] == [
+        ("border", "fires", "fair"),
+        ("thumbnail", "undecided", "good"),
+    ]
+    assert "those of good, fair" in found.report.read_text(encoding="utf-8")
+    output = " ".join(invoke(compare.command, "mean", runs / "poor").split())
+    assert "The score of mean cannot be taken for disease" in output
+    # Overwritten by an ensemble of runs without controls, nothing of them is left.
+    for name in ("good", "fair"):
+        (runs / name / "controls.json").unlink()
+    invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean", "--overwrite")
+    assert not (found.folder / "controls.json").exists()
 
 
 def test_the_page_stands_alone(runs):
