@@ -22,6 +22,8 @@ FEWEST_OF_A_CLASS = 10
 #: Where copies straddle splits, the copy in the earlier of these splits is the one that goes.
 _GIVES_WAY = {name: rank for rank, name in enumerate(SPLITS)}
 _SPOKEN = {"train": "training", "validation": "validation"}
+#: Why near copies are not looked for among phantoms.
+DRAWN = "Drawn images are not searched: phantoms share one anatomy."
 _EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
 _ASTRIDE = "on both sides of a split"
 Groups = tuple[tuple[str, ...], ...]
@@ -42,7 +44,8 @@ class Audit:
     """The findings. Groups are tuples of paths; ``dropped`` and ``unreadable`` are (path, reason).
 
     ``near`` are groups that show one radiograph in different pixels, ``correlations`` the highest
-    of each; both are None where nobody looked. ``conflicting`` are the groups, exact or near, with
+    of each; ``near`` is None where nobody looked. ``unsearched`` is why near copies were not looked
+    for, or not among all images; ``""`` where they were. ``conflicting`` are the groups, exact or near, with
     several labels. ``small_validation`` are sentences.
     """
 
@@ -53,6 +56,7 @@ class Audit:
     near: Groups | None = None
     near_across_splits: Groups = ()
     correlations: tuple[float, ...] = ()
+    unsearched: str = ""
     conflicting: tuple[dict[str, Any], ...] = ()
     confounds: tuple[Confound, ...] = ()
     small_validation: tuple[str, ...] = ()
@@ -100,7 +104,8 @@ class Audit:
                 "across_splits": [list(group) for group in self.duplicates_across_splits],
             },
             "near_duplicates": {
-                "searched": self.near is not None,
+                "searched": self.near is not None and not self.unsearched,
+                "reason": self.unsearched,
                 "groups": [list(group) for group in self.near or ()],
                 "across_splits": [list(group) for group in self.near_across_splits],
                 "correlations": list(self.correlations),
@@ -120,8 +125,8 @@ class Audit:
 def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
     """Look at a split, decoded index for all that `Audit` holds.
 
-    Exact duplicates have the same grey pixels (``pixel_hash``) or the same bytes (``file_hash``),
-    whatever their names or formats. Near duplicates and brightness are those that
+    Exact duplicates have the same ``pixel_hash`` or the same bytes (``file_hash``), whatever their
+    names or formats. Near duplicates and brightness are those that
     `near_duplicates.mark` has found, if it was called.
     """
     rows = index.rows
@@ -138,6 +143,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         unreadable=tuple(zip(bad["path"], bad["unreadable"], strict=True)),
         near=near,
         near_across_splits=_across(near or (), split_of),
+        unsearched="" if near is not None else DRAWN if index.drawn.any() else "Nobody looked.",
         correlations=tuple(round(float(max(best[path] for path in group)), 4) for group in near or ()),
         conflicting=tuple(_conflicting(good, exact, near or ())),
         confounds=associations.confounds(good, index.classes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from chestxray.paired import ALPHA
 from chestxray.report import wording
 from chestxray.report.pictures import Picture, figure
 from chestxray.report.rendering import render
+from chestxray.run_folder import Run
 from chestxray.standings import Comparison, Pair, Standing
 from chestxray.study import STUDY
 from chestxray.weighted import HEADLINE, LOSSES
@@ -111,6 +113,7 @@ def cautions(contenders: Mapping[str, Contender]) -> list[str]:
     said = []
     if any((run.index.drawn & (run.index.rows["split"] == "test")).any() for run in runs):
         said.append("Test images are drawn by a program. The figures say nothing about patients.")
+    said += _leaks(contenders)
     unknown = Patients.of(runs[0].predictions.of("test").rows).unknown
     if unknown:
         said.append(
@@ -118,6 +121,45 @@ def cautions(contenders: Mapping[str, Contender]) -> list[str]:
             "its own, which makes intervals narrower and p-values smaller than they should be."
         )
     return said
+
+
+def _leaks(contenders: Mapping[str, Contender]) -> list[str]:
+    """Whose figures are too good, since its training has seen of the test, and of whom that is not known."""
+    said, unsearched = [], []
+    for name, contender in contenders.items():
+        audits = [(run, _audit(run)) for run in contender.runs]
+        seen = [_seen(run, audit) for run, audit in audits if audit.get("on_leak") == "ignore"]
+        # Of several trainings the worst is told.
+        if found := max(seen, key=lambda counts: sum(counts.values()), default=None):
+            told = _listed([wording.plural(count, *names) for names, count in found.items()])
+            said.append(f"{name} was trained or chosen on {told}, which were kept: its figures are too good.")
+        if not all(audit.get("near_duplicates", {}).get("searched") for _, audit in audits):
+            unsearched.append(name)
+    drawn = all(run.index.drawn.all() for contender in contenders.values() for run in contender.runs)
+    if unsearched and not drawn:
+        said.append(f"Whether {_listed(unsearched)} had edited copies of test images in training was not looked for.")
+    return said
+
+
+def _audit(run: Run) -> dict[str, Any]:
+    path = run.folder / "audit.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _seen(run: Run, audit: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """How many groups of copies and patients of the test were trained or chosen on, by their names in the
+    singular and plural; none that are astride training and validation alone.
+    """
+    tested = set(run.predictions.of("test").rows["path"])
+    of = {kind: audit.get(kind, {}).get("across_splits", []) for kind in ("exact_duplicates", "near_duplicates")}
+    counts = {
+        ("copy of a test image", "copies of test images"): of["exact_duplicates"],
+        ("edited copy of a test image", "edited copies of test images"): of["near_duplicates"],
+    }
+    found = {names: sum(not tested.isdisjoint(group) for group in groups) for names, groups in counts.items()}
+    patients = audit.get("patients", {}).get("across_splits", [])
+    found["patient of the test", "patients of the test"] = sum("test" in item["splits"] for item in patients)
+    return {names: count for names, count in found.items() if count}
 
 
 def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool) -> list[str]:

@@ -108,6 +108,20 @@ def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIX
     return digest.hexdigest()
 
 
+def name_of(pixels: np.ndarray) -> str:
+    """The name, in the cache, of the decoded set that `pixels` is mapped from; ``""`` where it is in memory."""
+    return Path(pixels.filename).parent.name if isinstance(pixels, np.memmap) and pixels.filename else ""
+
+
+def known(cache: Path, name: str) -> Decoded | None:
+    """The decoded set of that name, whether or not its files are still there; None where it is gone."""
+    folder = cache / "decoded" / name
+    if not name or not folder.is_dir():
+        return None
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    return Decoded(pixels, pd.read_parquet(folder / "facts.parquet"), folder, reused=True, seconds=0.0)
+
+
 def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     """The index with the facts of decoding joined to it and every unreadable row reported.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chestxray import environment, evaluated, run_folder, shared_controls
+from chestxray.audit import SEVERITIES
 from chestxray.comparison import align
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.index import SPLITS, Index
@@ -93,16 +94,47 @@ def shared_positive(runs: Mapping[str, Run]) -> str | None:
 def audit(runs: Mapping[str, Run], notes: Sequence[str]) -> dict[str, Any]:
     """``audit.json`` of `runs` taken together: what leaked in any of them; `notes` before their own."""
     found = [json.loads((run.folder / "audit.json").read_text(encoding="utf-8")) for run in runs.values()]
-    groups = [group for one in found for group in one["exact_duplicates"]["across_splits"]]
-    patients = [item for one in found for item in one["patients"]["across_splits"]]
     # What is said of the split of one part is not true of all.
     shared = [note for note in found[0]["notes"] if all(note in one["notes"] for one in found)]
+    near = [one.get("near_duplicates", {}) for one in found]
+    # A member that kept what leaks is in the mean of all.
+    kept = any(one.get("on_leak") == "ignore" and _leaks(one) for one in found)
+    reasons = [item.get("reason") or "A member of the ensemble was not searched." for item in near]
+    unsearched = [why for item, why in zip(near, reasons, strict=True) if not item.get("searched")]
+    findings: dict[str, dict[str, Any]] = {}
+    for finding in (finding for one in found for finding in one.get("findings", [])):
+        findings[finding["kind"]] = max(finding, findings.get(finding["kind"], finding), key=lambda f: f["count"])
+    gravest = sorted(findings.values(), key=lambda finding: SEVERITIES.index(finding["severity"]))
     return {
         **found[0],
-        "exact_duplicates": {**found[0]["exact_duplicates"], "across_splits": _distinct(groups)},
-        "patients": {"across_splits": _distinct(patients)},
+        "severity": gravest[0]["severity"] if gravest else None,
+        "findings": gravest,
+        "exact_duplicates": _groups_of([one["exact_duplicates"] for one in found]),
+        "near_duplicates": {
+            **near[0],
+            **_groups_of(near),
+            "correlations": [],
+            "searched": not unsearched,
+            "reason": " ".join(_distinct(unsearched)),
+        },
+        "patients": {"across_splits": _distinct([item for one in found for item in one["patients"]["across_splits"]])},
+        "dropped": _distinct([item for one in found for item in one.get("dropped", [])]),
+        "on_leak": "ignore" if kept else found[0].get("on_leak", ""),
         "notes": [*notes, *shared],
     }
+
+
+def _groups_of(kinds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Copies that any of several audits has found."""
+    return {
+        name: _distinct([group for kind in kinds for group in kind.get(name, [])])
+        for name in ("groups", "across_splits")
+    }
+
+
+def _leaks(audit: Mapping[str, Any]) -> bool:
+    kinds = ("exact_duplicates", "near_duplicates", "patients")
+    return any(audit.get(kind, {}).get("across_splits") for kind in kinds)
 
 
 def record(runs: Mapping[str, Run]) -> dict[str, Any]:
@@ -132,7 +164,7 @@ def record(runs: Mapping[str, Run]) -> dict[str, Any]:
 
 
 def _distinct(items: Sequence[Any]) -> list[Any]:
-    return [item for i, item in enumerate(items) if item not in items[:i]]
+    return list({json.dumps(item, sort_keys=True): item for item in items}.values())
 
 
 def _mean(tables: Mapping[str, Predictions]) -> Predictions:

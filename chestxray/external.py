@@ -7,6 +7,8 @@ less each figure is there than on the run's own test.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from chestxray import backend, environment, refusal, report, run_folder, sources
+from chestxray import backend, contamination, environment, near_duplicates, refusal, report, run_folder, sources
 from chestxray.assessment import Scorer, assess, groups
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision, decide
 from chestxray.decoded import decode, key, readable
 from chestxray.drop import difference
-from chestxray.errors import DataError, InputError, LeakError
+from chestxray.errors import DataError, InputError, OutputError
 from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
@@ -36,6 +38,10 @@ log = logging.getLogger(__name__)
 #: The figures whose drop is told.
 DROPS = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "mcc", "brier", "ece")
 Part = Literal["all", "train", "validation", "test"]
+#: The fields of a recipe that say which images are tested, and what their classes and patients are.
+_CHOICE_OF_IMAGES = (
+    "data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak",
+)  # fmt: skip
 
 
 def evaluate_on(
@@ -45,24 +51,32 @@ def evaluate_on(
 
     Of `data` count the fields of the data and those of evaluation; classes, size and fit are the
     run's. `part` takes the rows of one official split alone. Images that the run trained or
-    validated on are a leak: ``data.on_leak`` says whether to stop, leave them out or keep them.
+    validated on, as they are or edited, and images of its patients are a leak: ``data.on_leak`` says
+    whether to stop, leave them out or keep them, see `contamination`.
 
-    The folder (default: ``external/<data>`` in the run's) is returned as a `Run` without a model.
+    The folder (default: `default_folder`, where an earlier evaluation of the same data is replaced) is
+    returned as a `Run` without a model.
 
     Raises:
         DataError: classes that the run does not know; nothing to evaluate.
-        LeakError: images of the run's training, where `data` says stop.
+        LeakError: images or patients of the run's training, where `data` says stop.
         InputError: a run without what evaluation needs.
+        OutputError: `output` holds something and is not to be overwritten, or holds the run itself.
     """
     trained = run.recipe
     decision = _decision(run, data)
     recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
-    folder = output or run.folder / "external" / run_folder.slug(*recipe.data)
+    folder = output or default_folder(run, recipe, part)
+    _check_folder(run, folder, overwrite=overwrite or output is None)
     index = sources.load(recipe, cache, every_class=False).with_classes(run.index.classes)
     assert trained.image_size is not None
     decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels)
     index = readable(index, decoded, recipe.max_unreadable)
-    index, audit = _without_leaks(_tested(index, part), run.index, recipe.on_leak)
+    index = near_duplicates.mark(_tested(index, part), decoded.pixels)
+    seen = contamination.search(run, recipe, index, decoded.pixels, cache)
+    index, audit = contamination.settle(index, seen, recipe.on_leak)
+    for note in audit.notes:
+        log.info("%s", note)
     for column in recipe.by:
         groups(index.rows, column)
     log.info(
@@ -78,7 +92,7 @@ def evaluate_on(
         run_folder.clear(folder)
     with explained(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
-        write_json(folder / "audit.json", audit)
+        write_json(folder / "audit.json", audit.to_json())
         with replacing(folder / "index.parquet") as temporary:
             index.write(temporary)
         test.write(folder / "predictions.csv")
@@ -94,6 +108,28 @@ def evaluate_on(
         # The run's own card tells of its external tests.
         card.write(Record.read(run.folder))
     return Run(folder)
+
+
+def default_folder(run: Run, data: Recipe, part: Part) -> Path:
+    """``external/<name>-<hash>`` in the run's folder: one folder for each choice of images to test on.
+
+    `data` has absolute paths. The hash is of all that says which images are tested and what their
+    classes and patients are; the choices of evaluation are not in it.
+    """
+    chosen = {name: getattr(data, name) for name in _CHOICE_OF_IMAGES} | {"part": part}
+    digest = hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=4).hexdigest()
+    name = run_folder.slug(*data.data, *([] if part == "all" else [part]))
+    return run.folder / "external" / f"{name[:60]}-{digest}"
+
+
+def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
+    """A folder that cannot be used is known before hours of prediction."""
+    if run.folder.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(f"The output {folder} holds the run itself; choose another with --output.")
+    if (folder / run_folder.MODEL).is_file():
+        raise OutputError(f"The output {folder} holds a trained model, which no evaluation replaces.")
+    if folder.exists():
+        run_folder.create(folder, overwrite=overwrite)
 
 
 def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
@@ -174,42 +210,6 @@ def _tested(index: Index, part: Part) -> Index:
     if not chosen.any():
         raise DataError(f"{index.name} has no images in its official split {part!r}.")
     return index.replace(index.rows.assign(split=np.where(chosen, "test", "")))
-
-
-def _without_leaks(index: Index, trained: Index, on_leak: str) -> tuple[Index, dict[str, Any]]:
-    seen = trained.rows[trained.rows["split"].isin(["train", "validation"])]
-    rows = index.rows
-    known = rows["pixel_hash"].isin(set(seen["pixel_hash"])) & (rows["split"] == "test")
-    tested = int((rows["split"] == "test").sum())
-    if known.any() and on_leak == "stop":
-        raise LeakError(
-            f"{int(known.sum())} of {tested} images of {index.name} are among those that the run was "
-            " trained or chosen on. Allowed: --on-leak drop (leave them out of this test) or --on-leak ignore; "
-            f"the first: {rows.loc[known, 'path'].iloc[0]}."
-        )
-    marks = rows["unreadable"].map(lambda reason: f"unreadable: {reason}" if reason else "")
-    left_out = known & (on_leak == "drop")
-    marks = marks.mask(left_out, "dropped: the run was trained or chosen on it")
-    rows = rows.assign(audit=marks, split=rows["split"].mask(left_out, ""))
-    if not (rows["split"] == "test").any():
-        raise DataError(f"All images of {index.name} are among those that the run was trained or chosen on.")
-    repeated = rows[(rows["split"] == "test") & rows.duplicated("pixel_hash", keep=False)]
-    audit = {
-        "exact_duplicates": {
-            "groups": [list(group["path"]) for _, group in repeated.groupby("pixel_hash", sort=False)],
-            "across_splits": [[path] for path in rows.loc[known, "path"]],
-        },
-        "patients": {"across_splits": []},
-        "unreadable": [
-            {"path": row.path, "reason": row.unreadable} for row in rows[rows["unreadable"] != ""].itertuples()
-        ],
-        "on_leak": on_leak,
-        "dropped": [
-            {"path": path, "reason": "the run was trained or chosen on it"} for path in rows.loc[left_out, "path"]
-        ],
-        "notes": [f"External data: the model was trained on {trained.name} and never saw these.", *index.notes],
-    }
-    return index.replace(rows), audit
 
 
 def _drop(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def _candidates_between(here: Sequence[np.ndarray], there: Sequence[np.ndarray])
         cosine = plain[block] @ other.T
         np.maximum(cosine, zoomed[block] @ other.T, out=cosine)
         np.maximum(cosine, plain[block] @ other_zoomed.T, out=cosine)
-        yield _likeliest(cosine) + (start, 0)
+        yield _likeliest(cosine) + np.array([start, 0])
 
 
 def _likeliest(cosine: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ _STAGES = (((1.5, 6.0), 4), ((0.7, 3.0), 4))
 _FINE = (0.5, 1.5)
 #: Pairs below this after the first stage are given up: edited copies that are found reach 0.6 there.
 _HOPELESS = 0.5
+#: Pairs that reach this as they are need no alignment.
+_IN_PLACE = 0.95
 #: Letters and wires are brighter than any rib, and would outweigh them all.
 _CLIP = 3.0
 #: No more than this many pixels of shift and of stretch at the edge, each.
@@ -34,10 +36,13 @@ def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     structure has correlation 0 with every other. A mirrored picture is another one.
     """
     first, second = first.astype(np.float32), second.astype(np.float32)
-    result = np.zeros(len(first), dtype=np.float32)
-    places = np.arange(len(first))
+    # Most copies lie on each other as they are, and to align them would cost eight times as much.
     placement = np.zeros((len(first), 4), dtype=np.float32)
-    for band, steps in _STAGES:
+    moved, weight = _laid_over(_band(second, *_FINE), placement)
+    result = _correlation(_band(first, *_FINE), moved, weight)
+    places = np.flatnonzero(result < _IN_PLACE)
+    placement = placement[places]
+    for band, steps in _STAGES if len(places) else ():
         fixed, moving = _band(first[places], *band), _band(second[places], *band)
         for _ in range(steps):
             placement = _improved(fixed, moving, placement)

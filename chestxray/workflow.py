@@ -26,7 +26,7 @@ from chestxray.assessment import assess, groups
 from chestxray.audit import Audit, audit, settle
 from chestxray.data_changes import require_same
 from chestxray.decision import check
-from chestxray.decoded import decode, readable
+from chestxray.decoded import decode, name_of, readable
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
@@ -286,6 +286,7 @@ def _finish(job: Job) -> Run:
         explanation.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
     facts = _model_facts(job.built, recipe) | {"images_per_second": held.images_per_second}
     record = environment.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
+    record["data"]["decoded"] = name_of(prepared.pixels)
     times = {"started": clock.started, "finished": environment.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
     report.write(folder, samples=images | _training_samples(prepared))

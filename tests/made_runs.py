@@ -51,9 +51,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def index_of(
-    classes: tuple[str, ...], *, per_class: int = 40, patients: bool = True, drawn: bool = True
-) -> Index:
+def index_of(classes: tuple[str, ...], *, per_class: int = 40, patients: bool = True, drawn: bool = True) -> Index:
     records = []
     for c, label in enumerate(classes):
         for i in range(per_class):

@@ -229,9 +229,7 @@ def test_items_go_blank_with_the_files_that_fill_them(mine):
 def test_questions_about_people_do_not_apply_to_phantoms(phantom):
     answers = answers_of(phantom)
     ethics = answers["tripod_ai", "17"]
-    assert ethics.known == (
-        "No person was imaged: all 160 images are drawn by a program.",
-    )
+    assert ethics.known == ("No person was imaged: all 160 images are drawn by a program.",)
     assert ethics.state == "void"
     assert answers["claim", "36"].state == "filled"
     assert answers["claim", "44"].state == "blank"

@@ -1,4 +1,7 @@
 import json
+import pathlib
+import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -6,8 +9,9 @@ import pytest
 
 import chestxray
 from chestxray import cache as caches
-from chestxray import external
+from chestxray import contamination, external, sources
 from chestxray.assessment import groups
+from chestxray.decoded import decode, readable
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation import evaluate
 from chestxray.recipe import Recipe
@@ -55,7 +59,8 @@ def content(run, name):
 
 def test_other_data_is_tested_with_what_validation_chose(run, places):
     found = external.evaluate_on(run, Recipe(data=(f"folder:{places / 'second'}",)), caches.root())
-    assert found.folder == run.folder / "external" / "second"
+    assert found.folder.parent == run.folder / "external"
+    assert found.folder.name.startswith("second-")
     assert len(found.predictions.rows) == 40
     assert content(found, "decision") == content(run, "decision")
     assert (
@@ -71,6 +76,11 @@ def test_other_data_is_tested_with_what_validation_chose(run, places):
     assert content(found, "refusal")["test"]["pictures"] == 40
     page = found.report.read_text(encoding="utf-8")
     assert "What a second place costs" in page
+    assert "of them among these 40 images: 0 exact copies, 0 edited copies." in page
+    assert "These images name no patients, so that one person may be in both." in page
+    assert "never saw" not in page
+    assert "not looked for" not in page.lower()
+    assert content(found, "audit")["near_duplicates"]["searched"] is True
     model = run.model.predict(_pixels(found.predictions.rows["path"]), verbose=0)
     np.testing.assert_allclose(model, found.predictions.probabilities, atol=1e-5)
 
@@ -98,7 +108,154 @@ def test_images_of_the_training_are_a_leak(run, places):
     assert set(found.predictions.rows["path"]) == set(run.predictions.of("test").rows["path"])
     kept = external.evaluate_on(run, data.replace(on_leak="ignore"), caches.root())
     assert len(kept.predictions.rows) == 80
-    assert "Leaks between the splits were ignored" in kept.report.read_text(encoding="utf-8")
+    assert "Images that the model has seen were kept in the test" in kept.report.read_text(encoding="utf-8")
+    assert kept.folder != found.folder
+    card = (run.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"Evaluated later on {kept.folder.name}: AUROC" in card
+    assert "The model was trained or chosen on 56 images of it, which were kept: too good." in card
+
+
+@pytest.fixture(scope="module")
+def edited(places):
+    """Ten films of the first hospital in other tones, and ten of the second one as they are."""
+    from PIL import Image
+
+    for k, label in enumerate(("normal", "sick")):
+        folder = places / "edited" / label
+        folder.mkdir(parents=True)
+        for n in range(5):
+            for place in ("first", "second"):
+                pixels = np.asarray(Image.open(places / place / label / f"{label}{n:03d}.png"))
+                toned = np.round(pixels * 0.7 + 20) if place == "first" else pixels
+                Image.fromarray(toned.astype(np.uint8)).save(folder / f"{place}{k}{n}.png")
+    return places / "edited"
+
+
+def test_edited_copies_of_the_training_are_a_leak(run, edited):
+    data = Recipe(data=(f"folder:{edited}",))
+    seen = run.index.rows[run.index.rows["split"].isin(["train", "validation"])]["path"]
+    expected = {
+        str(edited / label / f"first{k}{n}.png")
+        for k, label in enumerate(("normal", "sick"))
+        for n in range(5)
+        if seen.str.endswith(f"{label}{n:03d}.png").any()
+    }
+    assert 4 <= len(expected) < 10
+    with pytest.raises(ChestXrayError, match=rf"{len(expected)} of 20 .* {len(expected)} show the same radiograph"):
+        external.evaluate_on(run, data, caches.root())
+    found = external.evaluate_on(run, data.replace(on_leak="drop"), caches.root())
+    assert set(found.index.rows["path"]) - set(found.predictions.rows["path"]) == expected
+    audit = content(found, "audit")
+    assert {group[0] for group in audit["near_duplicates"]["across_splits"]} == expected
+    assert all(group[1] in set(seen) for group in audit["near_duplicates"]["across_splits"])
+    assert len(audit["near_duplicates"]["correlations"]) == len(audit["near_duplicates"]["groups"])
+    page = found.report.read_text(encoding="utf-8")
+    assert "Images that the model has seen were left out" in page
+    assert "left out of training" not in page
+
+
+def searched(run, data, cache):
+    """What `contamination.search` finds, with what `evaluate_on` does before it."""
+    index = sources.load(data, cache)
+    decoded = decode(index, run.recipe.image_size, run.recipe.fit, cache)
+    index = readable(index, decoded, 0)
+    index = index.replace(index.rows.assign(split="test"))
+    return contamination.search(run, data, index, decoded.pixels, cache), index
+
+
+def test_images_that_are_gone_are_searched_from_the_cache_or_not_at_all(run, edited, places, tmp_path):
+    data = Recipe(data=(f"folder:{edited}",))
+    whole, _ = searched(run, data, caches.root())
+    again, _ = searched(run, data, tmp_path / "another")
+    assert whole.near == again.near != ()
+    assert whole.unsearched == ""
+    first = (places / "first").rename(places / "moved")
+    try:
+        assert searched(run, data, caches.root())[0].near == whole.near
+        gone, index = searched(run, data, tmp_path / "empty")
+        # A file of another content under an old name is not the image that the run had.
+        (places / "first").mkdir()
+        other = np.flatnonzero(run.index.rows["split"] == "train")[0]
+        path = run.index.rows["path"][other]
+        pathlib.Path(path).parent.mkdir()
+        pathlib.Path(path).write_bytes(next((edited / "sick").glob("second*")).read_bytes())
+        changed, _ = searched(run, data, tmp_path / "changed")
+    finally:
+        shutil.rmtree(places / "first")
+        first.rename(places / "first")
+    for found in (gone, changed):
+        assert found.near == ()
+        assert found.unsearched.startswith("None of the 56 images that the run was trained or chosen on can be had")
+        assert "0 exact copies, edited copies not looked for." in found.notes[0]
+    _, audit = contamination.settle(index, gone, "stop")
+    assert audit.to_json()["near_duplicates"]["searched"] is False
+    assert audit.unsearched == gone.unsearched
+
+
+def test_patients_are_the_same_in_the_same_set_alone(run, places):
+    pattern = r"([a-z]+\d\d)\d\.png"
+    rows = run.index.rows.assign(patient=run.index.rows["path"].str.extract(pattern)[0])
+    named = Named(run, run.recipe.replace(patient_pattern=pattern), rows)
+    same, index = searched(named, named.recipe.replace(classes=()), caches.root())
+    straddling = {item["patient"] for item in same.patients}
+    assert straddling == {"normal00", "normal01", "normal02", "normal03", "sick00", "sick01", "sick02", "sick03"}
+    trained = set(rows.loc[rows["split"].isin(["train", "validation"]), "path"])
+    of_patients = {path for path, why in same.reasons.items() if why == "patient"}
+    assert of_patients == set(index.rows["path"]) - trained
+    assert "Of the patients that are named, 8 are in the training too." in same.notes
+    elsewhere = Recipe(data=(f"folder:{places / 'second'}",), patient_pattern=pattern)
+    other, _ = searched(named, elsewhere, caches.root())
+    assert not other.patients
+    assert not other.reasons
+    assert "4 identifiers are found in both, such as normal00" in other.notes[-1]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A run whose images name patients."""
+
+    run: object
+    recipe: Recipe
+    rows: pd.DataFrame
+
+    @property
+    def index(self):
+        return self.run.index.replace(self.rows)
+
+    @property
+    def environment(self):
+        return self.run.environment
+
+
+def test_each_choice_of_images_has_its_folder(run):
+    choices = [
+        Recipe(data=("folder:/siteA/test",)), Recipe(data=("folder:/siteB/test",)),
+        Recipe(data=("npz:/siteA/test",)), Recipe(data=("folder:/siteA/test",), map=("viral=sick",)),
+        Recipe(data=("folder:/siteA/test",), on_leak="drop"), Recipe(data=("folder:/siteA/test", "folder:/siteB/test")),
+    ]  # fmt: skip
+    folders = {external.default_folder(run, data, "all") for data in choices}
+    folders |= {external.default_folder(run, choices[0], "test")}
+    assert len(folders) == len(choices) + 1
+    assert all(folder.parent == run.folder / "external" for folder in folders)
+    again = choices[0].replace(by=("sex",), sensitivity=0.9, replicates=7)
+    assert external.default_folder(run, again, "all") in folders
+
+
+def test_an_evaluation_replaces_no_run_and_nothing_unasked(run, places, tmp_path):
+    data = Recipe(data=(f"folder:{places / 'second'}",))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "recipe.toml").write_text("")
+    for output, overwrite, words in (
+        (run.folder, True, "holds the run itself"),
+        (run.folder.parent, True, "holds the run itself"),
+        (tmp_path / "other", False, "--overwrite"),
+    ):
+        with pytest.raises(ChestXrayError, match=words):
+            external.evaluate_on(run, data, caches.root(), output=output, overwrite=overwrite)
+    (tmp_path / "other" / "model.keras").write_text("")
+    with pytest.raises(ChestXrayError, match="holds a trained model"):
+        external.evaluate_on(run, data, caches.root(), output=tmp_path / "other", overwrite=True)
+    assert run.finished
 
 
 @pytest.mark.parametrize(
@@ -123,8 +280,6 @@ def test_an_official_split_that_is_not_there(run, places, tmp_path):
 
 
 def test_a_run_is_evaluated_anew(run, tmp_path):
-    import shutil
-
     from chestxray.run_folder import Run
 
     copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
@@ -208,8 +363,6 @@ def test_an_external_test_decides_alike_on_both_sides(run, places, tmp_path):
 
 
 def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):
-    import shutil
-
     from chestxray import bulk, keras_engine
     from chestxray.answers import answered
     from chestxray.run_folder import Run

@@ -79,6 +79,30 @@ def test_blocks_give_what_one_block_gives(monkeypatch):
     assert np.allclose(parts["correlation"], whole["correlation"], atol=1e-4)
 
 
+def test_between_two_sets_is_found_what_is_found_in_both_together():
+    own = [film(seed) for seed in range(20)]
+    here = np.stack([*own, jpeg(own[0])])
+    there = np.stack([film(99), *(edit(own[i]) for i, edit in enumerate(EDITS.values())), own[7]])
+    found = near_duplicates.pairs_between(here, np.arange(21), there, np.arange(len(there)))
+    both = pairs(np.concatenate([here, there]), np.arange(21 + len(there)))
+    across = both[(both["first"] < 21) & (both["second"] >= 21)]
+    assert set(zip(found["first"], found["second"], strict=True)) == {
+        (row.first, row.second - 21) for row in across.itertuples()
+    }
+    assert {(i, i + 1) for i in range(4)} | {(20, 1), (7, 5)} == set(zip(found["first"], found["second"], strict=True))
+    some = near_duplicates.pairs_between(here, np.array([7, 3]), there, np.array([5, 4]))
+    assert set(zip(some["first"], some["second"], strict=True)) == {(7, 5), (3, 4)}
+
+
+def test_copies_in_place_have_the_correlation_that_alignment_gives(monkeypatch):
+    own = np.stack([film(seed, SIDE) for seed in range(12)])
+    copies = np.stack([jpeg(image) for image in own])
+    quick = correlations(own, copies)
+    monkeypatch.setattr("chestxray.registration._IN_PLACE", 2.0)
+    np.testing.assert_allclose(correlations(own, copies), quick, atol=5e-3)
+    assert (quick > 0.95).any()
+
+
 def test_every_pair_is_looked_at_once():
     many = np.stack([jpeg(np.clip(film(0) + n, 0, 255).astype(np.uint8)) for n in range(12)])
     found = pairs(many, np.arange(12))

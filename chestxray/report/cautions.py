@@ -61,6 +61,13 @@ def _leaks(record: Record) -> list[Caution]:
         return []
     edited = f", {plural(near, 'group')} of edited copies" if near else ""
     what = f"{plural(copies, 'group')} of identical images{edited} and {plural(patients, 'patient')}"
+    if "drop" in record.extras:
+        where = "had been seen by the run in training or validation"
+        if record.audit.get("on_leak") == "ignore":
+            text = f"{what} {where}, and were kept in this test. The results are likely too good."
+            return [Caution("serious", "Images that the model has seen were kept in the test", text)]
+        text = f"{what} {where}; {plural(len(record.audit.get('dropped', [])), 'image')} were left out of this test."
+        return [Caution("note", "Images that the model has seen were left out", text)]
     if record.audit.get("on_leak") == "ignore":
         text = f"{what} stand on both sides of a split, and were kept there. The results are likely too good."
         return [Caution("serious", "Leaks between the splits were ignored", text)]

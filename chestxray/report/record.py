@@ -102,6 +102,11 @@ class Record:
         """``metrics.json`` of each evaluation on other data below ``external/``, by its name."""
         return {path.parent.name: _json(path) for path in sorted(self.folder.glob("external/*/metrics.json"))}
 
+    @functools.cached_property
+    def external_audits(self) -> Mapping[str, Any]:
+        """``audit.json`` of the same evaluations."""
+        return {path.parent.name: _json(path) for path in sorted(self.folder.glob("external/*/audit.json"))}
+
     @property
     def drawn(self) -> int:
         """Number of images that a program drew."""

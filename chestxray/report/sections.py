@@ -233,7 +233,9 @@ def _audit(material: Material) -> dict[str, Any]:
         "conflicts": conflicts,
         "confounds": audit.get("confounds", []),
         "small_validation": audit.get("small_validation", []),
-        "false_alarms": near.get("false_alarms", "") if near.get("searched") else "",
+        "false_alarms": near.get("false_alarms", ""),
+        "near_searched": near.get("searched", False),
+        "near_reason": near.get("reason", ""),
         "sheets": _contact_sheets(material),
         "longest": LONGEST_LIST,
     }

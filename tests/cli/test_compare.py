@@ -209,6 +209,50 @@ def test_an_ensemble_without_shared_validation_has_no_thresholds(runs):
     assert set(load_evaluated("mean").predictions.rows["split"]) == {"test"}
 
 
+def leaked(run, **changes):
+    """The audit of `run` as it is where an edited copy of a test image was trained on, and kept."""
+    path = run / "audit.json"
+    groups = [["/films/0479.png", "/c"], ["/films/0000.png", "/films/0250.png"]]  # the second one not in the test
+    near = {"searched": True, "reason": "", "groups": groups, "across_splits": groups}
+    leak = {"severity": "critical", "kind": "near copies across splits", "count": 1, "sentence": "Groups."}
+    audit = json.loads(path.read_text()) | {"near_duplicates": near, "on_leak": "ignore", "findings": [leak]} | changes
+    path.write_text(json.dumps(audit))
+
+
+@pytest.mark.parametrize("names", [("good", "fair"), ("fair", "good")])
+def test_an_ensemble_has_seen_what_any_member_has(runs, names):
+    searched = {"searched": True, "groups": [], "across_splits": []}
+    leaked(runs / "good", near_duplicates=searched, on_leak="stop", findings=[])
+    leaked(runs / "fair")
+    invoke(ensemble.command, *(runs / name for name in names), "--output", "mean")
+    found = json.loads((runs.parent / "mean" / "audit.json").read_text())
+    assert len(found["near_duplicates"]["across_splits"]) == 2
+    assert found["near_duplicates"]["searched"] is True
+    assert (found["on_leak"], found["severity"], len(found["findings"])) == ("ignore", "critical", 1)
+    page = (runs.parent / "mean" / "report.html").read_text(encoding="utf-8")
+    assert "Leaks between the splits were ignored" in page
+
+
+def test_an_ensemble_of_one_that_was_not_searched_is_not_searched(runs):
+    leaked(runs / "good")
+    invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
+    found = json.loads((runs.parent / "mean" / "audit.json").read_text())["near_duplicates"]
+    assert (found["searched"], found["reason"]) == (False, "A member of the ensemble was not searched.")
+
+
+def test_a_comparison_says_whose_training_has_seen_the_test(runs):
+    leaked(runs / "good")
+    leaked(runs / "poor", near_duplicates={"searched": True}, on_leak="stop")
+    output = " ".join(invoke(compare.command, runs / "good", runs / "poor", runs / "fair", "--output", "c").split())
+    page = (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
+    for said in (
+        "good was trained or chosen on 1 edited copy of a test image, which were kept: its figures are too good.",
+        "Whether fair had edited copies of test images in training was not looked for.",
+    ):
+        assert said in output
+        assert said in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [

@@ -24,9 +24,7 @@ def drawn(record: Record) -> bool:
 
 def phantoms(record: Record) -> str:
     """Why a question about people does not apply to phantoms."""
-    return (
-        f"No person was imaged: all {plural(len(record.index.rows), 'image')} are drawn by a program."
-    )
+    return f"No person was imaged: all {plural(len(record.index.rows), 'image')} are drawn by a program."
 
 
 def sources(record: Record) -> list[str]:
@@ -157,15 +155,19 @@ def disjoint(record: Record) -> list[str]:
     copies = len(audit.get("exact_duplicates", {}).get("across_splits", []))
     near = audit.get("near_duplicates", {})
     alike = len(near.get("across_splits", []))
-    searched = f", {plural(alike, 'group')} of nearly identical ones" if near.get("searched") else ""
+    looked = near.get("searched") or alike
+    searched = (
+        f", {plural(alike, 'group')} of nearly identical ones" if looked else "; nearly identical ones not looked for"
+    )
     done = {
         "drop": f"; {plural(len(audit.get('dropped', [])), 'image')} left out for it",
         "ignore": "; they were kept there",
     }.get(audit.get("on_leak", ""), "")
     level = "Patient level" if known == len(used) else "Image level where the patient is not known"
+    sides = "in the training of the model as well" if "drop" in record.extras else "on both sides of a split"
     return [
-        f"{level}: the patient is known of {known:,} of {plural(len(used), 'image')}. Found on both sides of a "
-        f"split: {plural(patients, 'patient')}, {plural(copies, 'group')} of identical images{searched}"
+        f"{level}: the patient is known of {known:,} of {plural(len(used), 'image')}. Found {sides}: "
+        f"{plural(patients, 'patient')}, {plural(copies, 'group')} of identical images{searched}"
         f"{done if patients + copies + alike else ''}."
     ]
 

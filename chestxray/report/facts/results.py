@@ -96,7 +96,30 @@ def external(record: Record) -> list[str]:
         inside, lost = told(mapping(fall, "internal")), told(mapping(fall, "drop"))
         lines.append(f"AUROC on the test of the training run {inside}; less by {lost} here.")
     later = {name: mapping(metrics, "test").get("auroc") for name, metrics in record.external.items()}
-    return [*lines, *(f"Evaluated later on {name}: AUROC {told(figure)}." for name, figure in later.items() if figure)]
+    return [
+        *lines,
+        *(
+            f"Evaluated later on {name}: AUROC {told(figure)}.{_seen(record.external_audits.get(name, {}))}"
+            for name, figure in later.items()
+            if figure
+        ),
+    ]
+
+
+def _seen(audit: Mapping[str, Any]) -> str:
+    """What an evaluation on other data holds that the model was trained on, and whether that is known."""
+    kinds = {"exact_duplicates": "image", "near_duplicates": "edited copy", "patients": "patient"}
+    counts = {kind: len(audit.get(kind, {}).get("across_splits", [])) for kind in kinds}
+    said = ""
+    if audit.get("on_leak") == "ignore" and any(counts.values()):
+        each = (
+            plural(count, kinds[kind], "edited copies" if kind == "near_duplicates" else "")
+            for kind, count in counts.items()
+            if count
+        )
+        said = f" The model was trained or chosen on {', '.join(each)} of it, which were kept: too good."
+    searched = audit.get("near_duplicates", {}).get("searched")
+    return said if searched else f"{said} Edited copies of its training images were not, or not all, looked for."
 
 
 def by_source(record: Record) -> list[str]:
