@@ -30,7 +30,7 @@ from chestxray.index import Index
 log = logging.getLogger(__name__)
 
 #: Changes whenever the same file would decode to other pixels or facts.
-VERSION = 2
+VERSION = 3
 CHUNK = 64
 FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable")
 
