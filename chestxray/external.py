@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray import backend, environment, refusal, report, run_folder, sources
-from chestxray.assessment import assess, groups
+from chestxray.assessment import assess
 from chestxray.calibration import calibrated
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision, decide
@@ -31,6 +31,7 @@ from chestxray.recipe import Recipe
 from chestxray.report import card
 from chestxray.report.record import Record
 from chestxray.run_folder import Run
+from chestxray.subgroups import groups
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,12 @@ from chestxray.errors import DataError
 Fit = Literal["stretch", "pad", "crop"]
 
 #: Suffixes that a folder of images is searched for, in lower case.
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+#: Suffixes of images in formats that are not read: a search names such files instead of passing over them.
+UNREAD_SUFFIXES = frozenset(
+    {".gif", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".pgm", ".ppm", ".pnm", ".tga", ".psd",
+     ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
+)  # fmt: skip
 MAX_PIXELS = 100_000_000
 _FORMATS = tuple(
     plugin.format
