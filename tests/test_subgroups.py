@@ -40,7 +40,8 @@ def test_another_column_is_found_in_any_spelling():
     ("text", "band"),
     [
         ("058Y", "40 to 64"), ("58", "40 to 64"), ("58.0", "40 to 64"), ("17,9", "0 to 17"), ("011M", "0 to 17"),
-        ("30 years", "18 to 39"), ("6 months", "0 to 17"), ("003W", "0 to 17"), ("000D", "0 to 17"), ("65 yrs old", "65 up"),
+        ("30 years", "18 to 39"), ("6 months", "0 to 17"), ("003W", "0 to 17"), ("000D", "0 to 17"),
+        ("65 yrs old", "65 up"),
         ("413", OUT_OF_RANGE), ("413Y", OUT_OF_RANGE), ("-1", OUT_OF_RANGE), ("120", "65 up"), ("121", OUT_OF_RANGE),
         ("50+", ""), ("90+", "65 up"), (">89", "65 up"), ("unknown", ""), ("", ""), ("58 cm", ""), ("1e1", ""),
     ],

@@ -156,7 +156,9 @@ def _paths(rows: pd.DataFrame, file: Path, root: str | None) -> pd.DataFrame:
     """`path` made absolute; `inner` is what the table said, for patterns."""
     base = file.parent / expanded(root) if root else file.parent
     if refusal(base) or not base.is_dir():
-        raise InputError(f"No folder {base} (root, which the paths of {file} are relative to).")
+        beside = file.parent / os.path.relpath(base)
+        hint = f" There is one beside the manifest: --data-option root={beside}." if os.path.isdir(beside) else ""  # noqa: PTH112
+        raise InputError(f"No folder {base} (root, which the paths of {file} are relative to).{hint}")
     if missing := int((rows["path"] == "").sum()):
         raise DataError(f"{missing} rows of {file} have no path.")
     bare: dict[str, dict[str, str]] = {}

@@ -66,6 +66,8 @@ def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
     if table.empty:
         raise DataError(f"{file} has no rows.")
     table.columns = [str(heading).strip() for heading in table.columns]
+    if twice := table.columns[table.columns.duplicated()].tolist():
+        raise DataError(f"{file} has several columns called {twice[0]!r}.")
     return table, notes
 
 
@@ -171,16 +173,7 @@ def _excel(content: bytes, file: Path, notes: list[str]) -> pd.DataFrame:
             with pd.ExcelFile(io.BytesIO(content), engine="openpyxl") as book:
                 first, *others = [str(name) for name in book.sheet_names]
                 table = book.parse(first, dtype=str, keep_default_na=False, na_filter=False)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OSError,
-        zipfile.BadZipFile,
-        SyntaxError,
-    ) as error:
+    except _BROKEN as error:
         raise DataError(f"{file} is no Excel file that can be read: {str(error) or type(error).__name__}.") from error
     if others:
         notes.append(f"Of {file.name} the first sheet was read, {first}; not {', '.join(others)}.")
