@@ -60,15 +60,35 @@ def age_bands(values: pd.Series) -> pd.Series | None:
     return bands
 
 
+def plain_ages(values: pd.Series) -> pd.Series:
+    """Ages as plain numbers of years in text, ``""`` where they are not known or out of range.
+
+    As they are where `age_bands` takes them for groups of the user's own.
+    """
+    if age_bands(values) is None:
+        return values
+    known = {text: _years(text) for text in values.unique()}
+    plain = {text: f"{age[0]:g}" for text, age in known.items() if age and 0 <= age[0] <= OLDEST and not age[1]}
+    return values.map(lambda text: plain.get(text, ""))
+
+
 def _band(text: str) -> str:
-    match = _AGE.fullmatch(text.strip())
-    if match is None:
+    found = _years(text)
+    if found is None:
         return ""
-    above, number, unit, more = match.groups()
-    years = float(number.replace(",", ".")) * _YEARS[(unit or "y").lower()]
+    years, at_least = found
     if not 0 <= years <= OLDEST:
         return OUT_OF_RANGE
-    if (above or more) and years < AGES[-1]:
+    if at_least and years < AGES[-1]:
         return ""
     lower = [low for low in AGES if low <= years][-1]
     return f"{lower} up" if lower == AGES[-1] else f"{lower} to {dict(itertools.pairwise(AGES))[lower] - 1}"
+
+
+def _years(text: str) -> tuple[float, bool] | None:
+    """An age in years and whether it is but the least that it may be; None where the text is none."""
+    match = _AGE.fullmatch(text.strip())
+    if match is None:
+        return None
+    above, number, unit, more = match.groups()
+    return float(number.replace(",", ".")) * _YEARS[(unit or "y").lower()], bool(above or more)

@@ -1,11 +1,14 @@
 """Groups of people by a column of the data, found by its heading."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from chestxray.errors import ChestXrayError
-from chestxray.subgroups import OUT_OF_RANGE, age_bands, groups
+from chestxray.report.facts.data import people
+from chestxray.subgroups import OUT_OF_RANGE, age_bands, groups, plain_ages
 
 
 def rows_with(**columns):
@@ -57,6 +60,22 @@ def test_groups_of_age_that_the_user_made_stay():
     assert groups(rows_with(age=["", ""]), "age").tolist() == ["", ""]
     # Numbers and gaps, as a source of its own may give them.
     assert groups(rows_with(age=[20.0, np.nan]), "age").tolist() == ["18 to 39", ""]
+
+
+def test_ages_as_plain_numbers_for_a_report():
+    values = pd.Series(["058Y", "006M", "413", "-3", "50+", "", "7,5"])
+    assert plain_ages(values).tolist() == ["58", "0.5", "", "", "", "", "7.5"]
+    own = pd.Series(["20-29", "30-39"])
+    assert plain_ages(own).tolist() == own.tolist()
+
+
+def test_a_report_tells_ages_in_years_and_what_is_none_as_not_known():
+    ages = [f"{n:03d}Y" for n in range(20, 60)] + ["413Y", ""]
+    record = SimpleNamespace(used=rows_with(split=["train"] * 42, age=ages, gender=["F", "M"] * 21))
+    assert people(record) == [
+        "Sex: train F 21, M 21.",
+        "Age: train median 39.5, 20 to 59, not known of 2.",
+    ]
 
 
 @pytest.mark.real_data
