@@ -7,7 +7,6 @@ it may abstain; ``refusal.json``: what it takes for no radiograph.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +18,20 @@ import pandas as pd
 from chestxray import abstention
 from chestxray.calibration import uncalibrated
 from chestxray.decision import Decision
-from chestxray.errors import InputError, nearest
 from chestxray.evaluation import Evaluation, evaluate
 from chestxray.files import write_json
-from chestxray.index import COLUMNS, Index
+from chestxray.index import Index
 from chestxray.intervals import Figure
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.shares import share
+from chestxray.subgroups import groups
 from chestxray.thresholds import decided
 
 #: What a calibration is judged by: less is better.
 CALIBRATION_ERRORS = ("ece", "brier")
 #: The rule that most tables of others go by.
 LARGEST = "the larger probability"
-#: Bands of age in years, by their lower ends.
-AGES = (0, 18, 40, 65, 200)
-#: A column of numbers with more values than this is broken into quarters.
-MOST_VALUES = 12
 
 
 @dataclass(frozen=True)
@@ -110,32 +105,6 @@ class Scorer:
     def share(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
         """The share of true flags with its interval."""
         return share(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
-
-
-def groups(rows: pd.DataFrame, column: str) -> pd.Series:
-    """The group of each row by a column of the data, ``""`` where it is not known.
-
-    Ages are put into bands, other numbers of many values into quarters.
-
-    Raises:
-        InputError: no such column.
-    """
-    extra = [name for name in rows if name not in (*COLUMNS, "audit", "external")]
-    if column not in extra:
-        raise InputError(
-            f"by must be a column of the data.{nearest(column, extra)} Allowed: {', '.join(extra) or 'none here'}. "
-            f"Received: {column!r}."
-        )
-    values = rows[column]
-    numbers = pd.to_numeric(values, errors="coerce")
-    if column.casefold() == "age" and numbers.notna().any():
-        names = [f"{low} to {high - 1}" for low, high in itertools.pairwise(AGES[:-1])]
-        names.append(f"{AGES[-2]} up")
-        return pd.cut(numbers, AGES, right=False, labels=names).astype(object).fillna("").astype(str)
-    if numbers.nunique() > MOST_VALUES and numbers.notna().sum() >= values.astype(str).ne("").sum():
-        quarters = pd.qcut(numbers, 4, duplicates="drop")
-        return quarters.map(lambda q: f"{q.left:g} to {q.right:g}").astype(object).fillna("").astype(str)
-    return values.fillna("").astype(str)
 
 
 def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:

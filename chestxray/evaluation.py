@@ -180,13 +180,13 @@ def headline_class(classes: tuple[str, ...], positive: str | None) -> int | None
 
 
 def abnormal(classes: tuple[str, ...]) -> int:
-    """Number of the one of two classes that is not named like a normal radiograph, else 1.
+    """Number of the one of two classes that is not named like a normal radiograph or as ``no OTHER``, else 1.
 
-    >>> abnormal(("PNEUMONIA", "NORMAL"))
-    0
+    >>> abnormal(("PNEUMONIA", "NORMAL")), abnormal(("Edema", "no Edema"))
+    (0, 0)
     """
-    normal = [_looks_normal(name) for name in classes]
-    return 0 if normal == [False, True] else 1
+    first, second = (_looks_normal(name) for name in classes)
+    return 0 if second > first or (first == second and classes[1] == f"no {classes[0]}") else 1
 
 
 def supports(

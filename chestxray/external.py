@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray import backend, contamination, environment, near_duplicates, refusal, report, run_folder, sources
-from chestxray.assessment import Scorer, assess, groups
+from chestxray.assessment import Scorer, assess
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision, decide
 from chestxray.decoded import decode, key, readable
@@ -32,6 +32,7 @@ from chestxray.recipe import Recipe
 from chestxray.report import card
 from chestxray.report.record import Record
 from chestxray.run_folder import Run
+from chestxray.subgroups import groups
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from chestxray.errors import OutputError
 
+#: What `refusal` says of a path that does not exist.
+ABSENT = (os.strerror(errno.ENOENT), os.strerror(errno.ENOTDIR))
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -66,6 +69,18 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno not in reasons:
             raise
         raise OutputError(f"Cannot write {path}: {reasons[error.errno]}.") from error
+
+
+def refusal(path: Path) -> str:
+    """Why the operating system does not let `path` be reached, such as ``Permission denied``; ``""`` where it does.
+
+    `Path.exists` and its siblings say no to some of these and raise others.
+    """
+    try:
+        os.stat(path)  # noqa: PTH116 - as above
+    except (OSError, ValueError) as error:
+        return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+    return ""
 
 
 def _umask() -> int:

@@ -14,13 +14,13 @@ A label that none of them knows is an error that lists what was found: nothing i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from chestxray.errors import DataError, InputError, nearest
-from chestxray.index import Index
+from chestxray.index import Index, key
 from chestxray.recipe import Recipe
 
 
@@ -57,15 +57,6 @@ class Naming:
         return found or None
 
 
-def key(name: str) -> str:
-    """What two spellings of one class share.
-
-    >>> key("No_findings") == key("no findings")
-    True
-    """
-    return re.sub(r"[\W_]+", "", name.casefold()) or name.casefold()
-
-
 def alias_keys(*tables: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Key of every spelling -> class name. Later tables override earlier ones."""
     return {key(spelling): name for table in tables for name, all_ in table.items() for spelling in (name, *all_)}
@@ -97,12 +88,37 @@ def naming(recipe: Recipe, aliases: Mapping[str, str], *, common: bool) -> Namin
     )
 
 
+def check_single(index: Index, rules: Naming) -> None:
+    """Raises `DataError` where labels join several findings and nobody said what such a label is.
+
+    Public tables join findings by ``|`` (NIH), as a list in brackets (PadChest), or by ``;`` or a comma;
+    the latter two count where each part is a label of its own elsewhere.
+    """
+    counts = index.rows["label"].value_counts()
+    alone = {key(str(label)) for label in counts.index}
+    several = [
+        label
+        for label in map(str, counts.index)
+        if _joins_several(label, alone) and key(label) not in rules.wanted and rules.name(label) in (None, label)
+    ]
+    if several:
+        first = several[0]
+        raise DataError(
+            f"{int(counts[several].sum()):,} of {len(index):,} images of {index.name} have several findings at once "
+            f"({len(several):,} different labels, such as {first!r}), and one class an image is trained. Use the "
+            "images with a single one (of a table: --data-option 'where=COLUMN=VALUE|VALUE'), or say of each label "
+            f"what it is (--map '{first}=CLASS') or that it is left out (--drop '{first}')."
+        )
+
+
 def harmonise(index: Index, rules: Naming) -> Index:
     """The same images under the names that `rules` give their labels; dropped ones are noted.
 
     Raises:
-        DataError: a label that nobody mapped, dropped or asked for; no image left.
+        DataError: a label that nobody mapped, dropped or asked for, or that joins several findings; no
+            image left.
     """
+    check_single(index, rules)
     counts = index.rows["label"].value_counts()
     names = {str(label): rules.name(str(label)) for label in counts.index}
     if unknown := [label for label, name in names.items() if name is None]:
@@ -178,6 +194,16 @@ def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:
                 f"(--map {part}={whole}), leave one out (--drop {part}) or keep them apart on purpose "
                 f"(--classes {','.join(index.classes)})."
             )
+
+
+def _joins_several(label: str, alone: Collection[str]) -> bool:
+    if len(_parts(label, "|")) > 1 or (re.fullmatch(r"\[.*,.*\]", label) is not None):
+        return True
+    return any(len(parts := _parts(label, sign)) > 1 and {key(part) for part in parts} <= alone for sign in ";,")
+
+
+def _parts(label: str, sign: str) -> list[str]:
+    return [part for part in map(str.strip, label.split(sign)) if part]
 
 
 def _proper(name: str, wanted: Mapping[str, str], aliases: Mapping[str, str], common: bool) -> str:

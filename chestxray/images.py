@@ -1,7 +1,7 @@
 """One image file -> grey uint8 pixels. The header is checked before any pixel is allocated.
 
-PNG, JPEG, TIFF and BMP are read here, DICOM by `chestxray.dicom`, which is imported when the first
-such file is met.
+PNG, JPEG, TIFF and BMP are read here, 16-bit colour among them by `chestxray.deep_colour`; DICOM by
+`chestxray.dicom`, which is imported when the first such file is met.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from typing import Literal
 
 import numpy as np
 import xxhash
-from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from chestxray import image_limits
+from chestxray import deep_colour, image_limits
 from chestxray.errors import DataError
 
 Fit = Literal["stretch", "pad", "crop"]
 
 #: Suffixes that a folder of images is searched for, in lower case.
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+#: Suffixes of images in formats that are not read: a search names such files instead of passing over them.
+UNREAD_SUFFIXES = frozenset(
+    {".gif", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".pgm", ".ppm", ".pnm", ".tga", ".psd",
+     ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
+)  # fmt: skip
 MAX_PIXELS = 100_000_000
 _FORMATS = tuple(
     plugin.format
@@ -93,7 +98,7 @@ def read(
 
     Raises:
         UnreadableImage: no such file, not an image, truncated, more than `max_pixels` pixels,
-            several pages or frames, 16-bit colour.
+            several pages or frames, 16-bit colour in planes, as CMYK or premultiplied.
     """
     try:
         content = path.read_bytes()
@@ -117,7 +122,8 @@ def decode(
         pixel_hash = _pixel_hash(grey)
     else:
         with _open(content, max_pixels) as image:
-            width, height, mode, kind = image.width, image.height, image.mode, image.format or ""
+            width, height, kind = image.width, image.height, image.format or ""
+            mode = f"{image.mode};16" if deep_colour.is_deep(image) else image.mode
             grey = _load(image, size)
             pixel_hash = _digest(_compressed(content, image, mode)) if kind in _JPEG else _pixel_hash(grey)
     return Radiograph(
@@ -146,10 +152,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise UnreadableImage(f"the header says {width}x{height} pixels")
 
 
-def _open(content: bytes, max_pixels: int) -> Image.Image:
-    if content.startswith(b"\x89PNG") and content[24:25] == b"\x10" and content[25:26] in b"\x02\x04\x06":
-        # Pillow would keep the upper eight bits alone, which of a 12-bit film are nearly nothing.
-        raise UnreadableImage("16-bit PNG with colour or transparency; allowed: 16-bit grey, or 8 bits")
+def _open(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
     with warnings.catch_warnings():
         # Pillow warns of odd tags.
         warnings.simplefilter("ignore")
@@ -172,7 +175,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _recognised(content: bytes) -> Image.Image:
+def _recognised(content: bytes) -> ImageFile.ImageFile:
     """The image with its header read. `Image.open` has a limit of its own, for the whole process."""
     for kind in _FORMATS:
         opener, accepts = Image.OPEN[kind]
@@ -181,7 +184,7 @@ def _recognised(content: bytes) -> Image.Image:
     raise SyntaxError("no known format")
 
 
-def _load(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+def _load(image: ImageFile.ImageFile, size: tuple[int, int] | None) -> Image.Image:
     """The pixels, grey and upright, of an image whose header has been read."""
     kind = image.format
     with warnings.catch_warnings():
@@ -189,6 +192,8 @@ def _load(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
         try:
             if kind in _JPEG:
                 image.draft("L", _least(image, size))
+            if deep_colour.is_deep(image):
+                return Image.fromarray(scaled_to_uint8(deep_colour.brightness(image)))
             image.load()
             return to_grey(image)
         except _BROKEN as error:

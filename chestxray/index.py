@@ -1,6 +1,7 @@
 """Index: one row an image. What every source returns and every later step reads."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,51 @@ from chestxray.errors import DataError
 #: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
 COLUMNS = ("path", "label", "patient", "split", "source")
 SPLITS = ("train", "validation", "test")
+#: Further column -> headings of public tables that mean it (see `key` for what counts as the same).
+MEANINGS = {
+    "sex": ("sex", "gender", "patient sex", "patient gender", "patient's sex"),
+    "age": ("age", "patient age", "patient's age", "age years", "age in years", "age at study"),
+    "view": ("view", "view position", "projection"),
+    "site": ("site", "hospital", "institution", "centre", "center"),
+}
+
+
+def key(name: str) -> str:
+    """What two spellings of one name share, whatever their case, spaces and punctuation.
+
+    >>> key("No_findings") == key("no findings")
+    True
+    """
+    return re.sub(r"[\W_]+", "", name.casefold()) or name.casefold()
+
+
+def column_of(heading: str, columns: Iterable[str]) -> str | None:
+    """The one of `columns` that `heading` means, or None: in its own spelling, else in another, else by meaning.
+
+    >>> column_of("Patient Age", ["sex", "age"]), column_of("age", ["Patient_Age"]), column_of("ag", ["age"])
+    ('age', 'Patient_Age', None)
+    """
+    columns = list(columns)
+    for same in (str.strip, key, _meaning):
+        for column in columns:
+            if same(column) == same(heading):
+                return column
+    return None
+
+
+def column_name(heading: str) -> str:
+    """What a heading of a table is called as a column of an index.
+
+    >>> column_name("Patient Gender"), column_name("Follow-up #")
+    ('sex', 'follow-up_#')
+    """
+    meant = _meaning(heading)
+    return meant if meant in MEANINGS else re.sub(r"\s+", "_", heading.strip().lower())
+
+
+def _meaning(heading: str) -> str:
+    own = key(heading)
+    return next((name for name, headings in MEANINGS.items() if own in map(key, headings)), own)
 
 
 @dataclass(frozen=True)

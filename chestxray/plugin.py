@@ -110,6 +110,8 @@ class SourceOptions:
     """Glob patterns of folders, by name or by path below the address, that are left out."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Options of this source alone, from ``--data-option NAME=VALUE``."""
+    by: tuple[str, ...] = ()
+    """Columns that results are to be told by, as the user calls them: to be kept where the source has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +121,13 @@ class SourcePlugin:
     ``load`` ends with image files on local disk and returns an `Index`; it raises `DataError` or
     `InputError` where it cannot. ``address_help`` says in a few words what the address is.
     ``options`` has the names that the source takes from ``--data-option`` with a line of help each;
-    None: the source is given all of them and checks them itself.
+    None: the source is given all of them and checks them itself. ``path_options`` are those of them
+    that are paths: like every path of a user's they are relative to the current folder, and the
+    source is given them absolute.
     """
 
     load: Callable[[str, SourceOptions], Index]
     address_help: str
     options: Mapping[str, str] | None = None
+    path_options: tuple[str, ...] = ()
     licence: str = ""

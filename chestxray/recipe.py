@@ -164,7 +164,7 @@ class Recipe:
         high=0.5,
     )
     by: tuple[str, ...] = _field(
-        (), "Column of the data, such as sex or view, by whose values the test is also evaluated."
+        (), "Column of the data, by its heading (such as sex, age or view), by whose values the test is also evaluated."
     )
     controls: bool = _field(True, "Train cheap models that see no lungs beside every score.")
     positive: str | None = _field(

@@ -22,7 +22,7 @@ import numpy as np
 
 from chestxray import backend, environment, near_duplicates, refusal, registry, run_folder, sources
 from chestxray import cache as caches
-from chestxray.assessment import assess, groups
+from chestxray.assessment import assess
 from chestxray.audit import Audit, audit, settle
 from chestxray.data_changes import require_same
 from chestxray.decision import check
@@ -36,6 +36,7 @@ from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.run_folder import Run
 from chestxray.split import split
+from chestxray.subgroups import groups
 
 if TYPE_CHECKING:
     from chestxray.model import Built

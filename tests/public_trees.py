@@ -124,3 +124,22 @@ def circle(root: Path) -> Path:
     (root / "a" / "back").symlink_to(root)
     (root / "b" / "self").symlink_to(root / "b")
     return root
+
+
+def too_deep(folder):
+    """A film so far below `folder` that its path is longer than the operating system takes; the first folder."""
+    import os
+
+    name = "d" * 200
+    # Relative to the folder that was made last: the whole path could not be made at once.
+    handle = os.open(folder, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir(name, dir_fd=handle)
+        inner = os.open(name, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    target = os.open("film.png", os.O_WRONLY | os.O_CREAT, dir_fd=handle)
+    os.write(target, b"no matter")
+    os.close(target)
+    os.close(handle)
+    return folder / name

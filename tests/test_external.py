@@ -10,12 +10,10 @@ import pytest
 import chestxray
 from chestxray import cache as caches
 from chestxray import contamination, external, sources
-from chestxray.assessment import groups
 from chestxray.decoded import decode, readable
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation import evaluate
 from chestxray.recipe import Recipe
-from made import make_index
 
 
 @pytest.fixture(scope="module")
@@ -377,13 +375,3 @@ def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):
     told = content(again, "abstention")["test"]["answered"]["value"]
     assert 0 < told < 1, "all or none would show nothing"
     assert told == pytest.approx(sum(not answer.abstained for answer in given) / len(given))
-
-
-def test_groups_are_values_bands_of_age_or_quarters():
-    index = make_index(["a", "b"] * 20)
-    rows = index.rows.assign(age=["5", "17", "18", "64", "65", ""] * 6 + [""] * 4, dose=range(40), sex=["F", ""] * 20)
-    assert groups(rows, "age")[:6].tolist() == ["0 to 17", "0 to 17", "18 to 39", "40 to 64", "65 up", ""]
-    assert groups(rows, "dose").value_counts().tolist() == [10] * 4
-    assert set(groups(rows, "sex")) == {"F", ""}
-    with pytest.raises(ChestXrayError, match=r"Did you mean sex.*Received: 'sexe'"):
-        groups(rows, "sexe")

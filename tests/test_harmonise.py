@@ -136,3 +136,40 @@ def test_a_class_beside_a_part_of_it_is_an_error():
 
 def test_naming_without_anything_keeps_everything():
     assert Naming().name("x y") == "x y"
+
+
+@pytest.mark.parametrize(
+    ("found", "several", "first"),
+    [
+        (("No Finding", "Effusion", "Effusion|Mass", "Mass|Nodule", "Mass|Nodule"), 3, "Mass|Nodule"),
+        (("a", "b", "a;b"), 1, "a;b"),
+        (("a", "b", "B, A"), 1, "B, A"),
+        (("normal", "['nodule', 'effusion']"), 1, "['nodule', 'effusion']"),
+    ],
+)
+def test_labels_that_join_several_findings_are_recognised(found, several, first):
+    with pytest.raises(DataError) as caught:
+        harmonise(index(*found), rules(common=False))
+    told = str(caught.value)
+    assert told.startswith(f"{several} of {len(found)} images of set have several findings at once")
+    assert "where=COLUMN=VALUE|VALUE" in told
+    assert f"--map '{first}=CLASS'" in told
+    assert f"--drop '{first}'" in told
+    assert "\n" not in told
+    # Where common names are wanted it is said too, before a list of all that nobody knows.
+    with pytest.raises(DataError, match="several findings at once"):
+        harmonise(index(*found), rules())
+
+
+def test_what_several_findings_are_can_be_said():
+    films = index("Effusion", "Mass", "Effusion|Mass", "Mass|Nodule")
+    with pytest.raises(DataError, match=r"1 of 4 images of set have several findings.*'Mass\|Nodule'"):
+        harmonise(films, rules(common=False, map="Effusion|Mass=Mass"))
+    said = rules(common=False, map="Effusion|Mass=Mass", drop="Mass|Nodule")
+    assert labels(harmonise(films, said)) == ["Effusion", "Mass", "Mass"]
+    asked = rules(common=False, classes="Effusion,Mass,Effusion|Mass,Mass|Nodule")
+    assert harmonise(films, asked).classes[2] == "Effusion|Mass"
+
+
+def test_a_comma_in_the_name_of_a_class_is_no_list():
+    assert labels(harmonise(index("COVID-19, ARDS", "normal"), rules(common=False))) == ["COVID-19, ARDS", "normal"]

@@ -115,7 +115,7 @@ def _check_source(
         key, sign, value = option.partition("=")
         if not key or not sign:
             raise InputError(f"--data-option must be NAME=VALUE. Received: {option!r}.")
-        extra[key] = value
+        extra[key] = str(Path(value).expanduser().absolute()) if key in plugin.path_options else value
     with tempfile.TemporaryDirectory(prefix="chestxray-check-") as cache, _progress(entry) as before:
         return run_source_checks(
             plugin,

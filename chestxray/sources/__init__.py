@@ -16,11 +16,12 @@ import pandas as pd
 
 from chestxray import registry
 from chestxray.catalogue import Entry, at, catalogue
-from chestxray.errors import InputError, nearest
+from chestxray.errors import InputError
 from chestxray.harmonise import (
     Naming,
     alias_keys,
     check_parts,
+    check_single,
     check_used,
     harmonise,
     key,
@@ -31,22 +32,11 @@ from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.recipe import Recipe
 from chestxray.sources import from_catalogue
+from chestxray.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
+
+__all__ = ["Address", "absolute", "load", "parse"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Address:
-    """One ``--data``: as given, its kind and address, and what the catalogue knows of it.
-
-    ``copy``: a copy of it on disk, from ``--path``.
-    """
-
-    text: str
-    kind: str
-    address: str
-    entry: Entry | None = None
-    copy: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,109 +64,20 @@ def load(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
     """
     if not recipe.data:
         raise InputError("data must name at least one data set, as KIND:ADDRESS or by its catalogue name.")
-    addresses = [parse(text) for text in (*recipe.data, *recipe.test_data)]
-    addresses = _with_copies(addresses, recipe.path)
-    options = _options_by_set(addresses, recipe.data_option)
+    recipe = absolute(recipe)
+    addresses = addresses_of(recipe)
+    for one in addresses:
+        if not one.entry and (listed := at(one.text)):
+            log.info("%s is in the catalogue as %s: --data %s knows its layout.", one.text, listed.name, listed.name)
+    options = options_by_set(addresses, recipe.data_option)
     sets = [
         _Set(_read(address, recipe, cache, options[i], len(addresses)), address, i >= len(recipe.data))
         for i, address in enumerate(addresses)
     ]
     if len(sets) > 1 or sets[0].address.entry or recipe.classes or recipe.map or recipe.drop:
         return _harmonised(sets, recipe, every_class)
+    check_single(sets[0].index, Naming())
     return sets[0].index
-
-
-def absolute(recipe: Recipe) -> Recipe:
-    """The recipe with the paths of its data made absolute, so that it can be repeated from anywhere."""
-
-    def of_data(text: str) -> str:
-        kind, sign, address = text.partition(":")
-        path = Path(address).expanduser()
-        return f"{kind}:{path.absolute()}" if sign and kind not in from_catalogue.REMOTE and path.exists() else text
-
-    def of_copy(text: str) -> str:
-        name, sign, folder = text.rpartition("=")
-        return f"{name}{sign}{Path(folder).expanduser().absolute()}"
-
-    return recipe.replace(
-        data=tuple(map(of_data, recipe.data)),
-        test_data=tuple(map(of_data, recipe.test_data)),
-        path=tuple(map(of_copy, recipe.path)),
-    )
-
-
-def parse(text: str) -> Address:
-    """What one ``--data`` means.
-
-    >>> parse("folder:xrays").kind, parse("kermany").entry.name
-    ('folder', 'kermany')
-
-    Raises:
-        InputError: neither KIND:ADDRESS nor a name of the catalogue.
-    """
-    kind, sign, address = text.partition(":")
-    known = catalogue().entries
-    if not sign and text in known:
-        entry = known[text]
-        kind, _, address = entry.address.partition(":")
-        return Address(text, kind, address, entry)
-    kinds = {entry.name for entry in registry.entries(registry.SOURCES)}
-    if sign or kind in kinds:
-        if listed := at(text):
-            log.info("%s is in the catalogue as %s: --data %s knows its layout.", text, listed.name, listed.name)
-        return Address(text, kind, address)
-    if Path(text).expanduser().exists():
-        raise InputError(f"data must say how to read it. For {text!r}: folder:{text}, manifest:{text} or npz:{text}.")
-    raise InputError(
-        f"Unknown data {text!r}.{nearest(text, [*known, *kinds])} Allowed: KIND:ADDRESS with a kind of "
-        f"{', '.join(sorted(kinds))}; or a name of the catalogue, {', '.join(known)}."
-    )
-
-
-def _with_copies(addresses: list[Address], paths: tuple[str, ...]) -> list[Address]:
-    """Join each ``--path`` to the set it is a copy of."""
-    copies: dict[str, Path] = {}
-    remote = [a.text for a in addresses if a.entry or a.kind in from_catalogue.REMOTE]
-    for text in paths:
-        name = next((a.text for a in addresses if text.startswith(a.text + "=")), None)
-        if name is None and len(dict.fromkeys(remote)) == 1:
-            name, folder = remote[0], text
-        elif name is None:
-            names = ", ".join(dict.fromkeys(remote)) or "none of them"
-            raise InputError(
-                f"path must say which set it is a copy of, as DATA=DIR with DATA one of the sets that would be "
-                f"downloaded ({names}). Received: {text!r}."
-            )
-        else:
-            folder = text[len(name) + 1 :]
-        copies[name] = Path(folder).expanduser().absolute()
-        if not copies[name].exists():
-            raise InputError(f"No such file or folder: {folder!r} (path, the copy of {name}).")
-    return [Address(a.text, a.kind, a.address, a.entry, copies.get(a.text)) for a in addresses]
-
-
-def _options_by_set(addresses: list[Address], options: tuple[str, ...]) -> list[dict[str, str]]:
-    """For each address the NAME=VALUE pairs that are meant for it."""
-    taken: list[dict[str, str]] = [{} for _ in addresses]
-    for option in options:
-        target = next((a.text for a in addresses if option.startswith(a.text + ":")), None)
-        name, sign, value = option.removeprefix(f"{target}:" if target else "").partition("=")
-        if not name or not sign:
-            raise InputError(f"data_option must be NAME=VALUE. Received: {option!r}.")
-        matched = False
-        allowed: set[str] = set()
-        for address, own in zip(addresses, taken, strict=True):
-            known = from_catalogue.plugin_of(address.kind, address.entry, address.copy).options
-            allowed |= set(known or ())
-            if (target in (None, address.text)) and (known is None or name in known):
-                own[name] = value
-                matched = True
-        if not matched:
-            raise InputError(
-                f"Unknown data_option {name!r}.{nearest(name, allowed)} Allowed for this data: "
-                f"{', '.join(sorted(allowed)) or 'none'}."
-            )
-    return taken
 
 
 def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:
@@ -189,6 +90,7 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
         patient_pattern=recipe.patient_pattern if own else None,
         label_pattern=recipe.label_pattern if own else None,
         extra=extra,
+        by=recipe.by,
     )
     if address.entry or address.copy:
         return from_catalogue.load(address.kind, address.address, address.entry, address.copy, options)

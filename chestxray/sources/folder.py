@@ -9,11 +9,13 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chestxray.errors import DataError, InputError
-from chestxray.images import SUFFIXES
+from chestxray.files import ABSENT, refusal
+from chestxray.images import SUFFIXES, UNREAD_SUFFIXES
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 
@@ -37,30 +39,37 @@ _ALWAYS_SKIPPED = ("__MACOSX",)
 def load(address: str, options: SourceOptions) -> Index:
     """Index ``PATH/CLASS/**`` or ``PATH/SPLIT/CLASS/**``, or any tree with a label pattern.
 
-    Hidden and ``__MACOSX`` folders are skipped, and those of `options.skip`. Images in a folder
+    Hidden and ``__MACOSX`` folders are skipped, and those of `options.skip`. What else is not in the
+    index is noted: files that are no images, images in formats that are not read, folders that cannot
+    be listed, folders that were met before under another name. Images in a folder
     ``masks`` are no rows: where one is named as an image of the folder ``images`` beside it, the
     image's row has it in the column ``lung_mask``.
 
     Raises:
         InputError: no such folder; a pattern that is no regular expression with a group.
-        DataError: no images in it, no class folders, or a file that the label pattern does not fit.
+        DataError: no images in it, no class folders, a file that the label pattern does not fit, or a
+            folder that cannot be listed and may hold the whole of a class.
     """
-    root = Path(address).expanduser().absolute()
-    if not address or not root.is_dir():
-        raise InputError(f"No folder {address!r}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png).")
+    root = expanded(address).absolute()
+    reason = refusal(root)
+    if not address or reason or not root.is_dir():
+        told = "" if reason in ("", *ABSENT) else f" ({reason})"
+        raise InputError(
+            f"No folder {address!r}{told}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png)."
+        )
     patients = compiled("patient pattern", options.patient_pattern)
     labels = compiled("label pattern", options.label_pattern)
     skip = (*options.skip, *(name.strip() for name in options.extra.get("skip", "").split(",") if name.strip()))
-    others: Counter[str] = Counter()
+    beside = Beside()
     records = []
-    for place, names in image_folders(root, skip, others):
+    for place, names in image_folders(root, skip, beside):
         split, label = _place(place)
         if not label and labels is None:
             raise DataError(
                 f"{root / place / names[0]} lies outside any class folder. folder:PATH needs PATH/CLASS/*.png or "
                 "PATH/SPLIT/CLASS/*.png, or --label-pattern where the class is in the file's name."
             )
-        masks = _masks_beside(root / place)
+        masks = _masks_beside(root, root / place, beside)
         for name in names:
             inner = f"{place}/{name}" if place else name
             record = {
@@ -73,33 +82,98 @@ def load(address: str, options: SourceOptions) -> Index:
                 record["lung_mask"] = masks.get(_stem(name), "")
             records.append(record)
     if not records:
-        raise DataError(f"No images under {root}. Looked for files ending in {' '.join(sorted(SUFFIXES))}.")
+        what = f" {beside.refusals()}" if beside.unlisted else ""
+        raise DataError(f"No images under {root}. Looked for files ending in {' '.join(sorted(SUFFIXES))}.{what}")
     _check_splits(records, root)
+    if labels is None:
+        _check_classes(records, root, beside)
     name = root.parent.name if root.name.lower() == "images" else root.name
-    return Index.from_records(_even(records), name=name, notes=_passed_over(root, others))
+    return Index.from_records(_even(records), name=name, notes=beside.notes(root))
 
 
-def image_folders(
-    root: Path, skip: Iterable[str] = (), others: Counter[str] | None = None
-) -> Iterator[tuple[str, list[str]]]:
+@dataclass
+class Beside:
+    """What a search of folders meets beside the images that it finds.
+
+    ``others``: how many files of which suffix are no images. ``unread``: images in formats that are not
+    read. ``unlisted``: path below the root and reason of folders that cannot be listed. ``again``:
+    folders that are others under a second name, by a link. Paths are below the root.
+    """
+
+    others: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
+    unlisted: dict[str, str] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
+
+    def notes(self, root: Path) -> list[str]:
+        """A sentence each."""
+        found = []
+        if self.others:
+            kinds = ", ".join(f"{number:,} {suffix}" for suffix, number in self.others.most_common(5))
+            found.append(
+                f"{self.others.total():,} files below {root.name} are no images by their suffix and were passed "
+                f"over: {kinds}."
+            )
+        if self.unread:
+            found.append(
+                f"{len(self.unread):,} images below {root.name} are in formats that are not read and were left out: "
+                f"{first_few(self.unread)}."
+            )
+        if self.again:
+            found.append(
+                f"{len(self.again):,} folders below {root.name} are links to folders that were read under another "
+                f"name, and were not read again: {first_few(self.again)}."
+            )
+        if self.unlisted:
+            found.append(self.refusals())
+        return found
+
+    def refusals(self) -> str:
+        """The folders that cannot be listed, in a sentence."""
+        told = [f"{place or 'the folder itself'} ({reason})" for place, reason in self.unlisted.items()]
+        return f"{len(told):,} folders cannot be listed, and nothing in them was read: {first_few(told)}."
+
+
+def first_few(items: Sequence[str], most: int = 5) -> str:
+    """The first of `items`, shortened where they are very long, and how many more there are."""
+    rest = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(item if len(item) <= 300 else f"{item[:150]} ... {item[-100:]}" for item in items[:most]) + rest
+
+
+def expanded(address: str) -> Path:
+    """The path with its ``~`` replaced where that names a home; Path.expanduser raises where it does not."""
+    return Path(os.path.expanduser(address))  # noqa: PTH111
+
+
+def image_folders(root: Path, skip: Iterable[str], beside: Beside) -> Iterator[tuple[str, list[str]]]:
     """(path below `root`, names of its image files), sorted, following links but never in a circle.
 
-    Mask folders are left out; the suffixes of files that are no images are counted in `others`.
+    Mask folders are left out; what else is left out goes into `beside`.
     """
     patterns = (*_ALWAYS_SKIPPED, *skip)
     seen: set[tuple[int, int]] = set()
-    for folder, children, files in os.walk(root, followlinks=True):
+
+    def below(folder: str) -> str:
+        return "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/")
+
+    def refused(error: OSError) -> None:
+        beside.unlisted[below(str(error.filename))] = error.strerror or type(error).__name__
+
+    for folder, children, files in os.walk(root, onerror=refused, followlinks=True):
+        place = below(folder)
         status = os.stat(folder)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
+            beside.again.append(place)
             children.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        place = "" if folder == str(root) else Path(folder).relative_to(root).as_posix()
         children[:] = sorted(name for name in children if not _skipped(place, name, patterns))
         names = [name for name in sorted(files) if not name.startswith(".")]
         images = [name for name in names if _suffix(name) in SUFFIXES]
-        if others is not None and place:
-            others.update(_suffix(name) or "(none)" for name in names if _suffix(name) not in SUFFIXES)
+        if place:
+            beside.unread += [f"{place}/{name}" for name in names if _suffix(name) in UNREAD_SUFFIXES]
+            known = SUFFIXES | UNREAD_SUFFIXES
+            beside.others.update(_suffix(name) or "(none)" for name in names if _suffix(name) not in known)
         if images:
             yield place, images
 
@@ -161,17 +235,24 @@ def _skipped(place: str, name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(inner, pattern) for pattern in patterns)
 
 
-def _masks_beside(folder: Path) -> dict[str, str]:
+def _masks_beside(root: Path, folder: Path, beside: Beside) -> dict[str, str]:
     """Stem -> path of the masks that go with the images of a folder called ``images``."""
     if folder.name.lower() != "images":
         return {}
-    beside = [child for child in folder.parent.iterdir() if child.name.lower() in MASK_FOLDERS and child.is_dir()]
-    return {
-        _stem(file.name): str(file)
-        for child in beside
-        for file in sorted(child.iterdir())
-        if _suffix(file.name) in SUFFIXES and not file.name.startswith(".")
-    }
+    found = {}
+    for child in folder.parent.iterdir():
+        if child.name.lower() not in MASK_FOLDERS or not child.is_dir():
+            continue
+        try:
+            files = sorted(child.iterdir())
+        except OSError as error:
+            place = child.relative_to(root).as_posix()
+            beside.unlisted[place] = error.strerror or type(error).__name__
+            continue
+        for file in files:
+            if _suffix(file.name) in SUFFIXES and not file.name.startswith("."):
+                found[_stem(file.name)] = str(file)
+    return found
 
 
 def _even(records: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -182,11 +263,15 @@ def _even(records: list[dict[str, str]]) -> list[dict[str, str]]:
     return records
 
 
-def _passed_over(root: Path, others: Counter[str]) -> list[str]:
-    if not others:
-        return []
-    kinds = ", ".join(f"{number:,} {suffix}" for suffix, number in others.most_common(5))
-    return [f"{others.total():,} files below {root.name} are no images by their suffix and were passed over: {kinds}."]
+def _check_classes(records: list[dict[str, str]], root: Path, beside: Beside) -> None:
+    """A class of which nothing could be listed would be missing without a trace."""
+    known = {(record["split"], record["label"]) for record in records}
+    for place, reason in beside.unlisted.items():
+        if _place(place) not in known and place.rpartition("/")[2].lower() not in MASK_FOLDERS:
+            raise DataError(
+                f"{root / place} cannot be listed ({reason}), and nothing else of its class is there. Make it readable "
+                f"or shorter, or leave it out on purpose with --data-option 'skip={_place(place)[1] or place}'."
+            )
 
 
 def _check_splits(records: list[dict[str, str]], root: Path) -> None:

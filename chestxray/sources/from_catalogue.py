@@ -10,6 +10,7 @@ from chestxray.catalogue import Entry
 from chestxray.errors import InputError
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
+from chestxray.sources.table import SUFFIXES
 
 #: Kinds that download, so that a copy on disk can stand in for them.
 REMOTE = ("kaggle", "hf", "tfds")
@@ -53,7 +54,8 @@ def load(kind: str, address: str, entry: Entry | None, copy: Path | None, option
 
 def _kind_of_copy(entry: Entry | None, copy: Path) -> str:
     if copy.is_file():
-        return {".npz": "npz", ".csv": "manifest", ".tsv": "manifest"}.get(copy.suffix.lower(), "folder")
+        table = copy.name.lower().endswith(SUFFIXES)
+        return "npz" if copy.suffix.lower() == ".npz" else "manifest" if table else "folder"
     if (copy / "dataset_info.json").is_file() and (copy / "features.json").is_file():
         return "tfds"
     if entry is not None and entry.layout != "folder":

@@ -188,5 +188,8 @@ def _names(feature: Any, asked: str | None) -> list[str]:
 
 
 plugin = SourcePlugin(
-    load=load, address_help="NAME of a set of tensorflow-datasets, or the folder of a prepared one", options=OPTIONS
+    load=load,
+    address_help="NAME of a set of tensorflow-datasets, or the folder of a prepared one",
+    options=OPTIONS,
+    path_options=("data_dir",),
 )

@@ -16,6 +16,7 @@ from chestxray.answers import limit_for
 from chestxray.cli import main
 from chestxray.errors import ChestXrayError
 from chestxray.image_files import listed, overlay_name
+from public_trees import too_deep
 from run_folders import CLASSES, SIZE, pixels_of, write_run
 
 
@@ -185,6 +186,31 @@ def test_images_are_found(films, tmp_path, draw):
     with pytest.raises(ChestXrayError, match="Folders below it are searched with --recursive"):
         (tmp_path / "in" / "IM000001").unlink()
         listed([tmp_path / "in"])
+
+
+def test_what_is_not_among_the_images_is_named(call, run, films, tmp_path):
+    for name in ("0.png", "1.GIF", "notes.txt", "below/0.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(films / "0.png", tmp_path / "in" / name)
+    (tmp_path / "in" / "1.GIF").write_bytes(b"GIF89a")
+    (tmp_path / "in" / "lost").symlink_to(tmp_path / "nowhere")
+    out, err = call(run, tmp_path / "in")
+    reasons = {row["path"].rpartition("/")[2]: row["unreadable"] for row in table(out)}
+    assert reasons.keys() == {"0.png", "1.GIF", "lost"}
+    assert reasons["1.GIF"].startswith("not an image in a known format (PNG, JPEG, TIFF, BMP, DICOM)")
+    assert reasons["lost"] == "No such file or directory"
+    assert "Passed over, no images by their suffix: 1 .txt." in err
+    assert "Folders below that are not searched without --recursive: 1." in err
+    assert "3 images: " in err
+    assert "2 unreadable" in err
+    (tmp_path / "deep").mkdir()
+    shutil.copy(films / "0.png", tmp_path / "deep" / "0.png")
+    too_deep(tmp_path / "deep")
+    out, err = call(run, tmp_path / "deep", "--recursive")
+    assert [row["unreadable"] for row in table(out)] == ["", "File name too long"]
+    assert "Cannot be listed: " in err
+    for name, words in (("x" * 300, "Cannot be reached (File name too long)"), ("none.png", "No such file or folder")):
+        assert words in call(run, tmp_path / name, code=2)[1]
 
 
 def test_wrong_input(call, run, films, tmp_path):

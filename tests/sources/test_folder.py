@@ -1,5 +1,7 @@
 """Folders of classes, with the traps of the public sets."""
 
+import os
+
 import pytest
 
 import public_trees
@@ -55,6 +57,62 @@ def test_links_in_a_circle_end(tmp_path, options):
     assert len(load(str(public_trees.circle(tmp_path)), options())) == 2
 
 
+def test_a_folder_that_is_met_again_is_noted(tmp_path, options):
+    for name in ("a/1.png", "b/1.png"):
+        public_trees.film(tmp_path / name)
+    (tmp_path / "b" / "more").symlink_to(tmp_path / "a")
+    index = load(str(tmp_path), options())
+    assert len(index) == 2
+    assert any("1 folders" in note and "were not read again: b/more." in note for note in index.notes)
+
+
+def test_images_in_formats_that_are_not_read_are_named(tmp_path, options):
+    for name in ("a/1.png", "b/1.png", "b/2.jfif"):
+        public_trees.film(tmp_path / name.replace("jfif", "jpg")).rename(tmp_path / name)
+    for name in ("a/2.gif", "b/3.WEBP", "b/notes.txt"):
+        (tmp_path / name).write_bytes(b"GIF89a")
+    index = load(str(tmp_path), options())
+    assert len(index) == 3
+    assert index.notes == (
+        f"1 files below {tmp_path.name} are no images by their suffix and were passed over: 1 .txt.",
+        f"2 images below {tmp_path.name} are in formats that are not read and were left out: a/2.gif, b/3.WEBP.",
+    )
+
+
+def test_folders_that_cannot_be_listed_are_named_and_counted(tmp_path, options):
+    for name in ("a/1.png", "b/1.png"):
+        public_trees.film(tmp_path / name)
+    public_trees.too_deep(tmp_path / "a")
+    (note,) = load(str(tmp_path), options()).notes
+    assert note.startswith("1 folders cannot be listed, and nothing in them was read: a/ddd")
+    assert note.endswith("(File name too long).")
+    # Where nothing of a class can be listed, the class would be missing.
+    (tmp_path / "c").mkdir()
+    public_trees.too_deep(tmp_path / "c")
+    with pytest.raises(DataError, match=r"File name too long.*nothing else of its class.*'skip=c'"):
+        load(str(tmp_path), options())
+    assert load(str(tmp_path), options(extra={"skip": "c"})).classes == ("a", "b")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_folders_that_are_forbidden_are_named(tmp_path, options):
+    for name in ("a/1.png", "a/closed/2.png", "b/images/1.png", "b/masks/1.png"):
+        public_trees.film(tmp_path / name)
+    closed = [tmp_path / "a" / "closed", tmp_path / "b" / "masks"]
+    for folder in closed:
+        folder.chmod(0)
+    try:
+        index = load(str(tmp_path), options())
+    finally:
+        for folder in closed:
+            folder.chmod(0o755)
+    assert len(index) == 2
+    assert index.notes == (
+        "2 folders cannot be listed, and nothing in them was read: a/closed (Permission denied), "
+        "b/masks (Permission denied).",
+    )
+
+
 def test_a_link_to_images_elsewhere_is_followed(tmp_path, options):
     public_trees.film(tmp_path / "elsewhere" / "1.png")
     public_trees.film(tmp_path / "xrays" / "b" / "1.png")
@@ -100,6 +158,10 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path, options):
         load(str(tmp_path / "empty"), options())
     with pytest.raises(InputError, match="No folder ''"):
         load("", options())
+    with pytest.raises(InputError, match="No folder"):
+        load("~nobody-of-this-name/films", options())
+    with pytest.raises(InputError, match="No folder"):
+        load(str(tmp_path / ("x" * 300)), options())
     with pytest.raises(InputError, match="is no regular expression"):
         load(str(tmp_path), options(patient_pattern="("))
     with pytest.raises(InputError, match="must have a group"):

@@ -218,3 +218,30 @@ def test_drawn_is_what_a_source_says_and_no_name(folder, tmp_path):
 def test_a_users_column_of_that_name_says_nothing(tmp_path):
     index = Index.from_records([{"path": "/a.png", "label": "normal", "drawn": "yes"}], name="films")
     assert not index.drawn.any()
+
+
+def test_several_findings_a_film_are_refused_and_the_ways_out_are_ways(tmp_path):
+    cells = ["No Finding", "Effusion", "Effusion|Mass", "Mass", "No Finding"]
+    for n in range(len(cells)):
+        public_trees.film(tmp_path / f"{n}.png")
+    table = "".join(f"{n}.png,{cell}\n" for n, cell in enumerate(cells))
+    (tmp_path / "list.csv").write_text("Image Index,Finding Labels\n" + table)
+    recipe = Recipe(data=f"manifest:{tmp_path / 'list.csv'}")
+    with pytest.raises(DataError, match=r"1 of 5 images of list have several findings at once .*'Effusion\|Mass'"):
+        load(recipe, tmp_path)
+    where = load(recipe.replace(data_option=("where=Finding Labels=No Finding|Effusion",)), tmp_path)
+    assert where.rows["label"].value_counts().to_dict() == {"No Finding": 2, "Effusion": 1}
+    assert len(load(recipe.replace(drop=("Effusion|Mass",)), tmp_path)) == 4
+    assert load(recipe.replace(map=("Effusion|Mass=Mass",)), tmp_path).classes == ("Effusion", "Mass", "No Finding")
+
+
+@pytest.mark.real_data
+def test_nih(real_data, tmp_path):
+    table = real_data / "nih-1000" / "Data_Entry_of_these.csv"
+    option = f"root={real_data / 'nih-1000' / 'images'}"
+    recipe = Recipe(data=f"manifest:{table}", data_option=option, by=("age", "Follow-up #"))
+    with pytest.raises(DataError, match=r"213 of 1,000 images of Data_Entry_of_these have several findings at once"):
+        load(recipe, tmp_path)
+    found = load(recipe.replace(data_option=(option, "where=Finding Labels=No Finding|Effusion")), tmp_path)
+    assert found.rows["label"].value_counts()["No Finding"] == 499
+    assert {"sex", "age", "view", "follow-up_#"} <= set(found.rows)

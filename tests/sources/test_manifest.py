@@ -6,6 +6,7 @@ import public_trees
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.sources.manifest import load
+from chestxray.subgroups import groups
 
 
 @pytest.fixture
@@ -14,10 +15,10 @@ def read(tmp_path):
     for name in ("a.png", "b.png", "inner/c.JPG"):
         public_trees.film(tmp_path / name)
 
-    def inner(text, name="list.csv", patient_pattern=None, label_pattern=None, **extra):
+    def inner(text, name="list.csv", patient_pattern=None, label_pattern=None, by=(), **extra):
         (tmp_path / name).write_text(text, encoding="utf-8")
         options = SourceOptions(
-            cache=tmp_path, extra=extra, patient_pattern=patient_pattern, label_pattern=label_pattern
+            cache=tmp_path, extra=extra, patient_pattern=patient_pattern, label_pattern=label_pattern, by=by
         )
         return load(str(tmp_path / name), options)
 
@@ -30,6 +31,13 @@ def test_usual_headings_are_found_in_any_case(read, tmp_path):
     assert (row["path"], row["label"], row["patient"], row["split"]) == (str(tmp_path / "a.png"), "x", "7", "train")
     assert index.rows["split"].tolist() == ["train", "validation"]
     assert index.name == "list"
+
+
+@pytest.mark.parametrize("heading", ["Image_Path", "imagePath", "FILE NAME", "File-Name"])
+def test_a_heading_is_found_whatever_its_spaces_and_underscores(read, heading):
+    index = read(f"{heading},Finding_Labels,PatientID\na.png,x,7\nb.png,y,8\n")
+    assert index.classes == ("x", "y")
+    assert index.rows["patient"].tolist() == ["7", "8"]
 
 
 def test_headings_can_be_named(read):
@@ -71,6 +79,93 @@ def test_what_may_identify_a_patient_is_not_kept(read):
     assert "notes" in read(text, keep="notes").rows
     with pytest.raises(InputError, match="keep is for further columns"):
         read(text, keep="label")
+
+
+def test_a_column_that_results_are_told_by_is_kept_without_being_named_again(read):
+    text = (
+        "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,Follow-up #,Note\n"
+        "a.png,x,7,058Y, M ,0,ill\nb.png,y,8,413,F,1,\n"
+    )
+    columns = ["path", "label", "patient", "split", "source"]
+    rows = read(text).rows
+    assert list(rows) == [*columns, "sex", "age"]
+    assert rows["sex"].tolist() == ["M", "F"]
+    rows = read(text, by=("age", "follow_up", "Patient ID", "dose")).rows
+    assert list(rows) == [*columns, "sex", "age", "follow-up_#"]
+    assert groups(rows, "Patient Age").tolist() == ["40 to 64", "out of range"]
+    assert groups(rows, "Follow-up").tolist() == ["0", "1"]
+    # Asked for by name they are kept beside what is told by.
+    assert list(read(text, by=("age",), keep="Patient_Gender").rows) == [*columns, "sex", "age"]
+
+
+def test_a_column_of_numbers_called_fold_is_no_official_split(read):
+    text = "path,label,fold\na.png,x,0\nb.png,y,4\n"
+    index = read(text)
+    assert set(index.rows["split"]) == {""}
+    assert index.notes == (
+        "The column fold of list.csv holds numbers and no names of splits: it was not read as an official split.",
+    )
+    with pytest.raises(DataError, match=r"unknown splits in its column fold.*Received: 0, 4"):
+        read(text, split_column="fold")
+    assert set(read(text.replace("0", "train").replace("4", "test")).rows["split"]) == {"train", "test"}
+    assert set(read("path,label,split\na.png,x,early\n", split_column="").rows["split"]) == {""}
+
+
+CHEXPERT = (
+    "Path,Sex,Age,Frontal/Lateral,No Finding,Cardiomegaly,Pleural Effusion\n"
+    "a.png,Male,61,Frontal,,1.0,-1.0\nb.png,Female,20,Frontal,1.0,0.0,\ninner/c.JPG,Male,90,Lateral,,-1.0,0.0\n"
+)
+
+
+def test_findings_in_columns_are_recognised(read):
+    names = "No Finding, Cardiomegaly, Pleural Effusion"
+    with pytest.raises(InputError, match=f"no column of the class but 3 of findings .*: {names}.*label_column=HEADING"):
+        read(CHEXPERT)
+    with pytest.raises(InputError, match=r"1 of 3 rows of list\.csv are -1, uncertain, in Cardiomegaly.*=drop"):
+        read(CHEXPERT, label_column="cardiomegaly")
+    index = read(CHEXPERT, label_column="Cardiomegaly", uncertain="drop")
+    assert index.rows["label"].tolist() == ["Cardiomegaly", "no Cardiomegaly"]
+    assert index.notes == (
+        "1 of 3 rows of list.csv are uncertain (-1) in Cardiomegaly and were left out.",
+        "The classes are Cardiomegaly (1 in its column of list.csv) and no Cardiomegaly (0).",
+    )
+    for meaning, label in (("positive", "Cardiomegaly"), ("negative", "no Cardiomegaly")):
+        rows = read(CHEXPERT, label_column="Cardiomegaly", uncertain=meaning).rows
+        assert rows["label"].tolist() == ["Cardiomegaly", "no Cardiomegaly", label]
+    # An empty cell is a finding that nobody mentioned.
+    index = read(CHEXPERT, label_column="Pleural Effusion", uncertain="positive")
+    assert index.notes[0] == "1 of 3 rows of list.csv have no class and were left out."
+    assert index.classes == ("Pleural Effusion", "no Pleural Effusion")
+    with pytest.raises(InputError, match=r"uncertain must be positive, negative or drop\. Received: 'yes'"):
+        read(CHEXPERT, label_column="Cardiomegaly", uncertain="yes")
+    with pytest.raises(InputError, match="uncertain is for a class column of 1, 0 and -1"):
+        read(CHEXPERT, label_column="No Finding", uncertain="drop")
+
+
+def test_numbers_in_a_column_of_the_class_stay_classes(read):
+    assert read("path,label\na.png,0\nb.png,1\n").classes == ("0", "1")
+    assert read("path,target\na.png,-1\nb.png,1\n").classes == ("-1", "1")
+    three = "path,label\na.png,0\nb.png,1\ninner/c.JPG,-1\n"
+    with pytest.raises(InputError, match="are -1, uncertain, in the class"):
+        read(three)
+    assert read(three, uncertain="negative").rows["label"].tolist() == ["0", "1", "0"]
+
+
+def test_headings_with_signs_in_them(read):
+    text = "path,label,a=b\na.png,x,1=2\nb.png,y,3\n"
+    assert read(text, where="a=b=1=2").rows["label"].tolist() == ["x"]
+
+
+def test_names_that_are_too_long_are_no_tracebacks(read, tmp_path):
+    long = "x" * 300
+    index = read(f"path,label\na.png,x\n{long}.png,y\n{long}/b,y\n")
+    assert len(index) == 3
+    with pytest.raises(DataError, match="None of the 1 files"):
+        read(f"path,label\n{long}.png,y\n")
+    with pytest.raises(InputError, match="No folder"):
+        read("path,label\na.png,x\n", root=long)
+    with pytest.raises(InputError, match=r"No manifest .*\(File name too long\)"):
+        load(str(tmp_path / long), SourceOptions(cache=tmp_path))
 
 
 def test_the_patient_pattern_is_searched_in_the_patient_column_else_in_the_path(read):

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from chestxray.index import SPLITS
+from chestxray.index import SPLITS, column_of
 from chestxray.report.record import Record
 from chestxray.report.sections import data_facts
 from chestxray.report.wording import plural, span, value_of
+from chestxray.subgroups import plain_ages
 
 #: Columns by which people are described, as data sources call them.
 _PEOPLE = ("sex", "age", "view", "ethnicity", "race")
@@ -193,11 +194,13 @@ def classes_by_split(record: Record) -> list[str]:
 
 def people(record: Record) -> list[str]:
     """Age, sex and the like, where the data have such columns, split by split."""
-    named = {name.casefold(): name for name in record.used}
     lines = []
     for wanted in _PEOPLE:
-        if wanted in named:
-            each = (f"{split} {_values(part[named[wanted]])}" for split, part in _by_split(record.used))
+        if column := column_of(wanted, record.used):
+            used = record.used.assign(**{column: record.used[column].fillna("").astype(str)})
+            if wanted == "age":
+                used[column] = plain_ages(used[column])
+            each = (f"{split} {_values(part[column])}" for split, part in _by_split(used))
             lines.append(f"{wanted.capitalize()}: {'; '.join(each)}.")
     return lines
 
