@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chestxray import ensemble, evaluated
 from chestxray.errors import InputError
+from chestxray.index import row_keys
 from chestxray.run_folder import Run
 from chestxray.study import Study
 
@@ -29,9 +30,9 @@ def pool(study: Study) -> Run:
         note = f"{count} models, each validated on another part of the training images, tested on the same images."
         return ensemble.write(runs, study.folder, notes=[note])
     first = next(iter(runs.values()))
-    tested = set(tables[0].rows["path"])
+    tested = set(row_keys(tables[0].rows))
     rows = first.index.rows
-    index = first.index.replace(rows.assign(split=["test" if path in tested else "" for path in rows["path"]]))
+    index = first.index.replace(rows.assign(split=["test" if row in tested else "" for row in row_keys(rows)]))
     what = "sources" if recipe.split == "source" else "folds"
     note = (
         f"{count} {what}, each tested by a model trained on the others: every image was tested once. The figures "

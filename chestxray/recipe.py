@@ -52,8 +52,8 @@ class Recipe:
         "(of a named group, the name), instead of the folder.",
     )
     classes: tuple[str, ...] = _field((), "Classes in the order of the model's outputs, as A,B,C.")
-    map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO.")
-    drop: tuple[str, ...] = _field((), "Class whose images are left out.")
+    map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO; of one set of several, as DATA:FROM=TO.")
+    drop: tuple[str, ...] = _field((), "Class whose images are left out; of one set of several, as DATA:CLASS.")
     # Images
     image_size: tuple[int, int] | None = _field(
         None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1
