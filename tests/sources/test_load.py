@@ -101,7 +101,8 @@ def test_a_set_that_is_given_twice_leaks(two, times, tmp_path):
     found = split(index, recipe)
     splits = found.index.rows.groupby("path")["split"].agg(set)
     astride = set(splits.index[splits.map(len) > 1])
-    assert len(astride) == (24 if "test_data" in other else pytest.approx(4, abs=3))
+    assert 0 < len(astride) <= 24
+    assert "split" in other or len(astride) == 24
     report = audit(found.index, found.notes)
     assert {path for group in report.duplicates_across_splits for path in group} == astride
     with pytest.raises(LeakError, match=f"{len(astride)} images have copies"):
