@@ -221,7 +221,7 @@ def test_every_source_declares_what_it_takes():
         plugin = registry.load(registry.SOURCES, name)
         assert plugin.options
         assert plugin.address_help
-        with pytest.raises((InputError, DataError)):
+        with pytest.raises(InputError, match=f"{name}:"):
             plugin.load("", SourceOptions(cache=None))
 
 
