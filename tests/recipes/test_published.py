@@ -178,13 +178,11 @@ def test_seven_models_are_compared(tmp_path, seen):
 
 
 def test_seven_models_honest(tmp_path, seen):
-    models = ["--model", "shallow_fc", "--model", "shallow_cnn"]
+    names = ("shallow_fc", "shallow_cnn")
+    models = [text for name in names for text in ("--model", name)]
     chestxray("compare", "seven-models-honest", tmp_path / "c", *models, "--data", RADIOGRAPHY, epochs=1)
-    assert {item["model"] for item in read(tmp_path / "c", "comparison.json")["models"]} == {
-        "shallow_fc",
-        "shallow_cnn",
-    }
-    for name in ("shallow_fc", "shallow_cnn"):
+    assert {item["model"] for item in read(tmp_path / "c", "comparison.json")["models"]} == set(names)
+    for name in names:
         part = Run(tmp_path / "c" / "parts" / name)
         check_data(part, Recipe.read("seven-models-honest"))
         assert (part.folder / "controls.json").is_file()
