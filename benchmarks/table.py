@@ -8,11 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.timing import Paired
+
 
 @dataclass(frozen=True)
 class Row:
     """``plain`` and ``ours`` in ``unit``; a unit that ends in ``/s`` is better when larger, others
     (``s``) when smaller. ``bar`` is the least ratio that we set ourselves, None where there is none.
+    Of ways that went in turn, ``paired`` is the median of the rounds' ratios, and ``processors`` that of
+    processor time.
     """
 
     name: str
@@ -21,10 +25,21 @@ class Row:
     unit: str
     bar: float | None = None
     note: str = ""
+    paired: float | None = None
+    processors: float | None = None
+
+    @classmethod
+    def of(cls, name: str, found: Paired, *, images: int = 0, bar: float | None = None, note: str = "") -> Row:
+        """A row of two ways that went in turn: images a second of so many `images`, or seconds."""
+        plain, ours = ((images / way.clock if images else way.clock) for way in (found.plain, found.ours))
+        unit = "images/s" if images else "s"
+        return cls(name, plain, ours, unit, bar, note, found.clock, found.processors)
 
     @property
     def ratio(self) -> float:
         """How many times better ours is than the plain way."""
+        if self.paired is not None:
+            return self.paired
         return self.ours / self.plain if self.unit.endswith("/s") else self.plain / self.ours
 
     @property
@@ -34,21 +49,21 @@ class Row:
 
 
 def show(rows: Iterable[Row]) -> None:
-    """Print the table: name, plain, ours, ratio, bar."""
+    """Print the table: name, plain, ours, ratio, ratio of processor time, bar."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(show_edge=False)
     table.add_column("benchmark", overflow="fold")
-    for name in ("plain", "ours", "ratio", "bar", ""):
+    for name in ("plain", "ours", "ratio", "cpu", "bar", ""):
         table.add_column(name, justify="right")
     for row in rows:
         verdict = {None: "", True: "passed", False: "MISSED"}[row.passed]
         bar = "" if row.bar is None else f"{row.bar:g}"
         name = f"{row.name} [dim]{row.note}[/dim]" if row.note else row.name
-        table.add_row(
-            name, f"{row.plain:,.4g} {row.unit}", f"{row.ours:,.4g} {row.unit}", f"{row.ratio:.2f}", bar, verdict
-        )
+        processors = "" if row.processors is None else f"{row.processors:.2f}"
+        plain, ours = (f"{value:,.4g} {row.unit}" for value in (row.plain, row.ours))
+        table.add_row(name, plain, ours, f"{row.ratio:.2f}", processors, bar, verdict)
     console = Console(highlight=False)
     console.width = max(console.width, 130)
     console.print(table)

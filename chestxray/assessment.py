@@ -20,7 +20,7 @@ from chestxray.calibration import uncalibrated
 from chestxray.decision import Decision
 from chestxray.evaluation import Evaluation, evaluate
 from chestxray.files import write_json
-from chestxray.index import Index
+from chestxray.index import Index, row_keys
 from chestxray.intervals import Figure
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
@@ -114,8 +114,7 @@ def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
 
 
 def _by_column(test: Predictions, index: Index, column: str, score: Scorer) -> dict[str, Any]:
-    of_path = groups(index.rows, column).set_axis(index.rows["path"])
-    parts = _parts(test, test.rows["path"].map(of_path))
+    parts = _parts(test, groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows)))
     return {name or "not known": score(part).to_json() for name, part in parts.items()}
 
 

@@ -135,14 +135,14 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
     exact = _duplicates(good)
     near = _near(good)
     best = dict(zip(good["path"], good["near_correlation"], strict=True)) if near else {}
-    split_of = dict(zip(good["path"], good["split"], strict=True))
+    splits_of = good.groupby("path")["split"].agg(set).to_dict()
     return Audit(
         duplicates=exact,
-        duplicates_across_splits=_across(exact, split_of),
+        duplicates_across_splits=_across(exact, splits_of),
         patients_across_splits=tuple(_patients_astride(good)),
         unreadable=tuple(zip(bad["path"], bad["unreadable"], strict=True)),
         near=near,
-        near_across_splits=_across(near or (), split_of),
+        near_across_splits=_across(near or (), splits_of),
         unsearched="" if near is not None else DRAWN if index.drawn.any() else "Nobody looked.",
         correlations=tuple(round(float(max(best[path] for path in group)), 4) for group in near or ()),
         conflicting=tuple(_conflicting(good, exact, near or ())),
@@ -169,16 +169,16 @@ def settle(
     rows = index.rows.assign(audit=marks)
     if found.leaks and on_leak == "stop":
         raise LeakError(_table(found, _regrouped(rows, found, split)))
-    dropped: dict[str, str] = {}
+    dropped: dict[int, str] = {}
     if found.leaks and on_leak == "drop":
         dropped = _leaking_rows(rows, found)
-        left_out = rows["path"].isin(dropped)
-        rows.loc[left_out, "audit"] = rows.loc[left_out, "path"].map(dropped)
-        rows.loc[left_out, "split"] = ""
+        rows.loc[list(dropped), "audit"] = list(dropped.values())
+        rows.loc[list(dropped), "split"] = ""
         _check_left(index, index.replace(rows), len(dropped), _regrouped(rows, found, split))
         small = tuple(_small_validation(rows[rows["unreadable"] == ""], index.classes))
         found = dataclasses.replace(found, small_validation=small)
-    return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=tuple(dropped.items()))
+    told = tuple((str(rows.loc[row, "path"]), reason) for row, reason in dropped.items())
+    return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=told)
 
 
 def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> None:
@@ -224,17 +224,18 @@ def _near(rows: pd.DataFrame) -> Groups | None:
     return tuple(tuple(group["path"]) for _, group in members.groupby("near_group", sort=False))
 
 
-def _across(groups: Groups, split_of: dict[str, str]) -> Groups:
-    return tuple(group for group in groups if len({split_of[path] for path in group} - {""}) > 1)
+def _across(groups: Groups, splits_of: dict[str, set[str]]) -> Groups:
+    # A file that was given twice, to train and to test on, is in two splits by itself.
+    return tuple(group for group in groups if len(set().union(*(splits_of[path] for path in group)) - {""}) > 1)
 
 
 def _conflicting(rows: pd.DataFrame, exact: Groups, near: Groups) -> list[dict[str, Any]]:
-    label_of = dict(zip(rows["path"], rows["label"], strict=True))
+    labels_of = rows.groupby("path")["label"].unique().to_dict()
     found = []
     for kind, groups in (("exact", exact), ("near", near)):
         for group in groups:
-            labels = {path: label_of[path] for path in group}
-            if len(set(labels.values())) > 1:
+            labels = {path: " and ".join(labels_of[path]) for path in group}
+            if len(set().union(*(labels_of[path] for path in group))) > 1:
                 found.append({"kind": kind, "labels": labels})
     return found
 
@@ -264,27 +265,29 @@ def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[str, str]:
-    """Path -> reason, of every row that gives way to a copy or to its patient in a later split."""
-    rank = {path: _GIVES_WAY[name] for path, name in zip(rows["path"], rows["split"], strict=True) if name}
-    reasons: dict[str, str] = {}
+def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[int, str]:
+    """Row -> reason, of every row that gives way to a copy or to its patient in a later split."""
+    split = rows[rows["split"] != ""]
+    rank = split["split"].map(_GIVES_WAY).to_dict()
+    rows_of = split.groupby("path").groups
+    reasons: dict[int, str] = {}
     for why, groups in (
         ("same pixels", found.duplicates_across_splits),
         ("same radiograph", found.near_across_splits),
     ):
         for group in groups:
-            last = max(rank[path] for path in group if path in rank)
-            keeper = next(path for path in group if rank.get(path) == last)
-            for path in group:
-                if rank.get(path, last) < last:
-                    reasons.setdefault(path, f"dropped: {why} as {keeper}")
+            members = [row for path in dict.fromkeys(group) for row in rows_of.get(path, ())]
+            last = max(rank[row] for row in members)
+            keeper = next(split.loc[row, "path"] for row in members if rank[row] == last)
+            for row in members:
+                if rank[row] < last:
+                    reasons.setdefault(row, f"dropped: {why} as {keeper}")
     for item in found.patients_across_splits:
-        own = rows[(rows["patient"] == item["patient"]) & (rows["source"] == item["source"])]
-        own = own[own["split"] != ""]
-        last = max(own["split"].map(_GIVES_WAY))
-        for path, name in zip(own["path"], own["split"], strict=True):
-            if _GIVES_WAY[name] < last:
-                reasons.setdefault(path, f"dropped: patient {item['patient']} is in {SPLITS[last]}")
+        own = split[(split["patient"] == item["patient"]) & (split["source"] == item["source"])]
+        last = max(rank[row] for row in own.index)
+        for row in own.index:
+            if rank[row] < last:
+                reasons.setdefault(row, f"dropped: patient {item['patient']} is in {SPLITS[last]}")
     return reasons
 
 

@@ -13,7 +13,7 @@ from chestxray import environment, evaluated, run_folder, shared_controls
 from chestxray.audit import SEVERITIES
 from chestxray.comparison import align
 from chestxray.errors import DataError, InputError, OutputError
-from chestxray.index import SPLITS, Index
+from chestxray.index import SPLITS, Index, row_keys
 from chestxray.prediction import Predictions, together
 from chestxray.run_folder import Run
 
@@ -176,13 +176,11 @@ def _mean(tables: Mapping[str, Predictions]) -> Predictions:
 def _index(runs: Mapping[str, Run], predictions: Predictions) -> Index:
     """The images of the first run; one that any member was trained or chosen on is no fresh image."""
     first = next(iter(runs.values())).index
-    split_of = dict(zip(predictions.rows["path"], predictions.rows["split"], strict=True))
-    for run in runs.values():
-        rows = run.index.rows
-        used = rows[rows["split"].isin(SPLITS[:2])]
-        for path in used["path"]:
-            split_of.setdefault(path, "train")
-    return first.replace(first.rows.assign(split=[split_of.get(path, "") for path in first.rows["path"]]))
+    split_of = dict(zip(row_keys(predictions.rows), predictions.rows["split"], strict=True))
+    tables = [run.index.rows for run in runs.values()]
+    used = {path for rows in tables for path in rows.loc[rows["split"].isin(SPLITS[:2]), "path"]}
+    splits = [split_of.get(key, "train" if key[1] in used else "") for key in row_keys(first.rows)]
+    return first.replace(first.rows.assign(split=splits))
 
 
 def _all_data(runs: Mapping[str, Run]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def gradcam(
         PluginError: the model has no layer of that name, or it is not rank 4.
     """
     check_layer(model, layer)
-    engine, score = _engine(logits_model(model))
+    engine, score = engine_of(logits_model(model))
     maps = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
@@ -57,7 +57,8 @@ def gradcam(
     return np.concatenate(maps)
 
 
-def _engine(model: keras.Model) -> tuple[Any, Any]:
+def engine_of(model: keras.Model) -> tuple[Any, Any]:
+    """tf-keras-vis's Grad-CAM of `model`, which ends at its logits, and its ``CategoricalScore``."""
     with warnings.catch_warnings():
         # tf-keras-vis imports scipy.ndimage.interpolation, which SciPy calls deprecated.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"tf_keras_vis|scipy")

@@ -10,12 +10,14 @@ from typing import Any
 
 from chestxray.decision import Decision
 from chestxray.errors import DataError
-from chestxray.images import Fit
+from chestxray.images import FILTER, Fit
 
 #: Under this name it stands among the properties of an ONNX file, and with this ending in the ZIP
 #: part of a LiteRT or Keras file and in ``assets.extra`` of a SavedModel.
 KEY = "chestxray"
 FILE = f"{KEY}.json"
+#: What a file gives, in this order; a file without one of them keeps the order of the others.
+OUTPUTS = ("probabilities", "map", "distance")
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,20 @@ class Description:
         """Read the JSON `text` that was found in the file `path`.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: there is none, it is damaged, or its images are to be prepared otherwise than here.
         """
         if text is None:
             raise DataError(f"{path} was not made by `chestxray export`: it does not say how it is to be understood.")
         try:
             found: Mapping[str, Any] = json.loads(text)
             height, width = found["image_size"]
+            # Files in which it is not written down are older, and were prepared as now.
+            resize = found.get("preprocessing", {}).get("resize", {}).get("filter", FILTER.name.lower())
+            if resize != FILTER.name.lower():
+                raise DataError(
+                    f"{path} wants images resized with the filter {resize}; this version of chestxray has "
+                    f"{FILTER.name.lower()}. Export the run again, or use the version that exported it."
+                )
             return cls(
                 name=found["name"],
                 model=found["model"],

@@ -4,7 +4,7 @@ Spellings are compared without regard to case, spaces and punctuation. What a la
 decided in this order:
 
 1. ``map`` (FROM=TO), FROM being the label as found or the common name it stands for;
-2. ``drop``: the images are left out, and counted;
+2. ``drop``: the images are left out, and counted; of either, DATA:... speaks of one set alone;
 3. ``classes``: a class asked for, by its own spelling or by the common name;
 4. the common name of the alias map, where `Naming.common` says so, else the label as found.
 
@@ -60,6 +60,19 @@ class Naming:
 def alias_keys(*tables: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Key of every spelling -> class name. Later tables override earlier ones."""
     return {key(spelling): name for table in tables for name, all_ in table.items() for spelling in (name, *all_)}
+
+
+def by_set(items: Iterable[str], sets: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """``map`` or ``drop``, by the set that each is meant for: ``""`` has those of all, without ``DATA:``.
+
+    >>> by_set(["opacity", "other:opacity"], ["one", "other"])
+    {'': ('opacity',), 'one': (), 'other': ('opacity',)}
+    """
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(("", *sets), ())
+    for item in items:
+        own = next((text for text in sets if item.startswith(f"{text}:")), "")
+        found[own] += (item.removeprefix(f"{own}:") if own else item,)
+    return found
 
 
 def naming(recipe: Recipe, aliases: Mapping[str, str], *, common: bool) -> Naming:

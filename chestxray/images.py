@@ -31,6 +31,9 @@ UNREAD_SUFFIXES = frozenset(
      ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
 )  # fmt: skip
 MAX_PIXELS = 100_000_000
+#: How an image is brought to its size: bilinear with Pillow's support scaled to the reduction, an area
+#: average, free of aliasing.
+FILTER = Image.Resampling.BILINEAR
 _FORMATS = tuple(
     plugin.format
     for plugin in (
@@ -262,13 +265,36 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
     target = (size[1], size[0])
     if image.size == target:
         return image
-    # Bilinear with Pillow's support scaled to the reduction: an area average, free of aliasing.
-    method = Image.Resampling.BILINEAR
     if fit == "pad":
-        return ImageOps.pad(image, target, method=method, color=0)
+        return ImageOps.pad(image, target, method=FILTER, color=0)
     if fit == "crop":
-        return ImageOps.fit(image, target, method=method)
-    return image.resize(target, method)
+        return ImageOps.fit(image, target, method=FILTER)
+    return image.resize(target, FILTER)
+
+
+def preprocessing(size: tuple[int, int], fit: Fit) -> dict[str, object]:
+    """What `read` does to an image, for somebody who has no chestxray: goes into exported files."""
+    height, width = size
+    calls = {
+        "stretch": f"image.resize(({width}, {height}), filter)",
+        "pad": f"ImageOps.pad(image, ({width}, {height}), method=filter, color=0)",
+        "crop": f"ImageOps.fit(image, ({width}, {height}), method=filter)",
+    }
+    return {
+        "order": ["jpeg", "orientation", "grey", "depth", "resize"],
+        "jpeg": f"decoded by Pillow after image.draft('L', ({width}, {height})): luma alone, scaled down by 2, 4 or 8 "
+        "where both sides stay at least as long",
+        "orientation": "that of the EXIF tag, applied",
+        "grey": "Pillow's convert('L'): 0.299 R + 0.587 G + 0.114 B; transparency laid over black first",
+        "depth": "8 bits as they are; 16 bits and floating point: least value to 0, greatest to 255, rounded",
+        "resize": {
+            "fit": fit,
+            "filter": FILTER.name.lower(),
+            "antialias": True,
+            "pillow": calls[fit].replace("filter", f"Image.Resampling.{FILTER.name}"),
+        },
+        "input": f"uint8 (n, {height}, {width}, 1), 0..255, neither scaled nor standardised",
+    }
 
 
 def _pixel_hash(grey: Image.Image) -> str:

@@ -245,3 +245,11 @@ class Index:
         classes = tuple(fields.pop("classes").split("\n"))
         notes = tuple(filter(None, fields.pop("notes").split("\n")))
         return cls(rows=table.to_pandas(), classes=classes, notes=notes, **fields)
+
+
+def row_keys(rows: pd.DataFrame) -> pd.MultiIndex:
+    """What tells the rows of an index or of predictions apart: (source, path).
+
+    A file that is given to train and to test on stands there twice, of two sources.
+    """
+    return pd.MultiIndex.from_frame(rows[["source", "path"]])

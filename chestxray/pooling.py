@@ -6,6 +6,7 @@ from pathlib import Path
 
 from chestxray import ensemble, evaluated, shared_controls
 from chestxray.errors import InputError
+from chestxray.index import row_keys
 from chestxray.run_folder import Run
 from chestxray.study import Study
 
@@ -33,9 +34,9 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
         note = f"{count} models, each validated on another part of the training images, tested on the same images."
         return ensemble.write(runs, study.folder, cache, notes=[note])
     first = next(iter(runs.values()))
-    tested = set(tables[0].rows["path"])
+    tested = set(row_keys(tables[0].rows))
     rows = first.index.rows
-    index = first.index.replace(rows.assign(split=["test" if path in tested else "" for path in rows["path"]]))
+    index = first.index.replace(rows.assign(split=["test" if row in tested else "" for row in row_keys(rows)]))
     what = "sources" if recipe.split == "source" else "folds"
     note = (
         f"{count} {what}, each tested by a model trained on the others: every image was tested once. The figures "

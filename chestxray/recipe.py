@@ -52,8 +52,8 @@ class Recipe:
         "(of a named group, the name), instead of the folder.",
     )
     classes: tuple[str, ...] = _field((), "Classes in the order of the model's outputs, as A,B,C.")
-    map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO.")
-    drop: tuple[str, ...] = _field((), "Class whose images are left out.")
+    map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO; of one set of several, as DATA:FROM=TO.")
+    drop: tuple[str, ...] = _field((), "Class whose images are left out; of one set of several, as DATA:CLASS.")
     # Images
     image_size: tuple[int, int] | None = _field(
         None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1
@@ -86,7 +86,9 @@ class Recipe:
         "plugin: as the architecture was trained; pixel: standardised by pixel over the training "
         "images; image: standardised image by image.",
     )
-    mixed_precision: bool = _field(False, "Compute in float16 where a GPU makes that worthwhile.")
+    mixed_precision: bool = _field(
+        False, "Compute in float16, on whatever device: meant for GPUs. Weights and logits stay float32."
+    )
     batch_norm_momentum: float | None = _field(
         0.9,
         "Momentum of batch normalisation in trained layers (Keras's .99 needs thousands of steps).",
@@ -114,8 +116,8 @@ class Recipe:
     label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
     class_weights: bool = _field(
         True,
-        "Weight classes by the inverse of their frequency, in training and, with more than two classes, in the "
-        "decision.",
+        "Weight classes by the inverse of their frequency, in training (soft_f1 weighs them alike by itself) and, with "
+        "more than two classes, in the decision.",
     )
     augment: Literal["none", "light", "heavy", "crop"] = _field(
         "light", "Augmentation of training images; heavy and crop also mirror them."
@@ -125,7 +127,9 @@ class Recipe:
     seed: int = _field(0, "Fixes splits, initial weights, shuffles and augmentation.", low=0)
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
     jit_compile: Literal["auto", "on", "off"] = _field(
-        "auto", "Compile with XLA; auto: as a few timed steps say, where there is enough work to pay for them."
+        "auto",
+        "Compile with XLA, never on several devices; auto: as a few timed steps say, where there is enough work "
+        "to pay for them.",
     )
     cached_views: int | None = _field(
         None,
@@ -138,7 +142,9 @@ class Recipe:
     )
     cache_gigabytes: float = _field(20.0, "Most of the cache that what frozen layers give may take in a phase.", low=0)
     # Evaluation and explanation
-    predict_batch_size: int = _field(32, "Images predicted at once in validation and test.", low=1)
+    predict_batch_size: int = _field(
+        32, "Images predicted at once when validation and test are predicted after training.", low=1
+    )
     calibrate: bool = _field(
         True,
         "Calibrate the probabilities on validation, inside the saved model: a temperature, the shift of class weights "
@@ -153,7 +159,7 @@ class Recipe:
     )
     abstain: float | None = _field(
         None,
-        "Coverage of conformal prediction; where its set is not one class, the model abstains.",
+        "Coverage of conformal prediction; where its set is anything but the class decided on, the model abstains.",
         low=0.5,
         high=0.999,
     )
@@ -166,7 +172,9 @@ class Recipe:
     by: tuple[str, ...] = _field(
         (), "Column of the data, by its heading (such as sex, age or view), by whose values the test is also evaluated."
     )
-    controls: bool = _field(True, "Train cheap models that see no lungs beside every score.")
+    controls: bool = _field(
+        True, "Train cheap models beside every score that see nothing of the lungs, or next to nothing."
+    )
     positive: str | None = _field(
         None, "Of two classes, the one that sensitivity speaks of; default: the abnormal one."
     )

@@ -58,11 +58,11 @@ def roboflow(root: Path) -> Path:
     return root
 
 
-def covid_radiography(root: Path, *, flat: bool = False) -> Path:
+def covid_radiography(root: Path, *, flat: bool = False, each: int = 3) -> Path:
     """Class folders with images and masks of the same names; flat in early versions."""
     inner = root / "COVID-19_Radiography_Dataset"
     for label in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"):
-        for n in range(1, 4):
+        for n in range(1, each + 1):
             name = f"{label}-{n}.png"
             film(inner / label / name if flat else inner / label / "images" / name)
             if not flat:
@@ -103,17 +103,18 @@ def covid_chestxray(root: Path) -> Path:
     return root
 
 
-def covid_xray_10000(root: Path) -> Path:
+def covid_xray_10000(root: Path, *, each: int = 3) -> Path:
     for label in ("covid", "normal"):
-        for n in range(3):
+        for n in range(each):
             film(root / "dataset" / label / f"{n}.jpg")
     return root
 
 
-def covid19_train_test(root: Path) -> Path:
+def covid19_train_test(root: Path, *, each: int = 1) -> Path:
     for split in ("train", "test"):
         for label in ("NORMAL", "PNEUMONIA"):
-            film(root / "xray_dataset_covid19" / split / label / "x.jpeg")
+            for n in range(each):
+                film(root / "xray_dataset_covid19" / split / label / f"{n}.jpeg")
     return root
 
 

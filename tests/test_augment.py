@@ -86,6 +86,9 @@ def test_erase_blackens_a_part(images):
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_policies_stay_in_range_and_repeat(name, images):
     draws = np.random.default_rng(2).uniform(size=(2, DRAWS)).astype(np.float32)
+    # As bright and as contrasted as can be: without a limit, past both ends.
+    images = np.where(images > 120, 255, 0).astype(np.float32)
+    draws[0, 6:8], draws[1, 6:8] = 1.0, (1.0, 0.0)
     noise = np.random.default_rng(3).normal(size=images.shape).astype(np.float32)
     once, twice = (np.asarray(augment(images, draws, POLICIES[name], noise)) for _ in range(2))
     np.testing.assert_array_equal(once, twice)

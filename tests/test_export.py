@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageOps
 
 import chestxray
-from chestxray import exported, run_folder
+from chestxray import exported, images, run_folder
 from chestxray.cam import Graph
 from chestxray.cli.main import group
 from chestxray.errors import DataError, ExportError, InputError, OutputError
@@ -86,6 +86,95 @@ def test_every_format_is_written_checked_and_describes_itself(run, form, tmp_pat
     described = exported.Description.parse(text, path)
     assert (described.model, described.image_size, described.fit) == ("shallow_cnn", (16, 16), run.recipe.fit)
     assert [item.name for item in tmp_path.iterdir()] == [path.name]  # nothing of the writing is left
+
+
+def test_onnx_and_litert_give_the_documented_order(run, tmp_path):
+    """For those who go by place: the first output is the answer."""
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = export(run.folder, "onnx", output=tmp_path / "m.onnx").path
+    assert [item.name for item in onnxruntime.InferenceSession(path).get_outputs()] == list(OUTPUTS)
+    interpreter = Interpreter(model_path=str(export(run.folder, "litert", output=tmp_path / "m.tflite").path))
+    interpreter.allocate_tensors()
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+    interpreter.invoke()
+    by_place = [interpreter.get_tensor(item["index"]) for item in interpreter.get_output_details()]
+    by_name = interpreter.get_signature_runner("serve")(pixels=pixels)
+    assert [value.shape for value in by_place] == [(1, 2), (1, 16, 16), (1,)]
+    for name, value in zip(OUTPUTS, by_place, strict=True):
+        np.testing.assert_array_equal(value, by_name[name])
+
+
+def as_the_file_says(path, described):
+    """Grey pixels of an image file by what an exported file says of itself, with Pillow and no chestxray."""
+    size = described["image_size"][::-1]
+    resize = described["preprocessing"]["resize"]
+    assert described["preprocessing"]["order"] == ["jpeg", "orientation", "grey", "depth", "resize"]
+    image = Image.open(path)
+    if image.format == "JPEG":
+        image.draft("L", tuple(size))
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image).astype(np.float32)
+        scaled = (values - values.min()) * np.float32(255 / (values.max() - values.min()))
+        image = Image.fromarray(np.round(scaled).astype(np.uint8))
+    elif image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    method = Image.Resampling[resize["filter"].upper()]
+    fit = {
+        "stretch": lambda: image.resize(size, method),
+        "pad": lambda: ImageOps.pad(image, size, method=method, color=0),
+        "crop": lambda: ImageOps.fit(image, size, method=method),
+    }
+    image = image.convert("L")
+    return np.asarray(fit[resize["fit"]]())
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_a_stranger_prepares_images_by_the_file_alone(run, fit, tmp_path):
+    import onnxruntime
+
+    folder = copied(run, tmp_path / "run")
+    recipe = folder / run_folder.RECIPE
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace('fit = "stretch"', f'fit = "{fit}"'), encoding="utf-8")
+    path = export(folder, "onnx").path
+    session = onnxruntime.InferenceSession(path)
+    described = json.loads(session.get_modelmeta().custom_metadata_map["chestxray"])
+    generator = np.random.default_rng(3)
+    coarse = Image.fromarray(generator.integers(0, 256, (9, 7, 4), dtype=np.uint8))
+    large = coarse.resize((170, 130), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    large.convert("RGB").save(tmp_path / "large.jpg")
+    large.convert("RGB").save(tmp_path / "turned.jpg", exif=turned)
+    large.save(tmp_path / "transparent.png")
+    Image.fromarray(generator.integers(900, 4000, (40, 50), dtype=np.uint16)).save(tmp_path / "deep.png")
+    for file in sorted([*tmp_path.glob("*.png"), *tmp_path.glob("*.jpg")]):
+        theirs = as_the_file_says(file, described)
+        ours = images.read(file, size=(16, 16), fit=fit).pixels
+        np.testing.assert_array_equal(theirs, ours, err_msg=file.name)
+        (given,) = session.run(None, {"pixels": theirs[np.newaxis, ..., np.newaxis]})[:1]
+        expected = OnnxEngine(path).run(ours[np.newaxis]).probabilities
+        np.testing.assert_allclose(given, expected, atol=1e-6)
+    # What Pillow is told to do stands there as a call, too.
+    image = Image.open(tmp_path / "deep.png").convert("L")
+    call = eval(described["preprocessing"]["resize"]["pillow"], {"image": image, "Image": Image, "ImageOps": ImageOps})
+    np.testing.assert_array_equal(np.asarray(call), np.asarray(images.fitted(image, (16, 16), fit)))
+
+
+def test_a_file_with_another_resize_filter_is_refused(run, tmp_path):
+    import onnx
+
+    path = export(run.folder, "onnx", output=tmp_path / "m.onnx").path
+    model = onnx.load(path)
+    described = json.loads(model.metadata_props[0].value)
+    described["preprocessing"]["resize"]["filter"] = "bicubic"
+    onnx.helper.set_model_props(model, {exported.KEY: json.dumps(described)})
+    onnx.save(model, path)
+    with pytest.raises(DataError, match="resized with the filter bicubic; this version of chestxray has bilinear"):
+        OnnxEngine(path)
 
 
 def test_the_engine_answers_as_the_run_does(run, pixels, tmp_path):

@@ -314,9 +314,19 @@ def test_mixed_precision_keeps_what_it_computes(plugin, data, tmp_path, caplog):
 
 
 def test_more_than_fits_into_memory_is_read_from_the_disk(tiny, data, tmp_path, monkeypatch):
+    held, plain = [], frozen._at_hand
+
+    def at_hand(*given):
+        arrays, places = plain(*given)
+        held.append({isinstance(array, np.memmap) for array in arrays})
+        return arrays, places
+
+    monkeypatch.setattr(frozen, "_at_hand", at_hand)
     in_memory = train(tiny, data, tmp_path / "memory", SMALL)
+    assert held == [{False}, {False}], "of training and of validation"
     monkeypatch.setattr(frozen, "IN_MEMORY", 0)
     same(in_memory, train(tiny, data, tmp_path / "disk", SMALL), rtol=1e-6)
+    assert held[2:] == [{True}, {True}]
 
 
 def test_computing_goes_on_where_it_was_interrupted(tiny, data, tmp_path, monkeypatch):

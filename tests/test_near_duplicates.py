@@ -72,6 +72,7 @@ def test_blocks_give_what_one_block_gives(monkeypatch):
     own = [film(seed) for seed in range(20)]
     pixels = np.stack([*own, *(jpeg(image) for image in own)])
     whole = pairs(pixels, np.arange(40))
+    assert list(zip(whole["first"], whole["second"], strict=True)) == [(n, n + 20) for n in range(20)]
     monkeypatch.setattr(near_duplicates, "_BLOCK", 7)
     parts = pairs(pixels, np.arange(40))
     assert parts["first"].tolist() == whole["first"].tolist()

@@ -59,6 +59,8 @@ def test_page_needs_nothing_from_outside(opened):
 def test_page_is_well_formed_and_accessible(opened):
     assert not opened.open
     assert opened.all("html")[0]["lang"] == "en"
+    assert opened.all("img")
+    assert opened.all("th")
     assert all((image.get("alt") or "").strip() for image in opened.all("img"))
     assert all(cell.get("scope") in ("row", "col") for cell in opened.all("th"))
     levels = [int(tag[1]) for tag, _ in opened.elements if tag in ("h1", "h2", "h3", "h4")]
@@ -117,6 +119,7 @@ def test_figures_are_readable_pictures_of_something(run, opened):
         with Image.open(path) as image:
             assert np.asarray(image.convert("L")).std() > 5, path.name
             assert round(image.info["dpi"][0]) == 150
+    assert len(opened.all("img")) >= len(names)
     for picture in opened.all("img"):
         with Image.open(io.BytesIO(base64.b64decode(picture["src"].split(",")[1]))) as image:
             assert image.size == (int(picture["width"]), int(picture["height"]))

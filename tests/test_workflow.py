@@ -193,7 +193,7 @@ def test_an_output_folder_is_never_overwritten_by_mistake(recipe, tmp_path):
     before = (first.folder / "metrics.json").read_bytes()
     with pytest.raises(OutputError, match="--overwrite"):
         chestxray.run(recipe, output=output)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="no official split"):
         chestxray.run(recipe.replace(test_share=0.01, split="official"), output=output, overwrite=True)
     assert (output / "metrics.json").read_bytes() == before, "a run that fails early destroys nothing"
     (output / "old.txt").write_text("")

@@ -21,7 +21,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from chestxray.cam import Graph
 from chestxray.errors import ExportError
 from chestxray.export.subject import Subject, pixels_of
-from chestxray.exported import FILE, KEY
+from chestxray.exported import FILE, KEY, OUTPUTS
 from chestxray.report.wording import RESEARCH_ONLY
 from chestxray.run_folder import MODEL
 
@@ -75,6 +75,10 @@ def onnx_model(graph: Graph) -> Any:
         model.graph.input.remove(item)
     for kernel, name in zip(kernels, names, strict=True):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(kernel), name))
+    # TensorFlow sorts what a function gives by name; a stranger takes the first output for the answer.
+    ordered = sorted(model.graph.output, key=lambda item: OUTPUTS.index(item.name))
+    del model.graph.output[:]
+    model.graph.output.extend(ordered)
     return model
 
 
@@ -139,10 +143,27 @@ def litert_model(model: keras.Model, function: Any) -> bytes:
         converter = tf.lite.TFLiteConverter.from_saved_model(str(Path(aside) / "model"), signature_keys=["serve"])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         try:
-            return converter.convert()
+            return _outputs_in_order(converter.convert())
         except ConverterError as error:
             reason = str(error).strip().partition("\n")[0]
             raise ExportError(f"LiteRT has no counterpart to an operation of this architecture: {reason}") from error
+
+
+def _outputs_in_order(content: bytes) -> bytes:
+    """A LiteRT file with the numbers of its output tensors in the order of `OUTPUTS`, for those who go by
+    place and not by the signature's names.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    changed = bytearray(content)
+    model = schema.Model.GetRootAs(changed, 0)
+    signature = model.SignatureDefs(0)
+    named = [signature.Outputs(place) for place in range(signature.OutputsLength())]
+    numbers = {item.Name().decode(): item.TensorIndex() for item in named}
+    ordered = [numbers[name] for name in OUTPUTS if name in numbers]
+    # A view of the file's own bytes: the tensors stay where they are.
+    model.Subgraphs(signature.SubgraphIndex()).OutputsAsNumpy()[:] = ordered
+    return bytes(changed)
 
 
 def write_keras(subject: Subject, path: Path) -> None:

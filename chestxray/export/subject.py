@@ -15,6 +15,8 @@ from chestxray.cam import OWN, Graph
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision
 from chestxray.errors import DataError
+from chestxray.exported import OUTPUTS
+from chestxray.images import preprocessing
 from chestxray.refusal import FILE as REFUSAL
 from chestxray.refusal import Familiar
 from chestxray.report.wording import RESEARCH_ONLY
@@ -64,8 +66,8 @@ class Subject:
         """Names of what the file gives."""
         if self.form == "keras":
             return ("probabilities",)
-        maps = ("map",) if self.graph.has_map else ()
-        return ("probabilities", *maps, *(("distance",) if self.familiar is not None else ()))
+        given = {"probabilities": True, "map": self.graph.has_map, "distance": self.familiar is not None}
+        return tuple(name for name in OUTPUTS if given[name])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -108,13 +110,15 @@ class Subject:
     def description(self) -> dict[str, Any]:
         """What the file says of itself, see docs/export.md."""
         run = self.run
+        height, width = self.graph.input_shape[:2]
         return {
             "chestxray": __version__,
             "research_use": RESEARCH_ONLY,
             "name": run.folder.resolve().name,
             "model": run.recipe.model,
-            "image_size": list(self.graph.input_shape[:2]),
+            "image_size": [height, width],
             "fit": run.recipe.fit,
+            "preprocessing": preprocessing((int(height), int(width)), run.recipe.fit),
             "outputs": list(self.outputs),
             "decision": self.decision.to_json(),
             "refusal_threshold": None if self.familiar is None else self.familiar.threshold,

@@ -20,6 +20,7 @@ from chestxray.errors import InputError
 from chestxray.harmonise import (
     Naming,
     alias_keys,
+    by_set,
     check_parts,
     check_single,
     check_used,
@@ -106,15 +107,21 @@ def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
     shared = {key(label): label for label in sets[0].index.rows["label"].unique() if key(label) in everywhere} | shared
     done: list[Index] = []
     rules: list[Naming] = []
+    maps, drops = (by_set(items, [one.address.text for one in sets]) for items in (recipe.map, recipe.drop))
     for one in sets:
-        entry = one.address.entry
-        rule = naming(recipe, shared | alias_keys(entry.aliases if entry else {}), common=common)
+        entry, text = one.address.entry, one.address.text
+        own = recipe.replace(map=maps[""] + maps[text], drop=drops[""])
+        rule = naming(own, shared | alias_keys(entry.aliases if entry else {}), common=common)
         known = rule.mapping.keys() | rule.wanted.keys()
         by_rule = {key(label) for label in (entry.drop if entry else ())} - known
+        # A class that others have may be left out of one set.
+        by_rule |= {key(label) for label in drops[text]}
         rules.append(dataclasses.replace(rule, dropped=rule.dropped | by_rule))
         done.append(_finer(one.index, entry, rule))
+        check_used(recipe.replace(map=maps[text], drop=drops[text]), done[-1].rows["label"].unique(), rules[-1].aliases)
     spellings = {k: name for rule in rules for k, name in rule.aliases.items()}
-    check_used(recipe, (label for index in done for label in index.rows["label"].unique()), spellings)
+    labels = (label for index in done for label in index.rows["label"].unique())
+    check_used(recipe.replace(map=maps[""], drop=drops[""]), labels, spellings)
     done = [harmonise(index, rule) for index, rule in zip(done, rules, strict=True)]
     if recipe.test_data:
         done = [index.replace(index.rows.assign(external=one.external)) for index, one in zip(done, sets, strict=True)]

@@ -373,6 +373,7 @@ def test_what_a_leak_is_worth(options, tmp_path):
     gain = content["gains"]["grouped"]
     assert gain["value"] == pytest.approx(random["test"]["auroc"]["value"] - grouped["test"]["auroc"]["value"])
     assert gain["low"] < gain["value"] < gain["high"]
+    assert content["verdict"]
     assert all(sentence in output for sentence in content["verdict"])
     assert pd.read_csv(tmp_path / "l" / "leakage.csv")["split"].tolist() == ["random", "grouped"]
     page = (tmp_path / "l" / "leakage.html").read_text(encoding="utf-8")

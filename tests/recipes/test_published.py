@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import traceback
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import public_trees
 from chestxray import model, pipeline, recipe_files, registry, training
 from chestxray.cli.main import group
 from chestxray.errors import InputError
@@ -23,7 +25,8 @@ TWO = "phantom:classes=normal+pneumonia,patients=16,size=48,duplicates_across=1,
 KAGGLE = "phantom:classes=COVID19+NORMAL+PNEUMONIA+TURBERCULOSIS,patients=24,size=48,duplicates_across=1"
 #: Options that make a run small, and the fields that a test therefore does not compare.
 TINY = {"image_size": 64, "replicates": 100, "heatmaps": 1, "jit_compile": "off"}
-REPLACED = {"model", "data", "test_data", "weights", "epochs", "head_epochs", "fold", "folds", "split_seed", *TINY}
+LOSSES = {"crossentropy": "CategoricalCrossentropy", "soft_f1": "SoftF1"}
+REPLACED = {"model", "data", "test_data", "path", "weights", "epochs", "head_epochs", "folds", "fold", *TINY}
 
 
 @pytest.fixture
@@ -123,7 +126,7 @@ def check_training(run, wanted, output, seen):
         np.testing.assert_allclose(history["learning_rate"], [rates[phase] for phase in phases], rtol=1e-5)
     compiled = set(re.findall(r"epochs? of \d+ steps \((\w+), (\w+)\)", output))
     assert [(optimizer.lower(), loss) for optimizer, loss in compiled] == [
-        (wanted.optimizer, "CategoricalCrossentropy")
+        (wanted.optimizer, {"crossentropy": "CategoricalCrossentropy", "soft_f1": "SoftF1"}[wanted.loss])
     ]
     training_rows = int((run.index.rows["split"] == "train").sum())
     steps = re.findall(r"(\d+) images, \d+ epochs? of (\d+) steps", output)
@@ -168,9 +171,14 @@ def test_seven_models_are_compared(tmp_path, seen):
 
 
 def test_seven_models_honest(tmp_path, seen):
-    models = ["--model", "shallow_fc", "--model", "shallow_cnn"]
+    names = ("shallow_fc", "shallow_cnn")
+    models = [text for name in names for text in ("--model", name)]
     chestxray("compare", "seven-models-honest", tmp_path / "c", *models, "--data", RADIOGRAPHY, epochs=1)
-    assert [item["model"] for item in read(tmp_path / "c", "comparison.json")["models"]]
+    assert {item["model"] for item in read(tmp_path / "c", "comparison.json")["models"]} == set(names)
+    for name in names:
+        part = Run(tmp_path / "c" / "parts" / name)
+        check_data(part, Recipe.read("seven-models-honest"))
+        assert (part.folder / "controls.json").is_file()
 
 
 @pytest.mark.parametrize("name", ["resnet18-keremberke", "resnet18-keremberke-honest"])
@@ -206,6 +214,14 @@ def test_mobilenetv3(name, architecture, start, tmp_path, seen, imagenet):
     assert set(run.metrics["confusion"]["classes"]) == {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 
 
+def test_class_weights_of_the_four_classes_are_those_published():
+    """8.4, 2.9, 1 and 6 for the training folder's 460, 1,341, 3,875 and 650 films, but for a common factor."""
+    labels = np.repeat(np.eye(4, dtype=np.float32), [460, 1341, 3875, 650], axis=0)
+    weights = np.array(list(training.class_weights(labels).values()))
+    assert (weights / weights[2]).round(1).tolist() == [8.4, 2.9, 1.0, 6.0]
+    assert Recipe.read("mobilenetv3-four-class").class_weights
+
+
 @pytest.mark.parametrize(
     ("name", "architecture"), [("vgg16-kermany", "vgg16_gap"), ("vgg16-kermany-honest", "shallow_cnn")]
 )
@@ -229,60 +245,87 @@ def test_vgg16_trains_as_many_parameters_as_were_published():
     assert sum(int(np.prod(v.shape)) for v in built.model.trainable_variables) == 1_049_346
 
 
-#: The sets of resnet200d-covid: three to train on, three to test on, with every class that it drops.
-COVID = [
-    *("--data", RADIOGRAPHY),
-    *("--data", "phantom:classes=COVID19+NORMAL+PNEUMONIA+TURBERCULOSIS,patients=24,size=48,seed=2"),
-    *("--data", "phantom:classes=NORMAL+PNEUMONIA,patients=12,size=48,seed=3"),
-    *("--test-data", "phantom:classes=covid19+normal+bacterial_pneumonia,patients=12,size=48,seed=4"),
-    *("--test-data", "phantom:classes=covid19+normal,patients=12,size=48,seed=5"),
-    # The first training set again, in part: what a test must not share with training.
-    *("--test-data", f"{RADIOGRAPHY},duplicates=1"),
-]
+@pytest.fixture
+def covid(tmp_path):
+    """Copies of the five sets of resnet200d-covid, laid out as they are published, as options; 16 films of each
+    class of the radiography database.
+    """
+    trees = {
+        "covid-radiography": public_trees.covid_radiography(tmp_path / "radiography", each=16),
+        "covid-chestxray": public_trees.covid_chestxray(tmp_path / "cohen"),
+        "kermany": public_trees.kermany(tmp_path / "kermany"),
+        "covid-xray-10000": public_trees.covid_xray_10000(tmp_path / "10000", each=5),
+        "covid19-xray-train-test": public_trees.covid19_train_test(tmp_path / "train-test", each=4),
+    }
+    # As it is: these COVID-19 films are of the collection that is trained on.
+    for name in ("a2.jpg", "b.png"):
+        shutil.copy(trees["covid-chestxray"] / "images" / name, trees["covid-xray-10000"] / "dataset" / "covid" / name)
+    return [text for name, root in trees.items() for text in ("--path", f"{name}={root}")]
 
 
-def check_external(run):
-    rows = run.index.rows
+def check_six_sets(run):
+    """The radiography database is trained on and tested on, and the run says so."""
+    rows, audit = run.index.rows, read(run.folder, "audit.json")
     tested = rows[rows["split"] == "test"]
-    assert tested["external"].all()
-    assert tested["source"].nunique() == 3
-    assert not rows[rows["split"].isin(["train", "validation"])]["external"].any()
-    hashes = {split: set(rows.loc[rows["split"] == split, "pixel_hash"]) for split in ("train", "validation", "test")}
-    assert not hashes["test"] & (hashes["train"] | hashes["validation"])
-    assert read(run.folder, "audit.json")["dropped"]
+    assert set(tested["source"]) == {"covid-radiography-2", "covid-xray-10000", "covid19-xray-train-test"}
+    assert tested["source"].value_counts()["covid-radiography-2"] == 3 * 16
+    trained = rows[rows["split"].isin(["train", "validation"])]
+    assert set(trained["source"]) == {"covid-radiography", "covid-chestxray", "kermany"}
+    assert len(set(tested["path"]) & set(trained["path"])) == 3 * 16, "no film of the test is held back"
+    leaks = {path for group in audit["exact_duplicates"]["across_splits"] for path in group}
+    assert set(tested.loc[tested["source"] == "covid-radiography-2", "path"]) <= leaks
+    assert audit["severity"] == "critical"
+    assert len(run.by_source) == 3
+    counts = run.index.counts()["test"].to_dict()
+    assert counts == {"covid19": 16 + 7, "pneumonia": 16 + 8, "normal": 16 + 5 + 8}
 
 
 @pytest.mark.slow
-def test_resnet200d_in_one_fold(tmp_path, seen):
-    output = chestxray("run", "resnet200d-covid", tmp_path / "r", *COVID, weights="none", epochs=1, fold=0)
+def test_resnet200d_as_published(tmp_path, seen, covid):
+    output = chestxray("run", "resnet200d-covid", tmp_path / "r", *covid, weights="none", epochs=1)
     run = Run(tmp_path / "r")
     check(run, "resnet200d-covid", output, seen)
-    check_external(run)
+    check_six_sets(run)
     assert "Fold 1 of 5" in " ".join(read(run.folder, "audit.json")["notes"])
     facts = read(run.folder, "environment.json")["model"]
     assert facts["trained_parameters"] > 0.99 * facts["parameters"], "the whole network is trained"
 
 
-def test_all_folds_and_their_pool(tmp_path, seen):
-    name, given = "resnet200d-covid", ["--mix", "cutmix", "--model", "shallow_cnn"]
-    output = chestxray("run", name, tmp_path / "r", *COVID, *given, weights="none", epochs=1, folds=2)
+def test_all_folds_and_their_pool(tmp_path, covid):
+    every = tmp_path / "every-fold.toml"
+    text = recipe_files.find("resnet200d-covid").read_text(encoding="utf-8")
+    every.write_text(text.replace("fold = 0\n", ""), encoding="utf-8")
+    given = [*covid, "--mix", "cutmix", "--model", "shallow_cnn"]
+    output = chestxray("run", every, tmp_path / "r", *given, weights="none", epochs=1, folds=2)
     runs = [Run(tmp_path / "r" / "parts" / f"shallow_cnn-fold{fold}") for fold in (1, 2)]
     held_out = [set(run.index.rows.query("split == 'validation'")["path"]) for run in runs]
+    assert all(held_out)
     assert not held_out[0] & held_out[1]
     for run in runs:
-        check_external(run)
+        check_six_sets(run)
         assert run.recipe.mix == "cutmix"
     pooled = Run(tmp_path / "r")
     assert pooled.metrics["rows"] == runs[0].metrics["rows"]
+    assert (pooled.index.rows["split"] == "test").sum() == runs[0].metrics["rows"], "training films stay what they are"
     assert len(pooled.by_source) == 3
     assert output.count("Part ") == 2
 
 
-def test_resnet200d_honest(tmp_path, seen):
-    name, given = "resnet200d-covid-honest", ["--model", "shallow_cnn"]
-    output = chestxray("run", name, tmp_path / "r", *COVID, *given, weights="none", epochs=1, fold=0)
-    check(Run(tmp_path / "r"), name, output, seen)
-    check_external(Run(tmp_path / "r"))
+def test_resnet200d_honest(tmp_path, seen, covid):
+    name, given = "resnet200d-covid-honest", [*covid, "--model", "shallow_cnn"]
+    output = chestxray("run", name, tmp_path / "r", *given, weights="none", epochs=1)
+    run = Run(tmp_path / "r")
+    check(run, name, output, seen)
+    rows = run.index.rows
+    tested = rows[rows["split"] == "test"]
+    assert set(tested["source"]) == {"covid-xray-10000", "covid19-xray-train-test"}
+    assert tested["label"].value_counts().to_dict() == {"normal": 5 + 8, "covid19": 7}
+    assert not (tested["label"] == "pneumonia").any()
+    trained = rows[rows["split"].isin(["train", "validation"])]
+    assert set(trained["label"]) == {"covid19", "pneumonia", "normal"}
+    assert not set(tested["pixel_hash"]) & set(trained["pixel_hash"])
+    gone = {path.rsplit("/", 1)[1] for path in (item["path"] for item in read(run.folder, "audit.json")["dropped"])}
+    assert {"a2.jpg", "b.png"} <= gone
 
 
 def test_a_layer_to_begin_from_that_is_none(tmp_path, imagenet):
