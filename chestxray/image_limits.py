@@ -20,6 +20,8 @@ JUNK = 65_536
 #: Chunks of a PNG file that are no pixels, and the fewest bytes that a chunk of pixels has on average.
 CHUNKS = 1_000
 SMALL_CHUNK = 512
+#: Pages of a TIFF file, tags of a page, and strips or tiles of its pixels.
+PAGES, TAGS, STRIPS = 100, 1_000, 100_000
 #: Tiles of a JPEG 2000 image, and packets: one for each layer, resolution, component and precinct.
 TILES = 4_096
 PACKETS = 2_000_000
@@ -50,11 +52,13 @@ class Frame:
 
 
 def check(content: bytes) -> None:
-    """Raises `Refused` for a PNG or JPEG file that asks for too much. Other files are not looked at."""
+    """Raises `Refused` for a PNG, JPEG or TIFF file that asks for too much. Other files are not looked at."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         _check_png(content)
     elif content.startswith(b"\xff\xd8"):
         _jpeg(content, strict=False)
+    elif content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        _check_tiff(content)
 
 
 def codestream(content: bytes) -> Frame:
@@ -201,3 +205,30 @@ def _check_png(content: bytes) -> None:
         if others > CHUNKS or pixels > most:
             raise Refused(f"a PNG file of more than {CHUNKS:,} chunks beside its pixels, or of countless small ones")
         at += 12 + length
+
+
+def _check_tiff(content: bytes) -> None:
+    """Pages may lie one within the other, so that a reader of all their tags never comes to an end."""
+    order, big = "<" if content[:1] == b"I" else ">", b"+" in content[2:4]
+    number, entry, where = (order + "Q", order + "HHQ8s", 8) if big else (order + "H", order + "HHI4s", 4)
+    offset = order + ("Q" if big else "I")
+    try:
+        (at,) = struct.unpack_from(offset, content, where)
+        for _ in range(PAGES):
+            (tags,) = struct.unpack_from(number, content, at)
+            if tags > TAGS:
+                raise Refused(f"a TIFF file of more than {TAGS:,} tags")
+            at += struct.calcsize(number)
+            for tag, _, count, _ in struct.iter_unpack(entry, content[at : at + tags * struct.calcsize(entry)]):
+                if tag in _STRIPS and count > STRIPS:
+                    raise Refused(f"a TIFF file of {count:,} strips or tiles; allowed: {STRIPS:,}")
+            (at,) = struct.unpack_from(offset, content, at + tags * struct.calcsize(entry))
+            if not at:
+                return
+    except struct.error as error:
+        raise Refused("a TIFF file that cannot be followed") from error
+    raise Refused(f"a TIFF file of {PAGES} pages or more")
+
+
+#: Where the pixels of each strip or tile are, and how many bytes they have.
+_STRIPS = (273, 279, 324, 325)

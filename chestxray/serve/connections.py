@@ -141,12 +141,13 @@ class Channel(HTTPChannel):
 
     def look(self, now: float, seconds: float) -> None:
         """Drop it if it is slower than is allowed: `seconds` for a request, and for taking an answer."""
-        if self.requests:
-            self.asked_last, self.sending_since = now, None
-        elif self.total_outbufs_len:
+        if self.total_outbufs_len:
+            # Also while the rest of an answer waits for room.
             self.sending_since = self.sending_since or now
             if now - self.sending_since > seconds:
                 self.drop()
+        elif self.requests:
+            self.asked_last, self.sending_since = now, None
         elif self.request is not None:
             head = not self.request.headers_finished
             if now - self.request.began > (min(HEAD, seconds) if head else seconds):

@@ -155,23 +155,31 @@ class _Process:
             # Ctrl-C is for the server, which then ends it.
             start_new_session=True,
         )
-        self._ready = False
+        # However long a busy machine takes to start it, a deadline does not end that.
+        self._ready = threading.Event()
+        threading.Thread(target=self._await, name="decoder starts", daemon=True).start()
+
+    def _await(self) -> None:
+        with contextlib.suppress(EOFError, OSError, ValueError):
+            decoder.read(self._process.stdout)  # type: ignore[arg-type]
+        self._ready.set()
 
     def ask(
         self, content: bytes, ways: Sequence[Way], pictures: Sequence[Way], max_pixels: int, deadline: float
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """Raises `EOFError` where the process ended before it answered."""
+        """Raises `EOFError` where the process ended before it answered, `RequestProblem` (503) where it has
+        not started in time: then it goes on doing so.
+        """
         jobs, told = self._process.stdin, self._process.stdout
         assert jobs is not None and told is not None
+        if not self._ready.wait(max(0.0, deadline - time.monotonic())):
+            raise _late()
         left = deadline - time.monotonic()
         # Reading ends when the process does, so that nothing else needs a timeout.
         watch = threading.Timer(max(0.0, left), self._process.kill)
         watch.daemon = True
         watch.start()
         try:
-            if not self._ready:
-                decoder.read(told)
-                self._ready = True
             job = {
                 "bytes": len(content),
                 "max_pixels": max_pixels,
@@ -182,11 +190,11 @@ class _Process:
             }
             decoder.write(jobs, json.dumps(job).encode())
             decoder.write(jobs, content, framed=False)
-            answer = json.loads(decoder.read(told) or _nothing())
-            sizes = [height * width for (height, width), _ in ways] + [int(size) for size in answer.get("pictures", ())]
+            answer = _checked(json.loads(decoder.read(told) or _nothing()))
+            sizes = [height * width for (height, width), _ in ways] + answer["pictures"]
             if answer["kind"] != decoder.FINE:
                 return answer, []
-            if len(sizes) != len(ways) + len(pictures) or any(size > _PICTURE for size in sizes[len(ways) :]):
+            if len(sizes) != len(ways) + len(pictures) or any(not 0 <= size <= _PICTURE for size in answer["pictures"]):
                 raise EOFError
             return answer, [decoder.exactly(told, size) for size in sizes]
         except (BrokenPipeError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -221,6 +229,19 @@ class _Process:
                     pipe.close()
 
 
+def _checked(told: Any) -> dict[str, Any]:
+    """What a process said, each part of the kind that it must be. Raises what Python raises where it is not."""
+    kinds = (decoder.FINE, decoder.TOO_MANY, decoder.UNREADABLE, decoder.DEFECT)
+    return {
+        "kind": kinds[kinds.index(told["kind"])],
+        "reason": str(told.get("reason", ""))[:300],
+        "raised": [str(place)[:300] for place in told.get("raised", ())],
+        "width": int(told.get("width", 0)),
+        "height": int(told.get("height", 0)),
+        "pictures": [int(size) for size in told.get("pictures", ())],
+    }
+
+
 def _understood(told: dict[str, Any], parts: list[bytes], ways: Sequence[Way]) -> Decoded:
     if told["kind"] == decoder.TOO_MANY:
         raise RequestProblem(413, "too_many_pixels", f"The image cannot be read: {told['reason']}.")
@@ -232,7 +253,7 @@ def _understood(told: dict[str, Any], parts: list[bytes], ways: Sequence[Way]) -
         np.frombuffer(part, np.uint8).reshape(size) for part, (size, _) in zip(parts[: len(ways)], ways, strict=True)
     )
     drawn = tuple(part.decode("ascii") for part in parts[len(ways) :])
-    return Decoded(pixels, drawn, int(told["width"]), int(told["height"]))
+    return Decoded(pixels, drawn, told["width"], told["height"])
 
 
 class Undecoded(Exception):

@@ -23,8 +23,8 @@ def client_of(address: str) -> str:
     '2001:db8::/64'
     """
     text = address.strip().strip('"')
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
+    if "]" in text:
+        text = text.lstrip("[").partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
