@@ -83,7 +83,7 @@ def controlled(run, finding, **states):
 
 def test_a_comparison_carries_the_controls_of_each_model(runs):
     for name in ("good", "fair"):
-        controlled(runs / name, "shortcut", border="fires", thumbnail="undecided")
+        controlled(runs / name, "shortcut", border="fires", thumbnail="fires")
     assert invoke(compare.command, runs / "good", runs / "fair", runs / "poor", "--output", "c")
     content = json.loads((runs.parent / "c" / "comparison.json").read_text())
     said = " ".join(content["verdict"])
@@ -93,12 +93,13 @@ def test_a_comparison_carries_the_controls_of_each_model(runs):
     assert "No controls were run for poor" in said
     assert "It is better than" not in said, "a higher score is not a better model where a shortcut explains it"
     assert content["models"][0]["controls"]["finding"] == "shortcut"
-    assert content["models"][0]["controls"]["fires"] == ["border"]
+    assert content["models"][0]["controls"]["fires"] == ["border", "thumbnail"]
     table = pd.read_csv(runs.parent / "c" / "comparison.csv", keep_default_na=False)
     assert table["controls"].tolist() == ["shortcut", "shortcut", "unknown"]
-    assert table["controls_fire"].tolist() == ["border", "border", ""]
+    assert table["controls_fire"].tolist() == ["border thumbnail", "border thumbnail", ""]
     page = (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
-    assert page.count("cannot be taken for disease") >= 5, "verdict, two rows of the table, two verdicts"
+    assert page.count("cannot be taken for disease") == 3 + 1, "the verdict, what it means, and each run's own"
+    assert page.count("could be a shortcut") == 2, "a row of the table each"
     output = " ".join(invoke(compare.command, runs / "good", runs / "poor").split())
     assert "cannot be taken for disease" in output
     assert "The score of good cannot be taken for disease" in output
