@@ -28,7 +28,7 @@ _NO_TABLES = {
     b"PAR1": "a Parquet file: write it as CSV",
     b"SQLite format 3": "a database of SQLite: write the table as CSV",
 }
-#: What openpyxl raises of damaged files.
+#: What is raised of damaged Excel files and ZIP archives.
 _BROKEN = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, EOFError, SyntaxError, NotImplementedError,
     zipfile.BadZipFile, zlib.error,
@@ -151,7 +151,7 @@ def _excel(content: bytes, file: Path, notes: list[str]) -> pd.DataFrame:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = set(archive.namelist())
-    except zipfile.BadZipFile as error:
+    except _BROKEN as error:
         raise DataError(f"{file} is no table that can be read: {error}.") from error
     if "xl/workbook.xml" not in names:
         what = (
@@ -174,7 +174,8 @@ def _excel(content: bytes, file: Path, notes: list[str]) -> pd.DataFrame:
                 first, *others = [str(name) for name in book.sheet_names]
                 table = book.parse(first, dtype=str, keep_default_na=False, na_filter=False)
     except _BROKEN as error:
-        raise DataError(f"{file} is no Excel file that can be read: {str(error) or type(error).__name__}.") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file} is no Excel file that can be read: {reason}.") from error
     if others:
         notes.append(f"Of {file.name} the first sheet was read, {first}; not {', '.join(others)}.")
     table = table.fillna("").astype(str)
