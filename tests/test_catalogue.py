@@ -86,6 +86,17 @@ def test_an_early_flat_version_is_read_too(tmp_path):
     assert "lung_mask" not in index.rows
 
 
+def test_the_early_version_that_was_published_on_is_read_by_its_recipe(tmp_path):
+    """Three classes under other names, and no lung opacities to drop."""
+    for label in ("COVID-19", "NORMAL", "Viral Pneumonia"):
+        for n in range(3):
+            public_trees.film(tmp_path / "COVID-19 Radiography Database" / label / f"{label} ({n}).png")
+    recipe = Recipe.read("seven-models").replace(path=str(tmp_path), drop=())
+    assert load(recipe, tmp_path / "cache").counts().sum(axis=1).to_dict() == {
+        "covid19": 3, "normal": 3, "viral_pneumonia": 3,
+    }  # fmt: skip
+
+
 def test_what_covid_chestxray_leaves_out_is_noted(tmp_path):
     root = public_trees.covid_chestxray(tmp_path)
     notes = " ".join(load(Recipe(data="covid-chestxray", path=str(root)), tmp_path / "cache").notes)
