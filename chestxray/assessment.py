@@ -36,7 +36,9 @@ LARGEST = "the larger probability"
 
 @dataclass(frozen=True)
 class Refusals:
-    """Who was refused: bool (rows,) of each kind of picture, and the threshold of distance."""
+    """Who was refused: bool (rows,) of each kind of picture, and the threshold of distance. ``kinds`` names
+    the kind of each of ``others``, all of which should be refused; of ``mirrored`` films nothing is asked.
+    """
 
     threshold: float
     allowed: float
@@ -44,6 +46,7 @@ class Refusals:
     test: np.ndarray
     others: np.ndarray
     kinds: np.ndarray
+    mirrored: np.ndarray
 
 
 def assess(
@@ -212,6 +215,7 @@ def _refusal(refusals: Refusals, test: Predictions, score: Scorer) -> dict[str, 
         "by_kind": {
             kind: of(refusals.others[refusals.kinds == kind]) for kind in dict.fromkeys(refusals.kinds.tolist())
         },
+        "mirrored": of(refusals.mirrored),
     }
 
 

@@ -18,7 +18,7 @@ from keras import ops
 from chestxray.errors import PluginError
 from chestxray.head_gradient import HeadGradient, NoClosedForm
 from chestxray.model import CALIBRATION
-from chestxray.refusal import Familiar
+from chestxray.refusal import FAINT, SIDE, Familiar, averaging
 
 if TYPE_CHECKING:
     from chestxray.decision import Decision
@@ -84,7 +84,7 @@ class Graph:
         if evidence is not None:
             given["map"] = finish(evidence, self.input_shape[:2])
         if self._familiar is not None:
-            given["distance"] = distance(values["features"], self._familiar)
+            given["distance"] = distance(values["features"], pixels, self._familiar)
         elif "features" in values:
             given["features"] = pooled(values["features"])
         return given
@@ -204,8 +204,9 @@ def pooled(features: Tensor) -> Tensor:
     return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
 
 
-def distance(features: Tensor, familiar: Familiar) -> Tensor:
-    """`Familiar.distances` float32 (batch,) of what `pooled` takes.
+def distance(features: Tensor, pixels: Tensor, familiar: Familiar) -> Tensor:
+    """`Familiar.distances` float32 (batch,) of what `pooled` takes and of `pixels` float32 (batch, height,
+    width, channels) in 0..255.
 
     What lies outside the components is computed as a vector: in single precision the difference of
     two sums of squares would lose it.
@@ -215,4 +216,15 @@ def distance(features: Tensor, familiar: Familiar) -> Tensor:
     standardised = (features - familiar.centre.astype(np.float32)) / familiar.scale.astype(np.float32)
     along = ops.matmul(standardised, components.T)
     rest = ops.sum((standardised - ops.matmul(along, components)) ** 2, axis=1)
-    return ops.sqrt(ops.sum(along**2 / familiar.variances.astype(np.float32), axis=1) + rest / familiar.noise)
+    squared = ops.sum(along**2 / familiar.variances.astype(np.float32), axis=1) + rest / familiar.noise
+    return ops.maximum(ops.sqrt(squared) / familiar.reach, _by_pixels(pixels, familiar))
+
+
+def _by_pixels(pixels: Tensor, familiar: Familiar) -> Tensor:
+    """`Familiar.by_pixels` float32 (batch,) of `pixels` as `distance` takes them."""
+    rows, columns = (averaging(length, SIDE) for length in pixels.shape[1:3])
+    cells = ops.matmul(rows, ops.matmul(ops.mean(pixels, axis=-1), columns.T))
+    apart = cells - ops.mean(cells, axis=(1, 2), keepdims=True)
+    deviation = ops.sqrt(ops.mean(apart**2, axis=(1, 2), keepdims=True))
+    weights = familiar.weights.astype(np.float32).reshape(SIDE, SIDE)
+    return ops.sum(apart / (deviation + FAINT) * weights, axis=(1, 2)) + familiar.bias

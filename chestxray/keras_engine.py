@@ -198,7 +198,7 @@ class KerasEngine:
             # Only the first call loads and traces; running is left to TensorFlow's own locks.
             graph = self._explaining if maps else self._plain
         given = {name: value.numpy() for name, value in graph(pixels).items()}
-        far = None if self._familiar is None else self._familiar.distances(given["features"])
+        far = None if self._familiar is None else self._familiar.distances(given["features"], pixels)
         return Outputs(given["probabilities"], far, given.get("map"))
 
 

@@ -1,7 +1,8 @@
 """Pictures that are no chest radiographs, to measure how many of them a refusal lets through.
 
-Crops of the two photographs and the handwritten digits that come with scikit-learn, and drawn
-pages, textures and noise: nothing is downloaded.
+Crops of the two photographs and the handwritten digits that come with scikit-learn, drawn pages,
+textures, noise and even grey, and the test's own films inverted and turned: nothing is downloaded.
+Radiographs of other parts of the body, and lateral views, cannot be had so: of these nothing is known.
 """
 
 from __future__ import annotations
@@ -9,15 +10,37 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-KINDS = ("photograph", "digit", "page", "texture", "noise")
+KINDS = ("photograph", "digit", "page", "texture", "noise", "blank")
+ALTERED = ("inverted film", "film on its side", "film upside down")
 
 
 def other_pictures(size: tuple[int, int], each: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (5 * each, height, width) in grey, and the kind of each, one of `KINDS`."""
+    """Pictures uint8 (6 * each, height, width) in grey, and the kind of each, one of `KINDS`."""
     generator = np.random.default_rng(seed)
-    drawers = (_photographs, _digits, _pages, _textures, _noise)
+    drawers = (_photographs, _digits, _pages, _textures, _noise, _blanks)
     pictures = [_fitted(picture, size) for draw in drawers for picture in draw(generator, each)]
     return np.stack(pictures), np.repeat(KINDS, each)
+
+
+def altered_films(pixels: np.ndarray, places: np.ndarray, each: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `each` of the films `places` of `pixels` uint8 (rows, height, width), altered in each of the ways
+    of `ALTERED`: pictures of the same size, and the kind of each. Films on their side lie on the left and on
+    the right in turn.
+    """
+    films = _some(pixels, places, each)
+    size = (films.shape[1], films.shape[2])
+    sides = [_fitted(np.rot90(film, 1 if number % 2 else 3), size) for number, film in enumerate(films)]
+    return np.concatenate([255 - films, np.stack(sides), films[:, ::-1, ::-1]]), np.repeat(ALTERED, len(films))
+
+
+def mirrored_films(pixels: np.ndarray, places: np.ndarray, each: int = 40) -> np.ndarray:
+    """The same films as of `altered_films`, left and right exchanged: chest radiographs still."""
+    return _some(pixels, places, each)[:, :, ::-1]
+
+
+def _some(pixels: np.ndarray, places: np.ndarray, most: int) -> np.ndarray:
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int))
+    return np.asarray(pixels[places[chosen]])
 
 
 def _photographs(generator: np.random.Generator, count: int) -> list[np.ndarray]:
@@ -75,6 +98,15 @@ def _noise(generator: np.random.Generator, count: int) -> list[np.ndarray]:
     # From a single patch to every pixel for itself.
     sides = [1 + 8 * (number % 30) for number in range(count)]
     return [generator.integers(0, 256, size=(side, side), dtype=np.uint8) for side in sides]
+
+
+def _blanks(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    # Every level from black to white, and as far as they reach a trace of a detector's noise.
+    levels = np.linspace(0, 255, count)
+    return [
+        np.clip(generator.normal(level, number % 4, (64, 64)), 0, 255).astype(np.uint8)
+        for number, level in enumerate(levels)
+    ]
 
 
 def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

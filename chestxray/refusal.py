@@ -1,8 +1,13 @@
-"""Refusal of what is no chest radiograph: pictures whose features are far from all of training.
+"""Refusal of what is no chest radiograph as those of training are: other pictures, turned and inverted films.
 
-The features of the backbone, averaged over places, are described by probabilistic principal
-components (Tipping and Bishop 1999) of the training images; the distance is Mahalanobis's under that
-description (Lee et al. 2018 use it so), and the threshold is taken from validation.
+Two scores, of which the larger counts. The features of the backbone, averaged over places, are described
+by probabilistic principal components (Tipping and Bishop 1999) of the training images; the first score is
+Mahalanobis's distance under that description (Lee et al. 2018 use it so). Averaged features hardly show
+how a film lies, nor, of some networks, that black and white have changed places. So the second is a
+logistic regression on a thumbnail that tells the training films from the same films inverted and turned
+(outlier exposure, Hendrycks et al. 2019; turned images as outliers, Golan and El-Yaniv 2018). Each is
+measured in units of its own threshold; the common one is taken from validation.
+``benchmarks/refusal.md`` has what each refuses, and the scores that were weighed beside it.
 """
 
 from __future__ import annotations
@@ -20,17 +25,25 @@ from chestxray.files import replacing
 FILE = "refusal.npz"
 #: Most components kept; what lies outside them counts as one noise of equal size in all directions.
 COMPONENTS = 64
-#: Training images that the description is learned from.
+#: Training images that both scores are learned from.
 SAMPLE = 2000
+#: Height and width of the thumbnail.
+SIDE = 16
+#: Grey levels added to a thumbnail's standard deviation: an even picture has no contrast to be made larger.
+FAINT = 8.0
+#: Inverse strength of the regression's penalty: 40 films are then enough to learn from.
+PENALTY = 0.001
 
 
 @dataclass(frozen=True)
 class Familiar:
-    """What features of chest radiographs look like, and how far is too far.
+    """What chest radiographs look like, and how far is too far.
 
     ``centre``, ``scale`` float (features,); ``components`` float (kept, features), orthonormal, of
     the standardised features; ``variances`` float (kept,); ``noise`` the variance left over in each
-    further direction; ``threshold`` a distance.
+    further direction; ``reach`` the Mahalanobis distance that counts as 1. ``weights`` float (SIDE * SIDE,)
+    of a thumbnail's cells and ``bias`` give the second score. ``threshold``, about 1: what is above it
+    is refused.
     """
 
     centre: np.ndarray
@@ -38,18 +51,31 @@ class Familiar:
     components: np.ndarray
     variances: np.ndarray
     noise: float
+    reach: float
+    weights: np.ndarray
+    bias: float
     threshold: float
 
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        """Mahalanobis distances float64 (rows,) of `features` (rows, features)."""
+    def distances(self, features: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Distances float64 (rows,) from the training radiographs, of `features` (rows, features) and
+        `pixels` (rows, height, width) in 0..255: the larger of both scores.
+        """
+        return np.maximum(self.by_features(features), self.by_pixels(pixels))
+
+    def by_features(self, features: np.ndarray) -> np.ndarray:
+        """The first score: float64 (rows,), of `features` (rows, features)."""
         standardised = (features.astype(np.float64) - self.centre) / self.scale
         along = standardised @ self.components.T
         rest = np.maximum((standardised**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        return np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.noise)
+        return np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.noise) / self.reach
 
-    def refused(self, features: np.ndarray) -> np.ndarray:
+    def by_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """The second score: float64 (rows,), of `pixels` (rows, height, width)."""
+        return thumbnails(pixels).reshape(len(pixels), -1) @ self.weights + self.bias
+
+    def refused(self, features: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Whether each row is no chest radiograph by its distance: bool (rows,)."""
-        return self.distances(features) > self.threshold
+        return self.distances(features, pixels) > self.threshold
 
     def write(self, path: Path) -> None:
         """Write the arrays as NPZ, at once."""
@@ -62,23 +88,32 @@ class Familiar:
         """Read what `write` wrote.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is damaged, or of a version that had the first score alone.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
+                if "reach" not in arrays and "threshold" in arrays:
+                    raise DataError(f"{path} is of an earlier version of chestxray: run it again with this one.")
                 found = {name: arrays[name] for name in cls.__dataclass_fields__}
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}.") from error
-        return cls(**{**found, "noise": float(found["noise"]), "threshold": float(found["threshold"])})
+        return cls(**{name: value if value.ndim else float(value) for name, value in found.items()})
 
 
-def learn(training: np.ndarray, validation: np.ndarray, allowed: float) -> Familiar | None:
-    """Describe `training` features (rows, features) so that about the share `allowed` of radiographs
-    like those of `validation` (rows, features) is refused.
+def learn(
+    training: np.ndarray,
+    training_pixels: np.ndarray,
+    validation: np.ndarray,
+    validation_pixels: np.ndarray,
+    allowed: float,
+) -> Familiar | None:
+    """Describe the training images so that about the share `allowed` of radiographs like those of
+    validation is refused.
 
-    The threshold is the distance of rank ceil((n + 1)(1 - allowed)) among the n of validation; where n
-    is too small for that share, the farthest one. None where there are too few training images or
-    features to know a radiograph by, or these never vary.
+    Features are (rows, features), pixels of the same rows (rows, height, width) in 0..255. The threshold
+    is the distance of rank ceil((n + 1)(1 - allowed)) among the n of validation; where n is too small for
+    that share, the farthest one. None where there are too few training images or features to know a
+    radiograph by, or these never vary.
     """
     from sklearn.decomposition import PCA
 
@@ -94,14 +129,73 @@ def learn(training: np.ndarray, validation: np.ndarray, allowed: float) -> Famil
     found = PCA(n_components=kept, random_state=0).fit(standardised)
     # Directions that training never moved in: a hundredth of the mean variance keeps rounding out of it.
     floor = 1e-2 * float(standardised.var(axis=0).mean()) + 1e-12
-    familiar = Familiar(
-        centre=centre,
-        scale=scale,
-        components=found.components_,
-        variances=np.maximum(found.explained_variance_, floor),
-        noise=max(float(found.noise_variance_), floor),
-        threshold=math.inf,
-    )
-    distances = np.sort(familiar.distances(validation))
-    rank = min(math.ceil((len(distances) + 1) * (1 - allowed)), len(distances))
-    return Familiar(**{**vars(familiar), "threshold": float(distances[rank - 1])})
+    weights, bias = _upright(thumbnails(training_pixels))
+    parts: dict[str, Any] = {
+        "centre": centre,
+        "scale": scale,
+        "components": found.components_,
+        "variances": np.maximum(found.explained_variance_, floor),
+        "noise": max(float(found.noise_variance_), floor),
+        "weights": weights,
+    }
+    plain = Familiar(**parts, reach=1.0, bias=bias, threshold=math.inf)
+    # Each score is 1 at its own threshold, so that neither speaks louder than the other.
+    reach = max(_at_rank(plain.by_features(validation), allowed), 1e-12)
+    bias += 1 - _at_rank(plain.by_pixels(validation_pixels), allowed)
+    alike = Familiar(**parts, reach=reach, bias=bias, threshold=math.inf)
+    threshold = _at_rank(alike.distances(validation, validation_pixels), allowed)
+    return Familiar(**parts, reach=reach, bias=bias, threshold=threshold)
+
+
+def thumbnails(pixels: np.ndarray) -> np.ndarray:
+    """float64 (rows, SIDE, SIDE) of `pixels` (rows, height, width) in 0..255: averages over equal cells,
+    less their mean, by their standard deviation, so that exposure has no part.
+    """
+    rows, columns = (averaging(length, SIDE) for length in pixels.shape[1:])
+    # Row by row: all of a sample at once would take eight times its pixels.
+    cells = np.stack([rows @ image @ columns.T for image in pixels.astype(np.float32)]).astype(np.float64)
+    apart = cells - cells.mean(axis=(1, 2), keepdims=True)
+    return apart / (apart.std(axis=(1, 2), keepdims=True) + FAINT)
+
+
+def averaging(given: int, wanted: int) -> np.ndarray:
+    """Matrix float32 (wanted, given) that averages over `wanted` equal parts of a line of `given` places.
+
+    >>> averaging(3, 2).round(3).tolist()
+    [[0.667, 0.333, 0.0], [0.0, 0.333, 0.667]]
+    """
+    edges = np.linspace(0, given, wanted + 1)
+    places = np.arange(given)
+    inside = np.minimum(edges[1:, np.newaxis], places + 1) - np.maximum(edges[:-1, np.newaxis], places)
+    return (np.maximum(inside, 0) * (wanted / given)).astype(np.float32)
+
+
+def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights float (cells,) and bias of a score that is high for `films` (rows, SIDE, SIDE) inverted or
+    turned. Its unit is how far these lie from the films themselves, on average.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    turned = [np.rot90(films, quarters, axes=(1, 2)) for quarters in (1, 2, 3)]
+    # A mirrored film is a chest radiograph still, an upside-down one is not, mirrored or not.
+    altered = [-films, *turned, films[:, ::-1]]
+    cells = np.concatenate([films, *altered]).reshape(-1, SIDE * SIDE)
+    is_altered = np.arange(len(cells)) >= len(films)
+    # Even pictures alone have cells that never vary.
+    scale = cells.std(axis=0) + 1e-6
+    # Beside another busy process, threads that wait for each other make so small a fit many times slower.
+    with threadpool_limits(1):
+        found = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=500).fit(cells / scale, is_altered)
+    weights = found.coef_[0] / scale
+    scores = cells @ weights
+    gap = scores[is_altered].mean() - scores[~is_altered].mean()
+    if gap <= 0:  # films that look the same however they lie
+        return np.zeros_like(weights), 0.0
+    return weights / gap, float(-scores[~is_altered].mean() / gap)
+
+
+def _at_rank(distances: np.ndarray, allowed: float) -> float:
+    ordered = np.sort(distances)
+    rank = min(math.ceil((len(ordered) + 1) * (1 - allowed)), len(ordered))
+    return float(ordered[rank - 1])

@@ -18,7 +18,7 @@ from chestxray.calibration import Calibration, calibrated
 from chestxray.decision import Decision, decide
 from chestxray.index import Index
 from chestxray.model import Built, features_model, set_calibration
-from chestxray.other_pictures import other_pictures
+from chestxray.other_pictures import altered_films, mirrored_films, other_pictures
 from chestxray.prediction import Predictions, outputs, rate, together
 from chestxray.recipe import Recipe
 from chestxray.refusal import Familiar
@@ -64,13 +64,14 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         sample = _sample(index, recipe.seed)
         given = outputs(seer, pixels, sample, recipe.predict_batch_size)
         training = np.concatenate([features for _, features in given])
-        familiar = refusal.learn(training, np.concatenate(seen), recipe.refuse)
+        judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
+        familiar = refusal.learn(training, pixels[sample], np.concatenate(seen), judged, recipe.refuse)
         if familiar is None:
             log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
             decision = dataclasses.replace(decision, features=None)
     test, refusals = _test(seer, pixels, index, familiar, recipe)
     if refusals is not None and familiar is not None:
-        refusals = dataclasses.replace(refusals, validation=familiar.refused(np.concatenate(seen)))
+        refusals = dataclasses.replace(refusals, validation=familiar.refused(np.concatenate(seen), judged))
     set_calibration(model, calibration)
     tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     return Trial(
@@ -130,19 +131,30 @@ def _test(
     seer: keras.Model, pixels: np.ndarray, index: Index, familiar: Familiar | None, recipe: Recipe
 ) -> tuple[Predictions, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
-    probabilities, distances = [], []
+    probabilities, far, done = [], [], 0
     for given in outputs(seer, pixels, places, recipe.predict_batch_size):
         probabilities.append(given[0])
+        block = places[done : done + len(given[0])]
+        done += len(block)
         if familiar is not None:
-            distances.append(familiar.distances(given[1]))
+            far.append(familiar.refused(given[1], pixels[block]))
     predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, np.concatenate(probabilities))
     if familiar is None:
         return predictions, None
-    far = np.concatenate(distances) > familiar.threshold
-    pictures, kinds = other_pictures(pixels.shape[1:3])
-    seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
+
+    def refused(pictures: np.ndarray) -> np.ndarray:
+        seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
+        return familiar.refused(seen, pictures)
+
+    shown = (other_pictures(pixels.shape[1:3]), altered_films(pixels, places))
     return predictions, Refusals(
-        familiar.threshold, recipe.refuse, np.empty(0, bool), far, familiar.refused(seen), kinds
+        threshold=familiar.threshold,
+        allowed=recipe.refuse,
+        validation=np.empty(0, bool),
+        test=np.concatenate(far),
+        others=np.concatenate([refused(pictures) for pictures, _ in shown]),
+        kinds=np.concatenate([kinds for _, kinds in shown]),
+        mirrored=refused(mirrored_films(pixels, places)),
     )
 
 

@@ -50,7 +50,8 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     predictions.write(folder / "predictions.csv")
     built.model.save(folder / "model.keras")
     if refuse:
-        familiar = refusal.learn(features[40:], features[:40], 0.05)
+        films = noise[..., 0]
+        familiar = refusal.learn(features[40:], films[40:], features[:40], films[:40], 0.05)
         familiar.write(folder / refusal.FILE)
     return folder
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 from scipy.ndimage import zoom
 
-from chestxray.cam import Graph, OnePass, distance, enlargement, finish
+from chestxray.cam import Graph, OnePass, enlargement, finish
 from chestxray.errors import PluginError
 from chestxray.explanation import gradcam
 from chestxray.head_gradient import HeadGradient, NoClosedForm
@@ -125,11 +125,19 @@ def test_distances_are_those_of_the_refusal(tiny):
     images = generator.integers(0, 256, (60, 16, 24, 1)).astype(np.float32)
     seer = features_model(model, "last")
     features = np.asarray(seer([images])[1])
-    familiar = learn(features[:40], features[40:], 0.05)
-    given = Graph(model, None, familiar=familiar, features="last").compute(tf.constant(images))
-    assert set(given) == {"probabilities", "distance"}
-    np.testing.assert_allclose(given["distance"], familiar.distances(features), rtol=1e-3)
-    np.testing.assert_allclose(distance(tf.constant(features), familiar), familiar.distances(features), rtol=1e-3)
+    films = images[..., 0]
+    familiar = learn(features[:40], films[:40], features[40:], films[40:], 0.05)
+    graph = Graph(model, None, familiar=familiar, features="last")
+    dark, flat = images * 0.2, np.full_like(images, 90)
+    for shown in (images, 255 - images, dark, flat):
+        features = np.asarray(seer([shown])[1])
+        given = graph.compute(tf.constant(shown))
+        assert set(given) == {"probabilities", "distance"}
+        wanted = familiar.distances(features, shown[..., 0])
+        np.testing.assert_allclose(given["distance"], wanted, rtol=1e-3)
+    far = dataclasses.replace(familiar, reach=1e9)  # the second score alone
+    given = Graph(model, None, familiar=far, features="last").compute(tf.constant(images))
+    np.testing.assert_allclose(given["distance"], np.maximum(far.by_pixels(films), 0), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.7, 1e4])

@@ -48,7 +48,8 @@ def test_it_says_what_the_model_says(engine, runs):
     model = Run(runs[0]).model
     wanted, features = features_model(model, "last").predict(pixels[..., np.newaxis].astype(np.float32), verbose=0)
     np.testing.assert_allclose(given.probabilities, wanted, atol=1e-6)
-    np.testing.assert_allclose(given.distances, Familiar.read(runs[0] / "refusal.npz").distances(features), rtol=1e-4)
+    familiar = Familiar.read(runs[0] / "refusal.npz")
+    np.testing.assert_allclose(given.distances, familiar.distances(features, pixels), rtol=1e-4)
     assert given.maps is None
     assert given.probabilities.dtype == np.float32
 

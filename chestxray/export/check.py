@@ -89,7 +89,7 @@ def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray
         _, maps = OnePass(model, subject.layer)(pixels[alike], decided[alike])
         differences["map"] = _largest(given["map"][alike] - maps)
     if "distance" in given and subject.familiar is not None:
-        distances = subject.familiar.distances(np.asarray(found["features"]))
+        distances = subject.familiar.distances(np.asarray(found["features"]), pixels.mean(axis=-1))
         differences["distance"] = _largest(given["distance"] / distances - 1)
     return differences
 
