@@ -148,7 +148,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         conflicting=tuple(_conflicting(good, exact, near or ())),
         confounds=associations.confounds(good, index.classes),
         small_validation=tuple(_small_validation(good, index.classes)),
-        notes=notes,
+        notes=(*notes, *_one_number(good[~index.drawn[good.index]])),
     )
 
 
@@ -263,6 +263,19 @@ def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:
         splits = sorted(of_patient["split"].unique(), key=_GIVES_WAY.__getitem__)
         found.append({"patient": patient, "source": source, "splits": splits, "images": len(of_patient)})
     return found
+
+
+def _one_number(rows: pd.DataFrame) -> list[str]:
+    """A sentence on patients of two sets and splits that have one identifier, as far as there are some."""
+    known = rows[(rows["patient"] != "") & (rows["split"] != "")]
+    each = known.groupby("patient")[["source", "split"]].nunique()
+    alike = each[(each["source"] > 1) & (each["split"] > 1)].index
+    if not len(alike):
+        return []
+    return [
+        f"Patient identifiers that several sets have, on both sides of a split: {len(alike):,}, such as {alike[0]}. They "
+        "are taken for different people; where one hospital numbered the sets, they are the same."
+    ]
 
 
 def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[int, str]:

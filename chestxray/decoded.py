@@ -159,7 +159,7 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
         log.info("Going on with a decoding that was interrupted: %d chunks are done.", done)
     paths = index.rows["path"].tolist()
     jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
-    with _bar(shape[0], shape[0] - sum(len(job[2]) for job in jobs)) as advance:
+    with progress("Decoding", shape[0], shape[0] - sum(len(job[2]) for job in jobs)) as advance:
         for count in _results(jobs, processes):
             advance(count)
     chunks = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
@@ -222,9 +222,10 @@ def _chunk(partial: Path, start: int) -> Path:
 
 
 @contextlib.contextmanager
-def _bar(total: int, done: int) -> Iterator:
+def progress(what: str, total: int, done: int = 0) -> Iterator:
+    """A bar of `total` images, for people who watch a terminal; yields what is called with each number done."""
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
-    with tqdm(total=total, initial=done, desc="Decoding", unit=" images", disable=hidden) as bar:
+    with tqdm(total=total, initial=done, desc=what, unit=" images", disable=hidden) as bar:
         yield bar.update

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from chestxray.decoded import progress
 from chestxray.index import Index
 from chestxray.registration import SIDE, correlations
 
@@ -102,13 +103,16 @@ def pairs_between(
 def _confirmed(blocks: Iterable[np.ndarray], films: _Films, others: _Films, least: float | None) -> pd.DataFrame:
     """Of candidates, places (candidates, 2) in `films` and `others`, those that registration confirms, as rows."""
     parts = []
-    for block in blocks:
-        for start in range(0, len(block), _BLOCK):
-            some = block[start : start + _BLOCK]
-            first, second = films[1][some[:, 0]], others[1][some[:, 1]]
-            sides = ((films[0], first), (others[0], second))
-            alike = correlations(*(np.stack([_small(pixels[row]) for row in side]) for pixels, side in sides))
-            parts.append(pd.DataFrame({"first": first, "second": second, "correlation": alike}))
+    with progress("Looking for copies", len(films[1])) as advance:
+        for number, block in enumerate(blocks):
+            for start in range(0, len(block), _BLOCK):
+                some = block[start : start + _BLOCK]
+                first, second = films[1][some[:, 0]], others[1][some[:, 1]]
+                sides = ((films[0], first), (others[0], second))
+                alike = correlations(*(np.stack([_small(pixels[row]) for row in side]) for pixels, side in sides))
+                parts.append(pd.DataFrame({"first": first, "second": second, "correlation": alike}))
+            # A block of candidates is of a block of films.
+            advance(min(_BLOCK, len(films[1]) - number * _BLOCK))
     found = pd.concat(parts) if parts else pd.DataFrame(columns=["first", "second", "correlation"])
     if least is None:
         least = CONFIRMED if min(films[0].shape[1:]) >= SMALL else CONFIRMED_SMALL

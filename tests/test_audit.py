@@ -115,6 +115,15 @@ def test_ignore_changes_nothing_but_is_recorded(leaking):
     assert len(record["exact_duplicates"]["groups"]) == 2
 
 
+def test_one_patient_number_in_two_sources_is_said():
+    index = make_index(["a", "b", "a"], patients=["1", "1", "2"], splits=["train", "test", "test"])
+    rows = index.rows.assign(source=["here", "there", "there"])
+    (said,) = audit(index.replace(rows)).notes
+    assert said.startswith("Patient identifiers that several sets have, on both sides of a split: 1, such as 1.")
+    assert not audit(index.replace(rows.assign(drawn=True))).notes
+    assert not audit(index.replace(rows.assign(split="train"))).notes
+
+
 def test_one_patient_number_in_two_sources_is_two_patients():
     index = make_index(["a", "a"], patients=["1", "1"], splits=["train", "test"])
     index = index.replace(index.rows.assign(source=["here", "there"]))

@@ -235,7 +235,7 @@ def test_each_choice_of_images_has_its_folder(run):
     folders |= {external.default_folder(run, choices[0], "test")}
     assert len(folders) == len(choices) + 1
     assert all(folder.parent == run.folder / "external" for folder in folders)
-    again = choices[0].replace(by=("sex",), sensitivity=0.9, replicates=7)
+    again = choices[0].replace(by=("sex",), sensitivity=0.9, replicates=700)
     assert external.default_folder(run, again, "all") in folders
 
 

@@ -97,11 +97,11 @@ def test_between_two_sets_is_found_what_is_found_in_both_together():
 
 def test_copies_in_place_have_the_correlation_that_alignment_gives(monkeypatch):
     own = np.stack([film(seed, SIDE) for seed in range(12)])
-    copies = np.stack([jpeg(image) for image in own])
+    copies = np.stack([(brighter if n % 2 else jpeg)(image) for n, image in enumerate(own)])
     quick = correlations(own, copies)
     monkeypatch.setattr("chestxray.registration._IN_PLACE", 2.0)
     np.testing.assert_allclose(correlations(own, copies), quick, atol=5e-3)
-    assert (quick > 0.95).any()
+    assert 0 < (quick > 0.95).sum() < 12
 
 
 def test_every_pair_is_looked_at_once():

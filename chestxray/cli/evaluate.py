@@ -31,7 +31,7 @@ _CHOICES = ("by", "abstain", "sensitivity", "positive", "replicates")
     show_default=True,
     help="Rows of one official split of the other data.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: external/NAME in the run's].")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: external/NAME-HASH in the run's].")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --output.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
@@ -45,7 +45,8 @@ def command(
         chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95
 
     Threshold, calibration and abstention are those that the run's validation chose: nothing is
-    fitted to the other data.
+    fitted to the other data. The other data is searched for the images that RUN was trained or
+    chosen on, also where they were edited, and for its patients; --on-leak says what happens then.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     log.info("Opening %s ...", run)
     from chestxray import cache as caches
