@@ -54,6 +54,9 @@ class Busy(Error):
 class Request(HTTPRequestParser):
     """A request that comes, of a channel."""
 
+    completed: bool
+    error: Any
+
     def __init__(self, adjustments: Adjustments, channel: Channel) -> None:
         super().__init__(adjustments)
         self.began = time.monotonic()

@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,7 +44,7 @@ def main(memory: int) -> None:
     while (header := read(jobs)) is not None:
         job = json.loads(header)
         content = exactly(jobs, job["bytes"])
-        with _at_most(job["seconds"]):
+        with at_most(job["seconds"]):
             header_, parts = _done(content, job)
         del content
         write(told, json.dumps(header_).encode())
@@ -101,7 +102,7 @@ def write(target: IO[bytes], content: bytes, *, framed: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def _at_most(seconds: float) -> Any:
+def at_most(seconds: float) -> Iterator[None]:
     """End this process after `seconds`, wherever it is: also where whoever started it is gone."""
     if not hasattr(signal, "setitimer"):
         yield

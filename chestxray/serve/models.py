@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from chestxray.answers import answers
 from chestxray.engine import Engine, Outputs
 from chestxray.errors import DataError, InputError
+from chestxray.images import Fit
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def _try(model: Served, path: Path) -> None:
         wrong = _wrong(engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.has_maps))
     except TimeoutError as error:
         raise DataError(f"{path} cannot be served: {error}.") from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # What a description of the wrong kinds leads to, wherever it is first used.
+        raise DataError(f"{path} does not answer by what it says of itself: {error!r}.") from error
     try:
         # JSON has no NaN, and a threshold that is none decides nothing.
         json.dumps(model.to_json(), allow_nan=False)
@@ -82,6 +86,8 @@ def _try(model: Served, path: Path) -> None:
 def _wrong(engine: Engine, outputs: Outputs) -> str | None:
     """What is wrong with the `outputs` for one image."""
     probabilities, classes = outputs.probabilities, engine.classes
+    if engine.fit not in get_args(Fit):
+        return f"images are to be fitted by {engine.fit!r}, which is none of {', '.join(get_args(Fit))}"
     if probabilities.shape != (1, len(classes)):
         return f"probabilities of shape {probabilities.shape} for {len(classes)} classes"
     if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-2):

@@ -1,17 +1,22 @@
 """Applications around the engines of `fakes`."""
 
+import time
+
 import pytest
 
 from chestxray.serve.app import create_app
 from chestxray.serve.decoding import Decoders
 from chestxray.serve.settings import Settings
-from serve.fakes import served
+from serve.fakes import image_bytes, served
 
 
 @pytest.fixture(scope="session")
 def decoders():
     """Decoding processes that all tests share: they need half a second to start."""
     shared = Decoders(Settings(threads=2))
+    shared.start()
+    for _ in range(2):
+        shared.decode(image_bytes(), [((8, 8), "stretch")], (), 10_000, time.monotonic() + 300)
     yield shared
     shared.close()
 

@@ -18,7 +18,7 @@ from serve.fakes import BrightEngine, image_bytes, listening
 
 
 def ask(port, content=b"", method="POST", path="/api/predict", **headers):
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
         client.request(method, path, content, {"Content-Type": "image/png", **headers})
         response = client.getresponse()
         return response.status, response.headers, response.read()
@@ -26,7 +26,7 @@ def ask(port, content=b"", method="POST", path="/api/predict", **headers):
 
 def raw(port, content):
     """What comes back for bytes that are no proper request, or for half of one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(content)
         received = b""
         with contextlib.suppress(ConnectionResetError):
@@ -35,10 +35,10 @@ def raw(port, content):
         return received
 
 
-def test_over_tcp_nothing_touches_the_disk(tmp_path, monkeypatch):
+def test_over_tcp_nothing_touches_the_disk(tmp_path, monkeypatch, decoders):
     # A place for temporary files that cannot be written to: whoever needs one fails.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    with listening(per_minute=0) as port:
+    with listening(per_minute=0, decoders=decoders) as port:
         content = image_bytes(size=(3000, 2000), compress_level=0)
         assert len(content) > 5_000_000
         status, headers, body = ask(port, content, path="/api/predict?maps=true&pictures=true")
@@ -77,26 +77,26 @@ def test_requests_that_are_none(content):
         assert ask(port, method="GET", path="/healthz")[0] == 200
 
 
-def test_behind_a_proxy_the_client_is_the_one_it_names():
-    with listening(per_minute=1, behind_proxy=True) as port:
+def test_behind_a_proxy_the_client_is_the_one_it_names(decoders):
+    with listening(per_minute=1, behind_proxy=True, decoders=decoders) as port:
         asked = [
             ask(port, image_bytes(), **{"X-Forwarded-For": client})[0]
             for client in ("192.0.2.1", "192.0.2.2", "192.0.2.1")
         ]
         assert asked == [200, 200, 429]
-    with listening(per_minute=1) as port:
+    with listening(per_minute=1, decoders=decoders) as port:
         asked = [ask(port, image_bytes(), **{"X-Forwarded-For": client})[0] for client in ("192.0.2.1", "192.0.2.2")]
         assert asked == [200, 429]
 
 
-def test_health_answers_while_images_wait():
+def test_health_answers_while_images_wait(decoders):
     hold = threading.Event()
     engine = BrightEngine(hold=hold)
-    with listening(engine, threads=1, waiting=2) as port:
+    with listening(engine, threads=1, waiting=2, decoders=decoders) as port:
         clients = [threading.Thread(target=ask, args=(port, image_bytes())) for _ in range(6)]
         for client in clients:
             client.start()
-        assert engine.begun.wait(5)
+        assert engine.begun.wait(30)
         assert ask(port, method="GET", path="/healthz")[0] == 200
         hold.set()
         for client in clients:
