@@ -4,14 +4,20 @@ waitress waits as long as a client sends a byte now and then, and counts neither
 client. Here a request must have come in a given time and its answer have been taken, a client that holds
 more than its share loses what has waited longest, and the bytes of all requests together are bounded.
 Requests that two programs could understand in two ways (RFC 9112) are refused.
+
+Why waitress still: hypercorn (0.18) has a timeout between two reads, granian (2.8) one for heads, gunicorn's
+gevent workers (27) none, and none of them counts connections or bytes of a client, so that all of this would
+have to be written for them too. It rests on waitress's classes, hence the bound of its version.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import socket
 import time
+import uuid
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +30,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 from waitress.utilities import Error
 
+from chestxray.serve.app import RESEARCH_ONLY
 from chestxray.serve.limits import client_of
 from chestxray.serve.settings import Settings
 
@@ -49,6 +56,17 @@ class Busy(Error):
 
     code = 503
     reason = "Service Unavailable"
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        """As the application tells a problem. The request has not come to it, and has an id of its own."""
+        request_id = uuid.uuid4().hex
+        told = {
+            "request_id": request_id,
+            "research_only": RESEARCH_ONLY,
+            "error": {"code": "busy", "message": self.body},
+        }
+        headers = [("Content-Type", "application/json"), ("Retry-After", "5"), ("X-Request-ID", request_id)]
+        return f"{self.code} {self.reason}", headers, json.dumps(told).encode()
 
 
 class Request(HTTPRequestParser):

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -105,6 +106,12 @@ def test_what_is_computed_is_not_given_up_for_another_connection(decoders):
             assert healthy(port)
         hold.set()
         assert b" 200 " in first.recv(100)
+
+
+def test_an_upload_without_room_is_told_as_every_problem_is():
+    status_line, headers, body = connections.Busy("Too many uploads.").to_response()
+    assert status_line.startswith("503 ") and dict(headers)["Retry-After"] == "5"
+    assert set(json.loads(body)) == {"request_id", "research_only", "error"}
 
 
 def test_unfinished_uploads_are_bounded_of_a_client_and_in_all(monkeypatch):
