@@ -14,7 +14,7 @@ A label that none of them knows is an error that lists what was found: nothing i
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -209,7 +209,7 @@ def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def _joins_several(label: str, alone: Collection[str]) -> bool:
+def _joins_several(label: str, alone: Set[str]) -> bool:
     if len(_parts(label, "|")) > 1 or (re.fullmatch(r"\[.*,.*\]", label) is not None):
         return True
     return any(len(parts := _parts(label, sign)) > 1 and {key(part) for part in parts} <= alone for sign in ";,")
