@@ -234,8 +234,8 @@ def _one_number(rows: pd.DataFrame) -> list[str]:
     if not len(alike):
         return []
     return [
-        f"Patient identifiers that several sets have, on both sides of a split: {len(alike):,}, such as {alike[0]}. They "
-        "are taken for different people; where one hospital numbered the sets, they are the same."
+        f"Patient identifiers that several sets have, on both sides of a split: {len(alike):,}, such as {alike[0]}. "
+        "They are taken for different people; where one hospital numbered the sets, they are the same."
     ]
 
 
