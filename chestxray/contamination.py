@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,14 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     decodes them. The run's own images are taken from the cache, or decoded once more; where neither can
     be, near copies are not looked for, and ``unsearched`` says so.
     """
-    own = run.index.rows
-    seen = own[own["split"].isin(SPLITS[:2])]
-    tested = index.rows[index.rows["split"] == "test"]
-    exact = _exact(seen, tested)
-    near, searched, unsearched = _near(run, seen, index, tested, exact, pixels, cache)
-    groups = tuple((path, *others) for path, others, _ in near)
+    own = run.index.rows[run.index.rows["split"].isin(SPLITS)]
+    seen, tested = own[own["split"] != "test"], index.rows[index.rows["split"] == "test"]
+    not_seen = set(own.loc[own["split"] == "test", "path"])
+    alike = _exact(own, tested)
+    exact = _of_training(alike, not_seen)
+    left = tested[~tested["path"].isin([path for path, *_ in exact])]
+    near, searched, unsearched = _near(run, own, index, left, pixels, cache)
+    groups = _of_training(near, not_seen)
     patients, of_patients, sentence = _patients(run.recipe, seen, data, tested)
     reasons = dict.fromkeys(of_patients, "patient")
     reasons |= {path: "near" for path, *_ in groups} | {path: "exact" for path, *_ in exact}
@@ -74,8 +77,19 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     ]
     if unsearched:
         notes.append(f"Whether the model has seen these films in other pixels is not known in full. {unsearched}")
-    correlations = tuple(round(value, 4) for *_, value in near)
+    if own_test := {path for path, *_ in (*alike, *near)} - set(reasons):
+        notes.append(
+            f"{plural(len(own_test), 'image is', 'images are')} of the run's own test, as they are or edited: on them "
+            "this is no second place, and the drop from that test is none of other patients."
+        )
+    correlations = tuple(round(near[group], 4) for group in near if group[0] in {path for path, *_ in groups})
     return Seen(exact, groups, correlations, patients, reasons, unsearched, (*notes, sentence))
+
+
+def _of_training(groups: Iterable[tuple[str, ...]], not_seen: set[str]) -> Groups:
+    """The groups without the images of the run's own test, as far as there are others of the run in them."""
+    kept = ((path, *(other for other in others if other not in not_seen)) for path, *others in groups)
+    return tuple(group for group in kept if len(group) > 1)
 
 
 def settle(index: Index, seen: Seen, on_leak: str) -> tuple[Index, Audit]:
@@ -116,12 +130,12 @@ def settle(index: Index, seen: Seen, on_leak: str) -> tuple[Index, Audit]:
     return index.replace(rows), found
 
 
-def _exact(seen: pd.DataFrame, tested: pd.DataFrame) -> Groups:
-    """For each test image with the pixels or the bytes of one that was seen: it and those."""
+def _exact(own: pd.DataFrame, tested: pd.DataFrame) -> Groups:
+    """For each test image with the pixels or the bytes of one of the run: it and those."""
     copies: dict[str, dict[str, None]] = {}
     for name in ("pixel_hash", "file_hash"):
-        if name in seen and name in tested:
-            paths = seen.groupby(name)["path"].agg(list)
+        if name in own and name in tested:
+            paths = own.groupby(name)["path"].agg(list)
             alike = tested[tested[name].isin(paths.index)]
             for path, value in zip(alike["path"], alike[name], strict=True):
                 copies.setdefault(path, {}).update(dict.fromkeys(paths[value]))
@@ -129,48 +143,51 @@ def _exact(seen: pd.DataFrame, tested: pd.DataFrame) -> Groups:
 
 
 def _near(
-    run: Run, seen: pd.DataFrame, index: Index, tested: pd.DataFrame, exact: Groups, pixels: np.ndarray, cache: Path
-) -> tuple[list[tuple[str, list[str], float]], bool, str]:
-    """Path of a test image, those seen that show the same radiograph, the highest correlation; whether
-    any were looked for, and why not all.
+    run: Run, own: pd.DataFrame, index: Index, tested: pd.DataFrame, pixels: np.ndarray, cache: Path
+) -> tuple[dict[tuple[str, ...], float], bool, str]:
+    """Path of a test image and after it those of the run that show the same radiograph, with the highest
+    correlation; whether any were looked for, and why not all that were trained or chosen on.
     """
     drawn = index.drawn[tested.index]
-    seen = seen[~run.index.drawn[seen.index]]
-    if seen.empty or drawn.all():
-        return [], False, DRAWN
-    decoded = _decoded(run, seen, cache)
-    there = seen.iloc[:0] if decoded is None else seen[_unchanged(seen, decoded.facts.iloc[seen.index])]
-    gone = len(seen) - len(there)
-    unsearched = (
-        ""
-        if not gone
-        else (
-            f"{'None' if there.empty else f'Only {len(there):,}'} of the {plural(len(seen), 'image')} that the run was "
-            "trained or chosen on can be had any more, neither from the cache nor as it was from its file."
+    own = own[~run.index.drawn[own.index]]
+    if own.empty or (len(drawn) and drawn.all()):
+        return {}, False, DRAWN
+    decoded = _decoded(run, own, cache)
+    there = own.iloc[:0] if decoded is None else own[_unchanged(own, decoded.facts.iloc[own.index])]
+    seen, left = (int((rows["split"] != "test").sum()) for rows in (own, there))
+    unsearched = ""
+    if left < seen:
+        unsearched = (
+            f"{f'Only {left:,}' if left else 'None'} of the {plural(seen, 'image')} that the run was trained or chosen "
+            "on can be had any more, neither from the cache nor as it was from its file."
         )
-    )
     if decoded is None or there.empty:
-        return [], False, unsearched
-    of_run = there.drop_duplicates("pixel_hash")
-    rows = tested[~drawn & ~tested["path"].isin([path for path, *_ in exact])].drop_duplicates("pixel_hash")
+        return {}, False, unsearched
+    # Of exact copies in training and test the one that was trained on counts.
+    trained_first = there.iloc[np.argsort((there["split"] == "test").to_numpy(), kind="stable")]
+    of_run = trained_first.drop_duplicates("pixel_hash")
+    rows = tested[~drawn].drop_duplicates("pixel_hash")
     log.info("Looking for the run's %d images among %d ...", len(of_run), len(rows))
     pairs = near_duplicates.pairs_between(pixels, rows.index.to_numpy(), decoded.pixels, of_run.index.to_numpy())
     pairs = pairs.sort_values("correlation", ascending=False, kind="stable")
-    best = {
-        rows.loc[place, "pixel_hash"]: (seen.loc[group["second"], "path"].tolist(), float(group["correlation"].iloc[0]))
+    others = {
+        rows.loc[place, "pixel_hash"]: (own.loc[group["second"], "path"], float(group["correlation"].iloc[0]))
         for place, group in pairs.groupby("first", sort=False)
     }
-    alike = tested[tested["pixel_hash"].isin(best)]
-    found = [(path, *best[value]) for path, value in zip(alike["path"], alike["pixel_hash"], strict=True)]
-    return found, True, unsearched
+    alike = tested[tested["pixel_hash"].isin(others)]
+    found = {
+        (path, *others[value][0]): others[value][1]
+        for path, value in zip(alike["path"], alike["pixel_hash"], strict=True)
+    }
+    return found, bool(left), unsearched
 
 
-def _decoded(run: Run, seen: pd.DataFrame, cache: Path) -> Decoded | None:
+def _decoded(run: Run, own: pd.DataFrame, cache: Path) -> Decoded | None:
     """The run's images as they were decoded for it, or decoded anew; None where no file is left."""
     before = known(cache, run.environment.get("data", {}).get("decoded", ""))
     if before is not None and len(before.facts) == len(run.index):
         return before
-    if not any(Path(path).is_file() for path in seen["path"]):
+    if not any(Path(path).is_file() for path in own["path"]):
         return None
     recipe = run.recipe
     assert recipe.image_size is not None
@@ -178,11 +195,11 @@ def _decoded(run: Run, seen: pd.DataFrame, cache: Path) -> Decoded | None:
     return decode(run.index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
 
 
-def _unchanged(seen: pd.DataFrame, facts: pd.DataFrame) -> np.ndarray:
+def _unchanged(own: pd.DataFrame, facts: pd.DataFrame) -> np.ndarray:
     """Whether each image could be read and is the one that the run had: bool (rows,)."""
     # Of runs of earlier versions the bytes alone compare.
-    name = "file_hash" if "file_hash" in seen else "pixel_hash"
-    return (facts["unreadable"] == "").to_numpy() & (facts[name].to_numpy() == seen[name].to_numpy())
+    name = "file_hash" if "file_hash" in own else "pixel_hash"
+    return (facts["unreadable"] == "").to_numpy() & (facts[name].to_numpy() == own[name].to_numpy())
 
 
 def _patients(

@@ -104,6 +104,7 @@ def test_images_of_the_training_are_a_leak(run, places):
         external.evaluate_on(run, data, caches.root())
     found = external.evaluate_on(run, data.replace(on_leak="drop"), caches.root())
     assert set(found.predictions.rows["path"]) == set(run.predictions.of("test").rows["path"])
+    assert any(note.startswith("24 images are of the run's own test") for note in content(found, "audit")["notes"])
     kept = external.evaluate_on(run, data.replace(on_leak="ignore"), caches.root())
     assert len(kept.predictions.rows) == 80
     assert "Images that the model has seen were kept in the test" in kept.report.read_text(encoding="utf-8")
