@@ -14,7 +14,7 @@ A label that none of them knows is an error that lists what was found: nothing i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -104,16 +104,13 @@ def naming(recipe: Recipe, aliases: Mapping[str, str], *, common: bool) -> Namin
 def check_single(index: Index, rules: Naming) -> None:
     """Raises `DataError` where labels join several findings and nobody said what such a label is.
 
-    Public tables join findings by ``|`` (NIH), as a list in brackets (PadChest), or by ``;`` or a comma;
-    the latter two count where each part is a label of its own elsewhere.
+    Public tables join findings by ``|`` (NIH), as a list in brackets (PadChest), or by ``;`` or a comma.
+    The latter two count where each part is a label of its own elsewhere; commas, which names may have
+    too (COVID-19, ARDS), where several labels are made so.
     """
     counts = index.rows["label"].value_counts()
-    alone = {key(str(label)) for label in counts.index}
-    several = [
-        label
-        for label in map(str, counts.index)
-        if _joins_several(label, alone) and key(label) not in rules.wanted and rules.name(label) in (None, label)
-    ]
+    joined = _joined_findings([str(label) for label in counts.index])
+    several = [label for label in joined if key(label) not in rules.wanted and rules.name(label) in (None, label)]
     if several:
         first = several[0]
         raise DataError(
@@ -209,10 +206,23 @@ def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def _joins_several(label: str, alone: Set[str]) -> bool:
-    if len(_parts(label, "|")) > 1 or (re.fullmatch(r"\[.*,.*\]", label) is not None):
-        return True
-    return any(len(parts := _parts(label, sign)) > 1 and {key(part) for part in parts} <= alone for sign in ";,")
+def _joined_findings(labels: Sequence[str]) -> list[str]:
+    """Those of `labels` that join several findings, in their order."""
+    alone = {key(label) for label in labels}
+
+    def joined(label: str, sign: str) -> bool:
+        parts = _parts(label, sign)
+        return len(parts) > 1 and all(key(part) in alone for part in parts)
+
+    commas = [label for label in labels if joined(label, ",")]
+    return [
+        label
+        for label in labels
+        if len(_parts(label, "|")) > 1
+        or re.fullmatch(r"\[.*,.*\]", label)
+        or joined(label, ";")
+        or (label in commas and len(commas) > 1)
+    ]
 
 
 def _parts(label: str, sign: str) -> list[str]:

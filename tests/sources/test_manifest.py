@@ -4,6 +4,7 @@ import pytest
 
 import public_trees
 from chestxray.errors import DataError, InputError
+from chestxray.evaluation import abnormal
 from chestxray.plugin import SourceOptions
 from chestxray.sources.manifest import load
 from chestxray.subgroups import groups
@@ -136,6 +137,7 @@ def test_findings_in_columns_are_recognised(read):
     index = read(CHEXPERT, label_column="Pleural Effusion", uncertain="positive")
     assert index.notes[0] == "1 of 3 rows of list.csv have no class and were left out."
     assert index.classes == ("Pleural Effusion", "no Pleural Effusion")
+    assert index.classes[abnormal(index.classes)] == "Pleural Effusion"
     with pytest.raises(InputError, match=r"uncertain must be positive, negative or drop\. Received: 'yes'"):
         read(CHEXPERT, label_column="Cardiomegaly", uncertain="yes")
     with pytest.raises(InputError, match="uncertain is for a class column of 1, 0 and -1"):
