@@ -19,7 +19,9 @@ from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Patients
 from chestxray.paired import ALPHA
 from chestxray.report import wording
+from chestxray.report.cautions import of_model
 from chestxray.report.pictures import Picture, figure
+from chestxray.report.record import Record
 from chestxray.report.rendering import render
 from chestxray.run_folder import Run
 from chestxray.standings import Comparison, Pair, Standing
@@ -120,7 +122,19 @@ def cautions(contenders: Mapping[str, Contender]) -> list[str]:
             f"The patients of {wording.plural(unknown, 'test image')} are not known. Each counts as a patient of "
             "its own, which makes intervals narrower and p-values smaller than they should be."
         )
-    return said
+    return said + _serious(contenders)
+
+
+def _serious(contenders: Mapping[str, Contender]) -> list[str]:
+    """What is serious of single models, once for all that it is said of."""
+    whose: dict[str, dict[str, None]] = {}
+    for name, contender in contenders.items():
+        for run in contender.runs:
+            for caution in of_model(Record.read(run.folder)):
+                if caution.weight == "serious":
+                    whose.setdefault(f"{caution.title}. {caution.text}", {})[name] = None
+    everybody = len(contenders)
+    return [f"{'All' if len(names) == everybody else _listed(list(names))}: {text}" for text, names in whose.items()]
 
 
 def _leaks(contenders: Mapping[str, Contender]) -> list[str]:

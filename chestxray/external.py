@@ -30,6 +30,7 @@ from chestxray.index import Index
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.report import card
+from chestxray.report.cautions import TRAINING_RUN, of_training
 from chestxray.report.record import Record
 from chestxray.run_folder import Run
 from chestxray.subgroups import groups
@@ -99,6 +100,8 @@ def evaluate_on(
         test.write(folder / "predictions.csv")
         found = assess(test, index, recipe, decision, folder, refusals=refusals)
         write_json(folder / "drop.json", _drop(run, found, index.name, decision))
+        weak = [dataclasses.asdict(caution) for caution in of_training(Record.read(run.folder))]
+        write_json(folder / f"{TRAINING_RUN}.json", {"name": run.folder.name, "cautions": weak})
         images = _images(test, index, decoded.pixels)
         explanation.write_panel(
             run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chestxray.cli.closing import close
 from chestxray.cli.options import some_options
 from chestxray.errors import InputError
 
@@ -67,8 +68,7 @@ def command(
             raise InputError("part and output are for other data; name some with --data.")
         found = external.evaluate_again(trained, changes, caches.root(cache))
         _print_parts(found)
-    click.echo(f"Report: {found.report}")
-    click.echo("Research use only. Not a medical device; not for diagnosis.")
+    close(found)
 
 
 def _print_drop(found: Run) -> None:

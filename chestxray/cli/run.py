@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chestxray import recipe_files
+from chestxray.cli.closing import close
 from chestxray.cli.options import recipe_from, recipe_options
 from chestxray.cli.repeating import repeatable
 from chestxray.cli.tables import quoted
@@ -127,5 +128,4 @@ def summarise(run: Run) -> None:
     console.print(table)
     if metrics["positive"]:
         console.print(f"Sensitivity speaks of {metrics['positive']}.")
-    console.print(f"Report: {run.report}", soft_wrap=True)
-    console.print("Research use only. Not a medical device; not for diagnosis.")
+    close(run)

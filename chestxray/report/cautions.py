@@ -1,41 +1,73 @@
-"""What a reader must know before the first number: everything that weakens the result."""
+"""What a reader must know before the first number: everything that weakens the result.
+
+What a weakness is, is decided here alone: the summary of the report, the model card, the end of a
+command on the terminal and the page of a comparison read it from `cautions`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
+from chestxray.report import answer_cautions
+from chestxray.report.caution import Caution
 from chestxray.report.record import Record
-from chestxray.report.wording import Interval, plural, span, value_of
+from chestxray.report.wording import in_hundred, plural, span, value_of, with_interval
 
 #: A class with fewer test images than this moves by more than 3 points with each of them.
 FEW_OF_A_CLASS = 30
 FEW_PATIENTS = 50
 #: An AUROC interval wider than this hardly tells a fair model from a good one.
 WIDE = 0.1
-
-
-@dataclass(frozen=True)
-class Caution:
-    """``weight`` is ``serious`` where the results may be wrong, ``note`` where they are only weak."""
-
-    weight: str
-    title: str
-    text: str
+#: Sentences of one kind that are said one by one.
+MOST_SAID = 3
+#: The title of what is no weakness by itself.
+NOTED = "Note on the data"
+#: An external evaluation keeps what weakens the run that it is of under this name.
+TRAINING_RUN = "training_run"
 
 
 def cautions(record: Record) -> list[Caution]:
-    """All that applies to this run, serious ones first."""
+    """All that applies to this run: serious ones first, and of these and of the others the gravest first."""
     found = [
         *_drawn(record),
         *_leaks(record),
         *_one_answer(record),
         *_chance(record),
         *_controls(record),
+        *_confounds(record),
+        *_drop(record),
+        *answer_cautions.refusal(record),
+        *answer_cautions.validation(record),
+        *_groups(record),
+        *answer_cautions.sensitivity(record),
+        *answer_cautions.probabilities(record),
+        *answer_cautions.abstention(record),
+        *_guess(record),
         *_test_set(record),
         *_patients(record),
+        *_conflicting(record),
         *_left_out(record),
-        *(Caution("note", "Note on the data", note) for note in record.notes if note != record.split_note),
+        *_inherited(record),
+        *(Caution("note", NOTED, note) for note in record.notes if note != record.split_note),
     ]
+    return _sorted(found)
+
+
+def of_training(record: Record) -> list[Caution]:
+    """What weakens the run wherever its model is used: how it was trained, and what on."""
+    return _sorted(caution for find in _OF_TRAINING for caution in find(record))
+
+
+def of_model(record: Record) -> list[Caution]:
+    """What weakens a model beside others in a comparison, where controls and patients are told of apart."""
+    return _sorted(
+        caution
+        for find in (_leaks, _confounds, answer_cautions.refusal, answer_cautions.validation)
+        for caution in find(record)
+    )
+
+
+def _sorted(found: Iterable[Caution]) -> list[Caution]:
     return sorted(found, key=lambda caution: caution.weight != "serious")
 
 
@@ -101,9 +133,14 @@ def _chance(record: Record) -> list[Caution]:
 
 def _controls(record: Record) -> list[Caution]:
     found = record.extras.get("controls") or {}
+    if not found:
+        # What is evaluated again elsewhere has the controls of its own run, see `_inherited`.
+        text = "Whether a model that sees no lungs does as well is not known: no controls were run."
+        return [] if "drop" in record.extras else [Caution("note", "No controls", text)]
     fired = [item for item in found.get("controls", []) if item["fires"]]
     if not fired:
-        return []
+        open_ = [item for item in found.get("controls", []) if item.get("state") == "undecided"]
+        return [Caution("note", "Shortcuts are not ruled out", found["verdict"])] if open_ else []
     serious = any(item["kind"] == "leak" for item in fired)
     title = "Shortcuts tell the classes apart" if serious else "A blurred or blanked image does nearly as well"
     return [Caution("serious" if serious else "note", title, found["verdict"])]
@@ -145,6 +182,81 @@ def _left_out(record: Record) -> list[Caution]:
     return [Caution("note", "Unreadable files", text)]
 
 
+def _confounds(record: Record) -> list[Caution]:
+    flagged = [item for item in record.audit.get("confounds", []) if item["flagged"]]
+    if not flagged:
+        return []
+    said = [item["sentence"] for item in flagged[:MOST_SAID]]
+    if len(flagged) > MOST_SAID:
+        said.append(f"{plural(len(flagged) - MOST_SAID, 'more property', 'more properties')} in the data audit.")
+    serious = any(item["severity"] == "critical" for item in flagged)
+    text = f"{' '.join(said)} A model can learn that in place of the disease."
+    return [Caution("serious" if serious else "note", "The class shows without the lungs", text)]
+
+
+def _drop(record: Record) -> list[Caution]:
+    lost = (record.extras.get("drop") or {}).get("figures", {}).get("auroc") or {}
+    if not lost or lost["drop"]["low"] is None or lost["drop"]["low"] <= 0:
+        return []
+    inside, here = (f"{lost[name]['value']:.2f}" for name in ("internal", "external"))
+    text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {with_interval(lost['drop'])}."
+    return [Caution("serious", "Worse here than where it was trained", text)]
+
+
+def _groups(record: Record) -> list[Caution]:
+    whole = record.metrics["test"].get("auroc") or {}
+    if whole.get("low") is None:
+        return []
+    columns = {"source": record.extras.get("by_source") or {}, **(record.extras.get("by_group") or {})}
+    worse = [
+        (auroc["value"], f"{column} {name} {with_interval(auroc)}")
+        for column, parts in columns.items()
+        for name, part in parts.items()
+        if (auroc := part["test"].get("auroc") or {}).get("high") is not None and auroc["high"] < whole["low"]
+    ]
+    if not worse:
+        return []
+    listed = "; ".join(text for _, text in sorted(worse)[:MOST_SAID])
+    text = f"The AUROC is lower than the {whole['value']:.2f} of all test images for {listed}."
+    return [Caution("note", "Worse for some than for others", text)]
+
+
+def _guess(record: Record) -> list[Caution]:
+    accuracy = record.metrics["test"].get("accuracy") or {}
+    counts = [sum(row) for row in record.metrics["confusion"]["counts"]]
+    if accuracy.get("low") is None or not sum(counts) or any(found.weight == "serious" for found in _chance(record)):
+        return []
+    most = max(counts) / sum(counts)
+    if accuracy["low"] > most:
+        return []
+    label = record.metrics["confusion"]["classes"][counts.index(max(counts))]
+    model = in_hundred(accuracy["value"])
+    text = f"Always naming {label} is right for {in_hundred(most)} test images, the model for {model}."
+    return [Caution("note", "Accuracy not shown to be better than a guess", text)]
+
+
+def _conflicting(record: Record) -> list[Caution]:
+    count = len(record.audit.get("conflicting_labels", []))
+    if not count:
+        return []
+    text = f"{plural(count, 'group')} of copies of one radiograph carry different classes: some labels are wrong."
+    return [Caution("note", "Contradicting labels", text)]
+
+
+def _inherited(record: Record) -> list[Caution]:
+    found = (record.extras.get(TRAINING_RUN) or {}).get("cautions", [])
+    return [Caution(item["weight"], f"In its training: {item['title']}", item["text"]) for item in found]
+
+
+_OF_TRAINING: tuple[Callable[[Record], list[Caution]], ...] = (
+    _phantom,
+    _leaks,
+    _controls,
+    _confounds,
+    answer_cautions.validation,
+)
+
+
 def summary(record: Record) -> str:
     """The run in two plain sentences."""
     metrics = record.metrics
@@ -157,7 +269,7 @@ def summary(record: Record) -> str:
     else:
         kind, apart = "a macro", f"{len(record.classes)} classes apart"
     first = (
-        f"{tested} tells {apart} with {kind} AUROC of {_told(auroc, record.level)}."
+        f"{tested} tells {apart} with {kind} AUROC of {with_interval(auroc, record.level)}."
         if value_of(auroc) is not None
         else f"{tested} was asked to tell {apart}; the AUROC is not available."
     )
@@ -166,8 +278,3 @@ def summary(record: Record) -> str:
         return first
     share = f" ({span(accuracy, 2)})" if span(accuracy) else ""
     return f"{first} Its accuracy is {right:.2f}{share}."
-
-
-def _told(interval: Interval, level: str) -> str:
-    between = span(interval, 2)
-    return f"{interval['value']:.2f}" + (f" ({level} interval {between})" if between else "")

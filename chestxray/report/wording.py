@@ -37,6 +37,16 @@ def span(interval: Interval | None, digits: int = 3) -> str:
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def with_interval(interval: Interval, level: str = "95%") -> str:
+    """A figure and its interval in a sentence.
+
+    >>> with_interval({"value": 0.931, "low": 0.9, "high": 0.95})
+    '0.93 (95% interval 0.90 to 0.95)'
+    """
+    between = span(interval, 2)
+    return f"{interval['value']:.2f}" + (f" ({level} interval {between})" if between else "")
+
+
 def value_of(interval: Interval | None) -> float | None:
     """The value of a figure, None where it is not available."""
     return (interval or {}).get("value")

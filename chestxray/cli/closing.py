@@ -1,0 +1,33 @@
+"""The last lines of a command that evaluates: what weakens the result, and where the report is."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from chestxray.run_folder import Run
+
+#: Columns that a sentence is broken at.
+WIDTH = 100
+
+
+def close(run: Run) -> None:
+    """Print what weakens the result, the gravest first and marked, then where the report is."""
+    from chestxray.report.cautions import NOTED, cautions
+    from chestxray.report.record import Record
+    from chestxray.report.wording import RESEARCH_ONLY
+
+    record = Record.read(run.folder)
+    # What was noted on the data was told as the run went.
+    found = [caution for caution in cautions(record) if caution.title != NOTED]
+    if found:
+        click.echo("\nWhat weakens this result:")
+    for caution in found:
+        mark = "!" if caution.weight == "serious" else "-"
+        text = f"{mark} {caution.title}. {record.shorten_in(caution.text)}"
+        click.echo(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
+    click.echo(f"Report: {run.report}")
+    click.echo(RESEARCH_ONLY)

@@ -1,0 +1,129 @@
+"""What weakens the answers that a model gives to new images: what it refuses, says and was chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chestxray.audit import FEWEST_OF_A_CLASS
+from chestxray.report.caution import Caution
+from chestxray.report.record import Record
+from chestxray.report.wording import plural, value_of, with_interval
+from chestxray.split import SMALLEST_VALIDATION
+
+#: Pictures that are answered as if they were chest radiographs: a share of a kind worth naming; one of a
+#: kind, and one of all, that is serious.
+LET_THROUGH, MOST_OF_A_KIND, MANY_OF_ALL = 0.1, 0.5, 0.2
+#: Radiographs that are refused: a share that is serious.
+REFUSED = 0.2
+#: An expected calibration error above which probabilities mislead, and a change of it that is more than rounding.
+MISCALIBRATED, CHANGED = 0.1, 0.005
+
+
+def refusal(record: Record) -> list[Caution]:
+    """How many other pictures it answers for, and how many radiographs it refuses."""
+    found, decision = record.extras.get("refusal"), record.extras.get("decision")
+    if not found:
+        # Without a decision, or as an ensemble, it is no model that is shown anything by itself.
+        if not decision or "ensemble" in record.extras:
+            return []
+        text = (
+            "Whatever it is shown, noise, a photograph, an inverted or a turned film, it answers as if that were "
+            "a chest radiograph, and may be sure of it."
+        )
+        return [Caution("serious", "It refuses nothing", text)]
+    return [*_let_through(found), *_refused_films(found)]
+
+
+def validation(record: Record) -> list[Caution]:
+    """Too few images to choose by."""
+    each = record.counts["validation"]
+    total, few = int(each.sum()), each[each < FEWEST_OF_A_CLASS]
+    if not total or (total >= SMALLEST_VALIDATION and few.empty):
+        return []
+    listed = ", ".join(f"{name} ({count})" for name, count in few.head(8).items())
+    classes = f"; classes with fewer than {FEWEST_OF_A_CLASS}: {listed}" if listed else ""
+    text = (
+        f"{plural(total, 'image')} chose what was kept: epoch, calibration, threshold and what is refused{classes}. "
+        "With other images these might be others."
+    )
+    serious = total < SMALLEST_VALIDATION or bool((few == 0).any())
+    return [Caution("serious" if serious else "note", "Few validation images", text)]
+
+
+def sensitivity(record: Record) -> list[Caution]:
+    """A sensitivity that was asked for and not reached."""
+    wanted = record.recipe.sensitivity
+    points = (record.extras.get("operating_points") or {}).get("points", [])
+    missed = [
+        point["test"]["sensitivity"]
+        for point in points[:1]
+        if wanted is not None and (point["test"]["sensitivity"]["high"] or 1) < wanted
+    ]
+    if not missed:
+        return []
+    text = f"{wanted:g} was asked for on validation; on the test images it is {with_interval(missed[0])}."
+    return [Caution("note", "The sensitivity asked for was not reached", text)]
+
+
+def probabilities(record: Record) -> list[Caution]:
+    """Probabilities that are not as often right as they say."""
+    found = record.extras.get("calibration") or {}
+    parts = []
+    ece = record.metrics["test"].get("ece")
+    off = value_of(ece)
+    if off is not None and off >= MISCALIBRATED:
+        parts.append(f"On average they are off by {100 * off:.0f} points of 100 (expected calibration error).")
+    before, after = ((found.get("test") or {}).get(when) or {} for when in ("before", "after"))
+    for name, title in (("ece", "expected calibration error"), ("brier", "Brier score")):
+        old, new = value_of(before.get(name)), value_of(after.get(name))
+        if old is not None and new is not None and new > old + CHANGED:
+            parts.append(f"Calibration made them worse on the test images: {title} {old:.3f} before, {new:.3f} after.")
+            break
+    if found.get("at_bound"):
+        parts.append("Their temperature stands at its bound: validation is too small or too easy to learn it from.")
+    return [Caution("note", "Probabilities not to be taken at their word", " ".join(parts))] if parts else []
+
+
+def abstention(record: Record) -> list[Caution]:
+    """A promise of conformal prediction that is empty or was not kept."""
+    found = record.extras.get("abstention") or {}
+    if not found:
+        return []
+    promised = f"{found['coverage']:g}"
+    if found["empty_promise"]:
+        text = f"Validation is too small to promise a coverage of {promised}: it names every class of every image."
+        return [Caution("note", "It always abstains", text)]
+    kept = found["test"]["coverage"]
+    if kept["high"] is None or kept["high"] >= found["coverage"]:
+        return []
+    text = f"The true class is among those named for {with_interval(kept)} of the test images; {promised} was promised."
+    return [Caution("note", "The promised coverage was not kept", text)]
+
+
+def _let_through(found: Mapping[str, Any]) -> list[Caution]:
+    through = {kind: 1 - item["refused"]["value"] for kind, item in found.get("by_kind", {}).items()}
+    named = sorted((kind for kind in through if through[kind] >= LET_THROUGH), key=lambda kind: -through[kind])
+    if not named:
+        return []
+    pictures = {kind: found["by_kind"][kind]["pictures"] for kind in named}
+    listed = ", ".join(f"{kind} ({round(through[kind] * pictures[kind])} of {pictures[kind]})" for kind in named)
+    of_all = 1 - found["others"]["refused"]["value"]
+    serious = of_all >= MANY_OF_ALL or through[named[0]] >= MOST_OF_A_KIND
+    text = (
+        f"Of 100 pictures that are no upright chest radiographs, {round(100 * of_all)} are answered as if they were, "
+        f"and the answer may be a sure one: {listed}."
+    )
+    return [Caution("serious" if serious else "note", "It answers for other pictures", text)]
+
+
+def _refused_films(found: Mapping[str, Any]) -> list[Caution]:
+    share, allowed = found["test"]["refused"], found.get("allowed")
+    if allowed is None or share["low"] is None or share["low"] <= allowed:
+        return []
+    text = (
+        f"Of 100 test radiographs, {100 * share['value']:.0f} ({100 * share['low']:.0f} to {100 * share['high']:.0f}) "
+        f"are refused as unlike those of training, where about {100 * allowed:g} should be. The figures count them "
+        "all the same."
+    )
+    return [Caution("serious" if share["value"] >= REFUSED else "note", "It refuses radiographs", text)]
