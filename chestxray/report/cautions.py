@@ -249,7 +249,7 @@ def _inherited(record: Record) -> list[Caution]:
 
 
 _OF_TRAINING: tuple[Callable[[Record], list[Caution]], ...] = (
-    _phantom,
+    _drawn,
     _leaks,
     _controls,
     _confounds,
