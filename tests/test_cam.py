@@ -7,7 +7,9 @@ import tensorflow as tf
 from keras import layers
 from scipy.ndimage import zoom
 
+from chestxray.calibration import Calibration
 from chestxray.cam import Graph, OnePass, enlargement, finish
+from chestxray.decision import Decision
 from chestxray.errors import PluginError
 from chestxray.explanation import gradcam
 from chestxray.head_gradient import HeadGradient, NoClosedForm
@@ -67,8 +69,19 @@ def test_one_pass_is_the_same_in_batches_and_explains_the_most_probable_class(ti
 @pytest.mark.parametrize("threshold", [0.0, 1.1])
 def test_of_two_classes_the_one_decided_on_is_explained(tiny, threshold):
     model = build(tiny, 2, (16, 24)).model
-    given = Graph(model, "last", positive=(1, threshold)).compute(tf.constant(PIXELS))
+    decision = Decision(("clear", "sick"), "sick", Calibration(), {"sick": threshold}, "hand")
+    given = Graph(model, "last", decision=decision).compute(tf.constant(PIXELS))
     decided = np.full(5, int(threshold == 0))
+    np.testing.assert_allclose(given["map"], gradcam(model, "last", PIXELS, decided), atol=1e-4)
+
+
+def test_of_more_classes_the_one_decided_on_is_explained(tiny):
+    model = made(tiny, dense)
+    probabilities = model.predict(PIXELS, verbose=0)
+    decision = Decision(("a", "b", "c"), None, Calibration(), {}, "", priors=(0.98, 0.01, 0.01))
+    decided = decision.decided(probabilities)
+    assert (decided != probabilities.argmax(axis=1)).any(), "the priors decide otherwise"
+    given = Graph(model, "last", decision=decision).compute(tf.constant(PIXELS))
     np.testing.assert_allclose(given["map"], gradcam(model, "last", PIXELS, decided), atol=1e-4)
 
 

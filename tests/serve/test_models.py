@@ -16,9 +16,10 @@ def described(**changes):
     decision = {
         "classes": ["dark", "bright"],
         "positive": "bright",
-        "temperature": 1.0,
+        "calibration": {"temperature": 1.0, "offsets": [], "method": "none"},
         "thresholds": {"bright": 0.5},
         "chosen_by": "Youden's index",
+        "priors": [],
         "coverage": None,
         "limit": None,
         "features": None,
