@@ -99,6 +99,8 @@ def content(path: Path, most: int) -> bytes:
             _require_regular(status.st_mode, path)
             # A file that grows while it is read, or has no size of its own (/proc), is cut there too.
             found = file.read(most + 1) if status.st_size <= most else b""
+            if found is None:
+                raise OSError(errno.EAGAIN, "it has nothing to be read at present", str(path))
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(path)) from error
     if len(found) > most or status.st_size > most:

@@ -55,7 +55,7 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 #: MPO: a JPEG with previews behind it.
-_JPEG = ("JPEG", "MPO")
+_JPEG_KINDS = ("JPEG", "MPO")
 _SCAN = 0xDA
 #: Markers of segments that may come before the first scan, and those of comments and applications.
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xFF)})
@@ -132,7 +132,7 @@ def decode(
             width, height, kind = image.width, image.height, image.format or ""
             mode = f"{image.mode};16" if deep_colour.is_deep(image) else image.mode
             grey = _load(image, size)
-            pixel_hash = _digest(_compressed(content, image, mode)) if kind in _JPEG else _pixel_hash(grey)
+            pixel_hash = _digest(_compressed(content, image, mode)) if kind in _JPEG_KINDS else _pixel_hash(grey)
     return Radiograph(
         pixels=np.asarray(fitted(grey, size, fit) if size else grey),
         width=width,
@@ -197,7 +197,7 @@ def _load(image: ImageFile.ImageFile, size: tuple[int, int] | None) -> Image.Ima
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if kind in _JPEG:
+            if kind in _JPEG_KINDS:
                 image.draft("L", _least(image, size))
             if deep_colour.is_deep(image):
                 return Image.fromarray(scaled_to_uint8(deep_colour.brightness(image)))

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from chestxray.answers import Answer, columns
 from chestxray.errors import DataError, OutputError
-from chestxray.files import check_writable, explained, write_bytes
+from chestxray.files import ABSENT, check_writable, explained, refusal, write_bytes
 
 Format = Literal["csv", "json", "jsonl"]
 #: Paths are bytes: those that are no UTF-8 are written as they are.
@@ -124,6 +124,8 @@ def alone(path: Path) -> Iterator[None]:
     check_writable(path)
     if path.is_dir():
         raise OutputError(f"The output {path} is a folder; it must be a file.")
+    if (reason := refusal(path)) and reason not in ABSENT:
+        raise OutputError(f"Cannot write {path}: {reason}.")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # By its real name: a link and what it leads to are one file.
