@@ -8,7 +8,8 @@ import random
 _ODD = (0, 1, 2, 7, 8, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 60_000)
 _TOKENS = (
     b"\0", b"\xff", b"NaN", b"nan", b"1e999", b"-1", b"Infinity", b"null", b"true", b'""', b"[[[[", b"{{{{", b"\n",
-    b"\r", b",", b'"', b"'", b"%s%n", b"../../../etc/passwd", b"/dev/zero", b"\xef\xbb\xbf", b"\xed\xb2\x80", b"9" * 400,
+    b"\r", b",",
+    b'"', b"'", b"%s%n", b"../../../etc/passwd", b"/dev/zero", b"\xef\xbb\xbf", b"\xed\xb2\x80", b"9" * 400,
 )  # fmt: skip
 
 

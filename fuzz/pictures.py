@@ -36,8 +36,10 @@ _JPEG_PIECES = (
     frame(1, 1, 0xC3), b"\0", b"\xff\x01", b"\xff\xd0", b"\xff\xd9", b"\xff\xff", segment(0xFE, bytes(60_000)),
     segment(0xDD, b"\0\1"), segment(0xDC, b"\xff\xff"), segment(0xC4, bytes(17)), segment(0xDB, b"\0" + bytes(64)),
 )  # fmt: skip
-_PNG_PIECES = (chunk(b"tEXt", b"a\0" + bytes(2000)), chunk(b"PLTE"), chunk(b"acTL", bytes(8)), chunk(b"IEND"),
-               chunk(b"iCCP", b"a\0\0" + bytes(50)), chunk(b"zTXt", b"a\0\0x"), chunk(b"tRNS", b"\0\1"), chunk(b"eXIf", b"II*\0"))  # fmt: skip
+_PNG_PIECES = (
+    chunk(b"tEXt", b"a\0" + bytes(2000)), chunk(b"PLTE"), chunk(b"acTL", bytes(8)), chunk(b"IEND"),
+    chunk(b"iCCP", b"a\0\0" + bytes(50)), chunk(b"zTXt", b"a\0\0x"), chunk(b"tRNS", b"\0\1"), chunk(b"eXIf", b"II*\0"),
+)  # fmt: skip
 
 
 def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], None]:
@@ -109,9 +111,11 @@ def _plain() -> list[bytes]:
     made = []
     for pixels, kind, options in (
         (grey, "PNG", {}), (deep, "PNG", {}), (colour, "PNG", {}), (grey, "BMP", {}), (colour, "BMP", {}),
-        (grey, "TIFF", {}), (deep, "TIFF", {"compression": "tiff_lzw"}), (colour, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (grey, "TIFF", {}), (deep, "TIFF", {"compression": "tiff_lzw"}),
+        (colour, "TIFF", {"compression": "tiff_adobe_deflate"}),
         (grey, "TIFF", {"compression": "packbits"}), (deep.astype(np.float32), "TIFF", {}),
-        (colour, "TIFF", {"compression": "jpeg"}), (grey, "JPEG", {"exif": turned}), (colour, "JPEG", {"progressive": True}),
+        (colour, "TIFF", {"compression": "jpeg"}), (grey, "JPEG", {"exif": turned}),
+        (colour, "JPEG", {"progressive": True}),
         (colour, "JPEG", {"subsampling": 2}), (grey, "GIF", {}), (colour, "WEBP", {}),
     ):  # fmt: skip
         buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -104,7 +105,7 @@ def _start(target: Target, first: int, cases: int, seconds: float) -> subprocess
     command = [sys.executable, "-m", "fuzz.worker", target.place, str(first), str(cases), f"{seconds:.3f}"]
     # The generator's hash seeds nothing, but sets of text have an order of their own in each process.
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and code
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -138,8 +139,6 @@ def _ending(process: subprocess.Popen[str]) -> str:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

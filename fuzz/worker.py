@@ -1,4 +1,4 @@
-"""The process that runs cases: ``python -m fuzz.worker TARGET FIRST_SEED CASES SECONDS``, reports on standard output."""
+"""The process that runs cases and reports on standard output: ``python -m fuzz.worker TARGET SEED CASES SECONDS``."""
 
 from __future__ import annotations
 
