@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from chestxray.calibration import Calibration
 from chestxray.decision import Decision
 from chestxray.exported import KEY
-from chestxray.onnx_engine import OnnxEngine
+from chestxray.serve.models import open_models
 from fuzz.mutation import mutated
 from fuzz.runs import _replaced as replaced
 
@@ -39,9 +39,7 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
             content = _file(rng.choice((_endless, _wide, _foreign, _outside))(rng))
         path = folder / "a.onnx"
         path.write_bytes(content)
-        with contextlib.suppress(TimeoutError):
-            engine = OnnxEngine(path, threads=1, seconds=_SECONDS)
-            engine.run(np.zeros((1, *engine.image_size), np.uint8))
+        open_models([path], _SECONDS)
 
     return case
 

@@ -56,8 +56,10 @@ def run(target: Target, first: int, seconds: float, cases: int = 10**9, silence:
         lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True).start()
         try:
-            if _next(lines, PREPARING) is None:
-                outcome.findings.append((outcome.next, f"was not prepared: {_ending(process)}"))
+            ready = _next(lines, PREPARING)
+            if ready is None or "failed" in ready:
+                why = _ending(process) if ready is None else ready["failed"]
+                outcome.findings.append((outcome.next, f"was not prepared: {why}"))
                 return outcome
             until = until or time.monotonic() + seconds
             if _watch(target, outcome, process, lines, silence):

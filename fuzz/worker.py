@@ -32,7 +32,12 @@ def main() -> None:
     module, _, name = target.partition(":")
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, contextlib.ExitStack() as stack:
         os.chdir(folder)
-        case = getattr(importlib.import_module(module), name)(Path(folder), stack)
+        try:
+            case = getattr(importlib.import_module(module), name)(Path(folder), stack)
+        except BaseException:
+            print(json.dumps({"failed": traceback.format_exc()}), file=reports)
+            reports.flush()
+            os._exit(1)
         _limit()
         print(json.dumps({"ready": True}), file=reports)
         until = time.monotonic() + seconds
