@@ -29,6 +29,10 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
     honest = _file(_mean())
     (folder / "secret.bin").write_bytes(np.full(64, 7.0, "f4").tobytes())
 
+    # What is refused before it is changed would never be looked into.
+    (folder / "honest.onnx").write_bytes(honest)
+    open_models([folder / "honest.onnx"], _SECONDS)
+
     def case(rng: random.Random) -> None:
         way = rng.randrange(10)
         if way < 6:

@@ -26,6 +26,8 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
     """A case that reads one changed folder."""
     run = folder / "run"
     _write(run)
+    # What is refused before it is changed would never be looked into.
+    _read(run)
     files = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file() and path.suffix != ".keras"}
 
     def case(rng: random.Random) -> None:
@@ -87,12 +89,29 @@ def _write(run: Path) -> None:
     write_text(run / "recipe.toml", Recipe(model="tiny", data=("folder:noise",), image_size=(16, 12)).to_toml())
     write_json(run / FILE, decision.to_json())
     write_json(run / "heatmaps" / "index.json", {"layer": "last", "reason": "", "images": []})
-    write_json(run / "metrics.json", {"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}})
-    write_json(run / "environment.json", {"python": "3.12", "packages": {"keras": "3.10"}})
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    metrics = {
+        "test": {"accuracy": figure, "auroc": figure},
+        "per_class": {name: {"sensitivity": figure} for name in classes},
+        "confusion": {"classes": classes, "counts": [[5, 5], [5, 5]]},
+        "rows": 20,
+        "patients": 20,
+        "positive": "sick",
+        "interval": {"level": 0.95, "method": "bootstrap", "replicates": 1000},
+    }
+    environment = {
+        "chestxray": "0.1.0",
+        "python": "3.12.1",
+        "packages": {"keras": "3.10.0"},
+        "data": {"name": "noise", "images": 40},
+        "seconds": {"training": 1.5},
+    }
+    write_json(run / "metrics.json", metrics)
+    write_json(run / "environment.json", environment)
     index.write(run / run_folder.INDEX)
     Predictions.from_probabilities(index.rows, classes, np.column_stack([1 - sick, sick])).write(
         run / "predictions.csv"
     )
-    features, films = rng.normal(size=(80, 2, 2, 4)).astype(np.float32), rng.integers(0, 256, (80, 16, 12), np.uint8)
+    features, films = rng.normal(size=(80, 6)).astype(np.float32), rng.integers(0, 256, (80, 16, 12), np.uint8)
     refusal.learn(features[40:], films[40:], features[:40], films[:40], 0.05).write(run / refusal.FILE)
     (run / "model.keras").write_bytes(b"never loaded")

@@ -37,8 +37,15 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
         {"label_column": "age", "uncertain": "drop"},
     )  # fmt: skip
 
+    cache = folder / "cache"
+    # What is refused before it is changed would never be looked into.
+    for suffix, content in tables:
+        (folder / f"a{suffix}").write_bytes(content)
+        manifest.load(str(folder / f"a{suffix}"), SourceOptions(cache=cache))
+    (folder / "a.npz").write_bytes(archive)
+    npz.load(str(folder / "a.npz"), SourceOptions(cache=cache))
+
     def case(rng: random.Random) -> None:
-        cache = folder / "cache"
         pattern = rng.choice((None, None, r"(\d)", "(a+)+$"))
         given = SourceOptions(cache=cache, extra=rng.choice(options), patient_pattern=pattern)
         try:

@@ -8,6 +8,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,18 +30,26 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
     tensors = save({"conv/kernel": np.ones((3, 3, 1, 4), "f4"), "conv/bias": np.ones(4, "f4")})
     files = [(".h5", two), (".weights.h5", three), (".keras", buffer.getvalue()), (".safetensors", tensors)]
 
+    # What is refused before it is changed would never be looked into.
+    for suffix, content in files:
+        (folder / f"a{suffix}").write_bytes(content)
+        _read(folder / f"a{suffix}", None)
+
     def case(rng: random.Random) -> None:
         suffix, content = rng.choice(files)
         path = folder / f"a{suffix}"
         path.write_bytes(mutated(rng, content, rng.choice(files)[1]))
-        convert = rng.choice((None, dict))
-        with opened(path, convert, ("conv",)) as layers:
-            for layer in layers:
-                for array in layer.arrays.values():
-                    if np.prod([float(side) for side in array.shape]) < _LARGEST:
-                        array.read()
+        _read(path, rng.choice((None, dict)))
 
     return case
+
+
+def _read(path: Path, convert: Any) -> None:
+    with opened(path, convert, ("conv",)) as layers:
+        for layer in layers:
+            for array in layer.arrays.values():
+                if np.prod([float(side) for side in array.shape]) < _LARGEST:
+                    array.read()
 
 
 def _keras3() -> bytes:
