@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ def replacing(path: Path) -> Iterator[Path]:
     nothing is left behind.
 
     Raises:
-        OutputError: the disk is full or the folder cannot be written.
+        OutputError: the disk is full, the folder cannot be written, or a pipe or device is at `path`.
     """
+    check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
     os.close(handle)
@@ -81,6 +83,67 @@ def refusal(path: Path) -> str:
     except (OSError, ValueError) as error:
         return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
     return ""
+
+
+def content(path: Path, most: int) -> bytes:
+    """The bytes of a file of at most `most` bytes; a pipe or device is not waited for.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger; ``strerror`` says which.
+    """
+    try:
+        # Before it is opened: opening alone makes some devices act.
+        _require_regular(os.stat(path).st_mode, path)  # noqa: PTH116 - Path.stat is the same
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            _require_regular(status.st_mode, path)
+            # A file that grows while it is read, or has no size of its own (/proc), is cut there too.
+            found = file.read(most + 1) if status.st_size <= most else b""
+            if found is None:
+                raise OSError(errno.EAGAIN, "it has nothing to be read at present", str(path))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    if len(found) > most or status.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes allowed", str(path))
+    return found
+
+
+def check_size(path: Path, most: int) -> None:
+    """For files that a library opens. Raises as `content`."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    _require_regular(status.st_mode, path)
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes allowed", str(path))
+
+
+def check_writable(path: Path) -> None:
+    """Raises `OutputError` where `path` is a pipe, a device or a socket: it would be waited for, or replaced."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        return  # absent, or whoever writes there says why it cannot
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OutputError(f"Cannot write {path}: it is {_kind(mode)}; it must be a file.")
+
+
+def _require_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {_kind(mode)} and no file", str(path))
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # What became a pipe after it was looked at, or a file of the system that waits for news, answers at once.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _umask() -> int:

@@ -20,6 +20,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, Png
 
 from chestxray import deep_colour, image_limits
 from chestxray.errors import DataError
+from chestxray.files import content as content_of
 
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -31,6 +32,8 @@ UNREAD_SUFFIXES = frozenset(
      ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
 )  # fmt: skip
 MAX_PIXELS = 100_000_000
+#: Bytes that a file may have beside its pixels.
+_BESIDE_PIXELS = 64_000_000
 #: How an image is brought to its size: bilinear with Pillow's support scaled to the reduction, an area
 #: average, free of aliasing.
 FILTER = Image.Resampling.BILINEAR
@@ -100,11 +103,12 @@ def read(
     their header says; no other tag of theirs is passed on.
 
     Raises:
-        UnreadableImage: no such file, not an image, truncated, more than `max_pixels` pixels,
-            several pages or frames, 16-bit colour in planes, as CMYK or premultiplied.
+        UnreadableImage: no such file, a pipe or device, more than eight bytes for each of `max_pixels`
+            and 64 MB, not an image, truncated, more than `max_pixels` pixels, several pages or frames,
+            16-bit colour in planes, as CMYK or premultiplied.
     """
     try:
-        content = path.read_bytes()
+        content = content_of(path, 8 * max_pixels + _BESIDE_PIXELS)
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from error
     return decode(content, size=size, fit=fit, max_pixels=max_pixels)

@@ -15,7 +15,11 @@ from chestxray.decision import Decision
 from chestxray.engine import Outputs, check_maps
 from chestxray.errors import DataError, InputError
 from chestxray.exported import KEY, Description
+from chestxray.files import check_size
 from chestxray.images import Fit
+
+#: Bytes of a file, which is one message of a protocol that allows no more.
+MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class OnnxEngine:
     def __post_init__(self) -> None:
         # Read here: a damaged file is told at once, and two threads never read it both.
         session = _open(self.path, self.threads)
-        described = Description.parse(session.get_modelmeta().custom_metadata_map.get(KEY), self.path)
+        described = Description.parse(_metadata(session, self.path), self.path)
         _check(session, described, self.path)
         object.__setattr__(self, "_session", session)
         object.__setattr__(self, "_described", described)
@@ -87,14 +91,19 @@ class OnnxEngine:
         return Outputs(given["probabilities"], distances, given.get("map"))
 
     def answer(self, pixels: np.ndarray, outputs: Collection[str]) -> dict[str, np.ndarray]:
-        """The `outputs` of the file for `pixels` uint8 (n, height, width, channels)."""
+        """The `outputs` of the file for `pixels` uint8 (n, height, width, channels).
+
+        Raises:
+            DataError: they cannot be computed.
+            TimeoutError: not within ``seconds``.
+        """
         import onnxruntime
 
         options = onnxruntime.RunOptions()
         # What only the other outputs need is not computed.
         options.only_execute_path_to_fetches = True
         names = list(outputs)
-        with _at_most(self.seconds, options):
+        with _computable(self.path), _at_most(self.seconds, options):
             return dict(zip(names, self._session.run(names, {"pixels": pixels}, options), strict=True))
 
 
@@ -145,7 +154,9 @@ def _check(session: Any, described: Description, path: Path) -> None:
     (taken, *others) = session.get_inputs() or [None]
     wanted = (*described.image_size, 1)
     if lacks or "probabilities" not in described.outputs:
-        raise DataError(f"{path} answers otherwise than it says of itself: it gives no {', '.join(lacks) or 'answer'}.")
+        raise DataError(
+            f"{path} answers otherwise than it says of itself: it gives no {', '.join(map(str, lacks)) or 'answer'}."
+        )
     shape = None if taken is None else taken.shape
     # A side may be free, and is then a name.
     fits = (
@@ -159,15 +170,39 @@ def _check(session: Any, described: Description, path: Path) -> None:
 
 def _open(path: Path, threads: int | None) -> Any:
     try:
-        import onnxruntime  # noqa: F401 - the next line alone may find a part of it that was imported before
-        from onnxruntime.capi import onnxruntime_pybind11_state as states
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError("An ONNX file needs onnxruntime: pip install 'chestxray[export]'") from error
-    if not path.is_file():
-        raise InputError(f"{path} is no file: it must be an ONNX file that `chestxray export` made.")
-    damaged = (states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.InvalidArgument, states.NotImplemented)
     try:
+        check_size(path, MOST)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. It must be an ONNX file that `chestxray export` made."
+        ) from error
+    with _computable(path):
         return session(str(path), threads)
+
+
+def _metadata(session: Any, path: Path) -> str | None:
+    with _computable(path):
+        found: str | None = session.get_modelmeta().custom_metadata_map.get(KEY)
+    return found
+
+
+@contextmanager
+def _computable(path: Path) -> Iterator[None]:
+    """Turn what ONNX Runtime says of a file into a `DataError`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    damaged = (
+        states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.InvalidArgument, states.NotImplemented,
+        states.RuntimeException, states.NoSuchFile, states.EPFail, states.ModelLoaded,
+    )  # fmt: skip
+    try:
+        yield
     except damaged as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{path} is no ONNX file that can be computed: {reason}") from error
+    except UnicodeDecodeError as error:
+        # Names and messages are bytes in the file, and text for Python.
+        raise DataError(f"{path} is no ONNX file that can be computed: it holds text that is no UTF-8.") from error

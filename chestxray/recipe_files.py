@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from chestxray.errors import InputError, nearest
+from chestxray.files import ABSENT, content, refusal
 
 RECIPES = Path(__file__).parent / "recipes"
 #: The one key of a file that is no field of `Recipe`.
 MODELS = "models"
+#: Bytes of a recipe. Those of ours have a thousandth of them.
+MOST = 1_000_000
 
 
 def shipped() -> dict[str, Path]:
@@ -31,7 +34,10 @@ def find(name_or_path: str | Path) -> Path:
     known = shipped()
     if str(name_or_path) in known:
         return known[str(name_or_path)]
-    if not Path(name_or_path).is_file():
+    reason = refusal(Path(name_or_path))
+    if reason and reason not in ABSENT:
+        raise InputError(f"The recipe {name_or_path} cannot be reached: {reason}.")
+    if reason or not Path(name_or_path).is_file():
         raise InputError(
             f"No recipe {str(name_or_path)!r}.{nearest(str(name_or_path), known)} Allowed: the "
             f"path of a TOML file, or one of {', '.join(known)}."
@@ -48,7 +54,11 @@ def read(name_or_path: str | Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
     path = find(name_or_path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(content(path, MOST).decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise InputError(f"The recipe {path} is not valid TOML: it is nested too deep.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"The recipe {path} is not valid TOML: {error}") from error
     if MODELS not in values:

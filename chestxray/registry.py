@@ -1,15 +1,17 @@
-"""Plugins by name, from entry points. Listing imports no plugin; loading imports the one asked for."""
+"""Plugins by name, from entry points. Naming them imports none; loading imports the one asked for."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from chestxray.errors import PluginError, nearest
@@ -19,7 +21,7 @@ SOURCES = "chestxray.sources"
 #: Comma-separated names that are treated as not installed.
 DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
 
-_KIND = {MODELS: "model", SOURCES: "data source"}
+KIND = {MODELS: "model", SOURCES: "data source"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def find(group: str, name: str) -> Entry:
     matches = [entry for entry in known if name in (entry.name, entry.qualified)]
     if len(matches) == 1:
         return matches[0]
-    kind = _KIND[group]
+    kind = KIND[group]
     if matches:
         both = " and ".join(f"{entry.qualified} {entry.version}" for entry in matches)
         raise PluginError(
@@ -95,29 +97,22 @@ def load_entry(group: str, entry: Entry) -> Any:
     # A plugin is a stranger's code: whatever its import raises is its defect, not the user's and
     # not ours, and must not take the other plugins down.
     try:
-        # What a plugin prints must not stand between the lines of `chestxray models --json`.
-        with _deferred("keras"), redirect_stdout(sys.stderr):
+        # What a plugin prints must not stand between the lines of a result.
+        with _deferred("keras"), redirect_stdout(sys.stderr), _interrupts() as pressed:
             plugin = entry.point.load()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if pressed and isinstance(error, KeyboardInterrupt):
+            raise
         raise PluginError(
-            f"The {_KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
+            f"The {KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
             f"importing {entry.point.value} failed with {type(error).__name__}: {error}"
         ) from error
     if not isinstance(plugin, wanted):
         raise PluginError(
-            f"The {_KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
+            f"The {KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
             f"{entry.point.value} must be a {wanted.__name__}. Received: {type(plugin).__name__}."
         )
     return plugin
-
-
-def survey(group: str) -> Iterator[tuple[Entry, Any | None, str]]:
-    """Try every plugin of `group`: (entry, plugin, ``""``) or (entry, None, reason it is broken)."""
-    for entry in entries(group):
-        try:
-            yield entry, load_entry(group, entry), ""
-        except PluginError as error:
-            yield entry, None, str(error)
 
 
 class _Deferred(ModuleType):
@@ -144,3 +139,25 @@ def _deferred(name: str) -> Iterator[None]:
     finally:
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Yields what fills when Ctrl-C is pressed within the block: a plugin may raise the same by itself."""
+    pressed: list[int] = []
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # Whoever has taken the signal, or runs us in a thread, raises no KeyboardInterrupt here.
+        yield pressed
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        # A plugin that put a handler of its own there keeps it no longer than its import.
+        signal.signal(signal.SIGINT, signal.default_int_handler)

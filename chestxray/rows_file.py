@@ -1,12 +1,19 @@
-"""Answers as lines of CSV or JSON, to a stream or to a file that a later call goes on with."""
+"""Answers as lines of CSV or JSON, to a stream or to a file that a later call goes on with.
+
+In CSV a text that a spreadsheet would take for a formula, since it begins with ``= + - @``, a tab or
+the end of a line, has an apostrophe before it, also one that has apostrophes before such a sign: without
+the first one it is what it was. A lone ``-``, a set without classes, is no formula.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import logging
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +22,14 @@ from typing import Any, Literal
 
 from chestxray.answers import Answer, columns
 from chestxray.errors import DataError, OutputError
-from chestxray.files import explained, write_bytes
+from chestxray.files import ABSENT, check_writable, explained, refusal, write_bytes
 
 Format = Literal["csv", "json", "jsonl"]
 #: Paths are bytes: those that are no UTF-8 are written as they are.
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_GUARDED = re.compile(r"'+[=+\-@\t\r\n]")
+log = logging.getLogger(__name__)
 
 
 class Lines:
@@ -72,8 +82,6 @@ def done(path: Path, lines: Lines) -> set[str]:
     Raises:
         OutputError: the file holds something else, or answers of another run or by other options.
     """
-    if path.is_dir():
-        raise OutputError(f"The output {path} is a folder; it must be a file.")
     if not path.exists() or not path.stat().st_size:
         return set()
     if lines.kind == "json":
@@ -100,6 +108,41 @@ def done(path: Path, lines: Lines) -> set[str]:
         elif whole < path.stat().st_size:
             os.truncate(path, whole)
     return found
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other calls from writing to `path` at the same time: two would predict the same images.
+
+    The lock is a hidden file beside `path`, and ends with the process that holds it.
+
+    Raises:
+        OutputError: another call writes to `path`, or nobody can.
+    """
+    from filelock import FileLock, Timeout
+
+    check_writable(path)
+    if path.is_dir():
+        raise OutputError(f"The output {path} is a folder; it must be a file.")
+    if (reason := refusal(path)) and reason not in ABSENT:
+        raise OutputError(f"Cannot write {path}: {reason}.")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # By its real name: a link and what it leads to are one file.
+        real = path.resolve()
+        lock = FileLock(real.with_name(f".{real.name[-200:]}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"Another chestxray predict writes to {path}. Allowed: to wait for its end, or another --output."
+            ) from error
+        except NotImplementedError:
+            log.warning("The disk of %s knows no locks: see that no other call writes to that file.", path)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -161,9 +204,18 @@ def behind(work: Callable[[Any], None], most: int = 4) -> Iterator[Callable[[Any
 
 
 def _csv_line(values: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue().encode(**_ENCODING)
+    return (",".join(map(_cell, values)) + "\n").encode(**_ENCODING)
+
+
+def _cell(text: str) -> str:
+    if text != "-" and _FORMULA.match(text):
+        text = f"'{text}"
+    # Not by csv: before Python 3.13 it leaves a carriage return bare, at which its own reader stops.
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text
+
+
+def _read(cell: str) -> str:
+    return cell[1:] if _GUARDED.match(cell) else cell
 
 
 def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[dict[str, str], int]]:
@@ -186,7 +238,7 @@ def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[dict[str, str], int]]:
             for row in reader:
                 if len(row) != len(lines.columns):
                     raise _foreign(path)
-                yield dict(zip(lines.columns, row, strict=True)), places[0]
+                yield dict(zip(lines.columns, map(_read, row), strict=True)), places[0]
         except csv.Error as error:
             # A line break within quotes at the very end is a row that was cut there.
             if "unexpected end of data" not in str(error):

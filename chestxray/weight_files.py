@@ -6,7 +6,10 @@ huge arrays costs nothing. Nothing is unpickled and no model is deserialised.
 
 from __future__ import annotations
 
+import errno
 import io
+import itertools
+import math
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,11 +22,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chestxray.errors import WeightsError
+from chestxray.files import check_size
 
 if TYPE_CHECKING:
     import h5py
 
 SUFFIXES = (".weights.h5", ".h5", ".keras", ".safetensors")
+#: Bytes of a file: four times the largest network that Keras has weights for.
+MOST = 8_000_000_000
+#: Groups of an HDF5 file that are looked into. The deepest network that Keras has weights for has 5,000.
+_MOST_GROUPS = 100_000
+#: Bytes that HDF5 may unpack at once beyond the array that is read.
+_CHUNK = 64_000_000
 
 Convert = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -81,9 +91,12 @@ def opened(path: Path, convert: Convert | None, names: Collection[str]) -> Itera
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
-        reason = "it is a folder" if path.is_dir() else "no such file"
-        raise WeightsError(f"Cannot read weights from {path}: {reason}.")
+    try:
+        check_size(path, MOST)
+    except OSError as error:
+        reasons = {errno.EISDIR: "it is a folder", errno.ENOENT: "no such file"}
+        reason = reasons.get(error.errno, error.strerror)
+        raise WeightsError(f"Cannot read weights from {path}: {reason}.") from error
     if not path.name.lower().endswith(SUFFIXES):
         raise WeightsError(
             f"Cannot read weights from {path}: the name must end in {', '.join(SUFFIXES[:-1])} "
@@ -138,6 +151,9 @@ def _datasets(group: h5py.Group) -> dict[str, StoredArray]:
 
 
 def _read_dataset(dataset: h5py.Dataset) -> np.ndarray:
+    # HDF5 unpacks whole chunks, which may be larger than the array that they hold.
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > 2 * dataset.nbytes + _CHUNK:
+        raise OSError(f"{dataset.name} is stored in chunks of {dataset.chunks} elements")
     if dataset.attrs.get("dtype") == "bfloat16":  # which HDF5 does not know: Keras marks it so
         import ml_dtypes
 
@@ -145,13 +161,17 @@ def _read_dataset(dataset: h5py.Dataset) -> np.ndarray:
     return np.asarray(dataset)
 
 
-def _keras3_layers(group: h5py.Group) -> Iterator[StoredLayer]:
+def _keras3_layers(group: h5py.Group, count: Iterator[int] | None = None) -> Iterator[StoredLayer]:
     """Layers of a Keras 3 file, ``layers/<class>_<number>/vars/<number>``; nested models opened up."""
+    count = itertools.count() if count is None else count
     layers = group.get("layers", {})
     for key in sorted(layers, key=_class_and_number):
+        # Links may make one group a hundred, each of these a hundred more, and so on.
+        if next(count) > _MOST_GROUPS:
+            raise ValueError(f"more than {_MOST_GROUPS:,} layers")
         layer = layers[key]
         if "layers" in layer:
-            yield from _keras3_layers(layer)
+            yield from _keras3_layers(layer, count)
             continue
         arrays = {name: array for name, array in _datasets(layer).items() if "seed_generator" not in name}
         if arrays:
@@ -169,7 +189,10 @@ def _keras2_layers(group: h5py.Group) -> list[StoredLayer]:
     """Layers of a Keras 2 file: names in the attributes, in the order of ``model.layers``."""
     arrays = _datasets(group)
     layers = []
-    for name in _strings(group, "layer_names"):
+    listed = _strings(group, "layer_names")
+    if len(set(listed)) < len(listed):
+        raise ValueError("a layer is named twice")
+    for name in listed:
         weight_names = _strings(group[name], "weight_names")
         if weight_names:
             own = {str(place): arrays[f"{name}/{weight}"] for place, weight in enumerate(weight_names)}

@@ -2,14 +2,15 @@ import sys
 
 import pytest
 
-from chestxray import registry
+from chestxray import plugin_listing, registry
 from chestxray.errors import PluginError
 
 
 def test_the_built_in_sources_are_plugins_like_any_other():
     names = {entry.name for entry in registry.entries(registry.SOURCES)}
     assert {"phantom", "folder"} <= names
-    assert {entry.name: reason for entry, _, reason in registry.survey(registry.SOURCES)} == dict.fromkeys(names, "")
+    listed = {listed.entry.name: listed.reason for listed in plugin_listing.survey(registry.SOURCES)}
+    assert listed == dict.fromkeys(names, "")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
 
-from chestxray import registry
+from chestxray import plugin_listing, registry
 from chestxray.cli.models import command as models
 from chestxray.errors import PluginError
 
@@ -40,6 +43,10 @@ def install(tmp_path, monkeypatch):
     yield lay
     for module in laid:  # the next test lays another of this name
         sys.modules.pop(module, None)
+
+
+def reasons_by_name(**options):
+    return {listed.entry.name: listed.reason for listed in plugin_listing.survey(registry.MODELS, **options)}
 
 
 def test_a_strangers_distribution_is_found_once_it_is_installed(install):
@@ -94,15 +101,92 @@ def test_a_broken_plugin_is_told_with_its_reason_and_disturbs_nobody(code, reaso
     with pytest.raises(PluginError, match=r"stranger-broken:broken_net .* is broken") as raised:
         registry.load(registry.MODELS, "broken_net")
     assert reason in str(raised.value)
-    reasons = {entry.name: reason for entry, _, reason in registry.survey(registry.MODELS)}
+    reasons = reasons_by_name()
     assert reason in reasons["broken_net"]
     assert reasons["claimed_net"] == ""
 
 
 def test_a_plugin_that_leaves_the_interpreter_disturbs_nobody(install):
     install("stranger-broken", "broken_net", code="import sys\nsys.exit(3)")
-    reasons = {entry.name: reason for entry, _, reason in registry.survey(registry.MODELS)}
+    reasons = reasons_by_name()
     assert "SystemExit" in reasons["broken_net"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os\nos._exit(0)", "it ended the process with status 0"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "it ended the process by SIGKILL"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("class Wrong(BaseException): pass\nraise Wrong('no')", "Wrong: no"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("import os\nos.closerange(1, 1000)", "it ended the process with status"),
+        ("import os\nif os.fork(): os._exit(4)\nimport time\ntime.sleep(600)", "it ended the process with status 4"),
+    ],
+    ids=["_exit", "killed", "interrupt", "base exception", "generator exit", "pipe closed", "a child that stays"],
+)
+def test_no_plugin_stops_the_listing(code, reason, install):
+    install("a-stranger", "a_net", code=code)
+    install("stranger-broken", "broken_net", code="1 / 0")
+    install("stranger-one", "z_net")
+    reasons = reasons_by_name()
+    assert reason in reasons.pop("a_net")
+    assert "ZeroDivisionError" in reasons.pop("broken_net")
+    assert set(reasons.values()) == {""}
+    assert {"z_net", "shallow_cnn"} <= reasons.keys()
+
+
+def test_a_plugin_that_never_ends_is_given_up(install):
+    install("a-stranger", "a_net", code="import time\ntime.sleep(600)")
+    install("stranger-one", "z_net")
+    reasons = reasons_by_name(seconds=15)
+    assert "it was not done within 15 seconds" in reasons["a_net"]
+    assert reasons["z_net"] == ""
+
+
+def test_what_a_plugin_writes_is_no_result(install):
+    install(
+        "a-stranger", "a_net", code=PLUGIN + "import os\nprint('hello')\nos.write(1, b'{}\\n')\nos.system('echo x')"
+    )
+    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(models, ["--json"]).stdout)}
+    assert rows["a_net"]["image_size"] == [24, 24]
+    assert rows["a_net"]["broken"] == ""
+
+
+def test_a_plugin_that_raises_an_interrupt_is_broken_and_a_real_one_stops(install):
+    install("stranger-one", "a_net", code="raise KeyboardInterrupt")
+    with pytest.raises(PluginError, match=r"a_net 1\.0 is broken: .* failed with KeyboardInterrupt"):
+        registry.load(registry.MODELS, "a_net")
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    install("stranger-two", "b_net", code=code)
+    with pytest.raises(KeyboardInterrupt):
+        registry.load(registry.MODELS, "b_net")
+
+
+def test_ctrl_c_stops_the_listing(install, tmp_path):
+    install("a-stranger", "a_net", code="print('begun', flush=True)\nimport time\ntime.sleep(600)")
+    program = "from chestxray.cli.main import main; main()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site-packages"), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "models"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+    assert process.stderr.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.strip()) == (130, "", "Stopped by Ctrl-C.")
+
+
+def test_names_are_shown_as_they_are(install):
+    install("a-stranger", "a[bold]net", code="raise ValueError('[red]no[/red] \\x1b[2J')")
+    install("b-stranger", "b[/net]", version="1.0")
+    out = CliRunner().invoke(models, []).output
+    for words in ("a[bold]net", "b[/net]", "[red]no[/red] \\x1b[2J"):
+        assert words in out
+    assert "\x1b" not in out
 
 
 def test_models_lists_a_broken_plugin_beside_the_others(install):

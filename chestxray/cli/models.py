@@ -12,8 +12,7 @@ import click
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
-    from chestxray.plugin import ModelPlugin
-    from chestxray.registry import Entry
+    from chestxray.plugin_listing import Listed
 
 log = logging.getLogger("chestxray")
 
@@ -33,46 +32,35 @@ def command(
     names: tuple[str, ...], as_json: bool, benchmark: bool, batch_size: int, image_size: str | None, cache: Path | None
 ) -> None:
     """List the architectures that are installed, also broken ones with the reason; or time those NAMED."""
-    from chestxray import registry
+    from chestxray import plugin_listing, registry
 
     if benchmark:
         _benchmark(names, as_json, batch_size, image_size, cache)
         return
     if names or image_size:
         raise InputError("names and --image-size are for --benchmark.")
-    found = [_describe(*item) for item in registry.survey(registry.MODELS)]
+    found = [_described(item) for item in plugin_listing.survey(registry.MODELS)]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     if not found:
         click.echo("No model plugin is installed. From a checkout: pip install ./plugins/*")
         return
-    from rich.console import Console
-    from rich.table import Table
+    from chestxray.cli.tables import plain, table
 
-    table = Table(show_edge=False)
-    for column in ("model", "size", "minimum", "weights", "Grad-CAM", "from"):
-        table.add_column(column, overflow="fold")
-    broken = [model for model in found if model["broken"]]
+    table(("model", "size", "minimum", "weights", "Grad-CAM", "from"), [_row(model) for model in found])
     for model in found:
-        origin = f"{model['distribution']} {model['version']}"
         if model["broken"]:
-            table.add_row(model["name"], "[red]broken[/red]", "", "", "", origin)
-            continue
-        table.add_row(
-            model["name"],
-            _size(model["image_size"]),
-            "fixed" if model["fixed_size"] else _size(model["minimum_size"]),
-            ", ".join(["none", *model["weights"]]),
-            model["cam_layer"] or "-",
-            origin,
-        )
-    # Wide enough for whole names also where there is no terminal to ask for its width.
-    console = Console()
-    console.width = max(console.width, 120)
-    console.print(table)
-    for model in broken:
-        click.echo(model["broken"])
+            click.echo(plain(model["broken"]))
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    origin = f"{model['distribution']} {model['version']}"
+    if model["broken"]:
+        return model["name"], "broken", "", "", "", origin
+    minimum = "fixed" if model["fixed_size"] else _size(model["minimum_size"])
+    weights = ", ".join(["none", *model["weights"]])
+    return model["name"], _size(model["image_size"]), minimum, weights, model["cam_layer"] or "-", origin
 
 
 def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: str | None, cache: Path | None) -> None:
@@ -124,26 +112,10 @@ def _timed(row: dict[str, Any]) -> tuple[str, ...]:
     return row["model"], row["work"], _size(row["image_size"]), f"{plain:g}", f"{xla or '-'}", compiling, faster
 
 
-def _describe(entry: Entry, plugin: ModelPlugin | None, reason: str) -> dict[str, Any]:
-    described = {
-        "name": entry.name,
-        "distribution": entry.distribution,
-        "version": entry.version,
-        "broken": reason,
-    }
-    if plugin is None:
-        return described
-    return described | {
-        "image_size": list(plugin.image_size),
-        "minimum_size": list(plugin.minimum_size),
-        "fixed_size": plugin.fixed_size,
-        "channels": plugin.channels,
-        "weights": list(plugin.weights),
-        "cam_layer": plugin.cam_layer,
-        "reference": plugin.reference,
-        "licence": plugin.licence,
-        "weights_licence": plugin.weights_licence,
-    }
+def _described(listed: Listed) -> dict[str, Any]:
+    entry = listed.entry
+    named = {"name": entry.name, "distribution": entry.distribution, "version": entry.version, "broken": listed.reason}
+    return named | (listed.facts or {})
 
 
 def _size(size: list[int]) -> str:

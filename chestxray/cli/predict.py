@@ -7,7 +7,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def command(
     kind = _kind(kinds, output)
     from chestxray import image_files, keras_engine
     from chestxray.answers import limit_for
-    from chestxray.rows_file import Lines, done
+    from chestxray.rows_file import Lines, alone, done
 
     engine = keras_engine.load(run)
     if heatmaps is not None:
@@ -78,16 +78,16 @@ def command(
     files = image_files.listed(paths, recursive=recursive)
     mark = keras_engine.fingerprint(run, "" if limit is None else f"{limit:.12g}")
     lines = Lines(kind, engine.classes, mark, heatmaps=heatmaps is not None)
-    known = set() if output is None else done(output, lines)
-    missing = [path for path in files if path not in known]
-    if len(missing) < len(files):
-        log.info("%d of %d images have a row in %s already.", len(files) - len(missing), len(files), output)
-    if not missing:
-        log.info("Nothing is left to do.")
-        return
-    counts = _predict(
-        engine, missing, lines, output, limit, heatmaps, batch_size=batch_size, max_pixels=keras_engine.max_pixels(run)
-    )
+    with nullcontext() if output is None else alone(output):
+        known = set() if output is None else done(output, lines)
+        missing = [path for path in files if path not in known]
+        if len(missing) < len(files):
+            log.info("%d of %d images have a row in %s already.", len(files) - len(missing), len(files), output)
+        if not missing:
+            log.info("Nothing is left to do.")
+            return
+        most = keras_engine.max_pixels(run)
+        counts = _predict(engine, missing, lines, output, limit, heatmaps, batch_size=batch_size, max_pixels=most)
     _summarise(counts)
     if counts["unreadable"] == len(missing) == len(files):
         raise SystemExit(1)

@@ -14,6 +14,11 @@ def quoted(figure: Mapping[str, float | None]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
+def plain(text: str) -> str:
+    """Text of strangers for the terminal: signs that would steer it are escaped; lines are kept."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print `rows` under `columns`; columns of numbers stand to the right."""
     from rich.console import Console
@@ -25,7 +30,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] == "-" for row in rows)
         found.add_column(escape(name), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        found.add_row(*map(escape, row))
+        found.add_row(*(escape(plain(text)) for text in row))
     # Wide enough for whole names also where there is no terminal to ask for its width.
     console = Console(highlight=False)
     console.width = max(console.width, 120)

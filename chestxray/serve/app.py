@@ -25,7 +25,7 @@ from chestxray.serve.limits import Limit, client_of
 from chestxray.serve.links import Links
 from chestxray.serve.logs import log
 from chestxray.serve.measures import Measures
-from chestxray.serve.models import Served
+from chestxray.serve.models import Served, card_text
 from chestxray.serve.problems import RequestProblem
 from chestxray.serve.settings import Settings
 
@@ -131,7 +131,7 @@ def _flag(name: str) -> bool:
 def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measures: Measures) -> None:
     """Everything that is only read."""
     described = _described(json.loads((Path(__file__).parent / "openapi.json").read_text(encoding="utf-8")), settings)
-    cards = {model.key: model.card.read_text(encoding="utf-8") for model in models if model.card}
+    cards = {model.key: card_text(model.card) for model in models if model.card}
     told = [model.to_json() for model in models]
     bounds = {"max_upload": settings.max_upload, "max_pixels": settings.max_pixels, "links": settings.allow_links}
 

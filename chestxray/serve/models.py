@@ -13,7 +13,11 @@ import numpy as np
 from chestxray.answers import answers
 from chestxray.engine import Engine, Outputs
 from chestxray.errors import DataError, InputError
+from chestxray.files import content
 from chestxray.images import Fit
+
+#: Bytes of a model card, its pictures in it.
+_MOST_CARD = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,15 @@ def _card(path: Path) -> Path | None:
     # An export lies in export/ in the run's folder, or was copied elsewhere together with the card.
     near = (path,) if path.is_dir() else (path.parent, path.parent.parent)
     return next((found for folder in near if (found := folder / "MODEL_CARD.html").is_file()), None)
+
+
+def card_text(path: Path) -> str:
+    """The model card at `path`; what is no UTF-8 in it is shown as such.
+
+    Raises:
+        DataError: it cannot be read, or is larger than any card with pictures.
+    """
+    try:
+        return content(path, _MOST_CARD).decode("utf-8", "replace")
+    except OSError as error:
+        raise DataError(f"The model card {path} cannot be read: {error.strerror}.") from error

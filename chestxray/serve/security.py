@@ -35,9 +35,15 @@ def policy(**changes: str) -> str:
 
 
 def card_policy(html: str) -> str:
-    """The policy of a model card, one file with its style sheet inside: that sheet alone, by its hash."""
+    """The policy of a model card, one file with its style sheet inside: that sheet alone, by its hash. A card may
+    be a stranger's: it runs nothing, asks for nothing, and does not lead elsewhere by itself (``sandbox``).
+    """
     return policy(
-        script_src="'none'", connect_src="'none'", style_src=" ".join(_hashes(_STYLE.findall(html))) or "'none'"
+        script_src="'none'",
+        connect_src="'none'",
+        img_src="data:",
+        style_src=" ".join(_hashes(_STYLE.findall(html))) or "'none'",
+        sandbox="allow-popups",
     )
 
 

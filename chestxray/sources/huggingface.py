@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chestxray.errors import DataError, InputError
+from chestxray.files import content as content_of
 from chestxray.files import explained
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
@@ -15,6 +16,8 @@ from chestxray.sources.converted import Contents, Item, converted, first_line, o
 from chestxray.sources.folder import SPLIT_NAMES
 
 T = TypeVar("T")
+#: Bytes of an image that a set names by its path.
+_MOST = 1_000_000_000
 
 OPTIONS = {
     "config": "configuration of the set",
@@ -202,7 +205,7 @@ def _file(value: dict[str, Any] | None) -> tuple[str, bytes]:
     called = value.get("path") or ""
     content = value.get("bytes")
     if content is None and called:
-        content = Path(called).read_bytes()
+        content = content_of(Path(called), _MOST)
     return called, content or b""
 
 

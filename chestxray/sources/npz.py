@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from chestxray.errors import DataError, InputError
+from chestxray.files import ABSENT, refusal
 from chestxray.images import MAX_PIXELS
 from chestxray.index import Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.sources.converted import Contents, Item, converted, png
+from chestxray.sources.folder import expanded
 
+#: Bytes of the labels of a split, and of the classes' names.
+_MOST = 500_000_000
+_MOST_CLASSES = 10_000
+#: What is raised of damaged archives and of headers of arrays.
+_BROKEN = (
+    ValueError, TypeError, LookupError, EOFError, OSError, OverflowError, SyntaxError, RuntimeError, MemoryError,
+    tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -27,9 +42,11 @@ def load(address: str, options: SourceOptions) -> Index:
         InputError: no such file; fewer names than classes.
         DataError: not an npz file in this layout; several labels an image.
     """
-    file = Path(address).expanduser().absolute()
-    if not address or not file.is_file():
-        raise InputError(f"No file {address!r}. npz:PATH must name a file in MedMNIST's layout.")
+    file = expanded(address).absolute()
+    reason = refusal(file)
+    if not address or reason or not file.is_file():
+        told = "" if reason in ("", *ABSENT) else f" ({reason})"
+        raise InputError(f"No file {address!r}{told}. npz:PATH must name a file in MedMNIST's layout.")
     try:
         with zipfile.ZipFile(file) as archive:
             splits = [name for name in _SPLITS if f"{name}_images.npy" in archive.namelist()]
@@ -40,7 +57,7 @@ def load(address: str, options: SourceOptions) -> Index:
                 )
             labels = {name: _labels(archive, name, file) for name in splits}
             names = _names(archive, labels, file, options.extra.get("names"))
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except _BROKEN as error:
         raise DataError(f"{file} cannot be read as an npz file: {error}.") from error
     status = file.stat()
     identity = {"path": str(file), "bytes": status.st_size, "changed": status.st_mtime_ns, "names": names}
@@ -53,17 +70,14 @@ def _items(file: Path, labels: dict[str, np.ndarray], names: list[str]) -> Itera
             for name, numbers in labels.items():
                 for number, pixels in zip(numbers, _images(archive, name, len(numbers), file), strict=True):
                     yield _SPLITS[name], names[number], "", "", png(pixels)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except _BROKEN as error:
         raise DataError(f"{file} cannot be read as an npz file: {error}.") from error
 
 
 def _labels(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
-    with (
-        archive.open(f"{name}_labels.npy")
-        if f"{name}_labels.npy" in archive.namelist()
-        else _missing(name, file) as raw
-    ):
-        labels = np.lib.format.read_array(raw, allow_pickle=False)
+    if f"{name}_labels.npy" not in archive.namelist():
+        raise DataError(f"{file} has {name}_images but no {name}_labels.")
+    labels = _array(archive, f"{name}_labels", file)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -74,8 +88,22 @@ def _labels(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _missing(name: str, file: Path) -> zipfile.ZipExtFile:
-    raise DataError(f"{file} has {name}_images but no {name}_labels.")
+def _array(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
+    """A small array, whole. Memory is taken for what its header says, hence the check."""
+    with archive.open(f"{name}.npy") as raw:
+        shape, _, dtype = _header(raw)
+    size = math.prod(shape) * dtype.itemsize
+    if not 0 <= size <= min(_MOST, archive.getinfo(f"{name}.npy").file_size):
+        raise DataError(f"{name} of {file} is longer than it can be: {dtype} {shape}.")
+    with archive.open(f"{name}.npy") as raw:
+        return np.lib.format.read_array(raw, allow_pickle=False)
+
+
+def _header(raw: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether columns come first, type) of an array."""
+    version = np.lib.format.read_magic(raw)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(raw)
 
 
 def _names(archive: zipfile.ZipFile, labels: dict[str, np.ndarray], file: Path, asked: str | None) -> list[str]:
@@ -83,11 +111,12 @@ def _names(archive: zipfile.ZipFile, labels: dict[str, np.ndarray], file: Path, 
     if len(every) == 0 or every.min() < 0:
         raise DataError(f"The labels of {file} must be numbers from 0. Received: {every.min(initial=0)}.")
     count = int(every.max()) + 1
+    if count > _MOST_CLASSES:
+        raise DataError(f"{file} has a label {count - 1}; at most {_MOST_CLASSES:,} classes are allowed.")
     if asked is not None:
         names = [name.strip() for name in asked.split(",")]
     elif "names.npy" in archive.namelist():
-        with archive.open("names.npy") as raw:
-            names = [str(name) for name in np.lib.format.read_array(raw, allow_pickle=False)]
+        names = [str(name) for name in np.ravel(_array(archive, "names", file))]
     else:
         names = [str(number) for number in range(count)]
     if len(names) < count:
@@ -97,9 +126,7 @@ def _names(archive: zipfile.ZipFile, labels: dict[str, np.ndarray], file: Path, 
 
 def _images(archive: zipfile.ZipFile, name: str, count: int, file: Path) -> Iterator[np.ndarray]:
     with archive.open(f"{name}_images.npy") as raw:
-        version = np.lib.format.read_magic(raw)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_column, dtype = read(raw)
+        shape, by_column, dtype = _header(raw)
         fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3) and (shape[3] == 1 or dtype == np.uint8))
         if not fits or by_column or dtype not in (np.uint8, np.uint16):
             raise DataError(

@@ -15,9 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from chestxray.errors import DataError, InputError
+from chestxray.files import content as content_of
 
 #: How the names of tables end, in lower case.
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".csv.gz", ".tsv.gz", ".txt.gz")
+#: Bytes of a table, also unpacked: of the largest public set, 380,000 films, it has a fifth of them.
+MOST = 500_000_000
 _SEPARATORS = (",", ";", "\t", "|")
 #: First bytes -> what to do with a file that begins so.
 _NO_TABLES = {
@@ -51,7 +54,7 @@ def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
         DataError: not a table, with the mend where one is known; no rows.
     """
     try:
-        content = file.read_bytes()
+        content = content_of(file, MOST)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
     if content.startswith(b"\x1f\x8b"):
@@ -73,11 +76,15 @@ def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def _unpacked(content: bytes, file: Path) -> bytes:
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as packed:
+            unpacked = packed.read(MOST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{file} is no table that can be read: its compression with gzip is damaged: {error}."
         ) from error
+    if len(unpacked) > MOST:
+        raise DataError(f"{file} cannot be read: unpacked it is larger than the {MOST:,} bytes allowed.")
+    return unpacked
 
 
 def _text(content: bytes, file: Path, notes: list[str]) -> str:
@@ -151,8 +158,11 @@ def _excel(content: bytes, file: Path, notes: list[str]) -> pd.DataFrame:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = set(archive.namelist())
+            size = sum(entry.file_size for entry in archive.infolist())
     except _BROKEN as error:
         raise DataError(f"{file} is no table that can be read: {error}.") from error
+    if size > MOST:
+        raise DataError(f"{file} cannot be read: unpacked it is larger than the {MOST:,} bytes allowed.")
     if "xl/workbook.xml" not in names:
         what = (
             "a spreadsheet of OpenDocument: save it as .xlsx or CSV"

@@ -1,8 +1,10 @@
 """`chestxray predict` as a user meets it: what is written where, what is gone on with, what is refused."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from chestxray.answers import limit_for
 from chestxray.cli import main
 from chestxray.errors import ChestXrayError
 from chestxray.image_files import listed, overlay_name
+from chestxray.rows_file import alone
 from public_trees import too_deep
 from run_folders import CLASSES, SIZE, pixels_of, write_run
 
@@ -247,6 +250,28 @@ def test_nothing_readable_is_told_by_the_exit_code(call, run, films):
     out, err = call(run, films / "broken.png", films / "notes.txt", code=1)
     assert len(table(out)) == 2
     assert "2 images: 0 decided, 2 unreadable" in err
+
+
+def test_two_calls_do_not_write_to_one_file(call, run, films, tmp_path):
+    output = tmp_path / "a.csv"
+    with alone(output):
+        assert "Another chestxray predict writes to" in call(run, films, "--output", output, code=2)[1]
+    assert not output.exists()
+
+
+def test_odd_names_are_gone_on_with(call, run, films, tmp_path):
+    (tmp_path / "in").mkdir()
+    names = ["=1+1.png", "a\rb.png", "a\nb.png", "'=1.png"]
+    for name in names:
+        shutil.copy(films / "0.png", tmp_path / "in" / name)
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    output = tmp_path / "a.csv"
+    with contextlib.chdir(tmp_path / "in"):
+        call(run, *names, "pipe.png", "--output", output)
+        assert "Nothing is left to do" in call(run, *names, "pipe.png", "--output", output)[1]
+    rows = list(csv.DictReader(io.StringIO(output.read_text(newline=""), newline="")))
+    assert [row["path"] for row in rows] == ["'=1+1.png", "a\rb.png", "a\nb.png", "''=1.png", "pipe.png"]
+    assert rows[-1]["unreadable"] == "it is a pipe and no file"
 
 
 def test_who_reads_our_output_may_go(run, films):

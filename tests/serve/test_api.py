@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from PIL import Image
 
+from chestxray.errors import DataError
 from chestxray.overlay import overlay
 from chestxray.serve.models import Served
 from serve.fakes import BrightEngine, image_bytes, post
@@ -152,6 +153,28 @@ def test_metrics_count_by_route(client):
     assert "jane" not in text and "process_resident_memory_bytes" in text
 
 
+def test_the_card_of_a_stranger(make_client, tmp_path):
+    card = tmp_path / "MODEL_CARD.html"
+    card.write_bytes(
+        b"\xff<script>alert(1)</script><meta http-equiv=refresh content='0;url=//elsewhere.example'>"
+        b"<img src=//elsewhere.example/x onerror=alert(1)><form action=//elsewhere.example>"
+        b"<base href=//elsewhere.example>"
+    )
+    client = make_client(models=(Served("model", BrightEngine(), card),))
+    response = client.get("/models/model/card")
+    assert response.status_code == 200
+    said = dict(part.partition(" ")[::2] for part in response.headers["Content-Security-Policy"].split("; "))
+    assert said["script-src"] == said["connect-src"] == said["form-action"] == said["base-uri"] == "'none'"
+    assert said["default-src"] == said["style-src"] == "'none'"
+    assert said["img-src"] == "data:"
+    # Without scripts and without leave to refresh itself.
+    assert said["sandbox"] == "allow-popups"
+    with card.open("wb") as file:
+        file.truncate(200_000_000_000)
+    with pytest.raises(DataError, match="larger than the 50,000,000 bytes"):
+        make_client(models=(Served("model", BrightEngine(), card),))
+
+
 def test_the_page_and_the_card(make_client, tmp_path):
     card = tmp_path / "MODEL_CARD.html"
     card.write_text("<style>\nb { color: red }\n</style><b>card</b>", encoding="utf-8")
@@ -164,6 +187,7 @@ def test_the_page_and_the_card(make_client, tmp_path):
     response = client.get("/models/model/card")
     assert "<b>card</b>" in response.get_data(as_text=True)
     assert "style-src 'sha256-" in response.headers["Content-Security-Policy"]
+    assert "sandbox" not in client.get("/").headers["Content-Security-Policy"]
     assert client.get("/models/other/card").status_code == 404
     assert client.get("/api/models").get_json()["models"][0]["card"] == "/models/model/card"
 

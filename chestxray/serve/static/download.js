@@ -42,7 +42,7 @@ function csv(entries, models) {
 
 function cell(value) {
   let text = value === null || value === undefined ? "" : String(value);
-  // A spreadsheet would take a name that begins so for a formula.
-  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text) && text !== "-") text = `'${text}`;
+  // A spreadsheet would take a name that begins so for a formula; apostrophes before such a sign were there.
+  if (typeof value === "string" && /^'*[=+\-@\t\r\n]/.test(text) && text !== "-") text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

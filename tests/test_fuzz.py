@@ -1,0 +1,55 @@
+"""The fuzzer can fail: it finds defects that are planted, tells the number, and the number repeats them."""
+
+import re
+
+import pytest
+
+from fuzz.__main__ import TARGETS, main
+from fuzz.running import Target, run
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("raises", "ValueError: planted"),
+        ("interrupts", "KeyboardInterrupt"),
+        ("stops", "ended the process: status 0"),
+        ("hangs", "hangs (3 s)"),
+        ("takes_memory", "bytes; 100,000,000 are allowed"),
+        ("is_slow", "s; 0.1 are allowed"),
+    ],
+)
+def test_a_planted_defect_is_found_and_its_number_repeats_it(name, told):
+    target = Target(name, f"planted_defects:{name}", seconds=0.1, bytes=100_000_000)
+    outcome = run(target, 0, 600, cases=20, silence=3)
+    assert outcome.findings
+    assert outcome.cases == 20
+    assert outcome.refused["DataError"] == 20 - len(outcome.findings)
+    seed, what = outcome.findings[-1]
+    assert told in what
+    again = run(target, seed, 600, cases=1, silence=3)
+    assert [found[0] for found in again.findings] == [seed]
+
+
+def test_a_finding_is_printed_with_the_command_that_repeats_it(capsys):
+    target = Target("raises", "planted_defects:raises")
+    assert main(["--cases", "20"], (target,)) == 1
+    out = capsys.readouterr().out
+    seed = re.search(r"--target raises --seed (\d+) --cases 1", out)[1]
+    assert "ValueError: planted" in out
+    assert main(["--seed", seed, "--cases", "1"], (target,)) == 1
+    sound = Target("sound", "planted_defects:sound")
+    assert main(["--cases", "20"], (sound,)) == 0
+
+
+def test_what_cannot_be_prepared_is_no_success(capsys):
+    assert main(["--cases", "1"], (Target("absent", "planted_defects:absent"),)) == 1
+    assert "was not prepared" in capsys.readouterr().out
+    assert main(["--require"], (Target("lacks", "planted_defects:sound", needs=("nowhere_to_be_found",)),)) == 1
+
+
+def test_every_target_reads_what_it_made(capsys):
+    """Two cases of each that needs nothing beyond the package: none is dead."""
+    names = ("images", "tables", "recipes", "weights")
+    assert main(["--cases", "2"], tuple(target for target in TARGETS if target.name in names)) == 0
+    assert capsys.readouterr().out.count("2 cases, 0 findings") == len(names)
