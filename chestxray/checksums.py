@@ -35,6 +35,18 @@ def write(folder: Path, names: Iterable[str]) -> None:
     write_json(folder / FILE, {name: of(folder / name) for name in names if (folder / name).is_file()})
 
 
+def all_match(folder: Path) -> bool:
+    """Whether each file that ``checksums.json`` in `folder` names is what was written; True without such a list,
+    which earlier versions did not write.
+    """
+    known = folder / FILE
+    try:
+        listed: dict[str, str] = schema.read(known, dict[str, str]) if known.is_file() else {}
+        return all(of(folder / Path(name).name) == wanted for name, wanted in listed.items())
+    except (DataError, OSError):
+        return False
+
+
 def check(path: Path) -> None:
     """Compare the file with the ``checksums.json`` beside it, where there is one that names it.
 

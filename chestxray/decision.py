@@ -155,6 +155,8 @@ class Decision:
             raise ValueError(f"classes must be two printable names or more, each once. Received: {list(classes)!r}")
         if self.positive is not None and (self.positive not in classes or len(classes) != 2):
             raise ValueError(f"positive must be one of two classes, {allowed}, or null. Received: {self.positive!r}")
+        if self.positive is not None and self.positive not in self.thresholds:
+            raise ValueError(f"thresholds must have one of {self.positive}, the positive class")
         if stray := sorted(set(self.thresholds) - set(classes)):
             raise ValueError(f"thresholds must be of the classes {allowed}. Received: {', '.join(stray)}")
         for name, numbers in (("priors", self.priors), ("calibration.offsets", self.calibration.offsets)):
