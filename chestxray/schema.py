@@ -7,6 +7,7 @@ kept as they are, so that files of a later version are read.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import types
@@ -14,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from chestxray.errors import DataError
 
@@ -106,17 +107,20 @@ def conform(value: Any, form: Any, where: str = "") -> Any:
 
 
 def _fields(value: Any, form: Any, where: str) -> dict[str, Any]:
-    given = dict(_mapping(value, where))
-    if missing := sorted(form.__required_keys__ - given.keys()):
+    given, (kinds, required) = dict(_mapping(value, where)), _keys(form)
+    if missing := sorted(required - given.keys()):
         raise ValueError(f"{_inside(where, missing[0])} is missing")
+    return {name: conform(item, kinds.get(name, Any), _inside(where, name)) for name, item in given.items()}
+
+
+@functools.cache
+def _keys(form: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """The kind of each key of a `TypedDict`, and those that must be there."""
+    # Its own __required_keys__ are wrong where annotations are text, as after our __future__ import.
     hints = typing.get_type_hints(form, include_extras=True)
-    found = {}
-    for name, item in given.items():
-        hint = hints.get(name, Any)
-        if typing.get_origin(hint) in (typing.Required, typing.NotRequired):
-            (hint,) = typing.get_args(hint)
-        found[name] = conform(item, hint, _inside(where, name))
-    return found
+    optional = {name for name, hint in hints.items() if typing.get_origin(hint) is NotRequired}
+    kinds = {name: typing.get_args(hint)[0] if name in optional else hint for name, hint in hints.items()}
+    return kinds, frozenset(hints.keys() - optional if form.__total__ else ())
 
 
 def _one_of(value: Any, forms: tuple[Any, ...], where: str) -> Any:
