@@ -14,7 +14,6 @@ from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError
 from chestxray.recipe import Recipe
 from chestxray.refusal import Familiar
-from chestxray.run_folder import Run
 from run_folders import pixels_of, write_ensemble
 from run_folders import write_run as write_model
 
@@ -34,19 +33,23 @@ def trained(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("trained") / "run")
 
 
-def told(work):
+def told(work, *arguments, **options):
     """The message of the one error that may come of it; None where there was none."""
     try:
-        work()
+        work(*arguments, **options)
     except (ChestXrayError, click.ClickException) as error:
         assert len(str(error).splitlines()) == 1, str(error)
         return str(error)
     return None
 
 
+def answered(folder):
+    return keras_engine.load(folder).run(pixels_of(1))
+
+
 def compared(one, other, output):
     command = ["--quiet", "compare", str(one), str(other), "--output", str(output), "--replicates", "100"]
-    return told(lambda: group(command, standalone_mode=False))
+    return told(group, command, standalone_mode=False)
 
 
 def places(value, inside=()):
@@ -75,10 +78,7 @@ def test_any_value_of_any_kind_anywhere(evaluated, tmp_path, name):
     rng = random.Random(1)
     for place in rng.sample(list(places(content)), 12):
         (folder / name).write_text(json.dumps(replaced(content, place, rng.choice(VALUES))))
-        run = Run(folder)
-        for work in (lambda: run.metrics, lambda: run.environment, lambda: run.audit):
-            told(work)
-        told(lambda: compared(folder, evaluated[1], tmp_path / "out"))
+        compared(folder, evaluated[1], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_report_of_damaged_files(evaluated, tmp_path):
         good = path.read_bytes()
         for content in (b"[" * 100_000, good[: len(good) // 2], b"\xff" * 50, b"[]"):
             path.write_bytes(content)
-            assert path.name in str(told(lambda: report.write(folder))), (name, content[:10])
+            assert path.name in str(told(report.write, folder)), (name, content[:10])
         path.write_bytes(good)
 
 
@@ -163,7 +163,7 @@ def test_a_report_of_damaged_files(evaluated, tmp_path):
 )
 def test_recipes_of_absurd_values(tmp_path, field, words):
     (tmp_path / "recipe.toml").write_text(field + "\n")
-    assert words in str(told(lambda: Recipe.read(tmp_path / "recipe.toml")))
+    assert words in str(told(Recipe.read, tmp_path / "recipe.toml"))
 
 
 def test_every_kind_of_damage_to_a_model_is_one_line(trained, tmp_path):
@@ -178,7 +178,7 @@ def test_every_kind_of_damage_to_a_model_is_one_line(trained, tmp_path):
             damaged = bytearray(good)
             damaged[rng.randrange(len(good))] ^= 1 << rng.randrange(8)
             (folder / name).write_bytes(damaged)
-            message = told(lambda: keras_engine.load(folder).run(pixels_of(2)))
+            message = told(answered, folder)
             assert message is not None
             assert f"{name} is damaged: it is not the file that was written there" in message
 
@@ -201,7 +201,7 @@ def test_damage_that_has_its_checksum_is_one_line_or_the_same_answer(trained, tm
                 "text": b"[",
             }
             (folder / name).write_bytes(made.get(kind, damaged))
-            message = told(lambda: keras_engine.load(folder).run(pixels_of(1)))
+            message = told(answered, folder)
             assert kind == "flip" or name in str(message)
 
 
@@ -220,7 +220,7 @@ def test_arrays_of_other_shapes_and_numbers_that_are_none(trained, tmp_path):
         "bias": np.array(1j),
     }.items():
         np.savez(tmp_path / "refusal.npz", **(arrays | {name: value}))
-        assert "refusal.npz is damaged" in str(told(lambda: Familiar.read(tmp_path / "refusal.npz"))), name
+        assert "refusal.npz is damaged" in str(told(Familiar.read, tmp_path / "refusal.npz")), name
 
 
 def test_a_model_of_another_run(trained, tmp_path):
@@ -228,19 +228,17 @@ def test_a_model_of_another_run(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     (folder / checksums.FILE).unlink(missing_ok=True)
     shutil.copy(other / "model.keras", folder / "model.keras")
-    assert "is of another run: it takes images of (24, 24)" in str(
-        told(lambda: keras_engine.load(folder).run(pixels_of(1)))
-    )
+    assert "is of another run: it takes images of (24, 24)" in str(told(answered, folder))
 
 
 def test_ensembles_that_lead_back_to_themselves(trained, tmp_path):
     both = write_ensemble(tmp_path / "both", [trained, tmp_path / "both"])
-    assert "the ensemble is a member of itself" in str(told(lambda: keras_engine.load(both)))
+    assert "the ensemble is a member of itself" in str(told(keras_engine.load, both))
     a = write_ensemble(tmp_path / "a", [trained, tmp_path / "b"])
     write_ensemble(tmp_path / "b", [trained, a])
-    assert "the ensemble is a member of itself" in str(told(lambda: keras_engine.load(a)))
+    assert "the ensemble is a member of itself" in str(told(keras_engine.load, a))
     twice = write_ensemble(tmp_path / "twice", [trained, trained])
-    assert "each once" in str(told(lambda: keras_engine.load(twice)))
+    assert "each once" in str(told(keras_engine.load, twice))
     for member in ("\0", "n" * 300, "/proc/self/mem", ""):
         (twice / "ensemble.json").write_text(json.dumps({"members": [{"folder": str(trained)}, {"folder": member}]}))
-        assert "ensemble.json" in str(told(lambda: keras_engine.load(twice))) or not member
+        assert "ensemble.json" in str(told(keras_engine.load, twice)) or not member
