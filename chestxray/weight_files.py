@@ -95,7 +95,7 @@ def _require_file(path: Path) -> None:
         check_size(path, MOST)
     except OSError as error:
         reasons = {errno.EISDIR: "it is a folder", errno.ENOENT: "no such file"}
-        reason = reasons.get(error.errno, error.strerror)
+        reason = reasons.get(error.errno or 0) or error.strerror
         raise WeightsError(f"Cannot read weights from {path}: {reason}.") from error
     if not path.name.lower().endswith(SUFFIXES):
         raise WeightsError(
