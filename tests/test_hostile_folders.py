@@ -76,7 +76,8 @@ def test_any_value_of_any_kind_anywhere(evaluated, tmp_path, name):
     folder = shutil.copytree(evaluated[0], tmp_path / "run")
     content = json.loads((folder / name).read_text())
     rng = random.Random(1)
-    for place in rng.sample(list(places(content)), 12):
+    found = list(places(content))
+    for place in rng.sample(found, min(len(found), 8)):
         (folder / name).write_text(json.dumps(replaced(content, place, rng.choice(VALUES))))
         compared(folder, evaluated[1], tmp_path / "out")
 
