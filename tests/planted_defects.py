@@ -27,7 +27,7 @@ def _raise():
 raises = _target(_raise)
 stops = _target(lambda: os._exit(0))
 hangs = _target(lambda: time.sleep(600))
-takes_memory = _target(lambda: np.ones(50_000_000).sum())
+takes_memory = _target(lambda: np.ones(20_000_000).sum())
 is_slow = _target(lambda: sum(range(30_000_000)))
 interrupts = _target(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
 sound = _target(lambda: None)
