@@ -149,7 +149,7 @@ def session(model: str | bytes, threads: int | None = None) -> Any:
 
 def _check(session: Any, described: Description, path: Path) -> None:
     """Raises `DataError` where the graph does not take or give what the file says of itself."""
-    given = {output.name for output in session.get_outputs()}
+    given = [output.name for output in session.get_outputs()]
     lacks = [name for name in ("probabilities", *described.outputs) if name not in given]
     (taken, *others) = session.get_inputs() or [None]
     wanted = (*described.image_size, 1)

@@ -148,6 +148,7 @@ def alone(path: Path) -> Iterator[None]:
 @contextmanager
 def appending(path: Path) -> Iterator[Callable[[bytes], None]]:
     """Yield a function that appends what it is given to `path` in one write, and puts it on the disk."""
+    check_writable(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:

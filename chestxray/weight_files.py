@@ -94,8 +94,8 @@ def _require_file(path: Path) -> None:
     try:
         check_size(path, MOST)
     except OSError as error:
-        reasons = {errno.EISDIR: "it is a folder", errno.ENOENT: "no such file"}
-        reason = reasons.get(error.errno or 0) or error.strerror
+        reasons: dict[int | None, str] = {errno.EISDIR: "it is a folder", errno.ENOENT: "no such file"}
+        reason = reasons.get(error.errno, error.strerror or str(error))
         raise WeightsError(f"Cannot read weights from {path}: {reason}.") from error
     if not path.name.lower().endswith(SUFFIXES):
         raise WeightsError(

@@ -93,7 +93,7 @@ def _columns(table: pd.DataFrame, file: Path, options: SourceOptions, notes: lis
                 raise InputError(findings.choose(file, several))
             raise InputError(
                 f"{file} has no column of the {name}. Name one with --data-option {option}=HEADING. "
-                f"Its headings: {', '.join(table.columns)}."
+                f"Its headings: {first_few(list(table.columns), 50)}."
             )
     if "split" in found and "split_column" not in options.extra and _is_no_split(table[found["split"]]):
         notes.append(
@@ -115,7 +115,7 @@ def _heading(asked: str, table: pd.DataFrame, file: Path, option: str) -> str:
         return heading
     known = list(table.columns)
     raise InputError(
-        f"{file} has no column {asked!r} ({option}).{nearest(asked, known)} Its headings: {', '.join(known)}."
+        f"{file} has no column {asked!r} ({option}).{nearest(asked, known)} Its headings: {first_few(known, 50)}."
     )
 
 
