@@ -1,7 +1,7 @@
 """The form of each file of JSON that evaluation leaves in a run's folder, and their one reader.
 
-docs/run-folder.md says what the fields mean. Fields of earlier versions may be missing where they are
-``NotRequired``; a field that is there is of the kind said here.
+docs/run-folder.md says what the fields mean. Of files that only some runs have, and of those of earlier
+versions, fields may be missing; a field that is there is of the kind said here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class FigureJson(TypedDict):
     """A number with its interval, null where it cannot be had."""
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
 
 
 Figures = dict[str, FigureJson]
@@ -50,6 +50,18 @@ class Metrics(TypedDict):
     images_of_unknown_patients: NotRequired[Count]
     positive: str | None
     interval: NotRequired[_Interval]
+
+
+class SomeMetrics(TypedDict, total=False):
+    """Of `Metrics`, what a table of several tests shows."""
+
+    test: Figures
+    per_class: dict[str, Figures]
+    confusion: _Confusion
+    rows: Count
+    patients: Count | None
+    images_of_unknown_patients: Count
+    positive: str | None
 
 
 class _Plugin(TypedDict, total=False):
@@ -157,12 +169,12 @@ class _Learnt(TypedDict):
 class _Control(TypedDict):
     name: str
     title: str
-    sees: str
-    says: str
+    sees: NotRequired[str]
+    says: NotRequired[str]
     kind: Literal["leak", "likeness", "source"]
     auroc: FigureJson
-    accuracy: FigureJson
-    share: FigureJson
+    accuracy: NotRequired[FigureJson]
+    share: NotRequired[FigureJson]
     learnt: NotRequired[_Learnt | None]
     widened_low: NotRequired[float | None]
     up_to: NotRequired[float | None]
@@ -188,11 +200,11 @@ class Controls(TypedDict):
 
     verdict: str
     finding: NotRequired[Literal["shortcut", "part", "likeness", "undecided", "none", "unknown"]]
-    fires: list[str]
-    model: Figures
+    fires: NotRequired[list[str]]
+    model: NotRequired[Figures]
     controls: list[_Control]
-    left_out: list[_Named]
-    rule: _Rule
+    left_out: NotRequired[list[_Named]]
+    rule: NotRequired[_Rule]
     rows: NotRequired[dict[str, Count]]
     inherited: NotRequired[list[str]]
 
@@ -215,14 +227,14 @@ class Heatmaps(TypedDict):
     images: NotRequired[list[_Picture]]
 
 
-class _Side(TypedDict):
+class _Side(TypedDict, total=False):
     name: str
     rows: Count
     patients: NotRequired[Count | None]
     images_of_unknown_patients: NotRequired[Count]
 
 
-class Drop(TypedDict):
+class Drop(TypedDict, total=False):
     """``drop.json``."""
 
     internal: _Side
@@ -230,7 +242,7 @@ class Drop(TypedDict):
     figures: dict[str, Figures]
 
 
-class CalibrationFile(TypedDict):
+class CalibrationFile(TypedDict, total=False):
     """``calibration.json``."""
 
     method: str
@@ -242,7 +254,7 @@ class CalibrationFile(TypedDict):
     validation: NotRequired[dict[str, Figures]]
 
 
-class _Point(TypedDict):
+class _Point(TypedDict, total=False):
     label: str
     threshold: float
     chosen_by: str
@@ -250,14 +262,14 @@ class _Point(TypedDict):
     test: Figures
 
 
-class OperatingPoints(TypedDict):
+class OperatingPoints(TypedDict, total=False):
     """``operating_points.json``."""
 
     rule: str
     points: list[_Point]
 
 
-class Abstention(TypedDict):
+class Abstention(TypedDict, total=False):
     """``abstention.json``."""
 
     coverage: Share
@@ -266,12 +278,12 @@ class Abstention(TypedDict):
     by_class: Figures
 
 
-class _Refused(TypedDict):
+class _Refused(TypedDict, total=False):
     pictures: Count
     refused: FigureJson
 
 
-class Refusal(TypedDict):
+class Refusal(TypedDict, total=False):
     """``refusal.json``."""
 
     test: _Refused
@@ -282,8 +294,8 @@ class Refusal(TypedDict):
 #: Name of a file -> its form. Others are any JSON.
 FORMS: dict[str, Any] = {
     "metrics.json": Metrics,
-    "by_source.json": dict[str, Metrics],
-    "by_group.json": dict[str, dict[str, Metrics]],
+    "by_source.json": dict[str, SomeMetrics],
+    "by_group.json": dict[str, dict[str, SomeMetrics]],
     "environment.json": Environment,
     "audit.json": Audit,
     "controls.json": Controls,

@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from chestxray import schema
 from chestxray.errors import DataError, InputError
 from chestxray.index import SPLITS, Index, Patients
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
+from chestxray.result_files import SomeMetrics, read, read_if_any
 from chestxray.result_files import history as read_history
-from chestxray.result_files import read, read_if_any
 
 _NEEDED = ("recipe.toml", "index.parquet", "predictions.csv", "metrics.json")
 _OWN = {"environment", "audit", "metrics", "checksums"}
@@ -109,7 +110,8 @@ class Record:
     @functools.cached_property
     def external(self) -> Mapping[str, Any]:
         """``metrics.json`` of each evaluation on other data below ``external/``, by its name."""
-        return {path.parent.name: read(path) for path in sorted(self.folder.glob("external/*/metrics.json"))}
+        found = sorted(self.folder.glob("external/*/metrics.json"))
+        return {path.parent.name: schema.read(path, SomeMetrics) for path in found}
 
     @functools.cached_property
     def external_audits(self) -> Mapping[str, Any]:
