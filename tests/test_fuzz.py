@@ -28,10 +28,11 @@ def test_a_planted_defect_is_found_and_its_number_repeats_it(name, told):
     # Too slow and too large are seen when a case is done.
     ended = name in ("takes_memory", "is_slow")
     assert outcome.refused["DataError"] == 12 - (0 if ended else len(outcome.findings))
-    seed, what = outcome.findings[-1]
-    assert told in what
+    seed = outcome.findings[-1][0]
+    # What is large may be slow too.
+    assert any(told in what for number, what in outcome.findings if number == seed)
     again = run(target, seed, 600, cases=1, silence=silence)
-    assert [found[0] for found in again.findings] == [seed]
+    assert {number for number, _ in again.findings} == {seed}
 
 
 def test_a_finding_is_printed_with_the_command_that_repeats_it(capsys):

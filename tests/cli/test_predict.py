@@ -269,7 +269,7 @@ def test_odd_names_are_gone_on_with(call, run, films, tmp_path):
     with contextlib.chdir(tmp_path / "in"):
         call(run, *names, "pipe.png", "--output", output)
         assert "Nothing is left to do" in call(run, *names, "pipe.png", "--output", output)[1]
-    rows = list(csv.DictReader(io.StringIO(output.read_text(newline=""), newline="")))
+    rows = list(csv.DictReader(io.StringIO(output.read_bytes().decode(), newline="")))
     assert [row["path"] for row in rows] == ["'=1+1.png", "a\rb.png", "a\nb.png", "''=1.png", "pipe.png"]
     assert rows[-1]["unreadable"] == "it is a pipe and no file"
 
