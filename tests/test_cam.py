@@ -76,7 +76,7 @@ def test_of_two_classes_the_one_decided_on_is_explained(tiny, threshold):
 
 
 def test_of_more_classes_the_one_decided_on_is_explained(tiny):
-    model = made(tiny, dense)
+    model = made(tiny, vectors)
     probabilities = model.predict(PIXELS, verbose=0)
     decision = Decision(("a", "b", "c"), None, Calibration(), {}, "", priors=(0.98, 0.01, 0.01))
     decided = decision.decided(probabilities)

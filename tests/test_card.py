@@ -36,7 +36,14 @@ EXTRAS = {
         "rule": "A film is called PNEUMONIA from a calibrated probability of 0.327 on.",
         "points": [{"label": "PNEUMONIA", "threshold": 0.327, "chosen_by": "Youden's index", "decides": True}],
     },
-    "abstention": {"coverage": 0.9, "test": {"answered": {"value": 0.836, "low": 0.8, "high": 0.9}}},
+    "abstention": {
+        "coverage": 0.9,
+        "empty_promise": False,
+        "test": {
+            "answered": {"value": 0.836, "low": 0.8, "high": 0.9},
+            "coverage": {"value": 0.91, "low": 0.88, "high": 0.94},
+        },
+    },
     "refusal": {"test": {"pictures": 20, "refused": {"value": 0.031, "low": 0.01, "high": 0.1}}},
     "controls": {
         "verdict": "No control explains 0.717.",
@@ -338,7 +345,7 @@ def test_folder_with_little_in_it_has_a_card(tmp_path):
     index = index_of(FOUR)
     rows = index.rows[index.rows["split"] == "test"].assign(patient="")
     folder = write_run(tmp_path, index=index.replace(rows), environment=None, audit=None, history=None)
-    drop = {"internal": FIGURE, "drop": {"value": 0.104, "low": 0.02, "high": 0.2}}
+    drop = {"internal": FIGURE, "external": FIGURE, "drop": {"value": 0.104, "low": 0.02, "high": 0.2}}
     write_json(folder / "drop.json", {"figures": {"auroc": drop}})
     answers = answers_of(folder)
     assert answers["claim", "6"].known == ("Evaluation alone, on 40 images of other data than it was trained on.",)

@@ -67,7 +67,7 @@ def run_with(tmp_path, classes=TWO, *, audit=None, recipe=REAL, per_class=1200, 
         recipe=recipe,
         environment=ENVIRONMENT,
         audit=AUDIT | (audit or {}),
-        index=index_of(classes, per_class=per_class),
+        index=index_of(classes, per_class=per_class, drawn=False),
     )
     for name, content in (GOOD | files).items():
         if content is not None:

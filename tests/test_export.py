@@ -375,7 +375,7 @@ def test_an_engine_without_onnxruntime_says_what_to_install(monkeypatch, tmp_pat
 def test_an_engine_of_a_wrong_file_says_so(tmp_path):
     import onnx
 
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="No such file"):
         OnnxEngine(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(DataError, match="no ONNX file"):
