@@ -196,9 +196,10 @@ def _print_summary(summary: Summary) -> None:
         _frame("images by class and source", summary.sources())
     known = facts["patients"]
     if known["patients"]:
+        unknown = known["images_of_unknown_patients"]
         click.echo(
-            f"Patients: {known['patients']:,} known, of {facts['images'] - known['images_of_unknown_patients']:,} of "
-            f"{facts['images']:,} images; one has up to {known['most_images']}."
+            f"Patients: {known['patients']:,} known, of {facts['images'] - unknown:,} images; "
+            f"one has up to {known['most_images']}." + (f" Not known: those of {unknown:,} images." if unknown else "")
         )
     else:
         click.echo("Patients: unknown (--patient-pattern finds them in file names).")
