@@ -10,8 +10,8 @@ Each control is in one of three states:
   where what could be learnt from it is surely above `LIMIT` (with more than two classes, for the one
   that stands out most). A likeness (blanked centre, thumbnail) sees some disease, such as a large heart:
   it fires where it surely has more than the share `SHARE` of the model's gain. Intervals are widened for
-  the number of figures that are looked at together (Bonferroni), so that all controls of a run together
-  raise a false alarm in less than one run in twenty (``benchmarks/controls.md`` measures it).
+  the number of figures that are looked at together (Bonferroni), which is meant to keep false alarms of
+  all controls together below one run in twenty (``benchmarks/controls.py`` measures it).
 - It is *excluded*: the 95% interval ends below `EXCLUDED` for a leak, below `SHARE` for a likeness.
 - Else there are too few images to tell, and what cannot be excluded is said.
 
