@@ -10,6 +10,7 @@ from chestxray import external
 from chestxray.assessment import groups
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation import evaluate
+from chestxray.other_pictures import ALTERED, KINDS
 from chestxray.recipe import Recipe
 from made import make_index
 
@@ -68,9 +69,13 @@ def test_other_data_is_tested_with_what_validation_chose(run, places):
     assert drop["figures"]["auroc"]["internal"] == run.metrics["test"]["auroc"]
     here, there, gap = (drop["figures"]["accuracy"][k]["value"] for k in ("internal", "external", "drop"))
     assert gap == pytest.approx(here - there)
-    assert content(found, "refusal")["test"]["pictures"] == 40
+    refused = content(found, "refusal")
+    assert refused["test"]["pictures"] == refused["mirrored"]["pictures"] == 40
+    assert set(refused["by_kind"]) == {*KINDS, *ALTERED}
+    assert sum(item["pictures"] for item in refused["by_kind"].values()) == refused["others"]["pictures"] == 360
     page = found.report.read_text(encoding="utf-8")
     assert "What a second place costs" in page
+    assert "In its training: Few validation images.</strong>" in page, "what weakens the run weakens it here"
     model = run.model.predict(_pixels(found.predictions.rows["path"]), verbose=0)
     np.testing.assert_allclose(model, found.predictions.probabilities, atol=1e-5)
 
