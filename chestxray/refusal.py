@@ -97,7 +97,8 @@ class Familiar:
                 found = {name: arrays[name] for name in cls.__dataclass_fields__}
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}.") from error
-        return cls(**{name: value if value.ndim else float(value) for name, value in found.items()})
+        fields: dict[str, Any] = {name: value if value.ndim else float(value) for name, value in found.items()}
+        return cls(**fields)
 
 
 def learn(
