@@ -141,10 +141,10 @@ def learn(
     }
     plain = Familiar(**parts, reach=1.0, bias=bias, threshold=math.inf)
     # Each score is 1 at its own threshold, so that neither speaks louder than the other.
-    reach = max(_at_rank(plain.by_features(validation), allowed), 1e-12)
-    bias += 1 - _at_rank(plain.by_pixels(validation_pixels), allowed)
+    reach = max(at_rank(plain.by_features(validation), allowed), 1e-12)
+    bias += 1 - at_rank(plain.by_pixels(validation_pixels), allowed)
     alike = Familiar(**parts, reach=reach, bias=bias, threshold=math.inf)
-    threshold = _at_rank(alike.distances(validation, validation_pixels), allowed)
+    threshold = at_rank(alike.distances(validation, validation_pixels), allowed)
     return Familiar(**parts, reach=reach, bias=bias, threshold=threshold)
 
 
@@ -171,6 +171,13 @@ def averaging(given: int, wanted: int) -> np.ndarray:
     return (np.maximum(inside, 0) * (wanted / given)).astype(np.float32)
 
 
+def at_rank(distances: np.ndarray, allowed: float) -> float:
+    """The distance of rank ceil((n + 1)(1 - allowed)) among n `distances` (n,), where n is too small the largest."""
+    ordered = np.sort(distances)
+    rank = min(math.ceil((len(ordered) + 1) * (1 - allowed)), len(ordered))
+    return float(ordered[rank - 1])
+
+
 def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:
     """Weights float (cells,) and bias of a score that is high for `films` (rows, SIDE, SIDE) inverted or
     turned. Its unit is how far these lie from the films themselves, on average.
@@ -194,9 +201,3 @@ def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:
     if gap <= 0:  # films that look the same however they lie
         return np.zeros_like(weights), 0.0
     return weights / gap, float(-scores[~is_altered].mean() / gap)
-
-
-def _at_rank(distances: np.ndarray, allowed: float) -> float:
-    ordered = np.sort(distances)
-    rank = min(math.ceil((len(ordered) + 1) * (1 - allowed)), len(ordered))
-    return float(ordered[rank - 1])

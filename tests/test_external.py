@@ -13,6 +13,7 @@ from chestxray import contamination, external, sources
 from chestxray.decoded import decode, readable
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation import evaluate
+from chestxray.other_pictures import ALTERED, KINDS
 from chestxray.recipe import Recipe
 
 
@@ -71,7 +72,10 @@ def test_other_data_is_tested_with_what_validation_chose(run, places):
     assert drop["figures"]["auroc"]["internal"] == run.metrics["test"]["auroc"]
     here, there, gap = (drop["figures"]["accuracy"][k]["value"] for k in ("internal", "external", "drop"))
     assert gap == pytest.approx(here - there)
-    assert content(found, "refusal")["test"]["pictures"] == 40
+    refused = content(found, "refusal")
+    assert refused["test"]["pictures"] == refused["mirrored"]["pictures"] == 40
+    assert set(refused["by_kind"]) == {*KINDS, *ALTERED}
+    assert sum(item["pictures"] for item in refused["by_kind"].values()) == refused["others"]["pictures"] == 360
     page = found.report.read_text(encoding="utf-8")
     assert "What a second place costs" in page
     assert "of them among these 40 images: 0 exact copies, 0 edited copies." in page
@@ -79,6 +83,7 @@ def test_other_data_is_tested_with_what_validation_chose(run, places):
     assert "never saw" not in page
     assert "not looked for" not in page.lower()
     assert content(found, "audit")["near_duplicates"]["searched"] is True
+    assert "In its training: Few validation images.</strong>" in page, "what weakens the run weakens it here"
     model = run.model.predict(_pixels(found.predictions.rows["path"]), verbose=0)
     np.testing.assert_allclose(model, found.predictions.probabilities, atol=1e-5)
 

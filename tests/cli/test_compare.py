@@ -155,6 +155,18 @@ def test_the_page_stands_alone(runs):
     assert "McNemar clustered by patient" in page
 
 
+def test_what_is_serious_of_a_model_is_said_beside_the_others(runs):
+    content = {"threshold": 1.0, "allowed": 0.01}
+    for name in ("test", "others"):
+        content[name] = {"pictures": 40, "refused": {"value": 0.0, "low": 0.0, "high": 0.1}}
+    content["by_kind"] = {"noise": content["others"]}
+    (runs / "good" / "refusal.json").write_text(json.dumps(content))
+    output = invoke(compare.command, runs / "good", runs / "poor", "--output", "c")
+    said = "good: It answers for other pictures. Of 100 pictures that are no upright chest radiographs, 100"
+    assert said in " ".join(output.split())
+    assert said in (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
+
+
 def test_without_output_a_comparison_goes_below_comparisons(runs):
     first = invoke(compare.command, runs / "good", runs / "fair")
     again = invoke(compare.command, runs / "good", runs / "fair")
