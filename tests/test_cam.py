@@ -78,7 +78,7 @@ def test_of_two_classes_the_one_decided_on_is_explained(tiny, threshold):
 def test_of_more_classes_the_one_decided_on_is_explained(tiny):
     model = made(tiny, vectors)
     probabilities = model.predict(PIXELS, verbose=0)
-    decision = Decision(("a", "b", "c"), None, Calibration(), {}, "", priors=(0.98, 0.01, 0.01))
+    decision = Decision(("a", "b", "c"), None, Calibration(), {}, "", priors=(0.005, 0.99, 0.005))
     decided = decision.decided(probabilities)
     assert (decided != probabilities.argmax(axis=1)).any(), "the priors decide otherwise"
     given = Graph(model, "last", decision=decision).compute(tf.constant(PIXELS))
