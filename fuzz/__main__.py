@@ -23,7 +23,7 @@ TARGETS = (
 def main(arguments: list[str] | None = None, targets: tuple[Target, ...] = TARGETS) -> int:
     """Run, print a line a target and every finding; 1 where there is one."""
     options = _options(targets).parse_args(arguments)
-    chosen = [target for target in targets if options.target in (None, target.name)]
+    chosen = [target for target in targets if not options.target or target.name in options.target]
     total = sum(target.share for target in chosen)
     found = False
     for target in chosen:
@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None, targets: tuple[Target, ...] = TARGE
 def _options(targets: tuple[Target, ...]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="time of all cases together [600]")
-    parser.add_argument("--target", choices=[target.name for target in targets], help="this one alone")
+    names = [target.name for target in targets]
+    parser.add_argument("--target", action="append", choices=names, help="this one alone; repeated: these alone")
     parser.add_argument("--seed", type=int, default=0, help="number of the first case [0]")
     parser.add_argument("--cases", type=int, default=10**9, help="at most so many of a target")
     parser.add_argument("--show", type=int, default=10, help="findings to print of a target [10]")
