@@ -120,6 +120,13 @@ class Decision:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Decision:
         """What `to_json` gave. Raises KeyError, TypeError or ValueError where `fields` is not of that form."""
+        thresholds, positive = dict(fields["thresholds"]), fields["positive"]
+        if positive is not None and positive not in thresholds:
+            raise ValueError(f"the positive class {positive!r} has no threshold")
+        for label, threshold in thresholds.items():
+            # Also what is no number: with NaN, every film would be called negative.
+            if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+                raise ValueError(f"the threshold of {label!r} must be from 0 to 1. Received: {threshold!r}")
         lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
         return cls(**{**fields, **lists, "calibration": Calibration.from_json(fields["calibration"])})
 

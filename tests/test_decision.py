@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,9 +115,15 @@ def test_a_decision_is_chosen_on_what_was_calibrated_and_can_be_read_again(tmp_p
     assert 0.9 <= found < 0.93
     write_json(tmp_path / "decision.json", decision.to_json())
     assert Decision.read(tmp_path / "decision.json") == decision
-    (tmp_path / "decision.json").write_text("{}")
-    with pytest.raises(DataError, match="damaged"):
-        Decision.read(tmp_path / "decision.json")
+    content = decision.to_json()
+    damaged = (
+        {},
+        *(content | {"thresholds": given} for given in ({}, {"sick": float("nan")}, {"sick": 1.5}, {"sick": "1"})),
+    )
+    for fields in damaged:
+        (tmp_path / "decision.json").write_text(json.dumps(fields))
+        with pytest.raises(DataError, match="damaged"):
+            Decision.read(tmp_path / "decision.json")
 
 
 THREE = ("a", "b", "c")
