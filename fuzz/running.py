@@ -42,6 +42,9 @@ class Outcome:
     next: int = 0
 
 
+#: What follows a process's last report: it has closed its output, though the system may not have buried it yet.
+ENDED: dict[str, Any] = {"ended": True}
+
 #: Seconds in which a target must be prepared, and seconds of silence after which a case hangs.
 PREPARING, SILENCE = 300.0, 120.0
 
@@ -53,12 +56,12 @@ def run(target: Target, first: int, seconds: float, cases: int = 10**9, silence:
         process = _start(
             target, outcome.next, end - outcome.next, seconds if until is None else until - time.monotonic()
         )
-        lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        lines: queue.Queue[dict[str, Any]] = queue.Queue()
         threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True).start()
         try:
             ready = _next(lines, PREPARING)
-            if ready is None or "failed" in ready:
-                why = _ending(process) if ready is None else ready["failed"]
+            if ready is None or "ready" not in ready:
+                why = ready["failed"] if ready and "failed" in ready else _ending(process)
                 outcome.findings.append((outcome.next, f"was not prepared: {why}"))
                 return outcome
             until = until or time.monotonic() + seconds
@@ -77,8 +80,8 @@ def _watch(target: Target, outcome: Outcome, process: Any, lines: Any, silence: 
         line = _next(lines, silence)
         if line is not None and "end" in line:
             return True
-        if line is None:
-            why = f"ended the process: {_ending(process)}" if process.poll() is not None else f"hangs ({silence:g} s)"
+        if line is None or line == ENDED:
+            why = f"hangs ({silence:g} s)" if line is None else f"ended the process: {_ending(process)}"
             outcome.findings.append((outcome.next, why))
             outcome.cases += 1
             outcome.next += 1
@@ -118,14 +121,14 @@ def _start(target: Target, first: int, cases: int, seconds: float) -> subprocess
     )
 
 
-def _forward(stream: IO[str], lines: queue.Queue[dict[str, Any] | None]) -> None:
+def _forward(stream: IO[str], lines: queue.Queue[dict[str, Any]]) -> None:
     with stream:
         for line in stream:
             lines.put(json.loads(line))
-    lines.put(None)
+    lines.put(ENDED)
 
 
-def _next(lines: queue.Queue[dict[str, Any] | None], seconds: float) -> dict[str, Any] | None:
+def _next(lines: queue.Queue[dict[str, Any]], seconds: float) -> dict[str, Any] | None:
     try:
         return lines.get(timeout=seconds)
     except queue.Empty:

@@ -61,23 +61,23 @@ ODD = {
         "circle": "Too many levels of symbolic links",
         "folder": "Is a directory",
         "huge.png": "it is larger than the 864,000,000 bytes allowed",
-        "nul\0": "embedded null byte",
+        "nul\0": "embedded null",
     },
     "manifest": {
         "pipe": "No manifest", "zero": "No manifest", "circle": "Too many levels", "huge.csv": "larger than the",
-        "nul\0": "embedded null byte",
+        "nul\0": "embedded null",
     },
     "npz": {
         "pipe": "No file", "zero": "No file", "circle": "Too many levels", "huge.npz": "cannot be read as an npz",
-        "nul\0": "embedded null byte",
+        "nul\0": "embedded null",
     },
     "recipe": {
         "pipe": "No recipe", "zero": "No recipe", "circle": "Too many levels", "huge.toml": "larger than the 1,000,000",
-        "deep.toml": "nested too deep", "nul\0": "embedded null byte", "folder": "No recipe",
+        "deep.toml": "nested too deep", "nul\0": "embedded null", "folder": "No recipe",
     },
     "weights": {
         "pipe.h5": "it is a pipe", "zero": "it is a device", "circle": "Too many levels", "huge.h5": "larger than the",
-        "huge.keras": "larger than the", "huge.safetensors": "larger than the", "nul\0": "embedded null byte",
+        "huge.keras": "larger than the", "huge.safetensors": "larger than the", "nul\0": "embedded null",
     },
     "output": {
         "pipe": "it is a pipe; it must be a file", "zero": "it is a device; it must be a file", "folder": "is a folder",

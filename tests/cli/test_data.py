@@ -59,7 +59,7 @@ def test_show_counts_what_there_is(run, leaky, tmp_path):
     assert found["exact_duplicates"] == 2
     assert found["unreadable"][0]["reason"].startswith("not an image")
     printed = run("show", leaky, *SMALL, "--output", tmp_path / "figures").output
-    assert "Patients: 26 known, of 27 of 27 images; one has up to 2." in printed
+    assert "Patients: 26 known, of 27 images; one has up to 2." in printed
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert drawn == ["class_distribution.png", "intensities.png", "sample_grid.png", "sizes.png", "source_by_class.png"]
     for path in (tmp_path / "figures").iterdir():
