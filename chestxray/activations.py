@@ -1,16 +1,19 @@
 """What the frozen part of a network makes of each image, computed once and kept on disk.
 
 A set is a folder ``activations/KEY`` of the cache with an array ``N.npy`` (rows, ...) for each
-tensor at the cut, and ``done.npy`` bool (rows,). A row is a row of the decoded array, so that
-splits, folds, seeds and repeated runs share a set. A row is computed when it is first needed: a run
-may never need those of its test. A block of rows is marked as done once it is written, so that an
-interrupted run goes on from there. The key is made of the pixels, the frozen layers and their
+tensor at the cut, and ``checksums.npy`` uint64 (rows,), 0 where nothing is computed yet. A row is a row of
+the decoded array, so that splits, folds, seeds and repeated runs share a set. A row is computed when it is
+first needed: a run may never need those of its test. Checksums of a block of rows are written once the
+block is, so that an interrupted run goes on from there; a row that no longer has its checksum is
+computed again. The key is made of the pixels, the frozen layers and their
 weights, the view and the precision.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +32,9 @@ from chestxray.decoded import reserve
 from chestxray.files import explained, replacing
 
 #: Changes whenever the same key would give other numbers.
-VERSION = 1
+VERSION = 2
+SUMS = "checksums.npy"
+log = logging.getLogger(__name__)
 #: Images computed at once.
 BATCH = 32
 #: Bytes that are computed before they are written and marked as done.
@@ -64,6 +69,8 @@ class Store:
         self.kinds = [np.dtype("float16" if "float16" in (kind, precision) else kind) for kind in given]
         self.computed = 0
         self.seconds = 0.0
+        #: Rows by set that were looked at, or computed, here.
+        self._checked: dict[Path, np.ndarray] = {}
         self._of_all = f"{VERSION}:{self.kinds}:{cut.fingerprint(front)}:{_fingerprint(pixels)}"
 
     @property
@@ -91,19 +98,24 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Two runs that need the same set: the second waits and finds it made.
         with explained(folder), FileLock(folder.with_suffix(".lock")):
+            if folder.is_dir() and not self._whole(folder):
+                log.warning("Damaged in the cache: %s. It is deleted, and computed again.", folder)
+                shutil.rmtree(folder)
             if not folder.is_dir():
                 self._reserve(folder)
-            done = np.load(folder / "done.npy")
-            missing = rows[~done[rows]]
+                self._checked.pop(folder, None)
+            sums = np.load(folder / SUMS)
+            missing = self._missing(folder, sums, rows)
             started = time.perf_counter()
             # Whole batches, so that all but the last have one shape.
             block = max(1, BLOCK // (self.row_bytes * BATCH)) * BATCH
             for start in range(0, len(missing), block):
                 some = missing[start : start + block]
                 self._compute(view, some, folder)
-                done[some] = True
-                with replacing(folder / "done.npy") as temporary:
-                    np.save(temporary, done)
+                sums[some] = _sums(self._open(folder, "r"), some)
+                with replacing(folder / SUMS) as temporary:
+                    np.save(temporary, sums)
+                self._checked[folder][some] = True
             if len(missing):
                 self.computed += len(missing)
                 self.seconds += time.perf_counter() - started
@@ -117,8 +129,31 @@ class Store:
         partial.mkdir(exist_ok=True)
         for number, (tensor, kind) in enumerate(zip(self.front.outputs, self.kinds, strict=True)):
             reserve(partial / f"{number}.npy", (len(self.pixels), *tensor.shape[1:]), kind)
-        np.save(partial / "done.npy", np.zeros(len(self.pixels), bool))
+        np.save(partial / SUMS, np.zeros(len(self.pixels), np.uint64))
         partial.replace(folder)
+
+    def _whole(self, folder: Path) -> bool:
+        """Whether the arrays of a set are of the shapes and kinds that they were reserved with."""
+        wanted = [
+            ((len(self.pixels), *tensor.shape[1:]), kind)
+            for tensor, kind in zip(self.front.outputs, self.kinds, strict=True)
+        ]
+        try:
+            found = [(array.shape, array.dtype) for array in self._open(folder, "r")]
+            sums = np.load(folder / SUMS)
+        except Exception:  # what NumPy's parser of headers raises has no common root
+            return False
+        return found == wanted and (sums.shape, sums.dtype) == ((len(self.pixels),), np.uint64)
+
+    def _missing(self, folder: Path, sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Those of `rows` that are not computed yet, or are not what was computed. Each is looked at once."""
+        checked = self._checked.setdefault(folder, np.zeros(len(sums), bool))
+        known = rows[(sums[rows] != 0) & ~checked[rows]]
+        right = _sums(self._open(folder, "r"), known) == sums[known]
+        if not right.all():
+            log.warning("Damaged in the cache: %d rows of %s. They are computed again.", (~right).sum(), folder)
+        checked[known[right]] = True
+        return rows[~checked[rows]]
 
     def _open(self, folder: Path, mode: Literal["r", "r+"]) -> tuple[np.memmap, ...]:
         return tuple(np.load(folder / f"{number}.npy", mmap_mode=mode) for number in range(len(self.kinds)))
@@ -176,6 +211,17 @@ def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
     places = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(BATCH)
     changed = tf.data.Dataset.zip((dataset, places)).map(change, num_parallel_calls=tf.data.AUTOTUNE)
     return changed.prefetch(2)
+
+
+def _sums(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    """Checksums uint64 (rows,), never 0, of `rows` of all `arrays` together."""
+    found = np.empty(len(rows), np.uint64)
+    for place, row in enumerate(rows):
+        digest = xxhash.xxh3_64()
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array[row]).data)
+        found[place] = digest.intdigest() or 1
+    return found
 
 
 def _fingerprint(pixels: np.ndarray) -> str:

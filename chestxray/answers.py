@@ -12,7 +12,7 @@ import numpy as np
 from chestxray import abstention
 from chestxray.decision import Decision
 from chestxray.engine import Engine, Outputs
-from chestxray.errors import InputError
+from chestxray.errors import DataError, InputError
 
 PREFIX = "probability_"
 
@@ -150,6 +150,7 @@ def limit_for(folder: Path, decision: Decision, coverage: float | None) -> float
 
     Raises:
         InputError: `coverage` is none, or the folder has no validation predictions.
+        DataError: these are damaged, or of other classes.
     """
     if coverage is None:
         return decision.limit
@@ -165,6 +166,10 @@ def limit_for(folder: Path, decision: Decision, coverage: float | None) -> float
     validation = Predictions.read(path).of("validation")
     if not len(validation.rows):
         raise InputError(f"{folder} has no validation predictions, and abstain is learned from them.")
+    if set(validation.classes) != set(decision.classes):
+        raise DataError(
+            f"{path} is of the classes {', '.join(validation.classes)}, the decision of {', '.join(decision.classes)}."
+        )
     ordered = validation.probabilities[:, [validation.classes.index(name) for name in decision.classes]]
     truth = np.array([decision.classes.index(label) for label in validation.rows["label"]])
     return abstention.quantile(ordered, truth, coverage)

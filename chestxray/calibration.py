@@ -10,11 +10,13 @@ fitted beside the temperature (bias-corrected temperature scaling, Alexandari et
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
+
+from chestxray.schema import Within
 
 if TYPE_CHECKING:
     from chestxray.prediction import Predictions
@@ -30,6 +32,14 @@ FOLDS, FEWEST_OF_A_CLASS = 5, 10
 NONE, TEMPERATURE = "none", "temperature"
 PRIOR_SHIFT = "class weights undone, temperature"
 OFFSETS = "temperature and class offsets"
+
+
+class CalibrationJson(TypedDict):
+    """A `Calibration` as ``decision.json`` has it."""
+
+    temperature: Annotated[float, Within(sys.float_info.min)]
+    offsets: list[float]
+    method: str
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,9 @@ class Calibration:
         return fitted and not BOUNDS[0] * 1.01 < self.temperature < BOUNDS[1] / 1.01
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Calibration:
-        """Of the fields as JSON has them. Raises KeyError, TypeError or ValueError where they are others."""
-        return cls(float(fields["temperature"]), tuple(map(float, fields["offsets"])), str(fields["method"]))
+    def from_json(cls, fields: CalibrationJson) -> Calibration:
+        """Of the fields as JSON has them, checked before."""
+        return cls(fields["temperature"], tuple(fields["offsets"]), fields["method"])
 
     @property
     def _added(self) -> np.ndarray | float:

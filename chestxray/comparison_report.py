@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,7 +140,7 @@ def _leaks(contenders: Mapping[str, Contender]) -> list[str]:
     """Whose figures are too good, since its training has seen of the test, and of whom that is not known."""
     said, unsearched = [], []
     for name, contender in contenders.items():
-        audits = [(run, _audit(run)) for run in contender.runs]
+        audits = [(run, run.audit) for run in contender.runs]
         seen = [_seen(run, audit) for run, audit in audits if audit.get("on_leak") == "ignore"]
         # Of several trainings the worst is told.
         if found := max(seen, key=lambda counts: sum(counts.values()), default=None):
@@ -153,11 +152,6 @@ def _leaks(contenders: Mapping[str, Contender]) -> list[str]:
     if unsearched and not drawn:
         said.append(f"Whether {_listed(unsearched)} had edited copies of test images in training was not looked for.")
     return said
-
-
-def _audit(run: Run) -> dict[str, Any]:
-    path = run.folder / "audit.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _seen(run: Run, audit: Mapping[str, Any]) -> dict[tuple[str, str], int]:

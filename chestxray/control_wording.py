@@ -192,7 +192,7 @@ def state(item: Item) -> str:
 def _finding(content: Mapping[str, Any]) -> str:
     """One of `FINDINGS`, also of a folder made before findings were kept."""
     leak = any(item["fires"] and item["kind"] == "leak" for item in content["controls"])
-    before = "part" if leak else "likeness" if content["fires"] else "undecided"
+    before = "part" if leak else "likeness" if content.get("fires") else "undecided"
     return str(content.get("finding", before))
 
 

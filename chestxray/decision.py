@@ -6,22 +6,38 @@ Written as ``decision.json``; whoever predicts with the run's model later decide
 from __future__ import annotations
 
 import dataclasses
-import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 import numpy as np
 
-from chestxray.calibration import Calibration
+from chestxray import schema
+from chestxray.calibration import Calibration, CalibrationJson
 from chestxray.errors import DataError, InputError
+from chestxray.schema import Share, Within
 
 if TYPE_CHECKING:
     from chestxray.prediction import Predictions
     from chestxray.recipe import Recipe
 
 FILE = "decision.json"
+
+
+class DecisionJson(TypedDict):
+    """A `Decision` as ``decision.json`` and exported files have it."""
+
+    classes: list[str]
+    positive: str | None
+    calibration: CalibrationJson
+    thresholds: dict[str, Share]
+    chosen_by: str
+    priors: list[Annotated[float, Within(sys.float_info.min, 1)]]
+    coverage: Share | None
+    limit: Share | None
+    features: str | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,11 @@ class Decision:
         from chestxray import abstention
         from chestxray.prediction import Predictions
 
+        if set(predictions.classes) != set(self.classes):
+            raise DataError(
+                f"Predictions and decision are of different classes: {', '.join(predictions.classes)} and "
+                f"{', '.join(self.classes)}."
+            )
         order = [predictions.classes.index(name) for name in self.classes]
         probabilities = predictions.probabilities[:, order]
         number = self.decided(probabilities)
@@ -118,17 +139,31 @@ class Decision:
         return told | {"calibration": told["calibration"] | {"offsets": list(self.calibration.offsets)}}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Decision:
-        """What `to_json` gave. Raises KeyError, TypeError or ValueError where `fields` is not of that form."""
-        thresholds, positive = dict(fields["thresholds"]), fields["positive"]
-        if positive is not None and positive not in thresholds:
-            raise ValueError(f"the positive class {positive!r} has no threshold")
-        for label, threshold in thresholds.items():
-            # Also what is no number: with NaN, every film would be called negative.
-            if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-                raise ValueError(f"the threshold of {label!r} must be from 0 to 1. Received: {threshold!r}")
+    def from_json(cls, content: Any) -> Decision:
+        """What `to_json` gave. Raises ValueError, in a sentence, where `content` is not of that form."""
+        fields = cast("dict[str, Any]", schema.conform(content, DecisionJson))
+        known = {item.name: fields[item.name] for item in dataclasses.fields(cls)}
         lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
-        return cls(**{**fields, **lists, "calibration": Calibration.from_json(fields["calibration"])})
+        found = cls(**{**known, **lists, "calibration": Calibration.from_json(fields["calibration"])})
+        found._require_agreement()
+        return found
+
+    def _require_agreement(self) -> None:
+        """Raises ValueError where the parts speak of different classes."""
+        classes, allowed = self.classes, ", ".join(self.classes)
+        if len(classes) < 2 or len(set(classes)) < len(classes) or not all(name.isprintable() for name in classes):
+            raise ValueError(f"classes must be two printable names or more, each once. Received: {list(classes)!r}")
+        if self.positive is not None and (self.positive not in classes or len(classes) != 2):
+            raise ValueError(f"positive must be one of two classes, {allowed}, or null. Received: {self.positive!r}")
+        if self.positive is not None and self.positive not in self.thresholds:
+            raise ValueError(f"thresholds must have one of {self.positive}, the positive class")
+        if stray := sorted(set(self.thresholds) - set(classes)):
+            raise ValueError(f"thresholds must be of the classes {allowed}. Received: {', '.join(stray)}")
+        for name, numbers in (("priors", self.priors), ("calibration.offsets", self.calibration.offsets)):
+            if len(numbers) not in (0, len(classes)):
+                raise ValueError(
+                    f"{name} must be none, or one of each of {len(classes)} classes. Received: {len(numbers)}"
+                )
 
     @classmethod
     def read(cls, path: Path) -> Decision:
@@ -137,9 +172,10 @@ class Decision:
         Raises:
             DataError: it is damaged.
         """
+        content = schema.read(path)
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, KeyError) as error:
+            return cls.from_json(content)
+        except ValueError as error:
             raise DataError(f"{path} is damaged: {error}.") from error
 
 

@@ -1,9 +1,9 @@
 """Index + size -> one memory-mapped uint8 array, decoded once and shared by every later run.
 
-A set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows, height, width) and
-``facts.parquet``. While it is made it is called ``KEY.partial``, and each finished chunk of rows
-leaves its facts there: an interrupted run goes on from the last chunk, and no half set ever bears
-the final name.
+A set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows, height, width), ``facts.parquet``
+and ``checksums.json``, by which a set that was damaged on the disk is known, and made again. While it is
+made it is called ``KEY.partial``, and each finished chunk of rows leaves its facts there: an interrupted
+run goes on from the last chunk, and no half set ever bears the final name.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from chestxray import checksums
 from chestxray.errors import DataError
 from chestxray.files import explained, replacing
 from chestxray.images import MAX_PIXELS, Fit, UnreadableImage, read
@@ -71,20 +72,23 @@ def decode(
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two runs that need the same set: the second waits and finds it made.
     with explained(folder), FileLock(folder.with_suffix(".lock")):
-        reused = folder.is_dir()
-        if not reused:
+        found = _open(folder) if folder.is_dir() else None
+        reused = found is not None
+        if found is None:
+            if folder.is_dir():
+                log.warning("Damaged in the cache: %s. It is deleted, and its images are decoded again.", folder)
+                shutil.rmtree(folder)
             partial = folder.with_suffix(".partial")
             _fill(index, size, fit, max_pixels, partial, processes)
             partial.replace(folder)
+            found = _mapped(folder)
     seconds = time.perf_counter() - started
     what = f"{len(index):,} images at {size[0]}x{size[1]}"
     if reused:
         log.info("Decoded before: %s, nothing to decode.", what)
     else:
         log.info("Decoded %s in %.1f s (%.0f images/s).", what, seconds, len(index) / seconds)
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    facts = pd.read_parquet(folder / "facts.parquet")
-    return Decoded(pixels=pixels, facts=facts, folder=folder, reused=reused, seconds=seconds)
+    return Decoded(*found, folder=folder, reused=reused, seconds=seconds)
 
 
 def opened(
@@ -114,12 +118,34 @@ def name_of(pixels: np.ndarray) -> str:
 
 
 def known(cache: Path, name: str) -> Decoded | None:
-    """The decoded set of that name, whether or not its files are still there; None where it is gone."""
+    """The decoded set of that name, whether or not its files are still there; None where it is gone or damaged."""
     folder = cache / "decoded" / name
     if not name or not folder.is_dir():
         return None
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return Decoded(pixels, pd.read_parquet(folder / "facts.parquet"), folder, reused=True, seconds=0.0)
+    found = _open(folder)
+    return None if found is None else Decoded(*found, folder=folder, reused=True, seconds=0.0)
+
+
+def _open(folder: Path) -> tuple[np.ndarray, pd.DataFrame] | None:
+    """Pixels and facts of a set, None where they are not what was written there.
+
+    Every byte is read for that, at the speed of the disk or, once in memory, at several GB/s. What follows
+    (the search for copies, training) reads them all too, and then finds them in memory.
+    """
+    if not checksums.all_match(folder):
+        return None
+    try:
+        return _mapped(folder)
+    except Exception:  # a set without checksums: what NumPy and Arrow raise of damaged headers has no common root
+        log.debug("%s cannot be opened", folder, exc_info=True)
+        return None
+
+
+def _mapped(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
+    pixels, facts = np.load(folder / "pixels.npy", mmap_mode="r"), pd.read_parquet(folder / "facts.parquet")
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or len(pixels) != len(facts):
+        raise ValueError(f"{folder} holds other arrays than were written")
+    return pixels, facts
 
 
 def readable(index: Index, decoded: Decoded, limit: float) -> Index:
@@ -165,6 +191,7 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
     chunks = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
     with replacing(partial / "facts.parquet") as temporary:
         pd.concat(chunks, ignore_index=True).to_parquet(temporary)
+    checksums.write(partial, ("pixels.npy", "facts.parquet"))
     shutil.rmtree(partial / "chunks")
 
 

@@ -93,7 +93,7 @@ def shared_positive(runs: Mapping[str, Run]) -> str | None:
 
 def audit(runs: Mapping[str, Run], notes: Sequence[str]) -> dict[str, Any]:
     """``audit.json`` of `runs` taken together: what leaked in any of them; `notes` before their own."""
-    found = [json.loads((run.folder / "audit.json").read_text(encoding="utf-8")) for run in runs.values()]
+    found = [run.audit for run in runs.values()]
     # What is said of the split of one part is not true of all.
     shared = [note for note in found[0]["notes"] if all(note in one["notes"] for one in found)]
     near = [one.get("near_duplicates", {}) for one in found]

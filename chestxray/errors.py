@@ -63,6 +63,18 @@ class TrainingError(ChestXrayError):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, as far as it fits on one line, without a full stop; its kind where it
+    says nothing.
+
+    >>> first_line(ValueError("no ZIP.")), first_line(EOFError())
+    ('no ZIP', 'EOFError')
+    """
+    lines = str(error).strip().splitlines() or [""]
+    told = lines[0].strip().rstrip(".:")
+    return (told if len(told) <= 300 else f"{told[:297]}...") or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean a or b?`` for the known names nearest to `name`, or ``""``.
 

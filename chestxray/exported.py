@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from chestxray import schema
 from chestxray.decision import Decision
 from chestxray.errors import DataError
 from chestxray.images import FILTER, Fit
+from chestxray.recipe import LARGEST_SIDE
+from chestxray.schema import Within
 
 #: Under this name it stands among the properties of an ONNX file, and with this ending in the ZIP
 #: part of a LiteRT or Keras file and in ``assets.extra`` of a SavedModel.
@@ -18,6 +19,17 @@ KEY = "chestxray"
 FILE = f"{KEY}.json"
 #: What a file gives, in this order; a file without one of them keeps the order of the others.
 OUTPUTS = ("probabilities", "map", "distance")
+
+
+class _Description(TypedDict):
+    name: str
+    model: str
+    image_size: list[Annotated[int, Within(1, LARGEST_SIDE)]]
+    fit: Fit
+    outputs: list[Literal["probabilities", "map", "distance"]]
+    decision: dict[str, Any]
+    refusal_threshold: float | None
+    preprocessing: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,9 @@ class Description:
         if text is None:
             raise DataError(f"{path} was not made by `chestxray export`: it does not say how it is to be understood.")
         try:
-            found: Mapping[str, Any] = json.loads(text)
+            found: _Description = schema.conform(schema.parsed(text), _Description)
             height, width = found["image_size"]
-            # Files in which it is not written down are older, and were prepared as now.
-            resize = found.get("preprocessing", {}).get("resize", {}).get("filter", FILTER.name.lower())
+            resize = _filter(found.get("preprocessing", {}))
             if resize != FILTER.name.lower():
                 raise DataError(
                     f"{path} wants images resized with the filter {resize}; this version of chestxray has "
@@ -54,11 +65,17 @@ class Description:
             return cls(
                 name=found["name"],
                 model=found["model"],
-                image_size=(int(height), int(width)),
+                image_size=(height, width),
                 fit=found["fit"],
                 outputs=tuple(found["outputs"]),
                 decision=Decision.from_json(found["decision"]),
                 refusal_threshold=found["refusal_threshold"],
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise DataError(f"{path} is damaged: what it says of itself cannot be read: {error}.") from error
+
+
+def _filter(preprocessing: dict[str, Any]) -> str:
+    """The filter that images are resized with. Files that do not say it are older, and were prepared as now."""
+    resize = schema.conform(preprocessing.get("resize", {}), dict[str, Any], "preprocessing.resize")
+    return schema.conform(resize.get("filter", FILTER.name.lower()), str, "preprocessing.resize.filter")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from chestxray.errors import DataError
+from chestxray import checksums
+from chestxray.errors import DataError, first_line
 
 #: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
 COLUMNS = ("path", "label", "patient", "split", "source")
@@ -232,19 +233,38 @@ class Index:
         Raises:
             DataError: the file is damaged.
         """
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        checksums.check(path)
         try:
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path} is damaged: {error}.") from error
-        metadata = table.schema.metadata or {}
-        names = ("classes", "name", "licence", "citation", "notes")
-        fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
+            metadata = table.schema.metadata or {}
+            names = ("classes", "name", "licence", "citation", "notes")
+            fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
+            rows = table.to_pandas()
+        except Exception as error:  # Arrow, Thrift and pandas each have errors of their own for a damaged file
+            raise DataError(f"{path} is damaged: {first_line(error)}.") from error
         classes = tuple(fields.pop("classes").split("\n"))
         notes = tuple(filter(None, fields.pop("notes").split("\n")))
-        return cls(rows=table.to_pandas(), classes=classes, notes=notes, **fields)
+        _require_agreement(rows, classes, path)
+        return cls(rows=rows, classes=classes, notes=notes, **fields)
+
+
+def _require_agreement(rows: pd.DataFrame, classes: tuple[str, ...], path: Path) -> None:
+    """Refuse what is no index that was written by chestxray. Raises `DataError`."""
+    if missing := [name for name in COLUMNS if name not in rows]:
+        raise DataError(f"{path} is damaged: the column {missing[0]} is missing.")
+    for name in COLUMNS:
+        if not rows[name].map(type).eq(str).all():
+            raise DataError(f"{path} is damaged: the column {name} must have text alone.")
+    for name, allowed in {"label": classes, "split": (*SPLITS, "")}.items():
+        if stray := set(rows[name]) - set(allowed):
+            raise DataError(
+                f"{path} is damaged: the column {name} must have {', '.join(filter(None, allowed))} alone. "
+                f"Received: {min(stray)[:200]!r}."
+            )
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{path} is damaged: a class stands twice among {', '.join(classes)}.")
 
 
 def row_keys(rows: pd.DataFrame) -> pd.MultiIndex:

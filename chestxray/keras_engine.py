@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import xxhash
 
-from chestxray import backend, run_folder
+from chestxray import backend, run_folder, schema
 from chestxray.calibration import Calibration
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision
 from chestxray.engine import Engine, Ensemble, Outputs, check_maps
 from chestxray.errors import DataError, InputError
+from chestxray.files import refusal
 from chestxray.images import Fit
 from chestxray.refusal import FILE as REFUSAL
 from chestxray.refusal import Familiar
@@ -27,18 +27,31 @@ if TYPE_CHECKING:
     import keras
 
 ENSEMBLE = "ensemble.json"
+#: Most runs that an ensemble may lead to, and ensembles within one another.
+MOST, DEEPEST = 100, 4
 
 
-def folders(folder: Path) -> tuple[Path, ...]:
-    """The folders of the runs that answer for `folder`: itself, or the members of an ensemble.
+def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+    """The folders of the runs that answer for `folder`: itself, or the members of an ensemble. `above` are the
+    ensembles, resolved, that it is a member of.
 
     Raises:
         InputError: no such folder, one without weights, a run that was not finished or that lacks
             what it decided by.
-        DataError: an ensemble's list of members is damaged.
+        DataError: an ensemble's list of members is damaged, or leads back to it.
     """
     if (folder / ENSEMBLE).is_file():
-        return tuple(path for member in _members(folder) for path in folders(member))
+        members, place = _members(folder), folder.resolve()
+        if place in above:
+            raise DataError(f"{folder / ENSEMBLE} is damaged: the ensemble is a member of itself.")
+        if len(above) == DEEPEST:
+            raise DataError(f"{folder / ENSEMBLE} is damaged: it is the {DEEPEST + 1}th ensemble within another.")
+        found: list[Path] = []
+        for member in members:
+            found += folders(member, (*above, place))
+            if len(found) > MOST:
+                raise DataError(f"{folder / ENSEMBLE} is damaged: it leads to more than {MOST} runs.")
+        return tuple(found)
     if (folder / RECIPE).is_file() and not (folder / MODEL).is_file() and (folder / "predictions.csv").is_file():
         raise InputError(
             f"{folder} holds predictions and no weights ({MODEL}). Predict with the run that made them, or with an "
@@ -160,11 +173,25 @@ class KerasEngine:
     @cached_property
     def _model(self) -> keras.Model:
         backend.start()
-        try:
-            return self._run.model
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise DataError(f"{self.folder / MODEL} cannot be loaded: {reason}") from error
+        model, path = self._run.model, self.folder / MODEL
+        takes, gives = tuple(model.inputs[0].shape[1:3]), model.output.shape[-1]
+        if takes != self.image_size or gives != len(self.classes):
+            raise DataError(
+                f"{path} is of another run: it takes images of {takes} and gives {gives} classes, {RECIPE} and "
+                f"{DECISION} have {self.image_size} and {len(self.classes)}."
+            )
+        layers = {layer.name: layer for layer in model.layers}
+        for name in filter(None, (self._layer, self.decision.features)):
+            if name not in layers:
+                raise DataError(f"{path} is of another run: it has no layer {name!r}.")
+        if self._familiar is not None:
+            width = layers[str(self.decision.features)].output.shape[-1]
+            if width != len(self._familiar.centre):
+                raise DataError(
+                    f"{self.folder / REFUSAL} is of another run: it has {len(self._familiar.centre)} features, the "
+                    f"layer {self.decision.features} {width}."
+                )
+        return model
 
     @cached_property
     def _plain(self) -> Any:
@@ -198,13 +225,28 @@ class KerasEngine:
             # Only the first call loads and traces; running is left to TensorFlow's own locks.
             graph = self._explaining if maps else self._plain
         given = {name: value.numpy() for name, value in graph(pixels).items()}
+        if not np.isfinite(given["probabilities"]).all():
+            raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
         far = None if self._familiar is None else self._familiar.distances(given["features"], pixels)
         return Outputs(given["probabilities"], far, given.get("map"))
 
 
+class _Member(TypedDict):
+    folder: str
+
+
+class _EnsembleJson(TypedDict):
+    members: list[_Member]
+
+
 def _members(folder: Path) -> list[Path]:
     path = folder / ENSEMBLE
-    try:
-        return [Path(member["folder"]) for member in json.loads(path.read_text(encoding="utf-8"))["members"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from error
+    content: _EnsembleJson = schema.read(path, _EnsembleJson)
+    members = [Path(member["folder"]) for member in content["members"]]
+    for member in members:
+        if reason := refusal(member / RECIPE):
+            raise DataError(f"{path} names a member that cannot be reached, {str(member)[:200]}: {reason}.")
+    places = [member.resolve() for member in members]
+    if not 2 <= len(set(places)) == len(places) <= MOST:
+        raise DataError(f"{path} is damaged: members must be 2 to {MOST} runs, each once. Received: {len(places)}.")
+    return members

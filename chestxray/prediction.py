@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from chestxray.errors import DataError
+from chestxray.errors import DataError, first_line
 from chestxray.files import replacing
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ BATCH = 32
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
 #: What else a table says of answers once a decision was applied to it, as `chestxray predict` says it.
 ANSWERS = ("decision", "abstained", "refused")
+_SPLITS = ("train", "validation", "test", "")
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,40 @@ class Predictions:
         """Read a ``predictions.csv``.
 
         Raises:
-            DataError: a column is missing.
+            DataError: it cannot be read; a column is missing; a class that is none, or probabilities that are none.
         """
         text = dict.fromkeys((*COLUMNS, *ANSWERS), str)
-        rows = pd.read_csv(path, dtype=text, keep_default_na=False)
+        try:
+            rows = pd.read_csv(path, dtype=text, keep_default_na=False, low_memory=False)
+        except (OSError, ValueError, MemoryError) as error:
+            raise DataError(f"{path} cannot be read as a table: {first_line(error)}.") from error
         classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
         if missing := [name for name in COLUMNS if name not in rows] or (not classes and [PREFIX + "..."]):
             raise DataError(f"{path} is no table of predictions: {', '.join(missing)} is missing.")
-        return cls(rows, classes)
+        found = cls(rows, classes)
+        found._require_agreement(path)
+        return found
+
+    def _require_agreement(self, path: Path) -> None:
+        """Refuse a table in which something is that `from_probabilities` never writes. Raises `DataError`."""
+        rows, columns = self.rows, [PREFIX + name for name in self.classes]
+        for name, allowed in {"label": self.classes, "predicted": self.classes, "split": _SPLITS}.items():
+            if stray := set(rows[name].fillna("")) - set(allowed):
+                raise DataError(
+                    f"{path} is damaged: the column {name} must have {', '.join(filter(None, allowed))} alone. "
+                    f"Received: {min(stray)[:200]!r}."
+                )
+        given = rows[columns]
+        if not all(kind.kind in "fi" for kind in given.dtypes) and len(rows):
+            odd = next(name for name, kind in given.dtypes.items() if kind.kind not in "fi")
+            raise DataError(f"{path} is damaged: the column {odd} must have numbers alone.")
+        probabilities = given.to_numpy(dtype=np.float64)
+        # Float32 softmax may end a hair above 1, and tables are rounded.
+        good = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
+        good &= np.abs(probabilities.sum(axis=1) - 1) < 0.01
+        if not good.all() or rows[list(COLUMNS)].isna().any(axis=None):
+            line = int(np.argmin(good)) + 2
+            raise DataError(f"{path} is damaged: line {line} has no probabilities from 0 to 1 that add up to 1.")
 
     def write(self, path: Path) -> None:
         """Write the table as CSV, at once."""

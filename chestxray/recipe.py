@@ -7,6 +7,7 @@ TOML file and an attribute at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from chestxray.errors import InputError, nearest
 
 #: The recipe of a run that names neither data nor a recipe.
 DEMONSTRATION = "demonstration"
+#: Most pixels of a side of what a network sees, and of any other whole number: computing refuses larger ones.
+LARGEST_SIDE, LARGEST = 8192, 2**31 - 1
 
 
 def _field(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -255,7 +258,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         allowed = typing.get_args(kind)
         if value in allowed:
             return value
-        raise InputError(f"{name} must be one of {', '.join(allowed)}. Received: {value!r}.")
+        raise InputError(f"{name} must be one of {', '.join(allowed)}. Received: {_told(value)}.")
     if name == "image_size":
         return parse_image_size(value)
     if origin is tuple:
@@ -263,11 +266,11 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
             return (value,)
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise InputError(f"{name} must be a list of strings. Received: {value!r}.")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        raise InputError(f"{name} must be a list of strings. Received: {_told(value)}.")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{name} must be of kind {kind.__name__}. Received: {value!r}.")
+        raise InputError(f"{name} must be of kind {kind.__name__}. Received: {_told(value)}.")
     return value
 
 
@@ -277,13 +280,17 @@ def parse_image_size(value: object) -> tuple[int, int]:
     if isinstance(parts, int):
         parts = [parts]
     if isinstance(parts, (list, tuple)) and len(parts) in (1, 2):
+        # Neither 1.5 nor true, of which Python makes whole numbers too.
+        whole = [type(part) is int or (isinstance(part, str) and len(part) < 10) for part in parts]
         try:
-            numbers = [int(part) for part in parts]
-        except (TypeError, ValueError):
+            numbers = [int(part) for part in parts] if all(whole) else []
+        except ValueError:
             numbers = []
-        if numbers and all(n > 0 for n in numbers):
+        if numbers and all(0 < n <= LARGEST_SIDE for n in numbers):
             return (numbers[0], numbers[-1])
-    raise InputError(f"image_size must be N or HEIGHTxWIDTH in whole pixels above 0. Received: {value!r}.")
+    raise InputError(
+        f"image_size must be N or HEIGHTxWIDTH in whole pixels from 1 to {LARGEST_SIDE}. Received: {_told(value)}."
+    )
 
 
 def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
@@ -291,4 +298,18 @@ def _check_range(name: str, value: Any, low: float | None, high: float | None) -
         return
     if not (low is None or value >= low) or not (high is None or value <= high):
         limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        raise InputError(f"{name} must be {limits}. Received: {value:g}.")
+        raise InputError(f"{name} must be {limits}. Received: {_told(value)}.")
+    if isinstance(value, int) and value > LARGEST:
+        raise InputError(f"{name} must be at most {LARGEST}. Received: {_told(value)}.")
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number. Received: {value:g}.")
+
+
+def _told(value: object) -> str:
+    """`value` as it was received, cut where it is long."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than 30 digits"
+    told = repr(value)
+    return told if len(told) <= 200 else f"{told[:197]}..."

@@ -13,16 +13,21 @@ measured in units of its own threshold; the common one is taken from validation.
 from __future__ import annotations
 
 import math
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chestxray.errors import DataError
+from chestxray import checksums
+from chestxray.errors import DataError, first_line
 from chestxray.files import replacing
 
 FILE = "refusal.npz"
+#: Most bytes of its arrays: those of 100,000 features have about half as many.
+LARGEST = 2**27
 #: Most components kept; what lies outside them counts as one noise of equal size in all directions.
 COMPONENTS = 64
 #: Training images that both scores are learned from.
@@ -90,15 +95,44 @@ class Familiar:
         Raises:
             DataError: the file is damaged, or of a version that had the first score alone.
         """
+        checksums.check(path)
         try:
+            _require_small(path)
             with np.load(path, allow_pickle=False) as arrays:
                 if "reach" not in arrays and "threshold" in arrays:
                     raise DataError(f"{path} is of an earlier version of chestxray: run it again with this one.")
                 found = {name: arrays[name] for name in cls.__dataclass_fields__}
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"{path} is damaged: {error}.") from error
-        fields: dict[str, Any] = {name: value if value.ndim else float(value) for name, value in found.items()}
+            _require_agreement(found)
+        except DataError:
+            raise
+        except Exception as error:  # damaged archives raise what zlib, zipfile and NumPy's parser have
+            raise DataError(f"{path} is damaged: {first_line(error)}.") from error
+        fields: dict[str, Any] = {
+            name: value.astype(np.float64) if value.ndim else float(value) for name, value in found.items()
+        }
         return cls(**fields)
+
+
+def _require_small(path: Path) -> None:
+    """Raises ValueError where the arrays of the archive are larger than any that `learn` makes."""
+    with zipfile.ZipFile(path) as archive:
+        total = sum(item.file_size for item in archive.infolist())
+    if total > LARGEST:
+        raise ValueError(f"its arrays have {total:,} bytes, allowed are {LARGEST:,}")
+
+
+def _require_agreement(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError unless the arrays are finite numbers of shapes that agree, with scales above 0."""
+    kept, features = (*arrays["components"].shape, 0, 0)[:2]
+    shapes = {"centre": (features,), "scale": (features,), "components": (kept, features), "variances": (kept,)}
+    for name, value in arrays.items():
+        shape = shapes.get(name, (SIDE * SIDE,) if name == "weights" else ())
+        if value.shape != shape or not features:
+            raise ValueError(f"{name} must be of shape {shape}. Received: {value.shape}")
+        if value.dtype.kind != "f" or not np.isfinite(value).all():
+            raise ValueError(f"{name} must hold finite numbers alone")
+        if name in ("scale", "variances", "noise", "reach") and not (value > 0).all():
+            raise ValueError(f"{name} must be above 0")
 
 
 def learn(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chestxray.errors import DataError, InputError, OutputError
+from chestxray import checksums, result_files
+from chestxray.errors import DataError, InputError, OutputError, first_line
 from chestxray.files import explained
 from chestxray.index import Index
 from chestxray.prediction import Predictions
@@ -52,24 +53,27 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The contents of ``metrics.json``."""
-        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return result_files.read(self.folder / "metrics.json")
 
     @cached_property
     def by_source(self) -> dict[str, Any]:
         """Metrics of each source of the test images; empty where there is only one."""
-        path = self.folder / "by_source.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return result_files.read_if_any(self.folder / "by_source.json")
 
     @cached_property
     def controls(self) -> dict[str, Any]:
         """The contents of ``controls.json``; empty where no controls were run."""
-        path = self.folder / "controls.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return result_files.read_if_any(self.folder / "controls.json")
+
+    @cached_property
+    def audit(self) -> dict[str, Any]:
+        """The contents of ``audit.json``; empty where nothing was audited."""
+        return result_files.read_if_any(self.folder / "audit.json")
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``."""
-        return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        return result_files.read(self.folder / "environment.json")
 
     @cached_property
     def cam_layer(self) -> tuple[str | None, str]:
@@ -79,13 +83,10 @@ class Run:
             DataError: ``heatmaps/index.json`` is damaged.
         """
         path = self.folder / "heatmaps" / "index.json"
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            return known["layer"], known["reason"]
-        except FileNotFoundError:
+        if not path.is_file():
             return None, "The run has no heat maps."
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged: {error}.") from error
+        known = result_files.read(path)
+        return known["layer"], known["reason"]
 
     @property
     def report(self) -> Path:
@@ -98,12 +99,13 @@ class Run:
 
         Raises:
             InputError: the folder holds none, as that of an ensemble.
+            DataError: it is damaged, or no model of images to classes.
         """
         if not (self.folder / MODEL).is_file():
             raise InputError(f"{self.folder} has no model of its own ({MODEL}), only predictions.")
-        import keras
-
-        model = keras.saving.load_model(self.folder / MODEL, compile=False, safe_mode=True)
+        path = self.folder / MODEL
+        checksums.check(path)
+        model = _loaded(path)
         # On a GPU Keras would choose XLA unmeasured.
         model.compile(jit_compile=False)
         return model
@@ -112,6 +114,31 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end: the report is its last file."""
         return self.report.is_file()
+
+
+def _loaded(path: Path) -> keras.Model:
+    import keras
+
+    try:
+        _require_stored(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        takes, gives = [tensor.shape for tensor in model.inputs], [tensor.shape for tensor in model.outputs]
+    except Exception as error:  # Keras, HDF5, ZIP and TensorFlow each have errors of their own for a damaged file
+        raise DataError(f"{path} cannot be loaded: {first_line(error)}.") from error
+    if [len(shape) for shape in takes] != [4] or [len(shape) for shape in gives] != [2]:
+        raise DataError(
+            f"{path} cannot be loaded: a model must take one batch of images and give one of probabilities. "
+            f"Received: {takes} to {gives}."
+        )
+    return model
+
+
+def _require_stored(path: Path) -> None:
+    """Raises ValueError where the file would unpack to more than it has: Keras packs without compression."""
+    with zipfile.ZipFile(path) as archive:
+        total = sum(item.file_size for item in archive.infolist())
+    if total > path.stat().st_size:
+        raise ValueError(f"it would unpack to {total:,} bytes, more than it has")
 
 
 def load(folder: str | Path) -> Run:

@@ -17,8 +17,8 @@ import pandas as pd
 import tensorflow as tf
 
 from chestxray import cache as caches
-from chestxray import frozen, jit, losses, pipeline
-from chestxray.errors import InputError, TrainingError
+from chestxray import frozen, jit, losses, pipeline, result_files
+from chestxray.errors import DataError, InputError, TrainingError, first_line
 from chestxray.files import explained, replacing
 from chestxray.index import Index
 from chestxray.model import Built, Phase, freeze
@@ -289,8 +289,7 @@ class Record(keras.callbacks.Callback):
 
 
 def _table(history: Path) -> pd.DataFrame:
-    # pandas' own way of reading numbers may miss the last digit, and a loss would be less than itself.
-    return pd.read_csv(history, converters=dict.fromkeys((*_FIGURES, "learning_rate"), float))
+    return result_files.history(history)
 
 
 def _changing(model: keras.Model) -> list[keras.Variable]:
@@ -305,6 +304,9 @@ def _write(path: Path, variables: list[keras.Variable]) -> None:
 
 
 def _read(path: Path, variables: list[keras.Variable]) -> None:
-    with np.load(path, allow_pickle=False) as file:
-        for number, variable in enumerate(variables):
-            variable.assign(file[f"arr_{number}"])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for number, variable in enumerate(variables):
+                variable.assign(file[f"arr_{number}"])
+    except Exception as error:  # damaged archives raise what zlib, zipfile and NumPy's parser have
+        raise DataError(f"{path} is damaged: {first_line(error)}. Train anew with --overwrite.") from error

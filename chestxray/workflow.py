@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import backend, environment, near_duplicates, refusal, registry, run_folder, sources
+from chestxray import backend, checksums, environment, near_duplicates, refusal, registry, run_folder, sources
 from chestxray import cache as caches
 from chestxray.assessment import assess
 from chestxray.audit import Audit, audit, settle
@@ -273,6 +273,7 @@ def _finish(job: Job) -> Run:
         held.predictions.write(folder / "predictions.csv")
         if held.familiar is not None:
             held.familiar.write(folder / refusal.FILE)
+        checksums.write(folder, (run_folder.MODEL, refusal.FILE, run_folder.INDEX))
     test = held.test
     with clock.step("evaluate"):
         found = assess(

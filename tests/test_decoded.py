@@ -90,3 +90,28 @@ def test_a_class_that_cannot_be_read_at_all_stops(index, tmp_path):
     result = decode(index, (8, 8), "stretch", tmp_path)
     with pytest.raises(DataError, match="None of the 24 images of class 'normal' can be read"):
         readable(index, result, limit=1.0)
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "facts.parquet", "checksums.json"])
+@pytest.mark.parametrize("place", [3, 0.5, -1])
+def test_what_was_damaged_in_the_cache_is_decoded_again(index, tmp_path, caplog, name, place):
+    before = decode(index, (8, 8), "stretch", tmp_path)
+    path = before.folder / name
+    damaged = bytearray(path.read_bytes())
+    damaged[int(place * len(damaged)) if place == 0.5 else place] ^= 1
+    path.write_bytes(damaged)
+    assert decoding.known(tmp_path, before.folder.name) is None
+    after = decode(index, (8, 8), "stretch", tmp_path)
+    assert not after.reused
+    assert "Damaged in the cache" in caplog.text
+    np.testing.assert_array_equal(after.pixels, plain(index, (8, 8)))
+    assert after.facts.equals(before.facts)
+    assert decode(index, (8, 8), "stretch", tmp_path).reused
+
+
+def test_a_set_of_an_earlier_version_without_checksums(index, tmp_path):
+    folder = decode(index, (8, 8), "stretch", tmp_path).folder
+    (folder / "checksums.json").unlink()
+    assert decode(index, (8, 8), "stretch", tmp_path).reused
+    (folder / "pixels.npy").write_bytes(b"no array")
+    assert not decode(index, (8, 8), "stretch", tmp_path).reused

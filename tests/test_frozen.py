@@ -393,3 +393,21 @@ def test_two_replicas_train_as_the_plain_way(tmp_path, mixed):
     np.testing.assert_allclose(plain[1], once[1], **tolerance)
     for path, values in plain[0].items():
         np.testing.assert_allclose(values, once[0][path], **tolerance, err_msg=path)
+
+
+@pytest.mark.parametrize(("name", "place", "again"), [("0.npy", -1, 1), ("0.npy", 10, N), ("checksums.npy", -1, 1)])
+def test_rows_that_were_damaged_in_the_cache_are_computed_again(tiny, data, tmp_path, caplog, name, place, again):
+    built = build(tiny, 2, (16, 16))
+    freeze(built, "head")
+    front = cut.divide(built.model).front
+    before = np.array(Store(front, data[0], "float32", tmp_path).filled(View(), np.arange(N))[0])
+    (path,) = tmp_path.glob(f"activations/*/{name}")
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+    store = Store(front, data[0], "float32", tmp_path)
+    np.testing.assert_array_equal(store.filled(View(), np.arange(N))[0], before)
+    assert store.computed == again
+    assert "Damaged in the cache" in caplog.text
+    store.filled(View(), np.arange(N))
+    assert store.computed == again

@@ -72,12 +72,11 @@ def command(
 
 
 def _print_drop(found: Run) -> None:
-    import json
-
+    from chestxray import result_files
     from chestxray.cli.tables import quoted, table
     from chestxray.index import Patients
 
-    drop = json.loads((found.folder / "drop.json").read_text(encoding="utf-8"))
+    drop = result_files.read(found.folder / "drop.json")
     columns = ("figure", "internal", "external", "drop (95% interval)")
     rows = [
         (name.replace("_", " "), quoted(item["internal"]), quoted(item["external"]), quoted(item["drop"]))
@@ -95,14 +94,12 @@ def _print_drop(found: Run) -> None:
 
 
 def _print_parts(found: Run) -> None:
-    import json
-
+    from chestxray import result_files
     from chestxray.cli.tables import quoted, table
 
     parts: dict[str, Any] = {"all test images": found.metrics}
     for name in ("by_source", "by_group"):
-        path = found.folder / f"{name}.json"
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = result_files.read_if_any(found.folder / f"{name}.json")
         if name == "by_source":
             parts |= {f"source {key}": item for key, item in content.items()}
         else:
@@ -114,7 +111,7 @@ def _print_parts(found: Run) -> None:
     table(("", "images", *names), rows)
     path = found.folder / "abstention.json"
     if path.is_file():
-        test = json.loads(path.read_text(encoding="utf-8"))["test"]
+        test = result_files.read(path)["test"]
         click.echo(
             f"Abstention: {quoted(test['answered'])} of the images are answered, with an accuracy of "
             f"{quoted(test['accuracy_of_answers'])}; the sets hold the true class for {quoted(test['coverage'])}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -11,8 +12,10 @@ from typing import Any
 import click
 
 from chestxray import __version__
-from chestxray.errors import ChestXrayError
+from chestxray.errors import ChestXrayError, InputError
 
+#: The system's answers that only a name can be the cause of.
+_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 #: Command -> its one line of help, shown without importing the command.
 COMMANDS = {
     "run": "Train, evaluate, explain and report one model.",
@@ -73,14 +76,28 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click makes the same of Ctrl-C and of a file that ends too early.
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None
         click.echo("Stopped by Ctrl-C.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); Python must not complain of it on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        # Names that were given, wherever they are first looked at; everything else is a defect of ours.
+        if error.errno not in _NAMES:
+            raise
+        click.echo(f"Error: {_shortened(error.filename)} cannot be reached: {error.strerror}.", err=True)
+        sys.exit(InputError.exit_code)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _shortened(name: object) -> str:
+    told = ascii(str(name))
+    return told if len(told) <= 100 else f"{told[:97]}..."
 
 
 def _speak(quiet: bool) -> None:

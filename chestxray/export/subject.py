@@ -14,7 +14,6 @@ from chestxray import __version__
 from chestxray.cam import OWN, Graph
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision
-from chestxray.errors import DataError
 from chestxray.exported import OUTPUTS
 from chestxray.images import preprocessing
 from chestxray.refusal import FILE as REFUSAL
@@ -49,10 +48,7 @@ class Subject:
         if familiar is not None and _drowned(familiar):
             familiar = None
         layer, _ = run.cam_layer
-        try:
-            model = run.model
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{run.folder}: the model cannot be loaded: {str(error).partition(chr(10))[0]}") from error
+        model = run.model
         whole = single_precision(model)
         features = None if familiar is None else decision.features
         graph = Graph(whole, layer, decision=decision, familiar=familiar, features=features)

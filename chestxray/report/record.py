@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +11,16 @@ from typing import Any
 
 import pandas as pd
 
+from chestxray import schema
 from chestxray.errors import DataError, InputError
 from chestxray.index import SPLITS, Index, Patients
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
+from chestxray.result_files import SomeMetrics, read, read_if_any
+from chestxray.result_files import history as read_history
 
 _NEEDED = ("recipe.toml", "index.parquet", "predictions.csv", "metrics.json")
-_OWN = {"environment", "audit", "metrics"}
+_OWN = {"environment", "audit", "metrics", "checksums"}
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,26 @@ class Record:
                 f"Allowed: a folder that `chestxray run` has filled."
             )
         history = folder / "history.csv"
-        return cls(
+        found = cls(
             folder=folder,
             recipe=Recipe.read(folder / "recipe.toml"),
-            environment=_json(folder / "environment.json"),
-            audit=_json(folder / "audit.json"),
+            environment=read_if_any(folder / "environment.json"),
+            audit=read_if_any(folder / "audit.json"),
             index=Index.read(folder / "index.parquet"),
-            history=pd.read_csv(history) if history.is_file() else pd.DataFrame(),
+            history=read_history(history) if history.is_file() else pd.DataFrame(),
             predictions=Predictions.read(folder / "predictions.csv"),
-            metrics=_json(folder / "metrics.json"),
-            heatmaps=_json(folder / "heatmaps" / "index.json"),
-            extras={p.stem: _json(p) for p in sorted(folder.glob("*.json")) if p.stem not in _OWN},
+            metrics=read_if_any(folder / "metrics.json"),
+            heatmaps=read_if_any(folder / "heatmaps" / "index.json"),
+            extras={p.stem: read(p) for p in sorted(folder.glob("*.json")) if p.stem not in _OWN},
         )
+        of = {"predictions.csv": found.classes, "metrics.json": found.metrics["confusion"]["classes"]}
+        for name, classes in of.items():
+            if set(classes) != set(found.index.classes):
+                raise DataError(
+                    f"{folder} is damaged: its files are of different classes. index.parquet: "
+                    f"{', '.join(found.index.classes)}. {name}: {', '.join(classes)}."
+                )
+        return found
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -100,12 +110,13 @@ class Record:
     @functools.cached_property
     def external(self) -> Mapping[str, Any]:
         """``metrics.json`` of each evaluation on other data below ``external/``, by its name."""
-        return {path.parent.name: _json(path) for path in sorted(self.folder.glob("external/*/metrics.json"))}
+        found = sorted(self.folder.glob("external/*/metrics.json"))
+        return {path.parent.name: schema.read(path, SomeMetrics) for path in found}
 
     @functools.cached_property
     def external_audits(self) -> Mapping[str, Any]:
         """``audit.json`` of the same evaluations."""
-        return {path.parent.name: _json(path) for path in sorted(self.folder.glob("external/*/audit.json"))}
+        return {path.parent.name: read(path) for path in sorted(self.folder.glob("external/*/audit.json"))}
 
     @property
     def drawn(self) -> int:
@@ -145,12 +156,3 @@ class Record:
     def shorten_in(self, text: str) -> str:
         """A sentence in which the data's common folder is left out of the paths."""
         return text.replace(self._root.rstrip(os.sep) + os.sep, "") if self._root.strip(os.sep) else text
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}. Run `chestxray evaluate` on the folder again.") from error

@@ -54,3 +54,36 @@ def test_models_lists_what_a_user_chooses_by():
     assert found["shallow_cnn"]["distribution"] == "chestxray-baselines"
     assert found["shallow_cnn"]["weights"] == []
     assert found["inceptionv3"]["minimum_size"] == [75, 75]
+
+
+@pytest.mark.parametrize("end", [EOFError("no end"), KeyboardInterrupt()], ids=["file", "key"])
+def test_a_file_that_ends_too_early_is_not_taken_for_a_key(monkeypatch, capsys, end):
+    import click
+
+    from chestxray.cli import main
+
+    @click.command()
+    def ends():
+        raise end
+
+    monkeypatch.setattr(main, "group", ends)
+    monkeypatch.setattr(sys, "argv", ["chestxray"])
+    with pytest.raises(EOFError if isinstance(end, EOFError) else SystemExit):
+        main.main()
+    assert ("Stopped by Ctrl-C" in capsys.readouterr().err) == isinstance(end, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["predict"], ["compare", "runs/a"], ["export", "--format", "onnx"]])
+def test_a_name_that_is_too_long_is_one_line(monkeypatch, capsys, tmp_path, command):
+    from chestxray.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["chestxray", "--quiet", *command, "n" * 300, *(["x.png"] * (command[0] == "predict"))]
+    )
+    with pytest.raises(SystemExit) as error:
+        main()
+    said = capsys.readouterr().err
+    assert error.value.code == 2
+    assert len(said.splitlines()) == 1
+    assert "too long" in said or "is no" in said
