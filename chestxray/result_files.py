@@ -348,6 +348,8 @@ def history(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"phase": str}, converters=dict.fromkeys(figures, float))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {first_line(error)}.") from error
+    if not path.read_bytes().endswith(b"\n"):
+        raise DataError(f"{path} is damaged: it ends within a line.")
     if "phase" not in table or "val_loss" not in table or table["phase"].isna().any():
         raise DataError(f"{path} is damaged: it has no phase or no val_loss.")
     return table

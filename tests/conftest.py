@@ -1,5 +1,6 @@
 """What the tests share: tiny images on disk, a tiny architecture, the folder of real data."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +17,16 @@ from made import tiny_plugin
 def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or fills the cache of whoever runs it."""
     monkeypatch.setenv("CHESTXRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def own_log():
+    """What a command sets of our log, as with ``--quiet``, is not what the next test finds."""
+    logger = logging.getLogger("chestxray")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    yield
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers[:] = before[1:]
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ def confound(name="brightness", severity="warning", right=67):
 
 
 def control(name, *, fires, leak=True, **more):
-    return {"name": name, "kind": "leak" if leak else "likeness", "fires": fires, **more}
+    auroc = {"value": 0.9 if fires else 0.5, "low": 0.4, "high": 0.95}
+    facts = {"title": f"The {name}", "kind": "leak" if leak else "likeness", "auroc": auroc}
+    return {"name": name, "fires": fires, **facts, **more}
 
 
 CALIBRATION = {"temperature": 1.2, "at_bound": False, "test": {"before": {}, "after": {}}}

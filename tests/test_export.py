@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 import chestxray
-from chestxray import exported, images, run_folder
+from chestxray import checksums, exported, images, run_folder
 from chestxray.cam import Graph
 from chestxray.cli.main import group
 from chestxray.errors import DataError, ExportError, InputError, OutputError
@@ -349,6 +349,10 @@ def test_a_damaged_model_is_told(run, tmp_path):
     (folder / run_folder.MODEL).write_bytes(b"no model")
     with pytest.raises(DataError, match="cannot be loaded"):
         export(folder, "onnx")
+    checksums.write(folder, [run_folder.MODEL])
+    (folder / run_folder.MODEL).write_bytes(b"another")
+    with pytest.raises(DataError, match="not the file that was written there"):
+        export(folder, "onnx")
 
 
 def test_an_unknown_format_is_told_with_the_nearest(run):
@@ -406,10 +410,10 @@ def test_the_command_prints_the_check(run, tmp_path):
 
 
 def copied(run, folder):
-    """A copy of the run without what is large."""
+    """A copy of the run without what is large, and without checksums: its files are changed on purpose."""
     import shutil
 
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("export", "figures"))
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("export", "figures", checksums.FILE))
     return folder
 
 

@@ -120,7 +120,8 @@ def test_compare_on_numbers_that_are_none(evaluated, tmp_path):
     for odd in ("nan", "inf", "-0.5", "0.5x", "", "1" * 400):
         changed = [*lines[:5], ",".join([*kept, last if len(kept) == 2 else "0", odd]), *lines[6:]]
         (folder / "predictions.csv").write_text("\n".join(changed))
-        assert "predictions.csv is damaged" in str(compared(folder, evaluated[1], tmp_path / "out"))
+        said = str(compared(folder, evaluated[1], tmp_path / "out"))
+        assert "predictions.csv is damaged" in said or "predictions.csv cannot be read as a table" in said
     for column in ("label", "predicted", "split"):
         header = lines[0].split(",")
         cells = lines[5].split(",")

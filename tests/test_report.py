@@ -190,7 +190,7 @@ def test_no_heatmaps_has_its_reason(tmp_path, undrawn):
 def test_heatmaps_never_come_from_elsewhere(tmp_path, undrawn):
     secret = tmp_path / "secret.png"
     Image.new("L", (8, 8)).save(secret)
-    item = {"file": "../../secret.png", "path": "x", "label": "a", "predicted": "a", "probability": 1.0}
+    item = {"file": "../../secret.png", "path": "x", "label": "a", "predicted": "a", "probability": 1.0, "right": True}
     index = {"layer": "conv", "reason": "", "method": "gradcam", "images": [item]}
     page = Page(report.write(write_run(tmp_path / "run", heatmaps=index)))
     assert "No heat map is in the run's folder." in page.text

@@ -13,6 +13,7 @@ from chestxray.recipe import Recipe
 
 #: The files of docs/run-folder.md.
 FILES = {
+    "checksums.json",
     "recipe.toml", "environment.json", "audit.json", "index.parquet", "model.keras", "history.csv",
     "predictions.csv", "metrics.json", "heatmaps", "figures", "report.html", "MODEL_CARD.md", "MODEL_CARD.html",
     "decision.json", "calibration.json", "operating_points.json", "refusal.json", "refusal.npz", "controls.json",

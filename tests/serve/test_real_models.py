@@ -35,7 +35,7 @@ def exported(run):
 
 
 def test_the_server_answers_as_predict_does(run, exported, make_client, tmp_path):
-    ensemble = write_ensemble(tmp_path / "both", [run, run])
+    ensemble = write_ensemble(tmp_path / "both", [run, shutil.copytree(run, tmp_path / "twin")])
     client = make_client(models=open_models([run, exported, ensemble]))
     engine = keras_engine.load(run)
     for value in (0, 90, 255):
