@@ -152,7 +152,12 @@ class Decision:
         """Raises ValueError where the parts speak of different classes."""
         classes, allowed = self.classes, ", ".join(self.classes)
         if len(classes) < 2 or len(set(classes)) < len(classes) or not all(name.isprintable() for name in classes):
-            raise ValueError(f"classes must be two printable names or more, each once. Received: {list(classes)!r}")
+            raise ValueError(
+                f"classes must be two printable names or more, each once. Received: {str(list(classes))[:300]}"
+            )
+        if long := next((name for name in classes if len(name) > schema.LONGEST_NAME), None):
+            longest = f"at most {schema.LONGEST_NAME} characters each"
+            raise ValueError(f"classes must have {longest}. Received: {long[:40]!r}...")
         if self.positive is not None and (self.positive not in classes or len(classes) != 2):
             raise ValueError(f"positive must be one of two classes, {allowed}, or null. Received: {self.positive!r}")
         if self.positive is not None and self.positive not in self.thresholds:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from chestxray import checksums
 from chestxray.errors import DataError, first_line
+from chestxray.schema import LONGEST_NAME
 
 #: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
 COLUMNS = ("path", "label", "patient", "split", "source")
@@ -167,6 +168,15 @@ class Index:
         if odd := sorted(set(rows["split"]) - {*SPLITS, ""}):
             raise DataError(f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. Received: {', '.join(odd)}.")
         return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))
+
+    def require_names(self) -> None:
+        """Raises DataError where a class has a name that no file and no page of a run could hold."""
+        for name in self.classes:
+            if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+                raise DataError(
+                    f"{self.name} has a class that cannot be named. Allowed: 1 to {LONGEST_NAME} characters that can "
+                    f"be printed (--map CLASS=NAME gives another). Received: {name[:60]!a}, {len(name):,} characters."
+                )
 
     def __len__(self) -> int:
         return len(self.rows)

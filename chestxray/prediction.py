@@ -86,7 +86,8 @@ class Predictions:
         except (OSError, ValueError, MemoryError) as error:
             raise DataError(f"{path} cannot be read as a table: {first_line(error)}.") from error
         classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
-        if missing := [name for name in COLUMNS if name not in rows] or (not classes and [PREFIX + "..."]):
+        missing = [name for name in COLUMNS if name not in rows]
+        if missing := missing + [PREFIX + "..."] * (2 - len(classes)):
             raise DataError(f"{path} is no table of predictions: {', '.join(missing)} is missing.")
         found = cls(rows, classes)
         found._require_agreement(path)

@@ -244,7 +244,9 @@ def _check_names(values: Mapping[str, Any]) -> None:
     names = [f.name for f in dataclasses.fields(Recipe)]
     for name in values:
         if name not in names:
-            raise InputError(f"Unknown recipe field {name!r}.{nearest(name, names)} Allowed: {', '.join(names)}.")
+            raise InputError(
+                f"Unknown recipe field {name[:100]!r}.{nearest(name[:100], names)} Allowed: {', '.join(names)}."
+            )
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:

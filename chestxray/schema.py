@@ -21,6 +21,8 @@ from chestxray.errors import DataError
 
 #: Most bytes of a file of JSON: the largest, an audit of a million images, has about a tenth.
 LARGEST = 2**28
+#: Most characters of the name of a class, which messages and pages repeat.
+LONGEST_NAME = 300
 
 
 @dataclass(frozen=True)

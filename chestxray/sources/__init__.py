@@ -76,9 +76,12 @@ def load(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
         for i, address in enumerate(addresses)
     ]
     if len(sets) > 1 or sets[0].address.entry or recipe.classes or recipe.map or recipe.drop:
-        return _harmonised(sets, recipe, every_class)
-    check_single(sets[0].index, Naming())
-    return sets[0].index
+        index = _harmonised(sets, recipe, every_class)
+    else:
+        index = sets[0].index
+        check_single(index, Naming())
+    index.require_names()
+    return index
 
 
 def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:

@@ -1,5 +1,6 @@
 """From the recipe to one index: addresses, copies, options, merging, data to test on."""
 
+import pandas as pd
 import pytest
 
 import public_trees
@@ -301,3 +302,13 @@ def test_nih(real_data, tmp_path):
     found = load(recipe.replace(data_option=(option, "where=Finding Labels=No Finding|Effusion")), tmp_path)
     assert found.rows["label"].value_counts()["No Finding"] == 499
     assert {"sex", "age", "view", "follow-up_#"} <= set(found.rows)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\tb", "x" * 301, "\x1b[2J"])
+def test_a_class_that_cannot_be_named_is_refused_before_the_training(name, folder, tmp_path):
+    table = tmp_path / "films.csv"
+    films = sorted(folder.rglob("*.png"))
+    rows = [{"path": path, "label": name if path.parent.name == "normal" else "sick"} for path in films]
+    pd.DataFrame(rows).to_csv(table, index=False)
+    with pytest.raises(DataError, match=r"a class that cannot be named. Allowed: 1 to 300 characters"):
+        load(Recipe(data=(f"manifest:{table}",)), tmp_path)
