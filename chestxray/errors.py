@@ -16,13 +16,28 @@ The command line prints the message of a ``ChestXrayError`` on one line and exit
 
 from collections.abc import Iterable
 
+#: Most characters of a line of a message.
+LONGEST_LINE = 4000
+
+
+def _bounded(line: str) -> str:
+    half = (LONGEST_LINE - 5) // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - half - 5]} ... {line[-half:]}"
+
 
 class ChestXrayError(Exception):
     """Root of the errors that a user can mend. The message says what is wrong, what is allowed
-    and what was received; it may be followed by a table on further lines.
+    and what was received; it may be followed by a table on further lines. Of a line of more than
+    `LONGEST_LINE` characters, as where a file has a name of a megabyte, the middle is left out.
+
+    >>> len(str(InputError("a" * 100_000 + ".")))
+    4000
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return "\n".join(map(_bounded, super().__str__().split("\n")))
 
 
 class InputError(ChestXrayError):
