@@ -196,8 +196,8 @@ def thumbnails(pixels: np.ndarray) -> np.ndarray:
 def averaging(given: int, wanted: int) -> np.ndarray:
     """Matrix float32 (wanted, given) that averages over `wanted` equal parts of a line of `given` places.
 
-    >>> averaging(3, 2).round(3).tolist()
-    [[0.667, 0.333, 0.0], [0.0, 0.333, 0.667]]
+    >>> (3 * averaging(3, 2)).round().tolist()
+    [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]
     """
     edges = np.linspace(0, given, wanted + 1)
     places = np.arange(given)
