@@ -151,6 +151,9 @@ def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
         if marker == _EOC:
             return
         if marker == _SOD:
+            # An end before this would be read again and again.
+            if end < at + 2:
+                raise Refused("a JPEG 2000 codestream that cannot be followed")
             at = end
             continue
         if not 0xFF50 <= marker <= 0xFF90 or length < 2 or marker in _CHANGES:

@@ -22,6 +22,15 @@ TABLE = segment(0xDB, b"\0" + bytes([1] * 64))
 LARGE = frame(60_000, 60_000)
 HONEST = jpeg()[2:]
 #: Codestreams around which a DICOM header says 40x30 pixels, and of what decoders make gigabytes.
+def _ending_within_its_header() -> bytes:
+    """After the data of a tile-part comes what is at its end: here a comment that has been read already, for ever."""
+    coded = jpeg2000()
+    tile = coded.index(b"\xff\x90")
+    comment = b"\xff\x64\0\4\0\0"
+    size = (12 + len(comment)).to_bytes(4, "big")
+    return coded[: tile + 6] + size + coded[tile + 10 : tile + 12] + 2 * comment + coded[tile + 12 :]
+
+
 CODESTREAMS = {
     "a hierarchy's size before the frame's": (".4.70", b"\xff\xd8" + frame(60_000, 60_000, 0xDE) + HONEST),
     "a byte before the tables": (".4.70", b"\xff\xd8\0" + TABLE + LARGE + HONEST),
@@ -41,6 +50,7 @@ CODESTREAMS = {
     "JPEG 2000 in the boxes of a file": (".4.90", b"\0\0\0\x0cjP  \r\n\x87\n" + jpeg2000()),
     "JPEG 2000 of another size": (".4.90", jpeg2000((41, 30))),
     "JPEG 2000 of 64 components": (".4.90", jpeg2000()[:40] + struct.pack(">H", 64) + jpeg2000()[42:]),
+    "JPEG 2000 whose first tile ends within its header": (".4.90", _ending_within_its_header()),
     "JPEG 2000 that begins twice": (".4.90", jpeg2000()[:45] + jpeg2000()[2:45] + jpeg2000()[45:]),
     "RLE that unpacks to a hundred times": (".5", struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 1000),
     "colours of a grey image": (".4.50", jpeg(mode="RGB")),
