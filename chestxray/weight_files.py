@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray.errors import WeightsError
+from chestxray.errors import WeightsError, first_line
 from chestxray.files import check_size
 
 if TYPE_CHECKING:
@@ -132,7 +132,10 @@ def _archived(path: Path) -> io.BytesIO:
         # Keras stores weights uncompressed, and trained ones would hardly compress.
         if entry.file_size > 50 * path.stat().st_size:
             raise ValueError(f"model.weights.h5 unpacks to {entry.file_size} bytes")
-        return io.BytesIO(archive.read(entry))
+        try:
+            return io.BytesIO(archive.read(entry))
+        except Exception as error:  # zipfile, zlib, bz2 and lzma have errors of their own, EOFError among them
+            raise ValueError(first_line(error)) from error
 
 
 def _datasets(group: h5py.Group) -> dict[str, StoredArray]:

@@ -21,6 +21,8 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 TABLE = segment(0xDB, b"\0" + bytes([1] * 64))
 LARGE = frame(60_000, 60_000)
 HONEST = jpeg()[2:]
+
+
 #: Codestreams around which a DICOM header says 40x30 pixels, and of what decoders make gigabytes.
 def _ending_within_its_header() -> bytes:
     """After the data of a tile-part comes what is at its end: here a comment that has been read already, for ever."""

@@ -1,4 +1,5 @@
 import logging
+import struct
 import zipfile
 
 import h5py
@@ -225,6 +226,23 @@ def test_a_truncated_file_is_refused(tmp_path, suffix, kept):
         save_file(arrays_of(saved), path)
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     assert "cut short" in refused(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_archive_is_refused(tmp_path, method):
+    """Whatever an archive's bytes say, in its list or of what is packed; some are beyond the file's end."""
+    path, content = tmp_path / "packed.keras", np.random.default_rng(0).bytes(3000)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("model.weights.h5", content)
+    good = path.read_bytes()
+    listed = good.index(b"PK\1\2")
+    for at in (*range(40, 90, 5), *range(listed, len(good), 5)):
+        path.write_bytes(good[:at] + bytes((good[at] ^ 0x7F,)) + good[at + 1 :])
+        assert "Cannot read weights" in refused(path)
+    # More bytes than there are, by both sizes in the list.
+    more = struct.pack("<II", 9_000, 9_000)
+    path.write_bytes(good[: listed + 20] + more + good[listed + 28 :])
+    assert "Cannot read weights" in refused(path)
 
 
 def test_a_file_without_layers_is_refused(tmp_path):
