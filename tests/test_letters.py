@@ -52,7 +52,7 @@ def test_letters_are_shared_by_those_that_cannot_be_told_apart_alone(different):
     assert all(marks)
 
 
-def test_no_display_of_up_to_five_models_needs_fewer_letters():
+def test_no_display_of_up_to_four_models_needs_fewer_letters():
     for count in (2, 3, 4):
         pairs = list(itertools.combinations(range(count), 2))
         for chosen in itertools.product((False, True), repeat=len(pairs)):
