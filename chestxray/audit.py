@@ -148,7 +148,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         conflicting=tuple(_conflicting(good, exact, near or ())),
         confounds=associations.confounds(good, index.classes),
         small_validation=tuple(_small_validation(good, index.classes)),
-        notes=(*notes, *_one_number(good[~index.drawn[good.index]])),
+        notes=(*notes, *_untested(good, index.classes), *_one_number(good[~index.drawn[good.index]])),
     )
 
 
@@ -251,6 +251,16 @@ def _small_validation(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]
     if few := [f"{label} ({count})" for label, count in each.items() if count < FEWEST_OF_A_CLASS]:
         found.append(f"Classes with fewer than {FEWEST_OF_A_CLASS} validation images: {', '.join(few)}.")
     return found
+
+
+def _untested(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+    """A sentence on the classes that the test has no images of, as far as there are a test and such classes."""
+    tested = set(rows.loc[rows["split"] == "test", "label"])
+    if not tested or not (empty := [label for label in classes if label not in tested]):
+        return []
+    return [
+        f"No test images of class {', '.join(empty)}: no figure speaks of it, and means are over the other classes."
+    ]
 
 
 def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:

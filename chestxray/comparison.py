@@ -16,7 +16,8 @@ from chestxray.errors import DataError, InputError, nearest
 from chestxray.evaluation import check, headline_class, span, supports
 from chestxray.index import Patients
 from chestxray.intervals import LEVEL, Figure, Interval, logit_t, standard_error
-from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm, letters
+from chestxray.letters import letters
+from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm
 from chestxray.points import points
 from chestxray.prediction import Predictions
 from chestxray.standings import Comparison, Pair, Standing

@@ -16,6 +16,7 @@ from chestxray.control_wording import beside, short
 from chestxray.errors import OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Patients
+from chestxray.letters import caption
 from chestxray.paired import ALPHA
 from chestxray.report import wording
 from chestxray.report.cautions import of_model
@@ -250,7 +251,9 @@ def _forest(comparison: Comparison, path: Path) -> Picture:
         repeats={s.model: s.repeats for s in standings},
     )
     figures.save(drawn, path)
-    told = "; ".join(f"{s.model} {wording.number(s.figure.value)} ({s.letters})" for s in standings)
+    told = "; ".join(
+        f"{s.model} {wording.number(s.figure.value)}{f' ({s.letters})' if s.letters else ''}" for s in standings
+    )
     return figure(path, f"Forest plot of the {title}: {told}.")
 
 
@@ -283,6 +286,7 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
         verdict=said,
         cautions=cautions(contenders),
         models=models,
+        letters_said=caption(standing.letters for standing in comparison.standings),
         pairs=pairs,
         measures=wording.ordered(content["models"][0]["test"]),
         measure=wording.title(comparison.metric),

@@ -118,28 +118,6 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def letters(count: int, different: Sequence[tuple[int, int]]) -> list[str]:
-    """Letters for models 0, 1, ...: two that share a letter cannot be told apart.
-
-    The insert-and-absorb algorithm of Piepho (2004). `different` are the pairs that were told apart.
-
-    >>> letters(3, [(0, 2)])
-    ['a', 'ab', 'b']
-    """
-    groups = [frozenset(range(count))]
-    for i, j in different:
-        split = [part for g in groups for part in ([g - {i}, g - {j}] if {i, j} <= g else [g])]
-        distinct = list(dict.fromkeys(split))
-        groups = [g for g in distinct if not any(g < other for other in distinct)]
-    groups.sort(key=sorted)
-    return ["".join(_letter(n) for n, g in enumerate(groups) if i in g) for i in range(count)]
-
-
-def _letter(number: int) -> str:
-    alphabet = "abcdefghijklmnopqrstuvwxyz"
-    return alphabet[number % 26] + "'" * (number // 26)
-
-
 def _sums(values: np.ndarray, keys: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Sums of `values` (models, some rows) by patient: (models, patients)."""
     names = np.unique(clusters)

@@ -216,3 +216,12 @@ def test_contact_sheets_are_drawn_of_what_there_is(near, tmp_path):
     assert heights[1] > 1.5 * heights[0]
     clean = make_index(["a", "b"])
     assert write_contact_sheets(audit(clean), clean, pixels[:2], tmp_path / "b") == []
+
+
+def test_a_class_that_is_not_tested_is_said():
+    splits = ["train", "validation", "train", "test"] * 3
+    assert audit(make_index(["a", "b", "c", "a"] * 3, splits=splits)).notes == (
+        "No test images of class b, c: no figure speaks of it, and means are over the other classes.",
+    )
+    assert audit(make_index(["a", "b"] * 2, splits=["train", "train", "test", "test"])).notes == ()
+    assert audit(make_index(["a", "b"])).notes == ()

@@ -13,7 +13,7 @@ from chestxray.errors import DataError, InputError
 from chestxray.evaluation import evaluate
 from chestxray.index import Patients
 from chestxray.intervals import Figure
-from chestxray.paired import accuracy_test, auroc_test, delong, holm, letters
+from chestxray.paired import accuracy_test, auroc_test, delong, holm
 from chestxray.prediction import Predictions
 from simulated import CLASSES, predictions
 
@@ -170,21 +170,6 @@ def test_holm_by_hand():
 def test_holm_is_between_nothing_and_bonferroni(values):
     for p, corrected in zip(values, holm(values), strict=True):
         assert p <= corrected <= min(1, p * len(values)) + 1e-12
-
-
-def test_letters_by_hand():
-    assert letters(3, []) == ["a", "a", "a"]
-    assert letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
-    assert letters(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
-    assert letters(4, [(0, 3)]) == ["a", "ab", "ab", "b"]
-
-
-@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)).filter(lambda p: p[0] < p[1])))
-def test_letters_are_shared_by_those_that_cannot_be_told_apart_alone(different):
-    marks = letters(6, sorted(different))
-    for i in range(6):
-        for j in range(i + 1, 6):
-            assert bool(set(marks[i]) & set(marks[j])) == ((i, j) not in different)
 
 
 # Comparisons

@@ -148,6 +148,7 @@ def _print(compared: Compared) -> None:
     from chestxray.cli.tables import quoted, table
     from chestxray.comparison_report import cautions, told_p, told_spread, verdict
     from chestxray.control_wording import short
+    from chestxray.letters import caption
     from chestxray.report.wording import duration, title
 
     comparison = compared.comparison
@@ -181,7 +182,7 @@ def _print(compared: Compared) -> None:
         for item in compared.models
     ]
     table([*columns, *(["single trainings"] if repeated else [])], rows)
-    click.echo("Models that share a letter cannot be told apart.\n")
+    click.echo(f"{caption(item['letters'] for item in compared.models)}\n")
     columns = ["first", "second", "difference (95% interval)", "p", "p (Holm)", "test"]
     table(
         columns,
