@@ -172,7 +172,7 @@ def limit_for(folder: Path, decision: Decision, coverage: float | None) -> float
         )
     ordered = validation.probabilities[:, [validation.classes.index(name) for name in decision.classes]]
     truth = np.array([decision.classes.index(label) for label in validation.rows["label"]])
-    return abstention.quantile(ordered, truth, coverage)
+    return abstention.quantile(ordered, truth, coverage, validation.clusters)
 
 
 def _number(value: float | None) -> str:
