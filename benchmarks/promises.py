@@ -110,7 +110,10 @@ def main() -> None:
             f"| {cell} | {wanted:g} | {shares} | {of['alone'][1]:.3f} | {of['promised'][1]:.3f} |",
             flush=True,
         )
-    print("\n| patients | images a patient | shared | promised | images apart | patients alike | middle 90% of validations | told |")
+    print(
+        "\n| patients | images a patient | shared | promised | images apart | patients alike | "
+        "middle 90% of validations | told |"
+    )
     print("| ---: " * 8 + "|")
     for cell in COVERAGE_CELLS:
         apart, alike, *ends = kept(cell, 0.9, draws)

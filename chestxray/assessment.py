@@ -1,8 +1,9 @@
 """Test predictions and a decision -> what the run's folder says of them, a JSON file a question.
 
 ``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``calibration.json``:
-are the probabilities true; ``operating_points.json``: at the thresholds; ``abstention.json``: where
-it may abstain; ``refusal.json``: what it takes for no radiograph.
+are the probabilities true; ``operating_points.json``: at the thresholds; ``decision_curve.json``: is
+acting on it worth it; ``patient_level.json``: patient by patient; ``abstention.json``: where it may
+abstain; ``refusal.json``: what it takes for no radiograph.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray import abstention, conformal_quantile
+from chestxray import abstention, conformal_quantile, operating_points, patient_level
 from chestxray.calibration import uncalibrated
 from chestxray.decision import Decision
 from chestxray.evaluation import Evaluation, evaluate
@@ -27,12 +28,9 @@ from chestxray.recipe import Recipe
 from chestxray.refusal import least_allowed
 from chestxray.shares import share, share_of_patients
 from chestxray.subgroups import groups
-from chestxray.thresholds import decided
 
 #: What a calibration is judged by: less is better.
 CALIBRATION_ERRORS = ("ece", "brier")
-#: The rule that most tables of others go by.
-LARGEST = "the larger probability"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,9 @@ def assess(
         "by_source": _by_source(test, score),
         "by_group": {name: _by_column(test, index, name, score) for name in recipe.by},
         "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
-        "operating_points": _operating_points(test, validation, decision, score),
+        "operating_points": operating_points.contents(test, validation, decision, score),
+        "decision_curve": operating_points.decision_curve(test, decision, score),
+        "patient_level": patient_level.figures(test, decision, score),
         "abstention": None if decision.limit is None else _abstention(test, validation, decision, score),
         "decision": decision.to_json(),
     }
@@ -162,31 +162,7 @@ def _rose(test: Mapping[str, Mapping[str, Any]], name: str) -> bool:
     return before is not None and after is not None and after > before
 
 
-def _operating_points(
-    test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer
-) -> dict[str, Any]:
-    names = ("sensitivity", "specificity", "precision", "accuracy", "balanced_accuracy")
-    deployed = decision.threshold
-    shown = [(label, threshold, decision.chosen_by) for label, threshold in decision.thresholds.items()]
-    if decision.positive is not None:
-        # Beside the one that decides, what most tables of others go by.
-        shown.append((decision.positive, 0.5, LARGEST))
-    points = []
-    for label, threshold, rule in shown:
-
-        def figures(predictions: Predictions, label: str = label, threshold: float = threshold) -> dict[str, Any]:
-            found = score(decided(predictions, label, threshold), label).test
-            return {name: found[name].to_json() for name in names}
-
-        point = {"label": label, "threshold": threshold, "chosen_by": rule, "test": figures(test)}
-        point["decides"] = deployed is not None and rule != LARGEST
-        points.append(point | ({} if validation is None else {"validation": figures(validation)}))
-    return {"rule": decision.words, "points": points}
-
-
-def _abstention(
-    test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer
-) -> dict[str, Any]:
+def _abstention(test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer) -> dict[str, Any]:
     assert decision.limit is not None and decision.coverage is not None
     inside = abstention.sets(test.probabilities, decision.limit)
     answers = abstention.answered(inside, decision.decided(test.probabilities))

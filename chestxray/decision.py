@@ -64,13 +64,13 @@ class Promise:
         """What is promised, in a sentence."""
         if not self.confidence:
             return (
-                f"A sensitivity of at least {self.sensitivity:g} was asked for on validation alone: nothing is promised "
-                "for other patients, and about half of such thresholds fall short there."
+                f"A sensitivity of at least {self.sensitivity:g} was asked for on validation alone: nothing is "
+                "promised for other patients, and about half of such thresholds fall short there."
             )
         return (
-            f"Promised: with confidence {self.confidence:g} it finds at least {100 * self.sensitivity:g}% of such films "
-            f"of patients like the {self.patients:,} of validation that have one, each patient counting alike; of other "
-            "patients nothing is promised."
+            f"Promised: with confidence {self.confidence:g} it finds at least {100 * self.sensitivity:g}% of such "
+            f"films of patients like the {self.patients:,} of validation that have one, each patient counting alike; "
+            "of other patients nothing is promised."
         )
 
 
@@ -124,10 +124,11 @@ class Decision:
     def words(self) -> str:
         """The rule in a sentence."""
         if self.threshold is not None:
-            return (
+            said = (
                 f"A film is called {self.positive} from a calibrated probability of {self.threshold:.3f} on; "
-                f"validation chose this threshold ({self.chosen_by})." + (f" {self.promise.words}" if self.promise else "")
+                f"validation chose this threshold ({self.chosen_by})."
             )
+            return said if self.promise is None else f"{said} {self.promise.words}"
         if self.priors:
             return (
                 "A film is given the class whose calibrated probability is largest after division by the "
@@ -179,11 +180,10 @@ class Decision:
         """What `to_json` gave. Raises ValueError, in a sentence, where `content` is not of that form."""
         fields = cast("dict[str, Any]", schema.conform(content, DecisionJson))
         # Earlier versions promised nothing.
-        known = {item.name: fields.get(item.name) for item in dataclasses.fields(cls)}
+        known: dict[str, Any] = {item.name: fields.get(item.name) for item in dataclasses.fields(cls)}
         lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
-        promise = None if known["promise"] is None else Promise(**known["promise"])
-        calibration = Calibration.from_json(fields["calibration"])
-        found = cls(**{**known, **lists, "calibration": calibration, "promise": promise})
+        known["promise"] = None if known["promise"] is None else Promise(**known["promise"])
+        found = cls(**{**known, **lists, "calibration": Calibration.from_json(fields["calibration"])})
         found._require_agreement()
         return found
 

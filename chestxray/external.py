@@ -28,6 +28,7 @@ from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.prediction import Predictions
+from chestxray.prevalence_shift import label_shift
 from chestxray.recipe import Recipe
 from chestxray.report import card
 from chestxray.report.cautions import TRAINING_RUN, of_training
@@ -100,6 +101,9 @@ def evaluate_on(
         test.write(folder / "predictions.csv")
         found = assess(test, index, recipe, decision, folder, refusals=refusals)
         write_json(folder / "drop.json", _drop(run, found, index.name, decision))
+        validation = decision.applied(run.predictions.of("validation"))
+        if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
+            write_json(folder / "prevalence.json", shift)
         weak = [dataclasses.asdict(caution) for caution in of_training(Record.read(run.folder))]
         write_json(folder / f"{TRAINING_RUN}.json", {"name": run.folder.name, "cautions": weak})
         images = _images(test, index, decoded.pixels)
@@ -139,9 +143,9 @@ def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
 def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     """Evaluate the test of `run` anew, with other choices of evaluation than it was made with.
 
-    `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``,
-    ``confidence``, ``positive``, ``prevalence``, ``replicates``. The model and its probabilities stay as they are; the run's recipe, its figures
-    and its report are replaced.
+    `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
+    ``prevalence``, ``replicates``. The model and its probabilities stay as they are; the run's recipe, its
+    figures and its report are replaced.
 
     Raises:
         InputError: a column that the data has not, or another impossible choice.

@@ -138,8 +138,9 @@ def _shares(
         )
     found, passed, share = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     own, rest = effective(codes[positive]), effective(codes[~positive])
+    sensitivity, specificity = hits.sum(axis=0) / positive.sum(), rejections.sum(axis=0) / (~positive).sum()
     return (
-        [logit_t(float(value), found[:, i], own) for i, value in enumerate(hits.sum(axis=0) / positive.sum())],
-        [logit_t(float(value), passed[:, i], rest) for i, value in enumerate(rejections.sum(axis=0) / (~positive).sum())],
+        [logit_t(float(value), found[:, i], own) for i, value in enumerate(sensitivity)],
+        [logit_t(float(value), passed[:, i], rest) for i, value in enumerate(specificity)],
         logit_t(float(positive.mean()), share, effective(codes)),
     )

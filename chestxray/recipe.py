@@ -190,8 +190,8 @@ class Recipe:
     )
     prevalence: float | None = _field(
         None,
-        "Of two classes, the share of the positive one where the model is to be used: predictive values and net benefit "
-        "are also told for it; default: that of the test alone.",
+        "Of two classes, the share of the positive one where the model is to be used: predictive values and net "
+        "benefit are also told for it; default: that of the test alone.",
         low=0.0001,
         high=0.9999,
     )
@@ -208,7 +208,9 @@ class Recipe:
             raise InputError("epochs and head_epochs are both 0: nothing would be trained.")
         self._check_folds()
         if self.confidence is not None and self.sensitivity is None:
-            raise InputError(f"confidence is that of a sensitivity: give both. Received: confidence {self.confidence:g}.")
+            raise InputError(
+                f"confidence is that of a sensitivity: give both. Received: confidence {self.confidence:g}."
+            )
 
     def _check_folds(self) -> None:
         if self.folds == 1:

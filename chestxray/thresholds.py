@@ -109,8 +109,8 @@ def require_enough(patients: int, sensitivity: float, confidence: float) -> None
     enough = "no number of them is enough" if needed is None else f"{needed} would be needed"
     raise InputError(
         f"A sensitivity of at least {sensitivity:g} cannot be promised with confidence {confidence:g}: validation has "
-        f"{patients:,} patient{'' if patients == 1 else 's'} with the finding, {enough}. Allowed: more validation images "
-        "(--validation-share), a lower --sensitivity or --confidence, or --confidence 0, which asks for it on "
+        f"{patients:,} patient{'' if patients == 1 else 's'} with the finding, {enough}. Allowed: more validation "
+        "images (--validation-share), a lower --sensitivity or --confidence, or --confidence 0, which asks for it on "
         "validation alone and promises nothing."
     )
 

@@ -65,7 +65,9 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         given = outputs(seer, pixels, sample, recipe.predict_batch_size)
         training = np.concatenate([features for _, features in given])
         judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
-        familiar = refusal.learn(training, pixels[sample], np.concatenate(seen), judged, recipe.refuse, validation.clusters)
+        familiar = refusal.learn(
+            training, pixels[sample], np.concatenate(seen), judged, recipe.refuse, validation.clusters
+        )
         if familiar is None:
             log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
             decision = dataclasses.replace(decision, features=None)
