@@ -69,7 +69,7 @@ class Parts:
     sensitivity: Figure
     specificity: Figure
 
-    def figure(self, of: Callable[[float, float, float], float]) -> Figure:
+    def figure(self, of: Callable[..., float]) -> Figure:
         """A function of the three that is monotone in each, with its interval."""
         parts = (self.prevalence, self.sensitivity, self.specificity)
         at = [part.value for part in parts]
@@ -95,7 +95,7 @@ def _point(threshold: float, parts: Parts) -> Point:
     def model(prevalence: float, sensitivity: float, specificity: float) -> float:
         return prevalence * sensitivity - (1 - prevalence) * (1 - specificity) * exchange
 
-    def everyone(prevalence: float, _: float = 1.0, __: float = 0.0) -> float:
+    def everyone(prevalence: float, *_: float) -> float:
         return prevalence - (1 - prevalence) * exchange
 
     def beside(prevalence: float, sensitivity: float, specificity: float) -> float:

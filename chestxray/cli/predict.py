@@ -82,6 +82,7 @@ def command(
     kind = _kind(kinds, output)
     from chestxray import image_files, keras_engine
     from chestxray.answers import limit_for, validation_of
+    from chestxray.conformal_quantile import patients_needed
     from chestxray.rows_file import Lines, alone, done
 
     engine = keras_engine.load(run)
@@ -89,7 +90,9 @@ def command(
         _check_heatmaps(engine, heatmaps)
     limit = limit_for(run, engine.decision, abstain)
     if limit is not None and limit >= 1:
-        log.warning("Validation is too small to promise that coverage: the model abstains from every image.")
+        level = abstain or engine.decision.coverage
+        needed = "" if level is None else f" {patients_needed(level)} patients would be needed."
+        log.warning("Validation is too small to promise that coverage: the model abstains from every image.%s", needed)
     told = None if prevalence is None else _told(engine, run, prevalence)
     judges = validation_of(run, engine.decision, "estimate-prevalence") if estimate_prevalence else None
     files = image_files.listed(paths, recursive=recursive)
