@@ -1,7 +1,10 @@
-"""How much better a threshold looks on the rows that chose it than it is: Harrell's (1996) optimism.
+"""How much better a threshold looks on the rows that chose it than it is: its optimism.
 
 Validation is drawn anew many times, patients with all their images; each draw chooses a threshold as
-validation did. The optimism is how much more it reaches on the draw than on validation itself.
+validation did, which is judged on the patients that were not drawn (leave-one-out bootstrap; Efron and
+Tibshirani 1997). The optimism is how much less these get than validation itself, on average. Harrell's
+difference between draw and validation finds only two thirds of it, since a threshold jumps from row to
+row; this one errs a little on the safe side, since a draw has fewer different patients.
 """
 
 from __future__ import annotations
@@ -23,33 +26,27 @@ def of_threshold(
     """The optimism of sensitivity and specificity at the threshold that `rule` chooses on these rows.
 
     `scores` float (rows,), `positive` bool (rows,), `clusters` codes of the patients int (rows,). Draws
-    without rows of both kinds are left out; None where there are no others.
-
-    >>> rows = np.random.default_rng(0).normal(size=40)
-    >>> from chestxray.thresholds import choose
-    >>> found = of_threshold(rows, np.arange(40) < 20, np.arange(40), lambda s, p, c: choose(s, p))
-    >>> found["sensitivity"] + found["specificity"] > 0.1
-    True
+    that leave rows of one kind alone, on either side, are left out; None where there are no others.
     """
     codes = np.unique(clusters, return_inverse=True)[1]
+    patients = int(codes.max()) + 1 if len(codes) else 0
     order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(codes.max() + 2)) if len(codes) else np.zeros(1, dtype=int)
+    starts = np.searchsorted(codes[order], np.arange(patients + 1))
     generator = np.random.default_rng(seed)
-    found = []
+    reached = []
     for _ in range(DRAWS):
-        drawn = generator.integers(0, len(starts) - 1, len(starts) - 1)
-        rows = np.concatenate([order[starts[k] : starts[k + 1]] for k in drawn])
-        # A patient drawn twice is two patients.
-        patients = np.repeat(np.arange(len(drawn)), starts[drawn + 1] - starts[drawn])
-        if positive[rows].all() or not positive[rows].any():
+        drawn = generator.integers(0, patients, patients)
+        rows = np.concatenate([order[starts[k] : starts[k + 1]] for k in drawn]) if patients else order
+        rest = ~np.isin(codes, drawn)
+        if any(part.all() or not part.any() for part in (positive[rows], positive[rest])):
             continue
-        threshold = rule(scores[rows], positive[rows], patients)
-        found.append(
-            np.subtract(_reached(scores[rows], positive[rows], threshold), _reached(scores, positive, threshold))
-        )
-    if not found:
+        # A patient drawn twice is two patients.
+        threshold = rule(scores[rows], positive[rows], np.repeat(np.arange(patients), np.diff(starts)[drawn]))
+        reached.append(_reached(scores[rest], positive[rest], threshold))
+    if not reached:
         return None
-    sensitivity, specificity = np.mean(found, axis=0)
+    seen = _reached(scores, positive, rule(scores, positive, codes))
+    sensitivity, specificity = np.subtract(seen, np.mean(reached, axis=0))
     return {"sensitivity": float(sensitivity), "specificity": float(specificity)}
 
 

@@ -57,8 +57,8 @@ def ratio_limits(above: Figure, below: Figure) -> tuple[float, float]:
     narrow, wide = above.low * (2 * above.value - above.low), below.high * (2 * below.value - below.high)
     low = _ratio(narrow, product + math.sqrt(max(0.0, product**2 - narrow * wide)))
     narrow, wide = below.low * (2 * below.value - below.low), above.high * (2 * above.value - above.high)
-    high = _ratio(product + math.sqrt(max(0.0, product**2 - narrow * wide)), narrow)
-    return low, high
+    reach = product + math.sqrt(max(0.0, product**2 - narrow * wide))
+    return low, (reach / narrow if narrow > 0 else math.inf)
 
 
 def _ratio(above: float, below: float) -> float:
