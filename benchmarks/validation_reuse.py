@@ -80,7 +80,7 @@ def judged(slopes: np.ndarray, validation: tuple[np.ndarray, np.ndarray], test: 
     held = predictions(slopes, *validation)
     fitted = calibration.fit(held)
     calibrated = fitted.applied(held.probabilities)
-    limit = abstention.quantile(calibrated, validation[1], COVERAGE)
+    limit = abstention.quantile(calibrated, validation[1], COVERAGE, np.arange(len(calibrated)))
     threshold = thresholds.choose(calibrated[:, 1], validation[1] == 1, SENSITIVITY)
     there = fitted.applied(predictions(slopes, *test).probabilities)
     inside = abstention.sets(there, limit)[np.arange(len(test[1])), test[1]]

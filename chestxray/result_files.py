@@ -254,12 +254,47 @@ class CalibrationFile(TypedDict, total=False):
     validation: NotRequired[dict[str, Figures]]
 
 
+class _AtPrevalence(TypedDict):
+    prevalence: Share
+    ppv: FigureJson
+    npv: FigureJson
+
+
+class _AtThreshold(TypedDict, total=False):
+    sensitivity: FigureJson
+    specificity: FigureJson
+    precision: FigureJson
+    npv: FigureJson
+    accuracy: FigureJson
+    balanced_accuracy: FigureJson
+    sensitivity_of_patients: FigureJson
+    at_prevalence: _AtPrevalence
+    optimism: dict[str, float]
+
+
 class _Point(TypedDict, total=False):
     label: str
     threshold: float
     chosen_by: str
     decides: NotRequired[bool]
-    test: Figures
+    test: _AtThreshold
+    validation: _AtThreshold
+
+
+class _SpecificityAt(TypedDict):
+    sensitivity: Share
+    specificity: FigureJson
+
+
+class _PartialArea(TypedDict):
+    most_false: Share
+    figure: FigureJson
+
+
+class _Regions(TypedDict):
+    label: str
+    specificity_at: list[_SpecificityAt]
+    partial_auroc: _PartialArea
 
 
 class OperatingPoints(TypedDict, total=False):
@@ -267,6 +302,66 @@ class OperatingPoints(TypedDict, total=False):
 
     rule: str
     points: list[_Point]
+    roc: list[_Regions]
+
+
+class _CurvePoint(TypedDict):
+    threshold: Share
+    model: FigureJson
+    everyone: FigureJson
+    gain: FigureJson
+
+
+class _Curve(TypedDict):
+    prevalence: Share
+    useful: list[float] | None
+    points: list[_CurvePoint]
+
+
+class DecisionCurve(TypedDict):
+    """``decision_curve.json``."""
+
+    label: str
+    test: _Curve
+    stated: NotRequired[_Curve]
+
+
+class _OfPatients(TypedDict):
+    test: Figures
+    confusion: _Confusion
+
+
+class PatientLevel(TypedDict):
+    """``patient_level.json``."""
+
+    images: Count
+    patients: Count
+    with_several_images: Count
+    most_images: Count
+    left_out: Count
+    mean: _OfPatients
+    highest: NotRequired[_OfPatients]
+
+
+class _Estimated(TypedDict):
+    maximisation: Figures
+    confusion: Figures
+
+
+class Prevalence(TypedDict):
+    """``prevalence.json``."""
+
+    assumption: str
+    validation: dict[str, Share]
+    estimated: _Estimated
+    labels: Figures
+    corrected: dict[str, Figures]
+
+
+class _Judges(TypedDict, total=False):
+    patients: Count
+    rows: Count
+    spread: list[float]
 
 
 class Abstention(TypedDict, total=False):
@@ -274,6 +369,8 @@ class Abstention(TypedDict, total=False):
 
     coverage: Share
     empty_promise: bool
+    patients_needed: Count
+    validation: _Judges
     test: Figures
     by_class: Figures
 
@@ -283,9 +380,19 @@ class _Refused(TypedDict, total=False):
     refused: FigureJson
 
 
+class _Threshold(TypedDict, total=False):
+    pictures: Count
+    refused: FigureJson
+    patients: Count
+    least_allowed: Share
+    capped: bool
+    patients_needed: Count
+
+
 class Refusal(TypedDict, total=False):
     """``refusal.json``."""
 
+    validation: _Threshold
     test: _Refused
     others: _Refused
     by_kind: dict[str, _Refused]
@@ -303,6 +410,9 @@ FORMS: dict[str, Any] = {
     "drop.json": Drop,
     "calibration.json": CalibrationFile,
     "operating_points.json": OperatingPoints,
+    "decision_curve.json": DecisionCurve,
+    "patient_level.json": PatientLevel,
+    "prevalence.json": Prevalence,
     "abstention.json": Abstention,
     "refusal.json": Refusal,
 }

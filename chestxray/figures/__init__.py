@@ -7,6 +7,7 @@ behind, and figures can be drawn in any thread and without a display. `save` wri
 """
 
 from chestxray.figures.curves import precision_recall, reliability, roc
+from chestxray.figures.decision_curve import decision_curve
 from chestxray.figures.distribution import class_distribution
 from chestxray.figures.forest import forest
 from chestxray.figures.grids import Answer, answer_grid, sample_grid
@@ -20,6 +21,7 @@ __all__ = [
     "best_epoch",
     "class_distribution",
     "confusion_matrix",
+    "decision_curve",
     "forest",
     "metrics",
     "precision_recall",

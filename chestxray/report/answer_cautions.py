@@ -32,7 +32,7 @@ def refusal(record: Record) -> list[Caution]:
             "a chest radiograph, and may be sure of it."
         )
         return [Caution("serious", "It refuses nothing", text)]
-    return [*_let_through(found), *_refused_films(found)]
+    return [*_let_through(found), *_capped(found), *_refused_films(found)]
 
 
 def validation(record: Record) -> list[Caution]:
@@ -55,15 +55,29 @@ def sensitivity(record: Record) -> list[Caution]:
     """A sensitivity that was asked for and not reached."""
     wanted = record.recipe.sensitivity
     points = (record.extras.get("operating_points") or {}).get("points", [])
-    missed = [
-        point["test"]["sensitivity"]
-        for point in points[:1]
-        if wanted is not None and (point["test"]["sensitivity"]["high"] or 1) < wanted
-    ]
-    if not missed:
+    if wanted is None or not points:
         return []
-    text = f"{wanted:g} was asked for on validation; on the test images it is {with_interval(missed[0])}."
-    return [Caution("note", "The sensitivity asked for was not reached", text)]
+    promise = (record.extras.get("decision") or {}).get("promise") or {}
+    # What is promised is of patients, each of whom counts alike.
+    found = points[0]["test"].get("sensitivity_of_patients") or points[0]["test"]["sensitivity"]
+    missed = (found["high"] or 1) < wanted
+    if promise.get("confidence") and missed:
+        text = (
+            f"A sensitivity of at least {wanted:g} was promised with confidence {promise['confidence']:g} for patients "
+            f"like those of validation; on the test it is {with_interval(found)}. The test's patients are others, or "
+            "this is the exception that the confidence allows."
+        )
+        return [Caution("serious", "A promised sensitivity was not kept", text)]
+    if missed:
+        text = f"{wanted:g} was asked for on validation; on the test images it is {with_interval(found)}."
+        return [Caution("note", "The sensitivity asked for was not reached", text)]
+    if promise and not promise["confidence"]:
+        text = (
+            f"{wanted:g} was asked for on validation alone. About half of such thresholds fall short on other "
+            "patients: --confidence promises it."
+        )
+        return [Caution("note", "No sensitivity is promised", text)]
+    return []
 
 
 def probabilities(record: Record) -> list[Caution]:
@@ -92,9 +106,12 @@ def abstention(record: Record) -> list[Caution]:
         return []
     promised = f"{found['coverage']:g}"
     if found["empty_promise"]:
-        text = f"Validation is too small to promise a coverage of {promised}: it names every class of every image."
+        needed = f" {found['patients_needed']:,} patients would be needed." if "patients_needed" in found else ""
+        text = (
+            f"Validation is too small to promise a coverage of {promised}: it names every class of every image.{needed}"
+        )
         return [Caution("note", "It always abstains", text)]
-    kept = found["test"]["coverage"]
+    kept = found["test"].get("coverage_of_patients") or found["test"]["coverage"]
     if kept["high"] is None or kept["high"] >= found["coverage"]:
         return []
     text = f"The true class is among those named for {with_interval(kept)} of the test images; {promised} was promised."
@@ -115,6 +132,18 @@ def _let_through(found: Mapping[str, Any]) -> list[Caution]:
         f"and the answer may be a sure one: {listed}."
     )
     return [Caution("serious" if serious else "note", "It answers for other pictures", text)]
+
+
+def _capped(found: Mapping[str, Any]) -> list[Caution]:
+    judges = found.get("validation") or {}
+    if not judges.get("capped"):
+        return []
+    text = (
+        f"At most {100 * found['allowed']:g}% of radiographs were to be refused. With "
+        f"{plural(judges['patients'], 'patient')} in validation no less than {100 * judges['least_allowed']:.1f}% can "
+        f"be promised; {judges['patients_needed']:,} would be needed."
+    )
+    return [Caution("note", "Too few validation patients for the share that may be refused", text)]
 
 
 def _refused_films(found: Mapping[str, Any]) -> list[Caution]:

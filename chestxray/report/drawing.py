@@ -27,6 +27,7 @@ NAMES = (
     "roc",
     "precision_recall",
     "reliability",
+    "decision_curve",
     "metrics",
     "heatmaps",
     "test_grid",
@@ -69,6 +70,8 @@ def _scores(record: Record) -> Iterator[tuple[str, Figure]]:
     fitted = record.extras.get("decision", {}).get("calibration") if "calibration" in record.extras else None
     before = None if fitted is None else Calibration.from_json(fitted).undone(probabilities).max(axis=1)
     yield "reliability", figures.reliability(probabilities.max(axis=1), right, error, before=before)
+    if worth := record.extras.get("decision_curve"):
+        yield "decision_curve", figures.decision_curve(worth["test"]["points"], worth["test"]["prevalence"])
     results = ordered(record.metrics["test"])
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, record.level)
 
@@ -124,6 +127,8 @@ def alternatives(record: Record) -> dict[str, str]:
         "precision_recall": "Precision-recall curves. AUPRC: " + _areas(per_class, spoken_for, "auprc"),
         "reliability": "Stated probability of the answer against the share of right answers. Expected "
         f"calibration error {_told(record.metrics['test'].get('ece'))}.",
+        "decision_curve": "Net benefit by threshold probability: of the model, of acting on everyone and on no one. "
+        "The table above has numbers.",
         "metrics": "Every measure of the test with its interval, as in the table of results.",
     }
 
