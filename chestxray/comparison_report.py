@@ -16,7 +16,7 @@ from chestxray.control_wording import beside, short
 from chestxray.errors import OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Patients
-from chestxray.paired import ALPHA
+from chestxray.p_value_function import ALPHA
 from chestxray.report import wording
 from chestxray.report.cautions import of_model
 from chestxray.report.pictures import Picture, figure
