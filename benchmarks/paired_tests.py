@@ -283,7 +283,9 @@ def main() -> None:
         ((60, 5), (200, 5), (200, 10), (200, 2)), (5, 20), ((0.3, 0.3), (0.5, 0.2))
     ):
         line, auroc = cross_validated(rows, folds, own, signals, count)
-        of_folds.append([str(rows), str(folds), str(own), "equal" if len(set(signals)) == 1 else "unlike", auroc, *line])
+        of_folds.append(
+            [str(rows), str(folds), str(own), "equal" if len(set(signals)) == 1 else "unlike", auroc, *line]
+        )
     of_seeds = [
         [str(patients), str(number), f"{luck:g}", f"{gap:g}", *seeds(patients, number, luck, gap, count)]
         for patients, number, (luck, gap) in itertools.product(
@@ -311,8 +313,9 @@ def _page(count: int, few: int, minutes: float, *found: list[list[str]]) -> list
         "## AUROC of two trained models",
         "",
         "DeLong's test clustered by patient: the normal reference (before), and Student's t with the degrees of "
-        "freedom of the fewer patients. *Holds* is the coverage of the interval of the difference, by the same t. Of few patients and an AUROC of .99 a handful of images decide: hardly a difference can be shown, and "
-        "where there is one the interval is too short.",
+        "freedom of the fewer patients. *Holds* is the coverage of the interval of the difference, by the same t. "
+        "Of few patients and an AUROC of .99 a handful of images decide: hardly a difference can be shown, and where "
+        "there is one the interval is too short.",
         "",
         *table(["patients", "images each", "AUROC", "AUROC", "before", "**now**", "holds"], of_areas),
         "",
@@ -337,7 +340,17 @@ def _page(count: int, few: int, minutes: float, *found: list[list[str]]) -> list
         "the trained models, which do differ; the corrected resampled t speaks of the learners.",
         "",
         *table(
-            ["images", "folds", "features", "learners", "AUROC", "AUROC before", "**now**", "accuracy before", "**now**"],
+            [
+                "images",
+                "folds",
+                "features",
+                "learners",
+                "AUROC",
+                "AUROC before",
+                "**now**",
+                "accuracy before",
+                "**now**",
+            ],
             of_folds,
         ),
         "",

@@ -11,7 +11,7 @@ from scipy import stats
 
 from chestxray import trainings
 from chestxray.bootstrap import bootstrap
-from chestxray.evaluation import span, supports
+from chestxray.evaluation import headline_class, span, supports
 from chestxray.intervals import LEVEL, Figure, around, logit_t
 from chestxray.p_value_function import DifferenceTest, satterthwaite, t_test
 from chestxray.points import points
@@ -50,6 +50,11 @@ class Estimated:
         """The compared figure: the mean over the trainings; NaN where it cannot be had."""
         return float(self.values.mean())
 
+    def spread(self) -> Spread:
+        """How sure ``value`` is where patients and seeds are drawn."""
+        covariance = _covariance(self.replicates) * _inflation(self.support)
+        return over_seeds([self.values], [1], covariance, self.support - 1)
+
 
 def estimated(
     aligned: Mapping[str, Sequence[Predictions]],
@@ -79,6 +84,15 @@ def estimated(
         ]
     sign = 1 if metric in LOSSES else -1
     return sorted(found, key=lambda one: (math.isnan(one.value), sign * one.value))
+
+
+def cross_validated(table: Predictions, positive: str | None) -> Mapping[str, Figure]:
+    """Every figure of `HEADLINE` as the mean over the folds of one cross-validation, drawn at random.
+
+    `table` tells the fold of each row, see `trainings.marked`. Raises as `headline_class`.
+    """
+    chosen = headline_class(table.classes, positive)
+    return _cross_validated("", (table,), "auroc", chosen, table.clusters).figures
 
 
 def tested(one: Estimated, other: Estimated, design: trainings.Design) -> DifferenceTest:
@@ -129,7 +143,7 @@ def _repeated(
         figures[name] = figure
     own = (None, metric)
     averaged = _classes_of(metric, chosen)
-    present = [k for k in range(classes) if (of_model[0][0] == k).any()] if averaged else []
+    present = [k for k in range(classes) if averaged and (of_model[0][0] == k).any()]
     by_class = [np.mean([one[k, averaged] for one in replicated], axis=0) for k in present]
     least, greatest = span(own, classes)
     return Estimated(
@@ -186,9 +200,9 @@ def _cross_validated(
     )
 
 
-def _classes_of(metric: str, chosen: int | None) -> str | None:
-    """The figure of single classes that `metric` is the mean of, None where it is no such mean."""
-    return _MEAN_OF.get(metric, metric if chosen is None and metric in _AVERAGED else None)
+def _classes_of(metric: str, chosen: int | None) -> str:
+    """The figure of single classes that `metric` is the mean of, "" where it is no such mean."""
+    return _MEAN_OF.get(metric, metric if chosen is None and metric in _AVERAGED else "")
 
 
 def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
@@ -239,7 +253,7 @@ def _widened(
         return figure
     if design == "folds of one test":
         gathered = _covariance(trainings.by_fold(tables, replicates)) * _inflation(support)
-        spread: Spread = over_folds_of_one_test(trainings.by_fold(tables, values), gathered, support - 1)
+        spread = over_folds_of_one_test(trainings.by_fold(tables, values), gathered, support - 1)
     else:
         spread = over_seeds([values], [1], covariance, support - 1)
     alone = math.sqrt(max(float(covariance.mean()), 0.0)) * _quantile(support - 1)

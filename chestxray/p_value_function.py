@@ -83,7 +83,7 @@ def t_test(value: float, error: float, freedom: float, name: str, largest: float
     """
     if not (math.isfinite(value) and error > 1e-12 and freedom > 0):
         return DifferenceTest(value, name)
-    
+
     def curve(size: float) -> float:
         return float(2 * stats.t.sf(abs(value - size) / error, freedom))
 

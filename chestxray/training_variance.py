@@ -79,9 +79,7 @@ def over_folds_of_one_test(values: np.ndarray, covariance: np.ndarray, freedom: 
     return _together(trained.value, float(covariance.mean()), _twice(covariance), freedom, parts)
 
 
-def _together(
-    value: float, alone: float, twice: float, freedom: float, trainings: list[tuple[float, float]]
-) -> Spread:
+def _together(value: float, alone: float, twice: float, freedom: float, trainings: list[tuple[float, float]]) -> Spread:
     """Add the variances of `trainings` to that of the patients `alone`, in which `twice` is counted already."""
     alone = max(alone, 0.0)
     parts = [(max(alone - max(twice, 0.0), 0.0), freedom), *trainings]
