@@ -20,7 +20,6 @@ from chestxray.prediction import Predictions
 from chestxray.standings import Comparison, Margin, Pair, Standing
 from chestxray.weighted import HEADLINE, LOSSES
 
-
 #: How intervals are made, by the design of the trainings.
 METHODS = {
     "one": METHOD,

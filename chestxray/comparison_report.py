@@ -221,15 +221,6 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def told_p(p: float | None) -> str:
-    """A p-value as it is quoted.
-
-    >>> told_p(0.00001), told_p(0.0421), told_p(None)
-    ('< 0.001', '0.042', '-')
-    """
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def spread(repeats: Sequence[float | None]) -> float | None:
     """Standard deviation of the figure over repeated trainings; None where there are not two."""
     known = [value for value in repeats if value is not None]
@@ -282,7 +273,7 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
         "method": "Method",
     }
     pairs = [
-        item | {"apart": pair.apart, "p_said": told_p(pair.p), "p_holm_said": told_p(pair.p_holm)}
+        item | {"apart": pair.apart, "p_said": wording.told_p(pair.p), "p_holm_said": wording.told_p(pair.p_holm)}
         for item, pair in zip(content["pairs"], comparison.pairs, strict=True)
     ]
     contenders = compared.contenders

@@ -21,7 +21,7 @@ from chestxray import influence
 from chestxray.evaluation import effective
 from chestxray.influence import Influence
 from chestxray.intervals import LEVEL, Figure, around
-from chestxray.p_value_function import DifferenceTest, satterthwaite
+from chestxray.p_value_function import satterthwaite
 from chestxray.paired import holm
 from chestxray.prediction import Predictions
 
@@ -56,29 +56,30 @@ class Part:
         return around(self.value, self.error, self.support, level=level)
 
 
-def gap_test(one: Part, other: Part) -> DifferenceTest:
-    """The difference of a figure between two parts of the same table, of other rows each."""
+def gap(one: Part, other: Part) -> tuple[Figure, float | None]:
+    """The figure of one part minus that of another, with its interval and p; they are of the same table."""
     value = one.value - other.value
-    if math.isnan(value) or any(part.figure().low is None for part in (one, other)):
-        return DifferenceTest(value, METHOD)
+    if math.isnan(value):
+        return Figure(None, None, None), None
+    if any(part.figure().low is None for part in (one, other)):
+        return Figure(value, None, None), None
     r = influence.correlation(one.influence, other.influence, one.clusters)
 
-    def reaches(level: float, side: int) -> float:
+    def reach(level: float, side: int) -> float:
         first, second = (part.figure(level) for part in (one, other))
         ends = (first.low, second.high) if side < 0 else (first.high, second.low)
-        own, far = abs(one.value - _known(ends[0])), abs(other.value - _known(ends[1]))
+        own, far = (abs(part.value - _known(end)) for part, end in zip((one, other), ends, strict=True))
         return math.sqrt(max(0.0, own**2 + far**2 - 2 * r * own * far))
 
-    def curve(size: float) -> float:
-        distance, side = abs(size - value), 1 if size > value else -1
-        highest = 1 - 1e-12
-        if distance <= 1e-12 or reaches(1e-9, side) >= distance:
-            return 1.0
-        if reaches(highest, side) <= distance:
-            return 1 - highest
-        return 1 - float(optimize.brentq(lambda level: reaches(level, side) - distance, 1e-9, highest, xtol=1e-13))
-
-    return DifferenceTest(value, METHOD, curve)
+    figure = Figure(value, value - reach(LEVEL, -1), value + reach(LEVEL, 1))
+    # The least 1 - level at which the interval does not hold 0.
+    side, least, most = (-1 if value > 0 else 1), 1e-9, 1 - 1e-12
+    if reach(least, side) >= abs(value):
+        return figure, 1.0
+    if reach(most, side) <= abs(value):
+        return figure, 1 - most
+    level = optimize.brentq(lambda level: reach(level, side) - abs(value), least, most, xtol=1e-13)
+    return figure, 1 - float(level)
 
 
 def interaction(parts: Sequence[Part]) -> float | None:
@@ -151,8 +152,8 @@ def _column(
     # Of two groups one gap says it all; the other is the same the other way round.
     for name, part in list(zip(names, parts, strict=True))[: len(names) if len(names) > 2 else 1]:
         rest = figure(everyone & (groups != name))
-        test = gap_test(part, rest)
-        listed[name] = test.figure().to_json() | {"p": test.p}
+        figure_of, p = gap(part, rest)
+        listed[name] = figure_of.to_json() | {"p": p}
     if len(names) == 2:
         (only,) = listed.values()
         return {"against": names[1], "groups": listed}, [only]
@@ -178,9 +179,7 @@ def _figures(table: Predictions, positive: int | None) -> dict[str, Callable[[np
         if any(math.isnan(part.value) for part in each):
             # A mean over other classes than the other groups have is another figure.
             return Part(Influence(math.nan, np.zeros(len(truth))), 0.0, clusters)
-        varying = [
-            (influence.covariance(part.influence, part.influence, clusters), part.support - 1) for part in each
-        ]
+        varying = [(influence.covariance(part.influence, part.influence, clusters), part.support - 1) for part in each]
         return Part(influence.mean([part.influence for part in each]), satterthwaite(varying) + 1, clusters)
 
     if positive is None:

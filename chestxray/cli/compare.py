@@ -161,9 +161,9 @@ def _report(
 
 def _print(compared: Compared) -> None:
     from chestxray.cli.tables import quoted, table
-    from chestxray.comparison_report import cautions, told_p, told_spread, verdict
+    from chestxray.comparison_report import cautions, told_spread, verdict
     from chestxray.control_wording import short
-    from chestxray.report.wording import duration, title
+    from chestxray.report.wording import duration, title, told_p
 
     comparison = compared.comparison
     named = title(comparison.metric)

@@ -376,7 +376,7 @@ def test_who_is_not_inferior_by_a_margin(runs):
     assert f"Not inferior by 0.1 of AUROC: {best} to poor; {second} to poor." in output
     assert "Within 0.1" in (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
     assert pd.read_csv(runs.parent / "c" / "pairs.csv")["margin_finding"].tolist() == list(found.values())
-    with pytest.raises(InputError, match="margin must be above 0 and below 1.*Received: 2"):
+    with pytest.raises(InputError, match=r"margin must be above 0 and below 1.*Received: 2"):
         invoke(compare.command, runs / "good", runs / "fair", "--margin", 2)
 
 
