@@ -1,14 +1,14 @@
 """Test predictions and a decision -> what the run's folder says of them, a JSON file a question.
 
-``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``calibration.json``:
-are the probabilities true; ``operating_points.json``: at the thresholds; ``decision_curve.json``: is
-acting on it worth it; ``patient_level.json``: patient by patient; ``abstention.json``: where it may
+``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``gaps.json``: better
+for some than for others; ``calibration.json``: are the probabilities true; ``operating_points.json``:
+at the thresholds; ``decision_curve.json``: is acting on it worth it; ``patient_level.json``: patient by patient; ``abstention.json``: where it may
 abstain; ``refusal.json``: what it takes for no radiograph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.refusal import least_allowed
 from chestxray.shares import share, share_of_patients
+from chestxray.subgroup_gaps import gaps
 from chestxray.subgroups import groups
 
 #: What a calibration is judged by: less is better.
@@ -75,6 +76,7 @@ def assess(
         "metrics": whole.to_json(),
         "by_source": _by_source(test, score),
         "by_group": {name: _by_column(test, index, name, score) for name in recipe.by},
+        "gaps": _gaps(test, index, recipe.by, whole.positive),
         "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
         "operating_points": operating_points.contents(test, validation, decision, score),
         "decision_curve": operating_points.decision_curve(test, decision, score),
@@ -123,8 +125,18 @@ def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
     return {name: score(part).to_json() for name, part in parts.items()} if len(parts) > 1 else None
 
 
+def _gaps(test: Predictions, index: Index, by: Sequence[str], positive: str | None) -> dict[str, Any] | None:
+    columns = {"source": test.rows["source"], **{name: _groups(test, index, name) for name in by}}
+    given = {name: values.fillna("").astype(str).to_numpy() for name, values in columns.items()}
+    return gaps(test, given, None if positive is None else test.classes.index(positive))
+
+
+def _groups(test: Predictions, index: Index, column: str) -> pd.Series:
+    return groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows))
+
+
 def _by_column(test: Predictions, index: Index, column: str, score: Scorer) -> dict[str, Any]:
-    parts = _parts(test, groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows)))
+    parts = _parts(test, _groups(test, index, column))
     return {name or "not known": score(part).to_json() for name, part in parts.items()}
 
 

@@ -398,11 +398,37 @@ class Refusal(TypedDict, total=False):
     by_kind: dict[str, _Refused]
 
 
+class _Tested(TypedDict):
+    p: Share | None
+    p_holm: Share | None
+
+
+class _Gap(FigureJson):
+    p: Share | None
+    p_holm: Share | None
+
+
+class _GapsOfFigure(TypedDict):
+    against: str
+    groups: dict[str, _Gap]
+    interaction: _Tested
+
+
+class Gaps(TypedDict):
+    """``gaps.json``."""
+
+    method: str
+    interaction: str
+    tests: Count
+    columns: dict[str, dict[str, _GapsOfFigure]]
+
+
 #: Name of a file -> its form. Others are any JSON.
 FORMS: dict[str, Any] = {
     "metrics.json": Metrics,
     "by_source.json": dict[str, SomeMetrics],
     "by_group.json": dict[str, dict[str, SomeMetrics]],
+    "gaps.json": Gaps,
     "environment.json": Environment,
     "audit.json": Audit,
     "controls.json": Controls,

@@ -114,12 +114,12 @@ def discordant(wins, losses, both=10):
 
 @pytest.mark.parametrize(
     ("wins", "losses", "p"),
-    # Twice the binomial tail by hand: 2 (1 + 8) / 2^8; 2 (1 + 10 + 45) / 2^10; nothing unlike.
-    [(7, 1, 18 / 256), (2, 8, 112 / 1024), (5, 5, 1.0), (6, 0, 2 / 64), (0, 0, 1.0)],
+    # Twice the binomial tail by hand, of what was seen itself half: 2 (1 + 8 / 2) / 2^8; 2 (1 + 10 + 45 / 2) / 2^10.
+    [(7, 1, 10 / 256), (2, 8, 67 / 1024), (5, 5, 1.0), (6, 0, 1 / 64), (0, 0, 1.0)],
 )
-def test_exact_mcnemar(wins, losses, p):
+def test_mcnemar_mid_p(wins, losses, p):
     test = accuracy_test(*discordant(wins, losses), np.arange(wins + losses + 10))
-    assert test.name == "McNemar exact"
+    assert test.name == "McNemar mid-p"
     assert test.p == pytest.approx(p)
 
 
@@ -211,7 +211,7 @@ def test_less_is_better_for_losses():
         ("auroc", CLASSES, None, "DeLong"),
         ("auroc", CLASSES, np.arange(150) // 3, "DeLong clustered by patient (Obuchowski 1997)"),
         ("auroc", ("a", "b", "c"), None, "paired bootstrap clustered by patient"),
-        ("accuracy", ("a", "b", "c"), None, "McNemar exact"),
+        ("accuracy", ("a", "b", "c"), None, "McNemar mid-p"),
         ("accuracy", CLASSES, np.arange(150) // 3, "McNemar clustered by patient (Obuchowski 1998)"),
         ("f1", CLASSES, None, "paired bootstrap clustered by patient"),
     ],
@@ -300,11 +300,12 @@ def test_the_figure_of_several_trainings_is_their_mean():
     single = [evaluate(table, replicates=300).test["auroc"] for table in trainings]
     assert thrice.repeats == tuple(figure.value for figure in single)
     assert thrice.figure.value == pytest.approx(np.mean([figure.value for figure in single]))
-    # The mean of three trainings on the same patients is no surer of the patients than they are alike.
-    assert thrice.figure.high - thrice.figure.low < max(figure.high - figure.low for figure in single)
+    # Trainings that differ by .12 say less of the next one than each says of other patients.
+    assert thrice.figure.high - thrice.figure.low > max(figure.high - figure.low for figure in single)
     (pair,) = comparison.pairs
-    assert pair.test == "paired bootstrap clustered by patient"
-    assert pair.p < 0.05
+    assert pair.test == "patients and seeds (Obuchowski and Rockette 1995)"
+    assert comparison.design == "seeds"
+    assert "other seeds" in comparison.scope
     json.dumps(comparison.to_json(), allow_nan=False)
 
 

@@ -334,6 +334,7 @@ SECTIONS = (
     Section("controls", "What a model gets that sees no lungs", extra("controls")),
     Section("by_source", "Source by source", extra("by_source")),
     Section("by_group", "Group by group", extra("by_group")),
+    Section("gaps", "Is it better for some than for others?", extra("gaps")),
     Section("operating_points", "At a threshold", extra("operating_points")),
     Section("decision_curve", "Is it worth acting on?", extra("decision_curve")),
     Section("patient_level", "Patient by patient", extra("patient_level")),
