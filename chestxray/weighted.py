@@ -107,17 +107,21 @@ class Calibration:
         its parts, and rows of equal confidence are spread evenly, so that neither the order of the
         rows nor repeating every row changes the figure.
         """
+        return np.abs(self.gaps(weights, bins)).sum(axis=1)
+
+    def gaps(self, weights: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+        """What each bin adds to `error`, signed: (replicates, bins), positive where more is right than was stated."""
         ranked = weights.take(self.order, axis=1)
         mass = _running(ranked)
         excess = _running(ranked * self.excess)
         if len(self.ends) < mass.shape[1]:
             mass, excess = mass.take(self.ends, axis=1), excess.take(self.ends, axis=1)
-        errors = np.full(len(weights), np.nan)
+        gaps = np.full((len(weights), bins), np.nan)
         edges = np.linspace(0, 1, bins + 1)
         for i in np.flatnonzero(mass[:, -1] > 0):
             at_edges = np.interp(edges * mass[i, -1], mass[i], excess[i])
-            errors[i] = np.abs(np.diff(at_edges)).sum() / mass[i, -1]
-        return errors
+            gaps[i] = np.diff(at_edges) / mass[i, -1]
+        return gaps
 
 
 @dataclass(frozen=True)
@@ -125,11 +129,13 @@ class Table:
     """Predictions of one model, sorted once. Make it with `Table.of`.
 
     ``additive`` has a column for each cell of the confusion matrix, the squared error of each class
-    and of all: figures that are plain means over rows come out of one matrix product.
+    and of all: figures that are plain means over rows come out of one matrix product. ``present``, bool
+    (classes,), are the classes that have rows.
     """
 
     classes: int
     positive: int | None
+    present: np.ndarray
     additive: np.ndarray
     rankings: tuple[Ranking, ...]
     calibration: Calibration
@@ -149,6 +155,7 @@ class Table:
         return cls(
             classes=classes,
             positive=positive,
+            present=np.bincount(truth, minlength=classes) > 0,
             additive=np.hstack([cells, squared, whole]),
             rankings=tuple(Ranking.of(probabilities[:, k], truth == k) for k in range(classes)),
             calibration=Calibration.of(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
@@ -157,7 +164,8 @@ class Table:
     def figures(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Every figure, each (replicates,), for `weights` (replicates, rows), none below 0.
 
-        NaN where a figure cannot be had: the AUROC of a class without rows, say.
+        NaN where a figure cannot be had: the AUROC of a class without rows, say, or a mean over classes
+        where one that is `present` has no weight, which would be a mean over other classes.
         """
         k = self.classes
         sums = weights @ self.additive
@@ -169,12 +177,13 @@ class Table:
             "auprc": np.stack([auprc for _, auprc in areas], axis=1),
             "brier": ratio(sums[:, k * k : -1], total[:, None]),
         }
-        present = confusion.sum(axis=2) > 0
+        weighted = confusion.sum(axis=2) > 0
+        present = np.where((weighted >= self.present).all(axis=1, keepdims=True), weighted, False)
         whole = {
             "accuracy": ratio(np.trace(confusion, axis1=1, axis2=2), total),
             "balanced_accuracy": macro(per_class["sensitivity"], present),
             "f1_macro": macro(per_class["f1"], present),
-            "mcc": matthews(confusion),
+            "mcc": np.where(present.any(axis=1), matthews(confusion), np.nan),
             "brier": ratio(sums[:, -1], total),
             "ece": self.calibration.error(weights),
         }
