@@ -1,4 +1,4 @@
-"""The mean of a loss over rows -> its interval, by the bootstrap-t clustered by patient.
+"""Means of losses over rows -> their intervals, by the bootstrap-t clustered by patient.
 
 A loss such as the squared error is skewed: most rows lose next to nothing, a few lose much, and a test
 that happens to hold few of these has both too low a mean and too low a standard error. An interval
@@ -15,64 +15,75 @@ import numpy as np
 from chestxray.intervals import LEVEL, Figure, around, at_end
 
 
-def mean_loss(
+def mean_losses(
     losses: np.ndarray,
     clusters: np.ndarray,
     *,
     support: float,
+    greatest: np.ndarray,
     replicates: int,
     seed: int,
-    span: tuple[float, float] = (0.0, 1.0),
-) -> Figure:
-    """The mean of `losses`, float (rows,), with its 95% interval, on the logit scale of `span`.
+) -> list[Figure]:
+    """The mean of each column of `losses` with its 95% interval, on the logit scale.
 
     The standard errors are those of the jackknife over patients. Where replicates have none, as hard
     zeros and ones make them, Student's t takes the place of theirs.
 
     Args:
-        losses: within `span`.
+        losses: float (rows, columns), from 0 to `greatest`.
         clusters: codes 0, 1, ... of the patients, int (rows,).
-        support: patients that the mean rests on.
+        support: patients that the means rest on.
+        greatest: float (columns,), the most that a mean can be.
         replicates: number of bootstrap replicates.
         seed: fixes the draws.
-        span: least and greatest value that the mean can take.
     """
     if not len(losses):
-        return Figure(None, None, None)
-    least, greatest = span
-    patients = int(clusters.max()) + 1
+        return [Figure(None, None, None)] * losses.shape[1]
     sizes = np.bincount(clusters).astype(np.float64)
-    sums = np.bincount(clusters, (losses - least) / (greatest - least))
-    value = float(losses.mean())
-    if patients < 2 or at_end(value, span):
-        return around(value, math.nan, support if at_end(value, span) else 1, span)
+    sums = np.stack([np.bincount(clusters, column) for column in (losses / greatest).T], axis=1)
+    statistics = _studentised(sums, sizes, replicates, seed)
+    return [
+        _figure(sums[:, i], sizes, statistics[:, i], support, float(most)) for i, most in enumerate(greatest.tolist())
+    ]
+
+
+def _figure(sums: np.ndarray, sizes: np.ndarray, statistics: np.ndarray, support: float, most: float) -> Figure:
     share = float(sums.sum() / sizes.sum())
+    ended = at_end(share, (0.0, 1.0))
+    if len(sizes) < 2 or ended:
+        return around(share * most, math.nan, support if ended else 1, (0.0, most))
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
-    error = math.sqrt((patients - 1) * float(without.var()))
-    plain = around(value, error * (greatest - least), support, span)
-    statistics = _studentised(sums, sizes, share, replicates, seed)
-    if plain.low is None or not len(statistics) or np.mean(~np.isfinite(statistics)) > (1 - LEVEL) / 2:
+    error = math.sqrt((len(sizes) - 1) * float(without.var()))
+    plain = around(share * most, error * most, support, (0.0, most))
+    finite = statistics[np.isfinite(statistics)]
+    if plain.low is None or len(finite) < len(statistics) * (1 + LEVEL) / 2 or not len(finite):
         return plain
-    tails = np.quantile(statistics[np.isfinite(statistics)], [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
+    tails = np.quantile(finite, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
     limits = math.log(share / (1 - share)) - tails * error / (share * (1 - share))
-    low, high = (least + (greatest - least) * 0.5 * (1 + math.tanh(limit / 2)) for limit in limits)
+    low, high = (most * 0.5 * (1 + math.tanh(limit / 2)) for limit in limits)
+    value = share * most
     return Figure(value, min(low, value), max(high, value))
 
 
-def _studentised(sums: np.ndarray, sizes: np.ndarray, share: float, replicates: int, seed: int) -> np.ndarray:
-    """Distance on the logit scale of each replicate from `share`, in its own standard errors."""
-    patients = len(sums)
+def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int) -> np.ndarray:
+    """Distance on the logit scale of each replicate's means from those of all, in its own standard errors.
+
+    (replicates, columns), NaN where a replicate has none.
+    """
+    patients = len(sizes)
     rng = np.random.default_rng(seed)
-    moments = np.stack([sums, sizes, sums**2, sums * sizes, sizes**2], axis=1)
+    shares = sums.sum(axis=0) / sizes.sum()
+    found = np.empty((replicates, sums.shape[1]))
     block = max(1, 2**20 // patients)
-    found = []
     for start in range(0, replicates, block):
-        counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=min(block, replicates - start))
-        lost, rows, squares, products, square_rows = (counts @ moments).T
-        mean = lost / rows
-        variance = np.maximum(squares - 2 * mean * products + mean**2 * square_rows, 0) / rows**2
-        scale = np.sqrt(variance * patients / (patients - 1))
+        size = min(block, replicates - start)
+        counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=size).astype(np.float64)
+        rows, square_rows = (counts @ sizes)[:, None], (counts @ sizes**2)[:, None]
+        mean = counts @ sums / rows
+        products = counts @ (sums * sizes[:, None])
+        variance = np.maximum(counts @ sums**2 - 2 * mean * products + mean**2 * square_rows, 0) / rows**2
+        scale = np.sqrt(variance * patients / max(patients - 1, 1))
         with np.errstate(divide="ignore", invalid="ignore"):
-            distance = np.log(mean / (1 - mean)) - math.log(share / (1 - share))
-            found.append(np.where(scale > 1e-12, distance * mean * (1 - mean) / scale, np.nan))
-    return np.concatenate(found) if found else np.empty(0)
+            distance = np.log(mean / (1 - mean)) - np.log(shares / (1 - shares))
+            found[start : start + size] = np.where(scale > 1e-12, distance * mean * (1 - mean) / scale, np.nan)
+    return found

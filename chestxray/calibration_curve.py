@@ -55,7 +55,8 @@ def curve(stated: np.ndarray, happened: np.ndarray, clusters: np.ndarray) -> Cur
     if found is None:
         return None
     # Between the outermost images the ends of the curve would rest on one or two of them.
-    places = np.linspace(*np.quantile(stated, [0.01, 0.99]), _POINTS)
+    first, last = np.quantile(stated, [0.01, 0.99]).tolist()
+    places = np.linspace(first, last, _POINTS)
     at = natural_spline(_logit(places), knots)
     middle = at @ found.coefficients
     error = np.sqrt(np.maximum(np.einsum("pi,ij,pj->p", at, found.covariance, at), 0))

@@ -10,6 +10,7 @@ it is as far out as 95% allow (for the bias and other corrections Bröcker 2012;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,12 @@ class CalibrationError:
             "noise": self.noise,
             "noise_up_to": self.noise_up_to,
         }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> CalibrationError:
+        """What `to_json` gave."""
+        rest = (None if fields[k] is None else float(fields[k]) for k in ("plain", "noise", "noise_up_to"))
+        return cls(Figure.from_json(fields["corrected"]), *rest)
 
 
 NOTHING = CalibrationError(Figure(None, None, None), None, None, None)

@@ -38,6 +38,8 @@ def slope(probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, su
         clusters: patients as codes, int (rows,).
         support: patients that the slope rests on, those of the class that has fewest.
     """
+    if len(np.unique(truth)) < 2:
+        return _NOTHING
     shown, truth = _present(logits(probabilities), truth)
     # One intercept a class but the first, which the others are measured from.
     own = np.broadcast_to(np.eye(shown.shape[1])[:, 1:], (*shown.shape, shown.shape[1] - 1))

@@ -13,13 +13,15 @@ from scipy import stats
 
 from chestxray.bootstrap import bootstrap
 from chestxray.errors import DataError, InputError, nearest
-from chestxray.evaluation import check, headline_class, span, supports
+from chestxray.estimation import Scored, estimate
+from chestxray.evaluation import check, headline_class
 from chestxray.index import Patients
-from chestxray.intervals import LEVEL, Figure, Interval, logit_t, standard_error
+from chestxray.intervals import LEVEL, Figure, Interval, standard_error
 from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm, letters
 from chestxray.points import points
 from chestxray.prediction import Predictions
 from chestxray.standings import Comparison, Pair, Standing
+from chestxray.support import supports
 from chestxray.weighted import HEADLINE, LOSSES, Table
 
 
@@ -31,6 +33,7 @@ class _Contender:
     replicates: np.ndarray
     support: float
     figures: Mapping[str, Figure]
+    repeats: tuple[float | None, ...]
 
     @property
     def value(self) -> float:
@@ -107,8 +110,7 @@ def _label(model: str, training: int, trainings: int) -> str:
 
 
 def _standing(contender: _Contender, metric: str, marks: str) -> Standing:
-    values = tuple(None if math.isnan(value) else float(value) for value in contender.values)
-    return Standing(contender.model, contender.figures[metric], marks, contender.figures, values)
+    return Standing(contender.model, contender.figures[metric], marks, contender.figures, contender.repeats)
 
 
 def check_metric(metric: str) -> None:
@@ -177,23 +179,22 @@ def _contenders(
         classes = len(tables[0].classes)
         values = [points(*part, chosen) for part in of_model]
         supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
-        means: dict[str, np.ndarray] = {}
-        figures: dict[str, Figure] = {}
-        for name in HEADLINE:
-            key = (None, name)
-            means[name] = np.mean([one[key] for one in replicated], axis=0)
-            support = min(one[key] for one in supported)
-            value = float(np.mean([one[key] for one in values]))
-            figures[name] = logit_t(value, means[name], support, span(key, classes))
+        scored = [Scored(*parts) for parts in zip(*zip(*of_model, strict=True), values, replicated, strict=True)]
+        estimated = estimate(scored, clusters, chosen, replicates=replicates, seed=seed)
+        repeats = tuple(None if math.isnan(one[None, metric]) else float(one[None, metric]) for one in values)
+        if metric == "ece":
+            # The bias is taken from each; a difference goes without, since both its sides have it.
+            repeats = tuple(error.corrected.value for error in estimated.calibration_errors)
         own = (None, metric)
         contenders.append(
             _Contender(
                 model=model,
                 tables=tuple(tables),
                 values=np.array([one[own] for one in values]),
-                replicates=means[metric],
+                replicates=np.mean([one[own] for one in replicated], axis=0),
                 support=min(one[own] for one in supported),
-                figures=figures,
+                figures={name: estimated.figures[None, name] for name in HEADLINE},
+                repeats=repeats,
             )
         )
     sign = 1 if metric in LOSSES else -1

@@ -148,15 +148,11 @@ class Table:
         """
         classes = probabilities.shape[1]
         cells = np.eye(classes * classes)[truth * classes + predicted]
-        squared = (probabilities - np.eye(classes)[truth]) ** 2
-        # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
-        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
-        whole = ((shares - np.eye(classes)[truth]) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
         return cls(
             classes=classes,
             positive=positive,
             present=np.bincount(truth, minlength=classes) > 0,
-            additive=np.hstack([cells, squared, whole]),
+            additive=np.hstack([cells, squared_errors(truth, probabilities)]),
             rankings=tuple(Ranking.of(probabilities[:, k], truth == k) for k in range(classes)),
             calibration=Calibration.of(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
         )
@@ -188,6 +184,16 @@ class Table:
             "ece": self.calibration.error(weights),
         }
         return gathered(headline(whole, per_class, present, self.positive), per_class)
+
+
+def squared_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What each row adds to the Brier score of each class and, last, to that of all: (rows, classes + 1)."""
+    classes = probabilities.shape[1]
+    hot = np.eye(classes)[truth]
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
+    whole = ((shares - hot) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
+    return np.hstack([(probabilities - hot) ** 2, whole])
 
 
 def threshold_figures(confusion: np.ndarray) -> dict[str, np.ndarray]:
