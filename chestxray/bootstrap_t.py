@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from chestxray.bootstrap import draws
 from chestxray.intervals import LEVEL, Figure, around, at_end
 
 
@@ -71,13 +72,9 @@ def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int
     (replicates, columns), NaN where a replicate has none.
     """
     patients = len(sizes)
-    rng = np.random.default_rng(seed)
     shares = sums.sum(axis=0) / sizes.sum()
-    found = np.empty((replicates, sums.shape[1]))
-    block = max(1, 2**20 // patients)
-    for start in range(0, replicates, block):
-        size = min(block, replicates - start)
-        counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=size).astype(np.float64)
+    found = [np.empty((0, sums.shape[1]))]
+    for counts in draws(patients, replicates, seed):
         rows, square_rows = (counts @ sizes)[:, None], (counts @ sizes**2)[:, None]
         mean = counts @ sums / rows
         products = counts @ (sums * sizes[:, None])
@@ -85,5 +82,5 @@ def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int
         scale = np.sqrt(variance * patients / max(patients - 1, 1))
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = np.log(mean / (1 - mean)) - np.log(shares / (1 - shares))
-            found[start : start + size] = np.where(scale > 1e-12, distance * mean * (1 - mean) / scale, np.nan)
-    return found
+            found.append(np.where(scale > 1e-12, distance * mean * (1 - mean) / scale, np.nan))
+    return np.concatenate(found)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from chestxray.bootstrap import draws
 from chestxray.intervals import LEVEL, Figure
 from chestxray.weighted import ECE_BINS
 
@@ -117,12 +118,12 @@ def _noise(
     wanted = np.sqrt(np.maximum(seen, least))
     support = float(np.bincount(codes).sum() ** 2 / (np.bincount(codes) ** 2).sum())
     wanted *= stats.t.ppf((1 + LEVEL) / 2, max(support - 1, 1)) / stats.norm.ppf((1 + LEVEL) / 2)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=replicates)
-    drawn = (counts - 1) @ by_patient
+    drawn = np.concatenate([(counts - 1) @ by_patient for counts in draws(patients, replicates, seed)])
     spread = np.sqrt((by_patient**2).sum(axis=0))
     # A bin in which every answer is as stated has no residuals to draw from.
-    drawn = np.where(spread > 1e-12, drawn / np.maximum(spread, 1e-12), rng.normal(size=drawn.shape))
+    drawn = np.where(
+        spread > 1e-12, drawn / np.maximum(spread, 1e-12), np.random.default_rng(seed).normal(size=drawn.shape)
+    )
     return drawn * wanted
 
 

@@ -7,6 +7,9 @@ import numpy as np
 from chestxray.influence import auroc
 from chestxray.weighted import Key
 
+#: A variance is taken to have no fewer patients behind it than this.
+FEWEST_BEHIND = 4.0
+
 
 def supports(
     truth: np.ndarray,
@@ -35,7 +38,8 @@ def supports(
         if probabilities is not None and min(own, rest) > 1:
             moved = auroc(truth == k, probabilities[:, k], np.zeros(len(truth), dtype=np.int64)).rows
             behind = behind_variance(moved, clusters)
-            support[k, "auroc"] = min(own, rest, behind) if behind > 1 else min(own, rest)
+            # Of so few the fourth moment itself is no more than a guess.
+            support[k, "auroc"] = min(own, rest, max(behind, FEWEST_BEHIND))
     for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
         # A class never predicted counts in the mean precision as sure as its own rows are.
         parts = [support[k, name] or support[k, "sensitivity"] for k in present]
