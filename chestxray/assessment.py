@@ -2,8 +2,8 @@
 
 ``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``gaps.json``: better
 for some than for others; ``calibration.json``: are the probabilities true; ``operating_points.json``:
-at the thresholds; ``decision_curve.json``: is acting on it worth it; ``patient_level.json``: patient by patient; ``abstention.json``: where it may
-abstain; ``refusal.json``: what it takes for no radiograph.
+at the thresholds; ``decision_curve.json``: is acting on it worth it; ``patient_level.json``: patient
+by patient; ``abstention.json``: where it may abstain; ``refusal.json``: what it takes for no radiograph.
 """
 
 from __future__ import annotations
@@ -149,7 +149,11 @@ def _calibration(
     test: Predictions, validation: Predictions | None, whole: Evaluation, decision: Decision, score: Scorer
 ) -> dict[str, Any]:
     def told(evaluation: Evaluation) -> dict[str, Any]:
-        return {name: evaluation.test[name].to_json() for name in CALIBRATION_ERRORS}
+        assert evaluation.calibration is not None
+        measured = {"slope": evaluation.calibration.slope, "intercept": evaluation.calibration.intercept}
+        figures = {name: figure for name, figure in measured.items() if figure.value is not None}
+        figures |= {name: evaluation.test[name] for name in CALIBRATION_ERRORS}
+        return {name: figure.to_json() for name, figure in figures.items()}
 
     def before(predictions: Predictions) -> dict[str, Any]:
         return told(score(uncalibrated(predictions, decision.calibration)))

@@ -108,8 +108,7 @@ def _label(model: str, training: int, trainings: int) -> str:
 
 
 def _standing(contender: Estimated, metric: str, marks: str) -> Standing:
-    values = tuple(float(value) if np.isfinite(value) else None for value in contender.values)
-    return Standing(contender.model, contender.figures[metric], marks, contender.figures, values)
+    return Standing(contender.model, contender.figures[metric], marks, contender.figures, contender.repeats)
 
 
 def check_metric(metric: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,16 @@ from scipy import stats
 
 from chestxray import trainings
 from chestxray.bootstrap import bootstrap
-from chestxray.evaluation import headline_class, span, supports
-from chestxray.intervals import LEVEL, Figure, around, logit_t
+from chestxray.calibration_error import calibration_error
+from chestxray.estimation import Scored, estimate
+from chestxray.evaluation import headline_class
+from chestxray.intervals import LEVEL, Figure, around
 from chestxray.p_value_function import DifferenceTest, satterthwaite, t_test
 from chestxray.points import points
 from chestxray.prediction import Predictions
+from chestxray.support import supports
 from chestxray.training_variance import Spread, over_folds, over_folds_of_one_test, over_seeds
-from chestxray.weighted import HEADLINE, LOSSES, Key, Table
+from chestxray.weighted import HEADLINE, LOSSES, Key, Table, span
 
 #: What is averaged over classes, by the name of the mean.
 _MEAN_OF = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
@@ -30,7 +33,9 @@ class Estimated:
     """One model. Of the compared figure: ``values``, float (trainings,), its ``replicates``, float (trainings,
     replicates), and the ``support`` in patients; where it is a mean over classes, the replicates of each class,
     float (classes, replicates), and their supports, float (classes,). ``folds`` are its means over seeds in
-    each fold, float (folds,), and ``shares`` those of `trainings.shares`. ``figures`` are all of `HEADLINE`.
+    each fold, float (folds,), and ``shares`` those of `trainings.shares`. ``figures`` are all of `HEADLINE`, and
+    ``repeats`` what stands beside the compared one for each training: of the expected calibration error those
+    without their bias, which a difference has on both its sides.
     """
 
     model: str
@@ -44,6 +49,7 @@ class Estimated:
     folds: np.ndarray
     shares: np.ndarray
     largest: float
+    repeats: tuple[float | None, ...]
 
     @property
     def value(self) -> float:
@@ -79,7 +85,7 @@ def estimated(
         drawn = bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed)
         given = iter(drawn)
         found = [
-            _repeated(model, tables, [next(given) for _ in tables], design, metric, chosen, clusters)
+            _repeated(model, tables, [next(given) for _ in tables], design, metric, chosen, clusters, replicates, seed)
             for model, tables in aligned.items()
         ]
     sign = 1 if metric in LOSSES else -1
@@ -125,19 +131,23 @@ def _repeated(
     metric: str,
     chosen: int | None,
     clusters: np.ndarray,
+    draws: int,
+    seed: int,
 ) -> Estimated:
     """A model whose trainings were all tested on the same rows."""
     classes = len(tables[0].classes)
     of_model = [(p.truth, p.predicted, p.probabilities) for p in tables]
     values = [points(*part, chosen) for part in of_model]
-    supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
+    supported = [supports(part[0], part[1], clusters, classes, chosen, part[2]) for part in of_model]
+    scored = [Scored(*parts) for parts in zip(*zip(*of_model, strict=True), values, replicated, strict=True)]
+    estimates = estimate(scored, clusters, chosen, replicates=draws, seed=seed)
     figures: dict[str, Figure] = {}
     for name in HEADLINE:
         key = (None, name)
         support = min(one[key] for one in supported)
         single = np.array([one[key] for one in values])
         replicates = np.stack([one[key] for one in replicated])
-        figure = logit_t(float(single.mean()), replicates.mean(axis=0), support, span(key, classes))
+        figure = estimates.figures[key]
         if len(tables) > 1:
             figure = _widened(figure, single, replicates, support, design, tables, span(key, classes))
         figures[name] = figure
@@ -159,6 +169,9 @@ def _repeated(
         folds=np.empty(0),
         shares=np.empty(0),
         largest=greatest - least,
+        repeats=_told([one[own] for one in values])
+        if metric != "ece"
+        else tuple(error.corrected.value for error in estimates.calibration_errors),
     )
 
 
@@ -176,6 +189,8 @@ def _cross_validated(
     for name in HEADLINE:
         key = (None, name)
         values[name] = np.array([[fold[key] for fold in table] for table in found])
+        if name == "ece":
+            values[name] = np.array([[_unbiased(p, rows, clusters) for rows in parts] for p in tables])
         spread = over_folds(values[name].mean(axis=0), shares)
         least, greatest = span(key, classes)
         ended = min(spread.value - least, greatest - spread.value) <= 1e-12
@@ -197,7 +212,21 @@ def _cross_validated(
         folds=own.mean(axis=0),
         shares=shares,
         largest=greatest - least,
+        repeats=_told(own.mean(axis=1)),
     )
+
+
+def _unbiased(table: Predictions, rows: np.ndarray, clusters: np.ndarray) -> float:
+    """The expected calibration error of some rows, without what so few of them add to it."""
+    probabilities = table.probabilities[rows]
+    right = probabilities.argmax(axis=1) == table.truth[rows]
+    patients = np.unique(clusters[rows], return_inverse=True)[1]
+    error = calibration_error(probabilities.max(axis=1), right, patients, replicates=1000, seed=0)
+    return math.nan if error.corrected.value is None else error.corrected.value
+
+
+def _told(values: Iterable[float]) -> tuple[float | None, ...]:
+    return tuple(float(value) if np.isfinite(value) else None for value in values)
 
 
 def _classes_of(metric: str, chosen: int | None) -> str:

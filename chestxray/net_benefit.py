@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chestxray.bootstrap import resamples
-from chestxray.evaluation import effective
 from chestxray.intervals import Figure, logit_t
+from chestxray.support import effective
 from chestxray.weighted import ratio
 
 #: Threshold probabilities of a curve.

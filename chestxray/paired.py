@@ -13,8 +13,8 @@ import numpy as np
 from scipy import stats
 
 from chestxray import matched_pairs
-from chestxray.evaluation import effective
 from chestxray.p_value_function import DifferenceTest, t_test
+from chestxray.support import effective
 
 
 def delong(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from chestxray.bootstrap import resamples
-from chestxray.evaluation import Evaluation, effective, evaluate
+from chestxray.evaluation import Evaluation, evaluate
 from chestxray.intervals import Figure, logit_t
 from chestxray.prediction import PREFIX, Predictions
 from chestxray.shares import share
+from chestxray.support import effective
 from chestxray.weighted import ratio
 
 ASSUMPTION = (

@@ -39,6 +39,20 @@ class _Interval(TypedDict):
     replicates: Count
 
 
+class _CalibrationError(TypedDict):
+    corrected: FigureJson
+    plain: float | None
+    noise: float | None
+    noise_up_to: float | None
+
+
+class _CalibrationMeasures(TypedDict):
+    intercept: FigureJson
+    slope: FigureJson
+    ece: _CalibrationError
+    per_class: dict[str, Figures]
+
+
 class Metrics(TypedDict):
     """``metrics.json``."""
 
@@ -50,6 +64,7 @@ class Metrics(TypedDict):
     images_of_unknown_patients: NotRequired[Count]
     positive: str | None
     interval: NotRequired[_Interval]
+    calibration: NotRequired[_CalibrationMeasures]
 
 
 class SomeMetrics(TypedDict, total=False):

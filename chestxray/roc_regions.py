@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from chestxray.bootstrap import resamples
-from chestxray.evaluation import effective
 from chestxray.intervals import Figure, logit_t
+from chestxray.support import effective
 from chestxray.weighted import Ranking, ratio
 
 #: Sensitivities at which the specificity is told, and the largest 1 - specificity of the partial area.

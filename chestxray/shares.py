@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from chestxray.bootstrap import resamples
-from chestxray.evaluation import effective
 from chestxray.intervals import Figure, logit_t
+from chestxray.support import effective
 
 
 def share(flags: np.ndarray, clusters: np.ndarray, *, replicates: int = 2000, seed: int = 0) -> Figure:

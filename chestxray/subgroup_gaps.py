@@ -18,12 +18,12 @@ import numpy as np
 from scipy import optimize, stats
 
 from chestxray import influence
-from chestxray.evaluation import effective
 from chestxray.influence import Influence
 from chestxray.intervals import LEVEL, Figure, around
 from chestxray.p_value_function import satterthwaite
 from chestxray.paired import holm
 from chestxray.prediction import Predictions
+from chestxray.support import effective
 
 METHOD = "MOVER of logit-t intervals clustered by patient"
 INTERACTION = "Wald test on the logit scale with Welch's F, clustered by patient"

@@ -6,7 +6,8 @@ behind, and figures can be drawn in any thread and without a display. `save` wri
     save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
 """
 
-from chestxray.figures.curves import precision_recall, reliability, roc
+from chestxray.figures.calibration import reliability
+from chestxray.figures.curves import precision_recall, roc
 from chestxray.figures.decision_curve import decision_curve
 from chestxray.figures.distribution import class_distribution
 from chestxray.figures.forest import forest

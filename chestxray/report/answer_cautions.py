@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chestxray.audit import FEWEST_OF_A_CLASS
+from chestxray.report.calibration_wording import direction
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record
 from chestxray.report.wording import plural, value_of, with_interval
@@ -18,6 +19,8 @@ LET_THROUGH, MOST_OF_A_KIND, MANY_OF_ALL = 0.1, 0.5, 0.2
 REFUSED = 0.2
 #: An expected calibration error above which probabilities mislead, and a change of it that is more than rounding.
 MISCALIBRATED, CHANGED = 0.1, 0.005
+#: Calibration slopes outside these, and intercepts as far from 0, mislead, where their intervals agree.
+SLOPES, INTERCEPT = (0.8, 1.25), 0.3
 
 
 def refusal(record: Record) -> list[Caution]:
@@ -84,8 +87,16 @@ def probabilities(record: Record) -> list[Caution]:
     """Probabilities that are not as often right as they say."""
     found = record.extras.get("calibration") or {}
     parts = []
-    ece = record.metrics["test"].get("ece")
-    off = value_of(ece)
+    measures = record.metrics.get("calibration") or {}
+    slope, intercept = measures.get("slope") or {}, measures.get("intercept") or {}
+    if _beyond(slope, *SLOPES):
+        parts.append(f"Calibration slope {with_interval(slope)}: {direction(slope)}.")
+    if _beyond(intercept, -INTERCEPT, INTERCEPT):
+        often = "more" if intercept["value"] > 0 else "less"
+        parts.append(
+            f"Calibration intercept {with_interval(intercept)}: {record.positive} is {often} frequent than they say."
+        )
+    off = value_of(record.metrics["test"].get("ece"))
     if off is not None and off >= MISCALIBRATED:
         parts.append(f"On average they are off by {100 * off:.0f} points of 100 (expected calibration error).")
     before, after = ((found.get("test") or {}).get(when) or {} for when in ("before", "after"))
@@ -97,6 +108,15 @@ def probabilities(record: Record) -> list[Caution]:
     if found.get("at_bound"):
         parts.append("Their temperature stands at its bound: validation is too small or too easy to learn it from.")
     return [Caution("note", "Probabilities not to be taken at their word", " ".join(parts))] if parts else []
+
+
+def _beyond(figure: Mapping[str, Any], least: float, most: float) -> bool:
+    """Is a figure outside, and does its interval not reach the middle, where all is well?"""
+    value, low, high = (figure.get(name) for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return False
+    well = 0.0 if least < 0 else 1.0
+    return (value < least and high < well) or (value > most and low > well)
 
 
 def abstention(record: Record) -> list[Caution]:
