@@ -34,9 +34,7 @@ def main() -> None:
     draws = parser.parse_args().draws
     print(f"Means over {draws} draws and their standard errors; {COVERAGE:g} is promised of coverage, and a")
     print(f"sensitivity of {SENSITIVITY:g} was asked for; promised with confidence {CONFIDENCE:g} it may be missed in")
-    print(
-        "one draw of twenty. With 50 rows there are too few patients to promise it in some draws, which count as kept.\n"
-    )
+    print("one draw of twenty; draws with too few patients to promise it count as kept.\n")
     print(
         "| validation rows | figure | all on the same | on a second one | difference |\n| --- | --- | --- | --- | --- |"
     )
