@@ -148,7 +148,7 @@ def learnt(features: np.ndarray, truth: np.ndarray, penalty: float = 1.0) -> Cal
 def cross_validated(
     rows: int, folds: int, own: int, signals: tuple[float, float], simulations: int
 ) -> tuple[list[str], str]:
-    """Told apart by DeLong's and by McNemar's test on the pooled folds, and now; and the mean AUROC.
+    """Told apart by the tests of single trainings on the pooled folds, and now; and the mean AUROC.
 
     Two learners have `own` features each and five in common; the classes lie `signals` apart in theirs.
     """
@@ -336,8 +336,9 @@ def _page(count: int, few: int, minutes: float, *found: list[list[str]]) -> list
         "",
         "## Cross-validation",
         "",
-        "Two learners of equal or unlike skill, trained and tested in each fold. The pooled tests (before) speak of "
-        "the trained models, which do differ; the corrected resampled t speaks of the learners.",
+        "Two learners of equal or unlike skill, trained and tested in each fold. The tests above on the pooled folds, "
+        "which were all that there was, speak of the trained models, which do differ; the corrected resampled t speaks "
+        "of the learners.",
         "",
         *table(
             [

@@ -31,6 +31,9 @@ from chestxray.weighted import HEADLINE, LOSSES
 #: What makes a folder a comparison's.
 COMPARISON = "comparison.json"
 PAGE = "comparison.html"
+#: An AUROC above this, of fewer patients than that, leaves tests without power (``benchmarks/paired_tests.md``).
+NEAR_ONE = 0.97
+FEW_PATIENTS = 100
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def verdict(compared: Compared) -> tuple[str, ...]:
     said += _against_the_rest(best, comparison, explained=contenders[best.model].controls["finding"] == "shortcut")
     # In the order of the table, next to who is best: no better score is worth more than what explains it.
     said += beside({s.model: contenders[s.model].controls for s in comparison.standings})
+    said += _few_near_one(comparison)
     said += within_margin(comparison)
     said.append(comparison.scope[0].upper() + comparison.scope[1:])
     said.append("This is about patients like those of the test; at another hospital the order may be another.")
@@ -197,6 +201,18 @@ def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool
 
 def _of(pair: Pair, standing: Standing) -> bool:
     return standing.model in (pair.first, pair.second)
+
+
+def _few_near_one(comparison: Comparison) -> list[str]:
+    """Where no test has power: ``benchmarks/paired_tests.md``."""
+    best, patients = comparison.standings[0].figure.value, comparison.patients
+    near = comparison.metric == "auroc" and best is not None and best > NEAR_ONE
+    if not near or (patients.known or 0) + patients.unknown >= FEW_PATIENTS:
+        return []
+    return [
+        f"An AUROC above {NEAR_ONE:g} of fewer than {FEW_PATIENTS} patients hangs on a handful of images: hardly a "
+        "difference can be shown here, and intervals of differences may be too short."
+    ]
 
 
 def within_margin(comparison: Comparison) -> list[str]:

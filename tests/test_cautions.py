@@ -150,6 +150,12 @@ CASES = {
         {"by_group": {"sex": {"F": {"test": {"auroc": share(0.7, 0.6, 0.8)}}}}},
         ("note", "Worse for some than for others", "sex F 0.70 (95% interval 0.60 to 0.80)"),
     ),
+    "a gap that is more than luck": (
+        {"gaps": {"method": "", "interaction": "", "tests": 3, "columns": {"sex": {"auroc": {
+            "against": "M", "interaction": {"p": 0.001, "p_holm": 0.003},
+            "groups": {"F": {"value": -0.1, "low": -0.15, "high": -0.05, "p": 0.001, "p_holm": 0.003}}}}}}},
+        ("note", "Worse for some than for others", "AUROC by sex, F less than M by 0.10 (95% interval 0.05 to 0.15)"),
+    ),
     "worse elsewhere": (
         {"drop": {"figures": {"auroc": {name: share(v, v - 0.1, v + 0.1) for name, v in
                                         (("internal", 0.95), ("external", 0.7), ("drop", 0.25))}}}},

@@ -101,6 +101,12 @@ def test_by_sex_and_age(run, places):
     by = content(found, "by_group")
     assert {name: item["rows"] for name, item in by["sex"].items()} == {"F": 20, "M": 20}
     assert {name: item["rows"] for name, item in by["age"].items()} == {"0 to 17": 8, "18 to 39": 22, "40 to 64": 10}
+    gaps = content(found, "gaps")["columns"]
+    sex, age = gaps["sex"]["auroc"], gaps["age"]["auroc"]
+    aurocs = {name: item["test"]["auroc"]["value"] for name, item in by["sex"].items()}
+    assert sex["groups"]["F"]["value"] == pytest.approx(aurocs["F"] - aurocs["M"])
+    assert set(age["groups"]) == set(by["age"])
+    assert "Is it better for some than for others?" in found.report.read_text(encoding="utf-8")
 
 
 def test_images_of_the_training_are_a_leak(run, places):
