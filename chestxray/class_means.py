@@ -41,7 +41,7 @@ def figures(
         values: the figures on the rows themselves, NaN for what cannot be had.
         replicates: float (replicates,) of each, NaN where a replicate had none.
         support: patients that each figure rests on, see `support.supports`.
-        behind: of areas, the patients behind their variance, see `support.behind_areas`.
+        behind: of some, the patients behind their variance, see `support.behind`.
         counts: the confusion matrix (classes, classes), true classes in rows.
         positive: the class that the headline speaks of, None for means over the classes that have rows.
     """

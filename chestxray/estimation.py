@@ -17,7 +17,7 @@ from chestxray import class_means
 from chestxray.bootstrap_t import mean_losses
 from chestxray.calibration_error import CalibrationError, calibration_error
 from chestxray.intervals import Figure
-from chestxray.support import behind_areas, effective, supports
+from chestxray.support import behind, effective, supports
 from chestxray.weighted import Key, squared_errors
 
 
@@ -61,11 +61,11 @@ def estimate(
     drawn = {key: np.mean([one.replicates[key] for one in trainings], axis=0) for key in trainings[0].replicates}
     supported = [supports(one.truth, one.predicted, clusters, classes, positive) for one in trainings]
     support = _least(supported)
-    behind = _least([behind_areas(one.truth, one.probabilities, clusters) for one in trainings])
+    few = _least([behind(one.truth, one.predicted, one.probabilities, clusters) for one in trainings])
     counts = np.zeros((classes, classes))
     for one in trainings:
         np.add.at(counts, (one.truth, one.predicted), 1 / len(trainings))
-    figures = class_means.figures(values, drawn, support, behind, counts, positive)
+    figures = class_means.figures(values, drawn, support, few, counts, positive)
     losses = np.mean([squared_errors(one.truth, one.probabilities) for one in trainings], axis=0)
     keys: list[Key] = [*((k, "brier") for k in range(classes)), (None, "brier")]
     greatest = np.array([1.0] * classes + [2.0 if classes > 2 else 1.0])
@@ -78,7 +78,8 @@ def estimate(
 
 
 def _least(of_trainings: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
-    return {key: min(one[key] for one in of_trainings) for key in of_trainings[0]}
+    keys = {key for one in of_trainings for key in one}
+    return {key: min(one[key] for one in of_trainings if key in one) for key in keys}
 
 
 def _answers(one: Scored) -> tuple[np.ndarray, np.ndarray]:

@@ -55,17 +55,30 @@ def effective(clusters: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def behind_areas(truth: np.ndarray, probabilities: np.ndarray, clusters: np.ndarray) -> dict[Key, float]:
-    """Effective number of patients behind the variance of each class's AUROC; fewer than there are where a
-    few are ranked far from the others. Arguments as of `supports`; `probabilities` is (rows, classes).
+def behind(
+    truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, clusters: np.ndarray
+) -> dict[Key, float]:
+    """Effective number of patients behind the variance of each class's precision, F1 and AUROC.
+
+    Fewer than there are where a few patients have many of the images that count, or are ranked far from
+    the others. Arguments as of `supports`; `probabilities` is (rows, classes).
     """
     alike = np.zeros(len(truth), dtype=np.int64)
-    return {
-        # Of few the fourth moment itself is no more than a guess.
-        (k, "auroc"): max(FEWEST_BEHIND, behind_variance(auroc(truth == k, scores, alike).rows, clusters))
-        for k, scores in enumerate(probabilities.T)
-        if 0 < (truth == k).sum() < len(truth)
-    }
+    found: dict[Key, float] = {}
+    for k, scores in enumerate(probabilities.T):
+        own, claimed = truth == k, predicted == k
+        moved = {}
+        if own.any() and not own.all():
+            moved["auroc"] = auroc(own, scores, alike).rows
+        if claimed.any():
+            moved["precision"] = (own & claimed) - (own & claimed).sum() / claimed.sum() * claimed
+        if own.any():
+            either = own.astype(np.float64) + claimed
+            moved["f1"] = 2 * (own & claimed) - 2 * (own & claimed).sum() / either.sum() * either
+        for name, influences in moved.items():
+            # Of few the fourth moment itself is no more than a guess.
+            found[k, name] = max(FEWEST_BEHIND, behind_variance(influences, clusters))
+    return found
 
 
 def behind_variance(influences: np.ndarray, clusters: np.ndarray) -> float:
