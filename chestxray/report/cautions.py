@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from chestxray.report import answer_cautions
+from chestxray.report import answer_cautions, interval_coverage
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record
 from chestxray.report.wording import in_hundred, plural, span, value_of, with_interval
@@ -44,6 +44,7 @@ def cautions(record: Record) -> list[Caution]:
         *answer_cautions.abstention(record),
         *_guess(record),
         *_test_set(record),
+        *interval_coverage.caution(record),
         *_patients(record),
         *_conflicting(record),
         *_left_out(record),
