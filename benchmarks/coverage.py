@@ -1,6 +1,6 @@
 """How often do the 95% intervals of a test's figures hold the truth, ours and those of others?
 
-    python -m benchmarks.coverage          # writes benchmarks/coverage.md
+    python -m benchmarks.coverage          # writes benchmarks/coverage.md, and what the report says of it
 
 `benchmarks/simulated_tests.py` says what is simulated, `benchmarks/rival_intervals.py` what ours stand beside.
 The truth is the figure of 100,000 images. A test in which a class has no image is drawn again.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ from chestxray.calibration_error import calibration_error
 from chestxray.calibration_slope import intercept, slope
 from chestxray.estimation import Scored, estimate
 from chestxray.intervals import logit_t, standard_error
+from chestxray.report import interval_coverage
 from chestxray.support import effective, supports
 from chestxray.weighted import HEADLINE, Calibration, Table
 
@@ -41,13 +43,13 @@ OURS, ALONE = "ours", "logit-t alone"
 
 @dataclass
 class Tally:
-    """Of one interval: how often it was there, missed the truth below it and above it, and its widths' sum."""
+    """Of one interval: how often it was there, above the truth and below it, and how wide."""
 
     tests: int = 0
     there: int = 0
     too_high: int = 0
     too_low: int = 0
-    width: float = 0.0
+    widths: list[float] = field(default_factory=list)
 
     def add(self, limits: Limits | None, truth: float) -> None:
         """Count one test."""
@@ -57,7 +59,7 @@ class Tally:
         self.there += 1
         self.too_high += truth < limits[0] - 1e-9
         self.too_low += truth > limits[1] + 1e-9
-        self.width += limits[1] - limits[0]
+        self.widths.append(limits[1] - limits[0])
 
     @property
     def coverage(self) -> float:
@@ -67,11 +69,14 @@ class Tally:
 
 @dataclass
 class Result:
-    """``tallies`` by figure and interval; ``effective`` is the mean number of patients of the rarest class."""
+    """``tallies`` by figure and interval; ``effective`` is the mean number of effective patients of the rarest class,
+    ``evenness`` the mean share of the patients that is effective.
+    """
 
     design: Design
     simulations: int
     effective: float = 0.0
+    evenness: float = 0.0
     tallies: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
 
 
@@ -105,6 +110,7 @@ def simulate(design: Design, simulations: int) -> Result:
             result.tallies[figure, kind].add(limits, true[figure])
         rarest = min(effective(drawn.clusters[drawn.truth == k]) for k in range(len(design.prevalences)))
         result.effective += rarest / simulations
+        result.evenness += effective(drawn.clusters) / len(np.unique(drawn.clusters)) / simulations
     return result
 
 
@@ -180,6 +186,8 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=300, help="simulated tests of each design")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
+    report = Path(interval_coverage.__file__)
+    parser.add_argument("--pooled", type=Path, default=report.with_name(interval_coverage.FILE), help="for the report")
     options = parser.parse_args()
     start, chosen = time.perf_counter(), list(designs())
     # The processes are the parallelism; their BLAS threads would only get in each other's way.
@@ -190,6 +198,7 @@ def main() -> None:
         results = pool.starmap(simulate, arguments, chunksize=1)[::-1]
     text = coverage_report.text(results, options.simulations, REPLICATES, (time.perf_counter() - start) / 60)
     options.output.write_text(text)
+    options.pooled.write_text(json.dumps(coverage_report.bands(results), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,8 @@ def _calibration(
 
 
 def _rose(test: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    before, after = (test[when][name]["value"] for when in ("before", "after"))
+    """Is a figure higher after calibration, by more than its interval has room for?"""
+    before, after = test["before"][name]["value"], test["after"][name]["low"]
     return before is not None and after is not None and after > before
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from chestxray.bootstrap import draws
 from chestxray.intervals import LEVEL, Figure, around, at_end
+from chestxray.support import FEWEST_BEHIND, behind_variance
 
 
 def mean_losses(
@@ -27,8 +28,9 @@ def mean_losses(
 ) -> list[Figure]:
     """The mean of each column of `losses` with its 95% interval, on the logit scale.
 
-    The standard errors are those of the jackknife over patients. Where replicates have none, as hard
-    zeros and ones make them, Student's t takes the place of theirs.
+    The standard errors are those of the jackknife over patients. Each limit is the farther one of the
+    bootstrap-t's and of Student's t for the patients behind the variance (`support.behind_variance`), which
+    alone is left where replicates have no error of their own, as hard zeros and ones make them.
 
     Args:
         losses: float (rows, columns), from 0 to `greatest`.
@@ -55,15 +57,17 @@ def _figure(sums: np.ndarray, sizes: np.ndarray, statistics: np.ndarray, support
         return around(share * most, math.nan, support if ended else 1, (0.0, most))
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
     error = math.sqrt((len(sizes) - 1) * float(without.var()))
-    plain = around(share * most, error * most, support, (0.0, most))
+    rows = (sums - share * sizes) / sizes.sum()
+    few = max(FEWEST_BEHIND, behind_variance(rows, np.arange(len(sizes))))
+    plain = around(share * most, error * most, min(support, few), (0.0, most))
     finite = statistics[np.isfinite(statistics)]
-    if plain.low is None or len(finite) < len(statistics) * (1 + LEVEL) / 2 or not len(finite):
+    if plain.low is None or plain.high is None or len(finite) < len(statistics) * (1 + LEVEL) / 2 or not len(finite):
         return plain
     tails = np.quantile(finite, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
     limits = math.log(share / (1 - share)) - tails * error / (share * (1 - share))
     low, high = (most * 0.5 * (1 + math.tanh(limit / 2)) for limit in limits)
     value = share * most
-    return Figure(value, min(low, value), max(high, value))
+    return Figure(value, min(low, plain.low, value), max(high, plain.high, value))
 
 
 def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int) -> np.ndarray:

@@ -5,7 +5,8 @@ adds to it: a perfectly calibrated model has an error of .08 on 200 images in 15
 adds the noise a second time and centres on the bias. Here the noise is estimated apart and the figure
 is corrected by inversion, as a test is inverted into an interval: the error reported is the one with
 which the plain error that was seen is the median of what would be, and the limits are those with which
-it is as far out as 95% allow (for the bias and other corrections Bröcker 2012; Kumar et al. 2019).
+it is as far out as 95% allow, the upper one never below the plain error (for the bias and other
+corrections Bröcker 2012; Kumar et al. 2019).
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def calibration_error(
     alone = np.abs(noise).sum(axis=1)
     tails = (1 + LEVEL) / 2, 0.5, (1 - LEVEL) / 2
     low, value, high = (min(1.0, plain * _factor(gaps, noise, plain, tail)) for tail in tails)
-    found = Figure(value, min(low, value), max(high, value))
+    # Noise that was overestimated would put the upper limit below what was seen.
+    found = Figure(value, min(low, value), max(high, value, plain))
     return CalibrationError(found, plain, float(alone.mean()), float(np.quantile(alone, 0.95)))
 
 

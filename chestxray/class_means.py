@@ -14,14 +14,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
-from chestxray.intervals import Figure, around, at_end, logit_t, standard_error
+from chestxray.intervals import LEVEL, Figure, around, at_end, standard_error
 from chestxray.weighted import LOSSES, Key, matthews
 
 #: Patients below which the bootstrap's standard error of a class says less than the interval of the class.
 FEW = 10
 #: Of each mean over classes, the figure of a class that it is the mean of.
 _ALWAYS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
+_SHARES = ("accuracy", "sensitivity", "specificity", "precision", "auroc")
 _OF_MANY = {name: name for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")}
 
 
@@ -29,6 +31,7 @@ def figures(
     values: Mapping[Key, float],
     replicates: Mapping[Key, np.ndarray],
     support: Mapping[Key, float],
+    behind: Mapping[Key, float],
     counts: np.ndarray,
     positive: int | None,
 ) -> dict[Key, Figure]:
@@ -37,23 +40,50 @@ def figures(
     Args:
         values: the figures on the rows themselves, NaN for what cannot be had.
         replicates: float (replicates,) of each, NaN where a replicate had none.
-        support: patients that each figure rests on, see `evaluation.supports`.
+        support: patients that each figure rests on, see `support.supports`.
+        behind: of some, the patients behind their variance, see `support.behind`.
         counts: the confusion matrix (classes, classes), true classes in rows.
         positive: the class that the headline speaks of, None for means over the classes that have rows.
     """
+    freedom = {key: min(size, behind.get(key, math.inf)) - 1 for key, size in support.items()}
     found = {
-        key: logit_t(value, replicates.get(key, np.empty(0)), support[key], _span(key))
+        key: _alone(key, value, replicates.get(key, np.empty(0)), support[key], freedom[key])
         for key, value in values.items()
         if key[1] not in LOSSES
     }
+    if positive is not None:
+        found |= {(None, name): found[positive, name] for name in _OF_MANY}
     present = [k for k, row in enumerate(counts) if row.sum() > 0]
     for name, part in (_ALWAYS | ({} if positive is not None else _OF_MANY)).items():
         keys = [(k, part) for k in present]
         if present and math.isfinite(values[None, name]):
-            found[None, name] = _mean(values[None, name], keys, found, replicates, support)
+            found[None, name] = _mean(values[None, name], keys, found, replicates, support, freedom)
     if math.isfinite(values[None, "mcc"]):
         found[None, "mcc"] = _correlation(values[None, "mcc"], counts, present, found, replicates, support)
     return found
+
+
+def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freedom: float) -> Figure:
+    """The interval of a figure that is no mean over classes."""
+    figure = around(value, standard_error(np.asarray(replicates), support), freedom + 1, _span(key))
+    if at_end(value, _span(key)):
+        return around(value, math.nan, support, _span(key))
+    return _no_wider_than_exact(figure, support) if key[1] in _SHARES else figure
+
+
+def _no_wider_than_exact(figure: Figure, support: float) -> Figure:
+    """The part of an interval that is within that of Clopper and Pearson (1934) for `support` patients.
+
+    No share of images of so many patients, and no area of which either side has so many (Birnbaum and Klose
+    1957), varies more than the share of so many single images.
+    """
+    value = figure.value
+    if value is None or figure.low is None or figure.high is None:
+        return figure
+    hits, tail = value * support, (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, hits, support - hits + 1))
+    high = float(stats.beta.ppf(1 - tail, hits + 1, support - hits))
+    return Figure(value, min(value, max(figure.low, low)), max(value, min(figure.high, high)))
 
 
 def _span(key: Key) -> tuple[float, float]:
@@ -66,6 +96,7 @@ def _mean(
     found: Mapping[Key, Figure],
     replicates: Mapping[Key, np.ndarray],
     support: Mapping[Key, float],
+    freedom: Mapping[Key, float],
 ) -> Figure:
     """The interval of a mean of class figures `keys`; a class never predicted has a precision of 0 in it."""
     none = (0.0, 1.0)
@@ -76,9 +107,9 @@ def _mean(
     inflated = np.array([math.sqrt(support[key] / (support[key] - 1)) for key in estimated])
     covariance = _covariance([np.asarray(replicates[key]) for key in estimated]) * np.outer(inflated, inflated)
     error = math.sqrt(max(0.0, float(covariance.sum()))) / len(keys)
-    freedom = satterthwaite(np.diag(covariance), [support[key] - 1 for key in estimated])
+    together = satterthwaite(np.diag(covariance), [freedom[key] for key in estimated])
     below, above = (math.hypot(*(parts[side] for parts in left_open if parts is not None)) for side in (0, 1))
-    return _added(value, error, freedom, (below / len(keys), above / len(keys)), none)
+    return _added(value, error, together, (below / len(keys), above / len(keys)), none)
 
 
 def _added(

@@ -17,7 +17,7 @@ from chestxray import class_means
 from chestxray.bootstrap_t import mean_losses
 from chestxray.calibration_error import CalibrationError, calibration_error
 from chestxray.intervals import Figure
-from chestxray.support import effective, supports
+from chestxray.support import behind, effective, supports
 from chestxray.weighted import Key, squared_errors
 
 
@@ -59,14 +59,13 @@ def estimate(
     classes = trainings[0].probabilities.shape[1]
     values = {key: float(np.mean([one.values[key] for one in trainings])) for key in trainings[0].values}
     drawn = {key: np.mean([one.replicates[key] for one in trainings], axis=0) for key in trainings[0].replicates}
-    supported = [
-        supports(one.truth, one.predicted, clusters, classes, positive, one.probabilities) for one in trainings
-    ]
-    support = {key: min(one[key] for one in supported) for key in supported[0]}
+    supported = [supports(one.truth, one.predicted, clusters, classes, positive) for one in trainings]
+    support = _least(supported)
+    few = _least([behind(one.truth, one.predicted, one.probabilities, clusters) for one in trainings])
     counts = np.zeros((classes, classes))
     for one in trainings:
         np.add.at(counts, (one.truth, one.predicted), 1 / len(trainings))
-    figures = class_means.figures(values, drawn, support, counts, positive)
+    figures = class_means.figures(values, drawn, support, few, counts, positive)
     losses = np.mean([squared_errors(one.truth, one.probabilities) for one in trainings], axis=0)
     keys: list[Key] = [*((k, "brier") for k in range(classes)), (None, "brier")]
     greatest = np.array([1.0] * classes + [2.0 if classes > 2 else 1.0])
@@ -76,6 +75,11 @@ def estimate(
     errors = tuple(calibration_error(*_answers(one), clusters, replicates=replicates, seed=seed) for one in trainings)
     figures[None, "ece"] = _mean([error.corrected for error in errors])
     return Estimates(figures, errors)
+
+
+def _least(of_trainings: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
+    keys = {key for one in of_trainings for key in one}
+    return {key: min(one[key] for one in of_trainings if key in one) for key in keys}
 
 
 def _answers(one: Scored) -> tuple[np.ndarray, np.ndarray]:

@@ -17,14 +17,12 @@ def supports(
     clusters: np.ndarray,
     classes: int,
     positive: int | None,
-    probabilities: np.ndarray | None = None,
 ) -> dict[Key, float]:
     """Number of patients that each figure rests on, `effective` where they have unlike numbers of images.
 
     A sensitivity rests on the patients with an image of the class, F1 on those with one that is of it or is
-    called it, an area on the fewer of those with and those without, and with `probabilities` (rows, classes)
-    an AUROC on no more than are `behind_variance`; a mean over classes on the fewest of any class that has
-    rows, and Matthews's correlation on all.
+    called it, an area on the fewer of those with and those without, a mean over classes on the fewest of any
+    class that has rows, and Matthews's correlation on all.
     """
     present = [k for k in range(classes) if (truth == k).any()]
     everyone = effective(clusters)
@@ -35,11 +33,6 @@ def supports(
         sizes = {"sensitivity": own, "specificity": rest, "precision": claimed, "f1": either, "brier": everyone}
         support |= {(k, name): size for name, size in sizes.items()}
         support |= {(k, name): min(own, rest) for name in ("auroc", "auprc")}
-        if probabilities is not None and min(own, rest) > 1:
-            moved = auroc(truth == k, probabilities[:, k], np.zeros(len(truth), dtype=np.int64)).rows
-            behind = behind_variance(moved, clusters)
-            # Of so few the fourth moment itself is no more than a guess.
-            support[k, "auroc"] = min(own, rest, max(behind, FEWEST_BEHIND))
     for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
         # A class never predicted counts in the mean precision as sure as its own rows are.
         parts = [support[k, name] or support[k, "sensitivity"] for k in present]
@@ -60,6 +53,32 @@ def effective(clusters: np.ndarray) -> float:
         return 0.0
     sizes = np.unique(clusters, return_counts=True)[1].astype(np.float64)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def behind(
+    truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, clusters: np.ndarray
+) -> dict[Key, float]:
+    """Effective number of patients behind the variance of each class's precision, F1 and AUROC.
+
+    Fewer than there are where a few patients have many of the images that count, or are ranked far from
+    the others. Arguments as of `supports`; `probabilities` is (rows, classes).
+    """
+    alike = np.zeros(len(truth), dtype=np.int64)
+    found: dict[Key, float] = {}
+    for k, scores in enumerate(probabilities.T):
+        own, claimed = truth == k, predicted == k
+        moved = {}
+        if own.any() and not own.all():
+            moved["auroc"] = auroc(own, scores, alike).rows
+        if claimed.any():
+            moved["precision"] = (own & claimed) - (own & claimed).sum() / claimed.sum() * claimed
+        if own.any():
+            either = own.astype(np.float64) + claimed
+            moved["f1"] = 2 * (own & claimed) - 2 * (own & claimed).sum() / either.sum() * either
+        for name, influences in moved.items():
+            # Of few the fourth moment itself is no more than a guess.
+            found[k, name] = max(FEWEST_BEHIND, behind_variance(influences, clusters))
+    return found
 
 
 def behind_variance(influences: np.ndarray, clusters: np.ndarray) -> float:

@@ -198,6 +198,19 @@ def test_probabilities_that_are_far_off(tmp_path):
     assert "off by 18 points of 100" in found.text
 
 
+def test_probabilities_that_are_too_extreme_or_too_low(tmp_path):
+    folder = run_with(tmp_path, controls=None)
+    metrics = metrics_of(folder)
+    metrics["calibration"] |= {"slope": share(0.6, 0.5, 0.7), "intercept": share(0.8, 0.5, 1.1)}
+    write_json(folder / "metrics.json", metrics)
+    text = found_in(folder)["Probabilities not to be taken at their word"].text
+    assert "Calibration slope 0.60 (95% interval 0.50 to 0.70): the probabilities are too extreme" in text
+    assert "PNEUMONIA is more frequent than they say" in text
+    metrics["calibration"] |= {"slope": share(0.6, 0.2, 1.1), "intercept": share(0.2, 0.1, 0.3)}
+    write_json(folder / "metrics.json", metrics)
+    assert "Probabilities not to be taken at their word" not in found_in(folder)
+
+
 def test_an_accuracy_that_a_guess_has_too(tmp_path):
     folder = run_with(tmp_path)
     metrics = metrics_of(folder)

@@ -267,3 +267,29 @@ def test_what_cannot_be_evaluated():
 def test_rounded_probabilities_are_no_warning():
     rows = example().rows.round(3)
     assert evaluate(Predictions(rows, ("NORMAL", "PNEUMONIA")), replicates=100).test["brier"].value > 0
+
+
+def test_calibration_comes_with_the_figures():
+    predictions = example(rows=300)
+    sure = predictions.probabilities**3
+    sure = made(predictions.truth, sure / sure.sum(axis=1, keepdims=True), predictions.classes)
+    well, extreme = (evaluate(p, replicates=100).calibration for p in (predictions, sure))
+    assert extreme.slope.value == pytest.approx(well.slope.value / 3, rel=1e-3)
+    assert extreme.slope.high < 1
+    for found in (well, extreme):
+        # Of two classes each says of the other what it says of itself.
+        both = [found.per_class[label] for label in predictions.classes]
+        assert both[0]["slope"].value == pytest.approx(both[1]["slope"].value)
+        assert both[0]["intercept"].value == pytest.approx(-both[1]["intercept"].value)
+        assert found.intercept == both[1]["intercept"]
+    many = evaluate(example(classes=("a", "b", "c")), replicates=100).calibration
+    assert many.intercept == NOTHING
+    assert many.slope.low < many.slope.value < many.slope.high
+
+
+def test_metrics_of_an_earlier_version_are_read():
+    content = evaluate(example(), replicates=100).to_json()
+    del content["calibration"]
+    again = Evaluation.from_json(content)
+    assert again.calibration is None
+    assert again.to_json() == content

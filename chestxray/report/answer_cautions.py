@@ -102,7 +102,8 @@ def probabilities(record: Record) -> list[Caution]:
     before, after = ((found.get("test") or {}).get(when) or {} for when in ("before", "after"))
     for name, title in (("ece", "expected calibration error"), ("brier", "Brier score")):
         old, new = value_of(before.get(name)), value_of(after.get(name))
-        if old is not None and new is not None and new > old + CHANGED:
+        low = (after.get(name) or {}).get("low")
+        if old is not None and new is not None and low is not None and low > old + CHANGED:
             parts.append(f"Calibration made them worse on the test images: {title} {old:.3f} before, {new:.3f} after.")
             break
     if found.get("at_bound"):

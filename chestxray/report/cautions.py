@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from chestxray.p_value_function import ALPHA
-from chestxray.report import answer_cautions
+from chestxray.report import answer_cautions, interval_coverage
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record
 from chestxray.report.wording import in_hundred, plural, span, title, value_of, with_interval
@@ -46,6 +46,7 @@ def cautions(record: Record) -> list[Caution]:
         *answer_cautions.abstention(record),
         *_guess(record),
         *_test_set(record),
+        *interval_coverage.caution(record),
         *_patients(record),
         *_conflicting(record),
         *_left_out(record),
