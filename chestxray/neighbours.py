@@ -23,7 +23,7 @@ _BLOCK = 4_096
 
 @dataclass(frozen=True)
 class Cells:
-    """Unit vectors float32 (members, dimensions), sorted by cell: ``bounds[i]`` to ``bounds[i + 1]`` are those of cell i.
+    """Unit vectors float32 (members, dimensions) by cell: ``bounds[i]`` to ``bounds[i + 1]`` are those of cell i.
 
     ``places`` (members,) says which member each was, ``centres`` (cells, dimensions) are unit vectors.
     """

@@ -17,11 +17,14 @@ SIDE = 64
 #: an equalised film, one with a marker and one with a border are as the original; the share of the picture's
 #: median contrast that is added keeps what has no structure from becoming noise.
 _LOCAL, _FLOOR = 2.5, 0.2
+#: Noise weighs less in the structure as it is, and what different films of one person share weighs more: its
+#: correlation counts for less by this.
+_AS_IT_IS = 0.04
 #: Side of the pictures that are aligned, structure between two Gaussian blurs (pixels of that side), and steps.
 _STAGES = ((SIDE // 2, (0.75, 3.0), 5), (SIDE, (0.7, 3.0), 4))
 _FINE = (0.5, 1.5)
-#: Pairs below this after the first stage are given up: edited copies that are found reach 0.6 there.
-_HOPELESS = 0.5
+#: Pairs below this after the first stage are given up: edited copies that are found reach 0.5 there.
+_HOPELESS = 0.4
 #: Pairs that reach this as they are need no alignment.
 _IN_PLACE = 0.95
 #: Letters and wires are brighter than any rib, and would outweigh them all.
@@ -32,7 +35,7 @@ _FARTHEST = 0.2
 _MARGIN = 3
 #: Grey values this near to black or white are borders, corners and what was brightened beyond the scale.
 _BLACK, _WHITE = 4, 251
-#: With a smaller share of the pixels left to compare, nothing is said.
+#: With a smaller share of the pixels left to compare, these are compared as well.
 _LEAST_LEFT = 0.2
 #: Grey values; a band of less has no structure.
 _ROUNDING = 0.01
@@ -67,13 +70,16 @@ def placement(rotation: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _correlations(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> np.ndarray:
     ends = [((side <= _BLACK) | (side >= _WHITE)).astype(np.float32) for side in (first, second)]
-    first, second = (_evened(side.astype(np.float32)) for side in (first, second))
-    fixed, moving = (_band(side, *_FINE) for side in (first, second))
+    plain = [side.astype(np.float32) for side in (first, second)]
+    first, second = (_evened(side) for side in plain)
+    even, plain = ([_band(side, *_FINE) for side in sides] for sides in ((first, second), plain))
 
     def correlation(places: np.ndarray, start: np.ndarray) -> np.ndarray:
         where, inside = _sampling(start, SIDE)
         left = inside * (ends[0][places] < 0.5) * (_sampled(ends[1][places], where) < 0.5)
-        return _correlation(fixed[places], _sampled(moving[places], where), left)
+        left = np.where(left.mean(axis=(1, 2), keepdims=True) < _LEAST_LEFT, inside, left)
+        alike = (_correlation(fixed[places], _sampled(moving[places], where), left) for fixed, moving in (even, plain))
+        return np.maximum(next(alike), next(alike) - _AS_IT_IS)
 
     # Most copies lie on each other as they are, and to align them would cost eight times as much.
     places = np.arange(len(first))
@@ -147,8 +153,7 @@ def _correlation(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> n
     first = (first - (first * weight).sum(axis=(1, 2), keepdims=True) / number) * weight
     second = (second - (second * weight).sum(axis=(1, 2), keepdims=True) / number) * weight
     spread = np.sqrt((first**2).sum(axis=(1, 2)) * (second**2).sum(axis=(1, 2)))
-    alike = (first * second).sum(axis=(1, 2)) / np.maximum(spread, 1e-6)
-    return np.where(weight.mean(axis=(1, 2)) < _LEAST_LEFT, 0, alike)
+    return (first * second).sum(axis=(1, 2)) / np.maximum(spread, 1e-6)
 
 
 def _evened(pictures: np.ndarray) -> np.ndarray:

@@ -120,12 +120,19 @@ class Environment(TypedDict):
     seconds: NotRequired[dict[str, float]]
 
 
+class _LookAlike(TypedDict):
+    paths: list[str]
+    correlation: float
+    across_splits: bool
+
+
 class _Groups(TypedDict, total=False):
     groups: list[list[str]]
     across_splits: list[list[str]]
     searched: bool
     reason: str
     correlations: list[Any]
+    look_alikes: list[_LookAlike]
     false_alarms: str
 
 

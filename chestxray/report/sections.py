@@ -244,6 +244,10 @@ def _audit(material: Material) -> dict[str, Any]:
         "confounds": audit.get("confounds", []),
         "small_validation": audit.get("small_validation", []),
         "false_alarms": near.get("false_alarms", ""),
+        "look_alikes": [
+            [f"{record.short(path)} ({pair['correlation']:.2f})" for path in pair["paths"]]
+            for pair in near.get("look_alikes", [])
+        ],
         "near_searched": near.get("searched", False),
         "near_reason": near.get("reason", ""),
         "sheets": _contact_sheets(material),
@@ -257,8 +261,10 @@ def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
     for kind, caption in (
         ("exact_duplicates", "Images with the same pixels."),
         ("near_duplicates", "Images of one radiograph with other pixels."),
+        ("look_alikes", "Films that are nearly one, perhaps of one person."),
     ):
-        groups = material.record.audit.get(kind, {}).get("groups", [])
+        audit = material.record.audit
+        groups = audit.get("near_duplicates", {}).get(kind) or audit.get(kind, {}).get("groups", [])
         path = material.record.folder / "figures" / f"{kind}.png"
         if groups and path.is_file():
             alt = f"{caption} {plural(len(groups), 'group')} in all; the lists below name the files."
