@@ -138,7 +138,7 @@ def _repeated(
     classes = len(tables[0].classes)
     of_model = [(p.truth, p.predicted, p.probabilities) for p in tables]
     values = [points(*part, chosen) for part in of_model]
-    supported = [supports(part[0], part[1], clusters, classes, chosen, part[2]) for part in of_model]
+    supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
     scored = [Scored(*parts) for parts in zip(*zip(*of_model, strict=True), values, replicated, strict=True)]
     estimates = estimate(scored, clusters, chosen, replicates=draws, seed=seed)
     figures: dict[str, Figure] = {}

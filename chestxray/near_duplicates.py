@@ -229,5 +229,5 @@ def _small(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Those rows in the size that is compared: uint8 (rows, SIDE, SIDE)."""
     # Bilinear with the support scaled to the reduction: an area average. A row may come many times.
     each, places = np.unique(rows, return_inverse=True)
-    small = [Image.fromarray(pixels[row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for row in each]
+    small = [np.asarray(Image.fromarray(pixels[row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for row in each]
     return np.stack(small)[places]

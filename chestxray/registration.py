@@ -87,8 +87,8 @@ def _correlations(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> n
     places = np.flatnonzero(result < _IN_PLACE)
     start = start[places]
     for side, band, steps in _STAGES if len(places) else ():
-        pictures = (_band(_reduced(one[places], side), *band) for one in (first, second))
-        start = _aligned(*pictures, start, steps)
+        fixed, moving = (_band(_reduced(one[places], side), *band) for one in (first, second))
+        start = _aligned(fixed, moving, start, steps)
         result[places] = correlation(places, start)
         hopeful = result[places] > _HOPELESS
         places, start = places[hopeful], start[hopeful]
