@@ -4,8 +4,8 @@ A mean over classes is only as sure as its least sure classes, and neither of th
 A rare class of which every image is right has no bootstrap variance and would be taken for certain,
 and the degrees of freedom of the rarest class alone would make every other class as unsure as that.
 Here the variance is that of the class figures together, a class at the end of its range and one of few
-patients add what their own intervals leave open (MOVER; Zou and Donner 2008), and the degrees of freedom are those of
-Satterthwaite (1946), to which each class adds by its share of the variance.
+patients add what their own intervals leave open (MOVER; Zou and Donner 2008), and the degrees of freedom
+are those of Satterthwaite (1946), to which each class adds by its share of the variance.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def figures(
 
 def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freedom: float) -> Figure:
     """The interval of a figure that is no mean over classes."""
-    figure = around(value, standard_error(np.asarray(replicates), support), freedom + 1, _span(key))
     if at_end(value, _span(key)):
         return around(value, math.nan, support, _span(key))
+    figure = around(value, standard_error(np.asarray(replicates), support), freedom + 1, _span(key))
     return _no_wider_than_exact(figure, support) if key[1] in _SHARES else figure
 
 
@@ -116,7 +116,7 @@ def _added(
     value: float, error: float, freedom: float, left_open: tuple[float, float], span: tuple[float, float]
 ) -> Figure:
     """The interval of what the bootstrap sees, `error`, and of what it does not, put together (MOVER)."""
-    seen = around(value, error, freedom + 1, span) if error > 0 else Figure(value, value, value)
+    seen = around(value, error, freedom + 1, span) if error > 1e-9 else Figure(value, value, value)
     assert seen.low is not None and seen.high is not None
     below, above = math.hypot(value - seen.low, left_open[0]), math.hypot(seen.high - value, left_open[1])
     if not max(below, above) > 1e-12:
