@@ -443,6 +443,7 @@ class Gaps(TypedDict):
     interaction: str
     tests: Count
     columns: dict[str, dict[str, _GapsOfFigure]]
+    left_out: NotRequired[list[str]]
 
 
 #: Name of a file -> its form. Others are any JSON.

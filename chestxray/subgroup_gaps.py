@@ -27,6 +27,8 @@ from chestxray.support import effective
 
 METHOD = "MOVER of logit-t intervals clustered by patient"
 INTERACTION = "Wald test on the logit scale with Welch's F, clustered by patient"
+#: A column of more groups than these is no column of groups, and is left out.
+MOST_GROUPS = 50
 #: Figures that are looked at, with two classes and with more.
 OF_TWO = ("auroc", "sensitivity", "specificity")
 OF_MORE = ("auroc", "accuracy")
@@ -117,6 +119,8 @@ def interaction(parts: Sequence[Part]) -> float | None:
 def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | None) -> dict[str, Any] | None:
     """What the groups of all `columns` differ by, ready for JSON; None where no column has two groups.
 
+    ``left_out`` names columns of more than `MOST_GROUPS`.
+
     Args:
         table: the rows of a test.
         columns: the group of each row by each column, str (rows,), ``""`` where it is not known.
@@ -124,9 +128,12 @@ def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | 
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     tests: list[dict[str, Any]] = []
+    left_out = []
     for column, groups in columns.items():
         names = sorted({str(name) for name in groups} - {""})
-        if len(names) < 2:
+        if len(names) > MOST_GROUPS:
+            left_out.append(column)
+        if not 2 <= len(names) <= MOST_GROUPS:
             continue
         found[column] = {}
         for name, figure in _figures(table, positive).items():
@@ -139,7 +146,10 @@ def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | 
         # Of two groups the gap is the interaction, and one test.
         only = next(iter(entry["groups"].values()))
         entry.setdefault("interaction", {name: only[name] for name in ("p", "p_holm")})
-    return {"method": METHOD, "interaction": INTERACTION, "tests": len(tests), "columns": found} if found else None
+    if not found and not left_out:
+        return None
+    content = {"method": METHOD, "interaction": INTERACTION, "tests": len(tests), "columns": found}
+    return content | {"left_out": left_out}
 
 
 def _column(
@@ -180,7 +190,10 @@ def _figures(table: Predictions, positive: int | None) -> dict[str, Callable[[np
             # A mean over other classes than the other groups have is another figure.
             return Part(Influence(math.nan, np.zeros(len(truth))), 0.0, clusters)
         varying = [(influence.covariance(part.influence, part.influence, clusters), part.support - 1) for part in each]
-        return Part(influence.mean([part.influence for part in each]), satterthwaite(varying) + 1, clusters)
+        # Where no class varies, as where all are perfect, the rarest says how sure that is.
+        fewest = min((part.support for part in each), default=0.0)
+        support = satterthwaite(varying) + 1 if any(variance > 0 for variance, _ in varying) else fewest
+        return Part(influence.mean([part.influence for part in each]), support, clusters)
 
     if positive is None:
         return dict(zip(OF_MORE, (areas, share), strict=True))

@@ -147,6 +147,24 @@ def test_groups_that_do_not_differ_are_seldom_told_apart():
     assert (told <= 20).all(), "nominally 10; more than 20 have a probability of 0.1%"
 
 
+def test_a_column_of_names_is_left_out_and_said():
+    table, _ = groups_of()
+    names = np.array([f"n{i}" for i in range(200)])
+    found = gaps(table, {"name": names, "half": np.where(np.arange(200) % 2, "x", "y")}, 1)
+    assert (list(found["columns"]), found["left_out"]) == (["half"], ["name"])
+
+
+def test_perfect_areas_of_several_classes_are_not_sure():
+    table = predictions(1, rows=90, classes=("x", "y", "z"))
+    sure = table.rows.assign(predicted=table.rows["label"])
+    for label in table.classes:
+        sure[f"probability_{label}"] = (sure["label"] == label).astype(float)
+    group = np.where(np.arange(90) < 30, "a", "b")
+    item = gaps(Predictions(sure, table.classes), {"group": group}, None)["columns"]["group"]["auroc"]["groups"]["a"]
+    assert item["p"] == 1
+    assert -0.6 < item["low"] < 0 < item["high"] < 0.6
+
+
 def test_one_class_alone_has_no_gap():
     table = predictions(1)
     rows = pd.DataFrame(table.rows[table.rows["label"] == CLASSES[0]])
