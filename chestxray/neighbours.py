@@ -2,7 +2,7 @@
 
 Members are sorted into cells around the centres of a short k-means, and a query is compared with the
 members of the cells that are likeliest to hold its neighbours alone: with 100,000 members that is one in
-thirty. Below some thousand members there is one cell, and nothing is passed over.
+fourteen. Below some thousand members there is one cell, and nothing is passed over.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 
 #: Up to so many members every query is compared with each.
 EVERY = 2_000
-#: Cells that a query is compared with. Of neighbours with a cosine over 0.7, 98% are in these; see the benchmark.
-_PROBED = 64
+#: Cells that a query is compared with. Among 30,000 vectors of 143 dimensions that share nothing these held 97% of
+#: the neighbours with a cosine of 0.7, and 99% of those of 0.8.
+_PROBED = 128
 #: k-means: steps, and members of a cell that it looks at.
 _STEPS, _SAMPLE = 3, 32
 #: Queries whose cells are chosen at a time.
