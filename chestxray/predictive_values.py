@@ -21,7 +21,7 @@ def ppv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
 
     >>> found = ppv(Figure(0.9, 0.8, 0.95), Figure(0.9, 0.85, 0.94), 0.01)
     >>> [round(end, 3) for end in (found.low, found.value, found.high)]
-    [0.058, 0.083, 0.131]
+    [0.056, 0.083, 0.132]
     """
     return _of_odds(sensitivity, _rest(specificity), prevalence / (1 - prevalence))
 
