@@ -196,7 +196,8 @@ class _Control(TypedDict):
     kind: Literal["leak", "likeness", "source"]
     auroc: FigureJson
     accuracy: NotRequired[FigureJson]
-    share: NotRequired[FigureJson]
+    # None for the source, of which the model knows nothing.
+    share: NotRequired[FigureJson | None]
     learnt: NotRequired[_Learnt | None]
     widened_low: NotRequired[float | None]
     up_to: NotRequired[float | None]

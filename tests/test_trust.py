@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from chestxray import control_inputs, trust
+from chestxray import control_inputs, result_files, schema, trust
 from chestxray.control_scores import FOLDS, areas, average, deal, share
 from chestxray.decoded import decode, readable
 from chestxray.evaluation import evaluate
@@ -48,9 +48,11 @@ def predicted(index, skill=2.3, seed=0):
 
 
 def found_on(index, pixels, skill=2.3, **more):
-    """``controls.json`` beside a model with some skill."""
+    """``controls.json`` beside a model with some skill, which can be read again."""
     test = predicted(index, skill)
-    return controls(index, pixels, test, evaluate(test, replicates=100).to_json(), **more)
+    found = controls(index, pixels, test, evaluate(test, replicates=100).to_json(), **more)
+    assert schema.conform(json.loads(json.dumps(found)), result_files.FORMS["controls.json"]) == found
+    return found
 
 
 def by_name(found):
