@@ -1,195 +1,204 @@
-"""How often do 95% intervals hold the truth, and paired tests cry wolf? Simulated radiographs' scores.
+"""How often do the 95% intervals of a test's figures hold the truth, ours and those of others?
 
-    python -m benchmarks.coverage          # writes benchmarks/coverage.md
+    python -m benchmarks.coverage          # writes benchmarks/coverage.md, and what the report says of it
 
-A patient has a state, drawn with the prevalence, and images that share it; a score is the state times
-a distance, plus a part that the patient's images share, plus a part of its own, the two parts together
-of variance 1. The truth is then known in closed form: AUROC Phi(distance / sqrt 2), and accuracy
-Phi(distance / 2) at the middle.
+`benchmarks/simulated_tests.py` says what is simulated, `benchmarks/rival_intervals.py` what ours stand beside.
+The truth is the figure of 100,000 images. A test in which a class has no image is drawn again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
+import json
+import math
 import multiprocessing
 import os
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
-from chestxray.bootstrap import resamples
-from chestxray.evaluation import supports
-from chestxray.intervals import logit_t
-from chestxray.paired import accuracy_test, auroc_test
-from chestxray.weighted import Ranking
+from benchmarks import coverage_report
+from benchmarks.rival_intervals import Limits, bca, delong_logit, left_out, percentile, wilson
+from benchmarks.simulated_tests import Design, Drawn
+from chestxray.bootstrap import bootstrap
+from chestxray.calibration_error import calibration_error
+from chestxray.calibration_slope import intercept, slope
+from chestxray.estimation import Scored, estimate
+from chestxray.intervals import logit_t, standard_error
+from chestxray.report import interval_coverage
+from chestxray.support import effective, supports
+from chestxray.weighted import HEADLINE, Calibration, Table
 
-REPLICATES = 1000
-#: Mean images a patient, and the share of a score's variance that they have in common.
-CLUSTERED = (3, 0.5)
+REPLICATES = 400
+POPULATION = 100_000
+SHARES = ("accuracy", "sensitivity", "specificity", "precision")
+OURS, ALONE = "ours", "logit-t alone"
 
 
-@dataclass(frozen=True)
-class Cell:
-    rows: int
-    clustered: bool
-    prevalence: float
-    auroc: float
+@dataclass
+class Tally:
+    """Of one interval: how often it was there, above the truth and below it, and how wide."""
+
+    tests: int = 0
+    there: int = 0
+    too_high: int = 0
+    too_low: int = 0
+    widths: list[float] = field(default_factory=list)
+
+    def add(self, limits: Limits | None, truth: float) -> None:
+        """Count one test."""
+        self.tests += 1
+        if limits is None or not all(map(math.isfinite, limits)):
+            return
+        self.there += 1
+        self.too_high += truth < limits[0] - 1e-9
+        self.too_low += truth > limits[1] + 1e-9
+        self.widths.append(limits[1] - limits[0])
 
     @property
-    def distance(self) -> float:
-        return float(np.sqrt(2) * stats.norm.ppf(self.auroc))
-
-    @property
-    def accuracy(self) -> float:
-        return float(stats.norm.cdf(self.distance / 2))
-
-    def draw(self, rng: np.random.Generator, models: int = 1) -> tuple[np.ndarray, ...]:
-        """Patients (rows,), states (rows,), scores (models, rows)."""
-        mean, shared = CLUSTERED if self.clustered else (1, 0.0)
-        sizes = rng.geometric(1 / mean, self.rows)
-        clusters = np.repeat(np.arange(self.rows), sizes)[: self.rows]
-        patients = clusters[-1] + 1
-        state = (rng.random(patients) < self.prevalence)[clusters]
-        common = rng.normal(size=(models, patients))[:, clusters]
-        # Two models look at the same images, and err together half of the time.
-        both = [rng.normal(size=patients)[clusters], rng.normal(size=self.rows)]
-        own = rng.normal(size=(models, self.rows))
-        if models > 1:
-            common, own = (np.sqrt(0.5) * (part + same) for part, same in zip((common, own), both, strict=True))
-        return clusters, state, self.distance * state + np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+    def coverage(self) -> float:
+        """Share of the intervals that were there and held the truth."""
+        return 1 - (self.too_high + self.too_low) / self.there if self.there else math.nan
 
 
-def covered(cell: Cell, simulations: int) -> dict[str, float]:
-    """Shares of the simulations in which each interval held the truth, and mean widths."""
-    found: dict[str, list[float]] = {}
-    rng = np.random.default_rng([cell.rows, cell.clustered, int(100 * cell.prevalence), int(1000 * cell.auroc)])
-    for simulation in range(simulations):
-        clusters, state, (score,) = cell.draw(rng)
-        if state.all() or not state.any():
+@dataclass
+class Result:
+    """``tallies`` by figure and interval; ``effective`` is the mean number of effective patients of the rarest class,
+    ``evenness`` the mean share of the patients that is effective.
+    """
+
+    design: Design
+    simulations: int
+    effective: float = 0.0
+    evenness: float = 0.0
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
+
+
+def designs() -> Iterator[Design]:
+    """All that is simulated, the small ones first."""
+    for patients, prevalences in ((20, (0.5,)), (60, (0.5, 0.2)), (200, (0.5, 0.2, 0.05)), (600, (0.5, 0.05))):
+        for prevalence in prevalences:
+            for auroc in (0.7, 0.9, 0.99):
+                yield Design(patients, "1", (1 - prevalence, prevalence), auroc)
+            for auroc in (0.9,) if patients == 600 else (0.9, 0.99):
+                yield Design(patients, "heavy", (1 - prevalence, prevalence), auroc)
+    for patients, prevalence in ((60, 0.5), (200, 0.05)):
+        yield Design(patients, "10", (1 - prevalence, prevalence), 0.9)
+    rare = tuple(n / 184 for n in (60, 60, 60, 4))
+    for prevalences, images in itertools.product(((0.25,) * 4, rare), ("1", "heavy")):
+        yield Design(184, images, prevalences, 0.9)
+    yield Design(600, "1", rare, 0.9)
+    rising = tuple(n / 105 for n in range(1, 15))
+    for patients, images in ((200, "1"), (200, "heavy"), (600, "1")):
+        yield Design(patients, images, rising, 0.95)
+
+
+def simulate(design: Design, simulations: int) -> Result:
+    """Draw tests and count."""
+    rng = np.random.default_rng([design.patients, len(design.images), len(design.prevalences), int(1e3 * design.auroc)])
+    true = truths(design.prevalences, design.auroc)
+    result = Result(design, simulations)
+    for seed in range(simulations):
+        drawn = _drawn(design, rng)
+        for (figure, kind), limits in _intervals(design, drawn, seed).items():
+            result.tallies[figure, kind].add(limits, true[figure])
+        rarest = min(effective(drawn.clusters[drawn.truth == k]) for k in range(len(design.prevalences)))
+        result.effective += rarest / simulations
+        result.evenness += effective(drawn.clusters) / len(np.unique(drawn.clusters)) / simulations
+    return result
+
+
+def _drawn(design: Design, rng: np.random.Generator) -> Drawn:
+    while True:
+        drawn = design.draw(rng)
+        if len(np.unique(drawn.truth)) == len(design.prevalences):
+            return drawn
+
+
+@functools.cache
+def truths(prevalences: tuple[float, ...], auroc: float) -> Mapping[str, float]:
+    """Every figure of the population. How images gather in patients does not matter to it."""
+    design = Design(POPULATION, "1", prevalences, auroc)
+    drawn = design.draw(np.random.default_rng(0))
+    whole = np.ones((1, POPULATION))
+    figures = Table.of(drawn.truth, drawn.predicted, drawn.probabilities, design.positive).figures(whole)
+    found = {name: float(figures[None, name][0]) for name in HEADLINE}
+    sure = Calibration.of(drawn.too_sure.max(axis=1), drawn.too_sure.argmax(axis=1) == drawn.truth)
+    return found | {"ece": 0.0, "ece, too sure": float(sure.error(whole)[0]), "slope": 1.0, "intercept": 0.0}
+
+
+def _intervals(design: Design, drawn: Drawn, seed: int) -> dict[tuple[str, str], Limits | None]:
+    truth, predicted, clusters, positive = drawn.truth, drawn.predicted, drawn.clusters, design.positive
+    table = Table.of(truth, predicted, drawn.probabilities, positive)
+    values = {key: float(value[0]) for key, value in table.figures(np.ones((1, len(truth)))).items()}
+    (replicates,) = bootstrap([table], clusters, replicates=REPLICATES, seed=seed)
+    scored = Scored(truth, predicted, drawn.probabilities, values, replicates)
+    figures = estimate([scored], clusters, positive, replicates=REPLICATES, seed=seed).figures
+    support = supports(truth, predicted, clusters, len(design.prevalences), positive)
+    fewest = min(support[k, "sensitivity"] for k in range(len(design.prevalences)))
+    without = left_out(table, clusters)
+    found: dict[tuple[str, str], Limits | None] = {}
+    for name in HEADLINE:
+        key = (None, name)
+        value, drawn_values = values[key], replicates[key]
+        found[name, OURS] = _limits(figures[key])
+        # One rule for all: the patients that the figure rests on, of a mean over classes the fewest.
+        least = fewest if name in ("mcc", "f1_macro", "balanced_accuracy") else support[key]
+        most = 2.0 if name == "brier" and positive is None else 1.0
+        span = (-1.0, 1.0) if name == "mcc" else (0.0, most)
+        found[name, ALONE] = _limits(logit_t(value, drawn_values, least, span))
+        if not math.isfinite(value) or not np.isfinite(drawn_values).any():
             continue
-        claimed = score > cell.distance / 2
-        ranking, right = Ranking.of(score, state), (claimed == state).astype(float)
-        support = supports(state.astype(int), claimed.astype(int), clusters, 2, 1)
-        drawn: dict[str, list[np.ndarray]] = {"auroc": [], "accuracy": []}
-        for weights in resamples(clusters, REPLICATES, simulation):
-            drawn["auroc"].append(ranking.areas(weights)[0])
-            drawn["accuracy"].append(weights @ right / weights.sum(axis=1))
-        values = {"auroc": ranking.areas(np.ones((1, cell.rows)))[0][0], "accuracy": right.mean()}
-        for name, value in values.items():
-            truth, replicates = getattr(cell, name), np.concatenate(drawn[name])
-            figure = logit_t(float(value), replicates, support[None, name])
-            low, high = np.nanquantile(replicates, [0.025, 0.975])
-            found.setdefault(name, []).append(figure.low <= truth <= figure.high)
-            found.setdefault(name + " percentile", []).append(low <= truth <= high)
-            found.setdefault(name + " width", []).append(figure.high - figure.low)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+        found[name, "percentile"] = percentile(drawn_values)
+        found[name, "BCa"] = bca(value, drawn_values, without[key])
+        if name in SHARES and (positive is not None or name == "accuracy"):
+            found[name, "Wilson"] = wilson(value, _rows(name, truth, predicted), standard_error(drawn_values, 1e9))
+    if positive is not None:
+        found["auroc", "DeLong-logit"] = delong_logit(truth == 1, drawn.probabilities[:, 1], clusters)
+        found["intercept", OURS] = _limits(intercept(drawn.probabilities[:, 1], truth == 1, clusters, fewest))
+    found["slope", OURS] = _limits(slope(drawn.probabilities, truth, clusters, fewest))
+    sure = drawn.too_sure
+    answers = sure.max(axis=1), sure.argmax(axis=1) == truth
+    error = calibration_error(*answers, clusters, replicates=REPLICATES, seed=seed)
+    found["ece, too sure", OURS] = _limits(error.corrected)
+    return found
 
 
-def rejected(cell: Cell, simulations: int) -> dict[str, float]:
-    """Shares of the simulations in which two models of the same skill are told apart at p < .05."""
-    rng = np.random.default_rng([cell.rows, cell.clustered, 7])
-    found: dict[str, list[float]] = {}
-    for _ in range(simulations):
-        clusters, state, scores = cell.draw(rng, models=2)
-        right = (scores > cell.distance / 2) == state
-        for kind, patients in {"": clusters, " rows apart": np.arange(cell.rows)}.items():
-            for name, test in {
-                "auroc": auroc_test(state, scores[0], scores[1], patients),
-                "accuracy": accuracy_test(right[0], right[1], patients),
-            }.items():
-                found.setdefault(name + kind, []).append(test.p is not None and test.p < 0.05)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+def _rows(name: str, truth: np.ndarray, predicted: np.ndarray) -> int:
+    chosen = {"sensitivity": truth == 1, "specificity": truth == 0, "precision": predicted == 1}
+    return int(chosen[name].sum()) if name in chosen else len(truth)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _intervals(cells: list[Cell], results: list[dict[str, float]]) -> list[str]:
-    lines = [
-        "| images | a patient | prevalence | true AUROC | AUROC | percentile | width "
-        "| true accuracy | accuracy | percentile | width |",
-        "| ---: " * 11 + "|",
-    ]
-    for cell, result in zip(cells, results, strict=True):
-        columns = [str(cell.rows), str(CLUSTERED[0] if cell.clustered else 1), f"{cell.prevalence:g}"]
-        for name in ("auroc", "accuracy"):
-            columns += [f"{getattr(cell, name):.3f}", f"**{_percent(result[name])}**"]
-            columns += [_percent(result[name + " percentile"]), f"{result[name + ' width']:.3f}"]
-        lines.append("| " + " | ".join(columns) + " |")
-    return lines
-
-
-def _outside(results: list[dict[str, float]]) -> str:
-    told = []
-    for kind, label in {"": "ours", " percentile": "the percentile interval"}.items():
-        shares = [result[name + kind] for result in results for name in ("auroc", "accuracy")]
-        odd = sorted(_percent(share) for share in shares if not 0.93 <= share <= 0.97)
-        listed = f" ({', '.join(odd)})" if len(odd) <= 6 else f", down to {_percent(min(shares))}"
-        told.append(f"{len(odd)} of {len(shares)} coverages of {label} lie outside 93 to 97{listed if odd else ''}")
-    return "; ".join(told) + "."
-
-
-def _tests(cells: list[Cell], results: list[dict[str, float]]) -> list[str]:
-    lines = [
-        "| images | a patient | AUROC: DeLong, ours | rows apart | accuracy: McNemar, ours | rows apart |",
-        "| ---: " * 6 + "|",
-    ]
-    for cell, result in zip(cells, results, strict=True):
-        columns = [str(cell.rows), str(CLUSTERED[0] if cell.clustered else 1)]
-        for name in ("auroc", "accuracy"):
-            columns += [f"**{_percent(result[name])}**", _percent(result[name + " rows apart"])]
-        lines.append("| " + " | ".join(columns) + " |")
-    return lines
+def _limits(figure: object) -> Limits | None:
+    low, high = getattr(figure, "low", None), getattr(figure, "high", None)
+    return None if low is None or high is None else (low, high)
 
 
 def main() -> None:
     """Simulate, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=1200, help="simulations a row")
+    parser.add_argument("--simulations", type=int, default=300, help="simulated tests of each design")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
+    report = Path(interval_coverage.__file__)
+    parser.add_argument("--pooled", type=Path, default=report.with_name(interval_coverage.FILE), help="for the report")
     options = parser.parse_args()
-    start = time.perf_counter()
-    cells = [Cell(*c) for c in itertools.product((200, 600), (False, True), (0.5, 0.2), (0.75, 0.9, 0.95, 0.985))]
-    equal = [Cell(rows, clustered, 0.5, 0.9) for rows in (200, 600) for clustered in (False, True)]
+    start, chosen = time.perf_counter(), list(designs())
     # The processes are the parallelism; their BLAS threads would only get in each other's way.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    # The large ones first, so that none is left alone at the end.
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        coverage = pool.starmap(covered, [(c, options.simulations) for c in cells], chunksize=1)
-        errors = pool.starmap(rejected, [(c, 2 * options.simulations) for c in equal], chunksize=1)
-    seconds = time.perf_counter() - start
-    noise = 100 * np.sqrt(0.95 * 0.05 / options.simulations)
-    text = [
-        "# Coverage of intervals, and false alarms of paired tests",
-        "",
-        f"`python -m benchmarks.coverage --simulations {options.simulations}`: {options.simulations} simulated "
-        f"tests a row, {REPLICATES} replicates each, in {seconds / 60:.0f} minutes. "
-        f"The Monte Carlo error of a coverage of 95% is {noise:.1f} points. `benchmarks/coverage.py` says what is "
-        "simulated.",
-        "",
-        "Share of the 95% intervals that hold the truth, in percent: ours (**bold**, logit-t bootstrap clustered by "
-        "patient) beside the plain percentile interval of the same replicates; width is the mean width of ours. "
-        f"With several images a patient, their number is geometric with mean {CLUSTERED[0]}, all of one state, and "
-        f"{100 * CLUSTERED[1]:.0f}% of a score's variance is the patient's.",
-        "",
-        *_intervals(cells, coverage),
-        "",
-        _outside(coverage),
-        "",
-        "Share of pairs of models of equal skill (AUROC 0.9) that are told apart at p < 0.05, in percent: ours, "
-        "which goes by patient, beside the same test taking every image as independent. McNemar's exact test is "
-        "known to stay below its level.",
-        "",
-        *_tests(equal, errors),
-        "",
-    ]
-    options.output.write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+        arguments = [(design, options.simulations) for design in reversed(chosen)]
+        results = pool.starmap(simulate, arguments, chunksize=1)[::-1]
+    text = coverage_report.text(results, options.simulations, REPLICATES, (time.perf_counter() - start) / 60)
+    options.output.write_text(text)
+    options.pooled.write_text(json.dumps(coverage_report.bands(results), indent=1) + "\n")
 
 
 if __name__ == "__main__":

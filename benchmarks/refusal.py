@@ -117,7 +117,8 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
     sample = np.random.default_rng(recipe.seed).permutation(places["train"])[: refusal.SAMPLE]
     training, validation = seen_of(pixels[np.sort(sample)]), seen_of(pixels[places["validation"]])
     found = scores(training, validation, recipe.refuse)
-    limits = {name: refusal.at_rank(score(validation), recipe.refuse) for name, score in found.items()}
+    clusters = run.predictions.of("validation").clusters
+    limits = {name: refusal.at_rank(score(validation), recipe.refuse, clusters) for name, score in found.items()}
     elsewhere = {name: _read(path, recipe.image_size, recipe.fit) for name, path in folders.items()}
     lines = [
         f"| shown | images | {' | '.join(found)} |",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from chestxray import abstention
 from chestxray.decision import Decision
 from chestxray.engine import Engine, Outputs
 from chestxray.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from chestxray.prediction import Predictions
 
 PREFIX = "probability_"
 
@@ -99,12 +102,20 @@ def unreadable(path: str, reason: str) -> Answer:
     return Answer(path, {}, None, None, None, None, None, None, reason)
 
 
-def answers(paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float | None) -> list[Answer]:
+#: Probabilities (rows, classes) as they are told, of those that are decided by.
+Told = Callable[[np.ndarray], np.ndarray]
+
+
+def answers(
+    paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float | None, told: Told | None = None
+) -> list[Answer]:
     """An answer for each of `paths` from the row of `outputs` that belongs to it.
 
-    `limit` is the conformal quantile to abstain by, see `limit_for`; None: never.
+    `limit` is the conformal quantile to abstain by, see `limit_for`; None: never. `told` changes what is
+    said of the probabilities, such as for another prevalence, and nothing that is decided.
     """
     probabilities, far = outputs.probabilities, outputs.distances
+    shown = probabilities if told is None else told(probabilities.astype(np.float64))
     decided = engine.decision.decided(probabilities)
     inside = None if limit is None else abstention.sets(probabilities.astype(np.float64), limit)
     sure = None if inside is None else abstention.answered(inside, decided)
@@ -121,7 +132,7 @@ def answers(paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float
             Answer(
                 path=path,
                 probabilities={
-                    name: round(float(value), 7) for name, value in zip(engine.classes, probabilities[i], strict=True)
+                    name: round(float(value), 7) for name, value in zip(engine.classes, shown[i], strict=True)
                 },
                 decision=None if refused or abstained else engine.classes[decided[i]],
                 classes_in_set=likely,
@@ -136,11 +147,16 @@ def answers(paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float
 
 
 def answered(
-    paths: Sequence[str], reasons: Sequence[str], outputs: Outputs | None, engine: Engine, limit: float | None
+    paths: Sequence[str],
+    reasons: Sequence[str],
+    outputs: Outputs | None,
+    engine: Engine,
+    limit: float | None,
+    told: Told | None = None,
 ) -> list[Answer]:
     """An answer for each of `paths` where only those without one of `reasons` have a row in `outputs`."""
     readable = [path for path, reason in zip(paths, reasons, strict=True) if not reason]
-    given = iter([] if outputs is None else answers(readable, outputs, engine, limit))
+    given = iter([] if outputs is None else answers(readable, outputs, engine, limit, told))
     return [unreadable(path, reason) if reason else next(given) for path, reason in zip(paths, reasons, strict=True)]
 
 
@@ -158,21 +174,31 @@ def limit_for(folder: Path, decision: Decision, coverage: float | None) -> float
         raise InputError(f"abstain must be a coverage above 0 and below 1. Received: {coverage:g}.")
     if coverage == decision.coverage and decision.limit is not None:
         return decision.limit
+    validation = validation_of(folder, decision, "abstain")
+    return abstention.quantile(validation.probabilities, validation.truth, coverage, validation.clusters)
+
+
+def validation_of(folder: Path, decision: Decision, asked: str) -> Predictions:
+    """The validation predictions in `folder`, which are calibrated, with the classes in the order of `decision`;
+    `asked` names the option that is learned from them.
+
+    Raises:
+        InputError: the folder has none.
+        DataError: these are damaged, or of other classes.
+    """
     from chestxray.prediction import Predictions
 
     path = folder / "predictions.csv"
     if not path.is_file():
-        raise InputError(f"{folder} has no predictions.csv, and abstain is learned from its validation predictions.")
+        raise InputError(f"{folder} has no predictions.csv, and {asked} is learned from its validation predictions.")
     validation = Predictions.read(path).of("validation")
     if not len(validation.rows):
-        raise InputError(f"{folder} has no validation predictions, and abstain is learned from them.")
+        raise InputError(f"{folder} has no validation predictions, and {asked} is learned from them.")
     if set(validation.classes) != set(decision.classes):
         raise DataError(
             f"{path} is of the classes {', '.join(validation.classes)}, the decision of {', '.join(decision.classes)}."
         )
-    ordered = validation.probabilities[:, [validation.classes.index(name) for name in decision.classes]]
-    truth = np.array([decision.classes.index(label) for label in validation.rows["label"]])
-    return abstention.quantile(ordered, truth, coverage)
+    return Predictions(validation.rows, decision.classes)
 
 
 def _number(value: float | None) -> str:

@@ -1,13 +1,14 @@
 """Test predictions and a decision -> what the run's folder says of them, a JSON file a question.
 
-``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``calibration.json``:
-are the probabilities true; ``operating_points.json``: at the thresholds; ``abstention.json``: where
-it may abstain; ``refusal.json``: what it takes for no radiograph.
+``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``gaps.json``: better
+for some than for others; ``calibration.json``: are the probabilities true; ``operating_points.json``:
+at the thresholds; ``decision_curve.json``: is acting on it worth it; ``patient_level.json``: patient
+by patient; ``abstention.json``: where it may abstain; ``refusal.json``: what it takes for no radiograph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray import abstention
+from chestxray import abstention, conformal_quantile, operating_points, patient_level
 from chestxray.calibration import uncalibrated
 from chestxray.decision import Decision
 from chestxray.evaluation import Evaluation, evaluate
@@ -24,25 +25,26 @@ from chestxray.index import Index, row_keys
 from chestxray.intervals import Figure
 from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
-from chestxray.shares import share
+from chestxray.refusal import least_allowed
+from chestxray.shares import share, share_of_patients
+from chestxray.subgroup_gaps import gaps
 from chestxray.subgroups import groups
-from chestxray.thresholds import decided
 
 #: What a calibration is judged by: less is better.
 CALIBRATION_ERRORS = ("ece", "brier")
-#: The rule that most tables of others go by.
-LARGEST = "the larger probability"
 
 
 @dataclass(frozen=True)
 class Refusals:
     """Who was refused: bool (rows,) of each kind of picture, and the threshold of distance. ``kinds`` names
     the kind of each of ``others``, all of which should be refused; of ``mirrored`` films nothing is asked.
+    ``judges``: codes of the patients of validation, whose distances gave the threshold.
     """
 
     threshold: float
     allowed: float
     validation: np.ndarray
+    judges: np.ndarray
     test: np.ndarray
     others: np.ndarray
     kinds: np.ndarray
@@ -74,9 +76,12 @@ def assess(
         "metrics": whole.to_json(),
         "by_source": _by_source(test, score),
         "by_group": {name: _by_column(test, index, name, score) for name in recipe.by},
+        "gaps": _gaps(test, index, recipe.by, whole.positive),
         "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
-        "operating_points": _operating_points(test, validation, decision, score),
-        "abstention": None if decision.limit is None else _abstention(test, decision, score),
+        "operating_points": operating_points.contents(test, validation, decision, score),
+        "decision_curve": operating_points.decision_curve(test, decision, score),
+        "patient_level": patient_level.figures(test, decision, score),
+        "abstention": None if decision.limit is None else _abstention(test, validation, decision, score),
         "decision": decision.to_json(),
     }
     if refusals is not None:
@@ -109,6 +114,10 @@ class Scorer:
         """The share of true flags with its interval."""
         return share(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
 
+    def share_of_patients(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
+        """The same with all patients counting alike."""
+        return share_of_patients(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
+
 
 def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
     # The whole test's positive class, so that the figures of all sources speak of the same one.
@@ -116,8 +125,18 @@ def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
     return {name: score(part).to_json() for name, part in parts.items()} if len(parts) > 1 else None
 
 
+def _gaps(test: Predictions, index: Index, by: Sequence[str], positive: str | None) -> dict[str, Any] | None:
+    columns = {"source": test.rows["source"], **{name: _groups(test, index, name) for name in by}}
+    given = {name: values.fillna("").astype(str).to_numpy() for name, values in columns.items()}
+    return gaps(test, given, None if positive is None else test.classes.index(positive))
+
+
+def _groups(test: Predictions, index: Index, column: str) -> pd.Series:
+    return groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows))
+
+
 def _by_column(test: Predictions, index: Index, column: str, score: Scorer) -> dict[str, Any]:
-    parts = _parts(test, groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows)))
+    parts = _parts(test, _groups(test, index, column))
     return {name or "not known": score(part).to_json() for name, part in parts.items()}
 
 
@@ -130,7 +149,11 @@ def _calibration(
     test: Predictions, validation: Predictions | None, whole: Evaluation, decision: Decision, score: Scorer
 ) -> dict[str, Any]:
     def told(evaluation: Evaluation) -> dict[str, Any]:
-        return {name: evaluation.test[name].to_json() for name in CALIBRATION_ERRORS}
+        assert evaluation.calibration is not None
+        measured = {"slope": evaluation.calibration.slope, "intercept": evaluation.calibration.intercept}
+        figures = {name: figure for name, figure in measured.items() if figure.value is not None}
+        figures |= {name: evaluation.test[name] for name in CALIBRATION_ERRORS}
+        return {name: figure.to_json() for name, figure in figures.items()}
 
     def before(predictions: Predictions) -> dict[str, Any]:
         return told(score(uncalibrated(predictions, decision.calibration)))
@@ -151,45 +174,32 @@ def _calibration(
 
 
 def _rose(test: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    before, after = (test[when][name]["value"] for when in ("before", "after"))
+    """Is a figure higher after calibration, by more than its interval has room for?"""
+    before, after = test["before"][name]["value"], test["after"][name]["low"]
     return before is not None and after is not None and after > before
 
 
-def _operating_points(
-    test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer
-) -> dict[str, Any]:
-    names = ("sensitivity", "specificity", "precision", "accuracy", "balanced_accuracy")
-    deployed = decision.threshold
-    shown = [(label, threshold, decision.chosen_by) for label, threshold in decision.thresholds.items()]
-    if decision.positive is not None:
-        # Beside the one that decides, what most tables of others go by.
-        shown.append((decision.positive, 0.5, LARGEST))
-    points = []
-    for label, threshold, rule in shown:
-
-        def figures(predictions: Predictions, label: str = label, threshold: float = threshold) -> dict[str, Any]:
-            found = score(decided(predictions, label, threshold), label).test
-            return {name: found[name].to_json() for name in names}
-
-        point = {"label": label, "threshold": threshold, "chosen_by": rule, "test": figures(test)}
-        point["decides"] = deployed is not None and rule != LARGEST
-        points.append(point | ({} if validation is None else {"validation": figures(validation)}))
-    return {"rule": decision.words, "points": points}
-
-
-def _abstention(test: Predictions, decision: Decision, score: Scorer) -> dict[str, Any]:
-    assert decision.limit is not None
+def _abstention(test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer) -> dict[str, Any]:
+    assert decision.limit is not None and decision.coverage is not None
     inside = abstention.sets(test.probabilities, decision.limit)
     answers = abstention.answered(inside, decision.decided(test.probabilities))
     covered = inside[np.arange(len(inside)), test.truth]
     right = test.predicted == test.truth
     clusters = test.clusters
-    return {
+    found: dict[str, Any] = {
         "coverage": decision.coverage,
         "limit": decision.limit,
         "empty_promise": decision.limit >= 1,
+        "patients_needed": conformal_quantile.patients_needed(decision.coverage),
+    }
+    if validation is not None:
+        judges = validation.clusters
+        low, high = conformal_quantile.spread(judges, decision.coverage)
+        found["validation"] = {"patients": len(np.unique(judges)), "rows": len(judges), "spread": [low, high]}
+    return found | {
         "test": {
             "coverage": score.share(covered, clusters),
+            "coverage_of_patients": score.share_of_patients(covered, clusters),
             "answered": score.share(answers, clusters),
             "accuracy_of_answers": score.share(right[answers], clusters[answers]),
             "accuracy_of_all": score.share(right, clusters),
@@ -206,10 +216,19 @@ def _refusal(refusals: Refusals, test: Predictions, score: Scorer) -> dict[str, 
     def of(flags: np.ndarray) -> dict[str, Any]:
         return {"pictures": len(flags), "refused": score.share(flags, np.arange(len(flags)))}
 
+    promised: dict[str, Any] = {}
+    if len(refusals.judges):
+        least = least_allowed(refusals.judges)
+        promised = {
+            "patients": len(np.unique(refusals.judges)),
+            "least_allowed": least,
+            "capped": least > refusals.allowed + 1e-12,
+            "patients_needed": conformal_quantile.patients_needed(1 - refusals.allowed),
+        }
     return {
         "threshold": refusals.threshold,
         "allowed": refusals.allowed,
-        "validation": {"pictures": len(refusals.validation), "refused": _plain(refusals.validation)},
+        "validation": {"pictures": len(refusals.validation), "refused": _plain(refusals.validation)} | promised,
         "test": {"pictures": len(refusals.test), "refused": score.share(refusals.test, test.clusters)},
         "others": of(refusals.others),
         "by_kind": {

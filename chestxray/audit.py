@@ -26,6 +26,7 @@ _SPOKEN = {"train": "training", "validation": "validation"}
 DRAWN = "Drawn images are not searched: phantoms share one anatomy."
 _EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
 _ASTRIDE = "on both sides of a split"
+_LOOK_ALIKES = "Pairs of films that are nearly one, perhaps of one person under two numbers"
 Groups = tuple[tuple[str, ...], ...]
 
 
@@ -45,7 +46,8 @@ class Audit:
 
     ``near`` are groups that show one radiograph in different pixels, ``correlations`` the highest
     of each; ``near`` is None where nobody looked. ``unsearched`` is why near copies were not looked
-    for, or not among all images; ``""`` where they were. ``conflicting`` are the groups, exact or near, with
+    for, or not among all images; ``""`` where they were. ``look_alikes`` are pairs below the limit of a copy, as
+    in `_look_alikes`. ``conflicting`` are the groups, exact or near, with
     several labels. ``small_validation`` are sentences.
     """
 
@@ -57,6 +59,7 @@ class Audit:
     near_across_splits: Groups = ()
     correlations: tuple[float, ...] = ()
     unsearched: str = ""
+    look_alikes: tuple[dict[str, Any], ...] = ()
     conflicting: tuple[dict[str, Any], ...] = ()
     confounds: tuple[Confound, ...] = ()
     small_validation: tuple[str, ...] = ()
@@ -75,12 +78,15 @@ class Audit:
     def findings(self) -> list[Finding]:
         """All that was found, the gravest first."""
         exact, near, patients = self.duplicates_across_splits, self.near_across_splits, self.patients_across_splits
+        astride = [pair for pair in self.look_alikes if pair["across_splits"]]
         counted: list[tuple[Severity, str, int, str]] = [
             ("critical", "copies across splits", len(exact), f"Groups of {_EXACT} {_ASTRIDE}."),
             ("critical", "near copies across splits", len(near), f"Groups of {_NEAR} {_ASTRIDE}."),
             ("critical", "patients across splits", len(patients), f"Patients with images {_ASTRIDE}."),
             ("warning", "conflicting labels", len(self.conflicting), "Groups of copies with different classes."),
             ("warning", "unreadable", len(self.unreadable), "Files that cannot be read."),
+            ("warning", "look-alikes across splits", len(astride), f"{_LOOK_ALIKES}, {_ASTRIDE}: look at them."),
+            ("note", "look-alikes", len(self.look_alikes), f"{_LOOK_ALIKES}, wherever they are."),
             ("note", "copies", len(self.duplicates), f"Groups of {_EXACT}, wherever they are."),
             ("note", "near copies", len(self.near or ()), f"Groups of {_NEAR}, wherever they are."),
         ]
@@ -109,6 +115,7 @@ class Audit:
                 "groups": [list(group) for group in self.near or ()],
                 "across_splits": [list(group) for group in self.near_across_splits],
                 "correlations": list(self.correlations),
+                "look_alikes": [dict(pair) for pair in self.look_alikes],
                 "false_alarms": self.false_alarms,
             },
             "patients": {"across_splits": [dict(item) for item in self.patients_across_splits]},
@@ -145,10 +152,11 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         near_across_splits=_across(near or (), splits_of),
         unsearched="" if near is not None else DRAWN if index.drawn.any() else "Nobody looked.",
         correlations=tuple(round(float(max(best[path] for path in group)), 4) for group in near or ()),
+        look_alikes=tuple(_look_alikes(good)),
         conflicting=tuple(_conflicting(good, exact, near or ())),
         confounds=associations.confounds(good, index.classes),
         small_validation=tuple(_small_validation(good, index.classes)),
-        notes=(*notes, *_one_number(good[~index.drawn[good.index]])),
+        notes=(*notes, *_untested(good, index.classes), *_one_number(good[~index.drawn[good.index]])),
     )
 
 
@@ -224,6 +232,20 @@ def _near(rows: pd.DataFrame) -> Groups | None:
     return tuple(tuple(group["path"]) for _, group in members.groupby("near_group", sort=False))
 
 
+def _look_alikes(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Pairs that are nearly one radiograph: paths, correlation and whether they are in different splits."""
+    if "look_alike" not in rows:
+        return []
+    of_each = rows[rows["look_alike"] != ""].sort_values("look_alike_correlation", ascending=False, kind="stable")
+    splits = rows.groupby("path")["split"].agg(set).to_dict()
+    found: dict[frozenset[str], dict[str, Any]] = {}
+    for path, other, value in of_each[["path", "look_alike", "look_alike_correlation"]].itertuples(index=False):
+        across = len((splits[path] | splits.get(other, set())) - {""}) > 1
+        pair = {"paths": [path, other], "correlation": round(float(value), 4), "across_splits": across}
+        found.setdefault(frozenset((path, other)), pair)
+    return list(found.values())
+
+
 def _across(groups: Groups, splits_of: dict[str, set[str]]) -> Groups:
     # A file that was given twice, to train and to test on, is in two splits by itself.
     return tuple(group for group in groups if len(set().union(*(splits_of[path] for path in group)) - {""}) > 1)
@@ -251,6 +273,16 @@ def _small_validation(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]
     if few := [f"{label} ({count})" for label, count in each.items() if count < FEWEST_OF_A_CLASS]:
         found.append(f"Classes with fewer than {FEWEST_OF_A_CLASS} validation images: {', '.join(few)}.")
     return found
+
+
+def _untested(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+    """A sentence on the classes that the test has no images of, as far as there are a test and such classes."""
+    tested = set(rows.loc[rows["split"] == "test", "label"])
+    if not tested or not (empty := [label for label in classes if label not in tested]):
+        return []
+    return [
+        f"No test images of class {', '.join(empty)}: no figure speaks of it, and means are over the other classes."
+    ]
 
 
 def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:

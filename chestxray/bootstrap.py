@@ -22,15 +22,20 @@ def resamples(clusters: np.ndarray, replicates: int, seed: int) -> Iterator[np.n
     `clusters` are codes 0, 1, ... of the patients, int (rows,). The same clusters, replicates and
     seed give the same weights, whoever asks, so that models can be compared on the same draws.
     """
-    rng = np.random.default_rng(seed)
     count = int(clusters.max()) + 1
-    size = max(1, BLOCK // len(clusters))
+    for times in draws(count, replicates, seed, max(1, BLOCK // len(clusters))):
+        yield times.take(clusters, axis=1)
+
+
+def draws(patients: int, replicates: int, seed: int, block: int = 0) -> Iterator[np.ndarray]:
+    """Yield blocks of float64 (some replicates, patients): how often each patient was drawn."""
+    rng = np.random.default_rng(seed)
+    size = block or max(1, BLOCK // patients)
     for start in range(0, replicates, size):
-        block = min(size, replicates - start)
-        drawn = rng.integers(0, count, size=(block, count))
-        drawn += np.arange(block)[:, None] * count
-        times = np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count)
-        yield times.astype(np.float64).take(clusters, axis=1)
+        rows = min(size, replicates - start)
+        drawn = rng.integers(0, patients, size=(rows, patients))
+        drawn += np.arange(rows)[:, None] * patients
+        yield np.bincount(drawn.ravel(), minlength=rows * patients).reshape(rows, patients).astype(np.float64)
 
 
 def bootstrap(

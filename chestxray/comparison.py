@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from chestxray.bootstrap import bootstrap
+from chestxray import trainings
+from chestxray.contender_figures import Estimated, estimated, tested
 from chestxray.errors import DataError, InputError, nearest
-from chestxray.evaluation import check, headline_class, span, supports
+from chestxray.evaluation import check, headline_class
 from chestxray.index import Patients
-from chestxray.intervals import LEVEL, Figure, Interval, logit_t, standard_error
-from chestxray.paired import ALPHA, PairedTest, accuracy_test, auroc_test, holm, letters
-from chestxray.points import points
+from chestxray.intervals import METHOD, Interval
+from chestxray.letters import letters
+from chestxray.p_value_function import DifferenceTest
+from chestxray.paired import accuracy_test, auroc_test, holm
 from chestxray.prediction import Predictions
-from chestxray.standings import Comparison, Pair, Standing
-from chestxray.weighted import HEADLINE, LOSSES, Table
+from chestxray.standings import Comparison, Margin, Pair, Standing
+from chestxray.weighted import HEADLINE, LOSSES
 
-
-@dataclass(frozen=True)
-class _Contender:
-    model: str
-    tables: tuple[Predictions, ...]
-    values: np.ndarray
-    replicates: np.ndarray
-    support: float
-    figures: Mapping[str, Figure]
-
-    @property
-    def value(self) -> float:
-        return float(self.values.mean())
+#: How intervals are made, by the design of the trainings.
+METHODS = {
+    "one": METHOD,
+    "seeds": f"{METHOD}, with seeds drawn at random",
+    "folds": "corrected resampled t over folds",
+    "folds of one test": f"{METHOD}, with folds drawn at random",
+}
 
 
 def compare(
@@ -42,29 +35,33 @@ def compare(
     metric: str = "auroc",
     *,
     positive: str | None = None,
+    margin: float | None = None,
     replicates: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Compare models on the same rows of a test, each pair by a paired test.
 
-    Differences have intervals from a bootstrap in which each replicate draws the same patients for all
-    models. The p-value is DeLong's for the AUROC of two classes, McNemar's for accuracy, both clustered
-    by patient where patients have several rows, and the bootstrap's for everything else (a mean of
-    AUROCs over more than two classes too). Holm's correction goes over all pairs.
+    A pair's interval and its p-value come from one method: DeLong's test for the AUROC of two classes and
+    McNemar's mid-p for accuracy, both clustered by patient where patients have several rows, and for all
+    else a bootstrap in which each replicate draws the same patients for all models. Holm's correction goes
+    over all pairs. p-values and intervals speak of these trained models.
 
-    Where a model was trained several times, with several seeds say, its figure is the mean over the
-    trainings, taken anew in every replicate, and the p-value of its pairs is the bootstrap's. Intervals
-    and p-values then speak of other patients and these trainings; ``repeats`` shows how these spread.
+    Where a model was trained several times, its figure is the mean over the trainings, and these are drawn
+    at random as patients are, see `training_variance`: seeds, and the folds of a cross-validation, which
+    the column ``fold`` of the predictions tells. Of a cross-validation in which each image was tested once,
+    figures are means over the folds. ``repeats`` are the single trainings, ``scope`` says what p speaks of.
 
     Args:
         predictions: the test of each model by its name, or of each of its trainings; two models or more.
         metric: one of `HEADLINE`.
         positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal one.
+        margin: how much worse a model may be without mattering, above 0 and below 1; tests of non-inferiority
+            and equivalence are made where it is given.
         replicates: number of bootstrap replicates.
         seed: fixes the draws.
 
     Raises:
-        InputError: an unknown metric or class; fewer than two models.
+        InputError: an unknown metric or class; fewer than two models; an impossible margin.
         DataError: predictions that cannot be evaluated, or that are of other images, labels or classes.
 
     >>> compare({"vgg16": one, "resnet50": other}).to_frame()  # doctest: +SKIP
@@ -73,6 +70,7 @@ def compare(
     1     vgg16  0.957  0.936  0.971       a
     """
     check_metric(metric)
+    check_margin(margin)
     if len(predictions) < 2:
         raise InputError(f"A comparison needs two models or more. Received: {len(predictions)}.")
     repeated = {name: (p,) if isinstance(p, Predictions) else tuple(p) for name, p in predictions.items()}
@@ -86,19 +84,22 @@ def compare(
     # Where the tables know the patients differently, the fewest and so largest groups are the careful choice.
     known = min(flat.values(), key=lambda p: len(np.unique(p.clusters)))
     clusters = known.clusters
-    contenders = _contenders(aligned, metric, chosen, clusters, replicates, seed)
-    pairs = _pairs(contenders, metric, chosen, clusters)
-    order = {c.model: i for i, c in enumerate(contenders)}
-    different = [(order[p.first], order[p.second]) for p in pairs if p.p_holm is not None and p.p_holm < ALPHA]
-    shared = letters(len(contenders), different)
+    design = trainings.design(aligned)
+    models = estimated(aligned, design, metric, chosen, clusters, replicates=replicates, seed=seed)
+    pairs = _pairs(models, design, metric, chosen, clusters, margin)
+    order = {c.model: i for i, c in enumerate(models)}
+    different = [(order[p.first], order[p.second]) for p in pairs if p.apart]
+    shared = letters(len(models), different)
     return Comparison(
         metric=metric,
         positive=None if chosen is None else some.classes[chosen],
-        standings=tuple(_standing(c, metric, marks) for c, marks in zip(contenders, shared, strict=True)),
+        standings=tuple(_standing(c, metric, marks) for c, marks in zip(models, shared, strict=True)),
         pairs=pairs,
         rows=len(clusters),
         patients=Patients.of(known.rows),
-        interval=Interval(replicates=replicates),
+        interval=Interval(method=METHODS[design], replicates=replicates),
+        design=design,
+        margin=margin,
     )
 
 
@@ -106,9 +107,8 @@ def _label(model: str, training: int, trainings: int) -> str:
     return model if trainings == 1 else f"{model} (training {training + 1} of {trainings})"
 
 
-def _standing(contender: _Contender, metric: str, marks: str) -> Standing:
-    values = tuple(None if math.isnan(value) else float(value) for value in contender.values)
-    return Standing(contender.model, contender.figures[metric], marks, contender.figures, values)
+def _standing(contender: Estimated, metric: str, marks: str) -> Standing:
+    return Standing(contender.model, contender.figures[metric], marks, contender.figures, contender.repeats)
 
 
 def check_metric(metric: str) -> None:
@@ -158,65 +158,47 @@ def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.Da
         )
 
 
-def _contenders(
-    aligned: Mapping[str, Sequence[Predictions]],
+def check_margin(margin: float | None) -> None:
+    """Raises `InputError` unless `margin` is None, or above 0 and below 1."""
+    if margin is not None and not 0 < margin < 1:
+        raise InputError(f"margin must be above 0 and below 1, such as 0.02. Received: {margin}.")
+
+
+def _pairs(
+    contenders: Sequence[Estimated],
+    design: trainings.Design,
     metric: str,
     chosen: int | None,
     clusters: np.ndarray,
-    replicates: int,
-    seed: int,
-) -> list[_Contender]:
-    """Every model with its figures and their replicates, the best first, those without figure last."""
-    parts = [(p.truth, p.predicted, p.probabilities) for tables in aligned.values() for p in tables]
-    drawn = iter(bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed))
-    known = iter(parts)
-    contenders = []
-    for model, tables in aligned.items():
-        of_model = [next(known) for _ in tables]
-        replicated = [next(drawn) for _ in tables]
-        classes = len(tables[0].classes)
-        values = [points(*part, chosen) for part in of_model]
-        supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
-        means: dict[str, np.ndarray] = {}
-        figures: dict[str, Figure] = {}
-        for name in HEADLINE:
-            key = (None, name)
-            means[name] = np.mean([one[key] for one in replicated], axis=0)
-            support = min(one[key] for one in supported)
-            value = float(np.mean([one[key] for one in values]))
-            figures[name] = logit_t(value, means[name], support, span(key, classes))
-        own = (None, metric)
-        contenders.append(
-            _Contender(
-                model=model,
-                tables=tuple(tables),
-                values=np.array([one[own] for one in values]),
-                replicates=means[metric],
-                support=min(one[own] for one in supported),
-                figures=figures,
-            )
-        )
-    sign = 1 if metric in LOSSES else -1
-    return sorted(contenders, key=lambda c: (math.isnan(c.value), sign * c.value))
-
-
-def _pairs(contenders: Sequence[_Contender], metric: str, chosen: int | None, clusters: np.ndarray) -> tuple[Pair, ...]:
-    found = []
+    margin: float | None,
+) -> tuple[Pair, ...]:
+    tests = []
     for one, other in itertools.combinations(contenders, 2):
-        gap, test = _gap(one, other)
-        if len(one.tables) == len(other.tables) == 1:
-            test = _classical(one.tables[0], other.tables[0], metric, chosen, clusters) or test
-        found.append((one.model, other.model, gap, test))
-    corrected = holm([test.p for *_, test in found])
+        classical = _classical(one.tables[0], other.tables[0], metric, chosen, clusters) if design == "one" else None
+        tests.append((one.model, other.model, classical or tested(one, other, design)))
+    corrected = holm([test.p for *_, test in tests])
+    margins = _margins([test for *_, test in tests], metric, margin)
     return tuple(
-        Pair(first, second, gap, test.name, test.p, p_holm)
-        for (first, second, gap, test), p_holm in zip(found, corrected, strict=True)
+        Pair(first, second, test.figure(), test.name, test.p, p_holm, within)
+        for (first, second, test), p_holm, within in zip(tests, corrected, margins, strict=True)
     )
+
+
+def _margins(tests: Sequence[DifferenceTest], metric: str, margin: float | None) -> list[Margin | None]:
+    """Is neither, or none, of two models worse by `margin` or more? Corrected for all these questions."""
+    if margin is None:
+        return [None] * len(tests)
+    # The first is worse by the margin where the difference is so far below 0, of a loss so far above.
+    first = [test.below(margin) if metric in LOSSES else test.above(-margin) for test in tests]
+    second = [test.above(-margin) if metric in LOSSES else test.below(margin) for test in tests]
+    corrected = holm([*first, *second])
+    half = len(tests)
+    return [Margin(*four) for four in zip(first, second, corrected[:half], corrected[half:], strict=True)]
 
 
 def _classical(
     one: Predictions, other: Predictions, metric: str, chosen: int | None, clusters: np.ndarray
-) -> PairedTest | None:
+) -> DifferenceTest | None:
     """The test of the books for two tables, None where there is none for this figure."""
     if metric == "accuracy":
         return accuracy_test(one.predicted == one.truth, other.predicted == other.truth, clusters)
@@ -224,18 +206,3 @@ def _classical(
         scores = [table.probabilities[:, chosen] for table in (one, other)]
         return auroc_test(one.truth == chosen, scores[0], scores[1], clusters)
     return None
-
-
-def _gap(one: _Contender, other: _Contender) -> tuple[Figure, PairedTest]:
-    """Difference of two models with its interval, and the test that goes with it."""
-    name = "paired bootstrap clustered by patient"
-    value = one.value - other.value
-    if math.isnan(value):
-        return Figure(None, None, None), PairedTest(None, name)
-    support = min(one.support, other.support)
-    error = standard_error(one.replicates - other.replicates, support)
-    if not error > 1e-12:
-        return Figure(value, None, None), PairedTest(1.0 if abs(value) < 1e-12 else None, name)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, support - 1)) * error
-    p = float(2 * stats.t.sf(abs(value) / error, support - 1))
-    return Figure(value, value - half, value + half), PairedTest(p, name)

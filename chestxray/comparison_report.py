@@ -16,7 +16,8 @@ from chestxray.control_wording import beside, short
 from chestxray.errors import OutputError
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Patients
-from chestxray.paired import ALPHA
+from chestxray.letters import caption
+from chestxray.p_value_function import ALPHA
 from chestxray.report import wording
 from chestxray.report.cautions import of_model
 from chestxray.report.pictures import Picture, figure
@@ -30,6 +31,9 @@ from chestxray.weighted import HEADLINE, LOSSES
 #: What makes a folder a comparison's.
 COMPARISON = "comparison.json"
 PAGE = "comparison.html"
+#: An AUROC above this, of fewer patients than that, leaves tests without power (``benchmarks/paired_tests.md``).
+NEAR_ONE = 0.97
+FEW_PATIENTS = 100
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,9 @@ def verdict(compared: Compared) -> tuple[str, ...]:
     said += _against_the_rest(best, comparison, explained=contenders[best.model].controls["finding"] == "shortcut")
     # In the order of the table, next to who is best: no better score is worth more than what explains it.
     said += beside({s.model: contenders[s.model].controls for s in comparison.standings})
-    if max(len(contender.runs) for contender in contenders.values()) == 1:
-        said.append("Each model was trained once; with another seed the order may be another.")
+    said += _few_near_one(comparison)
+    said += within_margin(comparison)
+    said.append(comparison.scope[0].upper() + comparison.scope[1:])
     said.append("This is about patients like those of the test; at another hospital the order may be another.")
     return tuple(said)
 
@@ -175,7 +180,7 @@ def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool
     own = {
         pair.second if pair.first == best.model else pair.first: pair for pair in comparison.pairs if _of(pair, best)
     }
-    apart = [name for name, pair in own.items() if _apart(pair)]
+    apart = [name for name, pair in own.items() if pair.apart]
     alike = [name for name in own if name not in apart]
     said = []
     if apart:
@@ -198,21 +203,39 @@ def _of(pair: Pair, standing: Standing) -> bool:
     return standing.model in (pair.first, pair.second)
 
 
-def _apart(pair: Pair) -> bool:
-    return pair.p_holm is not None and pair.p_holm < ALPHA
+def _few_near_one(comparison: Comparison) -> list[str]:
+    """Where no test has power: ``benchmarks/paired_tests.md``."""
+    best, patients = comparison.standings[0].figure.value, comparison.patients
+    near = comparison.metric == "auroc" and best is not None and best > NEAR_ONE
+    if not near or (patients.known or 0) + patients.unknown >= FEW_PATIENTS:
+        return []
+    return [
+        f"An AUROC above {NEAR_ONE:g} of fewer than {FEW_PATIENTS} patients hangs on a handful of images: hardly a "
+        "difference can be shown here, and intervals of differences may be too short."
+    ]
+
+
+def within_margin(comparison: Comparison) -> list[str]:
+    """What is shown within the margin, in sentences; none where no margin was asked for."""
+    if comparison.margin is None:
+        return []
+    title, room = _spoken_title(comparison.metric), f"{comparison.margin:g}"
+    found = [(pair, pair.margin.finding) for pair in comparison.pairs if pair.margin is not None]
+    equal = [f"{pair.first} and {pair.second}" for pair, finding in found if finding == "equivalent"]
+    ends = {"first not inferior": lambda p: (p.first, p.second), "second not inferior": lambda p: (p.second, p.first)}
+    kept = ["{} to {}".format(*ends[finding](pair)) for pair, finding in found if finding in ends]
+    said = []
+    if equal:
+        said.append(f"Equivalent within {room} of {title}: {'; '.join(equal)}.")
+    if kept:
+        said.append(f"Not inferior by {room} of {title}: {'; '.join(kept)}.")
+    if undecided := [f"{pair.first} and {pair.second}" for pair, finding in found if finding == "undecided"]:
+        said.append(f"Neither is shown not to be worse by {room}: {'; '.join(undecided)}.")
+    return [*said, "The margin was stated by the user; one chosen after the figures were seen shows nothing."]
 
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def told_p(p: float | None) -> str:
-    """A p-value as it is quoted.
-
-    >>> told_p(0.00001), told_p(0.0421), told_p(None)
-    ('< 0.001', '0.042', '-')
-    """
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def spread(repeats: Sequence[float | None]) -> float | None:
@@ -250,7 +273,9 @@ def _forest(comparison: Comparison, path: Path) -> Picture:
         repeats={s.model: s.repeats for s in standings},
     )
     figures.save(drawn, path)
-    told = "; ".join(f"{s.model} {wording.number(s.figure.value)} ({s.letters})" for s in standings)
+    told = "; ".join(
+        f"{s.model} {wording.number(s.figure.value)}{f' ({s.letters})' if s.letters else ''}" for s in standings
+    )
     return figure(path, f"Forest plot of the {title}: {told}.")
 
 
@@ -267,7 +292,7 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
         "method": "Method",
     }
     pairs = [
-        item | {"apart": _apart(pair), "p_said": told_p(pair.p), "p_holm_said": told_p(pair.p_holm)}
+        item | {"apart": pair.apart, "p_said": wording.told_p(pair.p), "p_holm_said": wording.told_p(pair.p_holm)}
         for item, pair in zip(content["pairs"], comparison.pairs, strict=True)
     ]
     contenders = compared.contenders
@@ -283,6 +308,7 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
         verdict=said,
         cautions=cautions(contenders),
         models=models,
+        letters_said=caption(standing.letters for standing in comparison.standings),
         pairs=pairs,
         measures=wording.ordered(content["models"][0]["test"]),
         measure=wording.title(comparison.metric),
@@ -290,6 +316,9 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
         level="95%",
         alpha=ALPHA,
         positive=comparison.positive,
+        scope=comparison.scope[0].upper() + comparison.scope[1:],
+        design=comparison.design,
+        margin=comparison.margin,
         interval=content["interval"],
         forest=forest,
     )

@@ -38,8 +38,9 @@ _WHY = {
 class Seen:
     """What a run has seen of a test. ``exact`` and ``near`` are groups of paths, the image of the test
     first and after it those of the run, ``correlations`` those of ``near``; ``patients`` are as in
-    `Audit`. ``reasons`` says of each image of the test that was seen why (a key of `_WHY`).
-    ``unsearched`` is as in `Audit`; ``notes`` are sentences.
+    `Audit`, and so are ``look_alikes``, of images of the test that were not seen. ``reasons`` says of each
+    image of the test that was seen why (a key of `_WHY`). ``unsearched`` is as in `Audit`; ``notes`` are
+    sentences.
     """
 
     exact: Groups
@@ -49,6 +50,7 @@ class Seen:
     reasons: dict[str, str]
     unsearched: str
     notes: tuple[str, ...]
+    look_alikes: tuple[dict[str, Any], ...] = ()
 
 
 def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path) -> Seen:
@@ -64,7 +66,9 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     alike = _exact(own, tested)
     exact = _of_training(alike, not_seen)
     left = tested[~tested["path"].isin([path for path, *_ in exact])]
-    near, searched, unsearched = _near(run, own, index, left, pixels, cache)
+    alikes, searched, unsearched = _near(run, own, index, left, pixels, cache)
+    least = near_duplicates.confirmed(pixels)
+    near = {group: value for group, value in alikes.items() if value >= least}
     groups = _of_training(near, not_seen)
     patients, of_patients, sentence = _patients(run.recipe, seen, data, tested)
     reasons = dict.fromkeys(of_patients, "patient")
@@ -83,7 +87,12 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
             "this is no second place, and the drop from that test is none of other patients."
         )
     correlations = tuple(round(near[group], 4) for group in near if group[0] in {path for path, *_ in groups})
-    return Seen(exact, groups, correlations, patients, reasons, unsearched, (*notes, sentence))
+    look_alikes = tuple(
+        {"paths": list(group), "correlation": round(value, 4), "across_splits": True}
+        for group, value in alikes.items()
+        if group not in near and group[0] not in reasons and group[1] not in not_seen
+    )
+    return Seen(exact, groups, correlations, patients, reasons, unsearched, (*notes, sentence), look_alikes)
 
 
 def _of_training(groups: Iterable[tuple[str, ...]], not_seen: set[str]) -> Groups:
@@ -123,6 +132,7 @@ def settle(index: Index, seen: Seen, on_leak: str) -> tuple[Index, Audit]:
         near_across_splits=seen.near,
         correlations=(*found.correlations, *seen.correlations),
         unsearched=seen.unsearched,
+        look_alikes=(*found.look_alikes, *seen.look_alikes),
         patients_across_splits=seen.patients,
         on_leak=on_leak,
         dropped=tuple(dropped.items()),
@@ -146,7 +156,8 @@ def _near(
     run: Run, own: pd.DataFrame, index: Index, tested: pd.DataFrame, pixels: np.ndarray, cache: Path
 ) -> tuple[dict[tuple[str, ...], float], bool, str]:
     """Path of a test image and after it those of the run that show the same radiograph, with the highest
-    correlation; whether any were looked for, and why not all that were trained or chosen on.
+    correlation, down to that of look-alikes, of which the likeliest is named; whether any were looked for,
+    and why not all that were trained or chosen on.
     """
     drawn = index.drawn[tested.index]
     own = own[~run.index.drawn[own.index]]
@@ -168,8 +179,12 @@ def _near(
     of_run = trained_first.drop_duplicates("pixel_hash")
     rows = tested[~drawn].drop_duplicates("pixel_hash")
     log.info("Looking for the run's %d images among %d ...", len(of_run), len(rows))
-    pairs = near_duplicates.pairs_between(pixels, rows.index.to_numpy(), decoded.pixels, of_run.index.to_numpy())
+    pairs = near_duplicates.pairs_between(
+        pixels, rows.index.to_numpy(), decoded.pixels, of_run.index.to_numpy(), least=near_duplicates.advised(pixels)
+    )
     pairs = pairs.sort_values("correlation", ascending=False, kind="stable")
+    copies = pairs["correlation"] >= near_duplicates.confirmed(pixels)
+    pairs = pairs[copies | ~(pairs["first"].isin(pairs.loc[copies, "first"]) | pairs.duplicated("first"))]
     others = {
         rows.loc[place, "pixel_hash"]: (own.loc[group["second"], "path"], float(group["correlation"].iloc[0]))
         for place, group in pairs.groupby("first", sort=False)

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from chestxray import control_models
-from chestxray.evaluation import effective
 from chestxray.influence import Influence, auroc, correlation, mean
 from chestxray.intervals import LEVEL, Figure
+from chestxray.support import effective
 
 FOLDS = 5
 #: Shares that are looked at for the ends of an interval.

@@ -10,20 +10,28 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
 from chestxray import schema
 from chestxray.calibration import Calibration, CalibrationJson
 from chestxray.errors import DataError, InputError
-from chestxray.schema import Share, Within
+from chestxray.schema import Count, Share, Within
 
 if TYPE_CHECKING:
     from chestxray.prediction import Predictions
     from chestxray.recipe import Recipe
 
 FILE = "decision.json"
+
+
+class PromiseJson(TypedDict):
+    """A `Promise` as ``decision.json`` has it."""
+
+    sensitivity: Share
+    confidence: Share
+    patients: Count
 
 
 class DecisionJson(TypedDict):
@@ -38,6 +46,32 @@ class DecisionJson(TypedDict):
     coverage: Share | None
     limit: Share | None
     features: str | None
+    promise: NotRequired[PromiseJson | None]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The sensitivity that was asked for of a threshold, with what ``confidence`` it is promised (0: not at
+    all), and the number of validation ``patients`` with the finding.
+    """
+
+    sensitivity: float
+    confidence: float
+    patients: int
+
+    @property
+    def words(self) -> str:
+        """What is promised, in a sentence."""
+        if not self.confidence:
+            return (
+                f"A sensitivity of at least {self.sensitivity:g} was asked for on validation alone: nothing is "
+                "promised for other patients, and about half of such thresholds fall short there."
+            )
+        return (
+            f"Promised: with confidence {self.confidence:g} it finds at least {100 * self.sensitivity:g}% of such "
+            f"films of patients like the {self.patients:,} of validation that have one, each patient counting alike; "
+            "of other patients nothing is promised."
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +81,8 @@ class Decision:
     than two classes, what their probabilities are divided by before the largest is decided on; none:
     the most probable class is. ``limit`` is the conformal quantile of `abstention`, None where the
     model always answers. ``features`` names the layer whose pooled output tells radiographs from other
-    pictures, with ``refusal.npz``; None where nothing is refused.
+    pictures, with ``refusal.npz``; None where nothing is refused. ``promise`` is what sensitivity the
+    threshold was asked for, None where none was.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +94,7 @@ class Decision:
     coverage: float | None = None
     limit: float | None = None
     features: str | None = None
+    promise: Promise | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -88,10 +124,11 @@ class Decision:
     def words(self) -> str:
         """The rule in a sentence."""
         if self.threshold is not None:
-            return (
+            said = (
                 f"A film is called {self.positive} from a calibrated probability of {self.threshold:.3f} on; "
                 f"validation chose this threshold ({self.chosen_by})."
             )
+            return said if self.promise is None else f"{said} {self.promise.words}"
         if self.priors:
             return (
                 "A film is given the class whose calibrated probability is largest after division by the "
@@ -142,8 +179,10 @@ class Decision:
     def from_json(cls, content: Any) -> Decision:
         """What `to_json` gave. Raises ValueError, in a sentence, where `content` is not of that form."""
         fields = cast("dict[str, Any]", schema.conform(content, DecisionJson))
-        known = {item.name: fields[item.name] for item in dataclasses.fields(cls)}
+        # Earlier versions promised nothing.
+        known: dict[str, Any] = {item.name: fields.get(item.name) for item in dataclasses.fields(cls)}
         lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
+        known["promise"] = None if known["promise"] is None else Promise(**known["promise"])
         found = cls(**{**known, **lists, "calibration": Calibration.from_json(fields["calibration"])})
         found._require_agreement()
         return found
@@ -189,31 +228,49 @@ def check(classes: tuple[str, ...], recipe: Recipe) -> None:
     from chestxray.evaluation import headline_class
 
     headline_class(classes, recipe.positive)
-    if recipe.sensitivity is not None and len(classes) != 2:
-        raise InputError(
-            f"sensitivity is for two classes, of which one threshold decides; with {len(classes)} the largest "
-            f"probability does. Received: {recipe.sensitivity:g}, with the classes {', '.join(classes)}."
-        )
+    for name, value in (("sensitivity", recipe.sensitivity), ("prevalence", recipe.prevalence)):
+        if value is not None and len(classes) != 2:
+            raise InputError(
+                f"{name} is for two classes, of which one threshold decides; with {len(classes)} the largest "
+                f"probability does. Received: {value:g}, with the classes {', '.join(classes)}."
+            )
+
+
+def check_promise(validation: Predictions, recipe: Recipe) -> None:
+    """Refuse a sensitivity that a `validation` of these patients cannot promise; its probabilities are not
+    looked at, so that this is known before training. Raises `InputError`.
+    """
+    if recipe.sensitivity is not None:
+        from chestxray.evaluation import headline_class
+
+        positive = headline_class(validation.classes, recipe.positive)
+        _promise(validation, validation.truth == positive, recipe)
 
 
 def decide(validation: Predictions, recipe: Recipe, calibration: Calibration) -> Decision:
     """Choose by `validation`, whose probabilities `calibration` has calibrated.
 
     Raises:
-        InputError: choices of `recipe` that its classes do not allow.
+        InputError: choices of `recipe` that its classes do not allow, or a sensitivity that so few patients
+            cannot promise.
     """
     # Not above: whoever only decides by what was learned here needs neither pandas nor SciPy.
     from chestxray import abstention, thresholds
     from chestxray.evaluation import headline_class
     from chestxray.prediction import PREFIX
 
-    classes, truth = validation.classes, validation.truth
+    classes, truth, clusters = validation.classes, validation.truth, validation.clusters
     check(classes, recipe)
     chosen = headline_class(classes, recipe.positive)
     positive = None if chosen is None else classes[chosen]
+    promise = None if recipe.sensitivity is None else _promise(validation, truth == chosen, recipe)
     own = {
         label: thresholds.choose(
-            validation.rows[PREFIX + label].to_numpy(), truth == classes.index(label), recipe.sensitivity
+            validation.rows[PREFIX + label].to_numpy(),
+            truth == classes.index(label),
+            recipe.sensitivity,
+            confidence=recipe.confident,
+            clusters=clusters,
         )
         for label in ((positive,) if positive is not None else classes)
     }
@@ -221,13 +278,33 @@ def decide(validation: Predictions, recipe: Recipe, calibration: Calibration) ->
     # Weights ask for errors of all classes to count alike; calibrated probabilities alone would favour
     # the common ones again. Of two classes, Youden's threshold sees to it.
     weighed = positive is None and recipe.class_weights and counts.min() > 0
+    limit = None
+    if recipe.abstain is not None:
+        limit = abstention.quantile(validation.probabilities, truth, recipe.abstain, clusters)
     return Decision(
         classes=classes,
         positive=positive,
         calibration=calibration,
         thresholds=own,
-        chosen_by="Youden's index" if recipe.sensitivity is None else f"sensitivity of at least {recipe.sensitivity:g}",
+        chosen_by=_chosen_by(recipe),
         priors=tuple(float(share) for share in counts / counts.sum()) if weighed else (),
         coverage=recipe.abstain,
-        limit=None if recipe.abstain is None else abstention.quantile(validation.probabilities, truth, recipe.abstain),
+        limit=limit,
+        promise=promise,
     )
+
+
+def _promise(validation: Predictions, positive: np.ndarray, recipe: Recipe) -> Promise:
+    from chestxray.thresholds import require_enough
+
+    assert recipe.sensitivity is not None
+    patients = len(np.unique(validation.clusters[positive]))
+    require_enough(patients, recipe.sensitivity, recipe.confident)
+    return Promise(recipe.sensitivity, recipe.confident, patients)
+
+
+def _chosen_by(recipe: Recipe) -> str:
+    if recipe.sensitivity is None:
+        return "Youden's index"
+    sure = f"with confidence {recipe.confident:g}" if recipe.confident else "on validation alone"
+    return f"sensitivity of at least {recipe.sensitivity:g} {sure}"

@@ -114,6 +114,7 @@ def audit(runs: Mapping[str, Run], notes: Sequence[str]) -> dict[str, Any]:
             **near[0],
             **_groups_of(near),
             "correlations": [],
+            "look_alikes": _distinct([pair for item in near for pair in item.get("look_alikes", [])]),
             "searched": not unsearched,
             "reason": " ".join(_distinct(unsearched)),
         },

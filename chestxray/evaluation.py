@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from chestxray.bootstrap import bootstrap
+from chestxray.calibration_measures import CalibrationMeasures, measure
 from chestxray.errors import DataError, InputError, nearest
+from chestxray.estimation import Scored, estimate
 from chestxray.index import Patients
-from chestxray.intervals import Figure, Interval, logit_t
+from chestxray.intervals import Figure, Interval
 from chestxray.points import points
 from chestxray.prediction import Predictions
 from chestxray.weighted import HEADLINE, PER_CLASS, Key, Table
@@ -27,7 +29,8 @@ NORMAL = frozenset(
 class Evaluation:
     """What a test showed. Written as ``metrics.json``; docs/run-folder.md explains each field.
 
-    ``counts`` is the confusion matrix: true classes in rows, predicted ones in columns.
+    ``counts`` is the confusion matrix: true classes in rows, predicted ones in columns. ``calibration`` is None
+    where a version wrote it that did not measure it.
     """
 
     test: Mapping[str, Figure]
@@ -37,6 +40,7 @@ class Evaluation:
     patients: Patients
     positive: str | None
     interval: Interval
+    calibration: CalibrationMeasures | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,6 +64,7 @@ class Evaluation:
                 "method": self.interval.method,
                 "replicates": self.interval.replicates,
             },
+            **({} if self.calibration is None else {"calibration": self.calibration.to_json()}),
         }
 
     @classmethod
@@ -78,6 +83,7 @@ class Evaluation:
                 patients=Patients.from_json(content),
                 positive=content["positive"],
                 interval=Interval(**content["interval"]),
+                calibration=CalibrationMeasures.from_json(content["calibration"]) if "calibration" in content else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -117,11 +123,9 @@ def evaluate(
     if len(truth):
         table = Table.of(truth, predicted, probabilities, chosen)
         (replicated,) = bootstrap([table], clusters, replicates=replicates, seed=seed)
-    support = supports(truth, predicted, clusters, len(classes), chosen)
-    figures = {
-        key: logit_t(value, replicated.get(key, np.empty(0)), support[key], span(key, len(classes)))
-        for key, value in values.items()
-    }
+    scored = Scored(truth, predicted, probabilities, values, replicated)
+    estimates = estimate([scored], clusters, chosen, replicates=replicates, seed=seed)
+    figures, (error,) = estimates.figures, estimates.calibration_errors
     counts = np.zeros((len(classes),) * 2, dtype=np.int64)
     np.add.at(counts, (truth, predicted), 1)
     return Evaluation(
@@ -132,6 +136,7 @@ def evaluate(
         patients=Patients.of(predictions.rows),
         positive=None if chosen is None else classes[chosen],
         interval=Interval(replicates=replicates),
+        calibration=measure(truth, probabilities, clusters, classes, chosen, error),
     )
 
 
@@ -187,52 +192,6 @@ def abnormal(classes: tuple[str, ...]) -> int:
     """
     first, second = (_looks_normal(name) for name in classes)
     return 0 if second > first or (first == second and classes[1] == f"no {classes[0]}") else 1
-
-
-def supports(
-    truth: np.ndarray, predicted: np.ndarray, clusters: np.ndarray, classes: int, positive: int | None
-) -> dict[Key, float]:
-    """Number of patients that each figure rests on, `effective` where they have unlike numbers of images.
-
-    A sensitivity rests on the patients with an image of the class, an area on the fewer of those with
-    and those without, a mean over classes on the fewest of any class that has rows.
-    """
-    present = [k for k in range(classes) if (truth == k).any()]
-    everyone = effective(clusters)
-    support: dict[Key, float] = dict.fromkeys([(None, "accuracy"), (None, "brier"), (None, "ece")], everyone)
-    for k in range(classes):
-        own, rest = effective(clusters[truth == k]), effective(clusters[truth != k])
-        claimed = effective(clusters[predicted == k])
-        sizes = {"sensitivity": own, "specificity": rest, "precision": claimed, "f1": own, "brier": everyone}
-        support |= {(k, name): size for name, size in sizes.items()}
-        support |= {(k, name): min(own, rest) for name in ("auroc", "auprc")}
-    for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
-        # A class never predicted counts in the mean precision as sure as its own rows are.
-        parts = [support[k, name] or support[k, "sensitivity"] for k in present]
-        support[None, name] = support[positive, name] if positive is not None else min(parts, default=0.0)
-    fewest = min((support[k, "sensitivity"] for k in present), default=0.0)
-    return support | dict.fromkeys([(None, "balanced_accuracy"), (None, "f1_macro"), (None, "mcc")], fewest)
-
-
-def effective(clusters: np.ndarray) -> float:
-    """Effective number of patients behind rows with these codes (Kish 1965).
-
-    As many patients of like size would make a mean as sure as these do.
-
-    >>> effective(np.array([0, 1, 2])), effective(np.array([0, 0, 0, 1]))
-    (3.0, 1.6)
-    """
-    if not len(clusters):
-        return 0.0
-    sizes = np.unique(clusters, return_counts=True)[1].astype(np.float64)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
-
-
-def span(key: Key, classes: int) -> tuple[float, float]:
-    """Least and greatest value of a figure."""
-    if key == (None, "brier") and classes > 2:
-        return 0.0, 2.0
-    return (-1.0 if key[1] == "mcc" else 0.0), 1.0
 
 
 def _figures(fields: Mapping[str, Any]) -> dict[str, Figure]:

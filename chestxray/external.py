@@ -28,6 +28,7 @@ from chestxray.evaluation import Evaluation
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import Index
 from chestxray.prediction import Predictions
+from chestxray.prevalence_shift import label_shift
 from chestxray.recipe import Recipe
 from chestxray.report import card
 from chestxray.report.cautions import TRAINING_RUN, of_training
@@ -100,6 +101,9 @@ def evaluate_on(
         test.write(folder / "predictions.csv")
         found = assess(test, index, recipe, decision, folder, refusals=refusals)
         write_json(folder / "drop.json", _drop(run, found, index.name, decision))
+        validation = decision.applied(run.predictions.of("validation"))
+        if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
+            write_json(folder / "prevalence.json", shift)
         weak = [dataclasses.asdict(caution) for caution in of_training(Record.read(run.folder))]
         write_json(folder / f"{TRAINING_RUN}.json", {"name": run.folder.name, "cautions": weak})
         images = _images(test, index, decoded.pixels)
@@ -139,9 +143,9 @@ def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
 def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     """Evaluate the test of `run` anew, with other choices of evaluation than it was made with.
 
-    `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``positive``,
-    ``replicates``. The model and its probabilities stay as they are; the run's recipe, its figures
-    and its report are replaced.
+    `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
+    ``prevalence``, ``replicates``. The model and its probabilities stay as they are; the run's recipe, its
+    figures and its report are replaced.
 
     Raises:
         InputError: a column that the data has not, or another impossible choice.
@@ -183,7 +187,7 @@ def _decision(run: Run, wanted: Recipe) -> Decision:
     if not path.is_file():
         raise InputError(f"{run.folder} has no {DECISION}: run it again with this version of chestxray.")
     known = Decision.read(path)
-    asked = {"sensitivity": wanted.sensitivity, "abstain": wanted.abstain, "positive": wanted.positive}
+    asked = {name: getattr(wanted, name) for name in ("sensitivity", "confidence", "abstain", "positive")}
     if not any(value is not None for value in asked.values()):
         return known
     recipe = run.recipe.replace(**{name: value for name, value in asked.items() if value is not None})
@@ -194,9 +198,11 @@ def _decision(run: Run, wanted: Recipe) -> Decision:
 def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision) -> Recipe:
     """The recipe of the evaluation: the run's, on other data."""
     kept = ("data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "by")
-    own = {name: getattr(data, name) for name in (*kept, "max_unreadable", "abstain", "sensitivity")}
+    chosen = ("max_unreadable", "abstain", "sensitivity", "confidence")
+    own = {name: getattr(data, name) for name in (*kept, *chosen)}
     return trained.replace(
         **own,
+        prevalence=trained.prevalence if data.prevalence is None else data.prevalence,
         classes=classes,
         positive=decision.positive,
         test_data=(),

@@ -86,18 +86,26 @@ def around(
     if not math.isfinite(value) or support < 1:
         return Figure(None, None, None)
     least, greatest = span
-    share = (value - least) / (greatest - least)
-    if min(share, 1 - share) <= 1e-12:
+    if at_end(value, span):
         width = (greatest - least) * (1 - ((1 - level) / 2) ** (1 / support))
-        low, high = (greatest - width, greatest) if share > 0.5 else (least, least + width)
+        low, high = (greatest - width, greatest) if value > (least + greatest) / 2 else (least, least + width)
         return Figure(value, min(low, value), max(high, value))
+    if not support > 1:
+        return Figure(value, None, None)
     error /= greatest - least
     if not error > 1e-12:
         return Figure(value, None, None)
+    share = (value - least) / (greatest - least)
     middle = math.log(share / (1 - share))
     half = float(stats.t.ppf((1 + level) / 2, support - 1)) * error / (share * (1 - share))
     low, high = (least + (greatest - least) * _expit(middle + sign * half) for sign in (-1, 1))
     return Figure(value, min(low, value), max(high, value))
+
+
+def at_end(value: float, span: tuple[float, float]) -> bool:
+    """Is `value` the least or greatest that the figure can take?"""
+    least, greatest = span
+    return min(value - least, greatest - value) <= 1e-12 * (greatest - least)
 
 
 def _expit(x: float) -> float:

@@ -1,12 +1,14 @@
 """The same model under a leaky split and under honest ones: what the leak is worth.
 
 An image split puts a patient's images on both sides; a model that knows the patient looks better than
-it is. The tests are of different images, so that their differences have independent intervals.
+it is. The tests are of different images, of patients that are partly the same: the interval of a
+difference counts these, and luck in training where each split was trained several times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,17 @@ from typing import Any
 import pandas as pd
 
 from chestxray import cache as caches
-from chestxray import figures, sources, study
-from chestxray.comparison import check_metric
-from chestxray.drop import difference
+from chestxray import figures, shared_patients, sources, study
+from chestxray.comparison import align, check_metric
+from chestxray.contender_figures import Estimated, estimated
+from chestxray.drop import averaged, between
 from chestxray.errors import InputError
-from chestxray.evaluation import Evaluation
+from chestxray.evaluation import headline_class
 from chestxray.files import explained, replacing, write_json, write_text
 from chestxray.index import SPLITS as INDEX_SPLITS
 from chestxray.index import Patients
 from chestxray.intervals import Figure
+from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
 from chestxray.report import wording
 from chestxray.report.pictures import figure
@@ -41,17 +45,20 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Split:
-    """One split: its run, the numbers of images that it trains and tests on, and how many test images have
-    their patient or a copy outside the test.
+    """One split: its runs, one a seed, the numbers of images that it trains and tests on, and how many test
+    images have their patient or a copy outside the test. ``shared`` is how many patients of its test are in
+    that of the random split too.
     """
 
     name: str
-    run: Run
+    runs: tuple[Run, ...]
     figures: Mapping[str, Figure]
     training: int
     rows: int
     patients: Patients
     leaking: int
+    shared: int
+    repeats: tuple[float | None, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The split as in ``leakage.json``."""
@@ -62,7 +69,10 @@ class Split:
             **self.patients.to_json(),
             "leaking": self.leaking,
             "test": {name: found.to_json() for name, found in self.figures.items()},
-            "folder": str(self.run.folder),
+            "patients_shared_with_random": self.shared,
+            "repeats": list(self.repeats),
+            "folder": str(self.runs[0].folder),
+            "folders": [str(run.folder) for run in self.runs],
         }
 
 
@@ -124,7 +134,16 @@ class Leakage:
             f"{wording.number(random.figures[self.metric].value)}. {random.leaking:,} of {random.rows:,} test images "
             "have their patient or a copy in training or validation."
         ]
-        said += [_told(name, gain, title) for name, gain in self.gains.items()]
+        trainings = len(random.runs)
+        said += [_told(name, gain, title, trainings) for name, gain in self.gains.items()]
+        if any(gain.low is not None for gain in self.gains.values()):
+            said.append(_luck(trainings))
+        for split in self.splits[1:]:
+            if split.shared:
+                said.append(
+                    f"{wording.plural(split.shared, 'patient')} of the test {SPLITS[split.name]} are in the random one "
+                    "too, which the interval counts."
+                )
         if "official" in self.gains:
             said.append(self.official)
             said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
@@ -141,7 +160,7 @@ class Leakage:
             )
         elif self.known < 1:
             said.append(f"The patient is known of {100 * self.known:.0f}% of the images; the others may leak unseen.")
-        said.append("The tests are of different images and each model was trained once: small gains may be luck.")
+        said.append("Each split was drawn once; another draw may show another gain.")
         return tuple(said)
 
 
@@ -151,12 +170,14 @@ def measure(
     cache: str | Path | None = None,
     *,
     metric: str = "auroc",
+    seeds: int = 1,
     overwrite: bool = False,
 ) -> tuple[Leakage, Path]:
     """Train the model of `recipe` under each split and write the result; return it and its page.
 
     The splits are by image at random, by patient, and the official one where the data has one. Leaks
-    are kept where a split has them. Arguments and errors as of `study.run`; ``split``, ``on_leak`` and
+    are kept where a split has them. With `seeds` the figures are means over as many trainings of each split,
+    and their intervals count luck in training. Arguments and errors as of `study.run`; ``split``, ``on_leak`` and
     folds of `recipe` do not count.
 
     Raises:
@@ -169,8 +190,8 @@ def measure(
     given = sources.load(plain, caches.root(cache)).rows
     splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}
-    made = study.run(recipes, folder, cache, overwrite=overwrite, below="leakage")
-    found = _found({name: made.runs(name)[0] for name in splits}, metric, given)
+    made = study.run(recipes, folder, cache, seeds=seeds, overwrite=overwrite, below="leakage")
+    found = _found({name: made.runs(name) for name in splits}, metric, given)
     return found, _write(found, made.folder)
 
 
@@ -194,34 +215,69 @@ def _official(rows: pd.DataFrame, used: pd.DataFrame) -> str:
     return f"{said} Of its images {moved:,} stand elsewhere: {why}." if moved else said
 
 
-def _found(runs: Mapping[str, Run], metric: str, given: pd.DataFrame) -> Leakage:
-    evaluations = {name: Evaluation.from_json(run.metrics) for name, run in runs.items()}
-    random = evaluations["random"]
-    some = runs["random"]
+def _found(runs: Mapping[str, tuple[Run, ...]], metric: str, given: pd.DataFrame) -> Leakage:
+    some = runs["random"][0]
+    positive = some.metrics["positive"]
+    replicates, seed = some.recipe.replicates, some.recipe.seed
+    tests = {name: _tests(made) for name, made in runs.items()}
+    chosen = headline_class(tests["random"][0].classes, positive)
+    models = {
+        name: estimated(
+            {name: tables},
+            "seeds" if len(tables) > 1 else "one",
+            metric,
+            chosen,
+            tables[0].clusters,
+            replicates=replicates,
+            seed=seed,
+        )[0]
+        for name, tables in tests.items()
+    }
     splits = tuple(
         Split(
             name=name,
-            run=runs[name],
-            figures=found.test,
-            training=int((runs[name].index.rows["split"] == "train").sum()),
-            rows=found.rows,
-            patients=found.patients,
-            leaking=leaking(runs[name].index.rows),
+            runs=runs[name],
+            figures=model.figures,
+            training=int((runs[name][0].index.rows["split"] == "train").sum()),
+            rows=len(tests[name][0].rows),
+            patients=Patients.of(tests[name][0].rows),
+            leaking=leaking(runs[name][0].index.rows),
+            shared=shared_patients.shared(tests["random"][0], tests[name][0]) if name != "random" else 0,
+            repeats=tuple(None if math.isnan(value) else float(value) for value in model.values),
         )
-        for name, found in evaluations.items()
+        for name, model in models.items()
     )
-    # The sign of `difference` is the first's minus the second's: above 0 where the random split looks better.
-    gains = {name: difference(random, found, metric) for name, found in evaluations.items() if name != "random"}
+    random = models["random"]
+    gains = {}
+    for name, model in models.items():
+        if name != "random":
+            common = shared_patients.covariance(
+                random.tables, model.tables, metric, chosen, replicates=replicates, seed=seed
+            )
+            errors = random.spread().error * model.spread().error
+            together = min(1.0, max(-1.0, common / errors)) if errors > 1e-12 else 0.0
+            gains[name] = between(random.figures[metric], model.figures[metric], together)
+            if averaged(metric, positive) and _present(random) != _present(model):
+                gains[name] = Figure(None, None, None)
     return Leakage(
         model=some.recipe.model,
         data=some.environment["data"]["name"],
         metric=metric,
-        positive=random.positive,
+        positive=positive,
         splits=splits,
         gains=gains,
         known=float((some.index.rows["patient"] != "").mean()),
-        official=_official(given, runs["official"].index.rows) if "official" in runs else "",
+        official=_official(given, runs["official"][0].index.rows) if "official" in runs else "",
     )
+
+
+def _present(model: Estimated) -> set[str]:
+    return set(model.tables[0].rows["label"])
+
+
+def _tests(runs: Sequence[Run]) -> tuple[Predictions, ...]:
+    """The test of each training of one split, with rows in one order."""
+    return tuple(align({run.folder.name: run.predictions.of("test") for run in runs}).values())
 
 
 def leaking(rows: pd.DataFrame) -> int:
@@ -241,7 +297,7 @@ def leaking(rows: pd.DataFrame) -> int:
     return int(found.sum())
 
 
-def _told(name: str, gain: Figure, title: str) -> str:
+def _told(name: str, gain: Figure, title: str, trainings: int) -> str:
     against = f"the split {SPLITS[name]}"
     if gain.value is None:
         return f"Against {against} nothing can be said: the {title} cannot be had on both tests."
@@ -249,7 +305,18 @@ def _told(name: str, gain: Figure, title: str) -> str:
     size = f"{gain.value:+.3f}" + (f" (95% interval {between})" if between else "")
     if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
         return f"Against {against} that is {size}: a difference that may be luck."
-    return f"Against {against} that is {size}: more than luck."
+    if trainings == 1:
+        return f"Against {against} that is {size}: more than luck in who is tested explains."
+    return f"Against {against} that is {size}: more than luck in who is tested and in training explains."
+
+
+def _luck(trainings: int) -> str:
+    if trainings > 1:
+        return f"The figures are means over {trainings} trainings of each split, whose spread the intervals count."
+    return (
+        "Each split was trained once: luck in training is not counted, and may be as large as the difference "
+        "(--seeds 3 counts it)."
+    )
 
 
 def _write(found: Leakage, folder: Path) -> Path:

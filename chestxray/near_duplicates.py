@@ -1,59 +1,56 @@
-"""The same radiograph twice, though its pixels differ: compressed anew, resized, cropped, brightened.
+"""The same radiograph twice, though its pixels differ: compressed anew, resized, cropped, turned, mirrored.
 
-Every image becomes a short description, its cosine transform without the coarse shape that all
-chests share (after Zauner 2010, with numbers in place of bits). Images whose descriptions agree
-are candidates, and `registration` confirms or refuses them.
+Every film becomes a short description (`descriptors`), films whose descriptions agree are candidates
+(`neighbours`), and `registration` confirms or refuses them.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from chestxray import neighbours
 from chestxray.decoded import progress
+from chestxray.descriptors import FLIPS, POSES, described, signs, whiten
 from chestxray.index import Index
-from chestxray.registration import SIDE, correlations
+from chestxray.registration import SIDE, correlations, placement
 
-# The thresholds are those of benchmarks/near_duplicates.py on the 5,824 different films of Kermany's
-# set (children, one view; 224 pixels): of 16.9 million pairs of different patients none is flagged,
-# the highest correlation being 0.80 (by the look of it one child under two numbers), while of 300
-# edited copies all are found after JPEG of quality 50 and resizing to 90%, 99% after brightening into
-# the white and 98% with 3% cropped from each side. At 32 pixels that highest correlation is 0.92.
-_FREQUENCIES = 16
-#: Cosine between two descriptions from which a pair is looked at.
-CANDIDATE = 0.66
+# The thresholds are those of benchmarks/near_duplicates.md.
+#: Cosine between two descriptions, either sign, from which a pair is looked at.
+CANDIDATE = 0.62
 #: Correlation from which a pair is one radiograph, and the one for images of less than `SMALL` pixels.
 CONFIRMED, CONFIRMED_SMALL = 0.88, 0.93
 SMALL = 48
-#: What the thresholds let through, in words for those who read the findings.
+#: Correlation from which a pair of different patients is worth a look: two films of one person, say.
+ADVISED = 0.75
+#: What the thresholds let through, in words for those who read the findings. Pairs of films are not
+#: independent of each other, so that the children are what is counted.
 FALSE_ALARMS = (
-    "Of 16.9 million pairs of chest films of different children, none was taken for one film "
-    "(with 95% confidence fewer than 2 in 10 million are)."
+    "Among 5,824 chest films of 3,053 children, no film was taken for one of another child. Counted by children, "
+    "fewer than 1 in 1,000 has such a false match in a set of that size (95% confidence)."
 )
-#: One image is compared with this many at most, the likeliest: a set of blank pages stays possible.
+#: One film is compared with this many at most, the likeliest: a set of blank pages stays possible.
 _MOST_CANDIDATES = 16
-#: A picture of one grey has nothing to compare; grey values of standard deviation.
-_LEAST_CONTRAST = 2.0
 _BLOCK = 256
-#: Each image is also described with this share cut off every edge, so that crops twice as large are met half-way.
-_ZOOM = 0.015
+#: Films whose neighbours are looked up at a time, each in all poses and flips.
+_QUERIES = 1_024
 #: uint8 (images, height, width), and those rows of it that are looked at.
 _Films = tuple[np.ndarray, np.ndarray]
 
 
 def mark(index: Index, pixels: np.ndarray) -> Index:
-    """Add the columns ``near_group``, ``near_correlation`` and ``brightness`` to a decoded index.
+    """Add what was found of copies, and ``brightness``, to a decoded index.
 
     `pixels`: uint8 (rows, height, width), of which a few hundred are in memory at a time. Rows
     with the same ``near_group`` show one radiograph, at least two of them with different pixels;
     it is empty for all others. ``near_correlation`` is the highest correlation with another of the
-    group (not a number outside groups), ``brightness`` the mean grey, 0 to 255.
+    group (not a number outside groups), ``brightness`` the mean grey, 0 to 255. ``look_alike`` is
+    the path of the film, not known to be of the same patient, that is nearly this one, and
+    ``look_alike_correlation`` how nearly: at least `ADVISED`, and less than a copy.
 
     Drawn images are not searched: phantoms share one anatomy, and two of them may be as like as two
-    copies of a radiograph (0.93). Where there is nothing else, the first two columns are left out.
+    copies of a radiograph (0.93). Where there is nothing else, there are no columns but ``brightness``.
     """
     rows = index.rows.assign(brightness=np.nan)
     good = np.flatnonzero(rows["unreadable"] == "")
@@ -61,29 +58,38 @@ def mark(index: Index, pixels: np.ndarray) -> Index:
     good = good[~index.drawn.to_numpy()[good]]
     if not len(good):
         return index.replace(rows)
-    rows = rows.assign(near_group="", near_correlation=np.nan)
-    found = pairs(pixels, rows.iloc[good].drop_duplicates("pixel_hash").index.to_numpy())
-    if found.empty:
-        return index.replace(rows)
-    groups = _groups(found, len(rows))
-    by_hash = {rows["pixel_hash"][place]: name for place, name in groups.items()}
-    rows.loc[good, "near_group"] = rows.loc[good, "pixel_hash"].map(by_hash).fillna("")
-    both = pd.concat([found[["first", "correlation"]].rename(columns={"first": "second"}), found])
-    best = both.groupby("second")["correlation"].max()
-    by_hash = {rows["pixel_hash"][place]: value for place, value in best.items()}
-    rows.loc[good, "near_correlation"] = rows.loc[good, "pixel_hash"].map(by_hash).astype(float)
+    rows = rows.assign(near_group="", near_correlation=np.nan, look_alike="", look_alike_correlation=np.nan)
+    searched = rows.iloc[good].drop_duplicates("pixel_hash").index.to_numpy()
+    found = pairs(pixels, searched, least=advised(pixels))
+    copies = found["correlation"] >= confirmed(pixels)
+    names = _groups(found[copies], len(rows))
+    _assign(rows, good, "near_group", pd.Series(names, dtype=object))
+    _assign(rows, good, "near_correlation", _best(found[copies])["correlation"])
+    best = _best(_of_different(found[~copies], rows, names))
+    _assign(rows, good, "look_alike", best["second"].map(rows["path"]))
+    _assign(rows, good, "look_alike_correlation", best["correlation"])
     return index.replace(rows)
+
+
+def confirmed(pixels: np.ndarray) -> float:
+    """Correlation from which two of `pixels`, uint8 (images, height, width), are one radiograph."""
+    return CONFIRMED if min(pixels.shape[1:]) >= SMALL else CONFIRMED_SMALL
+
+
+def advised(pixels: np.ndarray) -> float:
+    """Correlation from which two of `pixels` are worth a look; that of copies for small images."""
+    return ADVISED if min(pixels.shape[1:]) >= SMALL else CONFIRMED_SMALL
 
 
 def pairs(pixels: np.ndarray, rows: np.ndarray, *, least: float | None = None) -> pd.DataFrame:
     """Pairs of `rows` that show one radiograph: columns first, second (rows), correlation.
 
-    `pixels` as of `mark`; `least` is the lowest correlation of a pair (default: `CONFIRMED`). Found
-    are copies whose edges differ by up to about 4% of the side; in images that were padded to their
-    size, fewer of those that are cropped.
+    `pixels` as of `mark`; `least` is the lowest correlation of a pair (default: `confirmed`). Detects
+    copies that were compressed, resized, changed in tone, inverted, mirrored or turned upside down, that
+    were cropped or padded by up to about 5% a side or turned by up to about 6 degrees, or carry text.
     """
     films = (pixels, np.asarray(rows))
-    return _confirmed(_candidates(*_described(films)), films, films, least)
+    return _confirmed(_candidates(_described(films)), films, films, least)
 
 
 def pairs_between(
@@ -95,105 +101,111 @@ def pairs_between(
     `others`. Pairs within either are not looked for. Found is what `pairs` would find.
     """
     films, further = (pixels, np.asarray(rows)), (others, np.asarray(other_rows))
-    described = _described(films, further)
-    here, there = ([part[side] for part in described] for side in (slice(len(rows)), slice(len(rows), None)))
-    return _confirmed(_candidates_between(here, there), films, further, least)
+    vectors = _described(films, further)
+    return _confirmed(_candidates(vectors[:, : len(rows)], vectors[:, len(rows) :]), films, further, least)
 
 
-def _confirmed(blocks: Iterable[np.ndarray], films: _Films, others: _Films, least: float | None) -> pd.DataFrame:
-    """Of candidates, places (candidates, 2) in `films` and `others`, those that registration confirms, as rows."""
+def _described(*films: _Films) -> np.ndarray:
+    """Descriptions of the rows of all films, one after another: float32 (poses, films, dimensions)."""
     parts = []
-    with progress("Looking for copies", len(films[1])) as advance:
-        for number, block in enumerate(blocks):
-            for start in range(0, len(block), _BLOCK):
-                some = block[start : start + _BLOCK]
-                first, second = films[1][some[:, 0]], others[1][some[:, 1]]
-                sides = ((films[0], first), (others[0], second))
-                alike = correlations(*(np.stack([_small(pixels[row]) for row in side]) for pixels, side in sides))
-                parts.append(pd.DataFrame({"first": first, "second": second, "correlation": alike}))
-            # A block of candidates is of a block of films.
-            advance(min(_BLOCK, len(films[1]) - number * _BLOCK))
-    found = pd.concat(parts) if parts else pd.DataFrame(columns=["first", "second", "correlation"])
-    if least is None:
-        least = CONFIRMED if min(films[0].shape[1:]) >= SMALL else CONFIRMED_SMALL
-    return found[found["correlation"] >= least].reset_index(drop=True)
+    with progress("Describing", sum(len(rows) for _, rows in films)) as advance:
+        for pixels, rows in films:
+            for start in range(0, len(rows), _BLOCK):
+                parts.append(described(_small(pixels, rows[start : start + _BLOCK])))
+                advance(parts[-1].shape[1])
+    vectors = np.concatenate(parts, axis=1) if parts else np.zeros((len(POSES), 0, signs().shape[1]), np.float32)
+    whiten(vectors)
+    return vectors
 
 
-def _described(*films: _Films) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (rows of all films, 255), whole and with the edges cut off; zero where blank."""
-    parts = [_transforms(*some) for some in films]
-    plain, zoomed = (np.concatenate(side) for side in zip(*parts, strict=True))
-    scale = _usual(plain)
-    for part in (plain, zoomed):
-        part /= scale
-        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6)
-    return plain, zoomed
+def _candidates(vectors: np.ndarray, others: np.ndarray | None = None) -> pd.DataFrame:
+    """Pairs of descriptions that agree, each once: first, second, and how the second lies on the first.
 
-
-def _transforms(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`_transformed` of the images (rows, 255), whole and with their edges cut off."""
-    plain = np.empty((len(rows), _FREQUENCIES**2 - 1), dtype=np.float32)
-    zoomed = np.empty_like(plain)
-    edge = SIDE * _ZOOM
-    for start in range(0, len(rows), _BLOCK):
-        images = [_small(pixels[row]) for row in rows[start : start + _BLOCK]]
-        closer = [_resized(Image.fromarray(image), (edge, edge, SIDE - edge, SIDE - edge)) for image in images]
-        plain[start : start + _BLOCK] = _transformed(np.stack(images))
-        zoomed[start : start + _BLOCK] = _transformed(np.stack(closer))
-    return plain, zoomed
-
-
-def _transformed(pictures: np.ndarray) -> np.ndarray:
-    """The lowest cosine frequencies but the mean, (pictures, 255); zero where blank."""
-    waves = np.cos(np.pi / SIDE * np.outer(np.arange(_FREQUENCIES), np.arange(SIDE) + 0.5)).astype(np.float32)
-    waves[0] /= np.sqrt(2)
-    found = (waves @ pictures.astype(np.float32) @ waves.T).reshape(len(pictures), -1)[:, 1:]
-    return np.where(pictures.std(axis=(1, 2))[:, None] < _LEAST_CONTRAST, 0, found)
-
-
-def _usual(found: np.ndarray) -> np.ndarray:
-    """How large each frequency (255,) usually is in this set. Divided by it, the shape that all
-    chests share counts no more than the rest, and a tenth as many pairs need looking at.
+    Pairs are of `vectors`, or of those with `others`, both (poses, films, dimensions). ``pose`` and
+    ``flip`` are places in `POSES` and `FLIPS`; ``turned`` says that it is the second that is posed.
     """
-    # In few images what is small by chance would count for much. Radiographs have amplitudes that
-    # fall with the frequency to the power 1.4 to 1.6: that stands in for a hundred more of them.
-    frequency = np.hypot(*np.mgrid[:_FREQUENCIES, :_FREQUENCIES]).ravel()[1:]
-    expected = frequency**-3.0
-    energy = np.einsum("ij,ij->j", found, found, dtype=np.float64)
-    total = max(energy.sum() / max(len(found), 1), 1.0)
-    mean = (energy + 100 * total * expected / expected.sum()) / (len(found) + 100)
-    return np.sqrt(mean).astype(np.float32)
+    if others is None:
+        found = _looked_up(vectors, neighbours.cells(vectors[0]))
+        found = found[found["query"] != found["member"]]
+        found = found.assign(turned=found["query"] > found["member"])
+    else:
+        there = _looked_up(others, neighbours.cells(vectors[0])).assign(turned=True)
+        found = pd.concat([_looked_up(vectors, neighbours.cells(others[0])).assign(turned=False), there])
+    ends = found[["query", "member"]].to_numpy()
+    ends = np.where(found[["turned"]].to_numpy(), ends[:, ::-1], ends)
+    found = found.assign(first=ends[:, 0], second=ends[:, 1]).sort_values("cosine", ascending=False, kind="stable")
+    return found.drop_duplicates(["first", "second"]).sort_values(["first", "second"])
 
 
-def _candidates(plain: np.ndarray, zoomed: np.ndarray) -> Iterator[np.ndarray]:
-    """Places (candidates, 2) of descriptions that agree, block by block, each pair once."""
-    for start in range(0, len(plain), _BLOCK):
-        here = slice(start, start + _BLOCK)
-        cosine = plain[here] @ plain[start:].T
-        np.maximum(cosine, zoomed[here] @ plain[start:].T, out=cosine)
-        np.maximum(cosine, plain[here] @ zoomed[start:].T, out=cosine)
-        # Each image with those after it alone.
-        cosine[np.tril_indices(len(cosine), m=cosine.shape[1])] = 0
-        yield start + _likeliest(cosine)
+def _looked_up(vectors: np.ndarray, among: neighbours.Cells) -> pd.DataFrame:
+    """The likeliest members for each film, in all poses and flips: query, member, cosine, pose, flip, inverted."""
+    parts = []
+    count, factors = vectors.shape[1], signs()
+    with progress("Looking for copies", count) as advance:
+        for start in range(0, count, _QUERIES):
+            posed = vectors[:, None, start : start + _QUERIES] * factors[:, None]
+            places, cosine = neighbours.alike(
+                among, posed.reshape(-1, posed.shape[-1]), CANDIDATE, _MOST_CANDIDATES + 1
+            )
+            pose, flip, query = np.unravel_index(places[:, 0], posed.shape[:-1])
+            part = pd.DataFrame({"query": start + query, "member": places[:, 1], "cosine": np.abs(cosine)})
+            part = part.assign(pose=pose, flip=flip, inverted=cosine < 0)
+            part = part.sort_values("cosine", ascending=False, kind="stable").drop_duplicates(["query", "member"])
+            # A film is its own likeliest member.
+            parts.append(part.groupby("query").head(_MOST_CANDIDATES + 1))
+            advance(posed.shape[2])
+    columns = ["query", "member", "cosine", "pose", "flip", "inverted"]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=columns)
 
 
-def _candidates_between(here: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Places (candidates, 2), the first of a description in `here`, the second of one in `there` that agrees."""
-    (plain, zoomed), (other, other_zoomed) = here, there
-    for start in range(0, len(plain), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        cosine = plain[block] @ other.T
-        np.maximum(cosine, zoomed[block] @ other.T, out=cosine)
-        np.maximum(cosine, plain[block] @ other_zoomed.T, out=cosine)
-        yield _likeliest(cosine) + np.array([start, 0])
+def _confirmed(candidates: pd.DataFrame, films: _Films, others: _Films, least: float | None) -> pd.DataFrame:
+    """Of candidates, places in `films` and `others`, those that registration confirms, as rows."""
+    parts = [pd.DataFrame({"first": [], "second": [], "correlation": []}).astype({"first": int, "second": int})]
+    with progress("Comparing", len(candidates)) as advance:
+        for start in range(0, len(candidates), _BLOCK):
+            some = candidates.iloc[start : start + _BLOCK]
+            first, second = films[1][some["first"]], others[1][some["second"]]
+            alike = _registered(some, _small(films[0], first), _small(others[0], second))
+            parts.append(pd.DataFrame({"first": first, "second": second, "correlation": alike}))
+            advance(len(some))
+    found = pd.concat(parts)
+    return found[found["correlation"] >= (confirmed(films[0]) if least is None else least)].reset_index(drop=True)
 
 
-def _likeliest(cosine: np.ndarray) -> np.ndarray:
-    """Places (candidates, 2) of what agrees, with `_MOST_CANDIDATES` at most in a row. `cosine` is changed."""
-    if cosine.shape[1] > _MOST_CANDIDATES:
-        least = np.partition(cosine, -_MOST_CANDIDATES, axis=1)[:, -_MOST_CANDIDATES, None]
-        cosine[cosine < least] = 0
-    return np.argwhere(cosine > CANDIDATE)
+def _registered(candidates: pd.DataFrame, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation (candidates,) of pictures (candidates, SIDE, SIDE), laid over each other as the candidates say."""
+    turned = candidates["turned"].to_numpy(dtype=bool)[:, None, None]
+    posed, plain = np.where(turned, second, first), np.where(turned, first, second)
+    for number, (upside_down, mirrored) in enumerate(FLIPS):
+        own = (candidates["flip"] == number).to_numpy()
+        plain[own] = plain[own][:, :: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    inverted = candidates["inverted"].to_numpy(dtype=bool)
+    plain[inverted] = 255 - plain[inverted]
+    rotation, scale = np.array(POSES)[candidates["pose"].to_numpy(dtype=int)].T
+    return correlations(posed, plain, placement(rotation, scale))
+
+
+def _of_different(found: pd.DataFrame, rows: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
+    """The pairs whose rows are not known to be of one patient, nor of one group of copies."""
+    patient = (rows["source"] + "\0" + rows["patient"]).where(rows["patient"] != "", rows["path"])
+    group = pd.Series(names, dtype=object).reindex(rows.index)
+    first, second = found["first"], found["second"]
+    same = patient.loc[first].to_numpy() == patient.loc[second].to_numpy()
+    return found[~same & ~(group.loc[first].to_numpy() == group.loc[second].to_numpy())]
+
+
+def _best(found: pd.DataFrame) -> pd.DataFrame:
+    """For each row in a pair the likeliest other one: second and correlation, by row."""
+    both = pd.concat([found, found.rename(columns={"first": "second", "second": "first"})])
+    best = both.sort_values("correlation", ascending=False, kind="stable").drop_duplicates("first")
+    return best.set_index("first")
+
+
+def _assign(rows: pd.DataFrame, good: np.ndarray, column: str, values: pd.Series) -> None:
+    """Give what was found of a row to all rows with the same pixels."""
+    by_hash = dict(zip(rows["pixel_hash"].loc[values.index], values, strict=True))
+    given = rows.loc[good, "pixel_hash"].map(by_hash)
+    rows.loc[good, column] = given.where(given.notna(), rows.loc[good, column])
 
 
 def _groups(found: pd.DataFrame, count: int) -> dict[int, str]:
@@ -213,10 +225,9 @@ def _brightness(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.array([pixels[row].mean() for row in rows], dtype=np.float64)
 
 
-def _small(image: np.ndarray) -> np.ndarray:
-    return _resized(Image.fromarray(image))
-
-
-def _resized(image: Image.Image, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    # Bilinear with the support scaled to the reduction: an area average.
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box))
+def _small(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Those rows in the size that is compared: uint8 (rows, SIDE, SIDE)."""
+    # Bilinear with the support scaled to the reduction: an area average. A row may come many times.
+    each, places = np.unique(rows, return_inverse=True)
+    small = [np.asarray(Image.fromarray(pixels[row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for row in each]
+    return np.stack(small)[places]

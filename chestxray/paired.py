@@ -1,27 +1,20 @@
 """Are two models different, or was it luck? Tests on the same rows, and what many of them add up to.
 
 The classical tests take rows as independent. Where patients have several images, their clustered
-kin are used instead; each `PairedTest` names the one it is.
+kin are used instead; each `DifferenceTest` names the one it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """A two-sided p-value, None where it cannot be had, and the name of the test it comes from."""
-
-    p: float | None
-    name: str
+from chestxray import matched_pairs
+from chestxray.p_value_function import DifferenceTest, t_test
+from chestxray.support import effective
 
 
 def delong(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,41 +54,47 @@ def delong(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tu
     return auroc, covariance
 
 
-def auroc_test(positive: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> PairedTest:
-    """Do two scores, float (rows,), have the same AUROC? `delong` says how."""
+def auroc_test(positive: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> DifferenceTest:
+    """The difference of the AUROCs of two scores, float (rows,). `delong` says how.
+
+    Its reference is Student's t with the degrees of freedom of the fewer patients, of those with and those
+    without a positive row: of few, the normal one rejects too often.
+    """
     name = "DeLong" if singletons(clusters) else "DeLong clustered by patient (Obuchowski 1997)"
     if positive.all() or not positive.any():
-        return PairedTest(None, name)
+        return DifferenceTest(math.nan, name)
     auroc, covariance = delong(positive, np.stack([first, second]), clusters)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    difference = auroc[0] - auroc[1]
-    if abs(difference) < 1e-12:
-        return PairedTest(1.0, name)
-    if not variance > 1e-15:
-        return PairedTest(None, name)
-    return PairedTest(float(2 * stats.norm.sf(abs(difference) / math.sqrt(variance))), name)
+    fewer = min(effective(clusters[positive]), effective(clusters[~positive]))
+    error = math.sqrt(variance) if variance > 1e-15 else 0.0
+    return t_test(float(auroc[0] - auroc[1]), error, fewer - 1, name)
 
 
-def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> PairedTest:
-    """Are two models, of which bool (rows,) says where they are right, right equally often?
+def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> DifferenceTest:
+    """The difference of the shares in which two models are right, of which bool (rows,) says where they are.
 
-    The exact test of McNemar (1947) on the rows where one model alone is right; with several rows a
-    patient, the chi-square of Obuchowski (1998), which adds up those rows by patient.
+    McNemar's mid-p on the rows where one model alone is right; with several rows a patient, the chi-square
+    of Obuchowski (1998), which adds up those rows by patient. Both go with the score interval of Tango
+    (1998), on effective numbers of rows where patients have several (Rao and Scott 1992).
     """
     lead = first.astype(np.int64) - second.astype(np.int64)
+    rows, wins, losses = len(lead), int((lead > 0).sum()), int((lead < 0).sum())
+    value = (wins - losses) / rows if rows else math.nan
     if singletons(clusters):
-        wins, losses = int((lead > 0).sum()), int((lead < 0).sum())
-        p = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-        return PairedTest(p, "McNemar exact")
+        p = matched_pairs.mid_p(wins, losses)
+        return DifferenceTest(value, "McNemar mid-p", matched_pairs.curve(wins, losses, rows, p) if rows else None)
+    name = "McNemar clustered by patient (Obuchowski 1998)"
     by_patient = _sums(lead[None].astype(np.float64), clusters, clusters)[0]
     patients, squares = len(by_patient), float((by_patient**2).sum())
-    name = "McNemar clustered by patient (Obuchowski 1998)"
-    if not squares:
-        return PairedTest(1.0, name)
     if patients < 2:
-        return PairedTest(None, name)
+        return DifferenceTest(value, name)
+    if not squares:
+        # Nowhere is one model alone right, so that these rows do not show how much a patient's resemble each other.
+        return DifferenceTest(value, name, matched_pairs.curve(0, 0, effective(clusters), 1.0))
     statistic = (patients - 1) / patients * float(by_patient.sum()) ** 2 / squares
-    return PairedTest(float(stats.chi2.sf(statistic, df=1)), name)
+    p = float(stats.chi2.sf(statistic, df=1))
+    alike = squares / (wins + losses) if wins + losses else 1.0
+    return DifferenceTest(value, name, matched_pairs.curve(wins / alike, losses / alike, rows / alike, p))
 
 
 def singletons(clusters: np.ndarray) -> bool:
@@ -116,28 +115,6 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, p * (len(known) - rank)))
         corrected[i] = highest
     return corrected
-
-
-def letters(count: int, different: Sequence[tuple[int, int]]) -> list[str]:
-    """Letters for models 0, 1, ...: two that share a letter cannot be told apart.
-
-    The insert-and-absorb algorithm of Piepho (2004). `different` are the pairs that were told apart.
-
-    >>> letters(3, [(0, 2)])
-    ['a', 'ab', 'b']
-    """
-    groups = [frozenset(range(count))]
-    for i, j in different:
-        split = [part for g in groups for part in ([g - {i}, g - {j}] if {i, j} <= g else [g])]
-        distinct = list(dict.fromkeys(split))
-        groups = [g for g in distinct if not any(g < other for other in distinct)]
-    groups.sort(key=sorted)
-    return ["".join(_letter(n) for n, g in enumerate(groups) if i in g) for i in range(count)]
-
-
-def _letter(number: int) -> str:
-    alphabet = "abcdefghijklmnopqrstuvwxyz"
-    return alphabet[number % 26] + "'" * (number // 26)
 
 
 def _sums(values: np.ndarray, keys: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from chestxray import ensemble, evaluated, shared_controls
+from chestxray.comparison import METHODS
+from chestxray.contender_figures import cross_validated
 from chestxray.errors import InputError
 from chestxray.index import row_keys
+from chestxray.intervals import Figure
+from chestxray.report import wording
 from chestxray.run_folder import Run
 from chestxray.study import Study
+
+#: Name, without ending, of the file of figures that are means over folds.
+FOLDS = "folds"
 
 
 def pool(study: Study, cache: str | Path | None = None) -> Run:
@@ -37,19 +45,41 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
     tested = set(row_keys(tables[0].rows))
     rows = first.index.rows
     index = first.index.replace(rows.assign(split=["test" if row in tested else "" for row in row_keys(rows)]))
+    positive = ensemble.shared_positive(runs)
+    over_folds = cross_validated(tables[0], positive)
     what = "sources" if recipe.split == "source" else "folds"
     note = (
         f"{count} {what}, each tested by a model trained on the others: every image was tested once. The figures "
-        f"are of {count} models together."
+        f"are of {count} models together; their intervals speak of these models on other patients. {_said(over_folds)}"
     )
     return evaluated.write(
         study.folder,
         recipe,
         index,
         tables[0],
-        positive=ensemble.shared_positive(runs),
+        positive=positive,
         audit=ensemble.audit(runs, [note]),
         # The models are alternatives here, not members: one of them is as large as all.
         record=ensemble.record(runs) | {"model": first.environment["model"]},
         controls=lambda metrics: shared_controls.of(runs, index, tables[0], metrics, cache, apart=True),
+        extra={
+            FOLDS: {
+                "folds": count,
+                "method": METHODS["folds"],
+                "test": {name: figure.to_json() for name, figure in over_folds.items()},
+            }
+        },
+    )
+
+
+def _said(over_folds: Mapping[str, Figure]) -> str:
+    """The mean over folds of the AUROC, whose interval counts the draw of training images too."""
+    told = over_folds["auroc"].to_json()
+    if told["value"] is None:
+        return ""
+    between = wording.span(told)
+    return (
+        f"The mean AUROC over the {FOLDS} is {wording.number(told['value'])}"
+        + (f" (95% interval {between}, which speaks of models trained anew on other images)" if between else "")
+        + f"; {FOLDS}.json has the other figures."
     )

@@ -155,10 +155,17 @@ class Recipe:
     )
     sensitivity: float | None = _field(
         None,
-        "Of two classes, the sensitivity wanted on validation, by which the threshold that decides is chosen; default: "
-        "Youden's threshold.",
+        "Of two classes, the sensitivity that the threshold which decides is to have for other patients, promised with "
+        "--confidence; default: Youden's threshold.",
         low=0.01,
         high=1,
+    )
+    confidence: float | None = _field(
+        None,
+        "How sure it is to be that --sensitivity is kept for patients like those of validation; 0: it is asked for on "
+        "validation alone, and nothing is promised; default: 0.95.",
+        low=0,
+        high=0.9999,
     )
     abstain: float | None = _field(
         None,
@@ -181,6 +188,13 @@ class Recipe:
     positive: str | None = _field(
         None, "Of two classes, the one that sensitivity speaks of; default: the abnormal one."
     )
+    prevalence: float | None = _field(
+        None,
+        "Of two classes, the share of the positive one where the model is to be used: predictive values and net "
+        "benefit are also told for it; default: that of the test alone.",
+        low=0.0001,
+        high=0.9999,
+    )
     replicates: int = _field(2000, "Bootstrap replicates behind every interval.", low=100)
     heatmaps: int = _field(2, "Heat maps of right and of wrong test images a class.", low=0)
 
@@ -193,6 +207,10 @@ class Recipe:
         if not self.epochs + self.head_epochs:
             raise InputError("epochs and head_epochs are both 0: nothing would be trained.")
         self._check_folds()
+        if self.confidence is not None and self.sensitivity is None:
+            raise InputError(
+                f"confidence is that of a sensitivity: give both. Received: confidence {self.confidence:g}."
+            )
 
     def _check_folds(self) -> None:
         if self.folds == 1:
@@ -209,6 +227,11 @@ class Recipe:
     def parts(self) -> bool:
         """Whether this recipe is of several trainings: every fold or every source in turn."""
         return (self.folds > 0 and self.fold is None) or (self.split == "source" and self.held_out is None)
+
+    @property
+    def confident(self) -> float:
+        """With what confidence the sensitivity is promised, 0: not at all."""
+        return 0.95 if self.confidence is None else self.confidence
 
     @property
     def splits_by(self) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray import checksums
+from chestxray import checksums, conformal_quantile
 from chestxray.errors import DataError, first_line
 from chestxray.files import replacing
 
@@ -141,15 +141,18 @@ def learn(
     validation: np.ndarray,
     validation_pixels: np.ndarray,
     allowed: float,
+    clusters: np.ndarray | None = None,
 ) -> Familiar | None:
     """Describe the training images so that about the share `allowed` of radiographs like those of
     validation is refused.
 
     Features are (rows, features), pixels of the same rows (rows, height, width) in 0..255. The threshold
-    is the distance of rank ceil((n + 1)(1 - allowed)) among the n of validation; where n is too small for
-    that share, the farthest one. None where there are too few training images or features to know a
-    radiograph by, or these never vary.
+    is the conformal quantile of the distances of validation, whose patients, by their codes `clusters`
+    int (rows,), count alike (default: a patient a row); where they are too few for that share, see
+    `least_allowed`, the farthest distance. None where there are too few training images or features to
+    know a radiograph by, or these never vary.
     """
+    patients = np.arange(len(validation)) if clusters is None else clusters
     from sklearn.decomposition import PCA
 
     training = training.astype(np.float64)
@@ -175,10 +178,10 @@ def learn(
     }
     plain = Familiar(**parts, reach=1.0, bias=bias, threshold=math.inf)
     # Each score is 1 at its own threshold, so that neither speaks louder than the other.
-    reach = max(at_rank(plain.by_features(validation), allowed), 1e-12)
-    bias += 1 - at_rank(plain.by_pixels(validation_pixels), allowed)
+    reach = max(at_rank(plain.by_features(validation), allowed, patients), 1e-12)
+    bias += 1 - at_rank(plain.by_pixels(validation_pixels), allowed, patients)
     alike = Familiar(**parts, reach=reach, bias=bias, threshold=math.inf)
-    threshold = at_rank(alike.distances(validation, validation_pixels), allowed)
+    threshold = at_rank(alike.distances(validation, validation_pixels), allowed, patients)
     return Familiar(**parts, reach=reach, bias=bias, threshold=threshold)
 
 
@@ -205,11 +208,21 @@ def averaging(given: int, wanted: int) -> np.ndarray:
     return (np.maximum(inside, 0) * (wanted / given)).astype(np.float32)
 
 
-def at_rank(distances: np.ndarray, allowed: float) -> float:
-    """The distance of rank ceil((n + 1)(1 - allowed)) among n `distances` (n,), where n is too small the largest."""
-    ordered = np.sort(distances)
-    rank = min(math.ceil((len(ordered) + 1) * (1 - allowed)), len(ordered))
-    return float(ordered[rank - 1])
+def at_rank(distances: np.ndarray, allowed: float, clusters: np.ndarray) -> float:
+    """The conformal quantile of `distances` (rows,) that the share `allowed` of a new patient's images lies
+    beyond; where the patients, by their codes `clusters` (rows,), are too few for that, the largest.
+    """
+    found = conformal_quantile.quantile(distances, clusters, 1 - allowed)
+    return float(distances.max()) if found is None else found
+
+
+def least_allowed(clusters: np.ndarray) -> float:
+    """The least share of radiographs that a validation of these patients can promise to refuse at most.
+
+    >>> least_allowed(np.array([0, 0, 1, 2, 3]))
+    0.2
+    """
+    return 1 / (len(np.unique(clusters)) + 1)
 
 
 def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:

@@ -39,6 +39,20 @@ class _Interval(TypedDict):
     replicates: Count
 
 
+class _CalibrationError(TypedDict):
+    corrected: FigureJson
+    plain: float | None
+    noise: float | None
+    noise_up_to: float | None
+
+
+class _CalibrationMeasures(TypedDict):
+    intercept: FigureJson
+    slope: FigureJson
+    ece: _CalibrationError
+    per_class: dict[str, Figures]
+
+
 class Metrics(TypedDict):
     """``metrics.json``."""
 
@@ -50,6 +64,7 @@ class Metrics(TypedDict):
     images_of_unknown_patients: NotRequired[Count]
     positive: str | None
     interval: NotRequired[_Interval]
+    calibration: NotRequired[_CalibrationMeasures]
 
 
 class SomeMetrics(TypedDict, total=False):
@@ -105,12 +120,19 @@ class Environment(TypedDict):
     seconds: NotRequired[dict[str, float]]
 
 
+class _LookAlike(TypedDict):
+    paths: list[str]
+    correlation: float
+    across_splits: bool
+
+
 class _Groups(TypedDict, total=False):
     groups: list[list[str]]
     across_splits: list[list[str]]
     searched: bool
     reason: str
     correlations: list[Any]
+    look_alikes: list[_LookAlike]
     false_alarms: str
 
 
@@ -255,12 +277,47 @@ class CalibrationFile(TypedDict, total=False):
     validation: NotRequired[dict[str, Figures]]
 
 
+class _AtPrevalence(TypedDict):
+    prevalence: Share
+    ppv: FigureJson
+    npv: FigureJson
+
+
+class _AtThreshold(TypedDict, total=False):
+    sensitivity: FigureJson
+    specificity: FigureJson
+    precision: FigureJson
+    npv: FigureJson
+    accuracy: FigureJson
+    balanced_accuracy: FigureJson
+    sensitivity_of_patients: FigureJson
+    at_prevalence: _AtPrevalence
+    optimism: dict[str, float]
+
+
 class _Point(TypedDict, total=False):
     label: str
     threshold: float
     chosen_by: str
     decides: NotRequired[bool]
-    test: Figures
+    test: _AtThreshold
+    validation: _AtThreshold
+
+
+class _SpecificityAt(TypedDict):
+    sensitivity: Share
+    specificity: FigureJson
+
+
+class _PartialArea(TypedDict):
+    most_false: Share
+    figure: FigureJson
+
+
+class _Regions(TypedDict):
+    label: str
+    specificity_at: list[_SpecificityAt]
+    partial_auroc: _PartialArea
 
 
 class OperatingPoints(TypedDict, total=False):
@@ -268,6 +325,66 @@ class OperatingPoints(TypedDict, total=False):
 
     rule: str
     points: list[_Point]
+    roc: list[_Regions]
+
+
+class _CurvePoint(TypedDict):
+    threshold: Share
+    model: FigureJson
+    everyone: FigureJson
+    gain: FigureJson
+
+
+class _Curve(TypedDict):
+    prevalence: Share
+    useful: list[float] | None
+    points: list[_CurvePoint]
+
+
+class DecisionCurve(TypedDict):
+    """``decision_curve.json``."""
+
+    label: str
+    test: _Curve
+    stated: NotRequired[_Curve]
+
+
+class _OfPatients(TypedDict):
+    test: Figures
+    confusion: _Confusion
+
+
+class PatientLevel(TypedDict):
+    """``patient_level.json``."""
+
+    images: Count
+    patients: Count
+    with_several_images: Count
+    most_images: Count
+    left_out: Count
+    mean: _OfPatients
+    highest: NotRequired[_OfPatients]
+
+
+class _Estimated(TypedDict):
+    maximisation: Figures
+    confusion: Figures
+
+
+class Prevalence(TypedDict):
+    """``prevalence.json``."""
+
+    assumption: str
+    validation: dict[str, Share]
+    estimated: _Estimated
+    labels: Figures
+    corrected: dict[str, Figures]
+
+
+class _Judges(TypedDict, total=False):
+    patients: Count
+    rows: Count
+    spread: list[float]
 
 
 class Abstention(TypedDict, total=False):
@@ -275,6 +392,8 @@ class Abstention(TypedDict, total=False):
 
     coverage: Share
     empty_promise: bool
+    patients_needed: Count
+    validation: _Judges
     test: Figures
     by_class: Figures
 
@@ -284,12 +403,48 @@ class _Refused(TypedDict, total=False):
     refused: FigureJson
 
 
+class _Threshold(TypedDict, total=False):
+    pictures: Count
+    refused: FigureJson
+    patients: Count
+    least_allowed: Share
+    capped: bool
+    patients_needed: Count
+
+
 class Refusal(TypedDict, total=False):
     """``refusal.json``."""
 
+    validation: _Threshold
     test: _Refused
     others: _Refused
     by_kind: dict[str, _Refused]
+
+
+class _Tested(TypedDict):
+    p: Share | None
+    p_holm: Share | None
+
+
+class _Gap(FigureJson):
+    p: Share | None
+    p_holm: Share | None
+
+
+class _GapsOfFigure(TypedDict):
+    against: str
+    groups: dict[str, _Gap]
+    interaction: _Tested
+
+
+class Gaps(TypedDict):
+    """``gaps.json``."""
+
+    method: str
+    interaction: str
+    tests: Count
+    columns: dict[str, dict[str, _GapsOfFigure]]
+    left_out: NotRequired[list[str]]
 
 
 #: Name of a file -> its form. Others are any JSON.
@@ -297,6 +452,7 @@ FORMS: dict[str, Any] = {
     "metrics.json": Metrics,
     "by_source.json": dict[str, SomeMetrics],
     "by_group.json": dict[str, dict[str, SomeMetrics]],
+    "gaps.json": Gaps,
     "environment.json": Environment,
     "audit.json": Audit,
     "controls.json": Controls,
@@ -304,6 +460,9 @@ FORMS: dict[str, Any] = {
     "drop.json": Drop,
     "calibration.json": CalibrationFile,
     "operating_points.json": OperatingPoints,
+    "decision_curve.json": DecisionCurve,
+    "patient_level.json": PatientLevel,
+    "prevalence.json": Prevalence,
     "abstention.json": Abstention,
     "refusal.json": Refusal,
 }

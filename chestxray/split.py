@@ -146,7 +146,7 @@ def _official_of_source(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bo
         notes.append(f"{own} images of the official test were left out: other data is tested on.")
     elif internal_test and not (chosen == "test").any():
         pool = rows[chosen != ""]
-        chosen.loc[_take(pool, recipe.test_share, recipe.splits_by, "grouped").index] = "test"
+        chosen.loc[_take(pool, recipe.test_share, recipe.splits_by, "grouped", leave=2).index] = "test"
         notes.append("The official split has no test images: a test split was drawn by patient from the rest.")
     small = int((chosen == "validation").sum())
     pool = rows[chosen.isin(["train", "validation"])]
@@ -222,7 +222,7 @@ def _drawn(
         chosen[held_out] = "test" if internal_test else "validation"
         rest, test_share = rows[~held_out], 1 / recipe.folds
     elif internal_test:
-        test = _take(rows, recipe.test_share, recipe.splits_by, method)
+        test = _take(rows, recipe.test_share, recipe.splits_by, method, leave=2)
         chosen.loc[test.index] = "test"
         rest, test_share = rows.drop(test.index), recipe.test_share
     if internal_test:
@@ -236,16 +236,19 @@ def _drawn(
     return chosen, ((f"{_fold_name(recipe)}.", note) if recipe.folds else (note,))
 
 
-def _take(rows: pd.DataFrame, share: float, seed: int, method: str) -> pd.DataFrame:
-    """Draw about `share` of `rows`: at random, stratified by class, or by group and stratified."""
+def _take(rows: pd.DataFrame, share: float, seed: int, method: str, leave: int = 1) -> pd.DataFrame:
+    """Draw about `share` of `rows`: at random, stratified by class, or by group and stratified.
+
+    Of every class `leave` rows, or groups, are left where there are that many.
+    """
     wanted = max(1, round(share * len(rows)))
     if method == "random":
         return rows.iloc[np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted])]
     codes = groups(rows) if method == "grouped" else np.arange(len(rows))
-    return rows.iloc[_stratified(rows["label"].to_numpy(), codes, share, seed)]
+    return rows.iloc[_stratified(rows["label"].to_numpy(), codes, share, seed, leave)]
 
 
-def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int, leave: int) -> np.ndarray:
     """Positions of about `share` of the rows, whole groups at a time, class by class.
 
     Groups are shuffled and taken until the share of their class is met as nearly as whole groups
@@ -269,4 +272,26 @@ def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int) 
         # The first of equally near numbers; at least one group is taken and one is left.
         number = int(np.argmin(np.abs(sizes.cumsum().to_numpy() - share * sizes.sum()))) + 1
         taken += sizes.index[: min(number, len(sizes) - 1)].tolist()
-    return np.flatnonzero(np.isin(codes, taken))
+    holds = pd.crosstab(table["group"], table["label"]).loc[shuffled.index] > 0
+    chosen = holds.index.isin(taken)
+    return np.flatnonzero(np.isin(codes, holds.index[_with_every_class(chosen, holds.to_numpy(), leave)]))
+
+
+def _with_every_class(taken: np.ndarray, holds: np.ndarray, leave: int) -> np.ndarray:
+    """`taken`, bool (groups,), with groups moved so that every class is taken and left, as far as can be.
+
+    Groups with several labels count for one of them, so that the others may be met by none or by all.
+    `holds` says which classes a group has, bool (groups, classes); the group with the fewest is moved.
+    """
+    taken = taken.copy()
+    for side, fewest, fewest_there in ((True, 1, leave), (False, leave, 1)):
+        for label in range(holds.shape[1]):
+            while holds[taken == side, label].sum() < fewest:
+                there = holds[taken != side].sum(axis=0)
+                # Nothing that the other side needs is taken from it.
+                spared = (~holds | (there > fewest_there)).all(axis=1)
+                movable = np.flatnonzero((taken != side) & holds[:, label] & spared)
+                if not len(movable):
+                    break
+                taken[movable[holds[movable].sum(axis=1).argmin()]] = side
+    return taken

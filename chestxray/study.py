@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from chestxray import cache as caches
-from chestxray import run_folder, sources, workflow
+from chestxray import run_folder, sources, trainings, workflow
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError, TrainingError
 from chestxray.files import write_json
 from chestxray.index import Index
@@ -72,14 +72,17 @@ class Study:
 
         Where each fold has a test of its own, the folds of a seed make one table, in which every image
         stands once, predicted by the model that did not see it. Where a test is kept apart for all
-        folds, each fold's model is a repetition.
+        folds, each fold's model is a repetition. Of a cross-validation the tables tell the fold, see `trainings`.
 
         Raises:
             DataError: tests that are neither the same nor apart.
         """
         by_seed: dict[int, list[Predictions]] = {}
         for run in self.runs(contender):
-            by_seed.setdefault(run.recipe.seed, []).append(run.predictions.of("test"))
+            folds, test = by_seed.setdefault(run.recipe.seed, []), run.predictions.of("test")
+            if self.recipes[contender].parts:
+                test = trainings.marked(test, len(folds), int((run.index.rows["split"] == "train").sum()))
+            folds.append(test)
         return tuple(table for folds in by_seed.values() for table in _pooled(contender, folds))
 
 

@@ -65,13 +65,17 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         given = outputs(seer, pixels, sample, recipe.predict_batch_size)
         training = np.concatenate([features for _, features in given])
         judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
-        familiar = refusal.learn(training, pixels[sample], np.concatenate(seen), judged, recipe.refuse)
+        familiar = refusal.learn(
+            training, pixels[sample], np.concatenate(seen), judged, recipe.refuse, validation.clusters
+        )
         if familiar is None:
             log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
             decision = dataclasses.replace(decision, features=None)
     test, refusals = _test(seer, pixels, index, familiar, recipe)
     if refusals is not None and familiar is not None:
-        refusals = dataclasses.replace(refusals, validation=familiar.refused(np.concatenate(seen), judged))
+        refusals = dataclasses.replace(
+            refusals, validation=familiar.refused(np.concatenate(seen), judged), judges=validation.clusters
+        )
     set_calibration(model, calibration)
     tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     return Trial(
@@ -151,6 +155,7 @@ def _test(
         threshold=familiar.threshold,
         allowed=recipe.refuse,
         validation=np.empty(0, bool),
+        judges=np.empty(0, np.int64),
         test=np.concatenate(far),
         others=np.concatenate([refused(pictures) for pictures, _ in shown]),
         kinds=np.concatenate([kinds for _, kinds in shown]),

@@ -34,13 +34,13 @@ import pandas as pd
 from chestxray import control_inputs, control_models, split
 from chestxray.control_scores import Area, Rows, areas, as_tested, average, cross_fitted, share
 from chestxray.control_wording import EXCLUDED, LIMIT, SHARE, finding, says, settle_source, verdict
-from chestxray.evaluation import effective
 from chestxray.files import write_json
 from chestxray.images import Fit, UnreadableImage
 from chestxray.index import SPLITS, Index
 from chestxray.influence import accuracy
 from chestxray.intervals import LEVEL
 from chestxray.prediction import Predictions
+from chestxray.support import effective
 
 log = logging.getLogger(__name__)
 

@@ -107,17 +107,25 @@ class Calibration:
         its parts, and rows of equal confidence are spread evenly, so that neither the order of the
         rows nor repeating every row changes the figure.
         """
+        return np.abs(self.gaps(weights, bins)).sum(axis=1)
+
+    def gaps(self, weights: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+        """What each bin adds to `error`, signed: (replicates, bins), positive where more is right than was stated."""
         ranked = weights.take(self.order, axis=1)
         mass = _running(ranked)
         excess = _running(ranked * self.excess)
         if len(self.ends) < mass.shape[1]:
             mass, excess = mass.take(self.ends, axis=1), excess.take(self.ends, axis=1)
-        errors = np.full(len(weights), np.nan)
-        edges = np.linspace(0, 1, bins + 1)
-        for i in np.flatnonzero(mass[:, -1] > 0):
-            at_edges = np.interp(edges * mass[i, -1], mass[i], excess[i])
-            errors[i] = np.abs(np.diff(at_edges)).sum() / mass[i, -1]
-        return errors
+        total = mass[:, -1:]
+        edges = np.linspace(0, 1, bins + 1) * total
+        # One search for all replicates: each has a stretch of its own on one line.
+        apart = np.arange(len(weights))[:, None] * (total.max(initial=0.0) + 1)
+        places = np.searchsorted((mass + apart).ravel(), (edges + apart).ravel(), side="right").reshape(edges.shape)
+        after = np.clip(places - np.arange(len(weights))[:, None] * mass.shape[1], 1, mass.shape[1] - 1)
+        before, reached = np.take_along_axis(mass, after - 1, axis=1), np.take_along_axis(mass, after, axis=1)
+        part = np.clip(np.nan_to_num(ratio(edges - before, reached - before)), 0, 1)
+        start, end = np.take_along_axis(excess, after - 1, axis=1), np.take_along_axis(excess, after, axis=1)
+        return ratio(np.diff(start + part * (end - start), axis=1), total)
 
 
 @dataclass(frozen=True)
@@ -125,11 +133,13 @@ class Table:
     """Predictions of one model, sorted once. Make it with `Table.of`.
 
     ``additive`` has a column for each cell of the confusion matrix, the squared error of each class
-    and of all: figures that are plain means over rows come out of one matrix product.
+    and of all: figures that are plain means over rows come out of one matrix product. ``present``, bool
+    (classes,), are the classes that have rows.
     """
 
     classes: int
     positive: int | None
+    present: np.ndarray
     additive: np.ndarray
     rankings: tuple[Ranking, ...]
     calibration: Calibration
@@ -142,14 +152,11 @@ class Table:
         """
         classes = probabilities.shape[1]
         cells = np.eye(classes * classes)[truth * classes + predicted]
-        squared = (probabilities - np.eye(classes)[truth]) ** 2
-        # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
-        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
-        whole = ((shares - np.eye(classes)[truth]) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
         return cls(
             classes=classes,
             positive=positive,
-            additive=np.hstack([cells, squared, whole]),
+            present=np.bincount(truth, minlength=classes) > 0,
+            additive=np.hstack([cells, squared_errors(truth, probabilities)]),
             rankings=tuple(Ranking.of(probabilities[:, k], truth == k) for k in range(classes)),
             calibration=Calibration.of(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
         )
@@ -157,7 +164,8 @@ class Table:
     def figures(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Every figure, each (replicates,), for `weights` (replicates, rows), none below 0.
 
-        NaN where a figure cannot be had: the AUROC of a class without rows, say.
+        NaN where a figure cannot be had: the AUROC of a class without rows, say, or a mean over classes
+        where one that is `present` has no weight, which would be a mean over other classes.
         """
         k = self.classes
         sums = weights @ self.additive
@@ -169,16 +177,27 @@ class Table:
             "auprc": np.stack([auprc for _, auprc in areas], axis=1),
             "brier": ratio(sums[:, k * k : -1], total[:, None]),
         }
-        present = confusion.sum(axis=2) > 0
+        weighted = confusion.sum(axis=2) > 0
+        present = np.where((weighted >= self.present).all(axis=1, keepdims=True), weighted, False)
         whole = {
             "accuracy": ratio(np.trace(confusion, axis1=1, axis2=2), total),
             "balanced_accuracy": macro(per_class["sensitivity"], present),
             "f1_macro": macro(per_class["f1"], present),
-            "mcc": matthews(confusion),
+            "mcc": np.where(present.any(axis=1), matthews(confusion), np.nan),
             "brier": ratio(sums[:, -1], total),
             "ece": self.calibration.error(weights),
         }
         return gathered(headline(whole, per_class, present, self.positive), per_class)
+
+
+def squared_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What each row adds to the Brier score of each class and, last, to that of all: (rows, classes + 1)."""
+    classes = probabilities.shape[1]
+    hot = np.eye(classes)[truth]
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
+    whole = ((shares - hot) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
+    return np.hstack([(probabilities - hot) ** 2, whole])
 
 
 def threshold_figures(confusion: np.ndarray) -> dict[str, np.ndarray]:
@@ -263,3 +282,10 @@ def _running(values: np.ndarray) -> np.ndarray:
     sums = np.zeros((values.shape[0], values.shape[1] + 1))
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
+
+
+def span(key: Key, classes: int) -> tuple[float, float]:
+    """Least and greatest value of a figure."""
+    if key == (None, "brier") and classes > 2:
+        return 0.0, 2.0
+    return (-1.0 if key[1] == "mcc" else 0.0), 1.0

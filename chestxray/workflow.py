@@ -25,7 +25,7 @@ from chestxray import cache as caches
 from chestxray.assessment import assess
 from chestxray.audit import Audit, audit, settle
 from chestxray.data_changes import require_same
-from chestxray.decision import check
+from chestxray.decision import check, check_promise
 from chestxray.decoded import decode, name_of, readable
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation import Evaluation
@@ -189,6 +189,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
         index = near_duplicates.mark(index, decoded.pixels)
         splits = split(index, recipe)
         index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak, recipe.split)
+    check_promise(Predictions(index.rows, index.classes).of("validation"), recipe)
     for note in found.notes:
         log.info("%s", note)
     if found.dropped:

@@ -38,7 +38,11 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     predictions = Predictions.from_probabilities(
         Index.from_records(rows, name="noise").rows, CLASSES, probabilities[:40]
     )
-    limit = None if abstain is None else quantile(predictions.probabilities, predictions.truth, abstain)
+    limit = (
+        None
+        if abstain is None
+        else quantile(predictions.probabilities, predictions.truth, abstain, predictions.clusters)
+    )
     decision = Decision(
         CLASSES, "sick", Calibration(0.05), {"sick": threshold}, "hand", (), abstain, limit, "last" if refuse else None
     )

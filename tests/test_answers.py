@@ -104,7 +104,7 @@ def test_another_coverage_is_learned_from_validation(folder):
     assert limit_for(folder, DECISION, None) == 0.45
     assert limit_for(folder, DECISION, 0.9) == 0.45
     validation = Predictions.read(folder / "predictions.csv").of("validation")
-    wanted = quantile(validation.probabilities, validation.truth, 0.7)
+    wanted = quantile(validation.probabilities, validation.truth, 0.7, validation.clusters)
     assert limit_for(folder, DECISION, 0.7) == wanted
     backwards = Decision(("sick", "clear"), "sick", Calibration(), {"sick": 0.3}, "hand")
     assert limit_for(folder, backwards, 0.7) == wanted

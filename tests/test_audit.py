@@ -170,6 +170,24 @@ def test_near_copies_are_dropped_from_training(near):
     assert not audit(index).leaks
 
 
+def test_films_that_are_nearly_one_are_named_and_left_alone(near):
+    path = near.rows["path"]
+    alike, values = ["", path[5], "", "", path[2], path[1]], [np.nan, 0.8, np.nan, np.nan, 0.76, 0.8]
+    index = near.replace(near.rows.assign(near_group="", look_alike=alike, look_alike_correlation=values))
+    found = audit(index.replace(index.rows.assign(pixel_hash=list("abcdef"), file_hash=list("abcdef"))))
+    assert found.look_alikes == (
+        {"paths": [path[1], path[5]], "correlation": 0.8, "across_splits": True},
+        {"paths": [path[4], path[2]], "correlation": 0.76, "across_splits": True},
+    )
+    assert not found.leaks
+    assert found.severity == "warning"
+    assert [(finding.kind, finding.count) for finding in found.findings if "look" in finding.kind] == [
+        ("look-alikes across splits", 2),
+        ("look-alikes", 2),
+    ]
+    assert found.to_json()["near_duplicates"]["look_alikes"][0]["paths"] == ["/x/00001.png", "/x/00005.png"]
+
+
 def test_copies_with_different_labels(near, leaking):
     (conflict,) = audit(near).conflicting
     assert conflict == {"kind": "near", "labels": {"/x/00001.png": "b", "/x/00002.png": "a"}}
@@ -195,7 +213,7 @@ def test_findings_come_gravest_first_and_the_json_is_whole(near):
     record = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert record["near_duplicates"]["across_splits"] == [["/x/00000.png", "/x/00003.png", "/x/00005.png"]]
     assert record["near_duplicates"]["searched"] is True
-    assert "different children" in record["near_duplicates"]["false_alarms"]
+    assert "another child" in record["near_duplicates"]["false_alarms"]
     for item in record["confounds"]:
         assert {"name", "association", "p", "flagged", "sentence"} <= set(item)
     clean = audit(make_index(["a", "b"]))
@@ -216,3 +234,12 @@ def test_contact_sheets_are_drawn_of_what_there_is(near, tmp_path):
     assert heights[1] > 1.5 * heights[0]
     clean = make_index(["a", "b"])
     assert write_contact_sheets(audit(clean), clean, pixels[:2], tmp_path / "b") == []
+
+
+def test_a_class_that_is_not_tested_is_said():
+    splits = ["train", "validation", "train", "test"] * 3
+    assert audit(make_index(["a", "b", "c", "a"] * 3, splits=splits)).notes == (
+        "No test images of class b, c: no figure speaks of it, and means are over the other classes.",
+    )
+    assert audit(make_index(["a", "b"] * 2, splits=["train", "train", "test", "test"])).notes == ()
+    assert audit(make_index(["a", "b"])).notes == ()

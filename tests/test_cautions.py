@@ -150,6 +150,12 @@ CASES = {
         {"by_group": {"sex": {"F": {"test": {"auroc": share(0.7, 0.6, 0.8)}}}}},
         ("note", "Worse for some than for others", "sex F 0.70 (95% interval 0.60 to 0.80)"),
     ),
+    "a gap that is more than luck": (
+        {"gaps": {"method": "", "interaction": "", "tests": 3, "columns": {"sex": {"auroc": {
+            "against": "M", "interaction": {"p": 0.001, "p_holm": 0.003},
+            "groups": {"F": {"value": -0.1, "low": -0.15, "high": -0.05, "p": 0.001, "p_holm": 0.003}}}}}}},
+        ("note", "Worse for some than for others", "AUROC by sex, F less than M by 0.10 (95% interval 0.05 to 0.15)"),
+    ),
     "worse elsewhere": (
         {"drop": {"figures": {"auroc": {name: share(v, v - 0.1, v + 0.1) for name, v in
                                         (("internal", 0.95), ("external", 0.7), ("drop", 0.25))}}}},
@@ -190,6 +196,19 @@ def test_probabilities_that_are_far_off(tmp_path):
     write_json(folder / "metrics.json", metrics)
     found = found_in(folder)["Probabilities not to be taken at their word"]
     assert "off by 18 points of 100" in found.text
+
+
+def test_probabilities_that_are_too_extreme_or_too_low(tmp_path):
+    folder = run_with(tmp_path, controls=None)
+    metrics = metrics_of(folder)
+    metrics["calibration"] |= {"slope": share(0.6, 0.5, 0.7), "intercept": share(0.8, 0.5, 1.1)}
+    write_json(folder / "metrics.json", metrics)
+    text = found_in(folder)["Probabilities not to be taken at their word"].text
+    assert "Calibration slope 0.60 (95% interval 0.50 to 0.70): the probabilities are too extreme" in text
+    assert "PNEUMONIA is more frequent than they say" in text
+    metrics["calibration"] |= {"slope": share(0.6, 0.2, 1.1), "intercept": share(0.2, 0.1, 0.3)}
+    write_json(folder / "metrics.json", metrics)
+    assert "Probabilities not to be taken at their word" not in found_in(folder)
 
 
 def test_an_accuracy_that_a_guess_has_too(tmp_path):

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from chestxray.comparison import align, compare
+from chestxray.contender_figures import estimated
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation import evaluate
 from chestxray.index import Patients
 from chestxray.intervals import Figure
-from chestxray.paired import accuracy_test, auroc_test, delong, holm, letters
+from chestxray.paired import accuracy_test, auroc_test, delong, holm
 from chestxray.prediction import Predictions
 from simulated import CLASSES, predictions
 
@@ -114,12 +116,12 @@ def discordant(wins, losses, both=10):
 
 @pytest.mark.parametrize(
     ("wins", "losses", "p"),
-    # Twice the binomial tail by hand: 2 (1 + 8) / 2^8; 2 (1 + 10 + 45) / 2^10; nothing unlike.
-    [(7, 1, 18 / 256), (2, 8, 112 / 1024), (5, 5, 1.0), (6, 0, 2 / 64), (0, 0, 1.0)],
+    # Twice the binomial tail by hand, of what was seen itself half: 2 (1 + 8 / 2) / 2^8; 2 (1 + 10 + 45 / 2) / 2^10.
+    [(7, 1, 10 / 256), (2, 8, 67 / 1024), (5, 5, 1.0), (6, 0, 1 / 64), (0, 0, 1.0)],
 )
-def test_exact_mcnemar(wins, losses, p):
+def test_mcnemar_mid_p(wins, losses, p):
     test = accuracy_test(*discordant(wins, losses), np.arange(wins + losses + 10))
-    assert test.name == "McNemar exact"
+    assert test.name == "McNemar mid-p"
     assert test.p == pytest.approx(p)
 
 
@@ -145,8 +147,6 @@ def test_clustered_mcnemar_is_obuchowskis_variance():
     var1, var2 = scale * ((x1 - sizes * pooled) ** 2).sum(), scale * ((x2 - sizes * pooled) ** 2).sum()
     cov = scale * ((x1 - sizes * pooled) * (x2 - sizes * pooled)).sum()
     z = (p1 - p2) / np.sqrt(var1 + var2 - 2 * cov)
-    from scipy import stats
-
     assert accuracy_test(first, second, clusters).p == pytest.approx(2 * stats.norm.sf(abs(z)))
 
 
@@ -170,21 +170,6 @@ def test_holm_by_hand():
 def test_holm_is_between_nothing_and_bonferroni(values):
     for p, corrected in zip(values, holm(values), strict=True):
         assert p <= corrected <= min(1, p * len(values)) + 1e-12
-
-
-def test_letters_by_hand():
-    assert letters(3, []) == ["a", "a", "a"]
-    assert letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
-    assert letters(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
-    assert letters(4, [(0, 3)]) == ["a", "ab", "ab", "b"]
-
-
-@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)).filter(lambda p: p[0] < p[1])))
-def test_letters_are_shared_by_those_that_cannot_be_told_apart_alone(different):
-    marks = letters(6, sorted(different))
-    for i in range(6):
-        for j in range(i + 1, 6):
-            assert bool(set(marks[i]) & set(marks[j])) == ((i, j) not in different)
 
 
 # Comparisons
@@ -226,7 +211,7 @@ def test_less_is_better_for_losses():
         ("auroc", CLASSES, None, "DeLong"),
         ("auroc", CLASSES, np.arange(150) // 3, "DeLong clustered by patient (Obuchowski 1997)"),
         ("auroc", ("a", "b", "c"), None, "paired bootstrap clustered by patient"),
-        ("accuracy", ("a", "b", "c"), None, "McNemar exact"),
+        ("accuracy", ("a", "b", "c"), None, "McNemar mid-p"),
         ("accuracy", CLASSES, np.arange(150) // 3, "McNemar clustered by patient (Obuchowski 1998)"),
         ("f1", CLASSES, None, "paired bootstrap clustered by patient"),
     ],
@@ -254,6 +239,97 @@ def test_figures_that_cannot_be_had():
     assert comparison.standings[0].figure == Figure(None, None, None)
     assert comparison.pairs[0].p is None
     json.dumps(comparison.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("metric", ["auroc", "accuracy", "f1", "mcc", "ece"])
+@pytest.mark.parametrize("images", [1, 3])
+def test_an_interval_excludes_no_difference_where_p_says_so_alone(metric, images):
+    tables = {f"m{k}": predictions(k / 4, 90, patients=np.arange(90) // images) for k in range(2, 9)}
+    for pair in compare(tables, metric, replicates=100).pairs:
+        assert (not pair.difference.low <= 0 <= pair.difference.high) == (pair.p < 0.05), pair
+
+
+def test_delong_has_the_degrees_of_freedom_of_the_fewer_patients():
+    rng = np.random.default_rng(4)
+    clusters = np.repeat(np.arange(40), 3)
+    positive, scores = clusters < 6, rng.normal(size=(2, 120)) + (clusters < 6) * np.array([[1.5], [0.6]])
+    test = auroc_test(positive, *scores, clusters)
+    auroc, covariance = delong(positive, scores, clusters)
+    error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert test.p == pytest.approx(2 * stats.t.sf(abs(auroc[0] - auroc[1]) / error, 5))
+    assert test.figure().high - test.value == pytest.approx(stats.t.ppf(0.975, 5) * error)
+
+
+def test_few_positive_patients_are_seldom_told_apart_by_luck():
+    rng, now, normal = np.random.default_rng(5), 0, 0
+    for _ in range(400):
+        clusters = np.repeat(np.arange(60), 3)
+        positive = clusters < 6
+        scores = positive + rng.normal(size=(2, 60))[:, clusters] + rng.normal(size=(2, 180))
+        test = auroc_test(positive, *scores, clusters)
+        (a, b), covariance = delong(positive, scores, clusters)
+        error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+        normal += 2 * stats.norm.sf(abs(a - b) / error) < 0.05
+        now += test.p < 0.05
+    assert normal > 28, "nominally 20"
+    assert now <= 28, "nominally 20; more than 28 have a probability of 3%"
+
+
+def test_a_rare_class_takes_only_its_own_part_of_the_power():
+    counts = (60, 60, 60, 6)
+    truth = np.repeat(np.arange(4), counts)
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"path": [f"{i:03}" for i in range(186)], "patient": "", "split": "test", "source": "d"})
+    rows["label"] = np.array(list("abcd"))[truth]
+    shared = rng.normal(size=(186, 4))
+    tables = {}
+    for name, skill in (("one", 2.1), ("other", 1.5)):
+        odds = np.exp(shared + 0.4 * rng.normal(size=(186, 4)) + skill * np.eye(4)[truth])
+        tables[name] = Predictions.from_probabilities(rows, tuple("abcd"), odds / odds.sum(axis=1, keepdims=True))
+    given = {name: (table,) for name, table in tables.items()}
+    for metric in ("balanced_accuracy", "auroc"):
+        one, other = estimated(given, "one", metric, None, np.arange(186), replicates=400, seed=0)
+        (pair,) = compare(tables, metric, replicates=400).pairs
+        error = (one.replicates - other.replicates).std(ddof=1)
+        half = (pair.difference.high - pair.difference.low) / 2
+        assert 1.96 * error < half < 2.6 * error, "five degrees of freedom would make it 2.8 times"
+        assert pair.p < 0.05
+
+
+# Margins
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("auroc", 1), ("brier", -1)])
+def test_margins_by_hand(metric, sign):
+    models = {"good": predictions(2.0, 400), "near": predictions(1.99, 400), "poor": predictions(0.5, 400)}
+    comparison = compare(models, metric, margin=0.06, replicates=300)
+    found = {(p.first, p.second): p.margin for p in comparison.pairs}
+    (best, second, worst) = (s.model for s in comparison.standings)
+    assert worst == "poor"
+    assert found[best, second].finding == "equivalent"
+    assert found[best, worst].finding == found[second, worst].finding == "first not inferior"
+    for pair in comparison.pairs:
+        error = (pair.difference.high - pair.difference.value) / stats.t.ppf(0.975, 10_000)
+        lead = sign * pair.difference.value
+        assert pair.margin.first_p == pytest.approx(stats.norm.sf((lead + 0.06) / error), abs=0.01)
+        assert pair.margin.second_p == pytest.approx(stats.norm.sf((0.06 - lead) / error), abs=0.01)
+        assert pair.margin.first_p_holm >= pair.margin.first_p
+        # The uncorrected claim is that the 95% interval lies on the right side of the margin.
+        lower = sign * (pair.difference.low if sign > 0 else pair.difference.high)
+        assert (pair.margin.first_p < 0.025) == (lower > -0.06)
+    assert comparison.to_json()["pairs"][0]["margin"]["finding"] == "equivalent"
+
+
+def test_margins_of_accuracy_and_of_models_that_cannot_be_told():
+    few = compare({"one": predictions(1, 40), "other": predictions(1.02, 40)}, "accuracy", margin=0.01, replicates=50)
+    assert few.pairs[0].margin.finding == "undecided"
+    rows = predictions(1).rows
+    one = Predictions(rows[rows["label"] == "NORMAL"], CLASSES)
+    none = compare({"one": one, "other": one}, margin=0.1, replicates=50).pairs[0].margin
+    assert (none.first_p, none.finding) == (None, "undecided")
+    assert compare({"one": one, "other": one}, replicates=50).pairs[0].margin is None
+    with pytest.raises(InputError, match="margin must be above 0"):
+        compare({"one": one, "other": one}, margin=0.0)
 
 
 def test_order_of_rows_and_classes_does_not_matter():
@@ -315,11 +391,12 @@ def test_the_figure_of_several_trainings_is_their_mean():
     single = [evaluate(table, replicates=300).test["auroc"] for table in trainings]
     assert thrice.repeats == tuple(figure.value for figure in single)
     assert thrice.figure.value == pytest.approx(np.mean([figure.value for figure in single]))
-    # The mean of three trainings on the same patients is no surer of the patients than they are alike.
-    assert thrice.figure.high - thrice.figure.low < max(figure.high - figure.low for figure in single)
+    # Trainings that differ by .12 say less of the next one than each says of other patients.
+    assert thrice.figure.high - thrice.figure.low > max(figure.high - figure.low for figure in single)
     (pair,) = comparison.pairs
-    assert pair.test == "paired bootstrap clustered by patient"
-    assert pair.p < 0.05
+    assert pair.test == "patients and seeds (Obuchowski and Rockette 1995)"
+    assert comparison.design == "seeds"
+    assert "other seeds" in comparison.scope
     json.dumps(comparison.to_json(), allow_nan=False)
 
 

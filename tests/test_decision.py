@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from chestxray import abstention, calibration, thresholds
 from chestxray.calibration import Calibration
-from chestxray.decision import Decision, decide
+from chestxray.decision import Decision, Promise, decide
 from chestxray.errors import DataError, InputError
 from chestxray.files import write_json
 from chestxray.prediction import Predictions
@@ -81,7 +81,7 @@ def test_sets_cover_new_rows_as_often_as_promised(coverage):
     kept = []
     for seed in range(40):
         probabilities, truth = overconfident(seed, 600, 3.0)
-        limit = abstention.quantile(probabilities[:300], truth[:300], coverage)
+        limit = abstention.quantile(probabilities[:300], truth[:300], coverage, np.arange(300))
         inside = abstention.sets(probabilities[300:], limit)
         kept.append(inside[np.arange(300), truth[300:]].mean())
     # The promise is from coverage to coverage + 1/301 on average over draws.
@@ -89,7 +89,7 @@ def test_sets_cover_new_rows_as_often_as_promised(coverage):
 
 
 def test_too_few_rows_promise_nothing_but_everything():
-    assert abstention.quantile(np.array([[0.9, 0.1]] * 5), np.zeros(5, dtype=int), 0.95) == 1.0
+    assert abstention.quantile(np.array([[0.9, 0.1]] * 5), np.zeros(5, dtype=int), 0.95, np.arange(5)) == 1.0
     everything = abstention.sets(np.array([[0.9, 0.1]]), 1.0)
     assert everything.all()
     assert not abstention.answered(everything, np.array([0])).any()
@@ -112,7 +112,12 @@ def test_a_decision_is_chosen_on_what_was_calibrated_and_can_be_read_again(tmp_p
     decision = decide(scored, Recipe(abstain=0.9, sensitivity=0.9), fitted)
     assert decision.positive == "sick"
     found = decision.decided(scored.probabilities)[truth == 1].mean()
-    assert 0.9 <= found < 0.93
+    assert 0.91 <= found < 0.97, "above what is promised, but no higher than that takes"
+    assert decision.promise == Promise(0.9, 0.95, (truth == 1).sum())
+    assert "with confidence 0.95 it finds at least 90% of such films" in decision.words
+    alone = decide(scored, Recipe(abstain=0.9, sensitivity=0.9, confidence=0), fitted)
+    assert 0.9 <= alone.decided(scored.probabilities)[truth == 1].mean() < 0.93
+    assert "nothing is promised" in alone.words
     write_json(tmp_path / "decision.json", decision.to_json())
     assert Decision.read(tmp_path / "decision.json") == decision
     content = decision.to_json()

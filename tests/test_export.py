@@ -29,7 +29,8 @@ OUTPUTS = ("probabilities", "map", "distance")
 def trained(folder, data, **choices):
     recipe = Recipe(
         data=(f"folder:{data}",), image_size=16, epochs=3, batch_size=8, test_share=0.3, replicates=100, heatmaps=1,
-        augment="none", controls=False, **{"model": "shallow_cnn", "refuse": 0.05, "sensitivity": 0.9} | choices,
+        augment="none", controls=False,
+        **{"model": "shallow_cnn", "refuse": 0.05, "sensitivity": 0.9, "confidence": 0} | choices,
     )  # fmt: skip
     return chestxray.run(recipe, output=folder)
 
@@ -205,7 +206,7 @@ def test_the_engine_needs_no_tensorflow(run, tmp_path):
 
 
 def test_a_run_without_map_and_distance_says_so(films, tmp_path):
-    run = trained(tmp_path / "flat", films, model="shallow_fc", refuse=0.0, sensitivity=None)
+    run = trained(tmp_path / "flat", films, model="shallow_fc", refuse=0.0, sensitivity=None, confidence=None)
     made = export(run.folder, "onnx")
     assert made.path == run.folder / "export" / "model.onnx"
     assert made.outputs == ("probabilities",)

@@ -101,6 +101,12 @@ def test_by_sex_and_age(run, places):
     by = content(found, "by_group")
     assert {name: item["rows"] for name, item in by["sex"].items()} == {"F": 20, "M": 20}
     assert {name: item["rows"] for name, item in by["age"].items()} == {"0 to 17": 8, "18 to 39": 22, "40 to 64": 10}
+    gaps = content(found, "gaps")["columns"]
+    sex, age = gaps["sex"]["auroc"], gaps["age"]["auroc"]
+    aurocs = {name: item["test"]["auroc"]["value"] for name, item in by["sex"].items()}
+    assert sex["groups"]["F"]["value"] == pytest.approx(aurocs["F"] - aurocs["M"])
+    assert set(age["groups"]) == set(by["age"])
+    assert "Is it better for some than for others?" in found.report.read_text(encoding="utf-8")
 
 
 def test_images_of_the_training_are_a_leak(run, places):
@@ -287,12 +293,12 @@ def test_a_run_is_evaluated_anew(run, tmp_path):
     from chestxray.run_folder import Run
 
     copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
-    again = external.evaluate_again(copy, {"abstain": 0.8, "sensitivity": 0.9}, caches.root())
+    again = external.evaluate_again(copy, {"abstain": 0.8, "sensitivity": 0.9, "confidence": 0.0}, caches.root())
     assert again.recipe.abstain == 0.8
     told = content(again, "abstention")
     assert told["coverage"] == 0.8
     deployed, largest = content(again, "operating_points")["points"]
-    assert deployed["chosen_by"] == "sensitivity of at least 0.9"
+    assert deployed["chosen_by"] == "sensitivity of at least 0.9 on validation alone"
     assert deployed["decides"] and not largest["decides"]
     assert largest["threshold"] == 0.5
     assert deployed["validation"]["sensitivity"]["value"] >= 0.9
@@ -312,7 +318,7 @@ def cautious(run, places, tmp_path_factory):
 
     copy = Run(shutil.copytree(run.folder, tmp_path_factory.mktemp("cautious") / "run"))
     again = external.evaluate_again(
-        copy, {"sensitivity": 1.0, "abstain": 0.6}, caches.root(run.folder.parent / "cache")
+        copy, {"sensitivity": 1.0, "confidence": 0, "abstain": 0.6}, caches.root(run.folder.parent / "cache")
     )
     return again
 
@@ -356,7 +362,7 @@ def test_the_figures_are_those_of_the_decision_that_is_deployed(cautious):
 
 
 def test_an_external_test_decides_alike_on_both_sides(run, places, tmp_path):
-    data = Recipe(data=(f"folder:{places / 'second'}",), sensitivity=1.0)
+    data = Recipe(data=(f"folder:{places / 'second'}",), sensitivity=1.0, confidence=0)
     found = external.evaluate_on(run, data, caches.root(), output=tmp_path / "out")
     drop = content(found, "drop")["figures"]["sensitivity"]
     validated = run.predictions.of("test")

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from chestxray import figures
+from chestxray import calibration_curve, figures
 from chestxray.figures.style import DOTS_PER_INCH, SPLIT_COLOURS
 
 FOUR = ("clear", "consolidation", "ground glass", "cavity")
@@ -109,12 +109,18 @@ def test_class_without_images_has_no_curve():
 
 def test_reliability_of_probabilities_that_hold():
     rng = np.random.default_rng(0)
-    confidence = rng.uniform(0, 1, 4000)
-    figure = figures.reliability(confidence, rng.uniform(0, 1, 4000) < confidence, interval(0.04))
-    stated, observed = curve(figure, "test images")
-    assert len(stated) == 10
-    assert np.abs(stated - observed).max() < 0.06
-    assert "ECE 0.04 (0.01 to 0.06)" in written(figure)
+    stated = rng.uniform(0, 1, 4000)
+    happened = rng.uniform(0, 1, 4000) < stated
+    smooth = calibration_curve.curve(stated, happened, np.arange(4000))
+    figure = figures.reliability(stated, happened, smooth, of="MASS", told="slope 1.00 (0.94 to 1.06)")
+    middles, shares = curve(figure, "groups of test images")
+    assert len(middles) == 10
+    assert np.abs(middles - shares).max() < 0.06
+    x, y = curve(figure, "slope 1.00 (0.94 to 1.06)")
+    assert np.abs(x - y).max() < 0.05
+    assert {"Stated probability of MASS", "Share of images that are MASS"} <= set(written(figure).split("\n"))
+    (band,) = figure.axes[0].collections
+    assert band.get_paths()[0].vertices[:, 1].min() >= 0
 
 
 def test_confusion_matrix_has_counts_and_shares_of_rows(tmp_path):

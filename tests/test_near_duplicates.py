@@ -1,15 +1,17 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from chestxray import near_duplicates
+from chestxray import near_duplicates, neighbours
 from chestxray.decoded import decode, readable
+from chestxray.descriptors import _sampling
 from chestxray.environment import fingerprint
 from chestxray.near_duplicates import mark, pairs
 from chestxray.plugin import SourceOptions
-from chestxray.registration import SIDE, correlations
+from chestxray.registration import SIDE, correlations, placement
 from chestxray.sources import folder
 from chestxray.split import groups
 from made import make_index
@@ -24,6 +26,11 @@ def film(seed, size=96):
     return np.clip(120 + 35 * noise / noise.std(), 0, 255).astype(np.uint8)
 
 
+def edit(change):
+    """A change of a pillow image as one of an array."""
+    return lambda image: np.asarray(change(Image.fromarray(image)))
+
+
 def jpeg(image):
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=50)
@@ -35,20 +42,50 @@ def resized(image):
     return np.asarray(Image.fromarray(image).resize((round(0.9 * size),) * 2).resize((size, size)))
 
 
-def cropped(image):
+def cropped(image, share=0.03):
     size = image.shape[0]
-    edge = 0.03 * size
+    edge = share * size
     return np.asarray(Image.fromarray(image).resize((size, size), box=(edge, edge, size - edge, size - edge)))
+
+
+def padded(image):
+    size = image.shape[0]
+    whole = Image.new("L", (size, size))
+    whole.paste(Image.fromarray(image).resize((round(0.9 * size),) * 2, Image.Resampling.BILINEAR), (size // 20,) * 2)
+    return np.asarray(whole)
 
 
 def brighter(image):
     return np.clip(image * 1.2 + 15.0, 0, 255).astype(np.uint8)
 
 
+def turned(degrees):
+    return edit(lambda image: image.rotate(degrees, Image.Resampling.BILINEAR))
+
+
+def with_text(image):
+    changed = Image.fromarray(image)
+    ImageDraw.Draw(changed).text((6, 4), "AP 14:32", fill=255, font=ImageFont.load_default(size=9))
+    return np.asarray(changed)
+
+
 EDITS = {"jpeg": jpeg, "resize": resized, "crop": cropped, "brighter": brighter}
+FURTHER = {
+    "crop_5": lambda image: cropped(image, 0.05),
+    "padded": padded,
+    "mirrored": edit(ImageOps.mirror),
+    "upside_down": edit(ImageOps.flip),
+    "inverted": edit(ImageOps.invert),
+    "mirrored_and_inverted": edit(lambda image: ImageOps.invert(ImageOps.mirror(image))),
+    "padded_and_inverted": lambda image: 255 - padded(image),
+    "equalised": edit(ImageOps.equalize),
+    "text": with_text,
+    "mirrored_turned_jpeg": lambda image: jpeg(turned(3)(image[:, ::-1].copy())),
+    **{f"turned_{degrees}": turned(degrees) for degrees in (-5, -2, 2, 5)},
+}
 
 
-@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize("edit", (EDITS | FURTHER).values(), ids=EDITS | FURTHER)
 def test_edited_copies_are_found_and_nothing_else(edit):
     own = [film(seed) for seed in range(30)]
     pixels = np.stack([*own, *(edit(image) for image in own[:10])])
@@ -62,10 +99,9 @@ def test_in_a_set_of_two_as_well():
     assert len(pairs(pixels, np.arange(2))) == 1
 
 
-def test_a_mirrored_film_is_another_one_and_blank_pages_are_none():
+def test_blank_pages_are_no_copies_of_each_other():
     blank = np.full((96, 96), 200, np.uint8)
-    pixels = np.stack([film(0), film(0)[:, ::-1], blank, blank + 1, np.zeros_like(blank)])
-    assert pairs(pixels, np.arange(5)).empty
+    assert pairs(np.stack([film(0), blank, blank + 1, np.zeros_like(blank)]), np.arange(4)).empty
 
 
 def test_blocks_give_what_one_block_gives(monkeypatch):
@@ -78,6 +114,20 @@ def test_blocks_give_what_one_block_gives(monkeypatch):
     assert parts["first"].tolist() == whole["first"].tolist()
     assert parts["second"].tolist() == whole["second"].tolist()
     assert np.allclose(parts["correlation"], whole["correlation"], atol=1e-4)
+
+
+def test_cells_find_what_comparing_with_every_film_finds(monkeypatch):
+    own = [film(seed) for seed in range(200)]
+    edits = list((EDITS | FURTHER).values())
+    pixels = np.stack([*own, *(edits[n % len(edits)](image) for n, image in enumerate(own))])
+    plain = pairs(pixels, np.arange(400), least=0.5)
+    assert len(neighbours.cells(np.eye(500, dtype=np.float32)).centres) == 1
+    monkeypatch.setattr(neighbours, "EVERY", 100)
+    monkeypatch.setattr(neighbours, "_PROBED", 16)
+    assert len(neighbours.cells(np.eye(500, dtype=np.float32)).centres) > 16
+    # In what pose a copy is found may differ, and with it how well it is aligned.
+    pd.testing.assert_frame_equal(pairs(pixels, np.arange(400), least=0.5), plain, atol=0.05)
+    assert list(zip(plain["first"], plain["second"], strict=True)) == [(n, n + 200) for n in range(200)]
 
 
 def test_between_two_sets_is_found_what_is_found_in_both_together():
@@ -121,6 +171,25 @@ def test_correlation_is_of_the_aligned_pictures():
     assert alike[2] < 0.5
 
 
+@pytest.mark.parametrize("rotation", [-4.0, 4.0])
+@pytest.mark.parametrize("scale", [0.93, 1.0])
+def test_a_turned_window_lies_where_its_placement_says(monkeypatch, rotation, scale):
+    monkeypatch.setattr("chestxray.registration._STAGES", ())
+    own = np.stack([film(seed, SIDE) for seed in range(6)])
+    window = _sampling(rotation, scale)
+    copies = np.stack([(window @ one.ravel()).reshape(SIDE, SIDE) for one in own]).astype(np.uint8)
+    where = [placement(np.full(6, turn), np.full(6, scale)) for turn in (rotation, -rotation)]
+    assert (correlations(own, copies, where[0]) > 0.8).all()
+    assert (correlations(own, copies, where[1]) < 0.6).all()
+
+
+def test_what_is_black_or_white_is_not_compared():
+    own = np.stack([film(seed, SIDE) for seed in range(8)])
+    bright = np.clip(own * 1.3 + 45.0, 0, 255).astype(np.uint8)
+    assert 0.2 < (bright == 255).mean() < 0.8
+    assert (correlations(own, bright) > 0.9).all()
+
+
 @pytest.fixture
 def marked():
     """Films 0 and 1 are copies, and of 0 there is an exact one too; 4 cannot be read."""
@@ -136,6 +205,19 @@ def test_marks_name_whole_groups(marked):
     assert rows["near_correlation"].notna().tolist() == [True, True, False, True, False, False]
     assert rows["brightness"].isna().tolist() == [False] * 4 + [True, False]
     assert rows["brightness"][0] == pytest.approx(film(0).mean())
+
+
+def test_films_that_are_nearly_one_are_named_unless_they_are_known_to_be_of_one_patient(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "CONFIRMED", 0.999)
+    pixels = np.stack([film(0), jpeg(film(0)), film(1), cropped(film(1)), film(2), film(2) + 1])
+    patients = ["a", "b", "c", "c", "", ""]
+    rows = mark(make_index(["a", "b"] * 3, patients=patients), pixels).rows
+    assert (rows["near_group"] != "").tolist() == [False] * 4 + [True] * 2
+    assert rows["look_alike"].tolist() == [rows["path"][1], rows["path"][0], "", "", "", ""]
+    assert rows["look_alike_correlation"][:2].between(near_duplicates.ADVISED, 0.999).all()
+    assert rows["look_alike_correlation"][2:].isna().all()
+    unknown = mark(make_index(["a", "b"] * 3), pixels).rows
+    assert (unknown["look_alike"] != "").tolist() == [True] * 4 + [False] * 2
 
 
 def test_splits_keep_near_copies_together(marked):

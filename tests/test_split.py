@@ -199,3 +199,31 @@ def test_folds_are_the_same_on_any_platform():
     index = make_index(["a", "b"] * 30, [str(i // 4) for i in range(60)])
     rows = split(index, Recipe(split="grouped", folds=5, fold=1, seed=3)).index.rows
     assert np.flatnonzero(rows["split"] == "test").tolist() == [16, 17, 18, 19, 28, 29, 30, 31, 32, 33, 34, 35]
+
+
+def several_labels(rng):
+    """Patients with images of several classes, some of them rare."""
+    classes = int(rng.integers(2, 6))
+    shares = rng.dirichlet(np.full(classes, rng.choice([0.5, 1, 3])))
+    labels, patients = [], []
+    for patient in range(int(rng.integers(6, 60))):
+        own, alone = rng.choice(classes, p=shares), rng.random()
+        for _ in range(int(rng.integers(1, 6))):
+            labels.append(f"class{own if rng.random() < alone else rng.choice(classes, p=shares)}")
+            patients.append(str(patient))
+    return make_index(labels, patients)
+
+
+@pytest.mark.parametrize("drawn", [5, 113, 141, 212, 240, 282, 307, 308, 311, 330, *range(10, 30)])
+def test_every_class_is_in_every_split_where_patients_have_several_labels(drawn):
+    """The first ten had a class without validation or test images, before groups were moved for it."""
+    rng = np.random.default_rng(drawn)
+    index, seed = several_labels(rng), int(rng.integers(2**31))
+    try:
+        result = split(index, Recipe(split="grouped", seed=seed)).index
+    except DataError as error:
+        assert drawn in range(10, 30)
+        assert "at least" in str(error) or "single class" in str(error)
+        return
+    assert (result.counts() > 0).all(axis=None), result.counts()
+    assert result.rows.groupby("patient")["split"].nunique().max() == 1

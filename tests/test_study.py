@@ -123,6 +123,16 @@ def test_pooled_folds_are_a_folder_like_a_run(recipe, tmp_path):
     assert pooled.environment["model"]["parameters"] == 1000
     assert pooled.environment["seconds"]["train"] == 8
     assert not (pooled.folder / "decision.json").exists(), "no threshold is chosen on the test"
+    over_folds = json.loads((pooled.folder / "folds.json").read_text())
+    parts = [run.metrics["test"]["accuracy"]["value"] for run in study.Study(
+        pooled.folder, {"flat": pooled.recipe}, study.plan({"flat": pooled.recipe}, 1, tmp_path / "cache")
+    ).runs("flat")]  # fmt: skip
+    assert over_folds["test"]["accuracy"]["value"] == pytest.approx(np.mean(parts))
+    assert over_folds["test"]["auroc"]["low"] < pooled.metrics["test"]["auroc"]["low"], "two folds say little"
+    assert set(pooled.predictions.rows["fold"]) == {0, 1}
+    counts = [(run.index.rows["split"] == "train").sum() for run in (
+        pooled.__class__(pooled.folder / "parts" / f"flat-fold{k}") for k in (1, 2))]  # fmt: skip
+    assert sorted(set(pooled.predictions.rows["training_images"])) == sorted(set(counts))
     assert "every image was tested once" in pooled.report.read_text(encoding="utf-8")
     with pytest.raises(InputError, match="no model of its own"):
         _ = pooled.model

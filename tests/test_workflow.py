@@ -16,7 +16,9 @@ FILES = {
     "checksums.json",
     "recipe.toml", "environment.json", "audit.json", "index.parquet", "model.keras", "history.csv",
     "predictions.csv", "metrics.json", "heatmaps", "figures", "report.html", "MODEL_CARD.md", "MODEL_CARD.html",
-    "decision.json", "calibration.json", "operating_points.json", "refusal.json", "refusal.npz", "controls.json",
+    "decision.json", "calibration.json", "operating_points.json", "decision_curve.json", "patient_level.json",
+    "refusal.json", "refusal.npz",
+    "controls.json",
 }  # fmt: skip
 
 

@@ -21,6 +21,9 @@ def close(run: Run) -> None:
     from chestxray.report.wording import RESEARCH_ONLY
 
     record = Record.read(run.folder)
+    rule = record.extras.get("operating_points", {}).get("rule")
+    if rule and record.positive:
+        click.echo(textwrap.fill(rule, WIDTH, break_long_words=False))
     # What was noted on the data was told as the run went.
     found = [caution for caution in cautions(record) if caution.title != NOTED]
     if found:

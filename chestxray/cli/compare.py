@@ -31,6 +31,7 @@ _OF_RUNS = ("positive", "replicates")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
 @click.option("--model", "models", multiple=True, help="Architecture to train and compare; given once for each.")
 @click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy.")
+@click.option("--margin", type=float, help="How much worse does not matter: shows who is not inferior, or equivalent.")
 @click.option("--seeds", type=int, help="Trainings of each model, with as many seeds [default: 1].")
 @click.option(
     "--recipe",
@@ -46,6 +47,7 @@ def command(
     runs: tuple[Path, ...],
     models: tuple[str, ...],
     metric: str,
+    margin: float | None,
     seeds: int | None,
     recipe_name: str | None,
     output: Path | None,
@@ -60,6 +62,7 @@ def command(
     \b
         chestxray compare runs/a runs/b runs/c
         chestxray compare runs/a runs/b --metric accuracy --output comparisons/mine
+        chestxray compare runs/small runs/large --margin 0.02
 
     Or models to train on the same splits, each fold and each seed a training of its own. The same
     command goes on where it was stopped, and trains nothing twice:
@@ -73,7 +76,7 @@ def command(
     Two models are called different only by a paired test, corrected for the number of pairs.
     comparison.html is the page to open; comparison.csv, pairs.csv and comparison.json hold the numbers.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    _check(metric)
+    _check(metric, margin)
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     if runs:
         extra = [name for name in changes if name not in _OF_RUNS]
@@ -81,10 +84,10 @@ def command(
         extra += [name for name, value in said.items() if value]
         if extra:
             raise InputError(
-                "Finished runs are compared as they are; beside them go --metric, --output, --positive and "
+                "Finished runs are compared as they are; beside them go --metric, --margin, --output, --positive and "
                 f"--replicates alone. Received: {', '.join(extra)}."
             )
-        _compare_runs(runs, metric, changes, output)
+        _compare_runs(runs, metric, margin, changes, output)
         return
     models = models or (recipe_files.read(recipe_name)[1] if recipe_name else ())
     if len(models) < 2:
@@ -93,10 +96,14 @@ def command(
             f"Received: {', '.join(models) or 'neither'}."
         )
     with repeatable():
-        _train_and_compare(models, metric, 1 if seeds is None else seeds, recipe_name, given, output, overwrite, cache)
+        _train_and_compare(
+            models, metric, margin, 1 if seeds is None else seeds, recipe_name, given, output, overwrite, cache
+        )
 
 
-def _compare_runs(runs: tuple[Path, ...], metric: str, changes: dict[str, Any], output: Path | None) -> None:
+def _compare_runs(
+    runs: tuple[Path, ...], metric: str, margin: float | None, changes: dict[str, Any], output: Path | None
+) -> None:
     from chestxray import contenders, run_folder
 
     if len(runs) < 2:
@@ -106,12 +113,13 @@ def _compare_runs(runs: tuple[Path, ...], metric: str, changes: dict[str, Any], 
     digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
     folder = output or Path("comparisons") / f"{run_folder.slug(*found)[:70]}-{digest}"
     positive = changes.get("positive") or contenders.positive_of(found)
-    _report(found, metric, positive, changes.get("replicates", Recipe().replicates), folder)
+    _report(found, metric, margin, positive, changes.get("replicates", Recipe().replicates), folder)
 
 
 def _train_and_compare(
     models: tuple[str, ...],
     metric: str,
+    margin: float | None,
     seeds: int,
     recipe_name: str | None,
     given: dict[str, Any],
@@ -126,16 +134,23 @@ def _train_and_compare(
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
     made = study.run([recipe.replace(model=model) for model in models], output, cache, seeds=seeds, overwrite=overwrite)
     found = contenders.of_study(made)
-    _report(found, metric, contenders.positive_of(found), recipe.replicates, made.folder)
+    _report(found, metric, margin, contenders.positive_of(found), recipe.replicates, made.folder)
 
 
-def _report(found: dict[str, Contender], metric: str, positive: str | None, replicates: int, folder: Path) -> None:
+def _report(
+    found: dict[str, Contender],
+    metric: str,
+    margin: float | None,
+    positive: str | None,
+    replicates: int,
+    folder: Path,
+) -> None:
     from chestxray import comparison_report
     from chestxray.comparison import compare
 
     comparison_report.check_folder(folder)
     tests = {name: contender.tests for name, contender in found.items()}
-    comparison = compare(tests, metric, positive=positive, replicates=replicates)
+    comparison = compare(tests, metric, positive=positive, margin=margin, replicates=replicates)
     data = next(iter(found.values())).runs[0].environment["data"]["name"]
     compared = comparison_report.Compared(comparison, found, data)
     page = comparison_report.write(compared, folder)
@@ -146,9 +161,10 @@ def _report(found: dict[str, Contender], metric: str, positive: str | None, repl
 
 def _print(compared: Compared) -> None:
     from chestxray.cli.tables import quoted, table
-    from chestxray.comparison_report import cautions, told_p, told_spread, verdict
+    from chestxray.comparison_report import cautions, told_spread, verdict
     from chestxray.control_wording import short
-    from chestxray.report.wording import duration, title
+    from chestxray.letters import caption
+    from chestxray.report.wording import duration, title, told_p
 
     comparison = compared.comparison
     named = title(comparison.metric)
@@ -181,20 +197,25 @@ def _print(compared: Compared) -> None:
         for item in compared.models
     ]
     table([*columns, *(["single trainings"] if repeated else [])], rows)
-    click.echo("Models that share a letter cannot be told apart.\n")
+    click.echo(f"{caption(item['letters'] for item in compared.models)}\n")
     columns = ["first", "second", "difference (95% interval)", "p", "p (Holm)", "test"]
-    table(
-        columns,
-        [
-            [p.first, p.second, quoted(p.difference.to_json()), told_p(p.p), told_p(p.p_holm), p.test]
-            for p in comparison.pairs
-        ],
-    )
+    lines = [
+        [p.first, p.second, quoted(p.difference.to_json()), told_p(p.p), told_p(p.p_holm), p.test]
+        for p in comparison.pairs
+    ]
+    if comparison.margin is not None:
+        columns.append(f"within {comparison.margin:g}")
+        lines = [
+            [*line, pair.margin.finding if pair.margin else "-"]
+            for line, pair in zip(lines, comparison.pairs, strict=True)
+        ]
+    table(columns, lines)
     click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.contenders)]))
 
 
-def _check(metric: str) -> None:
+def _check(metric: str, margin: float | None) -> None:
     """A mistake that the comparison would find is found before hours of training."""
-    from chestxray.comparison import check_metric
+    from chestxray.comparison import check_margin, check_metric
 
     check_metric(metric)
+    check_margin(margin)

@@ -226,6 +226,10 @@ def _print_audit(found: Audit, images: int) -> None:
     _listed("Copies on both sides", [" = ".join(group) for group in found.duplicates_across_splits])
     _listed("Near copies on both sides", [" ~ ".join(group) for group in found.near_across_splits])
     _listed(
+        "Films to look at, perhaps of one person under two numbers",
+        [f"{' ~ '.join(pair['paths'])} ({pair['correlation']:.2f})" for pair in found.look_alikes],
+    )
+    _listed(
         "Different labels",
         [" = ".join(f"{path} ({label})" for path, label in item["labels"].items()) for item in found.conflicting],
     )

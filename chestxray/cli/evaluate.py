@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("chestxray")
 
 _DATA = ("path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "max_unreadable")
-_CHOICES = ("by", "abstain", "sensitivity", "positive", "replicates")
+_CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalence", "replicates")
 
 
 @click.command(name="evaluate")
@@ -43,7 +43,7 @@ def command(
     \b
         chestxray evaluate runs/x --data folder:second-hospital --map viral=PNEUMONIA --drop covid19
         chestxray evaluate runs/x --data manifest:other.csv --by sex --by age
-        chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95
+        chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95 --confidence 0.95 --prevalence 0.02
 
     Threshold, calibration and abstention are those that the run's validation chose: nothing is
     fitted to the other data. The other data is searched for the images that RUN was trained or

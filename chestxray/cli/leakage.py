@@ -24,12 +24,16 @@ _GIVEN = tuple(field.name for field in dataclasses.fields(Recipe) if field.name 
 @click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A recipe of chestxray or a TOML file.")
 @some_options(*_GIVEN)
 @click.option("--metric", default="auroc", show_default=True, help="Figure to measure, such as auroc or accuracy.")
+@click.option(
+    "--seeds", type=int, default=1, show_default=True, help="Trainings of each split, so that luck in training counts."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below leakage/].")
 @click.option("--overwrite", is_flag=True, help="Train finished parts anew.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
     recipe_name: str | None,
     metric: str,
+    seeds: int,
     output: Path | None,
     overwrite: bool,
     cache: Path | None,
@@ -53,7 +57,7 @@ def command(
     from chestxray.report.wording import title
 
     with repeatable():
-        found, page = leakage.measure(recipe, output, cache, metric=metric, overwrite=overwrite)
+        found, page = leakage.measure(recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite)
     rows = [
         (
             split.name,

@@ -18,6 +18,7 @@ from chestxray.errors import ChestXrayError, InputError
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 #: Command -> its one line of help, shown without importing the command.
 COMMANDS = {
+    "plan": "How many patients a test needs, before it is collected.",
     "run": "Train, evaluate, explain and report one model.",
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
     "predict": "Answers of a finished run for image files and folders.",

@@ -16,9 +16,12 @@ import click
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
-    from chestxray.answers import Answer
+    import numpy as np
+
+    from chestxray.answers import Answer, Told
     from chestxray.bulk import Batch
     from chestxray.engine import Engine
+    from chestxray.prediction import Predictions
     from chestxray.rows_file import Format, Lines
 
 log = logging.getLogger("chestxray")
@@ -43,6 +46,16 @@ log = logging.getLogger("chestxray")
     metavar="COVERAGE",
     help="Abstain where no single class is sure enough, learned from the run's validation [default: as the run].",
 )
+@click.option(
+    "--prevalence",
+    type=float,
+    metavar="SHARE",
+    help="Of two classes, the share of the positive one among these patients: probabilities are told for it, decisions "
+    "stay [default: as on the run's validation].",
+)
+@click.option(
+    "--estimate-prevalence", is_flag=True, help="Say at the end how common the classes seem to be here, without labels."
+)
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
 def command(
     run: Path,
@@ -52,6 +65,8 @@ def command(
     output: Path | None,
     heatmaps: Path | None,
     abstain: float | None,
+    prevalence: float | None,
+    estimate_prevalence: bool,
     batch_size: int,
 ) -> None:
     """Predict image files, or folders of them, with RUN, a finished run's folder or an ensemble's.
@@ -66,7 +81,8 @@ def command(
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
     from chestxray import image_files, keras_engine
-    from chestxray.answers import limit_for
+    from chestxray.answers import limit_for, validation_of
+    from chestxray.conformal_quantile import patients_needed
     from chestxray.rows_file import Lines, alone, done
 
     engine = keras_engine.load(run)
@@ -74,9 +90,14 @@ def command(
         _check_heatmaps(engine, heatmaps)
     limit = limit_for(run, engine.decision, abstain)
     if limit is not None and limit >= 1:
-        log.warning("Validation is too small to promise that coverage: the model abstains from every image.")
+        level = abstain or engine.decision.coverage
+        needed = "" if level is None else f" {patients_needed(level)} patients would be needed."
+        log.warning("Validation is too small to promise that coverage: the model abstains from every image.%s", needed)
+    told = None if prevalence is None else _told(engine, run, prevalence)
+    judges = validation_of(run, engine.decision, "estimate-prevalence") if estimate_prevalence else None
     files = image_files.listed(paths, recursive=recursive)
-    mark = keras_engine.fingerprint(run, "" if limit is None else f"{limit:.12g}")
+    options = ("" if limit is None else f"{limit:.12g}") + ("" if prevalence is None else f" at {prevalence:.12g}")
+    mark = keras_engine.fingerprint(run, options)
     lines = Lines(kind, engine.classes, mark, heatmaps=heatmaps is not None)
     with nullcontext() if output is None else alone(output):
         known = set() if output is None else done(output, lines)
@@ -87,8 +108,13 @@ def command(
             log.info("Nothing is left to do.")
             return
         most = keras_engine.max_pixels(run)
-        counts = _predict(engine, missing, lines, output, limit, heatmaps, batch_size=batch_size, max_pixels=most)
+        seen: list[np.ndarray] = []
+        counts = _predict(
+            engine, missing, lines, output, limit, heatmaps, told, seen, batch_size=batch_size, max_pixels=most
+        )
     _summarise(counts)
+    if judges is not None:
+        _estimate(engine, judges, seen)
     if counts["unreadable"] == len(missing) == len(files):
         raise SystemExit(1)
 
@@ -100,11 +126,15 @@ def _predict(
     output: Path | None,
     limit: float | None,
     heatmaps: Path | None,
+    told: Told | None,
+    seen: list[np.ndarray],
     *,
     batch_size: int,
     max_pixels: int,
 ) -> Counter[str]:
-    """Read, run and write: three steps that wait for nobody as long as there is work."""
+    """Read, run and write: three steps that wait for nobody as long as there is work. Probabilities of what is
+    taken for a radiograph are added to `seen`.
+    """
     from chestxray import bulk
     from chestxray.answers import answered
     from chestxray.image_files import write_overlays
@@ -117,7 +147,10 @@ def _predict(
     with _sink(output, lines) as put, _bar(len(paths)) as advance:
 
         def write(batch: Batch) -> None:
-            given = answered(batch.paths, batch.reasons, batch.outputs, engine, limit)
+            given = answered(batch.paths, batch.reasons, batch.outputs, engine, limit, told)
+            if batch.outputs is not None:
+                films = [not answer.refused for answer in given if not answer.unreadable]
+                seen.append(batch.outputs.probabilities[films])
             counts.update(map(_outcome, given))
             names: Sequence[str | None] = [None] * len(given)
             if heatmaps is not None:
@@ -129,6 +162,55 @@ def _predict(
             for batch in itertools.chain([first], batches):
                 later(batch)
     return counts
+
+
+def _told(engine: Engine, run: Path, prevalence: float) -> Told:
+    """Probabilities for another share of the positive class than on validation."""
+    import numpy as np
+
+    from chestxray.answers import validation_of
+    from chestxray.prevalence_shift import Known, adjusted
+
+    decision = engine.decision
+    if decision.positive is None:
+        raise InputError(f"prevalence is for two classes. Received: {prevalence:g}, with {len(decision.classes)}.")
+    if not 0 < prevalence < 1:
+        raise InputError(f"prevalence must be a share above 0 and below 1. Received: {prevalence:g}.")
+    known = Known.of(validation_of(run, decision, "prevalence"))
+    if known is None:
+        raise InputError(f"The validation of {run} lacks a class, so that its prevalence is not known.")
+    after = np.where(np.arange(2) == decision.classes.index(decision.positive), prevalence, 1 - prevalence)
+    return lambda probabilities: adjusted(probabilities, known.shares, after)
+
+
+def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -> None:
+    """Say how common the classes seem to be among the images that were `seen`, and on what assumption."""
+    import numpy as np
+
+    from chestxray.cli.tables import quoted, table
+    from chestxray.prevalence_shift import ASSUMPTION, Known, estimate
+
+    known = Known.of(engine.decision.applied(validation))
+    probabilities = np.concatenate([*seen, np.zeros((0, len(engine.classes)))]).astype(np.float64)
+    if known is None or len(probabilities) < 2:
+        log.warning("How common the classes are is not estimated: validation lacks a class, or there are no images.")
+        return
+    found = estimate(probabilities, engine.decision.decided(probabilities), np.arange(len(probabilities)), known)
+    rows = [
+        (
+            name,
+            f"{known.shares[number]:.3f}",
+            *(quoted(way[number].to_json()) for way in (found.maximisation, found.confusion)),
+        )
+        for number, name in enumerate(engine.classes)
+    ]
+    heads = ("class", "validation", "here, by the probabilities (95% interval)", "here, by the decisions")
+    table(heads, rows, error=True)
+    click.echo(
+        f"Shares of the classes among {len(probabilities):,} images, each counted as a patient, without labels. "
+        f"{ASSUMPTION} Estimates that disagree say that they are not.",
+        err=True,
+    )
 
 
 def _kind(kinds: tuple[str, ...], output: Path | None) -> Format:

@@ -122,6 +122,10 @@ def summarise(run: Run) -> None:
         figures = [part["test"][name] for part in parts.values()]
         if figures[0]["value"] is not None:
             table.add_row(name.replace("_", " "), *map(quoted, figures))
+    for name in ("slope", "intercept"):
+        measured = [(part.get("calibration") or {}).get(name) or {"value": None} for part in parts.values()]
+        if measured[0]["value"] is not None:
+            table.add_row(f"calibration {name}", *map(quoted, measured))
     metrics = run.metrics
     whom = f"{metrics['rows']} test images of {Patients.from_json(metrics)}"
     console.print(f"\n{run.recipe.model} on {run.environment['data']['name']}: {whom}")

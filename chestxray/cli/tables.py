@@ -19,8 +19,8 @@ def plain(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under `columns`; columns of numbers stand to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, error: bool = False) -> None:
+    """Print `rows` under `columns`, or on standard ``error``; columns of numbers stand to the right."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -32,6 +32,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         found.add_row(*(escape(plain(text)) for text in row))
     # Wide enough for whole names also where there is no terminal to ask for its width.
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=error)
     console.width = max(console.width, 120)
     console.print(found)

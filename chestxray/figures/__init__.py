@@ -6,7 +6,9 @@ behind, and figures can be drawn in any thread and without a display. `save` wri
     save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
 """
 
-from chestxray.figures.curves import precision_recall, reliability, roc
+from chestxray.figures.calibration import reliability
+from chestxray.figures.curves import precision_recall, roc
+from chestxray.figures.decision_curve import decision_curve
 from chestxray.figures.distribution import class_distribution
 from chestxray.figures.forest import forest
 from chestxray.figures.grids import Answer, answer_grid, sample_grid
@@ -20,6 +22,7 @@ __all__ = [
     "best_epoch",
     "class_distribution",
     "confusion_matrix",
+    "decision_curve",
     "forest",
     "metrics",
     "precision_recall",

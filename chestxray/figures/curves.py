@@ -1,4 +1,4 @@
-"""Curves over all thresholds, and how far probabilities can be taken at their word."""
+"""Curves over all thresholds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 
 from chestxray.figures.style import (
     FAINT,
-    PALETTE,
     Interval,
-    absent,
     canvas,
     line_style,
     shortened,
@@ -82,58 +80,6 @@ def precision_recall(
     unit_square(ax, "Recall = sensitivity (share found)", "Precision (share right of those called)")
     _legend(figure, ax)
     return figure
-
-
-@styled
-def reliability(
-    confidence: np.ndarray,
-    right: np.ndarray,
-    error: Interval | None = None,
-    bins: int = 10,
-    before: np.ndarray | None = None,
-) -> Figure:
-    """Stated probability of the answer against the share of right answers, in bins of equally many
-    images with 95% Wilson intervals, above a histogram of the stated probabilities.
-
-    `confidence` (rows,) in 0..1; `right` (rows,) whether it came true; `error` is the expected
-    calibration error, written into the legend; `before` (rows,) the probabilities before calibration,
-    drawn faint.
-    """
-    confidence, right = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
-    if not confidence.size:
-        return absent("No test image to compare probabilities with.")
-    figure, (upper, lower) = canvas(5.2, 6.0, rows=2, sharex=True, height_ratios=(4, 1))
-    # Ten images at least in a bin: of fewer, a share says next to nothing.
-    count = max(min(bins, confidence.size // 10), 1)
-    groups, stated, observed = _bins(confidence, right, count)
-    low, high = np.transpose([_wilson(right[group].sum(), group.size) for group in groups])
-    upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="probabilities hold")
-    upper.vlines(stated, low, high, color=PALETTE[0], alpha=0.35, linewidth=2.5)
-    if before is not None:
-        _, once, then = _bins(np.asarray(before, dtype=float), right, count)
-        upper.plot(once, then, "s--", color=FAINT, markersize=4, label="before calibration")
-    label = "test images" if error is None else f"test images; ECE {spoken(error)}"
-    upper.plot(stated, observed, "o-", color=PALETTE[0], markersize=5, label=label)
-    upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Share of answers that are right")
-    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    lower.hist(confidence, bins=np.linspace(0, 1, 21).tolist(), color=PALETTE[5], edgecolor="white")
-    lower.set(xlabel="Stated probability of the answer", ylabel="Images\n(number)")
-    return figure
-
-
-def _bins(confidence: np.ndarray, right: np.ndarray, count: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Rows, mean confidence and share of right answers of `count` groups of equally many rows."""
-    groups = np.array_split(np.argsort(confidence, kind="stable"), count)
-    stated = np.array([confidence[group].mean() for group in groups])
-    return groups, stated, np.array([right[group].mean() for group in groups])
-
-
-def _wilson(hits: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's (1927) interval of a share, which holds for few images and for shares near 0 and 1."""
-    share, scale = hits / count, 1 + z * z / count
-    centre = (share + z * z / (2 * count)) / scale
-    reach = z / scale * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return centre - reach, centre + reach
 
 
 def _drawn(classes: Sequence[str], positive: str | None) -> list[int]:

@@ -55,7 +55,7 @@ def contact_sheet(groups: Sequence[Sequence[Member]], across: int = 0) -> Figure
 
 
 def write_contact_sheets(found: Audit, index: Index, pixels: np.ndarray, folder: Path) -> list[Path]:
-    """Draw ``exact_duplicates.png`` and ``near_duplicates.png``, groups across splits first.
+    """Draw ``exact_duplicates.png``, ``near_duplicates.png`` and ``look_alikes.png``, groups across splits first.
 
     `pixels`: uint8 (rows, height, width), corresponding to the rows of `index`. A sheet without
     groups is not drawn.
@@ -69,10 +69,12 @@ def write_contact_sheets(found: Audit, index: Index, pixels: np.ndarray, folder:
         place = "left out" if left_out[i] else rows["split"][i] or "no split"
         return Member(pixels[i], Path(path).name, place, rows["label"][i])
 
+    pairs = [(tuple(pair["paths"]), pair["across_splits"]) for pair in found.look_alikes]
     drawn = []
     for name, groups, across in (
         ("exact_duplicates", found.duplicates, found.duplicates_across_splits),
         ("near_duplicates", found.near or (), found.near_across_splits),
+        ("look_alikes", [pair for pair, _ in pairs], [pair for pair, astride in pairs if astride]),
     ):
         ordered = [*across, *(group for group in groups if group not in set(across))][:MOST_GROUPS]
         if not ordered:

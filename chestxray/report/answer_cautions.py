@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chestxray.audit import FEWEST_OF_A_CLASS
+from chestxray.report.calibration_wording import direction
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record
 from chestxray.report.wording import plural, value_of, with_interval
@@ -18,6 +19,8 @@ LET_THROUGH, MOST_OF_A_KIND, MANY_OF_ALL = 0.1, 0.5, 0.2
 REFUSED = 0.2
 #: An expected calibration error above which probabilities mislead, and a change of it that is more than rounding.
 MISCALIBRATED, CHANGED = 0.1, 0.005
+#: Calibration slopes outside these, and intercepts as far from 0, mislead, where their intervals agree.
+SLOPES, INTERCEPT = (0.8, 1.25), 0.3
 
 
 def refusal(record: Record) -> list[Caution]:
@@ -32,7 +35,7 @@ def refusal(record: Record) -> list[Caution]:
             "a chest radiograph, and may be sure of it."
         )
         return [Caution("serious", "It refuses nothing", text)]
-    return [*_let_through(found), *_refused_films(found)]
+    return [*_let_through(found), *_capped(found), *_refused_films(found)]
 
 
 def validation(record: Record) -> list[Caution]:
@@ -55,34 +58,66 @@ def sensitivity(record: Record) -> list[Caution]:
     """A sensitivity that was asked for and not reached."""
     wanted = record.recipe.sensitivity
     points = (record.extras.get("operating_points") or {}).get("points", [])
-    missed = [
-        point["test"]["sensitivity"]
-        for point in points[:1]
-        if wanted is not None and (point["test"]["sensitivity"]["high"] or 1) < wanted
-    ]
-    if not missed:
+    if wanted is None or not points:
         return []
-    text = f"{wanted:g} was asked for on validation; on the test images it is {with_interval(missed[0])}."
-    return [Caution("note", "The sensitivity asked for was not reached", text)]
+    promise = (record.extras.get("decision") or {}).get("promise") or {}
+    # What is promised is of patients, each of whom counts alike.
+    found = points[0]["test"].get("sensitivity_of_patients") or points[0]["test"]["sensitivity"]
+    missed = (found["high"] or 1) < wanted
+    if promise.get("confidence") and missed:
+        text = (
+            f"A sensitivity of at least {wanted:g} was promised with confidence {promise['confidence']:g} for patients "
+            f"like those of validation; on the test it is {with_interval(found)}. The test's patients are others, or "
+            "this is the exception that the confidence allows."
+        )
+        return [Caution("serious", "A promised sensitivity was not kept", text)]
+    if missed:
+        text = f"{wanted:g} was asked for on validation; on the test images it is {with_interval(found)}."
+        return [Caution("note", "The sensitivity asked for was not reached", text)]
+    if promise and not promise["confidence"]:
+        text = (
+            f"{wanted:g} was asked for on validation alone. About half of such thresholds fall short on other "
+            "patients: --confidence promises it."
+        )
+        return [Caution("note", "No sensitivity is promised", text)]
+    return []
 
 
 def probabilities(record: Record) -> list[Caution]:
     """Probabilities that are not as often right as they say."""
     found = record.extras.get("calibration") or {}
     parts = []
-    ece = record.metrics["test"].get("ece")
-    off = value_of(ece)
+    measures = record.metrics.get("calibration") or {}
+    slope, intercept = measures.get("slope") or {}, measures.get("intercept") or {}
+    if _beyond(slope, *SLOPES):
+        parts.append(f"Calibration slope {with_interval(slope)}: {direction(slope)}.")
+    if _beyond(intercept, -INTERCEPT, INTERCEPT):
+        often = "more" if intercept["value"] > 0 else "less"
+        parts.append(
+            f"Calibration intercept {with_interval(intercept)}: {record.positive} is {often} frequent than they say."
+        )
+    off = value_of(record.metrics["test"].get("ece"))
     if off is not None and off >= MISCALIBRATED:
         parts.append(f"On average they are off by {100 * off:.0f} points of 100 (expected calibration error).")
     before, after = ((found.get("test") or {}).get(when) or {} for when in ("before", "after"))
     for name, title in (("ece", "expected calibration error"), ("brier", "Brier score")):
         old, new = value_of(before.get(name)), value_of(after.get(name))
-        if old is not None and new is not None and new > old + CHANGED:
+        low = (after.get(name) or {}).get("low")
+        if old is not None and new is not None and low is not None and low > old + CHANGED:
             parts.append(f"Calibration made them worse on the test images: {title} {old:.3f} before, {new:.3f} after.")
             break
     if found.get("at_bound"):
         parts.append("Their temperature stands at its bound: validation is too small or too easy to learn it from.")
     return [Caution("note", "Probabilities not to be taken at their word", " ".join(parts))] if parts else []
+
+
+def _beyond(figure: Mapping[str, Any], least: float, most: float) -> bool:
+    """Is a figure outside, and does its interval not reach the middle, where all is well?"""
+    value, low, high = (figure.get(name) for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return False
+    well = 0.0 if least < 0 else 1.0
+    return (value < least and high < well) or (value > most and low > well)
 
 
 def abstention(record: Record) -> list[Caution]:
@@ -92,9 +127,12 @@ def abstention(record: Record) -> list[Caution]:
         return []
     promised = f"{found['coverage']:g}"
     if found["empty_promise"]:
-        text = f"Validation is too small to promise a coverage of {promised}: it names every class of every image."
+        needed = f" {found['patients_needed']:,} patients would be needed." if "patients_needed" in found else ""
+        text = (
+            f"Validation is too small to promise a coverage of {promised}: it names every class of every image.{needed}"
+        )
         return [Caution("note", "It always abstains", text)]
-    kept = found["test"]["coverage"]
+    kept = found["test"].get("coverage_of_patients") or found["test"]["coverage"]
     if kept["high"] is None or kept["high"] >= found["coverage"]:
         return []
     text = f"The true class is among those named for {with_interval(kept)} of the test images; {promised} was promised."
@@ -115,6 +153,18 @@ def _let_through(found: Mapping[str, Any]) -> list[Caution]:
         f"and the answer may be a sure one: {listed}."
     )
     return [Caution("serious" if serious else "note", "It answers for other pictures", text)]
+
+
+def _capped(found: Mapping[str, Any]) -> list[Caution]:
+    judges = found.get("validation") or {}
+    if not judges.get("capped"):
+        return []
+    text = (
+        f"At most {100 * found['allowed']:g}% of radiographs were to be refused. With "
+        f"{plural(judges['patients'], 'patient')} in validation no less than {100 * judges['least_allowed']:.1f}% can "
+        f"be promised; {judges['patients_needed']:,} would be needed."
+    )
+    return [Caution("note", "Too few validation patients for the share that may be refused", text)]
 
 
 def _refused_films(found: Mapping[str, Any]) -> list[Caution]:

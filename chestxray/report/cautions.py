@@ -6,12 +6,14 @@ command on the terminal and the page of a comparison read it from `cautions`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from chestxray.report import answer_cautions
+from chestxray.p_value_function import ALPHA
+from chestxray.report import answer_cautions, interval_coverage
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record
-from chestxray.report.wording import in_hundred, plural, span, value_of, with_interval
+from chestxray.report.wording import in_hundred, plural, span, title, value_of, with_interval
 
 #: A class with fewer test images than this moves by more than 3 points with each of them.
 FEW_OF_A_CLASS = 30
@@ -44,6 +46,7 @@ def cautions(record: Record) -> list[Caution]:
         *answer_cautions.abstention(record),
         *_guess(record),
         *_test_set(record),
+        *interval_coverage.caution(record),
         *_patients(record),
         *_conflicting(record),
         *_left_out(record),
@@ -204,6 +207,8 @@ def _drop(record: Record) -> list[Caution]:
 
 
 def _groups(record: Record) -> list[Caution]:
+    if (gaps := record.extras.get("gaps")) is not None:
+        return _gaps(gaps)
     whole = record.metrics["test"].get("auroc") or {}
     if whole.get("low") is None:
         return []
@@ -219,6 +224,28 @@ def _groups(record: Record) -> list[Caution]:
     listed = "; ".join(text for _, text in sorted(worse)[:MOST_SAID])
     text = f"The AUROC is lower than the {whole['value']:.2f} of all test images for {listed}."
     return [Caution("note", "Worse for some than for others", text)]
+
+
+def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
+    """Gaps between groups that are more than luck after correction for all that were looked at."""
+    told = []
+    for column, figures in gaps["columns"].items():
+        for name, item in figures.items():
+            for group, gap in item["groups"].items():
+                if gap["p_holm"] is None or gap["p_holm"] >= ALPHA:
+                    continue
+                pair = (group, item["against"]) if gap["value"] < 0 else (item["against"], group)
+                size = with_interval(gap if gap["value"] >= 0 else _turned(gap))
+                told.append((gap["p_holm"], f"{title(name)} by {column}, {pair[0]} less than {pair[1]} by {size}"))
+    if not told:
+        return []
+    text = "; ".join(text for _, text in sorted(told)[:MOST_SAID])
+    return [Caution("note", "Worse for some than for others", f"{text}: more than luck, of all groups compared.")]
+
+
+def _turned(gap: Mapping[str, Any]) -> dict[str, float | None]:
+    ends = {"low": gap.get("high"), "high": gap.get("low")}
+    return {"value": -gap["value"], **{name: None if end is None else -end for name, end in ends.items()}}
 
 
 def _guess(record: Record) -> list[Caution]:

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from chestxray import figures
 from chestxray.calibration import Calibration
-from chestxray.prediction import PREFIX
+from chestxray.calibration_curve import Curve, curve
+from chestxray.prediction import PREFIX, Predictions
+from chestxray.report import calibration_wording
 from chestxray.report.record import Record
 from chestxray.report.wording import ABSENT, number, ordered, plural, span, title, value_of
 
@@ -27,6 +29,7 @@ NAMES = (
     "roc",
     "precision_recall",
     "reliability",
+    "decision_curve",
     "metrics",
     "heatmaps",
     "test_grid",
@@ -58,19 +61,43 @@ def draw(record: Record, samples: Samples) -> Iterator[tuple[str, Figure]]:
 def _scores(record: Record) -> Iterator[tuple[str, Figure]]:
     test = record.predictions.of("test")
     truth, probabilities = test.truth, test.probabilities
-    for name, curve, area in (
+    for name, drawn, area in (
         ("roc", figures.roc, "auroc"),
         ("precision_recall", figures.precision_recall, "auprc"),
     ):
         areas = {label: item.get(area) or {} for label, item in record.metrics["per_class"].items()}
-        yield name, curve(truth, probabilities, test.classes, areas, record.positive)
-    right = probabilities.argmax(axis=1) == truth
-    error = record.metrics["test"].get("ece")
-    fitted = record.extras.get("decision", {}).get("calibration") if "calibration" in record.extras else None
-    before = None if fitted is None else Calibration.from_json(fitted).undone(probabilities).max(axis=1)
-    yield "reliability", figures.reliability(probabilities.max(axis=1), right, error, before=before)
+        yield name, drawn(truth, probabilities, test.classes, areas, record.positive)
+    yield "reliability", _reliability(record, test)
+    if worth := record.extras.get("decision_curve"):
+        yield "decision_curve", figures.decision_curve(worth["test"]["points"], worth["test"]["prevalence"])
     results = ordered(record.metrics["test"])
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, record.level)
+
+
+def _reliability(record: Record, test: Predictions) -> Figure:
+    """Of two classes the probability of the positive one, of more that of the answer."""
+    fitted = record.extras.get("decision", {}).get("calibration") if "calibration" in record.extras else None
+    before = None if fitted is None else Calibration.from_json(fitted).undone(test.probabilities)
+    stated, happened = _stated(test.probabilities, test, record.positive)
+    return figures.reliability(
+        stated,
+        happened,
+        _curve(test.probabilities, test, record.positive),
+        None if before is None else _curve(before, test, record.positive),
+        of=record.positive,
+        told=calibration_wording.in_figure(record.metrics.get("calibration")),
+    )
+
+
+def _curve(probabilities: np.ndarray, test: Predictions, positive: str | None) -> Curve | None:
+    return curve(*_stated(probabilities, test, positive), test.clusters)
+
+
+def _stated(probabilities: np.ndarray, test: Predictions, positive: str | None) -> tuple[np.ndarray, np.ndarray]:
+    if positive is not None:
+        k = test.classes.index(positive)
+        return probabilities[:, k], test.truth == k
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == test.truth
 
 
 def training_samples(record: Record, samples: Samples) -> dict[str, list[str]]:
@@ -122,8 +149,10 @@ def alternatives(record: Record) -> dict[str, str]:
         "confusion_matrix": "Confusion matrix, true classes in rows. " + _confusion_in_words(record),
         "roc": "ROC curves. AUROC: " + _areas(per_class, spoken_for, "auroc"),
         "precision_recall": "Precision-recall curves. AUPRC: " + _areas(per_class, spoken_for, "auprc"),
-        "reliability": "Stated probability of the answer against the share of right answers. Expected "
-        f"calibration error {_told(record.metrics['test'].get('ece'))}.",
+        "reliability": f"Stated probability of {record.positive or 'the answer'} against how often it came true. "
+        + " ".join(calibration_wording.sentences(record.metrics.get("calibration"), record.positive, record.level)),
+        "decision_curve": "Net benefit by threshold probability: of the model, of acting on everyone and on no one. "
+        "The table above has numbers.",
         "metrics": "Every measure of the test with its interval, as in the table of results.",
     }
 

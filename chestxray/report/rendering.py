@@ -31,6 +31,7 @@ def render(template: str, filters: dict[str, Callable[..., str]] | None = None, 
         "whole": wording.whole,
         "plural": wording.plural,
         "duration": wording.duration,
+        "p_value": wording.told_p,
         "figure_title": wording.title,
         **(filters or {}),
     }

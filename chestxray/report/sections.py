@@ -17,7 +17,7 @@ import pandas as pd
 
 from chestxray.figures import best_epoch
 from chestxray.index import SPLITS
-from chestxray.report import wording
+from chestxray.report import calibration_wording, wording
 from chestxray.report.pictures import Picture, Tile, figure
 from chestxray.report.record import Record
 from chestxray.report.wording import duration, ordered, plural, value_of, whole
@@ -61,6 +61,15 @@ class Section:
 def extra(name: str) -> Builder:
     """The builder of a section whose numbers stand in ``<name>.json`` in the run's folder."""
     return functools.partial(_extra, name)
+
+
+def _calibration(material: Material) -> dict[str, Any] | None:
+    found = _extra("calibration", material)
+    return found and {**found, "probabilities": _probabilities(material.record)}
+
+
+def _probabilities(record: Record) -> list[str]:
+    return calibration_wording.sentences(record.metrics.get("calibration"), record.positive, record.level)
 
 
 def _extra(name: str, material: Material) -> dict[str, Any] | None:
@@ -183,6 +192,7 @@ def _results(material: Material) -> dict[str, Any]:
         "columns": columns,
         "support": support,
         "confusion": record.metrics["confusion"],
+        "probabilities": _probabilities(record),
     }
 
 
@@ -234,6 +244,10 @@ def _audit(material: Material) -> dict[str, Any]:
         "confounds": audit.get("confounds", []),
         "small_validation": audit.get("small_validation", []),
         "false_alarms": near.get("false_alarms", ""),
+        "look_alikes": [
+            [f"{record.short(path)} ({pair['correlation']:.2f})" for path in pair["paths"]]
+            for pair in near.get("look_alikes", [])
+        ],
         "near_searched": near.get("searched", False),
         "near_reason": near.get("reason", ""),
         "sheets": _contact_sheets(material),
@@ -247,8 +261,10 @@ def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
     for kind, caption in (
         ("exact_duplicates", "Images with the same pixels."),
         ("near_duplicates", "Images of one radiograph with other pixels."),
+        ("look_alikes", "Films that are nearly one, perhaps of one person."),
     ):
-        groups = material.record.audit.get(kind, {}).get("groups", [])
+        audit = material.record.audit
+        groups = audit.get("near_duplicates", {}).get(kind) or audit.get(kind, {}).get("groups", [])
         path = material.record.folder / "figures" / f"{kind}.png"
         if groups and path.is_file():
             alt = f"{caption} {plural(len(groups), 'group')} in all; the lists below name the files."
@@ -293,7 +309,9 @@ _SHAPES = {
     "percentile": "The interval leaves out the same share of replicates at either end.",
     "logit": (
         "The interval is as wide as the replicates' standard error says, with Student's t for the number of "
-        "patients, and symmetric on the logit scale, which keeps it within the range of the figure."
+        "patients, and symmetric on the logit scale, which keeps it within the range of the figure. A mean over "
+        "classes is as unsure as its classes are, and a class without an error as its own interval says (MOVER, with "
+        "Satterthwaite's degrees of freedom); the Brier score has a bootstrap-t."
     ),
 }
 
@@ -334,8 +352,12 @@ SECTIONS = (
     Section("controls", "What a model gets that sees no lungs", extra("controls")),
     Section("by_source", "Source by source", extra("by_source")),
     Section("by_group", "Group by group", extra("by_group")),
+    Section("gaps", "Is it better for some than for others?", extra("gaps")),
     Section("operating_points", "At a threshold", extra("operating_points")),
-    Section("calibration", "Can the probabilities be taken at their word?", extra("calibration")),
+    Section("decision_curve", "Is it worth acting on?", extra("decision_curve")),
+    Section("patient_level", "Patient by patient", extra("patient_level")),
+    Section("prevalence", "How common the classes are", extra("prevalence")),
+    Section("calibration", "Can the probabilities be taken at their word?", _calibration),
     Section("abstention", "Where it abstains", extra("abstention")),
     Section("refusal", "What it takes for no radiograph", extra("refusal")),
     Section("heatmaps", "Where the model looks", _heatmaps),

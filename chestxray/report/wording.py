@@ -47,6 +47,15 @@ def with_interval(interval: Interval, level: str = "95%") -> str:
     return f"{interval['value']:.2f}" + (f" ({level} interval {between})" if between else "")
 
 
+def told_p(p: float | None) -> str:
+    """A p-value as it is quoted.
+
+    >>> told_p(0.00001), told_p(0.0421), told_p(None)
+    ('< 0.001', '0.042', '-')
+    """
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def value_of(interval: Interval | None) -> float | None:
     """The value of a figure, None where it is not available."""
     return (interval or {}).get("value")

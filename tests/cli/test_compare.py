@@ -354,9 +354,30 @@ def test_models_are_compared_over_seeds_and_folds(options, tmp_path):
     for item in content["models"]:
         assert len(item["repeats"]) == 2
         assert item["value"] == pytest.approx(sum(item["repeats"]) / 2)
-    assert content["pairs"][0]["test"] == "paired bootstrap clustered by patient"
+    assert content["pairs"][0]["test"] == "corrected resampled t over folds (Nadeau and Bengio 2003)"
+    assert content["design"] == "folds"
+    assert "models trained anew" in " ".join(content["verdict"])
     assert "Single trainings" in (tmp_path / "c" / "comparison.html").read_text(encoding="utf-8")
     assert "mcc_sd" in pd.read_csv(tmp_path / "c" / "comparison.csv")
+
+
+def test_who_is_not_inferior_by_a_margin(runs):
+    output = " ".join(
+        invoke(compare.command, *(runs / n for n in ("good", "fair", "poor")), "--margin", 0.1, "--output", "c").split()
+    )
+    content = json.loads((runs.parent / "c" / "comparison.json").read_text())
+    assert content["margin"] == 0.1
+    found = {(pair["first"], pair["second"]): pair["margin"]["finding"] for pair in content["pairs"]}
+    best, second = (item["model"] for item in content["models"][:2])
+    assert found == {
+        (best, second): "equivalent", (best, "poor"): "first not inferior", (second, "poor"): "first not inferior",
+    }  # fmt: skip
+    assert f"Equivalent within 0.1 of AUROC: {best} and {second}." in output
+    assert f"Not inferior by 0.1 of AUROC: {best} to poor; {second} to poor." in output
+    assert "Within 0.1" in (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
+    assert pd.read_csv(runs.parent / "c" / "pairs.csv")["margin_finding"].tolist() == list(found.values())
+    with pytest.raises(InputError, match=r"margin must be above 0 and below 1.*Received: 2"):
+        invoke(compare.command, runs / "good", runs / "fair", "--margin", 2)
 
 
 def test_a_run_of_folds_is_pooled(options, tmp_path):
@@ -394,6 +415,24 @@ def test_what_a_leak_is_worth(options, tmp_path):
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
+def test_luck_in_training_counts_where_splits_are_trained_several_times(options, tmp_path):
+    _, recipe = options
+    plain = recipe.replace(model="flat", test_share=0.5, on_leak="ignore")
+    recipes = {name: plain.replace(split=name) for name in ("random", "grouped")}
+    finish(recipes, tmp_path / "once", tmp_path / "cache")
+    once, _ = leakage.measure(plain, tmp_path / "once", tmp_path / "cache")
+    said = " ".join(once.verdict)
+    assert "Each split was trained once: luck in training is not counted" in said
+    assert f"{once.splits[1].shared} patients of the test by patient are in the random one too" in said
+    finish(recipes, tmp_path / "thrice", tmp_path / "cache", seeds=3)
+    thrice, page = leakage.measure(plain, tmp_path / "thrice", tmp_path / "cache", seeds=3)
+    for split in thrice.splits:
+        assert split.figures["auroc"].value == pytest.approx(sum(split.repeats) / 3)
+        assert len({run.folder for run in split.runs}) == 3
+    assert "means over 3 trainings of each split" in " ".join(thrice.verdict)
+    assert "drawn at random as patients are" in page.read_text(encoding="utf-8")
+
+
 def test_without_patients_a_leak_cannot_be_measured(options, tmp_path):
     _, recipe = options
     plain = recipe.replace(model="flat", patient_pattern=None, on_leak="ignore")
@@ -415,7 +454,7 @@ def test_an_official_split_is_measured_too(options, tmp_path, draw):
     assert [split.name for split in found.splits] == list(splits)
     assert found.splits[2].leaking == 24, "the same patients stand in train and test"
     assert "The official split is that of set (train 24, validation 0, test 24)." in found.official
-    moved = (found.splits[2].run.index.rows["split"] == "validation").sum()
+    moved = (found.splits[2].runs[0].index.rows["split"] == "validation").sum()
     assert f"Of its images {moved} stand elsewhere" in found.official
     assert found.official in found.verdict
     sizes = [split.training for split in found.splits]

@@ -18,9 +18,12 @@ from chestxray.answers import limit_for
 from chestxray.cli import main
 from chestxray.errors import ChestXrayError
 from chestxray.image_files import listed, overlay_name
+from chestxray.prediction import Predictions
 from chestxray.rows_file import alone
 from public_trees import too_deep
 from run_folders import CLASSES, SIZE, pixels_of, write_run
+
+PROBABILITIES = ("probability_clear", "probability_sick")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +152,36 @@ def test_abstaining(call, run, films):
         assert row["decision"] == ("" if "true" in (row["abstained"], row["refused"]) else CLASSES[sick])
     _, err = call(run, films, "--abstain", "0.999")
     assert "Validation is too small" in err
+
+
+def test_probabilities_are_told_for_another_prevalence_and_decisions_stay(call, run, films):
+    plain, there = (table(call(run, films, *options)[0]) for options in ((), ("--prevalence", "0.02")))
+    validation = Predictions.read(run / "predictions.csv").of("validation")
+    share = (validation.rows["label"] == "sick").mean()
+    factor = 0.02 / 0.98 * (1 - share) / share
+    for before, after in zip(plain, there, strict=True):
+        assert {**before, "run": "", **dict.fromkeys(PROBABILITIES)} == {
+            **after,
+            "run": "",
+            **dict.fromkeys(PROBABILITIES),
+        }
+        if not before["unreadable"]:
+            clear, sick = (float(before[name]) for name in PROBABILITIES)
+            odds = sick / clear * factor
+            assert float(after["probability_sick"]) == pytest.approx(odds / (1 + odds), abs=1e-6)
+    for wrong in ("0", "1", "nan"):
+        assert "prevalence must be a share above 0 and below 1" in call(run, films, "--prevalence", wrong, code=2)[1]
+
+
+def test_the_classes_shares_are_estimated_without_labels_and_on_what_assumption(call, run, films, tmp_path):
+    out, err = call(run, films, "--estimate-prevalence", "--output", tmp_path / "a.csv")
+    assert not out
+    told = " ".join(err.split())
+    assert "here, by the probabilities (95% interval)" in told and "here, by the decisions" in told
+    assert "among 7 images, each counted as a patient, without labels" in told
+    assert "label shift" in told
+    plain = table(call(run, films)[0])
+    assert table((tmp_path / "a.csv").read_text(encoding="utf-8")) == plain, "answers are the same"
 
 
 def test_overlays_have_names_of_their_own(call, run, films, tmp_path):

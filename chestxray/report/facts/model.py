@@ -145,10 +145,13 @@ def recalibration(record: Record) -> list[str]:
     ]
     for split in ("validation", "test"):
         before, after = (mapping(mapping(found, split), when) for when in ("before", "after"))
-        told = [f"{name.upper() if name == 'ece' else 'Brier score'} {_change(before, after, name)}" for name in after]
+        told = [f"{_CALIBRATION.get(name, name)} {_change(before, after, name)}" for name in after]
         if told:
             lines.append(f"{split.capitalize()}, before and after: {'; '.join(told)}.")
     return lines
+
+
+_CALIBRATION = {"slope": "slope", "intercept": "intercept", "ece": "ECE", "brier": "Brier score"}
 
 
 def _change(before: Any, after: Any, name: str) -> str:

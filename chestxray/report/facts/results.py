@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.report import wording
+from chestxray.report import calibration_wording, wording
 from chestxray.report.cautions import cautions
 from chestxray.report.cautions import summary as in_words
 from chestxray.report.facts.extras import listing, mapping, told
@@ -50,7 +50,8 @@ def uncertainty(record: Record) -> list[str]:
 def performance(record: Record) -> list[str]:
     """Figures of the whole test."""
     names = ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "mcc", "brier", "ece")
-    return [_figures_of(record, names)]
+    calibration = calibration_wording.sentences(record.metrics.get("calibration"), record.positive, record.level)
+    return [_figures_of(record, names), *calibration]
 
 
 def diagnostic(record: Record) -> list[str]:

@@ -1,0 +1,75 @@
+"""Calibration in plain sentences: intercept and slope first, then the error with its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chestxray.report.wording import number, span, value_of
+
+
+def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: str = "95%") -> list[str]:
+    """What the field ``calibration`` of ``metrics.json`` says; nothing where it is absent."""
+    if not measures:
+        return []
+    told = [_slope(measures["slope"], level), _intercept(measures["intercept"], positive, level)]
+    return [sentence for sentence in (*told, error(measures["ece"], level)) if sentence]
+
+
+def in_figure(measures: Mapping[str, Any] | None) -> str:
+    """Slope and intercept as short as a legend wants them."""
+    parts = [
+        f"{name} {number(value_of(figure), 2)}" + (f" ({span(figure, 2)})" if span(figure) else "")
+        for name in ("slope", "intercept")
+        if value_of(figure := (measures or {}).get(name)) is not None
+    ]
+    return "\n".join(["smooth curve, 95% band", *parts])
+
+
+def _slope(slope: Mapping[str, float | None], level: str) -> str:
+    value = value_of(slope)
+    if value is None:
+        return "The calibration slope is not available: the classes are separated, or only one has images."
+    return f"Calibration slope {number(value, 2)}{_between(slope, level)}: {direction(slope)}."
+
+
+def direction(slope: Mapping[str, float | None]) -> str:
+    """What a slope says of the probabilities, as far as its interval lets it."""
+    low, high = slope.get("low"), slope.get("high")
+    if low is None or high is None:
+        return "1 is as it should be"
+    if high < 1:
+        return "the probabilities are too extreme, the model is too sure of itself"
+    if low > 1:
+        return "the probabilities are too timid"
+    return "in line with 1, which is as it should be"
+
+
+def _intercept(intercept: Mapping[str, float | None], positive: str | None, level: str) -> str:
+    value = value_of(intercept)
+    if value is None or positive is None:
+        return ""
+    low, high = intercept.get("low"), intercept.get("high")
+    what = "0 is as it should be"
+    if low is not None and high is not None:
+        what = "in line with 0, which is as it should be"
+        if low > 0 or high < 0:
+            what = f"{positive} is {'more' if low > 0 else 'less'} frequent here than the probabilities say"
+    return f"Calibration intercept {number(value, 2)}{_between(intercept, level)}: {what}."
+
+
+def error(ece: Mapping[str, Any], level: str = "95%") -> str:
+    """The expected calibration error beside what noise alone would make of it."""
+    corrected = ece["corrected"]
+    if value_of(corrected) is None or ece["noise"] is None:
+        return ""
+    plain, noise, most = (number(ece[name]) for name in ("plain", "noise", "noise_up_to"))
+    return (
+        f"Expected calibration error {number(corrected['value'])}{_between(corrected, level, 3)}, corrected for noise. "
+        f"Uncorrected it is {plain}; a perfectly calibrated model would get {noise} on as many images of as many "
+        f"patients, and up to {most} in 95 of 100 tests."
+    )
+
+
+def _between(figure: Mapping[str, float | None], level: str, digits: int = 2) -> str:
+    return f" ({level} interval {span(figure, digits)})" if span(figure) else ""
