@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import xxhash
 
-from chestxray import backend, run_folder, schema
+from chestxray import backend, interrupts, run_folder, schema
 from chestxray.calibration import Calibration
 from chestxray.decision import FILE as DECISION
 from chestxray.decision import Decision
@@ -224,7 +224,8 @@ class KerasEngine:
         with self._lock:
             # Only the first call loads and traces; running is left to TensorFlow's own locks.
             graph = self._explaining if maps else self._plain
-        given = {name: value.numpy() for name, value in graph(pixels).items()}
+        with interrupts.held():
+            given = {name: value.numpy() for name, value in graph(pixels).items()}
         if not np.isfinite(given["probabilities"]).all():
             raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
         far = None if self._familiar is None else self._familiar.distances(given["features"], pixels)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from chestxray import interrupts
 from chestxray.errors import DataError, first_line
 from chestxray.files import replacing
 
@@ -134,10 +135,15 @@ def outputs(
 
     Features of a whole data set need not fit into memory at once, so they are given in parts.
     """
+    import keras
+
     from chestxray import pipeline
 
     for start in range(0, len(places), block):
-        given = model.predict(pipeline.inference(pixels, places[start : start + block], batch_size), verbose=0)
+        batches = pipeline.inference(pixels, places[start : start + block], batch_size)
+        with interrupts.held() as check:
+            between = keras.callbacks.LambdaCallback(on_predict_batch_begin=lambda batch, logs: check())
+            given = model.predict(batches, callbacks=[between], verbose=0)
         yield tuple(given) if isinstance(given, list) else (given,)
 
 

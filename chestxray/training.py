@@ -17,7 +17,7 @@ import pandas as pd
 import tensorflow as tf
 
 from chestxray import cache as caches
-from chestxray import frozen, jit, losses, pipeline, result_files
+from chestxray import frozen, interrupts, jit, losses, pipeline, result_files
 from chestxray.errors import DataError, InputError, TrainingError, first_line
 from chestxray.files import explained, replacing
 from chestxray.index import Index
@@ -135,17 +135,21 @@ def _fit(
     )  # fmt: skip
     batches = kept.training if kept else partial(pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(pipeline.labelled, pixels)
-    trained.fit(
-        batches(training.places, training.labels, recipe, first_epoch=first),
-        validation_data=labelled(validation.places, validation.labels, batch),
-        initial_epoch=first,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        class_weight=class_weights(training.labels) if recipe.class_weights else None,
-        callbacks=[record],
-        shuffle=False,  # the pipeline shuffles
-        verbose=_verbosity(),
-    )
+    with interrupts.held() as check:
+        between = keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: check(), on_test_batch_begin=lambda batch, logs: check()
+        )
+        trained.fit(
+            batches(training.places, training.labels, recipe, first_epoch=first),
+            validation_data=labelled(validation.places, validation.labels, batch),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            class_weight=class_weights(training.labels) if recipe.class_weights else None,
+            callbacks=[record, between],
+            shuffle=False,  # the pipeline shuffles
+            verbose=_verbosity(),
+        )
 
 
 def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe, xla: bool) -> None:

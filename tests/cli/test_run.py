@@ -135,7 +135,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
             _, errors = process.communicate(timeout=200)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "chestxray run --resume r" in errors
     assert "Traceback" not in errors
     assert (Path(tmp_path) / "r" / "recipe.toml").is_file()
