@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from chestxray.intervals import LEVEL, Figure, around, at_end, standard_error
+from chestxray.intervals import LEVEL, Figure, around, at_end, satterthwaite, standard_error
 from chestxray.weighted import LOSSES, Key, matthews
 
 #: Patients below which the bootstrap's standard error of a class says less than the interval of the class.
@@ -145,18 +145,6 @@ def _covariance(columns: Sequence[np.ndarray]) -> np.ndarray:
     centred = np.where(finite, table - np.nanmean(table, axis=1, keepdims=True), 0.0)
     both = finite.astype(np.float64) @ finite.T.astype(np.float64)
     return (centred @ centred.T) / np.maximum(both - 1, 1)
-
-
-def satterthwaite(variances: Sequence[float] | np.ndarray, freedoms: Sequence[float]) -> float:
-    """Degrees of freedom of a sum of `variances`, estimated with `freedoms` (Satterthwaite 1946).
-
-    Infinite where there are none.
-
-    >>> satterthwaite([1.0, 1.0], [9, 9]), round(satterthwaite([1.0, 0.1], [9, 99]), 1)
-    (18.0, 10.9)
-    """
-    spread = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
-    return float(sum(variances) ** 2 / spread) if spread > 0 else math.inf
 
 
 def _correlation(

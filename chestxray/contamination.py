@@ -66,9 +66,9 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     alike = _exact(own, tested)
     exact = _of_training(alike, not_seen)
     left = tested[~tested["path"].isin([path for path, *_ in exact])]
-    alikes, searched, unsearched = _near(run, own, index, left, pixels, cache)
+    resembling, searched, unsearched = _near(run, own, index, left, pixels, cache)
     least = near_duplicates.confirmed(pixels)
-    near = {group: value for group, value in alikes.items() if value >= least}
+    near = {group: value for group, value in resembling.items() if value >= least}
     groups = _of_training(near, not_seen)
     patients, of_patients, sentence = _patients(run.recipe, seen, data, tested)
     reasons = dict.fromkeys(of_patients, "patient")
@@ -89,7 +89,7 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     correlations = tuple(round(near[group], 4) for group in near if group[0] in {path for path, *_ in groups})
     look_alikes = tuple(
         {"paths": list(group), "correlation": round(value, 4), "across_splits": True}
-        for group, value in alikes.items()
+        for group, value in resembling.items()
         if group not in near and group[0] not in reasons and group[1] not in not_seen
     )
     return Seen(exact, groups, correlations, patients, reasons, unsearched, (*notes, sentence), look_alikes)
@@ -156,7 +156,7 @@ def _near(
     run: Run, own: pd.DataFrame, index: Index, tested: pd.DataFrame, pixels: np.ndarray, cache: Path
 ) -> tuple[dict[tuple[str, ...], float], bool, str]:
     """Path of a test image and after it those of the run that show the same radiograph, with the highest
-    correlation, down to that of look-alikes, of which the likeliest is named; whether any were looked for,
+    correlation, down to that of look-resembling, of which the likeliest is named; whether any were looked for,
     and why not all that were trained or chosen on.
     """
     drawn = index.drawn[tested.index]

@@ -14,8 +14,8 @@ from chestxray.bootstrap import bootstrap
 from chestxray.calibration_error import calibration_error
 from chestxray.estimation import Scored, estimate
 from chestxray.evaluation import headline_class
-from chestxray.intervals import LEVEL, Figure, around
-from chestxray.p_value_function import DifferenceTest, satterthwaite, t_test
+from chestxray.intervals import LEVEL, Figure, around, satterthwaite
+from chestxray.p_value_function import DifferenceTest, t_test
 from chestxray.points import points
 from chestxray.prediction import Predictions
 from chestxray.support import supports
@@ -251,7 +251,7 @@ def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
     if not varies.any():
         return _inflation(support), support - 1
     inflated = [variance * _inflation(n) for variance, n in zip(variances[varies], each[varies], strict=True)]
-    return sum(inflated) / float(variances.sum()), satterthwaite(list(zip(inflated, each[varies] - 1, strict=True)))
+    return sum(inflated) / float(variances.sum()), satterthwaite(inflated, each[varies] - 1)
 
 
 def _inflation(support: float) -> float:

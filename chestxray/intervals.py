@@ -10,6 +10,7 @@ that the figure rests on (Hesterberg 2015 for the correction of a bootstrap of f
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,20 @@ def around(
     half = float(stats.t.ppf((1 + level) / 2, support - 1)) * error / (share * (1 - share))
     low, high = (least + (greatest - least) * _expit(middle + sign * half) for sign in (-1, 1))
     return Figure(value, min(low, value), max(high, value))
+
+
+def satterthwaite(variances: Iterable[float], freedoms: Iterable[float]) -> float:
+    """Degrees of freedom of a sum of independent `variances`, each with its own (Satterthwaite 1946; Welch 1947).
+
+    Those of variance 0 do not count; 0 where one that counts has none itself, or none counts.
+
+    >>> satterthwaite([1.0, 1.0], [9, 9]), round(satterthwaite([1.0, 0.1], [9, 99]), 1)
+    (18.0, 10.9)
+    """
+    known = [(float(v), freedom) for v, freedom in zip(variances, freedoms, strict=True) if v > 0]
+    if not known or min(freedom for _, freedom in known) <= 0:
+        return 0.0
+    return sum(v for v, _ in known) ** 2 / sum(v**2 / freedom for v, freedom in known)
 
 
 def at_end(value: float, span: tuple[float, float]) -> bool:

@@ -8,7 +8,7 @@ interval that excludes 0 beside a p above .05 cannot be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy import optimize, stats
@@ -88,18 +88,3 @@ def t_test(value: float, error: float, freedom: float, name: str, largest: float
         return float(2 * stats.t.sf(abs(value - size) / error, freedom))
 
     return DifferenceTest(value, name, curve, largest)
-
-
-def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom of a sum of independent variances (Satterthwaite 1946; Welch 1947).
-
-    Args:
-        parts: each variance with its own degrees; those of variance 0 do not count.
-
-    >>> round(satterthwaite([(1.0, 4), (1.0, 4)]), 6)
-    8.0
-    """
-    known = [(variance, freedom) for variance, freedom in parts if variance > 0]
-    if not known or min(freedom for _, freedom in known) <= 0:
-        return 0.0
-    return sum(v for v, _ in known) ** 2 / sum(v**2 / freedom for v, freedom in known)

@@ -19,8 +19,7 @@ from scipy import optimize, stats
 
 from chestxray import influence
 from chestxray.influence import Influence
-from chestxray.intervals import LEVEL, Figure, around
-from chestxray.p_value_function import satterthwaite
+from chestxray.intervals import LEVEL, Figure, around, satterthwaite
 from chestxray.paired import holm
 from chestxray.prediction import Predictions
 from chestxray.support import effective
@@ -189,10 +188,11 @@ def _figures(table: Predictions, positive: int | None) -> dict[str, Callable[[np
         if any(math.isnan(part.value) for part in each):
             # A mean over other classes than the other groups have is another figure.
             return Part(Influence(math.nan, np.zeros(len(truth))), 0.0, clusters)
-        varying = [(influence.covariance(part.influence, part.influence, clusters), part.support - 1) for part in each]
+        varying = [influence.covariance(part.influence, part.influence, clusters) for part in each]
         # Where no class varies, as where all are perfect, the rarest says how sure that is.
         fewest = min((part.support for part in each), default=0.0)
-        support = satterthwaite(varying) + 1 if any(variance > 0 for variance, _ in varying) else fewest
+        freedom = satterthwaite(varying, [part.support - 1 for part in each])
+        support = freedom + 1 if any(variance > 0 for variance in varying) else fewest
         return Part(influence.mean([part.influence for part in each]), support, clusters)
 
     if positive is None:

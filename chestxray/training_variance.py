@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chestxray.p_value_function import satterthwaite
+from chestxray.intervals import satterthwaite
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _together(value: float, alone: float, twice: float, freedom: float, training
     total = sum(variance for variance, _ in parts)
     if not total > alone:
         return Spread(value, math.sqrt(alone), freedom)
-    return Spread(value, math.sqrt(total), satterthwaite(parts))
+    return Spread(value, math.sqrt(total), satterthwaite(*zip(*parts, strict=True)))
 
 
 def _twice(covariance: np.ndarray) -> float:

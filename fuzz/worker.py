@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -19,10 +21,14 @@ from chestxray.errors import ChestXrayError
 
 #: Bytes beyond what the process has at its start, at which the system refuses more.
 _ADDRESSES = 8_000_000_000
+#: PR_SET_PDEATHSIG of <sys/prctl.h>.
+_END_WITH_PARENT = 1
 
 
 def main() -> None:
     """Prepare the target, then run a case a seed until the time or the cases are used up."""
+    # Whoever runs us may be ended by a signal: nobody would read the reports then, nor end a case that hangs.
+    ctypes.CDLL(None, use_errno=True).prctl(_END_WITH_PARENT, signal.SIGKILL)
     target, first, cases, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     # What the libraries print is no report.

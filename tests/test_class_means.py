@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from chestxray.bootstrap import bootstrap
-from chestxray.class_means import satterthwaite
 from chestxray.estimation import Scored, estimate
-from chestxray.intervals import Figure
+from chestxray.intervals import Figure, satterthwaite
 from chestxray.weighted import HEADLINE, Table
 
 
@@ -85,14 +85,13 @@ def test_replicates_without_a_class_are_no_mean_of_the_others():
     assert figures[None, "accuracy"].tolist() == [1, 1]
 
 
-def test_satterthwaite_is_welch():
-    from scipy import stats
-
+def test_degrees_of_a_sum_are_those_of_welch():
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=9), rng.normal(scale=3, size=30)
     variances = [sample.var(ddof=1) / len(sample) for sample in (one, other)]
     assert satterthwaite(variances, [8, 29]) == pytest.approx(stats.ttest_ind(one, other, equal_var=False).df)
-    assert satterthwaite([], []) == math.inf
+    assert satterthwaite([1.0, 0.0], [9, 0]) == 9
+    assert satterthwaite([1.0], [0]) == satterthwaite([], []) == 0
 
 
 def test_unequal_classes_are_covered():

@@ -1,6 +1,10 @@
 """The fuzzer can fail: it finds defects that are planted, tells the number, and the number repeats them."""
 
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +62,27 @@ def test_every_target_reads_what_it_made(capsys):
     names = ("images", "tables", "recipes", "weights")
     assert main(["--cases", "2"], tuple(target for target in TARGETS if target.name in names)) == 0
     assert capsys.readouterr().out.count("2 cases, 0 findings") == len(names)
+
+
+def test_a_case_that_hangs_ends_with_a_fuzzer_that_is_killed():
+    code = (
+        "from fuzz.running import Target, run; run(Target('hangs', 'planted_defects:hangs'), 0, 600, 600, silence=600)"
+    )
+    told = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}; {code}"
+    with subprocess.Popen([sys.executable, "-c", told]) as fuzzer:
+        try:
+            worker = _wait_for(Path(f"/proc/{fuzzer.pid}/task/{fuzzer.pid}/children").read_text).strip()
+            # It works in a folder of its own, and there all cases but the one that hangs take no time.
+            _wait_for(lambda: Path(f"/proc/{worker}/cwd").readlink().name.startswith("fuzz-"))
+            _wait_for(lambda: ") S " in Path(f"/proc/{worker}/stat").read_text())
+        finally:
+            fuzzer.kill()
+    _wait_for(lambda: not Path(f"/proc/{worker}/cmdline").is_file() or not Path(f"/proc/{worker}/cmdline").read_text())
+
+
+def _wait_for(found, seconds=60):
+    until = time.monotonic() + seconds
+    while not (what := found()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert what
+    return what
