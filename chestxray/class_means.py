@@ -175,7 +175,8 @@ def _correlation(
         for to in (sensitivity.value - parts[0], sensitivity.value + parts[1]):
             change = _moved(counts, k, to) - value
             below, above = math.hypot(below, min(change, 0.0)), math.hypot(above, max(change, 0.0))
-    freedom = satterthwaite(shares, freedoms)
+    # Where no class's sensitivity moves it, what varies is how many images classes have.
+    freedom = satterthwaite(shares, freedoms) if any(shares) else support[key] - 1
     return _added(value, error if error > 1e-12 else 0.0, freedom, (below, above), _span(key))
 
 

@@ -68,7 +68,8 @@ def predictions_of(index: Index, skill: float = 2.0, seed: int = 0) -> Predictio
     truth = pd.Categorical(rows["label"], categories=list(index.classes)).codes
     logits = np.random.default_rng(seed).normal(size=(len(rows), len(index.classes)))
     logits[np.arange(len(rows)), truth] += skill
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    # Times `skill` they are the log-likelihoods of what was drawn: the probabilities are calibrated.
+    probabilities = np.exp(skill * logits) / np.exp(skill * logits).sum(axis=1, keepdims=True)
     return Predictions.from_probabilities(rows, index.classes, probabilities)
 
 

@@ -185,7 +185,7 @@ def test_a_turned_window_lies_where_its_placement_says(monkeypatch, rotation, sc
 
 def test_what_is_black_or_white_is_not_compared():
     own = np.stack([film(seed, SIDE) for seed in range(8)])
-    bright = np.clip(own * 1.3 + 45.0, 0, 255).astype(np.uint8)
+    bright = np.clip(own * 1.3 + 60.0, 0, 255).astype(np.uint8)
     assert 0.2 < (bright == 255).mean() < 0.8
     assert (correlations(own, bright) > 0.9).all()
 
