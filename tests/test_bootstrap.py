@@ -33,7 +33,7 @@ tables = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(tables, st.integers(0, 1000))
 def test_weighted_figures_equal_scikit_learn_on_repeated_rows(table, seed):
     truth, predicted, probabilities = table
@@ -86,7 +86,7 @@ def test_calibration_error_equals_equal_bins_where_rows_divide_evenly():
         assert error == pytest.approx(plain_calibration_error(confidence, right, bins), abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_calibration_error_ignores_order_and_repetition(seed, rows):
     rng = np.random.default_rng(seed)

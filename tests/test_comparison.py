@@ -51,7 +51,7 @@ def brute_force(positive, scores, clusters):
     return auroc, total
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.booleans(), st.integers(1, 4))
 def test_delong_equals_brute_force(seed, ties, images):
     rng = np.random.default_rng(seed)

@@ -38,7 +38,7 @@ def overconfident(seed, n, temperature, classes=3):
 scores = arrays.arrays(np.float64, 30, elements=st.floats(0, 1, width=32))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scores, arrays.arrays(np.bool_, 30))
 def test_no_threshold_is_better_by_youden(score, positive):
     if positive.all() or not positive.any():
@@ -53,7 +53,7 @@ def test_no_threshold_is_better_by_youden(score, positive):
     assert youden(thresholds.choose(score, positive)) >= best - 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scores, arrays.arrays(np.bool_, 30), st.floats(0.05, 1))
 def test_the_wanted_sensitivity_is_reached_by_the_highest_threshold(score, positive, wanted):
     if positive.all() or not positive.any():

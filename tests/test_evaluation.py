@@ -217,7 +217,7 @@ def test_patients_of_one_image_are_the_same_as_unknown_ones():
     assert dataclasses.replace(unknown, patients=known.patients) == known
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(0, 1000), st.sampled_from([("n", "p"), ("a", "b", "c")]))
 def test_the_order_of_rows_does_not_matter(seed, classes):
     predictions = example(rows=40, classes=classes, patients=np.arange(40) // 2, seed=seed)
@@ -225,7 +225,7 @@ def test_the_order_of_rows_does_not_matter(seed, classes):
     assert evaluate(shuffled, replicates=100) == evaluate(predictions, replicates=100)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(2, 4))
 def test_no_table_is_too_odd(seed, rows, classes):
     rng = np.random.default_rng(seed)

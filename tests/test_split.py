@@ -22,7 +22,7 @@ def cohorts(draw):
     return labels, patients
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cohorts(), st.sampled_from(["random", "stratified", "grouped"]), st.integers(0, 2**31 - 1))
 def test_nothing_is_lost_or_twice_and_no_patient_is_astride(cohort, method, seed):
     labels, patients = cohort
@@ -128,7 +128,7 @@ def test_each_official_validation_is_judged_by_itself():
     assert [note.split(":")[0] for note in result.notes] == ["made"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cohorts(), st.sampled_from(["stratified", "grouped"]), st.integers(0, 2**31 - 1))
 def test_every_row_is_held_out_in_one_fold(cohort, method, seed):
     labels, patients = cohort
