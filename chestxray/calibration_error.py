@@ -72,7 +72,7 @@ def calibration_error(
         return NOTHING
     held = _membership(confidence)
     gaps = (right - confidence) @ held / len(right)
-    plain = float(np.abs(gaps).sum())
+    plain = min(1.0, float(np.abs(gaps).sum()))
     patients = len(np.unique(clusters))
     if patients < 2:
         return CalibrationError(Figure(None, None, None), plain, None, None)
