@@ -14,9 +14,9 @@ import time
 import numpy as np
 
 from benchmarks.table import Row, show
-from chestxray.bootstrap import bootstrap, resamples
-from chestxray.points import points
-from chestxray.weighted import Table
+from chestxray.evaluation.bootstrap import bootstrap, resamples
+from chestxray.evaluation.points import points
+from chestxray.evaluation.weighted import Table
 
 
 def simulated(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, ...]:

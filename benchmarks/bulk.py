@@ -21,14 +21,16 @@ from PIL import Image
 
 from benchmarks.table import Row, show
 from benchmarks.timing import seconds
-from chestxray import backend, bulk, keras_engine, registry
-from chestxray.answers import answered
-from chestxray.decision import FILE, Decision
-from chestxray.engine import Engine
-from chestxray.files import write_json, write_text
+from chestxray import registry
+from chestxray.evaluation.decision.decision import FILE, Decision
+from chestxray.inference import bulk, keras_engine
+from chestxray.inference.answers import answered
+from chestxray.inference.engine import Engine
+from chestxray.inference.rows_file import Lines, appending, behind
+from chestxray.models import backend
 from chestxray.recipe import Recipe
-from chestxray.rows_file import Lines, appending, behind
-from chestxray.run_folder import MODEL, RECIPE
+from chestxray.runs.run_folder import MODEL, RECIPE
+from chestxray.storage.files import write_json, write_text
 
 #: Model, side in pixels, images: the network of the README's command, and a light one.
 JOBS = (("inceptionv3", 299, 192), ("shallow_cnn", 224, 1500))
@@ -105,7 +107,7 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
 def made_run(folder: Path, model: str, size: int) -> Path:
     """A run's folder with random weights: as much of it as predicting needs."""
     backend.start()
-    from chestxray.model import build
+    from chestxray.models.model import build
 
     plugin = registry.load(registry.MODELS, model)
     built = build(plugin, 2, (size, size), name=model)

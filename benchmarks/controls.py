@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray.decoded import decode, readable
-from chestxray.evaluation import evaluate
-from chestxray.index import Index
+from chestxray.data.decoded import decode, readable
+from chestxray.data.index import Index
+from chestxray.data.sources.phantom import load
+from chestxray.evaluation.evaluation import evaluate
+from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.shortcuts.trust import EXCLUDED, LIMIT, SHARE, controls
 from chestxray.plugin import SourceOptions
-from chestxray.prediction import Predictions
-from chestxray.sources.phantom import load
-from chestxray.trust import EXCLUDED, LIMIT, SHARE, controls
 
 SIZE = 64
 #: Of the drawn model: how far its logits are moved towards the truth, an AUROC of about .95.

@@ -26,14 +26,14 @@ import numpy as np
 from benchmarks import coverage_report
 from benchmarks.rival_intervals import Limits, bca, delong_logit, left_out, percentile, wilson
 from benchmarks.simulated_tests import Design, Drawn
-from chestxray.bootstrap import bootstrap
-from chestxray.calibration_error import calibration_error
-from chestxray.calibration_slope import intercept, slope
-from chestxray.estimation import Scored, estimate
-from chestxray.intervals import logit_t, standard_error
+from chestxray.evaluation.bootstrap import bootstrap
+from chestxray.evaluation.calibration.calibration_error import calibration_error
+from chestxray.evaluation.calibration.calibration_slope import intercept, slope
+from chestxray.evaluation.estimation import Scored, estimate
+from chestxray.evaluation.intervals import logit_t, standard_error
+from chestxray.evaluation.support import effective, supports
+from chestxray.evaluation.weighted import HEADLINE, Calibration, Table
 from chestxray.report import interval_coverage
-from chestxray.support import effective, supports
-from chestxray.weighted import HEADLINE, Calibration, Table
 
 REPLICATES = 400
 POPULATION = 100_000

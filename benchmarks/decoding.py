@@ -25,10 +25,10 @@ from joblib import Parallel, delayed
 from PIL import Image
 
 from benchmarks.table import Row
-from chestxray import images
-from chestxray.decoded import decode
+from chestxray.data.decoded import decode
+from chestxray.data.images import images
+from chestxray.data.sources import folder
 from chestxray.plugin import SourceOptions
-from chestxray.sources import folder
 
 SIZE = (224, 224)
 

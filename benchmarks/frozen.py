@@ -33,7 +33,7 @@ from PIL import Image
 
 from benchmarks.table import Row, show
 from benchmarks.timing import paired
-from chestxray import backend
+from chestxray.models import backend
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 BATCH = 32
@@ -182,11 +182,13 @@ def ours(job: Job, folder: Path, size: int, work: Path) -> None:
     import keras
     import tensorflow as tf
 
-    from chestxray import model, registry, training
-    from chestxray.decoded import decode, readable
+    from chestxray import registry
+    from chestxray.data.decoded import decode, readable
+    from chestxray.data.sources.folder import load
+    from chestxray.models import model
     from chestxray.plugin import SourceOptions
     from chestxray.recipe import Recipe
-    from chestxray.sources.folder import load
+    from chestxray.training import training
 
     shutil.rmtree(work, ignore_errors=True)
     (work / "run").mkdir(parents=True)

@@ -22,10 +22,10 @@ import numpy as np
 from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray import registry
-from chestxray.cam import OnePass, finish
-from chestxray.explanation import engine_of, gradcam
-from chestxray.model import build, logits_model
-from chestxray.sources.phantom_drawing import draw
+from chestxray.data.sources.phantom_drawing import draw
+from chestxray.explanation.cam import OnePass, finish
+from chestxray.explanation.explanation import engine_of, gradcam
+from chestxray.models.model import build, logits_model
 
 MODELS = ("mobilenetv3small", "densenet121")
 BATCH = 16

@@ -49,7 +49,8 @@ def main() -> None:
     names = parser.parse_args().names
     products, copied = matrix_products(), copies()
     print(f"matrix products {products / 1e9:.0f} GFLOP/s, copies {copied / 1e9:.1f} GB/s")
-    from chestxray import model, registry
+    from chestxray import registry
+    from chestxray.models import model
 
     known = [entry.name for entry in registry.entries(registry.MODELS)]
     for name in names or known:

@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from chestxray import near_duplicates, neighbours
-from chestxray.decoded import decode, readable
-from chestxray.index import Index
+from chestxray.data import near_duplicates, neighbours
+from chestxray.data.decoded import decode, readable
+from chestxray.data.index import Index
+from chestxray.data.registration import SIDE
+from chestxray.data.sources import folder
 from chestxray.plugin import SourceOptions
-from chestxray.registration import SIDE
-from chestxray.sources import folder
 
 KERMANY = r"(test/)?.*(person\d+|IM-\d+)"
 COMPONENTS = 1_000

@@ -125,11 +125,11 @@ def _plain(folder: Path, cache: str = "") -> Any:
 
 def _ours(folder: Path, work: Path) -> Any:
     """Shuffled batches, for ever, from the array that is decoded into `work`, unless it is there."""
-    from chestxray import pipeline
-    from chestxray.decoded import decode
+    from chestxray.data.decoded import decode
+    from chestxray.data.sources.folder import load
     from chestxray.plugin import SourceOptions
     from chestxray.recipe import Recipe
-    from chestxray.sources.folder import load
+    from chestxray.training import pipeline
 
     index = load(str(folder), SourceOptions(cache=work))
     pixels = decode(index, (SIZE, SIZE), "stretch", work).pixels
@@ -158,8 +158,10 @@ def _training(name: str, augment: str, bar: float, steps: int, rounds: int, batc
     import keras
     import tensorflow as tf
 
-    from chestxray import model, pipeline, registry
+    from chestxray import registry
+    from chestxray.models import model
     from chestxray.recipe import Recipe
+    from chestxray.training import pipeline
 
     keras.backend.clear_session()
     built = model.build(registry.load(registry.MODELS, name), 2, (SIZE, SIZE), name=name).model
@@ -207,8 +209,8 @@ def _memory(root: Path, rows: int) -> Row:
 
 
 def _peak(within: Path, rows: int) -> float:
-    from chestxray import pipeline
     from chestxray.recipe import Recipe
+    from chestxray.training import pipeline
 
     path = within / f"{rows}.npy"
     # Sparse: zeros that take no room on the disk, and are read like any others.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from chestxray import conformal_quantile, thresholds
+from chestxray.evaluation.decision import conformal_quantile, thresholds
 
 #: Distance between the two states, in standard deviations of a score.
 DISTANCE = 2.0

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray import backend, cache, images, refusal
-from chestxray.decision import FILE, Decision
-from chestxray.decoded import decode
-from chestxray.other_pictures import altered_films, mirrored_films, other_pictures
-from chestxray.run_folder import Run
+from chestxray.data.decoded import decode
+from chestxray.data.images import images
+from chestxray.evaluation.decision import refusal
+from chestxray.evaluation.decision.decision import FILE, Decision
+from chestxray.evaluation.decision.other_pictures import altered_films, mirrored_films, other_pictures
+from chestxray.models import backend
+from chestxray.runs.run_folder import Run
+from chestxray.storage import cache
 
 FOLDER = Path(__file__).parent
 #: Films of the test that are altered, and pictures of each other kind.
@@ -103,7 +106,7 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
     run = Run(folder)
     decision, recipe = Decision.read(folder / FILE), run.recipe
     assert decision.features is not None and recipe.image_size is not None
-    from chestxray.model import features_model
+    from chestxray.models.model import features_model
 
     seer = features_model(run.model, decision.features)
     pixels = decode(run.index, recipe.image_size, recipe.fit, cache.root(None), max_pixels=recipe.max_pixels).pixels

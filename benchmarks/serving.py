@@ -29,9 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.table import Row, show, write
-from chestxray import bulk, images
-from chestxray.onnx_engine import OnnxEngine
-from chestxray.overlay import colours
+from chestxray.data.images import images
+from chestxray.explanation.overlay import colours
+from chestxray.inference import bulk
+from chestxray.inference.onnx_engine import OnnxEngine
 
 BAR = 0.6
 #: Memory at the end may be so much of that at the beginning: an allocator breathes.

@@ -15,10 +15,10 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from chestxray import abstention, calibration, thresholds
 from chestxray.errors import InputError
-from chestxray.points import calibration_error
-from chestxray.prediction import Predictions
+from chestxray.evaluation.decision import abstention, calibration, thresholds
+from chestxray.evaluation.points import calibration_error
+from chestxray.evaluation.prediction import Predictions
 
 FEATURES, SIGNAL, EPOCHS = 60, 6, 40
 COVERAGE, SENSITIVITY = 0.9, 0.9

@@ -4,7 +4,7 @@ only a CPU) and always (its default on a GPU, and what ``jit_compile=True`` asks
     python -m benchmarks.xla [--size 96] [--batch 16] [MODEL ...]
 
 For every architecture, inference and training are timed without and with XLA, and a short timing
-chooses as `chestxray.jit` does. Then both are timed again, in turns, and the choice is set against
+chooses as `chestxray.models.jit` does. Then both are timed again, in turns, and the choice is set against
 each habit on those second timings alone, so that a wrong choice shows.
 """
 
@@ -51,7 +51,8 @@ def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, f
     """Images a second without XLA, with it, and as chosen."""
     import keras
 
-    from chestxray import jit, model, registry
+    from chestxray import registry
+    from chestxray.models import jit, model
 
     keras.backend.clear_session()
     plugin = registry.load(registry.MODELS, name)

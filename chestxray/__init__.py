@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "load", "run"]
+from chestxray._version import VERSION as __version__
+
+__all__ = ["Recipe", "Run", "__version__", "load", "run"]
 
 if TYPE_CHECKING:
     from chestxray.recipe import Recipe
-    from chestxray.run_folder import Run, load
+    from chestxray.runs.run_folder import Run, load
     from chestxray.workflow import run
 
 _EXPORTS = {
     "Recipe": ("chestxray.recipe", "Recipe"),
-    "Run": ("chestxray.run_folder", "Run"),
-    "load": ("chestxray.run_folder", "load"),
+    "Run": ("chestxray.runs.run_folder", "Run"),
+    "load": ("chestxray.runs.run_folder", "load"),
     "run": ("chestxray.workflow", "run"),
 }
 

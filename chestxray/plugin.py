@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from chestxray.errors import InputError, PluginError
 
 if TYPE_CHECKING:  # pandas stands behind it: listing models must not wait for that
-    from chestxray.index import Index
+    from chestxray.data.index import Index
 
 Tensor = Any  # a keras.KerasTensor: keras is not imported before a plugin asks for it
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chestxray.errors import InputError, nearest
-from chestxray.files import ABSENT, content, refusal
+from chestxray.storage.files import ABSENT, content, refusal
 
 RECIPES = Path(__file__).parent / "recipes"
 #: The one key of a file that is no field of `Recipe`.

@@ -20,26 +20,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray import backend, checksums, environment, near_duplicates, refusal, registry, run_folder, sources
-from chestxray import cache as caches
-from chestxray.assessment import assess
-from chestxray.audit import Audit, audit, settle
-from chestxray.data_changes import require_same
-from chestxray.decision import check, check_promise
-from chestxray.decoded import decode, name_of, readable
+from chestxray import registry
+from chestxray.data import near_duplicates, sources
+from chestxray.data.audit import Audit, audit, settle
+from chestxray.data.data_changes import require_same
+from chestxray.data.decoded import decode, name_of, readable
+from chestxray.data.index import Index
+from chestxray.data.split import split
 from chestxray.errors import InputError, OutputError, nearest
-from chestxray.evaluation import Evaluation
-from chestxray.files import explained, replacing, write_json, write_text
-from chestxray.index import Index
+from chestxray.evaluation.decision import refusal
+from chestxray.evaluation.decision.decision import check, check_promise
+from chestxray.evaluation.evaluation import Evaluation
+from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.subgroups import groups
+from chestxray.models import backend
 from chestxray.plugin import ModelPlugin
-from chestxray.prediction import Predictions
 from chestxray.recipe import Recipe
-from chestxray.run_folder import Run
-from chestxray.split import split
-from chestxray.subgroups import groups
+from chestxray.runs import environment, run_folder
+from chestxray.runs.assessment import assess
+from chestxray.runs.run_folder import Run
+from chestxray.storage import cache as caches
+from chestxray.storage import checksums
+from chestxray.storage.files import explained, replacing, write_json, write_text
 
 if TYPE_CHECKING:
-    from chestxray.model import Built
+    from chestxray.models.model import Built
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +245,7 @@ def _prepare_job(
     log.info("Loading TensorFlow ...")
     # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
     backend.start()
-    from chestxray import devices
+    from chestxray.models import devices
 
     strategy = devices.strategy(recipe.devices)
     with clock.step("build"), strategy.scope():
@@ -250,7 +255,7 @@ def _prepare_job(
 
 def _begin(prepared: Prepared, folder: Path) -> None:
     """Write down what the data are and how they are split. The index is last: with it a run has begun."""
-    from chestxray.figures.pairs import write_contact_sheets
+    from chestxray.report.figures.pairs import write_contact_sheets
 
     assert prepared.audit is not None
     write_json(folder / "audit.json", prepared.audit.to_json())
@@ -261,8 +266,12 @@ def _begin(prepared: Prepared, folder: Path) -> None:
 
 def _finish(job: Job) -> Run:
     """Training, prediction, evaluation, controls, explanation, report."""
-    from chestxray import devices, explanation, report, training, trial
-    from chestxray.model import save
+    from chestxray import report
+    from chestxray.explanation import explanation
+    from chestxray.models import devices
+    from chestxray.models.model import save
+    from chestxray.runs import trial
+    from chestxray.training import training
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
     with clock.step("train"):
@@ -299,7 +308,7 @@ def _finish(job: Job) -> Run:
 
 def _control(prepared: Prepared, test: Predictions, found: Evaluation, recipe: Recipe, folder: Path) -> None:
     """What cheap models get that see no lungs."""
-    from chestxray import trust
+    from chestxray.evaluation.shortcuts import trust
 
     pixels, metrics = prepared.pixels, found.to_json()
     trust.write(folder, trust.controls(prepared.index, pixels, test, metrics, fit=recipe.fit, seed=recipe.seed))
@@ -320,7 +329,7 @@ def _kept(folder: Path) -> Iterator[None]:
 
 
 def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
-    from chestxray import model
+    from chestxray.models import model
 
     rows = np.flatnonzero((prepared.index.rows["split"] == "train").to_numpy())
     assert recipe.image_size is not None

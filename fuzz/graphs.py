@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from chestxray.calibration import Calibration
-from chestxray.decision import Decision
-from chestxray.exported import KEY
+from chestxray.evaluation.decision.calibration import Calibration
+from chestxray.evaluation.decision.decision import Decision
+from chestxray.inference.exported import KEY
 from chestxray.serve.models import open_models
 from fuzz.mutation import mutated
 from fuzz.runs import _replaced as replaced

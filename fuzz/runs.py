@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray import keras_engine, refusal, run_folder
-from chestxray.calibration import Calibration
-from chestxray.decision import FILE, Decision
-from chestxray.files import write_json, write_text
-from chestxray.index import Index
-from chestxray.prediction import Predictions
+from chestxray.data.index import Index
+from chestxray.evaluation.decision import refusal
+from chestxray.evaluation.decision.calibration import Calibration
+from chestxray.evaluation.decision.decision import FILE, Decision
+from chestxray.evaluation.prediction import Predictions
+from chestxray.inference import keras_engine
 from chestxray.recipe import Recipe
+from chestxray.runs import run_folder
+from chestxray.storage.files import write_json, write_text
 from fuzz.mutation import mutated
 
 _VALUES = (float("nan"), float("inf"), -1, 0, 10**400, "", "x", [], [[]], {}, None, True, "NaN", ["sick", "sick"])

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from chestxray.data.sources import manifest, npz
 from chestxray.plugin import SourceOptions
-from chestxray.sources import manifest, npz
 from fuzz.mutation import mutated
 
 

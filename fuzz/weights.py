@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from safetensors.numpy import save
 
-from chestxray.weight_files import opened
+from chestxray.models.weight_files import opened
 from fuzz.mutation import mutated
 
 #: What a network would ask for; larger arrays are known by their shapes alone, and not read.

@@ -2,7 +2,7 @@
 
 import keras
 
-from chestxray.index import Index
+from chestxray.data.index import Index
 from chestxray.plugin import ModelPlugin
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from chestxray.evaluation import evaluate
-from chestxray.files import write_json, write_text
-from chestxray.index import Index
-from chestxray.prediction import Predictions
+from chestxray.data.index import Index
+from chestxray.evaluation.evaluation import evaluate
+from chestxray.evaluation.prediction import Predictions
 from chestxray.recipe import Recipe
+from chestxray.storage.files import write_json, write_text
 
 FOUR = ("clear", "focal consolidation", "bilateral ground glass", "apical cavity")
 TWO = ("NORMAL", "PNEUMONIA")

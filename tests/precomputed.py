@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from chestxray.evaluation import evaluate
-from chestxray.files import write_json
-from chestxray.index import Index
-from chestxray.prediction import Predictions
+from chestxray.data.index import Index
+from chestxray.evaluation.evaluation import evaluate
+from chestxray.evaluation.prediction import Predictions
 from chestxray.recipe import Recipe
-from chestxray.run_folder import Run
+from chestxray.runs.run_folder import Run
+from chestxray.storage.files import write_json
 
 
 def index_of(images=120, images_a_patient=2, source="demo", name="films"):

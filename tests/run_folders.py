@@ -3,15 +3,15 @@
 import keras
 import numpy as np
 
-from chestxray import refusal
-from chestxray.abstention import quantile
-from chestxray.calibration import Calibration
-from chestxray.decision import FILE, Decision
-from chestxray.files import write_json, write_text
-from chestxray.index import Index
-from chestxray.model import build, features_model, set_calibration
-from chestxray.prediction import Predictions
+from chestxray.data.index import Index
+from chestxray.evaluation.decision import refusal
+from chestxray.evaluation.decision.abstention import quantile
+from chestxray.evaluation.decision.calibration import Calibration
+from chestxray.evaluation.decision.decision import FILE, Decision
+from chestxray.evaluation.prediction import Predictions
+from chestxray.models.model import build, features_model, set_calibration
 from chestxray.recipe import Recipe
+from chestxray.storage.files import write_json, write_text
 from made import tiny_plugin
 
 CLASSES = ("clear", "sick")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from chestxray.prediction import Predictions
+from chestxray.evaluation.prediction import Predictions
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 

@@ -3,14 +3,14 @@
 import pytest
 
 import chestxray
-from chestxray.audit import audit
-from chestxray.decoded import decode, readable
+from chestxray.data.audit import audit
+from chestxray.data.decoded import decode, readable
+from chestxray.data.near_duplicates import mark
+from chestxray.data.sources.folder import load
+from chestxray.data.split import split
 from chestxray.errors import LeakError
-from chestxray.near_duplicates import mark
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
-from chestxray.sources.folder import load
-from chestxray.split import split
 
 pytestmark = pytest.mark.real_data
 

@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from chestxray import plugin_listing, registry
+from chestxray import registry
+from chestxray.cli import plugin_listing
 from chestxray.errors import PluginError
 
 

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import chestxray
-from chestxray import training, workflow
+from chestxray import workflow
 from chestxray.errors import DataError, InputError, LeakError, OutputError
 from chestxray.recipe import Recipe
+from chestxray.training import training
 
 #: The files of docs/run-folder.md.
 FILES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chestxray import cache
+from chestxray.storage import cache
 
 
 @click.group(name="cache")

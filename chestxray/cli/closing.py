@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from chestxray.run_folder import Run
+    from chestxray.runs.run_folder import Run
 
 #: Columns that a sentence is broken at.
 WIDTH = 100
@@ -16,9 +16,9 @@ WIDTH = 100
 
 def close(run: Run) -> None:
     """Print what weakens the result, the gravest first and marked, then where the report is."""
+    from chestxray._version import RESEARCH_ONLY
     from chestxray.report.cautions import NOTED, cautions
     from chestxray.report.record import Record
-    from chestxray.report.wording import RESEARCH_ONLY
 
     record = Record.read(run.folder)
     rule = record.extras.get("operating_points", {}).get("rule")

@@ -17,8 +17,8 @@ from chestxray.errors import InputError
 from chestxray.recipe import Recipe
 
 if TYPE_CHECKING:
-    from chestxray.comparison_report import Compared
-    from chestxray.contenders import Contender
+    from chestxray.studies.comparison_report import Compared
+    from chestxray.studies.contenders import Contender
 
 log = logging.getLogger("chestxray")
 
@@ -104,7 +104,8 @@ def command(
 def _compare_runs(
     runs: tuple[Path, ...], metric: str, margin: float | None, changes: dict[str, Any], output: Path | None
 ) -> None:
-    from chestxray import contenders, run_folder
+    from chestxray.runs import run_folder
+    from chestxray.studies import contenders
 
     if len(runs) < 2:
         raise InputError(f"A comparison needs two runs or more. Received: {runs[0]}.")
@@ -127,7 +128,7 @@ def _train_and_compare(
     overwrite: bool,
     cache: Path | None,
 ) -> None:
-    from chestxray import contenders, study
+    from chestxray.studies import contenders, study
 
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration:
@@ -145,8 +146,8 @@ def _report(
     replicates: int,
     folder: Path,
 ) -> None:
-    from chestxray import comparison_report
-    from chestxray.comparison import compare
+    from chestxray.evaluation.paired.comparison import compare
+    from chestxray.studies import comparison_report
 
     comparison_report.check_folder(folder)
     tests = {name: contender.tests for name, contender in found.items()}
@@ -161,10 +162,10 @@ def _report(
 
 def _print(compared: Compared) -> None:
     from chestxray.cli.tables import quoted, table
-    from chestxray.comparison_report import cautions, told_spread, verdict
-    from chestxray.control_wording import short
-    from chestxray.letters import caption
+    from chestxray.evaluation.paired.letters import caption
+    from chestxray.evaluation.shortcuts.control_wording import short
     from chestxray.report.wording import duration, title, told_p
+    from chestxray.studies.comparison_report import cautions, told_spread, verdict
 
     comparison = compared.comparison
     named = title(comparison.metric)
@@ -215,7 +216,7 @@ def _print(compared: Compared) -> None:
 
 def _check(metric: str, margin: float | None) -> None:
     """A mistake that the comparison would find is found before hours of training."""
-    from chestxray.comparison import check_margin, check_metric
+    from chestxray.evaluation.paired.comparison import check_margin, check_metric
 
     check_metric(metric)
     check_margin(margin)

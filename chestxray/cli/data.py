@@ -15,9 +15,9 @@ from chestxray.cli.options import some_options
 if TYPE_CHECKING:
     import pandas as pd
 
-    from chestxray.audit import Audit
-    from chestxray.data_summary import Summary
+    from chestxray.data.audit import Audit
     from chestxray.recipe import Recipe
+    from chestxray.report.data_summary import Summary
 
 log = logging.getLogger("chestxray")
 
@@ -54,8 +54,8 @@ def list_sets(as_json: bool, cache: Path | None) -> None:
     """List the catalogue of public sets, and which of them are on disk."""
     import dataclasses
 
-    from chestxray import cache as caches
-    from chestxray.catalogue import catalogue, on_disk
+    from chestxray.data.catalogue import catalogue, on_disk
+    from chestxray.storage import cache as caches
 
     root = caches.root(cache)
     places = {name: on_disk(entry, root) for name, entry in catalogue().entries.items()}
@@ -107,8 +107,8 @@ def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_jso
 
     Exits with 1 where the splits leak.
     """
-    from chestxray.audit import audit as audit_index
-    from chestxray.near_duplicates import mark
+    from chestxray.data.audit import audit as audit_index
+    from chestxray.data.near_duplicates import mark
 
     recipe = _recipe(data, given)
     summary = _summary(recipe, cache)
@@ -122,7 +122,7 @@ def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_jso
     found = audit_index(index, index.notes)
     drawn = []
     if output:
-        from chestxray.figures.pairs import write_contact_sheets
+        from chestxray.report.figures.pairs import write_contact_sheets
 
         drawn = write_contact_sheets(found, index, summary.pixels, output)
     if as_json:
@@ -139,9 +139,9 @@ def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_jso
 @_takes_data()
 def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
     """Download DATA and decode it to --image-size, so that runs of that size start at once."""
-    from chestxray import cache as caches
-    from chestxray import sources
-    from chestxray.decoded import decode
+    from chestxray.data import sources
+    from chestxray.data.decoded import decode
+    from chestxray.storage import cache as caches
 
     recipe = _recipe(data, given)
     root = caches.root(cache)
@@ -159,9 +159,9 @@ def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
 @_takes_data(*_SPLIT)
 def export(data: tuple[str, ...], folder: Path, form: Any, cache: Path | None, **given: Any) -> None:
     """Write DATA, audited, split and decoded, to a new FOLDER for other programs to read."""
-    from chestxray import cache as caches
     from chestxray import workflow
-    from chestxray.data_export import export as export_index
+    from chestxray.data.data_export import export as export_index
+    from chestxray.storage import cache as caches
 
     prepared = workflow.prepare(_recipe(data, given), caches.root(cache), workflow.Clock())
     written = export_index(prepared.index, prepared.pixels, form, folder)
@@ -177,10 +177,10 @@ def _recipe(data: tuple[str, ...], given: dict[str, Any]) -> Recipe:
 
 
 def _summary(recipe: Recipe, cache: Path | None) -> Summary:
-    from chestxray import cache as caches
-    from chestxray import sources
-    from chestxray.data_summary import summarise
-    from chestxray.decoded import decode
+    from chestxray.data import sources
+    from chestxray.data.decoded import decode
+    from chestxray.report.data_summary import summarise
+    from chestxray.storage import cache as caches
 
     root = caches.root(cache)
     index = sources.load(recipe, root)

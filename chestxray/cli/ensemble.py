@@ -22,7 +22,7 @@ def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool, cache:
     Its folder is like a run's, without a model: ensemble.json names the members. Controls are trained
     anew where the images of a run are still decoded in the cache; else they are the members'.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    from chestxray import contenders, ensemble
+    from chestxray.studies import contenders, ensemble
 
     members = {name: contender.runs[0] for name, contender in contenders.of_runs(runs).items()}
     folder = output or ensemble.default_folder(members)

@@ -13,7 +13,7 @@ from chestxray.cli.options import some_options
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
-    from chestxray.run_folder import Run
+    from chestxray.runs.run_folder import Run
 
 log = logging.getLogger("chestxray")
 
@@ -50,9 +50,10 @@ def command(
     chosen on, also where they were edited, and for its patients; --on-leak says what happens then.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     log.info("Opening %s ...", run)
-    from chestxray import cache as caches
-    from chestxray import external, run_folder
     from chestxray.recipe import Recipe
+    from chestxray.runs import run_folder
+    from chestxray.storage import cache as caches
+    from chestxray.studies import external
 
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     trained = run_folder.load(run)
@@ -72,9 +73,9 @@ def command(
 
 
 def _print_drop(found: Run) -> None:
-    from chestxray import result_files
     from chestxray.cli.tables import quoted, table
-    from chestxray.index import Patients
+    from chestxray.data.index import Patients
+    from chestxray.storage import result_files
 
     drop = result_files.read(found.folder / "drop.json")
     columns = ("figure", "internal", "external", "drop (95% interval)")
@@ -94,8 +95,8 @@ def _print_drop(found: Run) -> None:
 
 
 def _print_parts(found: Run) -> None:
-    from chestxray import result_files
     from chestxray.cli.tables import quoted, table
+    from chestxray.storage import result_files
 
     parts: dict[str, Any] = {"all test images": found.metrics}
     for name in ("by_source", "by_group"):

@@ -52,9 +52,9 @@ def command(
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
-    from chestxray import leakage
     from chestxray.cli.tables import quoted, table
     from chestxray.report.wording import title
+    from chestxray.studies import leakage
 
     with repeatable():
         found, page = leakage.measure(recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite)

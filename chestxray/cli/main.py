@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from chestxray import __version__
+from chestxray._version import VERSION
 from chestxray.errors import ChestXrayError, InputError
 
 #: The system's answers that only a name can be the cause of.
@@ -55,7 +55,7 @@ class Lazy(click.Group):
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="chestxray")
+@click.version_option(VERSION, prog_name="chestxray")
 @click.option("--quiet", is_flag=True, help="Say nothing but results and errors.")
 def group(quiet: bool) -> None:
     """Train, compare, explain and serve chest radiograph classifiers, honestly.

@@ -12,7 +12,7 @@ import click
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
-    from chestxray.plugin_listing import Listed
+    from chestxray.cli.plugin_listing import Listed
 
 log = logging.getLogger("chestxray")
 
@@ -32,7 +32,8 @@ def command(
     names: tuple[str, ...], as_json: bool, benchmark: bool, batch_size: int, image_size: str | None, cache: Path | None
 ) -> None:
     """List the architectures that are installed, also broken ones with the reason; or time those NAMED."""
-    from chestxray import plugin_listing, registry
+    from chestxray import registry
+    from chestxray.cli import plugin_listing
 
     if benchmark:
         _benchmark(names, as_json, batch_size, image_size, cache)
@@ -64,9 +65,10 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: str | None, cache: Path | None) -> None:
-    from chestxray import backend, registry
-    from chestxray import cache as caches
+    from chestxray import registry
+    from chestxray.models import backend
     from chestxray.recipe import parse_image_size
+    from chestxray.storage import cache as caches
 
     size = parse_image_size(image_size) if image_size else None
     known = [entry.name for entry in registry.entries(registry.MODELS)]
@@ -75,7 +77,7 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
     backend.start()
     import keras
 
-    from chestxray import jit, model
+    from chestxray.models import jit, model
 
     rows: list[dict[str, Any]] = []
     for name, plugin in plugins.items():

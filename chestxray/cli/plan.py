@@ -11,7 +11,7 @@ import click
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
-    from chestxray.sample_size import Predictor
+    from chestxray.evaluation.clinical.sample_size import Predictor
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _WIDTH = click.FloatRange(0, min_open=True)
@@ -98,8 +98,9 @@ def command(
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from scipy import stats
 
-    from chestxray import conformal_quantile, sample_size, thresholds
-    from chestxray.sample_size import Design, Predictor
+    from chestxray.evaluation.clinical import sample_size
+    from chestxray.evaluation.clinical.sample_size import Design, Predictor
+    from chestxray.evaluation.decision import conformal_quantile, thresholds
 
     if auroc + difference >= 1:
         raise InputError(f"auroc + difference must be below 1. Received: {auroc:g} + {difference:g}.")

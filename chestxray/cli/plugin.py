@@ -80,7 +80,7 @@ def new(name: str, path: Path | None, kind: Any) -> None:
         pip install -e my_model
         chestxray plugin check my_model
     """  # noqa: D301 - as above
-    from chestxray.scaffold import new_plugin
+    from chestxray.testing.scaffold import new_plugin
 
     written = new_plugin(name, path, kind)
     for file in written:
@@ -90,7 +90,7 @@ def new(name: str, path: Path | None, kind: Any) -> None:
 
 
 def _check_model(plugin: Any, entry: Entry, only: tuple[str, ...]) -> list[CheckResult]:
-    from chestxray import backend
+    from chestxray.models import backend
 
     log.info("Loading TensorFlow ...")
     backend.start()

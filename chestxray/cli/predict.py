@@ -18,11 +18,11 @@ from chestxray.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from chestxray.answers import Answer, Told
-    from chestxray.bulk import Batch
-    from chestxray.engine import Engine
-    from chestxray.prediction import Predictions
-    from chestxray.rows_file import Format, Lines
+    from chestxray.evaluation.prediction import Predictions
+    from chestxray.inference.answers import Answer, Told
+    from chestxray.inference.bulk import Batch
+    from chestxray.inference.engine import Engine
+    from chestxray.inference.rows_file import Format, Lines
 
 log = logging.getLogger("chestxray")
 
@@ -80,10 +80,10 @@ def command(
     --output that exists is gone on with: only images without a row in it are predicted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
-    from chestxray import image_files, keras_engine
-    from chestxray.answers import limit_for, validation_of
-    from chestxray.conformal_quantile import patients_needed
-    from chestxray.rows_file import Lines, alone, done
+    from chestxray.evaluation.decision.conformal_quantile import patients_needed
+    from chestxray.inference import image_files, keras_engine
+    from chestxray.inference.answers import limit_for, validation_of
+    from chestxray.inference.rows_file import Lines, alone, done
 
     engine = keras_engine.load(run)
     if heatmaps is not None:
@@ -135,10 +135,10 @@ def _predict(
     """Read, run and write: three steps that wait for nobody as long as there is work. Probabilities of what is
     taken for a radiograph are added to `seen`.
     """
-    from chestxray import bulk
-    from chestxray.answers import answered
-    from chestxray.image_files import write_overlays
-    from chestxray.rows_file import behind
+    from chestxray.inference import bulk
+    from chestxray.inference.answers import answered
+    from chestxray.inference.image_files import write_overlays
+    from chestxray.inference.rows_file import behind
 
     counts: Counter[str] = Counter()
     batches = bulk.predicted(engine, paths, batch_size=batch_size, maps=heatmaps is not None, max_pixels=max_pixels)
@@ -168,8 +168,8 @@ def _told(engine: Engine, run: Path, prevalence: float) -> Told:
     """Probabilities for another share of the positive class than on validation."""
     import numpy as np
 
-    from chestxray.answers import validation_of
-    from chestxray.prevalence_shift import Known, adjusted
+    from chestxray.evaluation.clinical.prevalence_shift import Known, adjusted
+    from chestxray.inference.answers import validation_of
 
     decision = engine.decision
     if decision.positive is None:
@@ -188,7 +188,7 @@ def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -
     import numpy as np
 
     from chestxray.cli.tables import quoted, table
-    from chestxray.prevalence_shift import ASSUMPTION, Known, estimate
+    from chestxray.evaluation.clinical.prevalence_shift import ASSUMPTION, Known, estimate
 
     known = Known.of(engine.decision.applied(validation))
     probabilities = np.concatenate([*seen, np.zeros((0, len(engine.classes)))]).astype(np.float64)
@@ -222,8 +222,8 @@ def _kind(kinds: tuple[str, ...], output: Path | None) -> Format:
 
 
 def _check_heatmaps(engine: Engine, folder: Path) -> None:
-    from chestxray.engine import check_maps
     from chestxray.errors import OutputError
+    from chestxray.inference.engine import check_maps
 
     check_maps(engine)
     if folder.exists() and not folder.is_dir():
@@ -233,7 +233,7 @@ def _check_heatmaps(engine: Engine, folder: Path) -> None:
 @contextmanager
 def _sink(output: Path | None, lines: Lines) -> Iterator[Callable[[bytes], None]]:
     """Where lines go, the opening and closing written."""
-    from chestxray.rows_file import appending, whole
+    from chestxray.inference.rows_file import appending, whole
 
     if output is None:
         stream = sys.stdout.buffer

@@ -17,7 +17,7 @@ from chestxray.errors import InputError
 
 if TYPE_CHECKING:
     from chestxray.recipe import Recipe
-    from chestxray.run_folder import Run
+    from chestxray.runs.run_folder import Run
 
 log = logging.getLogger("chestxray")
 
@@ -79,8 +79,8 @@ def command(
 
 def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool) -> None:
     """Every fold, or every source held out in turn; the same command goes on with what is missing."""
-    from chestxray import pooling, study
     from chestxray.cli.tables import table
+    from chestxray.studies import pooling, study
 
     with repeatable():
         made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
@@ -108,7 +108,7 @@ def summarise(run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from chestxray.index import Patients
+    from chestxray.data.index import Patients
 
     console = Console(highlight=False)
     console.width = max(console.width, 100)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import InputError
 
 
@@ -62,7 +63,7 @@ def command(
     Several models answer side by side. Ctrl-C stops the server. docs/serve.md describes its interface.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     _require("flask", "waitress", "prometheus_client")
-    from chestxray.serve.app import RESEARCH_ONLY, create_app
+    from chestxray.serve.app import create_app
     from chestxray.serve.connections import Server
     from chestxray.serve.decoding import Decoders
     from chestxray.serve.logs import speak

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chestxray import backend, run_folder
-from chestxray.decision import FILE as DECISION
 from chestxray.errors import InputError, OutputError, nearest
-from chestxray.files import explained, replacing
-from chestxray.run_folder import MODEL, RECIPE, Run
+from chestxray.evaluation.decision.decision import FILE as DECISION
+from chestxray.models import backend
+from chestxray.runs import run_folder
+from chestxray.runs.run_folder import MODEL, RECIPE, Run
+from chestxray.storage.files import explained, replacing
 
 if TYPE_CHECKING:
     from chestxray.export.check import Checked

@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from chestxray import images
-from chestxray.cam import OnePass
+from chestxray.data.images import images
+from chestxray.data.sources.phantom_drawing import draw
+from chestxray.data.sources.phantom_findings import FINDINGS
 from chestxray.errors import ExportError
+from chestxray.explanation.cam import OnePass
 from chestxray.export.subject import Subject
-from chestxray.model import features_model
-from chestxray.onnx_engine import OnnxEngine
-from chestxray.sources.phantom_drawing import draw
-from chestxray.sources.phantom_findings import FINDINGS
+from chestxray.inference.onnx_engine import OnnxEngine
+from chestxray.models.model import features_model
 
 #: Images compared, and the batch that the speed is measured with.
 COUNT = 16

@@ -18,12 +18,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
-from chestxray.cam import Graph
+from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import ExportError
+from chestxray.explanation.cam import Graph
 from chestxray.export.subject import Subject, pixels_of
-from chestxray.exported import FILE, KEY, OUTPUTS
-from chestxray.report.wording import RESEARCH_ONLY
-from chestxray.run_folder import MODEL
+from chestxray.inference.exported import FILE, KEY, OUTPUTS
+from chestxray.runs.run_folder import MODEL
 
 #: Of 2022, so that runtimes of a few years ago read the file too.
 OPSET = 17

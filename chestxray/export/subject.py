@@ -10,16 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from chestxray import __version__
-from chestxray.cam import OWN, Graph
-from chestxray.decision import FILE as DECISION
-from chestxray.decision import Decision
-from chestxray.exported import OUTPUTS
-from chestxray.images import preprocessing
-from chestxray.refusal import FILE as REFUSAL
-from chestxray.refusal import Familiar
-from chestxray.report.wording import RESEARCH_ONLY
-from chestxray.run_folder import Run
+from chestxray._version import RESEARCH_ONLY, VERSION
+from chestxray.data.images.images import preprocessing
+from chestxray.evaluation.decision.decision import FILE as DECISION
+from chestxray.evaluation.decision.decision import Decision
+from chestxray.evaluation.decision.refusal import FILE as REFUSAL
+from chestxray.evaluation.decision.refusal import Familiar
+from chestxray.explanation.cam import OWN, Graph
+from chestxray.inference.exported import OUTPUTS
+from chestxray.runs.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Subject:
         run = self.run
         height, width = self.graph.input_shape[:2]
         return {
-            "chestxray": __version__,
+            "chestxray": VERSION,
             "research_use": RESEARCH_ONLY,
             "name": run.folder.resolve().name,
             "model": run.recipe.model,

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray import figures
-from chestxray.files import write_text
-from chestxray.report import card, drawing, pictures
+from chestxray.report import card, drawing, figures, pictures
 from chestxray.report.cautions import cautions, summary
 from chestxray.report.record import Record
 from chestxray.report.rendering import render
 from chestxray.report.sections import SECTIONS, Material, Section
+from chestxray.storage.files import write_text
 
 __all__ = ["SECTIONS", "Material", "Record", "Section", "page", "write"]
 

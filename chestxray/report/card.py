@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from chestxray.files import write_text
 from chestxray.report.cautions import cautions, summary
 from chestxray.report.checklists import Checklist, Item, author_texts, checklists
 from chestxray.report.facts import FACTS
@@ -24,6 +23,7 @@ from chestxray.report.record import Record
 from chestxray.report.rendering import render
 from chestxray.report.sections import class_counts
 from chestxray.report.wording import ordered
+from chestxray.storage.files import write_text
 
 #: How a blank begins, wherever one stands.
 BLANK = "To be filled in by the author"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from chestxray.p_value_function import ALPHA
+from chestxray.evaluation.paired.p_value_function import ALPHA
 from chestxray.report import answer_cautions, interval_coverage
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from chestxray import figures
-from chestxray.calibration import Calibration
-from chestxray.calibration_curve import Curve, curve
-from chestxray.prediction import PREFIX, Predictions
-from chestxray.report import calibration_wording
+from chestxray.evaluation.calibration.calibration_curve import Curve, curve
+from chestxray.evaluation.decision.calibration import Calibration
+from chestxray.evaluation.prediction import PREFIX, Predictions
+from chestxray.report import calibration_wording, figures
 from chestxray.report.record import Record
 from chestxray.report.wording import ABSENT, number, ordered, plural, span, title, value_of
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from chestxray.evaluation.support import effective
 from chestxray.report.caution import Caution
 from chestxray.report.record import Record
 from chestxray.report.wording import title
-from chestxray.support import effective
 
 FILE = "interval_coverage.json"
 #: Effective patients of the rarest class: the least of each kind of test.

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from chestxray import schema
+from chestxray.data.index import SPLITS, Index, Patients
 from chestxray.errors import DataError, InputError
-from chestxray.index import SPLITS, Index, Patients
-from chestxray.prediction import Predictions
+from chestxray.evaluation.prediction import Predictions
 from chestxray.recipe import Recipe
-from chestxray.result_files import SomeMetrics, read, read_if_any
-from chestxray.result_files import history as read_history
+from chestxray.storage import schema
+from chestxray.storage.result_files import SomeMetrics, read, read_if_any
+from chestxray.storage.result_files import history as read_history
 
 _NEEDED = ("recipe.toml", "index.parquet", "predictions.csv", "metrics.json")
 _OWN = {"environment", "audit", "metrics", "checksums"}

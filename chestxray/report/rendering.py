@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from chestxray import __version__
+from chestxray._version import RESEARCH_ONLY, VERSION
 from chestxray.report import wording
 
 
@@ -18,7 +18,7 @@ def render(template: str, filters: dict[str, Callable[..., str]] | None = None, 
     """
     page = template.endswith(".html.jinja")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("chestxray"),
+        loader=jinja2.PackageLoader("chestxray.report"),
         autoescape=page,  # noqa: S701 - Markdown has marks of its own to escape
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -35,6 +35,4 @@ def render(template: str, filters: dict[str, Callable[..., str]] | None = None, 
         "figure_title": wording.title,
         **(filters or {}),
     }
-    return environment.get_template(template).render(
-        research_only=wording.RESEARCH_ONLY, version=__version__, **context
-    )
+    return environment.get_template(template).render(research_only=RESEARCH_ONLY, version=VERSION, **context)

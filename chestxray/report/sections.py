@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray.figures import best_epoch
-from chestxray.index import SPLITS
+from chestxray.data.index import SPLITS
 from chestxray.report import calibration_wording, wording
+from chestxray.report.figures import best_epoch
 from chestxray.report.pictures import Picture, Tile, figure
 from chestxray.report.record import Record
 from chestxray.report.wording import duration, ordered, plural, value_of, whole

@@ -10,7 +10,6 @@ from typing import Any
 
 Interval = Mapping[str, float | None]
 ABSENT = "not available"
-RESEARCH_ONLY = "Research use only. Not a medical device; not for diagnosis."
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from chestxray.answers import answers
+from chestxray.inference.answers import answers
 from chestxray.serve.decoding import Decoders
 from chestxray.serve.models import Served
 from chestxray.serve.pictures import heat_map
@@ -19,7 +19,7 @@ from chestxray.serve.problems import RequestProblem
 from chestxray.serve.settings import Settings
 
 if TYPE_CHECKING:
-    from chestxray.answers import Answer
+    from chestxray.inference.answers import Answer
 
 T = TypeVar("T")
 

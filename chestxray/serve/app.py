@@ -17,7 +17,7 @@ from flask import Flask, Response, g, jsonify, render_template, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from chestxray import __version__
+from chestxray._version import RESEARCH_ONLY, VERSION
 from chestxray.serve import security, uploads
 from chestxray.serve.answering import Gate, answer_image
 from chestxray.serve.decoding import Decoders, Undecoded
@@ -28,8 +28,6 @@ from chestxray.serve.measures import Measures
 from chestxray.serve.models import Served, card_text
 from chestxray.serve.problems import RequestProblem
 from chestxray.serve.settings import Settings
-
-RESEARCH_ONLY = "Research use only. Not a medical device; not for diagnosis."
 
 
 @dataclass(frozen=True)
@@ -137,11 +135,11 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
 
     @app.get("/")
     def page() -> str:
-        return render_template("page.html", models=told, research_only=RESEARCH_ONLY, version=__version__, **bounds)
+        return render_template("page.html", models=told, research_only=RESEARCH_ONLY, version=VERSION, **bounds)
 
     @app.get("/api/models")
     def list_models() -> Response:
-        return jsonify({"research_only": RESEARCH_ONLY, "version": __version__, "limits": bounds, "models": told})
+        return jsonify({"research_only": RESEARCH_ONLY, "version": VERSION, "limits": bounds, "models": told})
 
     @app.get("/models/<key>/card")
     def card(key: str) -> Response:
@@ -157,7 +155,7 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return jsonify({"status": "ok", "version": __version__, "models": len(models)})
+        return jsonify({"status": "ok", "version": VERSION, "models": len(models)})
 
     @app.get("/metrics")
     def metrics() -> Response:

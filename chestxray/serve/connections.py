@@ -30,7 +30,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 from waitress.utilities import Error
 
-from chestxray.serve.app import RESEARCH_ONLY
+from chestxray._version import RESEARCH_ONLY
 from chestxray.serve.limits import client_of
 from chestxray.serve.settings import Settings
 

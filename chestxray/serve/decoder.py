@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from chestxray import images
-from chestxray.images import TooManyPixels, UnreadableImage
+from chestxray.data.images import images
+from chestxray.data.images.images import TooManyPixels, UnreadableImage
 from chestxray.serve.pictures import picture
 
 LENGTH = struct.Struct("<I")

@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-import chestxray
-from chestxray.images import Fit
+from chestxray.data.images.images import Fit
 from chestxray.serve import decoder
 from chestxray.serve.logs import log
 from chestxray.serve.problems import RequestProblem
@@ -142,7 +141,7 @@ class _Process:
 
     def __init__(self, memory: int) -> None:
         # The search path of this process and no other: nothing from the folder that the server was started in.
-        path = [*filter(None, sys.path), str(Path(chestxray.__file__).parents[1])]
+        path = [*filter(None, sys.path), str(Path(__file__).parents[2])]
         code = f"import sys; sys.path[:] = {path!r}; from chestxray.serve.decoder import main; main({memory})"
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code

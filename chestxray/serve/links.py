@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from chestxray import __version__
+from chestxray._version import VERSION
 from chestxray.serve.addresses import public_address, refused
 from chestxray.serve.problems import RequestProblem
 
@@ -92,7 +92,7 @@ class Links:
         return content
 
 
-_HEADERS = {"Accept": "image/png, image/jpeg, application/dicom", "User-Agent": f"chestxray/{__version__}"}
+_HEADERS = {"Accept": "image/png, image/jpeg, application/dicom", "User-Agent": f"chestxray/{VERSION}"}
 
 
 def _split(url: str) -> SplitResult:

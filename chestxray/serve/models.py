@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.answers import answers
-from chestxray.engine import Engine, Outputs
 from chestxray.errors import DataError, InputError
-from chestxray.files import content
+from chestxray.inference.answers import answers
+from chestxray.inference.engine import Engine, Outputs
+from chestxray.storage.files import content
 
 #: Bytes of a model card, its pictures in it.
 _MOST_CARD = 50_000_000
@@ -101,14 +101,14 @@ def _open(path: Path, seconds: float | None) -> Engine:
     if not path.exists():
         raise InputError(f"No such model: {path}. Allowed: a run's folder, or an ONNX file.")
     if path.is_dir():
-        from chestxray import keras_engine
+        from chestxray.inference import keras_engine
 
         return keras_engine.load(path)
     if path.suffix.lower() != ".onnx":
         raise InputError(
             f"A model must be a run's folder, or an ONNX file that `chestxray export` made. Received: {path}."
         )
-    from chestxray.onnx_engine import OnnxEngine
+    from chestxray.inference.onnx_engine import OnnxEngine
 
     return OnnxEngine(path, threads=1, seconds=seconds)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from chestxray.images import fitted
-from chestxray.overlay import colours
+from chestxray.data.images.images import fitted
+from chestxray.explanation.overlay import colours
 
 if TYPE_CHECKING:
-    from chestxray.images import Fit
+    from chestxray.data.images.images import Fit
 
 #: The longer side of a picture.
 SIDE = 768

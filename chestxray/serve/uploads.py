@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from chestxray.images import is_dicom
+from chestxray.data.images.images import is_dicom
 from chestxray.serve.problems import RequestProblem
 
 #: What a client may call its bytes -> the kind of image that they must then be (None: any).

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray import images
+from chestxray.data.images import images
+from chestxray.data.index import COLUMNS, SPLITS, Index
 from chestxray.errors import ChestXrayError
-from chestxray.index import COLUMNS, SPLITS, Index
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.testing import table
 from chestxray.testing.fresh_process import FreshProcess
@@ -208,7 +208,7 @@ def run_source_checks(
     """
     checks = chosen(SOURCE_CHECKS, only)
     with ExitStack() as stack:
-        preload = ("chestxray.index", "chestxray.plugin", "chestxray.images")
+        preload = ("chestxray.data.index", "chestxray.plugin", "chestxray.data.images.images")
         elsewhere = process or stack.enter_context(FreshProcess(preload))
         if options is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="chestxray-check-"))

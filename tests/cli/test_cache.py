@@ -1,7 +1,7 @@
 from click.testing import CliRunner
 
-from chestxray import cache
 from chestxray.cli.main import group
+from chestxray.storage import cache
 
 
 def test_show_and_clear(tmp_path):

@@ -10,15 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 import tiny_models
-from chestxray import leakage, study, workflow
+from chestxray import workflow
 from chestxray.cli import compare, ensemble
 from chestxray.cli import leakage as leakage_command
 from chestxray.cli import run as run_command
-from chestxray.control_wording import verdict
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
-from chestxray.files import write_json
+from chestxray.evaluation.shortcuts.control_wording import verdict
 from chestxray.recipe import Recipe
-from chestxray.run_folder import load, load_evaluated
+from chestxray.runs.run_folder import load, load_evaluated
+from chestxray.storage.files import write_json
+from chestxray.studies import leakage, study
 from precomputed import finished, index_of
 
 

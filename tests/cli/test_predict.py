@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chestxray import keras_engine
-from chestxray.answers import limit_for
 from chestxray.cli import main
 from chestxray.errors import ChestXrayError
-from chestxray.image_files import listed, overlay_name
-from chestxray.prediction import Predictions
-from chestxray.rows_file import alone
+from chestxray.evaluation.prediction import Predictions
+from chestxray.inference import keras_engine
+from chestxray.inference.answers import limit_for
+from chestxray.inference.image_files import listed, overlay_name
+from chestxray.inference.rows_file import alone
 from public_trees import too_deep
 from run_folders import CLASSES, SIZE, pixels_of, write_run
 

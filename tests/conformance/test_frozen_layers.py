@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from chestxray import cut, registry, training
-from chestxray.model import build, freeze
+from chestxray import registry
+from chestxray.models.model import build, freeze
 from chestxray.recipe import Recipe
+from chestxray.training import cut, training
 from made import make_index
 
 #: Batch normalisation over fewer places than this, in small batches, makes any rounding grow from step to step.

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from chestxray import registry
-from chestxray.weights import load_weights
+from chestxray.models.weights import load_weights
 
 torch = pytest.importorskip("torch", reason="torch is installed in tox's environment parity only")
 timm = pytest.importorskip("timm", reason="timm is installed in tox's environment parity only")

@@ -12,11 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 import public_trees
-from chestxray import model, pipeline, recipe_files, registry, training
+from chestxray import recipe_files, registry
 from chestxray.cli.main import group
 from chestxray.errors import InputError
+from chestxray.models import model
 from chestxray.recipe import Recipe
-from chestxray.run_folder import Run
+from chestxray.runs.run_folder import Run
+from chestxray.training import pipeline, training
 
 #: Classes of the phantoms in the place of each set, under the names that its films have.
 FOUR = "covid19+lung_opacity+normal+viral_pneumonia"

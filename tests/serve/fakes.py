@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from chestxray.calibration import Calibration
-from chestxray.decision import Decision
-from chestxray.engine import Outputs
+from chestxray.evaluation.decision.calibration import Calibration
+from chestxray.evaluation.decision.decision import Decision
+from chestxray.inference.engine import Outputs
 from chestxray.serve.app import create_app
 from chestxray.serve.connections import Server
 from chestxray.serve.models import Served

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 from chestxray.errors import DataError
-from chestxray.overlay import overlay
+from chestxray.explanation.overlay import overlay
 from chestxray.serve.models import Served
 from serve.fakes import BrightEngine, image_bytes, post
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chestxray import images
+from chestxray.data.images import images
 from chestxray.serve import decoding
 from chestxray.serve.app import create_app
 from chestxray.serve.decoding import Decoders

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chestxray import export, keras_engine
-from chestxray.answers import answers
+from chestxray import export
+from chestxray.data.images.images import read
+from chestxray.data.index import Index
 from chestxray.errors import DataError
-from chestxray.files import write_json, write_text
-from chestxray.images import read
-from chestxray.index import Index
+from chestxray.inference import keras_engine
+from chestxray.inference.answers import answers
 from chestxray.serve.models import open_models
+from chestxray.storage.files import write_json, write_text
 from run_folders import write_ensemble, write_run
 from serve.fakes import image_bytes, post
 

@@ -153,7 +153,7 @@ def test_nothing_heavy_is_imported():
     code = (
         "import sys\n"
         "import chestxray.cli.serve, chestxray.serve.app, chestxray.serve.server, chestxray.serve.models\n"
-        "import chestxray.onnx_engine\n"
+        "import chestxray.inference.onnx_engine\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'pyarrow', 'pydicom'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

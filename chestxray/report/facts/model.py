@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chestxray.figures import best_epoch
 from chestxray.report.facts.extras import listing, mapping
+from chestxray.report.figures import best_epoch
 from chestxray.report.record import Record
 from chestxray.report.sections import data_facts, environment_facts
 from chestxray.report.wording import number, plural

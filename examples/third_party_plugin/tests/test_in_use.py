@@ -3,7 +3,7 @@
 import json
 
 import chestxray
-from chestxray.comparison import compare
+from chestxray.evaluation.paired.comparison import compare
 
 
 def test_it_is_run_explained_and_compared(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from chestxray.weights import load_weights
+from chestxray.models.weights import load_weights
 
 
 def whole(plugin, size, classes=2):

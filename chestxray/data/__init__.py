@@ -1,0 +1,1 @@
+"""An address becomes decoded, audited, split rows."""

@@ -1,0 +1,47 @@
+"""The data of a run as they are now against its index: what has changed since it began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chestxray.data.index import Index
+from chestxray.errors import DataError
+
+#: What a training goes by, and how it is called.
+_TOLD = {"label": "label", "patient": "patient", "source": "source"}
+
+
+def require_same(began: Index, now: Index, allowed: str) -> None:
+    """Check that `now` has the files, labels, patients and, where both are decoded, pixels of `began`.
+
+    A file that was written anew with the same pixels, or moved in time alone, has not changed.
+
+    Raises:
+        DataError: a difference; the message counts them, names the first and ends with `allowed`.
+    """
+    here, there = (index.rows.drop_duplicates("path").set_index("path") for index in (began, now))
+    common = here.index.intersection(there.index, sort=False)
+    said = [
+        _told("new", there.index.difference(common, sort=False)),
+        _told("gone", here.index.difference(common, sort=False)),
+    ]
+    here, there = here.loc[common], there.loc[common]
+    said += [
+        _told(f"of another {name}", common[(here[column] != there[column]).to_numpy()])
+        for column, name in _TOLD.items()
+    ]
+    if all(hashed in rows for rows in (here, there) for hashed in ("file_hash", "pixel_hash")):
+        changed = (here["file_hash"] != there["file_hash"]) & (here["pixel_hash"] != there["pixel_hash"])
+        said.append(_told("of other pixels", common[changed.to_numpy(dtype=bool)]))
+    if differences := list(filter(None, said)):
+        raise DataError(
+            f"The data of {now.name} have changed since {len(began):,} images of them were split: "
+            f"{'; '.join(differences)}. Allowed: {allowed}."
+        )
+
+
+def _told(what: str, paths: Sequence[str], most: int = 3) -> str:
+    if not len(paths):
+        return ""
+    more = ", ..." if len(paths) > most else ""
+    return f"{len(paths):,} {'image is' if len(paths) == 1 else 'images are'} {what} ({', '.join(paths[:most])}{more})"

@@ -1,0 +1,258 @@
+"""Index + size -> one memory-mapped uint8 array, decoded once and shared by every later run.
+
+A set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows, height, width), ``facts.parquet``
+and ``checksums.json``, by which a set that was damaged on the disk is known, and made again. While it is
+made it is called ``KEY.partial``, and each finished chunk of rows leaves its facts there: an interrupted
+run goes on from the last chunk, and no half set ever bears the final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from chestxray.data.images.images import MAX_PIXELS, Fit, UnreadableImage, read
+from chestxray.data.index import Index
+from chestxray.errors import DataError
+from chestxray.storage import checksums
+from chestxray.storage.files import explained, replacing
+
+log = logging.getLogger(__name__)
+
+#: Changes whenever the same file would decode to other pixels or facts.
+VERSION = 3
+CHUNK = 64
+FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """``pixels``: uint8 memory map (rows, height, width), zero where unreadable; ``facts``: a frame
+    of the same rows with the columns `FACTS`; ``unreadable`` is the reason or ``""``.
+    """
+
+    pixels: np.ndarray
+    facts: pd.DataFrame
+    folder: Path
+    reused: bool
+    seconds: float
+
+
+def decode(
+    index: Index,
+    size: tuple[int, int],
+    fit: Fit,
+    cache: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    processes: int | None = None,
+) -> Decoded:
+    """Decode every image of `index` to `size` (height, width), or open what was decoded before.
+
+    Images of more than `max_pixels` pixels are unreadable. `processes` defaults to the processors this process may use.
+
+    Raises:
+        OutputError: the cache's disk is full or cannot be written.
+    """
+    from filelock import FileLock
+
+    started = time.perf_counter()
+    folder = cache / "decoded" / key(index, size, fit, max_pixels)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Two runs that need the same set: the second waits and finds it made.
+    with explained(folder), FileLock(folder.with_suffix(".lock")):
+        found = _open(folder) if folder.is_dir() else None
+        reused = found is not None
+        if found is None:
+            if folder.is_dir():
+                log.warning("Damaged in the cache: %s. It is deleted, and its images are decoded again.", folder)
+                shutil.rmtree(folder)
+            partial = folder.with_suffix(".partial")
+            _fill(index, size, fit, max_pixels, partial, processes)
+            partial.replace(folder)
+            found = _mapped(folder)
+    seconds = time.perf_counter() - started
+    what = f"{len(index):,} images at {size[0]}x{size[1]}"
+    if reused:
+        log.info("Decoded before: %s, nothing to decode.", what)
+    else:
+        log.info("Decoded %s in %.1f s (%.0f images/s).", what, seconds, len(index) / seconds)
+    return Decoded(*found, folder=folder, reused=reused, seconds=seconds)
+
+
+def opened(
+    index: Index, size: tuple[int, int], fit: Fit, cache: Path, *, max_pixels: int = MAX_PIXELS
+) -> Decoded | None:
+    """What was decoded before, None where it is no longer in the cache: no image file is opened."""
+    if not (cache / "decoded" / key(index, size, fit, max_pixels)).is_dir():
+        return None
+    return decode(index, size, fit, cache, max_pixels=max_pixels)
+
+
+def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIXELS) -> str:
+    """Names a decoded set by its files (path, bytes, time of change), how it is decoded and our version."""
+    digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}:{max_pixels}".encode(), digest_size=12)
+    for path in index.rows["path"]:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a Path for each of 100,000 files costs seconds
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path}\0missing\n".encode())
+    return digest.hexdigest()
+
+
+def name_of(pixels: np.ndarray) -> str:
+    """The name, in the cache, of the decoded set that `pixels` is mapped from; ``""`` where it is in memory."""
+    return Path(pixels.filename).parent.name if isinstance(pixels, np.memmap) and pixels.filename else ""
+
+
+def known(cache: Path, name: str) -> Decoded | None:
+    """The decoded set of that name, whether or not its files are still there; None where it is gone or damaged."""
+    folder = cache / "decoded" / name
+    if not name or not folder.is_dir():
+        return None
+    found = _open(folder)
+    return None if found is None else Decoded(*found, folder=folder, reused=True, seconds=0.0)
+
+
+def _open(folder: Path) -> tuple[np.ndarray, pd.DataFrame] | None:
+    """Pixels and facts of a set, None where they are not what was written there.
+
+    Every byte is read for that, at the speed of the disk or, once in memory, at several GB/s. What follows
+    (the search for copies, training) reads them all too, and then finds them in memory.
+    """
+    if not checksums.all_match(folder):
+        return None
+    try:
+        return _mapped(folder)
+    except Exception:  # a set without checksums: what NumPy and Arrow raise of damaged headers has no common root
+        log.debug("%s cannot be opened", folder, exc_info=True)
+        return None
+
+
+def _mapped(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
+    pixels, facts = np.load(folder / "pixels.npy", mmap_mode="r"), pd.read_parquet(folder / "facts.parquet")
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or len(pixels) != len(facts):
+        raise ValueError(f"{folder} holds other arrays than were written")
+    return pixels, facts
+
+
+def readable(index: Index, decoded: Decoded, limit: float) -> Index:
+    """The index with the facts of decoding joined to it and every unreadable row reported.
+
+    Raises:
+        DataError: more than the share `limit` of the rows cannot be read, or none of a class.
+    """
+    rows = index.rows.drop(columns=[c for c in FACTS if c in index.rows]).join(decoded.facts)
+    bad = rows[rows["unreadable"] != ""]
+    for row in bad.head(20).itertuples():
+        log.warning("Unreadable: %s: %s", row.path, row.unreadable)
+    if len(bad) > 20:
+        log.warning("... and %d more unreadable images (all are listed in audit.json).", len(bad) - 20)
+    first = f" The first: {bad['path'].iloc[0]}: {bad['unreadable'].iloc[0]}." if len(bad) else ""
+    # A class that is gone is said before a share that is exceeded: it is the graver of the two.
+    for label in index.classes:
+        of_class = rows["label"] == label
+        if of_class.any() and (rows.loc[of_class, "unreadable"] != "").all():
+            raise DataError(f"None of the {of_class.sum()} images of class {label!r} can be read.{first}")
+    if len(bad) > limit * len(rows):
+        raise DataError(
+            f"{len(bad)} of {len(rows)} images cannot be read, more than the allowed share of {limit:g} "
+            f"(max_unreadable).{first}"
+        )
+    return index.replace(rows)
+
+
+def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partial: Path, processes: int | None) -> None:
+    partial.mkdir(exist_ok=True)
+    shape = (len(index), *size)
+    pixels = partial / "pixels.npy"
+    if not pixels.exists():
+        reserve(pixels, shape)
+    starts = [start for start in range(0, shape[0], CHUNK) if not _chunk(partial, start).exists()]
+    if done := len(range(0, shape[0], CHUNK)) - len(starts):
+        log.info("Going on with a decoding that was interrupted: %d chunks are done.", done)
+    paths = index.rows["path"].tolist()
+    jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
+    with progress("Decoding", shape[0], shape[0] - sum(len(job[2]) for job in jobs)) as advance:
+        for count in _results(jobs, processes):
+            advance(count)
+    chunks = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
+    with replacing(partial / "facts.parquet") as temporary:
+        pd.concat(chunks, ignore_index=True).to_parquet(temporary)
+    checksums.write(partial, ("pixels.npy", "facts.parquet"))
+    shutil.rmtree(partial / "chunks")
+
+
+def reserve(path: Path, shape: tuple[int, ...], kind: np.dtype | type = np.uint8) -> None:
+    """Make the array file with its disk space taken, so that a full disk is known at once: writing
+    to a sparse map on a full disk would kill the process with a bus error instead.
+    """
+    with replacing(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
+        size = array.offset + array.nbytes
+        del array
+        with temporary.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:
+    # Starting processes costs about two seconds: a small set is done sooner without.
+    if processes == 1 or len(jobs) <= 4:
+        yield from (_decode_chunk(*job) for job in jobs)
+        return
+    from joblib import Parallel, cpu_count, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        yield from Parallel(n_jobs=processes or cpu_count(), return_as="generator_unordered")(
+            delayed(_decode_chunk)(*job) for job in jobs
+        )
+    finally:
+        # joblib would keep the processes for minutes, for work that does not come.
+        get_reusable_executor().shutdown(wait=True)
+
+
+def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit, max_pixels: int) -> int:
+    """Decode rows start.. into the shared array, then leave their facts: that marks the chunk done."""
+    pixels = np.load(partial / "pixels.npy", mmap_mode="r+")
+    facts = []
+    for row, path in enumerate(paths, start):
+        try:
+            image = read(Path(path), size=size, fit=fit, max_pixels=max_pixels)
+        except UnreadableImage as error:
+            pixels[row] = 0
+            facts.append((0, 0, "", "", "", "", str(error)))
+            continue
+        pixels[row] = image.pixels
+        facts.append((image.width, image.height, image.mode, image.format, image.file_hash, image.pixel_hash, ""))
+    pixels.flush()
+    with replacing(_chunk(partial, start)) as temporary:
+        pd.DataFrame(facts, columns=list(FACTS)).to_parquet(temporary)
+    return len(paths)
+
+
+def _chunk(partial: Path, start: int) -> Path:
+    return partial / "chunks" / f"{start:09d}.parquet"
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, done: int = 0) -> Iterator:
+    """A bar of `total` images, for people who watch a terminal; yields what is called with each number done."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
+    with tqdm(total=total, initial=done, desc=what, unit=" images", disable=hidden) as bar:
+        yield bar.update

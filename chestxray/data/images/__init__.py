@@ -1,0 +1,1 @@
+"""One file becomes the pixels of a film."""

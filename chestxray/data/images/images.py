@@ -1,0 +1,334 @@
+"""One image file -> grey uint8 pixels. The header is checked before any pixel is allocated.
+
+PNG, JPEG, TIFF and BMP are read here, 16-bit colour among them by `chestxray.data.images.deep_colour`; DICOM by
+`chestxray.data.images.dicom`, which is imported when the first such file is met.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xxhash
+from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from chestxray.data.images import deep_colour, image_limits
+from chestxray.errors import DataError
+from chestxray.storage.files import content as content_of
+
+Fit = Literal["stretch", "pad", "crop"]
+
+#: Suffixes that a folder of images is searched for, in lower case.
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+#: Suffixes of images in formats that are not read: a search names such files instead of passing over them.
+UNREAD_SUFFIXES = frozenset(
+    {".gif", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".pgm", ".ppm", ".pnm", ".tga", ".psd",
+     ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
+)  # fmt: skip
+MAX_PIXELS = 100_000_000
+#: Bytes that a file may have beside its pixels.
+_BESIDE_PIXELS = 64_000_000
+#: How an image is brought to its size: bilinear with Pillow's support scaled to the reduction, an area
+#: average, free of aliasing.
+FILTER = Image.Resampling.BILINEAR
+_FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        TiffImagePlugin.TiffImageFile,
+        BmpImagePlugin.BmpImageFile,
+    )
+)
+#: What Pillow's decoders raise for truncated, lying or corrupt files.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
+    OverflowError, MemoryError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+#: MPO: a JPEG with previews behind it.
+_JPEG_KINDS = ("JPEG", "MPO")
+_SCAN = 0xDA
+#: Markers of segments that may come before the first scan, and those of comments and applications.
+_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xFF)})
+_NOTES = frozenset({*range(0xE0, 0xF0), 0xFE})
+_PHOTOMETRIC = 262  # TIFF; 0: the largest value is black
+
+
+class UnreadableImage(DataError):
+    """A file that holds no image that can be read whole. The message is the reason."""
+
+
+class TooManyPixels(UnreadableImage):
+    """An image of more pixels than are allowed, by its header."""
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A decoded image: ``pixels`` uint8 (height, width), grey, and what the file said of itself.
+
+    ``width`` and ``height`` are those of the file, also where ``pixels`` was read smaller.
+    ``file_hash`` is of its bytes. ``pixel_hash`` does not depend on the size that was asked for: it
+    is of the grey pixels at full size, or of the compressed image where the file is a JPEG, which
+    is seldom decoded whole, and by one library to other pixels than by another. Equal hashes mean
+    equal pixels; a JPEG and the PNG made of it have different ones.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    mode: str
+    format: str
+    file_hash: str
+    pixel_hash: str
+
+
+def read(
+    path: Path, *, size: tuple[int, int] | None = None, fit: Fit = "stretch", max_pixels: int = MAX_PIXELS
+) -> Radiograph:
+    """Read an image file as grey pixels, fitted to `size` (height, width) where given.
+
+    16-bit and floating-point images are scaled by their own range, never clipped. Transparency is
+    laid over black. EXIF orientation is applied. JPEG files much larger than `size` are decoded at
+    a half, quarter or eighth of their size (never below `size`), which the JPEG format allows. Of
+    colour JPEG files the stored brightness is read. DICOM files (the extra ``dicom``) are shown as
+    their header says; no other tag of theirs is passed on.
+
+    Raises:
+        UnreadableImage: no such file, a pipe or device, more than eight bytes for each of `max_pixels`
+            and 64 MB, not an image, truncated, more than `max_pixels` pixels, several pages or frames,
+            16-bit colour in planes, as CMYK or premultiplied.
+    """
+    try:
+        content = content_of(path, 8 * max_pixels + _BESIDE_PIXELS)
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
+    return decode(content, size=size, fit=fit, max_pixels=max_pixels)
+
+
+def decode(
+    content: bytes, *, size: tuple[int, int] | None = None, fit: Fit = "stretch", max_pixels: int = MAX_PIXELS
+) -> Radiograph:
+    """The same as `read`, of a file's bytes."""
+    if not content:
+        raise UnreadableImage("the file is empty")
+    if is_dicom(content):
+        from chestxray.data.images import dicom
+
+        values, mode = dicom.grey(content, max_pixels)
+        grey = Image.fromarray(values)
+        width, height, kind = grey.width, grey.height, "DICOM"
+        pixel_hash = _pixel_hash(grey)
+    else:
+        with _open(content, max_pixels) as image:
+            width, height, kind = image.width, image.height, image.format or ""
+            mode = f"{image.mode};16" if deep_colour.is_deep(image) else image.mode
+            grey = _load(image, size)
+            pixel_hash = _digest(*_compressed(content, image, mode)) if kind in _JPEG_KINDS else _pixel_hash(grey)
+    return Radiograph(
+        pixels=np.asarray(fitted(grey, size, fit) if size else grey),
+        width=width,
+        height=height,
+        mode=mode,
+        format=kind,
+        file_hash=_digest(content),
+        pixel_hash=pixel_hash,
+    )
+
+
+def is_dicom(content: bytes) -> bool:
+    """Whether a file's bytes are read as DICOM. A TIFF may lie around it (PS3.10 section 7.1); what begins
+    as PNG or JPEG is that, whatever stands at the 128th byte.
+    """
+    return content[128:132] == b"DICM" and not content.startswith((_PNG, _JPEG))
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises `UnreadableImage` where an image has no pixel, `TooManyPixels` above `max_pixels`."""
+    if width * height > max_pixels:
+        raise TooManyPixels(f"{width}x{height} is more pixels than the {max_pixels:,} allowed")
+    if width < 1 or height < 1:
+        raise UnreadableImage(f"the header says {width}x{height} pixels")
+
+
+def _open(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    with warnings.catch_warnings():
+        # Pillow warns of odd tags.
+        warnings.simplefilter("ignore")
+        try:
+            image_limits.check(content)
+            image = _recognised(content)
+            # An MPO is a JPEG with previews behind it.
+            pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        except image_limits.Refused as error:
+            raise UnreadableImage(str(error)) from error
+        except _BROKEN as error:
+            if content.startswith((_PNG, _JPEG)):
+                kind = "PNG" if content.startswith(_PNG) else "JPEG"
+                raise UnreadableImage(f"{kind} with a damaged header") from error
+            allowed = ", ".join((*_FORMATS, "DICOM"))
+            raise UnreadableImage(f"not an image in a known format ({allowed})") from error
+    check_size(image.width, image.height, max_pixels)
+    if pages > 1:
+        raise UnreadableImage(f"{image.format} with {pages} pages or frames; which one is the film is not known")
+    return image
+
+
+def _recognised(content: bytes) -> ImageFile.ImageFile:
+    """The image with its header read. `Image.open` has a limit of its own, for the whole process."""
+    for kind in _FORMATS:
+        opener, accepts = Image.OPEN[kind]
+        if accepts is None or accepts(content[:16]) is True:
+            return opener(io.BytesIO(content), "")
+    raise SyntaxError("no known format")
+
+
+def _load(image: ImageFile.ImageFile, size: tuple[int, int] | None) -> Image.Image:
+    """The pixels, grey and upright, of an image whose header has been read."""
+    kind = image.format
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if kind in _JPEG_KINDS:
+                image.draft("L", _least(image, size))
+            if deep_colour.is_deep(image):
+                return Image.fromarray(scaled_to_uint8(deep_colour.brightness(image)))
+            image.load()
+            return to_grey(image)
+        except _BROKEN as error:
+            if isinstance(error, UnreadableImage):
+                raise
+            raise UnreadableImage(f"{kind} cannot be decoded: {error}") from error
+
+
+def _least(image: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) below which a JPEG must not be decoded, as it lies in the file."""
+    if size is None:
+        return image.size
+    height, width = size
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    return (height, width) if turned else (width, height)
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit grey (mode L), upright."""
+    # Pages may be turned by any format's EXIF; most files have none, and no copy is made of those.
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith(("I", "F")):
+        grey = scaled_to_uint8(np.asarray(image))
+        return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _over_black(image)
+    return image.convert("L")
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """In bands of rows, as three copies in four colours of a whole film are half a gigabyte."""
+    grey = Image.new("L", image.size)
+    for top in range(0, image.height, 256):
+        band = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
+        black = Image.new("RGBA", band.size, (0, 0, 0, 255))
+        grey.paste(Image.alpha_composite(black, band).convert("L"), (0, top))
+    return grey
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF stores white as 0: Pillow turns such images round in 8 bits, but not in 16."""
+    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
+    """Map the range of `values` (any real dtype) onto 0..255. A constant image becomes black.
+
+    Raises:
+        UnreadableImage: a value is not finite.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise UnreadableImage("a pixel is not a finite number")
+    values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    # In place: a film of 40 million pixels would otherwise take a gigabyte on its way.
+    values -= low
+    values *= 255.0 / (high - low) if high > low else 0.0
+    return np.round(values, out=values).astype(np.uint8)
+
+
+def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """A grey image as `size` (height, width): stretched, padded with black, or cropped centrally."""
+    target = (size[1], size[0])
+    if image.size == target:
+        return image
+    if fit == "pad":
+        return ImageOps.pad(image, target, method=FILTER, color=0)
+    if fit == "crop":
+        return ImageOps.fit(image, target, method=FILTER)
+    return image.resize(target, FILTER)
+
+
+def preprocessing(size: tuple[int, int], fit: Fit) -> dict[str, object]:
+    """What `read` does to an image, for somebody who has no chestxray: goes into exported files."""
+    height, width = size
+    calls = {
+        "stretch": f"image.resize(({width}, {height}), filter)",
+        "pad": f"ImageOps.pad(image, ({width}, {height}), method=filter, color=0)",
+        "crop": f"ImageOps.fit(image, ({width}, {height}), method=filter)",
+    }
+    return {
+        "order": ["jpeg", "orientation", "grey", "depth", "resize"],
+        "jpeg": f"decoded by Pillow after image.draft('L', ({width}, {height})): luma alone, scaled down by 2, 4 or 8 "
+        "where both sides stay at least as long",
+        "orientation": "that of the EXIF tag, applied",
+        "grey": "Pillow's convert('L'): 0.299 R + 0.587 G + 0.114 B; transparency laid over black first",
+        "depth": "8 bits as they are; 16 bits and floating point: least value to 0, greatest to 255, rounded",
+        "resize": {
+            "fit": fit,
+            "filter": FILTER.name.lower(),
+            "antialias": True,
+            "pillow": calls[fit].replace("filter", f"Image.Resampling.{FILTER.name}"),
+        },
+        "input": f"uint8 (n, {height}, {width}, 1), 0..255, neither scaled nor standardised",
+    }
+
+
+def _pixel_hash(grey: Image.Image) -> str:
+    return _digest(f"{grey.width}x{grey.height}:".encode(), grey.tobytes())
+
+
+def _compressed(content: bytes, image: Image.Image, mode: str) -> list[bytes | memoryview]:
+    """All of a JPEG file that decides its grey pixels: its tables and compressed data, without
+    comments and what applications have noted, and how the image is to be turned.
+    """
+    # Colours are understood by what these two segments say.
+    colour = "" if mode == "L" else f"{'jfif' in image.info}:{image.info.get('adobe_transform')}"
+    kept: list[bytes | memoryview] = [f"jpeg:{image.getexif().get(_ORIENTATION, 1)}:{colour}:".encode()]
+    # Parts of a view are no copies: large files would be copied twice.
+    view, place = memoryview(content), 2
+    while content[place + 1] != _SCAN:
+        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place] != 0xFF or marker not in _SEGMENTS or place + length + 4 > len(content):
+            return [content]  # laid out oddly, so that nothing of it is left out
+        if marker not in _NOTES:
+            kept.append(view[place : place + 2 + length])
+        place += 2 + length
+    return [*kept, view[place:]]
+
+
+def _digest(*parts: bytes | memoryview) -> str:
+    """128 bits that tell contents apart. Nothing is proved by them, and they take a hundredth of the
+    time of a cryptographic hash, which was an eighth of the decoding.
+    """
+    found = xxhash.xxh3_128()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()

@@ -1,0 +1,285 @@
+"""Index: one row an image. What every source returns and every later step reads."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from chestxray.errors import DataError, first_line
+from chestxray.storage import checksums
+from chestxray.storage.schema import LONGEST_NAME
+
+#: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
+COLUMNS = ("path", "label", "patient", "split", "source")
+SPLITS = ("train", "validation", "test")
+#: Further column -> headings of public tables that mean it (see `key` for what counts as the same).
+MEANINGS = {
+    "sex": ("sex", "gender", "patient sex", "patient gender", "patient's sex"),
+    "age": ("age", "patient age", "patient's age", "age years", "age in years", "age at study"),
+    "view": ("view", "view position", "projection"),
+    "site": ("site", "hospital", "institution", "centre", "center"),
+}
+
+
+def key(name: str) -> str:
+    """What two spellings of one name share, whatever their case, spaces and punctuation.
+
+    >>> key("No_findings") == key("no findings")
+    True
+    """
+    return re.sub(r"[\W_]+", "", name.casefold()) or name.casefold()
+
+
+def column_of(heading: str, columns: Iterable[str]) -> str | None:
+    """The one of `columns` that `heading` means, or None: in its own spelling, else in another, else by meaning.
+
+    >>> column_of("Patient Age", ["sex", "age"]), column_of("age", ["Patient_Age"]), column_of("ag", ["age"])
+    ('age', 'Patient_Age', None)
+    """
+    columns = list(columns)
+    for same in (str.strip, key, _meaning):
+        for column in columns:
+            if same(column) == same(heading):
+                return column
+    return None
+
+
+def column_name(heading: str) -> str:
+    """What a heading of a table is called as a column of an index.
+
+    >>> column_name("Patient Gender"), column_name("Follow-up #")
+    ('sex', 'follow-up_#')
+    """
+    meant = _meaning(heading)
+    return meant if meant in MEANINGS else re.sub(r"\s+", "_", heading.strip().lower())
+
+
+def _meaning(heading: str) -> str:
+    own = key(heading)
+    return next((name for name, headings in MEANINGS.items() if own in map(key, headings)), own)
+
+
+@dataclass(frozen=True)
+class Patients:
+    """How many patients some images are of: ``known`` is the number of those that have a name, None
+    where no image names one; ``unknown`` the number of images that name none.
+    """
+
+    known: int | None
+    unknown: int
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Patients":
+        """Those of `rows` with the columns source and patient. Two sources never share a patient."""
+        named = rows.loc[rows["patient"] != "", ["source", "patient"]]
+        return cls(len(named.drop_duplicates()) or None, len(rows) - len(named))
+
+    def to_json(self) -> dict[str, int | None]:
+        """The two fields that stand beside the number of ``rows`` in every file of figures."""
+        return {"patients": self.known, "images_of_unknown_patients": self.unknown}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, int | None]) -> "Patients":
+        """What `to_json` gave, among other fields."""
+        known, unknown = content["patients"], content["images_of_unknown_patients"]
+        return cls(None if known is None else int(known), int(unknown or 0))
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Patients(73, 0)), str(Patients(None, 12)), str(Patients(73, 12))
+        ('73 patients', 'unknown patients', '73 patients and, for 12 images, unknown ones')
+        """
+        if self.known is None:
+            return "unknown patients"
+        known = f"{self.known:,} patient{'' if self.known == 1 else 's'}"
+        images = f"{self.unknown:,} image{'' if self.unknown == 1 else 's'}"
+        return f"{known} and, for {images}, unknown ones" if self.unknown else known
+
+
+@dataclass(frozen=True)
+class Index:
+    """A data set as a table: image files, their labels and what else is known of them.
+
+    ``rows`` has the columns `COLUMNS`:
+
+    - ``path``: absolute path of the image file;
+    - ``label``: name of the class;
+    - ``patient``: patient identifier, unique within ``source``, or ``""`` where unknown;
+    - ``split``: the official split, one of `SPLITS`, or ``""`` where there is none;
+    - ``source``: name of the data set that the row came from.
+
+    Further columns are kept and may be used to break results down. ``mask`` (path of a mask of
+    the finding), ``lung_mask`` (path of a mask of the lungs) and ``drawn`` (True where a program
+    drew the image, which its source knows and no name tells) have a meaning of their own.
+
+    ``classes`` gives the order of the classes, the order of the model's outputs. ``notes`` are
+    sentences that a reader must know: rows left out by rule, classes joined.
+    """
+
+    rows: pd.DataFrame
+    classes: tuple[str, ...]
+    name: str
+    licence: str = ""
+    citation: str = ""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Mapping[str, str]],
+        *,
+        name: str,
+        classes: Iterable[str] | None = None,
+        licence: str = "",
+        citation: str = "",
+        notes: Iterable[str] = (),
+    ) -> "Index":
+        """Build an index from one mapping an image; missing columns of `COLUMNS` become ``""``.
+
+        Rows are sorted by path, so that the order files were found in never matters. `classes`
+        defaults to the labels found, sorted.
+
+        Raises:
+            DataError: no record; a label outside `classes`; an unknown split name.
+
+        >>> Index.from_records([{"path": "/a.png", "label": "normal"}], name="demo").classes
+        ('normal',)
+        """
+        rows = pd.DataFrame.from_records(list(records))
+        if rows.empty:
+            raise DataError(f"No images in {name}: a data set needs at least one image file.")
+        for column in COLUMNS:
+            default = name if column == "source" else ""
+            if column not in rows:
+                rows[column] = default
+            rows[column] = rows[column].fillna(default).astype(str)
+        rows = rows.sort_values("path", kind="stable").reset_index(drop=True)
+        rows = rows[[*COLUMNS, *(c for c in rows.columns if c not in COLUMNS)]]
+        found = tuple(sorted(rows["label"].unique()))
+        order = tuple(classes) if classes is not None else found
+        if stray := [label for label in found if label not in order]:
+            raise DataError(
+                f"{name} has labels that nobody asked for. Allowed: {', '.join(order)}. Received: {', '.join(stray)}."
+            )
+        if odd := sorted(set(rows["split"]) - {*SPLITS, ""}):
+            raise DataError(f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. Received: {', '.join(odd)}.")
+        return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))
+
+    def require_names(self) -> None:
+        """Raises DataError where a class has a name that no file and no page of a run could hold."""
+        for name in self.classes:
+            if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+                raise DataError(
+                    f"{self.name} has a class that cannot be named. Allowed: 1 to {LONGEST_NAME} characters that can "
+                    f"be printed (--map CLASS=NAME gives another). Received: {name[:60]!a}, {len(name):,} characters."
+                )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def replace(self, rows: pd.DataFrame) -> "Index":
+        """The same index with other rows (same classes and origin)."""
+        return dataclasses.replace(self, rows=rows.reset_index(drop=True))
+
+    def with_classes(self, classes: tuple[str, ...]) -> "Index":
+        """The same rows with these classes, of which some may have no rows.
+
+        Raises:
+            DataError: a label outside `classes`.
+        """
+        if stray := sorted(set(self.rows["label"]) - set(classes)):
+            raise DataError(
+                f"{self.name} has classes that are not trained: {', '.join(stray)}. Allowed: {', '.join(classes)}; "
+                f"map them (--map {stray[0]}=CLASS) or leave them out (--drop {stray[0]})."
+            )
+        return dataclasses.replace(self, classes=classes)
+
+    @property
+    def drawn(self) -> pd.Series:
+        """Whether a program drew the image, so that no person was X-rayed: bool, one a row."""
+        # A user's column of that name holds text, and says nothing here.
+        if "drawn" in self.rows and self.rows["drawn"].dtype == bool:
+            return self.rows["drawn"]
+        return pd.Series(False, index=self.rows.index)
+
+    def clusters(self) -> pd.Series:
+        """One key a row: the patient where known, else the row's own path.
+
+        Rows that share a key are not independent: splits keep them together and the bootstrap
+        draws them together.
+        """
+        known = self.rows["source"] + "\0" + self.rows["patient"]
+        return known.where(self.rows["patient"] != "", self.rows["path"])
+
+    def counts(self) -> pd.DataFrame:
+        """Images by class (rows, in class order) and split (columns)."""
+        table = pd.crosstab(self.rows["label"], self.rows["split"])
+        return table.reindex(list(self.classes), fill_value=0)
+
+    def write(self, path: Path) -> None:
+        """Write the rows as Parquet; classes and origin go into the file's metadata."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pandas(self.rows, preserve_index=False)
+        fields = {
+            "classes": "\n".join(self.classes),
+            "name": self.name,
+            "licence": self.licence,
+            "citation": self.citation,
+            "notes": "\n".join(self.notes),
+        }
+        metadata = {f"chestxray.{k}".encode(): v.encode() for k, v in fields.items()}
+        pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Index":
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        import pyarrow.parquet as pq
+
+        checksums.check(path)
+        try:
+            table = pq.read_table(path)
+            metadata = table.schema.metadata or {}
+            names = ("classes", "name", "licence", "citation", "notes")
+            fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
+            rows = table.to_pandas()
+        except Exception as error:  # Arrow, Thrift and pandas each have errors of their own for a damaged file
+            raise DataError(f"{path} is damaged: {first_line(error)}.") from error
+        classes = tuple(fields.pop("classes").split("\n"))
+        notes = tuple(filter(None, fields.pop("notes").split("\n")))
+        _require_agreement(rows, classes, path)
+        return cls(rows=rows, classes=classes, notes=notes, **fields)
+
+
+def _require_agreement(rows: pd.DataFrame, classes: tuple[str, ...], path: Path) -> None:
+    """Refuse what is no index that was written by chestxray. Raises `DataError`."""
+    if missing := [name for name in COLUMNS if name not in rows]:
+        raise DataError(f"{path} is damaged: the column {missing[0]} is missing.")
+    for name in COLUMNS:
+        if not rows[name].map(type).eq(str).all():
+            raise DataError(f"{path} is damaged: the column {name} must have text alone.")
+    for name, allowed in {"label": classes, "split": (*SPLITS, "")}.items():
+        if stray := set(rows[name]) - set(allowed):
+            raise DataError(
+                f"{path} is damaged: the column {name} must have {', '.join(filter(None, allowed))} alone. "
+                f"Received: {min(stray)[:200]!r}."
+            )
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{path} is damaged: a class stands twice among {', '.join(classes)}.")
+
+
+def row_keys(rows: pd.DataFrame) -> pd.MultiIndex:
+    """What tells the rows of an index or of predictions apart: (source, path).
+
+    A file that is given to train and to test on stands there twice, of two sources.
+    """
+    return pd.MultiIndex.from_frame(rows[["source", "path"]])

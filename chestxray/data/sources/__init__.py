@@ -1,0 +1,155 @@
+"""Data sources: each ends with image files on local disk and an `Index`.
+
+`load` reads what a recipe names, KIND:ADDRESS or a name of the catalogue, gives the classes common
+names and merges the sets into one index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from chestxray import registry
+from chestxray.data.catalogue import Entry, at, catalogue
+from chestxray.data.harmonise import (
+    Naming,
+    alias_keys,
+    by_set,
+    check_parts,
+    check_single,
+    check_used,
+    harmonise,
+    key,
+    merge,
+    naming,
+)
+from chestxray.data.index import Index
+from chestxray.data.sources import from_catalogue
+from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
+from chestxray.errors import InputError
+from chestxray.plugin import SourceOptions, SourcePlugin
+from chestxray.recipe import Recipe
+
+__all__ = ["Address", "absolute", "load", "parse"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A set as its source gave it."""
+
+    index: Index
+    address: Address
+    external: bool
+
+
+def load(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
+    """The index of the recipe's data: all of ``data`` and ``test_data``, harmonised and merged.
+
+    Labels keep the names they were found with where a single set is read that is not in the
+    catalogue; otherwise they take their common names. Where there is ``test_data`` the index has a
+    column ``external``, true for its rows. Without `every_class`, a class of ``recipe.classes`` may
+    have no image.
+
+    Raises:
+        InputError: data that is neither KIND:ADDRESS nor a name of the catalogue; an option that
+            no source takes.
+        PluginError: an unknown kind.
+        DataError: as the source says; a class that nobody knows or that is missing.
+    """
+    if not recipe.data:
+        raise InputError("data must name at least one data set, as KIND:ADDRESS or by its catalogue name.")
+    recipe = absolute(recipe)
+    addresses = addresses_of(recipe)
+    for one in addresses:
+        if not one.entry and (listed := at(one.text)):
+            log.info("%s is in the catalogue as %s: --data %s knows its layout.", one.text, listed.name, listed.name)
+    options = options_by_set(addresses, recipe.data_option)
+    sets = [
+        _Set(_read(address, recipe, cache, options[i], len(addresses)), address, i >= len(recipe.data))
+        for i, address in enumerate(addresses)
+    ]
+    if len(sets) > 1 or sets[0].address.entry or recipe.classes or recipe.map or recipe.drop:
+        index = _harmonised(sets, recipe, every_class)
+    else:
+        index = sets[0].index
+        check_single(index, Naming())
+    index.require_names()
+    return index
+
+
+def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:
+    # What is said of all the data at once is not meant for a set that the catalogue knows.
+    own = sets == 1 or address.entry is None
+    options = SourceOptions(
+        cache=cache,
+        # Drawn data goes with the splits: trainings that differ in their seed alone see the same images.
+        seed=recipe.splits_by,
+        patient_pattern=recipe.patient_pattern if own else None,
+        label_pattern=recipe.label_pattern if own else None,
+        extra=extra,
+        by=recipe.by,
+    )
+    if address.entry or address.copy:
+        return from_catalogue.load(address.kind, address.address, address.entry, address.copy, options)
+    plugin: SourcePlugin = registry.load(registry.SOURCES, address.kind)
+    return plugin.load(address.address, options)
+
+
+def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
+    common = len(sets) > 1 or sets[0].address.entry is not None
+    shared = alias_keys(catalogue().aliases)
+    # A spelling that all sets share is no riddle, known or not.
+    everywhere = set.intersection(*({key(label) for label in one.index.rows["label"]} for one in sets))
+    shared = {key(label): label for label in sets[0].index.rows["label"].unique() if key(label) in everywhere} | shared
+    done: list[Index] = []
+    rules: list[Naming] = []
+    maps, drops = (by_set(items, [one.address.text for one in sets]) for items in (recipe.map, recipe.drop))
+    for one in sets:
+        entry, text = one.address.entry, one.address.text
+        own = recipe.replace(map=maps[""] + maps[text], drop=drops[""])
+        rule = naming(own, shared | alias_keys(entry.aliases if entry else {}), common=common)
+        known = rule.mapping.keys() | rule.wanted.keys()
+        by_rule = {key(label) for label in (entry.drop if entry else ())} - known
+        # A class that others have may be left out of one set.
+        by_rule |= {key(label) for label in drops[text]}
+        rules.append(dataclasses.replace(rule, dropped=rule.dropped | by_rule))
+        done.append(_finer(one.index, entry, rule))
+        check_used(recipe.replace(map=maps[text], drop=drops[text]), done[-1].rows["label"].unique(), rules[-1].aliases)
+    spellings = {k: name for rule in rules for k, name in rule.aliases.items()}
+    labels = (label for index in done for label in index.rows["label"].unique())
+    check_used(recipe.replace(map=maps[""], drop=drops[""]), labels, spellings)
+    done = [harmonise(index, rule) for index, rule in zip(done, rules, strict=True)]
+    if recipe.test_data:
+        done = [index.replace(index.rows.assign(external=one.external)) for index, one in zip(done, sets, strict=True)]
+    wanted = tuple(rules[0].wanted.values())
+    if not every_class:
+        found = {label for index in done for label in index.rows["label"].unique()}
+        wanted = tuple(name for name in wanted if name in found)
+    trained = merge([index for index, one in zip(done, sets, strict=True) if not one.external], wanted)
+    for index, one in zip(done, sets, strict=True):
+        if one.external:
+            index.with_classes(trained.classes)
+    result = merge(done, trained.classes)
+    if not wanted and common:
+        check_parts(result, catalogue().parts)
+    return result
+
+
+def _finer(index: Index, entry: Entry | None, rules: Naming) -> Index:
+    """Give images the finer classes that the catalogue knows of, those that were asked for."""
+    asked = {key(rule) for rule in rules.wanted.values()} | set(rules.mapping)
+    chosen = {name: pattern for name, pattern in (entry.finer if entry else {}).items() if key(name) in asked}
+    if not chosen:
+        return index
+    labels: pd.Series = index.rows["label"].copy()
+    files = index.rows["path"].map(os.path.basename)
+    for name, pattern in chosen.items():
+        labels[files.str.contains(pattern, regex=True)] = name
+    return index.replace(index.rows.assign(label=labels))

@@ -1,0 +1,93 @@
+"""Sets that the catalogue knows, and copies on disk of sets that would be downloaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from chestxray import registry
+from chestxray.data.catalogue import Entry
+from chestxray.data.index import Index
+from chestxray.data.sources.table import SUFFIXES
+from chestxray.errors import InputError
+from chestxray.plugin import SourceOptions, SourcePlugin
+
+#: Kinds that download, so that a copy on disk can stand in for them.
+REMOTE = ("kaggle", "hf", "tfds")
+
+
+def plugin_of(kind: str, entry: Entry | None, copy: Path | None) -> SourcePlugin:
+    """The source that reads the set: of a copy, and of what Kaggle unpacks, the one of its layout."""
+    if copy is not None:
+        kind = _kind_of_copy(entry, copy)
+    elif entry is not None and kind == "kaggle":
+        kind = entry.layout
+    return registry.load(registry.SOURCES, kind)
+
+
+def load(kind: str, address: str, entry: Entry | None, copy: Path | None, options: SourceOptions) -> Index:
+    """Read a set of the catalogue, or (without `entry`) a copy of any set.
+
+    Raises:
+        InputError: the copy is not laid out as the set is.
+        DataError: as the source says.
+    """
+    plugin = plugin_of(kind, entry, copy)
+    if entry is not None:
+        known = plugin.options or {}
+        # The catalogue's options serve every way to read the set; each source takes its own.
+        defaults = {name: value for name, value in entry.options.items() if name in known}
+        options = dataclasses.replace(
+            options,
+            patient_pattern=options.patient_pattern or entry.patient_pattern,
+            label_pattern=options.label_pattern or entry.label_pattern,
+            skip=(*options.skip, *entry.skip),
+            extra={**defaults, **options.extra},
+        )
+    if copy is None and entry is not None and kind == "kaggle":
+        from chestxray.data.sources import kaggle
+
+        copy = kaggle.download(address)
+    index = plugin.load(str(_place(entry, copy)) if copy else address, options)
+    return _named(index, entry)
+
+
+def _kind_of_copy(entry: Entry | None, copy: Path) -> str:
+    if copy.is_file():
+        table = copy.name.lower().endswith(SUFFIXES)
+        return "npz" if copy.suffix.lower() == ".npz" else "manifest" if table else "folder"
+    if (copy / "dataset_info.json").is_file() and (copy / "features.json").is_file():
+        return "tfds"
+    if entry is not None and entry.layout != "folder":
+        return entry.layout
+    # A clone of a repository of Hugging Face: its Parquet files hold the images.
+    return "hf" if next(copy.rglob("*.parquet"), None) else "folder"
+
+
+def _place(entry: Entry | None, copy: Path) -> Path:
+    """Where below `copy` the set begins: within its wrapping folder, at its manifest or npz file."""
+    if entry is None or copy.is_file():
+        return copy
+    inner = next((copy / name for name in entry.root if (copy / name).is_dir()), copy)
+    if entry.layout == "manifest":
+        found = next((place / entry.manifest for place in (inner, copy) if (place / entry.manifest).is_file()), None)
+        if found is None:
+            raise InputError(f"{copy} is no copy of {entry.name}: there is no {entry.manifest} in it.")
+        return found
+    if entry.layout == "npz" and not (copy / "features.json").is_file():
+        files = sorted(copy.glob("*.npz"))
+        if len(files) != 1:
+            raise InputError(f"{copy} is no copy of {entry.name}: one .npz file is wanted. Found: {len(files)}.")
+        return files[0]
+    return inner
+
+
+def _named(index: Index, entry: Entry | None) -> Index:
+    if entry is None:
+        return index
+    return dataclasses.replace(
+        index.replace(index.rows.assign(source=entry.name)),
+        name=entry.name,
+        licence=entry.licence,
+        citation=entry.citation,
+    )

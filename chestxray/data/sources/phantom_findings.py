@@ -1,0 +1,84 @@
+"""The findings of a phantom: opacity to be added within the lungs, and where it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from chestxray.data.sources.phantom_anatomy import Chest, Field, Mask, smooth_noise, step
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """What a finding is drawn from: a chest on a film, and the two sources of chance."""
+
+    chest: Chest
+    lungs: Field
+    x: Field
+    y: Field
+    person: np.random.Generator
+    moment: np.random.Generator
+
+    def noise(self, scale: float) -> Field:
+        """Noise of the patient's own, as `smooth_noise`."""
+        return smooth_noise(self.person, self.x, self.y, scale)
+
+    def blob(self, side: float, depth: float, out: float, radius: float) -> Field:
+        """Distance from a place, in radii, with an irregular outline."""
+        across, down = self.chest.place(side, depth, out)
+        stretch, angle = self.person.uniform(0.8, 1.25), self.person.uniform(0, math.pi)
+        dx, dy = self.x - across, self.y - down
+        cosine, sine = math.cos(angle), math.sin(angle)
+        along = (dx * cosine + dy * sine) * stretch
+        beside = (dy * cosine - dx * sine) / stretch
+        wobble = 1 + 0.13 * self.noise(0.1)
+        return np.hypot(along, beside) / radius * wobble
+
+
+def _clear(lesion: Lesion) -> tuple[Field, Mask]:
+    return np.zeros_like(lesion.x), np.zeros(lesion.x.shape, bool)
+
+
+def _consolidation(lesion: Lesion) -> tuple[Field, Mask]:
+    """One dense patch with dark branching lines (air bronchograms) anywhere in either lung."""
+    rng = lesion.person
+    side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.15, 0.92), rng.uniform(0.25, 0.75)
+    distance = lesion.blob(side, depth, out, rng.uniform(0.26, 0.37))
+    patch = step(1 - distance, 0.07)
+    strength = rng.uniform(0.34, 0.44) * lesion.moment.uniform(0.9, 1.1)
+    bronchi = np.exp(-((lesion.noise(0.045) / 0.55) ** 2))
+    return strength * patch * (1 - 1.25 * bronchi), distance < 1
+
+
+def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
+    """Fine mottling, bilateral, along the lungs' outer edge; on average hardly brighter than lung."""
+    rng = lesion.person
+    edge = lesion.chest.lateral(lesion.y) - np.abs(lesion.x)
+    reach = rng.uniform(0.28, 0.42)
+    middle, spread = rng.uniform(0.0, 0.2), rng.uniform(0.5, 0.7)
+    zone = step(reach - edge, 0.05) * step(spread - np.abs(lesion.y - middle), 0.08)
+    mottle = lesion.noise(0.022) - 0.6 * lesion.noise(0.08)
+    strength = rng.uniform(0.08, 0.12) * lesion.moment.uniform(0.9, 1.1)
+    return zone * (strength * mottle + 0.03), zone > 0.5
+
+
+def _cavity(lesion: Lesion) -> tuple[Field, Mask]:
+    """A ring with a dark middle near the top of one lung."""
+    rng = lesion.person
+    side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.16, 0.42), rng.uniform(0.3, 0.7)
+    distance = lesion.blob(side, depth, out, rng.uniform(0.18, 0.26))
+    wall = np.exp(-(((distance - 0.8) / rng.uniform(0.16, 0.24)) ** 2))
+    strength = rng.uniform(0.28, 0.38) * lesion.moment.uniform(0.9, 1.1)
+    return strength * wall - 0.24 * step(0.75 - distance, 0.08), distance < 1.05
+
+
+#: Finding -> how it is drawn: opacity to be added within the lungs, and where it is.
+FINDINGS: dict[str, Callable[[Lesion], tuple[Field, Mask]]] = {
+    "clear": _clear,
+    "consolidation": _consolidation,
+    "ground_glass": _ground_glass,
+    "cavity": _cavity,
+}

@@ -1,0 +1,115 @@
+"""What a set of phantoms is like: the options in the address of the source `phantom`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from chestxray.data.sources.phantom_findings import FINDINGS
+from chestxray.errors import InputError, nearest
+from chestxray.plugin import SourceOptions
+
+
+def _option(default: Any, help: str, low: float = 0, high: float = 100_000) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a set of phantoms is like. Flaws are planted on top of the set without them, whose
+    films stay the same to the pixel.
+
+    Raises:
+        InputError: a value out of its range, or two that contradict each other.
+    """
+
+    images: int = _option(880, "Images in all, before flaws are planted.", low=1)
+    patients: int = _option(0, "Patients in all, in place of images.", low=0)
+    size: int = _option(128, "Width in pixels; the height differs a little by image.", low=32, high=1024)
+    findings: tuple[str, ...] = _option((), "What each class shows; default: the first of the four.")
+    classes: tuple[str, ...] = _option((), "Names of the classes, 2 to 4; default: the findings'.")
+    splits: str = _option("official", "official: 60/13/27 by patient; none: left to the run.")
+    seed: int = _option(0, "Fixes every film.", high=2**63)
+    marker: float = _option(0.0, "Share of the marked class's images with a lead letter L.", high=1)
+    marked: str = _option("", "The class that the marker goes with; default: the second.")
+    marker_elsewhere: float = _option(0.0, "Share of the other classes' images with the letter.", high=1)
+    duplicates: int = _option(0, "Exact copies, each in the split of its original.")
+    duplicates_across: int = _option(0, "Exact copies of training images, in test, as new patients.")
+    straddlers: int = _option(0, "Training patients with one further image in test.")
+    unreadable: int = _option(0, "Files that are cut short, no image, or empty.")
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
+            if isinstance(value, int | float) and not low <= value <= high:
+                raise InputError(f"phantom: {f.name} must be from {low:g} to {high:g}. Received: {value:g}.")
+        _check_classes(self)
+        if self.splits not in ("official", "none"):
+            raise InputError(f"phantom: splits must be official or none. Received: {self.splits}.")
+        if self.splits == "none" and (self.straddlers or self.duplicates_across):
+            raise InputError("phantom: straddlers and duplicates_across need splits=official. Received: splits=none.")
+
+    @classmethod
+    def parse(cls, address: str, options: SourceOptions) -> Options:
+        """Options from ``name=value,name=value`` and from the run's options of this source.
+
+        Raises:
+            InputError: an unknown, repeated or unusable option.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for name, text in [*_pairs(address), *options.extra.items()]:
+            if name not in fields:
+                hint = nearest(name, fields)
+                raise InputError(f"phantom: unknown option.{hint} Allowed: {', '.join(fields)}. Received: {name}.")
+            if name in values:
+                raise InputError(f"phantom: {name} may be given once. Received: {name} twice.")
+            values[name] = _parsed(name, text, fields[name].default)
+        if "images" in values and "patients" in values:
+            raise InputError("phantom: images or patients may be given. Received: both.")
+        return cls(**{"seed": options.seed, **values})
+
+
+def _pairs(address: str) -> Iterator[tuple[str, str]]:
+    for item in filter(None, (part.strip() for part in address.split(","))):
+        name, equals, value = (piece.strip() for piece in item.partition("="))
+        if not (name and equals and value):
+            raise InputError(f"phantom: options are name=value, separated by commas. Received: {item}.")
+        yield name, value
+
+
+def _parsed(name: str, text: str, default: Any) -> Any:
+    """`text` as the kind of `default`; names of classes and findings are separated by ``+``."""
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split("+"))
+    kind = type(default)
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise InputError(f"phantom: {name} must be {wanted}. Received: {text}.") from None
+
+
+def _check_classes(options: Options) -> None:
+    """Fill in the default classes and findings, and refuse what cannot be drawn or be a folder."""
+    findings = options.findings or tuple(FINDINGS)[: len(options.classes) or None]
+    classes = options.classes or findings
+    if stray := [name for name in findings if name not in FINDINGS]:
+        raise InputError(f"phantom: findings must be of {', '.join(FINDINGS)}. Received: {', '.join(stray)}.")
+    if not 2 <= len(classes) <= len(FINDINGS) or len({name.casefold() for name in classes}) < len(classes):
+        raise InputError(f"phantom: classes must be 2 to 4 different names. Received: {'+'.join(classes)}.")
+    if len(findings) != len(classes) or len(set(findings)) < len(findings):
+        raise InputError(
+            f"phantom: findings must be as many as classes ({len(classes)}), and different. "
+            f"Received: {'+'.join(findings)}."
+        )
+    if odd := [name for name in classes if not re.fullmatch(r"\w[\w .()-]*(?<![ .])", name)]:
+        raise InputError(f"phantom: names of classes may have letters, digits, spaces and _-.(). Received: {odd[0]}.")
+    marked = options.marked or classes[1]
+    if marked not in classes:
+        raise InputError(f"phantom: marked must be one of {', '.join(classes)}. Received: {marked}.")
+    for name, value in (("findings", findings), ("classes", classes), ("marked", marked)):
+        object.__setattr__(options, name, value)

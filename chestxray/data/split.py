@@ -1,0 +1,297 @@
+"""Index -> Splits: which rows train, which validate, which test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from chestxray.data.folds import fold_of
+from chestxray.data.index import Index
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.recipe import Recipe
+
+#: An official validation split with fewer images than this chooses by luck and is redrawn.
+SMALLEST_VALIDATION = 50
+
+
+@dataclass(frozen=True)
+class Splits:
+    """``index`` with every readable row in a split; ``notes``: sentences a reader must know."""
+
+    index: Index
+    notes: tuple[str, ...]
+
+
+def split(index: Index, recipe: Recipe) -> Splits:
+    """Split the readable rows of `index` as the recipe says. Unreadable rows get no split.
+
+    ``auto`` takes the official split where there is one, else draws one that is stratified by
+    class and grouped by patient; copies of one image (same ``pixel_hash``) count as one patient.
+    Of merged sets, those without an official split are drawn beside those with one. Rows marked
+    ``external`` (data given to test on) are the whole test; the others only train and validate.
+
+    Of a cross-validation the fold ``recipe.fold`` is the test, and validation is drawn from the
+    rest; where the test is given (external or official), the fold is the validation.
+
+    Raises:
+        DataError: one class only; too few images or patients of a class; no official split where
+            one was asked for, or one without training or test rows.
+        InputError: a source to hold out that is none; every fold at once.
+    """
+    if recipe.parts:
+        raise InputError("One split needs one part of the cross-validation: choose it with fold or held_out.")
+    rows = index.rows
+    readable = rows[rows["unreadable"] == ""] if "unreadable" in rows else rows
+    external = readable[readable["external"]] if "external" in readable else readable.iloc[:0]
+    readable = readable.drop(external.index)
+    _check_classes(index, readable)
+    official = bool((readable["split"] != "").any())
+    if recipe.split == "official" and not official:
+        raise DataError(f"{index.name} has no official split. Allowed: random, stratified, grouped.")
+    if recipe.split == "source":
+        chosen, notes = _leave_one_source_out(readable, recipe, internal_test=external.empty)
+    elif official and recipe.split in ("auto", "official"):
+        chosen, notes = _official(readable, recipe, internal_test=external.empty)
+        if recipe.folds:
+            chosen, notes = _official_folds(readable, chosen, recipe)
+    else:
+        method = "grouped" if recipe.split == "auto" else recipe.split
+        chosen, notes = _drawn(readable, recipe, method, internal_test=external.empty)
+    if official and recipe.split not in ("auto", "official"):
+        notes = ("The official split was set aside for a drawn one.", *notes)
+    split_column = pd.Series("", index=rows.index, dtype=object)
+    split_column.loc[chosen.index] = chosen
+    split_column.loc[external.index] = "test"
+    result = index.replace(rows.assign(split=split_column.astype(str)))
+    check(result)
+    return Splits(index=result, notes=(*index.notes, *notes))
+
+
+def check(index: Index) -> None:
+    """Raises `DataError` where a class has no row in train, or a split has no rows at all."""
+    counts = index.counts()
+    for name in ("train", "validation", "test"):
+        if name not in counts or not counts[name].sum():
+            raise DataError(f"{index.name} has no {name} images after splitting.")
+    if empty := [label for label in index.classes if counts.loc[label, "train"] == 0]:
+        raise DataError(f"No training images of class {', '.join(empty)} in {index.name}.")
+
+
+def groups(rows: pd.DataFrame) -> np.ndarray:
+    """Codes (rows,) of what must stay together: a patient's images, and copies of one image.
+
+    Connected components of "same patient", "same pixels" and, where it was looked for, "same
+    radiograph" (the column ``near_group``).
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(rows)
+    patient = (rows["source"] + "\0" + rows["patient"]).where(rows["patient"] != "", rows["path"])
+    parts = [pd.factorize(patient)[0]]
+    if "pixel_hash" in rows:
+        parts.append(pd.factorize(rows["pixel_hash"])[0])
+    if "near_group" in rows:
+        parts.append(pd.factorize(rows["near_group"].where(rows["near_group"] != "", rows["path"]))[0])
+    # A bipartite graph of rows and keys: rows that share a key are connected through it.
+    offset, edges = n, []
+    for codes in parts:
+        edges.append(np.stack([np.arange(n), codes + offset]))
+        offset += int(codes.max()) + 1
+    start, end = np.concatenate(edges, axis=1)
+    graph = coo_matrix((np.ones(len(start), dtype=bool), (start, end)), shape=(offset, offset))
+    return connected_components(graph, directed=False)[1][:n]
+
+
+def _check_classes(index: Index, readable: pd.DataFrame) -> None:
+    counts = readable["label"].value_counts()
+    if len(index.classes) < 2:
+        raise DataError(
+            f"{index.name} has a single class ({', '.join(index.classes)}); a classifier needs at least two."
+        )
+    for label in index.classes:
+        if counts.get(label, 0) < 3:
+            raise DataError(
+                f"Class {label!r} of {index.name} has {counts.get(label, 0)} readable images; at least 3 are "
+                "needed, one each to train, validate and test."
+            )
+
+
+def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, tuple[str, ...]]:
+    """The official split of each source that has one; the others are drawn together."""
+    given = rows.groupby("source")["split"].transform(lambda splits: (splits != "").any())
+    without = rows[~given]
+    chosen, notes = [], []
+    for source, part in rows[given].groupby("source"):
+        split_of, said = _official_of_source(part, recipe, internal_test=internal_test)
+        chosen.append(split_of)
+        notes += said if given.all() and rows["source"].nunique() == 1 else [f"{source}: {note}" for note in said]
+    if not without.empty:
+        drawn, drawn_notes = _drawn(without, recipe, "grouped", internal_test=internal_test)
+        chosen.append(drawn)
+        names = ", ".join(sorted(without["source"].unique()))
+        notes += [f"{names} (no official split): {note}" for note in drawn_notes]
+    return pd.concat(chosen), tuple(notes)
+
+
+def _official_of_source(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, list[str]]:
+    notes: list[str] = []
+    chosen = rows["split"].copy()
+    if stray := int((chosen == "").sum()):
+        notes.append(f"{stray} images are in no split of their official split and were left out.")
+    if not internal_test and (own := int((chosen == "test").sum())):
+        chosen[chosen == "test"] = ""
+        notes.append(f"{own} images of the official test were left out: other data is tested on.")
+    elif internal_test and not (chosen == "test").any():
+        pool = rows[chosen != ""]
+        chosen.loc[_take(pool, recipe.test_share, recipe.splits_by, "grouped", leave=2).index] = "test"
+        notes.append("The official split has no test images: a test split was drawn by patient from the rest.")
+    small = int((chosen == "validation").sum())
+    pool = rows[chosen.isin(["train", "validation"])]
+    if not pool.empty and (small == 0 or (small < SMALLEST_VALIDATION and not recipe.keep_validation)):
+        drawn = _take(pool, recipe.validation_share, recipe.splits_by + 1, "grouped")
+        chosen.loc[pool.index] = "train"
+        chosen.loc[drawn.index] = "validation"
+        why = f"only {small} validation images" if small else "no validation images"
+        notes.append(
+            f"The official split has {why} (fewer than {SMALLEST_VALIDATION}): {len(drawn)} were redrawn "
+            "from the training images by patient."
+        )
+    return chosen, notes
+
+
+def _official_folds(rows: pd.DataFrame, chosen: pd.Series, recipe: Recipe) -> tuple[pd.Series, tuple[str, ...]]:
+    """The official test is kept; the fold of the other rows is the validation."""
+    pool = rows[chosen.reindex(rows.index).isin(["train", "validation"])]
+    chosen = chosen.copy()
+    chosen.loc[pool.index] = np.where(_held_out(pool, recipe, "grouped"), "validation", "train")
+    return chosen, (
+        f"{_fold_name(recipe)}: the official test is kept, the fold of the other images is the validation. "
+        f"{_NOTES['grouped']}",
+    )
+
+
+def _held_out(rows: pd.DataFrame, recipe: Recipe, method: str) -> np.ndarray:
+    """Whether each row is in the fold held out: bool (rows,)."""
+    codes = groups(rows) if method == "grouped" else np.arange(len(rows))
+    return fold_of(rows["label"], codes, recipe.folds, method, recipe.splits_by) == recipe.fold
+
+
+def _fold_name(recipe: Recipe) -> str:
+    assert recipe.fold is not None
+    return f"Fold {recipe.fold + 1} of {recipe.folds}"
+
+
+def _leave_one_source_out(
+    rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool
+) -> tuple[pd.Series, tuple[str, ...]]:
+    names = sorted(rows["source"].unique())
+    if len(names) < 2 or not internal_test:
+        raise DataError(
+            "Leaving one source out needs two sources or more, and no data to test on beside them. "
+            f"Received: {', '.join(names)}{'' if internal_test else ', and --test-data'}."
+        )
+    if recipe.held_out not in names:
+        raise InputError(
+            f"held_out must be a source of the data.{nearest(str(recipe.held_out), names)} "
+            f"Allowed: {', '.join(names)}. Received: {recipe.held_out!r}."
+        )
+    own = rows["source"] == recipe.held_out
+    chosen, notes = _drawn(rows[~own], recipe.replace(split="grouped", held_out=None), "grouped", internal_test=False)
+    held_out = pd.Series("test", index=rows.index[own], dtype=object)
+    return pd.concat([chosen, held_out]), (f"The source {recipe.held_out} is the test, the others train.", *notes)
+
+
+#: How each method of drawing is told to a reader.
+_NOTES = {
+    "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",
+    "stratified": "Split by image, stratified by class: patients and copies may stand on both sides.",
+    "grouped": "Split by patient where known, stratified by class.",
+}
+
+
+def _drawn(
+    rows: pd.DataFrame, recipe: Recipe, method: str, *, internal_test: bool
+) -> tuple[pd.Series, tuple[str, ...]]:
+    chosen = pd.Series("train", index=rows.index, dtype=object)
+    rest, share = rows, recipe.validation_share
+    if recipe.folds:
+        held_out = _held_out(rows, recipe, method)
+        chosen[held_out] = "test" if internal_test else "validation"
+        rest, test_share = rows[~held_out], 1 / recipe.folds
+    elif internal_test:
+        test = _take(rows, recipe.test_share, recipe.splits_by, method, leave=2)
+        chosen.loc[test.index] = "test"
+        rest, test_share = rows.drop(test.index), recipe.test_share
+    if internal_test:
+        share = min(0.5, recipe.validation_share / (1 - test_share))
+    if internal_test or not recipe.folds:
+        validation = _take(rest, share, recipe.splits_by + 1, method)
+        chosen.loc[validation.index] = "validation"
+    note = _NOTES[method]
+    if method == "grouped" and not (rows["patient"] != "").any():
+        note = "Split stratified by class; no patient is known, so that a patient's images may stand on both sides."
+    return chosen, ((f"{_fold_name(recipe)}.", note) if recipe.folds else (note,))
+
+
+def _take(rows: pd.DataFrame, share: float, seed: int, method: str, leave: int = 1) -> pd.DataFrame:
+    """Draw about `share` of `rows`: at random, stratified by class, or by group and stratified.
+
+    Of every class `leave` rows, or groups, are left where there are that many.
+    """
+    wanted = max(1, round(share * len(rows)))
+    if method == "random":
+        return rows.iloc[np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted])]
+    codes = groups(rows) if method == "grouped" else np.arange(len(rows))
+    return rows.iloc[_stratified(rows["label"].to_numpy(), codes, share, seed, leave)]
+
+
+def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int, leave: int) -> np.ndarray:
+    """Positions of about `share` of the rows, whole groups at a time, class by class.
+
+    Groups are shuffled and taken until the share of their class is met as nearly as whole groups
+    allow. A group with several labels counts for the rarest, so that rare classes are met too.
+    """
+    table = pd.DataFrame({"label": labels, "group": codes})
+    rarity = table["label"].value_counts(ascending=True)
+    rank = {label: place for place, label in enumerate(rarity.index)}
+    by_group = table.assign(rank=table["label"].map(rank)).groupby("group")["rank"].agg(["min", "size"])
+    order = np.random.default_rng(seed).permutation(len(by_group))
+    shuffled = by_group.iloc[order]
+    taken: list[int] = []
+    for label, place in rank.items():
+        if table.loc[table["label"] == label, "group"].nunique() < 2:
+            raise DataError(
+                f"Class {label!r} has too few patients or distinct images to be split; at least 3 are needed."
+            )
+        sizes = shuffled.loc[shuffled["min"] == place, "size"]
+        if len(sizes) < 2:
+            continue  # nearly all of this class is in groups with a rarer one, which are dealt already
+        # The first of equally near numbers; at least one group is taken and one is left.
+        number = int(np.argmin(np.abs(sizes.cumsum().to_numpy() - share * sizes.sum()))) + 1
+        taken += sizes.index[: min(number, len(sizes) - 1)].tolist()
+    holds = pd.crosstab(table["group"], table["label"]).loc[shuffled.index] > 0
+    chosen = holds.index.isin(taken)
+    return np.flatnonzero(np.isin(codes, holds.index[_with_every_class(chosen, holds.to_numpy(), leave)]))
+
+
+def _with_every_class(taken: np.ndarray, holds: np.ndarray, leave: int) -> np.ndarray:
+    """`taken`, bool (groups,), with groups moved so that every class is taken and left, as far as can be.
+
+    Groups with several labels count for one of them, so that the others may be met by none or by all.
+    `holds` says which classes a group has, bool (groups, classes); the group with the fewest is moved.
+    """
+    taken = taken.copy()
+    for side, fewest, fewest_there in ((True, 1, leave), (False, leave, 1)):
+        for label in range(holds.shape[1]):
+            while holds[taken == side, label].sum() < fewest:
+                there = holds[taken != side].sum(axis=0)
+                # Nothing that the other side needs is taken from it.
+                spared = (~holds | (there > fewest_there)).all(axis=1)
+                movable = np.flatnonzero((taken != side) & holds[:, label] & spared)
+                if not len(movable):
+                    break
+                taken[movable[holds[movable].sum(axis=1).argmin()]] = side
+    return taken

@@ -1,0 +1,193 @@
+"""Figures and their replicates -> intervals; those of means over classes from what is known of each class.
+
+A mean over classes is only as sure as its least sure classes, and neither of the easy ways sees that.
+A rare class of which every image is right has no bootstrap variance and would be taken for certain,
+and the degrees of freedom of the rarest class alone would make every other class as unsure as that.
+Here the variance is that of the class figures together, a class at the end of its range and one of few
+patients add what their own intervals leave open (MOVER; Zou and Donner 2008), and the degrees of freedom
+are those of Satterthwaite (1946), to which each class adds by its share of the variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from chestxray.evaluation.intervals import LEVEL, Figure, around, at_end, satterthwaite, standard_error
+from chestxray.evaluation.weighted import LOSSES, Key, matthews
+
+#: Patients below which the bootstrap's standard error of a class says less than the interval of the class.
+FEW = 10
+#: Of each mean over classes, the figure of a class that it is the mean of.
+_ALWAYS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
+_SHARES = ("accuracy", "sensitivity", "specificity", "precision", "auroc")
+_OF_MANY = {name: name for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")}
+
+
+def figures(
+    values: Mapping[Key, float],
+    replicates: Mapping[Key, np.ndarray],
+    support: Mapping[Key, float],
+    behind: Mapping[Key, float],
+    counts: np.ndarray,
+    positive: int | None,
+) -> dict[Key, Figure]:
+    """Every figure but the losses with its 95% interval.
+
+    Args:
+        values: the figures on the rows themselves, NaN for what cannot be had.
+        replicates: float (replicates,) of each, NaN where a replicate had none.
+        support: patients that each figure rests on, see `support.supports`.
+        behind: of some, the patients behind their variance, see `support.behind`.
+        counts: the confusion matrix (classes, classes), true classes in rows.
+        positive: the class that the headline speaks of, None for means over the classes that have rows.
+    """
+    freedom = {key: min(size, behind.get(key, math.inf)) - 1 for key, size in support.items()}
+    found = {
+        key: _alone(key, value, replicates.get(key, np.empty(0)), support[key], freedom[key])
+        for key, value in values.items()
+        if key[1] not in LOSSES
+    }
+    if positive is not None:
+        found |= {(None, name): found[positive, name] for name in _OF_MANY}
+    present = [k for k, row in enumerate(counts) if row.sum() > 0]
+    for name, part in (_ALWAYS | ({} if positive is not None else _OF_MANY)).items():
+        keys = [(k, part) for k in present]
+        if present and math.isfinite(values[None, name]):
+            found[None, name] = _mean(values[None, name], keys, found, replicates, support, freedom)
+    if math.isfinite(values[None, "mcc"]):
+        found[None, "mcc"] = _correlation(values[None, "mcc"], counts, present, found, replicates, support)
+    return found
+
+
+def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freedom: float) -> Figure:
+    """The interval of a figure that is no mean over classes."""
+    if at_end(value, _span(key)):
+        return around(value, math.nan, support, _span(key))
+    figure = around(value, standard_error(np.asarray(replicates), support), freedom + 1, _span(key))
+    return _no_wider_than_exact(figure, support) if key[1] in _SHARES else figure
+
+
+def _no_wider_than_exact(figure: Figure, support: float) -> Figure:
+    """The part of an interval that is within that of Clopper and Pearson (1934) for `support` patients.
+
+    No share of images of so many patients, and no area of which either side has so many (Birnbaum and Klose
+    1957), varies more than the share of so many single images.
+    """
+    value = figure.value
+    if value is None or figure.low is None or figure.high is None:
+        return figure
+    hits, tail = value * support, (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, hits, support - hits + 1))
+    high = float(stats.beta.ppf(1 - tail, hits + 1, support - hits))
+    return Figure(value, min(value, max(figure.low, low)), max(value, min(figure.high, high)))
+
+
+def _span(key: Key) -> tuple[float, float]:
+    return (-1.0 if key[1] == "mcc" else 0.0), 1.0
+
+
+def _mean(
+    value: float,
+    keys: Sequence[Key],
+    found: Mapping[Key, Figure],
+    replicates: Mapping[Key, np.ndarray],
+    support: Mapping[Key, float],
+    freedom: Mapping[Key, float],
+) -> Figure:
+    """The interval of a mean of class figures `keys`; a class never predicted has a precision of 0 in it."""
+    none = (0.0, 1.0)
+    left_open = [
+        _left_open(found[key] if found[key].value is not None else Figure(0.0, *none), support[key]) for key in keys
+    ]
+    estimated = [key for key, parts in zip(keys, left_open, strict=True) if parts is None]
+    inflated = np.array([math.sqrt(support[key] / (support[key] - 1)) for key in estimated])
+    covariance = _covariance([np.asarray(replicates[key]) for key in estimated]) * np.outer(inflated, inflated)
+    error = math.sqrt(max(0.0, float(covariance.sum()))) / len(keys)
+    together = satterthwaite(np.diag(covariance), [freedom[key] for key in estimated])
+    below, above = (math.hypot(*(parts[side] for parts in left_open if parts is not None)) for side in (0, 1))
+    return _added(value, error, together, (below / len(keys), above / len(keys)), none)
+
+
+def _added(
+    value: float, error: float, freedom: float, left_open: tuple[float, float], span: tuple[float, float]
+) -> Figure:
+    """The interval of what the bootstrap sees, `error`, and of what it does not, put together (MOVER)."""
+    seen = around(value, error, freedom + 1, span) if error > 1e-9 else Figure(value, value, value)
+    assert seen.low is not None and seen.high is not None
+    below, above = math.hypot(value - seen.low, left_open[0]), math.hypot(seen.high - value, left_open[1])
+    if not max(below, above) > 1e-12:
+        return Figure(value, None, None)
+    return Figure(value, max(span[0], value - below), min(span[1], value + above))
+
+
+def _left_open(figure: Figure, support: float) -> tuple[float, float] | None:
+    """How far the interval of a class reaches to either side, None where the bootstrap's error says it all.
+
+    It does not for a figure at an end of its range, of few patients, or without an interval, which may be anything.
+    """
+    assert figure.value is not None
+    if figure.low is None or figure.high is None:
+        return figure.value, 1 - figure.value
+    alone = support < FEW or at_end(figure.value, (0.0, 1.0))
+    return (figure.value - figure.low, figure.high - figure.value) if alone else None
+
+
+def _covariance(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Covariance (columns, columns), each pair of columns where both are finite."""
+    if not columns:
+        return np.zeros((0, 0))
+    table = np.stack(columns)
+    finite = np.isfinite(table)
+    centred = np.where(finite, table - np.nanmean(table, axis=1, keepdims=True), 0.0)
+    both = finite.astype(np.float64) @ finite.T.astype(np.float64)
+    return (centred @ centred.T) / np.maximum(both - 1, 1)
+
+
+def _correlation(
+    value: float,
+    counts: np.ndarray,
+    present: Sequence[int],
+    found: Mapping[Key, Figure],
+    replicates: Mapping[Key, np.ndarray],
+    support: Mapping[Key, float],
+) -> Figure:
+    """The interval of Matthews's correlation, `value`, from that of each class's sensitivity.
+
+    It is no mean, so that what a class adds is how far the correlation moves where its sensitivity does.
+    """
+    key = (None, "mcc")
+    error = standard_error(np.asarray(replicates.get(key, np.empty(0))), support[key])
+    shares, freedoms = [], []
+    below = above = 0.0
+    for k in present:
+        sensitivity = found[k, "sensitivity"]
+        parts = _left_open(sensitivity, support[k, "sensitivity"])
+        assert sensitivity.value is not None
+        if parts is None:
+            step = standard_error(np.asarray(replicates[k, "sensitivity"]), support[k, "sensitivity"])
+            shares.append((value - _moved(counts, k, max(0.0, sensitivity.value - step))) ** 2)
+            freedoms.append(support[k, "sensitivity"] - 1)
+            continue
+        for to in (sensitivity.value - parts[0], sensitivity.value + parts[1]):
+            change = _moved(counts, k, to) - value
+            below, above = math.hypot(below, min(change, 0.0)), math.hypot(above, max(change, 0.0))
+    # Where no class's sensitivity moves it, what varies is how many images classes have.
+    freedom = satterthwaite(shares, freedoms) if any(shares) else support[key] - 1
+    return _added(value, error if error > 1e-12 else 0.0, freedom, (below, above), _span(key))
+
+
+def _moved(counts: np.ndarray, k: int, sensitivity: float) -> float:
+    """Matthews's correlation if class `k` had this sensitivity, its errors as they are or, without any, as others'."""
+    table = np.asarray(counts, dtype=np.float64).copy()
+    own = table[k].sum()
+    errors = np.delete(table[k], k)
+    if not errors.sum():
+        errors = np.delete(table.sum(axis=0) - table[k], k)
+    if not errors.sum():
+        errors = np.ones(len(table) - 1)
+    table[k] = np.insert(errors / errors.sum() * (1 - sensitivity) * own, k, sensitivity * own)
+    return float(matthews(table))

@@ -1,0 +1,1 @@
+"""What figures mean where patients are: prevalence, thresholds, net benefit, sizes of tests."""

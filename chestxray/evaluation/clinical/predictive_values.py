@@ -1,0 +1,71 @@
+"""Predictive values where the finding is as common as somebody says, not as in the test.
+
+By Bayes's rule they follow from sensitivity, specificity and prevalence, where the first two are what
+they are in the test: a claim about whom the model is used on, which no test shows. Their intervals come
+from those of sensitivity and specificity, which are figures of different images, by the method of
+variance estimates recovery for a ratio (MOVER-R; Donner and Zou 2012): unlike that of a logit
+(Mercaldo, Lau and Zhou 2007) it holds where no negative image was called positive.
+"""
+
+from __future__ import annotations
+
+import math
+
+from chestxray.evaluation.intervals import Figure
+
+_ABSENT = Figure(None, None, None)
+
+
+def ppv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
+    """The positive predictive value at `prevalence`, above 0 and below 1.
+
+    >>> found = ppv(Figure(0.9, 0.8, 0.95), Figure(0.9, 0.85, 0.94), 0.01)
+    >>> [round(end, 3) for end in (found.low, found.value, found.high)]
+    [0.056, 0.083, 0.132]
+    """
+    return _of_odds(sensitivity, _rest(specificity), prevalence / (1 - prevalence))
+
+
+def npv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
+    """The negative predictive value at `prevalence`, above 0 and below 1."""
+    return _of_odds(specificity, _rest(sensitivity), (1 - prevalence) / prevalence)
+
+
+def _rest(share: Figure) -> Figure:
+    value, low, high = (None if end is None else 1 - end for end in (share.value, share.high, share.low))
+    return Figure(value, low, high)
+
+
+def _of_odds(above: Figure, below: Figure, scale: float) -> Figure:
+    """The share whose odds are `scale` times the ratio of two independent shares."""
+    if above.value is None or below.value is None or above.value + below.value == 0:
+        return _ABSENT
+    value = _share(scale * _ratio(above.value, below.value))
+    if above.low is None or above.high is None or below.low is None or below.high is None:
+        return Figure(value, None, None)
+    low, high = ratio_limits(above, below)
+    return Figure(value, min(value, _share(scale * low)), max(value, _share(scale * high)))
+
+
+def ratio_limits(above: Figure, below: Figure) -> tuple[float, float]:
+    """Limits of the ratio of two independent figures that are at least 0 and have limits; infinite where
+    nothing keeps the lower one from 0.
+    """
+    assert above.value is not None and above.low is not None and above.high is not None
+    assert below.value is not None and below.low is not None and below.high is not None
+    product = above.value * below.value
+    narrow, wide = above.low * (2 * above.value - above.low), below.high * (2 * below.value - below.high)
+    low = _ratio(narrow, product + math.sqrt(max(0.0, product**2 - narrow * wide)))
+    narrow, wide = below.low * (2 * below.value - below.low), above.high * (2 * above.value - above.high)
+    reach = product + math.sqrt(max(0.0, product**2 - narrow * wide))
+    return low, (reach / narrow if narrow > 0 else math.inf)
+
+
+def _ratio(above: float, below: float) -> float:
+    if below <= 0:
+        return math.inf if above > 0 else 0.0
+    return above / below
+
+
+def _share(odds: float) -> float:
+    return 1.0 if odds == math.inf else odds / (1 + odds)

@@ -1,0 +1,1 @@
+"""From probabilities to an answer: temperature, thresholds, abstention, refusal."""

@@ -1,0 +1,98 @@
+"""AUROC and accuracy with what each row adds to them, so that what is made of several has a variance too.
+
+The influence of a row is how much the figure moves with it. Summed by patient and squared it gives
+the variance of DeLong et al. (1988) with the clusters of Obuchowski (1997); the influence of a mean
+or a difference is the mean or difference of the influences (LeDell et al. 2015 for cross-validated
+areas).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from chestxray.evaluation.intervals import LEVEL, Figure, around
+
+
+@dataclass(frozen=True)
+class Influence:
+    """A figure of some rows: its value, NaN where it cannot be had, and float (rows,) of what each adds."""
+
+    value: float
+    rows: np.ndarray
+
+    def figure(self, clusters: np.ndarray, support: float, level: float = LEVEL) -> Figure:
+        """The figure with its interval of confidence `level`.
+
+        `clusters` are codes of the patients, int (rows,); `support` is the number of patients that it
+        rests on. A figure that no row can move, such as the area of a score that is the same for all
+        rows, is sure.
+        """
+        error = math.sqrt(max(0.0, covariance(self, self, clusters)))
+        if support > 1 and error <= 1e-12 and 0 < self.value < 1:
+            return Figure(self.value, self.value, self.value)
+        inflated = error * math.sqrt(support / (support - 1)) if support > 1 else math.nan
+        return around(self.value, inflated, support, level=level)
+
+
+def auroc(positive: np.ndarray, scores: np.ndarray, strata: np.ndarray) -> Influence:
+    """Area under the ROC curve, of pairs within a stratum alone.
+
+    Scores of different models, such as the folds of a cross-validation, do not compare with each
+    other: only pairs within one stratum count, and each pair counts alike.
+
+    Args:
+        positive: bool (rows,).
+        scores: float (rows,), higher for positive.
+        strata: codes, int (rows,).
+    """
+    beaten = np.zeros(len(scores))
+    others = np.zeros(len(scores))
+    pairs = 0
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        here = positive[inside]
+        own, rest = int(here.sum()), int((~here).sum())
+        if not own * rest:
+            continue
+        ranks = stats.rankdata(scores[inside])
+        # Share of the other side that each row is on the right side of, ties counting half.
+        beaten[inside[here]] = (ranks[here] - stats.rankdata(scores[inside[here]])) / rest
+        beaten[inside[~here]] = 1 - (ranks[~here] - stats.rankdata(scores[inside[~here]])) / own
+        others[inside[here]], others[inside[~here]] = rest, own
+        pairs += own * rest
+    if not pairs:
+        return Influence(math.nan, beaten)
+    value = float((beaten * others)[positive].sum() / pairs)
+    return Influence(value, others * (beaten - value) / pairs)
+
+
+def accuracy(right: np.ndarray) -> Influence:
+    """Share of true `right`, bool (rows,)."""
+    if not len(right):
+        return Influence(math.nan, np.zeros(0))
+    value = float(right.mean())
+    return Influence(value, (right - value) / len(right))
+
+
+def mean(parts: Sequence[Influence]) -> Influence:
+    """The mean of figures of the same rows, of those that can be had."""
+    known = [part for part in parts if math.isfinite(part.value)]
+    if not known:
+        return Influence(math.nan, parts[0].rows)
+    return Influence(float(np.mean([part.value for part in known])), np.mean([part.rows for part in known], axis=0))
+
+
+def covariance(one: Influence, other: Influence, clusters: np.ndarray) -> float:
+    """Covariance of two figures of the same rows over other patients; `clusters` are codes, int (rows,)."""
+    return float(np.bincount(clusters, one.rows) @ np.bincount(clusters, other.rows))
+
+
+def correlation(one: Influence, other: Influence, clusters: np.ndarray) -> float:
+    """Correlation of two figures of the same rows, 0 where one of them does not vary."""
+    both = math.sqrt(covariance(one, one, clusters) * covariance(other, other, clusters))
+    return covariance(one, other, clusters) / both if both > 1e-24 else 0.0

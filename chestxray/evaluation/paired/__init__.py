@@ -1,0 +1,1 @@
+"""Models and groups beside each other: differences with intervals and tests."""

@@ -1,0 +1,208 @@
+"""Predictions of many models on the same rows -> Comparison: which of them differ, and by how much."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from chestxray.data.index import Patients
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.evaluation.evaluation import check, headline_class
+from chestxray.evaluation.intervals import METHOD, Interval
+from chestxray.evaluation.paired import trainings
+from chestxray.evaluation.paired.contender_figures import Estimated, estimated, tested
+from chestxray.evaluation.paired.letters import letters
+from chestxray.evaluation.paired.p_value_function import DifferenceTest
+from chestxray.evaluation.paired.paired import accuracy_test, auroc_test, holm
+from chestxray.evaluation.paired.standings import Comparison, Margin, Pair, Standing
+from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.weighted import HEADLINE, LOSSES
+
+#: How intervals are made, by the design of the trainings.
+METHODS = {
+    "one": METHOD,
+    "seeds": f"{METHOD}, with seeds drawn at random",
+    "folds": "corrected resampled t over folds",
+    "folds of one test": f"{METHOD}, with folds drawn at random",
+}
+
+
+def compare(
+    predictions: Mapping[str, Predictions | Sequence[Predictions]],
+    metric: str = "auroc",
+    *,
+    positive: str | None = None,
+    margin: float | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare models on the same rows of a test, each pair by a paired test.
+
+    A pair's interval and its p-value come from one method: DeLong's test for the AUROC of two classes and
+    McNemar's mid-p for accuracy, both clustered by patient where patients have several rows, and for all
+    else a bootstrap in which each replicate draws the same patients for all models. Holm's correction goes
+    over all pairs. p-values and intervals speak of these trained models.
+
+    Where a model was trained several times, its figure is the mean over the trainings, and these are drawn
+    at random as patients are, see `training_variance`: seeds, and the folds of a cross-validation, which
+    the column ``fold`` of the predictions tells. Of a cross-validation in which each image was tested once,
+    figures are means over the folds. ``repeats`` are the single trainings, ``scope`` says what p speaks of.
+
+    Args:
+        predictions: the test of each model by its name, or of each of its trainings; two models or more.
+        metric: one of `HEADLINE`.
+        positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal one.
+        margin: how much worse a model may be without mattering, above 0 and below 1; tests of non-inferiority
+            and equivalence are made where it is given.
+        replicates: number of bootstrap replicates.
+        seed: fixes the draws.
+
+    Raises:
+        InputError: an unknown metric or class; fewer than two models; an impossible margin.
+        DataError: predictions that cannot be evaluated, or that are of other images, labels or classes.
+
+    >>> compare({"vgg16": one, "resnet50": other}).to_frame()  # doctest: +SKIP
+          model  value    low   high letters
+    0  resnet50  0.961  0.941  0.974       a
+    1     vgg16  0.957  0.936  0.971       a
+    """
+    check_metric(metric)
+    check_margin(margin)
+    if len(predictions) < 2:
+        raise InputError(f"A comparison needs two models or more. Received: {len(predictions)}.")
+    repeated = {name: (p,) if isinstance(p, Predictions) else tuple(p) for name, p in predictions.items()}
+    if empty := [name for name, tables in repeated.items() if not tables]:
+        raise InputError(f"Every model needs the predictions of a training or more. Without any: {', '.join(empty)}.")
+    flat = align({_label(n, i, len(t)): table for n, t in repeated.items() for i, table in enumerate(t)})
+    tables = iter(flat.values())
+    aligned = {name: tuple(next(tables) for _ in t) for name, t in repeated.items()}
+    some = next(iter(flat.values()))
+    chosen = headline_class(some.classes, positive)
+    # Where the tables know the patients differently, the fewest and so largest groups are the careful choice.
+    known = min(flat.values(), key=lambda p: len(np.unique(p.clusters)))
+    clusters = known.clusters
+    design = trainings.design(aligned)
+    models = estimated(aligned, design, metric, chosen, clusters, replicates=replicates, seed=seed)
+    pairs = _pairs(models, design, metric, chosen, clusters, margin)
+    order = {c.model: i for i, c in enumerate(models)}
+    different = [(order[p.first], order[p.second]) for p in pairs if p.apart]
+    shared = letters(len(models), different)
+    return Comparison(
+        metric=metric,
+        positive=None if chosen is None else some.classes[chosen],
+        standings=tuple(_standing(c, metric, marks) for c, marks in zip(models, shared, strict=True)),
+        pairs=pairs,
+        rows=len(clusters),
+        patients=Patients.of(known.rows),
+        interval=Interval(method=METHODS[design], replicates=replicates),
+        design=design,
+        margin=margin,
+    )
+
+
+def _label(model: str, training: int, trainings: int) -> str:
+    return model if trainings == 1 else f"{model} (training {training + 1} of {trainings})"
+
+
+def _standing(contender: Estimated, metric: str, marks: str) -> Standing:
+    return Standing(contender.model, contender.figures[metric], marks, contender.figures, contender.repeats)
+
+
+def check_metric(metric: str) -> None:
+    """Raises `InputError` unless `metric` is one of `HEADLINE`."""
+    if metric not in HEADLINE:
+        known = ", ".join(HEADLINE)
+        raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
+
+
+def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """The same predictions with rows and classes in one order.
+
+    Raises:
+        DataError: they cannot be evaluated, or are not of the same images, labels and classes.
+    """
+    aligned: dict[str, Predictions] = {}
+    for model, table in predictions.items():
+        check(table)
+        rows = table.rows.sort_values("path", kind="stable").reset_index(drop=True)
+        first, other = next(iter(aligned.items()), (model, table))
+        if set(table.classes) != set(other.classes):
+            raise DataError(
+                f"{first} and {model} know different classes, so they do not compare. "
+                f"{first}: {', '.join(other.classes)}. {model}: {', '.join(table.classes)}."
+            )
+        aligned[model] = Predictions(rows, other.classes)
+        _require_same_rows(first, aligned[first].rows, model, rows)
+    if not len(next(iter(aligned.values())).rows):
+        raise DataError("There are no rows to compare models on.")
+    return aligned
+
+
+def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
+    paths, others = set(here["path"]), set(there["path"])
+    if paths != others or len(here) != len(there):
+        odd = sorted(paths ^ others) or sorted(there["path"])
+        raise DataError(
+            f"{first} and {second} were tested on different images, so they do not compare: "
+            f"{len(paths - others)} only by {first}, {len(others - paths)} only by {second}, "
+            f"{len(here)} and {len(there)} rows; see {odd[0]}."
+        )
+    unlike = here["label"].to_numpy() != there["label"].to_numpy()
+    if unlike.any():
+        raise DataError(
+            f"{first} and {second} have different labels for {int(unlike.sum())} images, so they do not "
+            f"compare; see {here['path'][unlike].iloc[0]}."
+        )
+
+
+def check_margin(margin: float | None) -> None:
+    """Raises `InputError` unless `margin` is None, or above 0 and below 1."""
+    if margin is not None and not 0 < margin < 1:
+        raise InputError(f"margin must be above 0 and below 1, such as 0.02. Received: {margin}.")
+
+
+def _pairs(
+    contenders: Sequence[Estimated],
+    design: trainings.Design,
+    metric: str,
+    chosen: int | None,
+    clusters: np.ndarray,
+    margin: float | None,
+) -> tuple[Pair, ...]:
+    tests = []
+    for one, other in itertools.combinations(contenders, 2):
+        classical = _classical(one.tables[0], other.tables[0], metric, chosen, clusters) if design == "one" else None
+        tests.append((one.model, other.model, classical or tested(one, other, design)))
+    corrected = holm([test.p for *_, test in tests])
+    margins = _margins([test for *_, test in tests], metric, margin)
+    return tuple(
+        Pair(first, second, test.figure(), test.name, test.p, p_holm, within)
+        for (first, second, test), p_holm, within in zip(tests, corrected, margins, strict=True)
+    )
+
+
+def _margins(tests: Sequence[DifferenceTest], metric: str, margin: float | None) -> list[Margin | None]:
+    """Is neither, or none, of two models worse by `margin` or more? Corrected for all these questions."""
+    if margin is None:
+        return [None] * len(tests)
+    # The first is worse by the margin where the difference is so far below 0, of a loss so far above.
+    first = [test.below(margin) if metric in LOSSES else test.above(-margin) for test in tests]
+    second = [test.above(-margin) if metric in LOSSES else test.below(margin) for test in tests]
+    corrected = holm([*first, *second])
+    half = len(tests)
+    return [Margin(*four) for four in zip(first, second, corrected[:half], corrected[half:], strict=True)]
+
+
+def _classical(
+    one: Predictions, other: Predictions, metric: str, chosen: int | None, clusters: np.ndarray
+) -> DifferenceTest | None:
+    """The test of the books for two tables, None where there is none for this figure."""
+    if metric == "accuracy":
+        return accuracy_test(one.predicted == one.truth, other.predicted == other.truth, clusters)
+    if metric == "auroc" and chosen is not None:
+        scores = [table.probabilities[:, chosen] for table in (one, other)]
+        return auroc_test(one.truth == chosen, scores[0], scores[1], clusters)
+    return None

@@ -1,0 +1,60 @@
+"""Two tests that have patients in common: how their figures go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from chestxray.evaluation.bootstrap import resamples
+from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.weighted import Table
+
+
+def shared(one: Predictions, other: Predictions) -> int:
+    """Number of patients that have rows in both; an image of unknown patient is one of its own."""
+    codes = _codes(one, other)
+    count = len(one.rows)
+    return len(np.intersect1d(codes[:count], codes[count:]))
+
+
+def covariance(
+    one: Sequence[Predictions],
+    other: Sequence[Predictions],
+    metric: str,
+    positive: int | None,
+    *,
+    replicates: int,
+    seed: int,
+) -> float:
+    """Covariance of a figure of two tests over other patients, each the mean over its trainings.
+
+    A bootstrap draws the patients of both tests together, each with all images. 0 where none is shared.
+
+    Args:
+        one: the trainings tested on the rows of one test, in the same order.
+        other: those tested on the rows of the other.
+        metric: one of `HEADLINE`.
+        positive: number of the positive class, None for means over classes.
+        replicates: number of bootstrap replicates.
+        seed: fixes the draws.
+    """
+    if not shared(one[0], other[0]):
+        return 0.0
+    codes, count = _codes(one[0], other[0]), len(one[0].rows)
+    sides = [[Table.of(p.truth, p.predicted, p.probabilities, positive) for p in side] for side in (one, other)]
+    found: list[list[np.ndarray]] = [[], []]
+    for weights in resamples(codes, replicates, seed):
+        for values, tables, part in zip(found, sides, (weights[:, :count], weights[:, count:]), strict=True):
+            values.append(np.mean([table.figures(part)[None, metric] for table in tables], axis=0))
+    both = np.stack([np.concatenate(values) for values in found])
+    both = both[:, np.isfinite(both).all(axis=0)]
+    return float(np.cov(both)[0, 1]) if both.shape[1] > 1 else 0.0
+
+
+def _codes(one: Predictions, other: Predictions) -> np.ndarray:
+    """Codes of the patients of the rows of both, one after the other."""
+    columns = ["path", "patient", "source"]
+    rows = pd.concat([one.rows[columns], other.rows[columns]], ignore_index=True)
+    return Predictions(rows, one.classes).clusters

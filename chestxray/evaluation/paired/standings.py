@@ -1,0 +1,167 @@
+"""What a comparison of models found: their order, and every pair of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from chestxray.data.index import Patients
+from chestxray.evaluation.intervals import Figure, Interval
+from chestxray.evaluation.paired.p_value_function import ALPHA
+from chestxray.evaluation.paired.trainings import SCOPES, Design
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One model: its figure, and letters that it shares with the models it cannot be told from.
+
+    ``figures`` are all of `HEADLINE`. ``repeats`` is the compared figure of each repeated training (of
+    each seed, say), of which the figures are the means; None where it cannot be had.
+    """
+
+    model: str
+    figure: Figure
+    letters: str
+    figures: Mapping[str, Figure]
+    repeats: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Is the first, or the second, of two models worse than the other by the margin or more?
+
+    One-sided p-values that it is, and the same corrected for the two questions of every pair (Holm 1979).
+    A model is not inferior where that is under half of `ALPHA`, so that the 95% interval, uncorrected, lies
+    on the right side of the margin (ICH E9); two models of which neither is inferior are equivalent
+    (Schuirmann 1987).
+    """
+
+    first_p: float | None
+    second_p: float | None
+    first_p_holm: float | None
+    second_p_holm: float | None
+
+    @property
+    def first_not_inferior(self) -> bool:
+        """Is the first shown not to be worse by the margin?"""
+        return self.first_p_holm is not None and self.first_p_holm < ALPHA / 2
+
+    @property
+    def second_not_inferior(self) -> bool:
+        """Is the second shown not to be worse by the margin?"""
+        return self.second_p_holm is not None and self.second_p_holm < ALPHA / 2
+
+    @property
+    def finding(self) -> str:
+        """``equivalent``, ``first not inferior``, ``second not inferior`` or ``undecided``."""
+        if self.first_not_inferior and self.second_not_inferior:
+            return "equivalent"
+        if self.first_not_inferior:
+            return "first not inferior"
+        return "second not inferior" if self.second_not_inferior else "undecided"
+
+    def to_json(self) -> dict[str, Any]:
+        """The p-values and the finding, ready for JSON."""
+        return dataclasses.asdict(self) | {"finding": self.finding}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same rows.
+
+    ``difference`` is first minus second; its interval and ``p`` are those of ``test``, ``p_holm`` is p
+    corrected for the number of pairs. ``margin`` is None where none was asked for.
+    """
+
+    first: str
+    second: str
+    difference: Figure
+    test: str
+    p: float | None
+    p_holm: float | None
+    margin: Margin | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Are the two told apart?"""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models by one figure, the best first, and every pair of them. ``design`` is how trainings are drawn."""
+
+    metric: str
+    positive: str | None
+    standings: tuple[Standing, ...]
+    pairs: tuple[Pair, ...]
+    rows: int
+    patients: Patients
+    interval: Interval
+    design: Design = "one"
+    margin: float | None = None
+
+    @property
+    def scope(self) -> str:
+        """What p-values and intervals speak of."""
+        return SCOPES[self.design]
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole comparison, ready for JSON."""
+        return {
+            "metric": self.metric,
+            "positive": self.positive,
+            "models": [
+                {
+                    "model": s.model,
+                    **s.figure.to_json(),
+                    "letters": s.letters,
+                    "repeats": list(s.repeats),
+                    "test": {name: figure.to_json() for name, figure in s.figures.items()},
+                }
+                for s in self.standings
+            ],
+            "pairs": [
+                {
+                    "first": pair.first,
+                    "second": pair.second,
+                    "difference": pair.difference.to_json(),
+                    "test": pair.test,
+                    "p": pair.p,
+                    "p_holm": pair.p_holm,
+                    "margin": None if pair.margin is None else pair.margin.to_json(),
+                }
+                for pair in self.pairs
+            ],
+            "rows": self.rows,
+            **self.patients.to_json(),
+            "alpha": ALPHA,
+            "margin": self.margin,
+            "design": self.design,
+            "scope": self.scope,
+            "interval": {
+                "level": self.interval.level,
+                "method": self.interval.method,
+                "replicates": self.interval.replicates,
+            },
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The models, the best first: model, value, low, high, letters."""
+        return pd.DataFrame(self.to_json()["models"], columns=["model", "value", "low", "high", "letters"])
+
+    def pairs_to_frame(self) -> pd.DataFrame:
+        """The pairs: first, second, difference, low, high, test, p, p_holm, and with a margin its finding."""
+        records = []
+        for p in self.pairs:
+            record = {"first": p.first, "second": p.second, "difference": p.difference.value}
+            record |= {"low": p.difference.low, "high": p.difference.high, "test": p.test, "p": p.p}
+            record |= {"p_holm": p.p_holm}
+            if p.margin is not None:
+                record |= {f"margin_{name}": value for name, value in p.margin.to_json().items()}
+            records.append(record)
+        return pd.DataFrame(records)

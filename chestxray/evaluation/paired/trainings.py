@@ -1,0 +1,88 @@
+"""What the trainings of the compared models are to each other: one, seeds, or the folds of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from chestxray.evaluation.prediction import Predictions
+
+#: Columns of predictions by the models of a cross-validation: the fold of the model, and how many images
+#: it was trained on.
+FOLD = "fold"
+TRAINED_ON = "training_images"
+
+Design = Literal["one", "seeds", "folds", "folds of one test"]
+
+#: What intervals and p-values speak of, by design.
+SCOPES: dict[Design, str] = {
+    "one": "p-values and intervals speak of these trained models on other patients like those of the test; luck in "
+    "training is not counted, and with another seed the order may be another.",
+    "seeds": "p-values and intervals speak of other patients and of trainings with other seeds on the same images.",
+    "folds": "p-values and intervals speak of models trained anew on other images of the kind and tested on other "
+    "patients (corrected resampled t over the folds, Nadeau and Bengio 2003).",
+    "folds of one test": "p-values and intervals speak of other patients and of models trained anew on other images "
+    "of the kind (folds as Nadeau and Bengio 2003 correct for the images that they share).",
+}
+
+
+def marked(predictions: Predictions, fold: int, training_images: int) -> Predictions:
+    """`predictions` by the model of one fold, with the columns that say so."""
+    rows = predictions.rows.assign(**{FOLD: fold, TRAINED_ON: training_images})
+    return Predictions(rows, predictions.classes)
+
+
+def design(aligned: Mapping[str, Sequence[Predictions]]) -> Design:
+    """How the trainings of all models are drawn; their tables have the same rows in the same order.
+
+    Folds count where those of all models are the same, since only then do they pair.
+    """
+    several: Design = "seeds" if any(len(tables) > 1 for tables in aligned.values()) else "one"
+    names = {model: [_names(table) for table in tables] for model, tables in aligned.items()}
+    flat = [one for of_model in names.values() for one in of_model]
+    if not all(len(one) for one in flat):
+        return several
+    if all((one == flat[0]).all() for one in flat) and len(set(flat[0])) > 1:
+        return "folds"
+    of_models = [[set(one) for one in of_model] for of_model in names.values()]
+    constant = all(len(one) == 1 for of_model in of_models for one in of_model)
+    if constant and len(set().union(*of_models[0])) > 1 and all(one == of_models[0] for one in of_models):
+        return "folds of one test"
+    return several
+
+
+def parts(table: Predictions) -> list[np.ndarray]:
+    """The places of the rows of each fold, in the order of the folds."""
+    names = _names(table)
+    return [np.flatnonzero(names == name) for name in np.unique(names)]
+
+
+def shares(table: Predictions) -> np.ndarray:
+    """Images tested in each fold for each that its model was trained on, float (folds,).
+
+    Where that number is not known, the model was trained on all other rows.
+    """
+    rows = len(table.rows)
+    known = TRAINED_ON in table.rows
+    trained = pd.to_numeric(table.rows[TRAINED_ON], errors="coerce").to_numpy() if known else np.full(rows, np.nan)
+    found = []
+    for places in parts(table):
+        images = trained[places[0]]
+        found.append(len(places) / (images if images >= 1 else rows - len(places)))
+    return np.array(found)
+
+
+def by_fold(tables: Sequence[Predictions], values: np.ndarray) -> np.ndarray:
+    """Mean of `values` (trainings, ...) over the trainings of each fold, in the order of the folds: (folds, ...)."""
+    names = np.array([_names(table)[0] for table in tables])
+    return np.stack([values[names == name].mean(axis=0) for name in np.unique(names)])
+
+
+def _names(table: Predictions) -> np.ndarray:
+    """The fold of each row as text, of no rows where the table tells none."""
+    if FOLD not in table.rows or table.rows[FOLD].isna().any():
+        return np.zeros(0, dtype=str)
+    return table.rows[FOLD].astype(str).to_numpy(dtype=str)

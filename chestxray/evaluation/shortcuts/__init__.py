@@ -1,0 +1,1 @@
+"""What cheap models get that see no lungs."""

@@ -1,0 +1,94 @@
+"""By what groups of people a test is told: the column that a heading means, and each row's group in it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pandas as pd
+
+from chestxray.data.index import COLUMNS, column_name, column_of
+from chestxray.errors import InputError, nearest
+
+#: Bands of age in years, by their lower ends, and the most that is taken for an age.
+AGES = (0, 18, 40, 65)
+OLDEST = 120
+#: A column of numbers with more values than this is broken into quarters.
+MOST_VALUES = 12
+OUT_OF_RANGE = "out of range"
+#: Years in a unit of age; DICOM writes 058Y, 011M, 002W, 010D.
+_YEARS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
+_AGE = re.compile(r"(>=?|over )?\s*(-?\d+(?:[.,]\d+)?)\s*(?:([ymwd])[a-z]*\.?)?(?: old)?\s*(\+)?", re.IGNORECASE)
+
+
+def groups(rows: pd.DataFrame, column: str) -> pd.Series:
+    """The group of each row by a column of the data, ``""`` where it is not known.
+
+    `column` is found by its heading in any spelling, and by its meaning: ``age`` is ``Patient Age`` too.
+    Ages are put into bands (see `age_bands`), other numbers of many values into quarters.
+
+    Raises:
+        InputError: no such column.
+    """
+    extra = [name for name in rows if name not in (*COLUMNS, "audit", "external")]
+    found = column_of(column, extra)
+    if found is None:
+        raise InputError(
+            f"by must be a column of the data.{nearest(column, extra)} Allowed: {', '.join(extra) or 'none here'}. "
+            f"Received: {column!r}."
+        )
+    values = rows[found].astype(object).where(rows[found].notna(), "").astype(str).str.strip()
+    if column_name(found) == "age" and (bands := age_bands(values)) is not None:
+        return bands
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.nunique() > MOST_VALUES and numbers.notna().sum() >= values.ne("").sum():
+        quarters = pd.qcut(numbers, 4, duplicates="drop")
+        return quarters.map(lambda q: f"{q.left:g} to {q.right:g}").astype(object).fillna("").astype(str)
+    return values
+
+
+def age_bands(values: pd.Series) -> pd.Series | None:
+    """The band of each age, such as ``18 to 39``; None where most values are no ages but the user's own groups.
+
+    Numbers are years; DICOM's units (``058Y``, ``011M``) are understood, and words (``6 months``). An
+    age of which only the least is known (``50+``) has a band where that says which. What nobody can be
+    (below 0, above `OLDEST`) is ``out of range``, any other text not known, ``""``.
+    """
+    bands = values.map({text: _band(text) for text in values.unique()})
+    if (bands != "").sum() < (values != "").sum() / 2 or (bands == "").all():
+        return None
+    return bands
+
+
+def plain_ages(values: pd.Series) -> pd.Series:
+    """Ages as plain numbers of years in text, ``""`` where they are not known or out of range.
+
+    As they are where `age_bands` takes them for groups of the user's own.
+    """
+    if age_bands(values) is None:
+        return values
+    known = {text: _years(text) for text in values.unique()}
+    plain = {text: f"{age[0]:g}" for text, age in known.items() if age and 0 <= age[0] <= OLDEST and not age[1]}
+    return values.map(lambda text: plain.get(text, ""))
+
+
+def _band(text: str) -> str:
+    found = _years(text)
+    if found is None:
+        return ""
+    years, at_least = found
+    if not 0 <= years <= OLDEST:
+        return OUT_OF_RANGE
+    if at_least and years < AGES[-1]:
+        return ""
+    lower = [low for low in AGES if low <= years][-1]
+    return f"{lower} up" if lower == AGES[-1] else f"{lower} to {dict(itertools.pairwise(AGES))[lower] - 1}"
+
+
+def _years(text: str) -> tuple[float, bool] | None:
+    """An age in years and whether it is but the least that it may be; None where the text is none."""
+    match = _AGE.fullmatch(text.strip())
+    if match is None:
+        return None
+    above, number, unit, more = match.groups()
+    return float(number.replace(",", ".")) * _YEARS[(unit or "y").lower()], bool(above or more)

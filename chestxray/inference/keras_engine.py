@@ -1,0 +1,255 @@
+"""A run's folder, or an ensemble's, as an engine computed by Keras on TensorFlow."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import xxhash
+
+from chestxray.data.images.images import Fit
+from chestxray.errors import DataError, InputError
+from chestxray.evaluation.decision.calibration import Calibration
+from chestxray.evaluation.decision.decision import FILE as DECISION
+from chestxray.evaluation.decision.decision import Decision
+from chestxray.evaluation.decision.refusal import FILE as REFUSAL
+from chestxray.evaluation.decision.refusal import Familiar
+from chestxray.inference.engine import Engine, Ensemble, Outputs, check_maps
+from chestxray.models import backend, interrupts
+from chestxray.runs import run_folder
+from chestxray.runs.run_folder import MODEL, RECIPE, Run
+from chestxray.storage import schema
+from chestxray.storage.files import refusal
+
+if TYPE_CHECKING:
+    import keras
+
+ENSEMBLE = "ensemble.json"
+#: Most runs that an ensemble may lead to, and ensembles within one another.
+MOST, DEEPEST = 100, 4
+
+
+def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+    """The folders of the runs that answer for `folder`: itself, or the members of an ensemble. `above` are the
+    ensembles, resolved, that it is a member of.
+
+    Raises:
+        InputError: no such folder, one without weights, a run that was not finished or that lacks
+            what it decided by.
+        DataError: an ensemble's list of members is damaged, or leads back to it.
+    """
+    if (folder / ENSEMBLE).is_file():
+        members, place = _members(folder), folder.resolve()
+        if place in above:
+            raise DataError(f"{folder / ENSEMBLE} is damaged: the ensemble is a member of itself.")
+        if len(above) == DEEPEST:
+            raise DataError(f"{folder / ENSEMBLE} is damaged: it is the {DEEPEST + 1}th ensemble within another.")
+        found: list[Path] = []
+        for member in members:
+            found += folders(member, (*above, place))
+            if len(found) > MOST:
+                raise DataError(f"{folder / ENSEMBLE} is damaged: it leads to more than {MOST} runs.")
+        return tuple(found)
+    if (folder / RECIPE).is_file() and not (folder / MODEL).is_file() and (folder / "predictions.csv").is_file():
+        raise InputError(
+            f"{folder} holds predictions and no weights ({MODEL}). Predict with the run that made them, or with an "
+            "ensemble of runs (`chestxray ensemble`)."
+        )
+    run_folder.load(folder)
+    if not (folder / DECISION).is_file():
+        raise InputError(f"{folder} has no {DECISION}: run it again with this version of chestxray.")
+    return (folder,)
+
+
+def load(folder: Path) -> Engine:
+    """The engine of a finished run's folder, or of an ensemble's.
+
+    The weights, and TensorFlow, are loaded when it is first run.
+
+    Raises:
+        InputError, DataError: as `folders`, and files that are damaged.
+    """
+    runs = folders(folder)
+    if not (folder / ENSEMBLE).is_file():
+        return KerasEngine(runs[0])
+    members = [load(member) for member in _members(folder)]
+    path = folder / DECISION
+    # Members without validation images in common left no thresholds: the most probable class, then.
+    plain = Decision(members[0].classes, None, Calibration(), {}, "")
+    return Ensemble(folder.resolve().name, members, Decision.read(path) if path.is_file() else plain)
+
+
+def max_pixels(folder: Path) -> int:
+    """Most pixels an image may have: the least that any of the runs of `folder` allowed."""
+    return min(run_folder.load(path).recipe.max_pixels for path in folders(folder))
+
+
+def fingerprint(folder: Path, options: str = "") -> str:
+    """16 digits that tell whatever answers depend on from that of another run: weights, decisions and
+    `options`.
+
+    Raises:
+        InputError, DataError: as `folders`.
+    """
+    digest = xxhash.xxh3_64(options.encode())
+    ensemble = [folder / DECISION] if (folder / ENSEMBLE).is_file() else []
+    files = [run / name for run in folders(folder) for name in (MODEL, DECISION, REFUSAL, RECIPE)]
+    for path in [*ensemble, *files]:
+        digest.update(f"{path.name}:".encode())
+        if path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class KerasEngine:
+    """The model of the run in ``folder``, computed as one graph for any number of images.
+
+    Raises:
+        InputError, DataError: the folder's files are damaged; of the weights this is found by `run`.
+    """
+
+    folder: Path
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # What is damaged is told here, and threads that read these later change nothing.
+        _ = self.decision, self.image_size, self.fit, self.has_maps, self.refusal_threshold
+
+    @cached_property
+    def _run(self) -> Run:
+        return run_folder.load(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the model's outputs."""
+        return self.decision.classes
+
+    @cached_property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        size = self._run.recipe.image_size
+        if size is None:
+            raise DataError(f"{self.folder / RECIPE} is damaged: image_size is missing.")
+        return size
+
+    @cached_property
+    def fit(self) -> Fit:
+        """How images were fitted to the size in training."""
+        return self._run.recipe.fit
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What validation chose."""
+        return Decision.read(self.folder / DECISION)
+
+    @cached_property
+    def _familiar(self) -> Familiar | None:
+        return Familiar.read(self.folder / REFUSAL) if self.decision.features else None
+
+    @property
+    def refusal_threshold(self) -> float | None:
+        """A distance; None where the run refuses nothing."""
+        return None if self._familiar is None else self._familiar.threshold
+
+    @property
+    def _layer(self) -> str | None:
+        return self._run.cam_layer[0]
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the architecture has a layer to explain by."""
+        return self._layer is not None
+
+    @cached_property
+    def _model(self) -> keras.Model:
+        backend.start()
+        model, path = self._run.model, self.folder / MODEL
+        takes, gives = tuple(model.inputs[0].shape[1:3]), model.output.shape[-1]
+        if takes != self.image_size or gives != len(self.classes):
+            raise DataError(
+                f"{path} is of another run: it takes images of {takes} and gives {gives} classes, {RECIPE} and "
+                f"{DECISION} have {self.image_size} and {len(self.classes)}."
+            )
+        layers = {layer.name: layer for layer in model.layers}
+        for name in filter(None, (self._layer, self.decision.features)):
+            if name not in layers:
+                raise DataError(f"{path} is of another run: it has no layer {name!r}.")
+        if self._familiar is not None:
+            width = layers[str(self.decision.features)].output.shape[-1]
+            if width != len(self._familiar.centre):
+                raise DataError(
+                    f"{self.folder / REFUSAL} is of another run: it has {len(self._familiar.centre)} features, the "
+                    f"layer {self.decision.features} {width}."
+                )
+        return model
+
+    @cached_property
+    def _plain(self) -> Any:
+        return self._compiled(None)
+
+    @cached_property
+    def _explaining(self) -> Any:
+        return self._compiled(self._layer)
+
+    def _compiled(self, layer: str | None) -> Any:
+        """uint8 (n, height, width) -> what `cam.Graph` gives of them, traced once for any n."""
+        model = self._model
+        import tensorflow as tf
+
+        from chestxray.explanation.cam import Graph
+
+        graph = Graph(model, layer, decision=self.decision, features=self.decision.features)
+        signature = [tf.TensorSpec((None, *self.image_size), tf.uint8)]
+
+        @tf.function(input_signature=signature, autograph=False)
+        def compute(pixels: tf.Tensor) -> Any:
+            return graph.compute(tf.cast(pixels, tf.float32)[..., tf.newaxis])
+
+        return compute
+
+    def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
+        """As `Engine.run`."""
+        if maps:
+            check_maps(self)
+        with self._lock:
+            # Only the first call loads and traces; running is left to TensorFlow's own locks.
+            graph = self._explaining if maps else self._plain
+        with interrupts.held():
+            given = {name: value.numpy() for name, value in graph(pixels).items()}
+        if not np.isfinite(given["probabilities"]).all():
+            raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
+        far = None if self._familiar is None else self._familiar.distances(given["features"], pixels)
+        return Outputs(given["probabilities"], far, given.get("map"))
+
+
+class _Member(TypedDict):
+    folder: str
+
+
+class _EnsembleJson(TypedDict):
+    members: list[_Member]
+
+
+def _members(folder: Path) -> list[Path]:
+    path = folder / ENSEMBLE
+    content: _EnsembleJson = schema.read(path, _EnsembleJson)
+    members = [Path(member["folder"]) for member in content["members"]]
+    for member in members:
+        if reason := refusal(member / RECIPE):
+            raise DataError(f"{path} names a member that cannot be reached, {str(member)[:200]}: {reason}.")
+    places = [member.resolve() for member in members]
+    if not 2 <= len(set(places)) == len(places) <= MOST:
+        raise DataError(f"{path} is damaged: members must be 2 to {MOST} runs, each once. Received: {len(places)}.")
+    return members

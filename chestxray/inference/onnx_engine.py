@@ -1,0 +1,208 @@
+"""An exported ONNX file as an engine: serves a run with ONNX Runtime, without TensorFlow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray.data.images.images import Fit
+from chestxray.errors import DataError, InputError
+from chestxray.evaluation.decision.decision import Decision
+from chestxray.inference.engine import Outputs, check_maps
+from chestxray.inference.exported import KEY, Description
+from chestxray.storage.files import check_size
+
+#: Bytes of a file, which is one message of a protocol that allows no more.
+MOST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class OnnxEngine:
+    """The file at ``path``, as `chestxray export --format onnx` writes it. ``threads`` computes with at
+    most so many cores; None: all. ``seconds``: an evaluation that takes longer is ended; None: never.
+
+    Raises:
+        InputError: no such file, or ONNX Runtime is not installed.
+        DataError: the file is damaged, or of another origin.
+    """
+
+    path: Path
+    threads: int | None = None
+    seconds: float | None = None
+    _session: Any = field(init=False, repr=False, compare=False)
+    _described: Description = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Read here: a damaged file is told at once, and two threads never read it both.
+        session = _open(self.path, self.threads)
+        described = Description.parse(_metadata(session, self.path), self.path)
+        _check(session, described, self.path)
+        object.__setattr__(self, "_session", session)
+        object.__setattr__(self, "_described", described)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of the run that was exported."""
+        return self._described.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the outputs."""
+        return self._described.decision.classes
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels it takes."""
+        return self._described.image_size
+
+    @property
+    def fit(self) -> Fit:
+        """How images were fitted to the size in training."""
+        return self._described.fit
+
+    @property
+    def decision(self) -> Decision:
+        """What validation chose."""
+        return self._described.decision
+
+    @property
+    def refusal_threshold(self) -> float | None:
+        """A distance; None where the run refuses nothing."""
+        return self._described.refusal_threshold
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the file gives heat maps."""
+        return "map" in self._described.outputs
+
+    def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
+        """As `Engine.run`: one evaluation, whether with maps or without."""
+        if maps:
+            check_maps(self)
+        wanted = [name for name in self._described.outputs if maps or name != "map"]
+        given = self.answer(pixels[..., np.newaxis], wanted)
+        distances = given["distance"].astype(np.float64) if "distance" in given else None
+        return Outputs(given["probabilities"], distances, given.get("map"))
+
+    def answer(self, pixels: np.ndarray, outputs: Collection[str]) -> dict[str, np.ndarray]:
+        """The `outputs` of the file for `pixels` uint8 (n, height, width, channels).
+
+        Raises:
+            DataError: they cannot be computed.
+            TimeoutError: not within ``seconds``.
+        """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        # What only the other outputs need is not computed.
+        options.only_execute_path_to_fetches = True
+        names = list(outputs)
+        with _computable(self.path), _at_most(self.seconds, options):
+            return dict(zip(names, self._session.run(names, {"pixels": pixels}, options), strict=True))
+
+
+@contextmanager
+def _at_most(seconds: float | None, options: Any) -> Iterator[None]:
+    """Let ONNX Runtime end an evaluation between two of its nodes, also within a loop of the graph."""
+    if seconds is None:
+        yield
+        return
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        options.terminate = True
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Fail as error:
+        if late.is_set():
+            raise TimeoutError(f"no answer within {seconds:g} seconds") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def session(model: str | bytes, threads: int | None = None) -> Any:
+    """ONNX Runtime's session on the CPU for `model`: the path of a file, or its content."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Its threads would wait in a loop, and take the cores from whatever else the machine does.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _check(session: Any, described: Description, path: Path) -> None:
+    """Raises `DataError` where the graph does not take or give what the file says of itself."""
+    given = [output.name for output in session.get_outputs()]
+    lacks = [name for name in ("probabilities", *described.outputs) if name not in given]
+    (taken, *others) = session.get_inputs() or [None]
+    wanted = (*described.image_size, 1)
+    if lacks or "probabilities" not in described.outputs:
+        raise DataError(
+            f"{path} answers otherwise than it says of itself: it gives no {', '.join(map(str, lacks)) or 'answer'}."
+        )
+    shape = None if taken is None else taken.shape
+    # A side may be free, and is then a name.
+    fits = (
+        shape is not None
+        and len(shape) == 4
+        and all(a in (b, None) or isinstance(a, str) for a, b in zip(shape[1:], wanted, strict=True))
+    )
+    if others or not fits or taken.name != "pixels":
+        raise DataError(f"{path} takes otherwise than it says of itself: pixels of {wanted}. Its input: {shape}.")
+
+
+def _open(path: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise InputError("An ONNX file needs onnxruntime: pip install 'chestxray[export]'") from error
+    try:
+        check_size(path, MOST)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. It must be an ONNX file that `chestxray export` made."
+        ) from error
+    with _computable(path):
+        return session(str(path), threads)
+
+
+def _metadata(session: Any, path: Path) -> str | None:
+    with _computable(path):
+        found: str | None = session.get_modelmeta().custom_metadata_map.get(KEY)
+    return found
+
+
+@contextmanager
+def _computable(path: Path) -> Iterator[None]:
+    """Turn what ONNX Runtime says of a file into a `DataError`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    damaged = (
+        states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.InvalidArgument, states.NotImplemented,
+        states.RuntimeException, states.NoSuchFile, states.EPFail, states.ModelLoaded,
+    )  # fmt: skip
+    try:
+        yield
+    except damaged as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"{path} is no ONNX file that can be computed: {reason}") from error
+    except UnicodeDecodeError as error:
+        # Names and messages are bytes in the file, and text for Python.
+        raise DataError(f"{path} is no ONNX file that can be computed: it holds text that is no UTF-8.") from error

@@ -1,0 +1,1 @@
+"""A plugin becomes one Keras graph with weights, on devices."""

@@ -1,0 +1,132 @@
+"""What a data set holds, counted: the numbers and figures behind ``chestxray data show``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chestxray.data.decoded import Decoded
+from chestxray.data.index import SPLITS, Index, Patients
+
+#: How many rows a histogram of grey values is taken of, spread over the set.
+_SAMPLED = 2000
+NO_SPLIT = "no split"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``index`` has the facts of decoding joined to it; ``pixels`` uint8 (rows, height, width)."""
+
+    index: Index
+    pixels: np.ndarray
+
+    @property
+    def readable(self) -> pd.DataFrame:
+        """The rows that could be read."""
+        return self.index.rows[self.index.rows["unreadable"] == ""]
+
+    def counts(self) -> pd.DataFrame:
+        """Images by class and split; those of no split in a column of their own."""
+        rows = self.index.rows
+        splits = rows["split"].replace("", NO_SPLIT)
+        table = pd.crosstab(rows["label"], splits)
+        order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
+        return table.reindex(index=list(self.index.classes), columns=order, fill_value=0)
+
+    def sources(self) -> pd.DataFrame:
+        """Images by class and source."""
+        table = pd.crosstab(self.index.rows["label"], self.index.rows["source"])
+        return table.reindex(list(self.index.classes), fill_value=0)
+
+    def patients(self) -> dict[str, int | None]:
+        """The patients as `Patients` counts them, and the most images of one, None where none is known."""
+        rows = self.index.rows
+        each = rows[rows["patient"] != ""].groupby(["source", "patient"]).size()
+        return {**Patients.of(rows).to_json(), "most_images": int(each.max()) if len(each) else None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        rows, index = self.readable, self.index
+        bad = index.rows[index.rows["unreadable"] != ""]
+        return {
+            "name": index.name,
+            "images": len(index),
+            "classes": list(index.classes),
+            "counts": _nested(self.counts()),
+            "sources": _nested(self.sources()),
+            "patients": self.patients(),
+            "width": _spread(rows["width"]),
+            "height": _spread(rows["height"]),
+            "modes": _numbers(rows["mode"]),
+            "formats": _numbers(rows["format"]),
+            "unreadable": [{"path": p, "reason": r} for p, r in zip(bad["path"], bad["unreadable"], strict=True)],
+            "exact_duplicates": int(rows["pixel_hash"].duplicated(keep=False).sum()),
+            "licence": index.licence,
+            "citation": index.citation,
+            "notes": list(index.notes),
+        }
+
+    def write_figures(self, folder: Path) -> list[Path]:
+        """Draw class distribution, samples, sizes, grey values and sources by class as PNG."""
+        from chestxray.report import figures
+        from chestxray.report.figures import data
+
+        drawn = {
+            "class_distribution": figures.class_distribution(self.counts()),
+            "sample_grid": figures.sample_grid(self._samples()),
+            "sizes": data.size_histogram(self.readable),
+            "intensities": data.intensity_histogram(self._intensities()),
+            "source_by_class": data.source_by_class(self.sources()),
+        }
+        paths = []
+        for name, figure in drawn.items():
+            figures.save(figure, folder / f"{name}.png")
+            paths.append(folder / f"{name}.png")
+        return paths
+
+    def _samples(self, each: int = 6) -> dict[str, list[np.ndarray]]:
+        rows = self.readable
+        return {
+            label: [self.pixels[i] for i in _spread_out(rows.index[rows["label"] == label], each)]
+            for label in self.index.classes
+        }
+
+    def _intensities(self) -> dict[str, np.ndarray]:
+        rows = self.readable
+        each = max(1, _SAMPLED // len(self.index.classes))
+        found = {}
+        for label in self.index.classes:
+            chosen = _spread_out(rows.index[rows["label"] == label], each)
+            found[label] = sum((np.bincount(self.pixels[i].ravel(), minlength=256) for i in chosen), np.zeros(256, int))
+        return found
+
+
+def summarise(index: Index, decoded: Decoded) -> Summary:
+    """Join what decoding saw to the index. Unreadable images are counted, never an error."""
+    facts = decoded.facts
+    rows = index.rows.drop(columns=[c for c in facts if c in index.rows]).join(facts)
+    return Summary(index=index.replace(rows), pixels=decoded.pixels)
+
+
+def _spread_out(places: pd.Index, most: int) -> list[int]:
+    if len(places) <= most:
+        return places.tolist()
+    return places[np.linspace(0, len(places) - 1, most).round().astype(int)].tolist()
+
+
+def _spread(values: pd.Series) -> dict[str, int] | None:
+    if values.empty:
+        return None
+    return {"smallest": int(values.min()), "median": int(values.median()), "largest": int(values.max())}
+
+
+def _numbers(values: pd.Series) -> dict[str, int]:
+    return {str(name): int(number) for name, number in values.value_counts().items()}
+
+
+def _nested(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    return {str(r): {str(c): int(table.loc[r, c]) for c in table.columns} for r in table.index}

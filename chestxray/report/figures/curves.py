@@ -1,0 +1,106 @@
+"""Curves over all thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chestxray.report.figures.style import FAINT, Interval, canvas, line_style, shortened, spoken, styled, unit_square
+
+#: With more curves than this, the legend stands beside the plot, not below it.
+_MOST_BELOW = 6
+
+
+@styled
+def roc(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    areas: Mapping[str, Interval],
+    positive: str | None = None,
+) -> Figure:
+    """Sensitivity against 1 - specificity: one curve a class against the rest, or `positive` alone.
+
+    `truth` holds class numbers (rows,), `probabilities` is (rows, classes); `areas` gives the
+    AUROC with its interval, class by class. A class without images on both sides has no curve.
+    """
+    figure, ax = canvas(*_size(classes, positive))
+    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
+    for i in _drawn(classes, positive):
+        hit, score = truth == i, probabilities[:, i]
+        if hit.all() or not hit.any():
+            continue
+        true_positive, false_positive = _counts_by_threshold(hit, score)
+        x = np.concatenate([[0], false_positive / (~hit).sum()])
+        y = np.concatenate([[0], true_positive / hit.sum()])
+        ax.plot(x, y, label=_label(classes[i], "AUROC", areas), **line_style(i))
+    unit_square(ax, "1 - specificity (share of the others called positive)", "Sensitivity (share found)")
+    _legend(figure, ax)
+    return figure
+
+
+@styled
+def precision_recall(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    areas: Mapping[str, Interval],
+    positive: str | None = None,
+) -> Figure:
+    """Precision against recall, arguments as for `roc`; dotted: the class's share of the images,
+    which is the precision of a coin.
+    """
+    figure, ax = canvas(*_size(classes, positive))
+    for i in _drawn(classes, positive):
+        hit, score = truth == i, probabilities[:, i]
+        if not hit.any():
+            continue
+        true_positive, false_positive = _counts_by_threshold(hit, score)
+        precision = true_positive / (true_positive + false_positive)
+        recall = true_positive / hit.sum()
+        style = line_style(i)
+        ax.step(
+            np.concatenate([[0], recall]), np.concatenate([precision[:1], precision]), where="pre",
+            label=_label(classes[i], "AUPRC", areas), **style,
+        )  # fmt: skip
+        ax.axhline(hit.mean(), color=style["color"], linewidth=1, linestyle=":", alpha=0.8)
+    ax.plot([], [], color=FAINT, linewidth=1, linestyle=":", label="chance: share of the class")
+    unit_square(ax, "Recall = sensitivity (share found)", "Precision (share right of those called)")
+    _legend(figure, ax)
+    return figure
+
+
+def _drawn(classes: Sequence[str], positive: str | None) -> list[int]:
+    if positive is None or positive not in classes:
+        return list(range(len(classes)))
+    return [list(classes).index(positive)]
+
+
+def _size(classes: Sequence[str], positive: str | None) -> tuple[float, float]:
+    curves = len(_drawn(classes, positive))
+    return (5.2, 5.1 + 0.19 * curves) if curves <= _MOST_BELOW else (8.4, 5.2)
+
+
+def _label(name: str, kind: str, areas: Mapping[str, Interval]) -> str:
+    return f"{shortened(name)}: {kind} {spoken(areas.get(name))}"
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    # Never inside: good curves run along one edge and prevalences along another.
+    if len(handles) <= _MOST_BELOW + 1:
+        figure.legend(handles, labels, loc="outside lower center", fontsize=9, frameon=False)
+    else:
+        size = 8 if len(handles) <= 24 else 6
+        figure.legend(handles, labels, loc="outside right center", fontsize=size, frameon=False)
+
+
+def _counts_by_threshold(hit: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True and false positives at each distinct score, from the strictest threshold to the laxest."""
+    order = np.argsort(-score, kind="stable")
+    last = np.r_[np.flatnonzero(np.diff(score[order])), hit.size - 1]  # equal scores fall together
+    true_positive = np.cumsum(hit[order])[last]
+    return true_positive, last + 1 - true_positive

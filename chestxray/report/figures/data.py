@@ -1,0 +1,72 @@
+"""What a data set looks like: sizes, grey values, and which source gave which class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from chestxray.report.figures.style import INK, PALETTE, STROKES, absent, canvas, line_style, shortened, styled
+
+
+@styled
+def size_histogram(sizes: pd.DataFrame) -> Figure:
+    """Histograms of ``width`` and ``height`` in pixels of the files, on one axis."""
+    if sizes.empty:
+        return absent("No image that can be read.")
+    figure, ax = canvas(5.4, 3.0)
+    largest = int(sizes[["width", "height"]].to_numpy().max())
+    bins = np.linspace(0, largest * 1.08 + 1, 41)
+    for name, colour, stroke in zip(("width", "height"), PALETTE, STROKES, strict=False):
+        # The second is dashed: where both are the same, both are seen.
+        ax.hist(sizes[name], bins=bins, histtype="step", linewidth=1.6, color=colour, linestyle=stroke, label=name)
+    ax.set(xlabel="Pixels of the file", ylabel="Images (number)", xlim=(0, bins[-1]))
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+@styled
+def intensity_histogram(histograms: Mapping[str, np.ndarray]) -> Figure:
+    """Share of pixels by grey value 0..255, a line a class; each array has 256 counts.
+
+    Classes that differ here can be told apart without looking at the lungs.
+    """
+    if not histograms:
+        return absent("No image that can be read.")
+    figure, ax = canvas(5.4, 3.0)
+    for i, (name, counts) in enumerate(histograms.items()):
+        # Sixteen grey values to a step: single values jump with the files' own rounding.
+        shares = counts.reshape(-1, 16).sum(axis=1) / max(int(counts.sum()), 1)
+        ax.plot(np.arange(8, 256, 16), shares, label=shortened(name), **line_style(i))
+    ax.set(xlabel="Grey value (0 black, 255 white)", ylabel="Share of the pixels", xlim=(0, 255))
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="best")
+    return figure
+
+
+@styled
+def source_by_class(counts: pd.DataFrame) -> Figure:
+    """Images by class (rows of `counts`) and source (columns), as a table; a cell is the
+    darker the larger its share of the class.
+
+    A class that has one source alone can be told by the source.
+    """
+    if counts.empty:
+        return absent("No image.")
+    rows, columns = counts.shape
+    figure, ax = canvas(2.2 + 1.25 * columns, 1.0 + 0.42 * rows)
+    values = counts.to_numpy()
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        ax.text(j, i, f"{value:,}", ha="center", va="center", color="white" if shares[i, j] > 0.6 else INK)
+    ax.set_xticks(range(columns), [shortened(str(name), 18) for name in counts.columns])
+    ax.set_yticks(range(rows), [shortened(str(name)) for name in counts.index])
+    ax.xaxis.tick_top()
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    figure.suptitle("Images by class and source", fontsize=10)
+    return figure

@@ -1,0 +1,54 @@
+"""Several models or tests side by side: one figure of each, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from chestxray.report.figures.style import FAINT, INK, PALETTE, Interval, absent, canvas, shortened, spoken, styled
+
+
+@styled
+def forest(
+    items: Mapping[str, Interval],
+    label: str,
+    *,
+    marks: Mapping[str, str] | None = None,
+    repeats: Mapping[str, Sequence[float | None]] | None = None,
+) -> Figure:
+    """Forest plot: a row for each of `items`, a dot with its interval, and both in numbers beside it.
+
+    Args:
+        items: value and interval by name, from top to bottom.
+        label: what is measured, with the level of the intervals.
+        marks: letters to write beside the numbers.
+        repeats: the values of repeated trainings, drawn as small rings.
+    """
+    drawn = [x for item in items.values() for x in (item.get("low"), item.get("value"), item.get("high"))]
+    drawn += [x for values in (repeats or {}).values() for x in values]
+    known = [x for x in drawn if x is not None]
+    if not known:
+        return absent("No value could be computed.")
+    figure, ax = canvas(7.6, 1.0 + 0.36 * len(items))
+    for row, (name, item) in enumerate(items.items()):
+        value, low, high = item.get("value"), item.get("low"), item.get("high")
+        if low is not None and high is not None:
+            ax.plot([low, high], [row, row], color=PALETTE[0], linewidth=2.4, solid_capstyle="butt")
+        single = [x for x in (repeats or {}).get(name, ()) if x is not None]
+        if len(single) > 1:
+            ax.plot(single, np.full(len(single), row - 0.24), "o", color=FAINT, fillstyle="none", markersize=4)
+        if value is not None:
+            ax.plot(value, row, "o", color=PALETTE[0], markersize=6)
+        ax.text(
+            1.03, row, f"{spoken(item)}  {(marks or {}).get(name, '')}".rstrip(), transform=ax.get_yaxis_transform(),
+            va="center", fontsize=9, color=INK if value is not None else FAINT,
+        )  # fmt: skip
+    ax.set_yticks(range(len(items)), [shortened(name, 40) for name in items])
+    ax.set_ylim(len(items) - 0.5, -0.5)
+    ax.set_xlabel(label)
+    ax.margins(x=0.06)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return figure

@@ -1,0 +1,84 @@
+"""Results on the test images: the confusion matrix, and all figures with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chestxray.report.figures.style import FAINT, INK, PALETTE, Interval, absent, canvas, shortened, spoken, styled
+
+#: With more classes than this, a cell has no room for its numbers.
+_MOST_WRITTEN = 12
+
+
+@styled
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Counts and row shares: rows are the true class, columns the predicted one."""
+    counts = np.asarray(counts, dtype=float)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    names = [shortened(name, 24) for name in classes]
+    longest = max(map(len, names))
+    flat = longest * len(names) <= 34
+    grid = min(max(0.75 * len(names), 2.8), 8.5)
+    below = 0.6 if flat else 0.7 + 0.06 * longest
+    figure, ax = canvas(grid + 1.5 + 0.09 * longest, grid + below)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= _MOST_WRITTEN:
+        _write_cells(ax, counts, shares, totals)
+    ax.set_xticks(range(len(names)), names, rotation=0 if flat else 45, ha="center" if flat else "right")
+    ax.set_yticks(range(len(names)), names)
+    if len(classes) > 20:
+        ax.tick_params(labelsize=7)
+    ax.set(xlabel="Predicted class", ylabel="True class")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    bar = figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
+    bar.set_label("Share of the true class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _write_cells(ax: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray) -> None:
+    size = 11 if len(counts) <= 4 else 9 if len(counts) <= 8 else 7
+    for (row, column), count in np.ndenumerate(counts):
+        share = f"{100 * shares[row, column]:.0f}%" if totals[row, 0] else "n/a"
+        colour = "white" if shares[row, column] > 0.55 else INK
+        ax.text(column, row, f"{count:,.0f}\n{share}", ha="center", va="center", color=colour, fontsize=size)
+
+
+@styled
+def metrics(test: Mapping[str, Interval], titles: Mapping[str, str] | None = None, level: str = "95%") -> Figure:
+    """Forest plot: each figure of `test` as a dot with its interval, and in numbers beside it.
+
+    `titles` gives the names to write (default: the keys), `level` that of the intervals. A figure
+    that is not available has its row, and says so.
+    """
+    if not test:
+        return absent("No measure was computed.")
+    titles = titles or {}
+    known = [x for item in test.values() for x in (item.get("low"), item.get("value")) if x is not None]
+    left = min(0.0, *known) if known else 0.0
+    figure, ax = canvas(6.2, 0.9 + 0.32 * len(test))
+    for row, item in enumerate(test.values()):
+        value, low, high = item.get("value"), item.get("low"), item.get("high")
+        if low is not None and high is not None:
+            ax.plot([low, high], [row, row], color=PALETTE[0], linewidth=2.4, solid_capstyle="butt")
+        if value is not None:
+            ax.plot(value, row, "o", color=PALETTE[0], markersize=6, clip_on=False)
+        ax.text(
+            1.03, row, spoken(item), transform=ax.get_yaxis_transform(), va="center", fontsize=9,
+            color=INK if value is not None else FAINT,
+        )  # fmt: skip
+    ax.set_yticks(range(len(test)), [titles.get(name, name) for name in test])
+    ax.set_ylim(len(test) - 0.5, -0.5)
+    ax.set(xlim=(left - 0.02 if left < 0 else 0, 1.0), xlabel=f"Value and {level} interval (no unit)")
+    if left < 0:
+        ax.axvline(0, color=FAINT, linewidth=0.8)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return figure

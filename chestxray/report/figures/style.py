@@ -1,0 +1,141 @@
+"""One look for all figures: colours, type, axes, and how a figure becomes a PNG."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from chestxray.storage.files import replacing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Interval = Mapping[str, float | None]
+
+DOTS_PER_INCH = 150
+#: Okabe and Ito's colours, told apart with any colour vision; their yellow is left out, since it
+#: can hardly be seen on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: Beyond seven classes the same colours come again with another stroke.
+STROKES = ("-", "--", "-.", ":")
+SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
+RIGHT, WRONG = "#00795A", "#B84A00"
+INK, FAINT = "#222222", "#6B6B6B"
+LONGEST_NAME = 26
+
+# Matplotlib keeps its settings for all threads together.
+_ONE_AT_A_TIME = threading.RLock()
+_RC: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    # A class may be called "a$b$": it is a name, not a formula.
+    "text.parse_math": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.fontsize": 9,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "#E3E3E3",
+    "lines.linewidth": 1.8,
+}
+
+
+@contextmanager
+def _look() -> Iterator[None]:
+    with _ONE_AT_A_TIME, mpl.rc_context(_RC), warnings.catch_warnings():
+        # A class name in a script that DejaVu lacks is drawn as boxes; the page has it in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Run `draw` with the look of this module, whatever the user's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _look():
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of `width` by `height` inches and its axes (one, or an array of them)."""
+    figure = blank(width, height, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def blank(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """An empty figure of `width` by `height` inches."""
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as PNG, whole or not at all. Raises as `chestxray.storage.files.replacing`."""
+    with replacing(path) as temporary, _look():
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def line_style(i: int) -> dict[str, Any]:
+    """Colour and stroke of the i-th class."""
+    return {"color": PALETTE[i % len(PALETTE)], "linestyle": STROKES[i // len(PALETTE) % len(STROKES)]}
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name that fits beside an axis: one line, the end cut off where it is long."""
+    text = " ".join(str(name).split()) or "(no name)"
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    # Matplotlib leaves labels that start with an underscore out of legends.
+    return " " + text if text.startswith("_") else text
+
+
+def spoken(interval: Interval | None) -> str:
+    """``0.95 (0.92 to 0.97)``, or ``not available``.
+
+    >>> spoken({"value": 0.951, "low": 0.92, "high": 0.97})
+    '0.95 (0.92 to 0.97)'
+    """
+    if not interval or interval.get("value") is None:
+        return "not available"
+    value, low, high = interval["value"], interval.get("low"), interval.get("high")
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def unit_square(ax: Axes, x: str, y: str) -> None:
+    """Both axes 0 to 1, equally long, with a little air so that a curve on the edge is seen."""
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
+    ax.set_xticks(np.linspace(0, 1, 6))
+    ax.set_yticks(np.linspace(0, 1, 6))
+
+
+def absent(reason: str) -> Figure:
+    """A small figure that says why there is nothing to draw."""
+    figure, ax = canvas(5.4, 1.4)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, reason, ha="center", va="center", color=FAINT, transform=ax.transAxes)
+    return figure

@@ -1,0 +1,1 @@
+"""Jobs of many runs: comparison, folds, ensembles, leakage, a second hospital."""

@@ -1,0 +1,282 @@
+"""Several trainings as one folder: models, seeds, folds, held-out sources.
+
+Each part is an ordinary run in ``<folder>/parts/``, made on the splits that its siblings have. A part
+that is finished is not made again, one that was interrupted is gone on with, so that the same call,
+or the same command, goes on with a study that was stopped::
+
+    recipes = [Recipe(model=name, data=("folder:xrays",), folds=5) for name in ("vgg16", "resnet18")]
+    study.run(recipes, seeds=3).tests("vgg16")  # one table of predictions a seed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from chestxray import workflow
+from chestxray.data import sources
+from chestxray.data.index import Index
+from chestxray.errors import ChestXrayError, DataError, InputError, OutputError, TrainingError
+from chestxray.evaluation.paired import trainings
+from chestxray.evaluation.prediction import Predictions
+from chestxray.recipe import Recipe
+from chestxray.runs import run_folder
+from chestxray.runs.run_folder import Run
+from chestxray.storage import cache as caches
+from chestxray.storage.files import write_json
+
+log = logging.getLogger(__name__)
+
+#: What makes a folder a study's: the list of its parts.
+STUDY = "study.json"
+PARTS = "parts"
+#: What of a recipe says which images there are and what they are called.
+_DATA = (
+    "data", "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
+    "max_pixels", "splits_by",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training. ``recipe`` is that of a single run; ``label`` is how a person calls it."""
+
+    contender: str
+    name: str
+    label: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study. ``recipes`` are those it was asked for, by the name of the contender."""
+
+    folder: Path
+    recipes: Mapping[str, Recipe]
+    parts: tuple[Part, ...]
+
+    def runs(self, contender: str) -> tuple[Run, ...]:
+        """The runs of one contender, seed by seed and within a seed fold by fold."""
+        return tuple(Run(self.folder / PARTS / part.name) for part in self.parts if part.contender == contender)
+
+    def tests(self, contender: str) -> tuple[Predictions, ...]:
+        """The test predictions of one contender, a table for each repetition.
+
+        Where each fold has a test of its own, the folds of a seed make one table, in which every image
+        stands once, predicted by the model that did not see it. Where a test is kept apart for all
+        folds, each fold's model is a repetition. Of a cross-validation the tables tell the fold, see `trainings`.
+
+        Raises:
+            DataError: tests that are neither the same nor apart.
+        """
+        by_seed: dict[int, list[Predictions]] = {}
+        for run in self.runs(contender):
+            folds, test = by_seed.setdefault(run.recipe.seed, []), run.predictions.of("test")
+            if self.recipes[contender].parts:
+                test = trainings.marked(test, len(folds), int((run.index.rows["split"] == "train").sum()))
+            folds.append(test)
+        return tuple(table for folds in by_seed.values() for table in _pooled(contender, folds))
+
+
+def run(
+    recipes: Sequence[Recipe] | Mapping[str, Recipe],
+    folder: str | Path | None = None,
+    cache: str | Path | None = None,
+    *,
+    seeds: int = 1,
+    overwrite: bool = False,
+    below: str = "comparisons",
+) -> Study:
+    """Make every part of the study that is not finished, one after the other.
+
+    Args:
+        recipes: one for each contender, with a name for each or named by their models. A recipe with
+            folds and no fold, or that leaves each source out, is of several parts.
+        folder: default: a name below the folder `below` made of models, data and a hash of the
+            recipes, so that the same recipes come back to the same folder.
+        cache: the cache folder.
+        seeds: trainings of each part, with the recipe's seed and those that follow. They differ in
+            initial weights, shuffles and augmentation, and have the same splits.
+        overwrite: make finished parts anew.
+        below: folder of the default folder.
+
+    Raises:
+        DataError: the data are not what they were when the first part was begun.
+        InputError: seeds below 1; two contenders, or sources to hold out, of one name.
+        OutputError: `folder` holds something else, or a study with other settings.
+        TrainingError: some parts went wrong; the others were made and are kept.
+        ChestXrayError: as `workflow.run`; the parts made until then are kept.
+    """
+    resolved = {name: workflow.resolve(recipe)[0] for name, recipe in _named(recipes).items()}
+    parts = plan(resolved, seeds, caches.root(cache))
+    path = Path(folder) if folder else default_folder(resolved, below)
+    _check_folder(path, parts, overwrite=overwrite)
+    listed = [{"contender": p.contender, "name": p.name, "label": p.label} for p in parts]
+    write_json(path / STUDY, {"parts": listed})
+    failed: dict[str, ChestXrayError] = {}
+    for number, part in enumerate(parts, 1):
+        place = path / PARTS / part.name
+        if Run(place).finished:
+            log.info("Part %d of %d: %s is finished.", number, len(parts), part.label)
+            continue
+        log.info("Part %d of %d: %s", number, len(parts), part.label)
+        try:
+            _make(part.recipe, place, cache, like=_begun_on(part, parts, path))
+        except TrainingError as error:
+            # The next model may well train; hours of a night are not given up for this one.
+            log.warning("%s failed: %s", part.label, error)
+            failed[part.label] = error
+        except BaseException:
+            if not _nothing_made(path):
+                done = sum(Run(path / PARTS / p.name).finished for p in parts)
+                log.warning("%d of %d parts are finished and kept in %s.", done, len(parts), path)
+            raise
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {len(parts)} parts failed, the others are kept in {path}. "
+            + " ".join(f"{label}: {error}" for label, error in failed.items())
+        )
+    return Study(path, resolved, parts)
+
+
+def plan(recipes: Mapping[str, Recipe], seeds: int, cache: Path) -> tuple[Part, ...]:
+    """The parts of a study of resolved `recipes`, without making any. Arguments and errors as of `run`."""
+    if seeds < 1:
+        raise InputError(f"seeds must be at least 1. Received: {seeds}.")
+    parts = tuple(
+        Part(
+            contender=name,
+            name=_slug(name) + (f"-seed{seed}" if seed != recipe.seed else "") + suffix,
+            label=name + (f", seed {seed}" if seeds > 1 else "") + words,
+            recipe=recipe.replace(seed=seed, split_seed=recipe.splits_by, **changes),
+        )
+        for name, recipe in recipes.items()
+        for seed in range(recipe.seed, recipe.seed + seeds)
+        for suffix, words, changes in _held_out(recipe, cache)
+    )
+    names = [part.name for part in parts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"Names of models and sources must differ as folders do. Alike: {', '.join(twice)}.")
+    return parts
+
+
+def default_folder(recipes: Mapping[str, Recipe], below: str) -> Path:
+    """``<below>/<models>-<data>-<hash>``, the same for the same resolved recipes."""
+    content = json.dumps({name: recipe.to_toml() for name, recipe in recipes.items()}, sort_keys=True)
+    models = "-".join(dict.fromkeys(recipe.model for recipe in recipes.values()))
+    data = run_folder.slug(*next(iter(recipes.values())).data)
+    digest = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
+    return Path(below) / f"{_slug(models)[:60]}-{data[:40]}-{digest}"
+
+
+def _named(recipes: Sequence[Recipe] | Mapping[str, Recipe]) -> dict[str, Recipe]:
+    if isinstance(recipes, Mapping):
+        named = dict(recipes)
+    else:
+        named = {recipe.model: recipe for recipe in recipes}
+        if len(named) < len(recipes):
+            models = [recipe.model for recipe in recipes]
+            twice = sorted({model for model in models if models.count(model) > 1})
+            raise InputError(f"Each model may be named once. Named more often: {', '.join(twice)}.")
+    if not named:
+        raise InputError("A study needs a model or more.")
+    return named
+
+
+def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int | str]]]:
+    """For each part of a recipe: the end of its name, the same in words, and the fields to change."""
+    if not recipe.parts:
+        return [("", "", {})]
+    if recipe.folds:
+        return [(f"-fold{i + 1}", f", fold {i + 1} of {recipe.folds}", {"fold": i}) for i in range(recipe.folds)]
+    names = sorted(sources.load(recipe, cache).rows["source"].unique())
+    return [(f"-without-{_slug(name)}", f", without {name}", {"held_out": name}) for name in names]
+
+
+def _begun_on(part: Part, parts: Sequence[Part], folder: Path) -> Index | None:
+    """The index of a part of the same data that was begun before; None where there is none."""
+    for other in parts:
+        run = Run(folder / PARTS / other.name)
+        if _data(other.recipe) == _data(part.recipe) and (run.folder / run_folder.INDEX).is_file():
+            return run.index
+    return None
+
+
+def _data(recipe: Recipe) -> tuple:
+    return tuple(getattr(recipe, name) for name in _DATA)
+
+
+def _make(recipe: Recipe, folder: Path, cache: str | Path | None, like: Index | None) -> None:
+    """Make one part, or what is missing of it, on the data of the index `like`."""
+    try:
+        if (folder / run_folder.RECIPE).is_file():
+            workflow.resume(folder, cache=cache, like=like)
+        else:
+            workflow.run(recipe, output=folder, cache=cache, like=like)
+    finally:
+        _forget()
+
+
+def _forget() -> None:
+    """Free what Keras keeps of a model, so that memory does not grow with the parts."""
+    # A mistake that is found before training must not wait for Keras.
+    if "keras" in sys.modules:
+        import keras
+
+        keras.utils.clear_session()
+    gc.collect()
+
+
+def _check_folder(folder: Path, parts: Sequence[Part], *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else; with `overwrite`, delete the parts of the study there."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output {folder} is a file; it must be a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY).is_file():
+        raise OutputError(f"The output folder {folder} exists and is no study; choose another with --output.")
+    if overwrite:
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+    for part in parts:
+        there = folder / PARTS / part.name / run_folder.RECIPE
+        if there.is_file() and (changed := _differences(Recipe.read(there), part.recipe)):
+            raise OutputError(
+                f"The output folder {folder} holds a study with other settings ({part.name}: {changed}). "
+                "Allowed: another --output, or --overwrite to train its parts anew."
+            )
+
+
+def _nothing_made(folder: Path) -> bool:
+    """Remove a study that no part was begun of. Returns whether it was one."""
+    begun = [part for part in (folder / PARTS).glob("*") if any(part.iterdir())]
+    if not begun and {item.name for item in folder.iterdir()} <= {STUDY, PARTS}:
+        shutil.rmtree(folder)
+    return not begun
+
+
+def _differences(old: Recipe, new: Recipe) -> str:
+    fields = [f.name for f in dataclasses.fields(Recipe) if getattr(old, f.name) != getattr(new, f.name)]
+    return ", ".join(f"{name} {getattr(old, name)!r}, now {getattr(new, name)!r}" for name in fields[:3])
+
+
+def _pooled(contender: str, folds: Sequence[Predictions]) -> list[Predictions]:
+    paths = [frozenset(table.rows["path"]) for table in folds]
+    if len(set(paths)) == 1:
+        return list(folds)
+    if sum(map(len, paths)) > len(frozenset().union(*paths)):
+        raise DataError(f"The tests of the parts of {contender} overlap, so they can be neither pooled nor compared.")
+    rows = pd.concat([table.rows[folds[0].rows.columns] for table in folds], ignore_index=True)
+    return [Predictions(rows, folds[0].classes)]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")

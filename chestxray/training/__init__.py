@@ -1,0 +1,1 @@
+"""Rows and a graph become trained weights."""

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from chestxray.data import decoded as decoding
+from chestxray.data.decoded import decode, readable
+from chestxray.data.sources.folder import load
+from chestxray.errors import DataError
+from chestxray.plugin import SourceOptions
+
+
+@pytest.fixture
+def index(folder, tmp_path):
+    return load(str(folder), SourceOptions(cache=tmp_path))
+
+
+def plain(index, size):
+    """The plain way: Pillow, one file after the other."""
+    images = [
+        Image.open(path).convert("L").resize(size[::-1], Image.Resampling.BILINEAR) for path in index.rows["path"]
+    ]
+    return np.stack([np.asarray(image) for image in images])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_equals_the_plain_way(index, tmp_path, processes, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 5)  # enough chunks for processes to be worth starting
+    result = decode(index, (16, 12), "stretch", tmp_path, processes=processes)
+    assert result.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(result.pixels, plain(index, (16, 12)))
+    assert result.facts["width"].tolist() == [24] * len(index)
+    assert result.facts["pixel_hash"].nunique() == len(index)
+
+
+def test_the_second_time_nothing_is_decoded(index, tmp_path, monkeypatch):
+    decode(index, (8, 8), "stretch", tmp_path)
+    monkeypatch.setattr(decoding, "read", lambda *_, **__: pytest.fail("decoded again"))
+    assert decode(index, (8, 8), "stretch", tmp_path).reused
+
+
+def test_a_changed_file_is_decoded_again(index, tmp_path, draw):
+    from pathlib import Path
+
+    before = decode(index, (8, 8), "stretch", tmp_path)
+    draw(Path(index.rows["path"][0]), 99, (30, 30))
+    after = decode(index, (8, 8), "stretch", tmp_path)
+    assert not after.reused
+    assert (before.pixels[0] != after.pixels[0]).any()
+    np.testing.assert_array_equal(before.pixels[1:], after.pixels[1:])
+
+
+def test_an_interrupted_decoding_goes_on_where_it_stopped(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 10)
+    read, calls = decoding.read, []
+
+    def stops(path, **options):
+        calls.append(path)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return read(path, **options)
+
+    monkeypatch.setattr(decoding, "read", stops)
+    with pytest.raises(KeyboardInterrupt):
+        decode(index, (8, 8), "stretch", tmp_path, processes=1)
+    assert not [path for path in (tmp_path / "decoded").iterdir() if path.is_dir() and path.suffix != ".partial"]
+    result = decode(index, (8, 8), "stretch", tmp_path, processes=1)
+    assert len(calls) == 25 + len(index) - 20, "the two finished chunks of ten are not decoded again"
+    np.testing.assert_array_equal(result.pixels, plain(index, (8, 8)))
+
+
+def test_unreadable_files_are_named_with_their_reason(index, tmp_path, caplog):
+    from pathlib import Path
+
+    path = Path(index.rows["path"][3])
+    path.write_text("not a picture")
+    result = decode(index, (8, 8), "stretch", tmp_path)
+    rows = readable(index, result, limit=0.05).rows
+    assert rows.loc[rows["unreadable"] != "", "path"].tolist() == [str(path)]
+    assert "not an image" in rows["unreadable"][3]
+    assert str(path) in caplog.text
+    with pytest.raises(DataError, match="1 of 48 images cannot be read"):
+        readable(index, result, limit=0.01)
+
+
+def test_a_class_that_cannot_be_read_at_all_stops(index, tmp_path):
+    from pathlib import Path
+
+    for path in index.rows.loc[index.rows["label"] == "normal", "path"]:
+        Path(path).write_bytes(b"")
+    result = decode(index, (8, 8), "stretch", tmp_path)
+    with pytest.raises(DataError, match="None of the 24 images of class 'normal' can be read"):
+        readable(index, result, limit=1.0)
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "facts.parquet", "checksums.json"])
+@pytest.mark.parametrize("place", [3, 0.5, -1])
+def test_what_was_damaged_in_the_cache_is_decoded_again(index, tmp_path, caplog, name, place):
+    before = decode(index, (8, 8), "stretch", tmp_path)
+    path = before.folder / name
+    damaged = bytearray(path.read_bytes())
+    damaged[int(place * len(damaged)) if place == 0.5 else place] ^= 1
+    path.write_bytes(damaged)
+    assert decoding.known(tmp_path, before.folder.name) is None
+    after = decode(index, (8, 8), "stretch", tmp_path)
+    assert not after.reused
+    assert "Damaged in the cache" in caplog.text
+    np.testing.assert_array_equal(after.pixels, plain(index, (8, 8)))
+    assert after.facts.equals(before.facts)
+    assert decode(index, (8, 8), "stretch", tmp_path).reused
+
+
+def test_a_set_of_an_earlier_version_without_checksums(index, tmp_path):
+    folder = decode(index, (8, 8), "stretch", tmp_path).folder
+    (folder / "checksums.json").unlink()
+    assert decode(index, (8, 8), "stretch", tmp_path).reused
+    (folder / "pixels.npy").write_bytes(b"no array")
+    assert not decode(index, (8, 8), "stretch", tmp_path).reused

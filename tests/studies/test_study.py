@@ -1,0 +1,280 @@
+"""Studies of several trainings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tiny_models
+from chestxray import workflow
+from chestxray.errors import DataError, InputError, OutputError, TrainingError
+from chestxray.evaluation.shortcuts import trust
+from chestxray.recipe import Recipe
+from chestxray.studies import ensemble, study
+from chestxray.studies.pooling import pool
+from chestxray.training import training
+from precomputed import finished
+
+
+@pytest.fixture
+def recipe(folder, tmp_path, monkeypatch):
+    tiny_models.install(tmp_path / "site", monkeypatch)
+    return Recipe(
+        model="flat",
+        data=(f"folder:{folder}",),
+        patient_pattern=r"(p\d+)_",
+        image_size=16,
+        epochs=1,
+        batch_size=16,
+        replicates=100,
+        heatmaps=0,
+        controls=False,
+        refuse=0,
+    )
+
+
+def resolved(recipe):
+    return workflow.resolve(recipe)[0]
+
+
+def finish(recipe, folder, cache, seeds=1):
+    """Finish every part of a study but for the training: real splits, drawn probabilities."""
+    for part in study.plan({recipe.model: resolved(recipe)}, seeds, cache):
+        prepared = workflow.prepare(part.recipe, cache, workflow.Clock())
+        finished(folder / "parts" / part.name, prepared.index, part.recipe)
+    (folder / "study.json").write_text("{}")
+    return study.run([recipe], folder, cache, seeds=seeds)
+
+
+def times(folder):
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("parts/*/model.keras")}
+
+
+def test_a_study_goes_on_where_it_was_stopped_and_makes_nothing_twice(recipe, tmp_path, monkeypatch, caplog):
+    study.run([recipe], tmp_path / "s")
+    before = times(tmp_path / "s")
+    end = training.Record.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        end(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Record, "on_epoch_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            study.run([recipe], tmp_path / "s", seeds=2)
+    assert "1 of 2 parts are finished and kept" in caplog.text
+    made = study.run([recipe], tmp_path / "s", seeds=2)
+    assert times(made.folder)["flat"] == before["flat"]
+    assert [part.name for part in made.parts] == ["flat", "flat-seed1"]
+    first, second = made.runs("flat")
+    assert pd.read_csv(second.folder / "history.csv")["epoch"].tolist() == [0]
+    pd.testing.assert_frame_equal(first.index.rows, second.index.rows)
+    assert not np.allclose(first.predictions.probabilities, second.predictions.probabilities)
+    # A part after others is what a run alone would have been.
+    alone = workflow.run(recipe.replace(seed=1, split_seed=0), output=tmp_path / "alone")
+    pd.testing.assert_frame_equal(second.predictions.rows, alone.predictions.rows, atol=1e-4)
+
+
+def test_all_parts_of_a_study_are_of_the_same_data(recipe, folder, tmp_path, draw):
+    finish(recipe, tmp_path / "s", tmp_path / "cache")
+    finish(recipe.replace(folds=2), tmp_path / "f", tmp_path / "cache")
+    (tmp_path / "f" / "parts" / "flat-fold2" / "report.html").unlink()
+    added = draw(folder / "normal" / "p099_0.png", 77_777)
+    small = recipe.replace(model="small")
+    with pytest.raises(DataError, match=rf"1 image is new \({added}\).*--overwrite"):
+        study.run([recipe, small], tmp_path / "s", tmp_path / "cache")
+    assert not (tmp_path / "s" / "parts" / "small").exists()
+    with pytest.raises(DataError, match="1 image is new"):
+        study.run([recipe.replace(folds=2)], tmp_path / "f", tmp_path / "cache")
+    # A contender that was asked for with other data is not held to these.
+    others = {"flat": recipe, "small": small.replace(patient_pattern=None)}
+    made = study.run(others, tmp_path / "s", tmp_path / "cache")
+    assert [len(made.runs(name)[0].index) for name in others] == [48, 49]
+
+
+def test_a_training_that_fails_does_not_stop_the_others(recipe, tmp_path):
+    broken = recipe.replace(optimizer="sgd", learning_rate=1e38, schedule="constant")
+    with pytest.raises(TrainingError, match=r"2 of 2 parts failed, the others are kept in .*one: .*two: "):
+        study.run({"one": broken, "two": broken}, tmp_path / "s")
+
+
+def test_folds_are_pooled(recipe, tmp_path):
+    made = finish(recipe.replace(folds=3), tmp_path / "s", tmp_path / "cache", seeds=2)
+    assert [part.label for part in made.parts[:3]] == [f"flat, seed 0, fold {i} of 3" for i in (1, 2, 3)]
+    tables = made.tests("flat")
+    assert len(tables) == 2
+    for table in tables:
+        assert sorted(table.rows["path"]) == sorted(made.runs("flat")[0].index.rows["path"])
+    for run in made.runs("flat")[:3]:
+        own = run.predictions.of("test").rows
+        joined = own.merge(tables[0].rows, on="path")
+        assert len(joined) == len(own)
+        assert (joined["probability_normal_x"] == joined["probability_normal_y"]).all()
+    with pytest.raises(InputError, match="one seed"):
+        pool(made)
+
+
+def test_pooled_folds_are_a_folder_like_a_run(recipe, tmp_path):
+    pooled = pool(finish(recipe.replace(folds=2), tmp_path / "s", tmp_path / "cache"))
+    assert pooled.metrics["rows"] == 48
+    assert pooled.finished
+    assert pooled.environment["model"]["parameters"] == 1000
+    assert pooled.environment["seconds"]["train"] == 8
+    assert not (pooled.folder / "decision.json").exists(), "no threshold is chosen on the test"
+    over_folds = json.loads((pooled.folder / "folds.json").read_text())
+    parts = [run.metrics["test"]["accuracy"]["value"] for run in study.Study(
+        pooled.folder, {"flat": pooled.recipe}, study.plan({"flat": pooled.recipe}, 1, tmp_path / "cache")
+    ).runs("flat")]  # fmt: skip
+    assert over_folds["test"]["accuracy"]["value"] == pytest.approx(np.mean(parts))
+    assert over_folds["test"]["auroc"]["low"] < pooled.metrics["test"]["auroc"]["low"], "two folds say little"
+    assert set(pooled.predictions.rows["fold"]) == {0, 1}
+    counts = [(run.index.rows["split"] == "train").sum() for run in (
+        pooled.__class__(pooled.folder / "parts" / f"flat-fold{k}") for k in (1, 2))]  # fmt: skip
+    assert sorted(set(pooled.predictions.rows["training_images"])) == sorted(set(counts))
+    assert "every image was tested once" in pooled.report.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="no model of its own"):
+        _ = pooled.model
+
+
+def test_pooled_folds_have_controls_trained_and_tested_as_the_folds_were(recipe, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    made = finish(recipe.replace(folds=2, controls=True), tmp_path / "s", cache)
+    asked = []
+    controls = trust.controls
+
+    def seen(index, pixels, test, metrics, **rest):
+        asked.append((index, rest["splits"]))
+        return controls(index, pixels, test, metrics, **rest)
+
+    monkeypatch.setattr(trust, "controls", seen)
+    pooled = pool(made, cache)
+    ((index, splits),) = asked
+    for run, split in zip(made.runs("flat"), splits, strict=True):
+        assert split.tolist() == run.index.rows.set_index("path")["split"].reindex(index.rows["path"]).tolist()
+    assert "inherited" not in pooled.controls
+    assert (pooled.controls["rows"]["all"], pooled.controls["rows"]["test"]) == (48, 48)
+    assert pooled.controls["model"]["auroc"] == pooled.metrics["test"]["auroc"]
+    assert "What a model gets that sees no lungs" in pooled.report.read_text(encoding="utf-8")
+
+
+def test_an_ensemble_has_controls_of_its_own_where_the_images_are_at_hand(recipe, tmp_path):
+    cache = tmp_path / "cache"
+    runs = {}
+    for seed in (0, 1):
+        one = resolved(recipe.replace(seed=seed, split_seed=0, test_share=0.3, controls=True))
+        prepared = workflow.prepare(one, cache, workflow.Clock())
+        runs[f"s{seed}"] = finished(tmp_path / f"s{seed}", prepared.index, one)
+    own = ensemble.write(runs, tmp_path / "mean", cache)
+    assert "inherited" not in own.controls
+    assert own.controls["model"]["auroc"] == own.metrics["test"]["auroc"]
+    assert {item["name"] for item in own.controls["controls"]} >= {"border", "thumbnail"}
+    assert not any(item["fires"] for item in own.controls["controls"]), "the images are noise"
+    again = ensemble.write(runs, tmp_path / "again", cache)
+    for run in (own, again):
+        run.controls.pop("seconds")
+    assert own.controls == again.controls
+    away = ensemble.write(runs, tmp_path / "away", tmp_path / "another")
+    assert not (away.folder / "controls.json").exists(), "no images, and no controls of a member"
+
+
+def test_folds_beside_a_test_are_repetitions(recipe, tmp_path, draw):
+    for k, label in enumerate(("normal", "pneumonia")):
+        for n in range(4):
+            draw(tmp_path / "there" / label / f"{n}.png", 70_000 + 100 * k + n)
+    beside = recipe.replace(folds=2, test_data=f"folder:{tmp_path / 'there'}")
+    made = finish(beside, tmp_path / "s", tmp_path / "cache")
+    tables = made.tests("flat")
+    assert [len(table.rows) for table in tables] == [8, 8]
+    assert set(tables[0].rows["path"]) == set(tables[1].rows["path"])
+    pooled = pool(made)
+    members = json.loads((pooled.folder / "ensemble.json").read_text())["members"]
+    assert [member["name"] for member in members] == ["flat-fold1", "flat-fold2"]
+    mean = (tables[0].probabilities + tables[1].probabilities) / 2
+    np.testing.assert_allclose(pooled.predictions.of("test").probabilities, mean)
+
+
+def test_each_source_is_held_out_in_turn(recipe, tmp_path, draw):
+    for place, offset in (("here", 50_000), ("there", 60_000)):
+        for k, label in enumerate(("normal", "pneumonia")):
+            for n in range(8):
+                draw(tmp_path / place / label / f"{n}.png", offset + 100 * k + n)
+    data = tuple(f"folder:{tmp_path / place}" for place in ("here", "there"))
+    apart = recipe.replace(data=data, split="source", patient_pattern=None)
+    made = finish(apart, tmp_path / "s", tmp_path / "cache")
+    assert [part.name for part in made.parts] == ["flat-without-here", "flat-without-there"]
+    (pooled,) = made.tests("flat")
+    assert pooled.rows["source"].value_counts().to_dict() == {"here": 16, "there": 16}
+
+
+def test_tests_that_overlap_are_refused(recipe, tmp_path):
+    made = finish(recipe.replace(folds=2), tmp_path / "s", tmp_path / "cache")
+    one, other = made.runs("flat")
+    rows = pd.concat([one.predictions.rows, other.predictions.of("test").rows[:1]])
+    rows.to_csv(one.folder / "predictions.csv", index=False)
+    with pytest.raises(DataError, match="overlap"):
+        made.tests("flat")
+
+
+def test_drawn_data_is_the_same_for_all_seeds(recipe, tmp_path):
+    drawn = recipe.replace(
+        data=("phantom",), patient_pattern=None, data_option=("patients=24",), test_share=0.2, validation_share=0.2
+    )
+    parts = study.plan({"flat": resolved(drawn)}, 2, tmp_path / "cache")
+    first, second = (workflow.prepare(part.recipe, tmp_path / "cache", workflow.Clock()).index for part in parts)
+    pd.testing.assert_frame_equal(first.rows, second.rows)
+
+
+def test_the_default_folder_goes_by_the_recipes(recipe):
+    once = study.default_folder({"flat": recipe}, "comparisons")
+    assert once == study.default_folder({"flat": recipe.replace()}, "comparisons")
+    assert once != study.default_folder({"flat": recipe.replace(epochs=2)}, "comparisons")
+    assert once.as_posix().startswith("comparisons/flat-xrays-")
+
+
+def test_other_settings_and_other_folders_are_refused(recipe, tmp_path):
+    finish(recipe, tmp_path / "s", tmp_path / "cache")
+    with pytest.raises(OutputError, match=r"other settings \(flat: epochs 1, now 2\).*--overwrite"):
+        study.run([recipe.replace(epochs=2)], tmp_path / "s")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="is no study"):
+        study.run([recipe], tmp_path / "thesis", overwrite=True)
+    with pytest.raises(InputError, match="seeds must be at least 1"):
+        study.run([recipe], tmp_path / "t", seeds=0)
+    with pytest.raises(InputError, match=r"named once.*flat"):
+        study.run([recipe, recipe], tmp_path / "t")
+    with pytest.raises(InputError, match=r"differ as folders do\. Alike: a-b"):
+        study.run({"a b": recipe, "a-b": recipe}, tmp_path / "t")
+    with pytest.raises(InputError, match="positive"):
+        study.run([recipe.replace(positive="absent")], tmp_path / "t")
+    assert not (tmp_path / "t").exists(), "a mistake that is found before training leaves nothing"
+
+
+TWO_DEVICES = """
+import json, sys
+sys.path[:0] = {paths!r}
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from pathlib import Path
+from chestxray.studies import study
+from chestxray.recipe import Recipe
+recipe = Recipe(model="small", data=({data!r},), epochs=1, batch_size=16, replicates=100, heatmaps=0,
+                controls=False, refuse=0, devices="cpu:0,1")
+made = study.run([recipe, recipe.replace(model="flat")], Path({folder!r}))
+print(json.dumps([run.environment["devices"] for name in ("small", "flat") for run in made.runs(name)]))
+"""
+
+
+@pytest.mark.slow
+def test_all_parts_train_on_several_devices_in_one_process(recipe, folder, tmp_path):
+    paths = [str(tmp_path / "site"), str(Path(__file__).parents[1])]
+    code = TWO_DEVICES.format(paths=paths, data=f"folder:{folder}", folder=str(tmp_path / "s"))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads(result.stdout.splitlines()[-1]) == [["CPU:0", "CPU:1"]] * 2

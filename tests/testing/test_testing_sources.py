@@ -1,0 +1,195 @@
+"""The conformance suite of data sources passes what is right and fails what is broken."""
+
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+
+import pytest
+
+from chestxray.data.index import Index
+from chestxray.errors import DataError, InputError
+from chestxray.plugin import SourceOptions, SourcePlugin
+from chestxray.testing import check_source_plugin, run_source_checks, table
+from chestxray.testing.fresh_process import FreshProcess
+from chestxray.testing.sources import SOURCE_CHECKS
+
+NAMES = [check.name for check in SOURCE_CHECKS]
+
+
+@pytest.fixture(scope="module")
+def process():
+    with FreshProcess(("chestxray.data.index", "chestxray.plugin", "chestxray.data.images.images")) as shared:
+        yield shared
+
+
+def load(address: str, options: SourceOptions) -> Index:
+    """``ADDRESS/LABEL/PATIENT_NUMBER.png``."""
+    if not Path(address).is_dir():
+        raise InputError(f"No folder {address!r}.")
+    files = sorted(Path(address).absolute().rglob("*.png"))
+    records = [
+        {"path": str(f), "label": f.parent.name, "patient": f.name.partition("_")[0], "split": "train"} for f in files
+    ]
+    return Index.from_records(records, name="made")
+
+
+GOOD = SourcePlugin(load=load, address_help="PATH of class folders")
+
+
+def changed(column, value):
+    """`load`, with `value` in the third row's `column`."""
+
+    def spoilt(address, options):
+        index = load(address, options)
+        rows = index.rows.astype(object)
+        rows.loc[2, column] = rows.loc[3, column] if value is ... else value
+        return index.replace(rows)
+
+    return spoilt
+
+
+def replaced(**fields):
+    """`load`, with other fields of the index."""
+    return lambda address, options: dataclasses.replace(load(address, options), **fields)
+
+
+def load_rows(address, options):
+    return load(address, options).rows
+
+
+def load_no_rows(address, options):
+    index = load(address, options)
+    return index.replace(index.rows.iloc[:0])
+
+
+def load_without_source(address, options):
+    index = load(address, options)
+    return index.replace(index.rows.drop(columns="source"))
+
+
+def load_one_patient(address, options):
+    index = load(address, options)
+    return index.replace(index.rows.assign(patient="somebody"))
+
+
+def load_text_files(address, options):
+    index = load(address, options)
+    text = Path(address).absolute() / "notes.txt"
+    text.write_text("no image")
+    rows = index.rows.copy()
+    rows.loc[0, "path"] = str(text)
+    return index.replace(rows)
+
+
+def load_in_another_order():
+    turn = itertools.count()
+
+    def spoilt(address, options):
+        index = load(address, options)
+        return index.replace(index.rows.iloc[:: 1 if next(turn) % 2 else -1])
+
+    return spoilt
+
+
+def load_other_classes():
+    turn = itertools.count()
+
+    def spoilt(address, options):
+        index = load(address, options)
+        return dataclasses.replace(index, classes=index.classes[:: 1 if next(turn) % 2 else -1])
+
+    return spoilt
+
+
+def load_crashing(address, options):
+    if not Path(address).is_dir():
+        raise FileNotFoundError(address)
+    return load(address, options)
+
+
+def load_silent(address, options):
+    return load(address if Path(address).is_dir() else options.extra["other"], options)
+
+
+def load_mute(address, options):
+    if not Path(address).is_dir():
+        raise DataError("")
+    return load(address, options)
+
+
+BROKEN = {
+    "no address help": (dataclasses.replace(GOOD, address_help=" "), "fields"),
+    "options without help": (dataclasses.replace(GOOD, options=["names"]), "fields"),
+    "load is no function": (dataclasses.replace(GOOD, load="load"), "fields"),
+    "rows, not an index": (load_rows, "load"),
+    "empty": (load_no_rows, "load"),
+    "a column missing": (load_without_source, "load"),
+    "a gap": (changed("patient", float("nan")), "load"),
+    "a number for a label": (changed("label", 1), "load"),
+    "label outside the classes": (changed("label", "cavity"), "labels"),
+    "a class twice": (replaced(classes=("normal", "pneumonia", "normal")), "labels"),
+    "unknown split": (changed("split", "dev"), "splits"),
+    "split of some": (changed("split", ""), "splits"),
+    "blanks around a patient": (changed("patient", "p01 "), "patients"),
+    "one patient": (load_one_patient, "patients"),
+    "relative path": (changed("path", "normal/p01_0.png"), "files"),
+    "no such file": (changed("path", "/nowhere/p01_0.png"), "files"),
+    "a file twice": (changed("path", ...), "files"),
+    "not an image": (load_text_files, "images"),
+    "another order": (load_in_another_order(), "again"),
+    "other classes": (load_other_classes(), "again"),
+    "crash on a wrong address": (load_crashing, "wrong_address"),
+    "no word on a wrong address": (load_mute, "wrong_address"),
+    "wrong address accepted": (load_silent, "wrong_address"),
+}
+
+
+def outcomes(results, outcome):
+    return [result.name for result in results if result.outcome == outcome]
+
+
+def test_a_good_source_passes_every_check(process, folder):
+    results = run_source_checks(GOOD, str(folder), module="chestxray.data.sources.folder", process=process)
+    assert outcomes(results, "passed") == NAMES, table.plain(results)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_source_fails_the_check_meant_for_it(name, folder, tmp_path):
+    broken, check = BROKEN[name]
+    plugin = broken if isinstance(broken, SourcePlugin) else dataclasses.replace(GOOD, load=broken)
+    options = SourceOptions(cache=tmp_path / "cache", extra={"other": str(folder)})
+    results = run_source_checks(plugin, str(folder), options=options, only=[n for n in NAMES if n != "import"])
+    assert outcomes(results, "failed") == [check], table.plain(results)
+
+
+def test_every_check_fails_for_some_broken_source():
+    assert {check for _, check in BROKEN.values()} | {"import"} == set(NAMES)
+
+
+def test_a_source_that_is_slow_to_import_fails_that_check_alone(folder, tmp_path, monkeypatch):
+    (tmp_path / "slow_source.py").write_text("import time\ntime.sleep(1.2)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    results = run_source_checks(GOOD, str(folder), module="slow_source")
+    assert outcomes(results, "failed") == ["import"], table.plain(results)
+
+
+def test_no_wrong_address_is_skipped_and_says_so(folder):
+    (result,) = run_source_checks(GOOD, str(folder), wrong_address=None, only=["wrong_address"])
+    assert result.outcome == "skipped" and "no wrong address" in result.skipped_reason
+
+
+def test_the_author_of_a_source_gets_the_table(folder):
+    plugin = dataclasses.replace(GOOD, load=functools.partial(load_rows))
+    with pytest.raises(AssertionError, match=r"1 failed[\s\S]*must return an Index"):
+        check_source_plugin(plugin, str(folder), only=["fields", "load"])
+
+
+@pytest.mark.parametrize("name", ["folder", "phantom"])
+def test_the_sources_that_ship_with_chestxray_pass(name, folder, process):
+    from chestxray import registry
+
+    plugin = registry.load(registry.SOURCES, name)
+    address = {"folder": str(folder), "phantom": "images=24,size=32"}[name]
+    results = run_source_checks(plugin, address, process=process)
+    assert outcomes(results, "passed") == NAMES, table.plain(results)
