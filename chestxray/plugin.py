@@ -5,19 +5,50 @@ name of the model or source::
 
     [project.entry-points."chestxray.models"]
     inceptionv3 = "chestxray_inceptionv3:plugin"
+
+All else that a plugin may want of this package is had from here as well: `load_weights` and
+`load_huggingface` for weights, `Index` for the rows of a source, `InputError` and `DataError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chestxray.errors import InputError, PluginError
+from chestxray.errors import DataError, InputError, PluginError
 
-if TYPE_CHECKING:  # pandas stands behind it: listing models must not wait for that
+if TYPE_CHECKING:
     from chestxray.data.index import Index
+    from chestxray.models.weights import load_huggingface, load_weights
+
+__all__ = [
+    "DataError",
+    "Index",
+    "InputError",
+    "ModelPlugin",
+    "SourceOptions",
+    "SourcePlugin",
+    "load_huggingface",
+    "load_weights",
+    "pooled_head",
+]
+
+#: Imported when they are asked for: pandas and h5py stand behind them, and listing models must not wait for these.
+_LATER = {
+    "Index": "chestxray.data.index",
+    "load_huggingface": "chestxray.models.weights",
+    "load_weights": "chestxray.models.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)
+
 
 Tensor = Any  # a keras.KerasTensor: keras is not imported before a plugin asks for it
 

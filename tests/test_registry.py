@@ -1,7 +1,10 @@
+import ast
+import subprocess
 import sys
 
 import pytest
 
+from chestxray import plugin as plugin_module
 from chestxray import registry
 from chestxray.cli import plugin_listing
 from chestxray.errors import PluginError
@@ -34,3 +37,14 @@ def test_a_deferred_import_happens_at_the_first_use(tmp_path, monkeypatch):
     assert "heavy_thing" not in sys.modules
     assert heavy_thing.VALUE == 7
     assert sys.modules["heavy_thing"].VALUE == 7
+
+
+def test_authors_of_plugins_import_one_module_which_is_light():
+    code = (
+        "import sys, chestxray.plugin as plugin; heavy = {'pandas', 'h5py', 'keras'} & set(sys.modules);"
+        "print(heavy or [getattr(plugin, name).__name__ for name in plugin.__all__])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(done.stdout) == sorted(plugin_module.__all__)
+    with pytest.raises(AttributeError, match="absent"):
+        _ = plugin_module.absent

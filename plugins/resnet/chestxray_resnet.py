@@ -10,8 +10,7 @@ from typing import Any
 
 import keras
 
-from chestxray.models.weights import load_huggingface
-from chestxray.plugin import ModelPlugin
+from chestxray.plugin import ModelPlugin, load_huggingface
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)

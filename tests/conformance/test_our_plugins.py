@@ -1,5 +1,6 @@
 """Every architecture of ours passes the suite that we ask of strangers."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,26 @@ from chestxray.testing import check_model_plugin
 OURS = [entry.name for entry in registry.entries(registry.MODELS) if entry.distribution.startswith("chestxray-")]
 
 
+FOLDER = Path(__file__).parents[2] / "plugins"
+
+
 def test_the_folder_of_plugins_holds_distributions_alone():
     """`pip install ./plugins/*`, as the README has it, would trip over anything else."""
-    folder = Path(__file__).parents[2] / "plugins"
-    stray = [item.name for item in folder.iterdir() if not (item / "pyproject.toml").is_file()]
+    stray = [item.name for item in FOLDER.iterdir() if not (item / "pyproject.toml").is_file()]
     assert stray == []
+
+
+def test_they_need_no_more_of_us_than_strangers():
+    """What stands behind `chestxray.plugin` may move, and no plugin notices."""
+    files = sorted(FOLDER.glob("*/*.py"))
+    assert len(files) >= 8
+    imported = {
+        node.module
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "chestxray"
+    }
+    assert imported == {"chestxray.plugin"}
 
 
 def test_all_are_installed():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from chestxray.models.weights import load_weights
+from chestxray.plugin import load_weights
 
 
 def whole(plugin, size=(32, 32), classes=2):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from chestxray.models.weights import load_weights
+from chestxray.plugin import load_weights
 
 
 def whole(plugin, size, classes=2):
