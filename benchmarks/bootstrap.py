@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.table import Row, show
 from chestxray.evaluation.bootstrap import bootstrap, resamples
-from chestxray.evaluation.points import points
-from chestxray.evaluation.weighted import Table
+from chestxray.evaluation.metrics import points
+from chestxray.evaluation.weighted_metrics import Table
 
 
 def simulated(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, ...]:

@@ -22,12 +22,12 @@ from PIL import Image
 from benchmarks.table import Row, show
 from benchmarks.timing import seconds
 from chestxray import registry
-from chestxray.evaluation.decision.decision import FILE, Decision
-from chestxray.inference import bulk, keras_engine
-from chestxray.inference.answers import answered
+from chestxray.evaluation.decision.rule import FILE, Decision
+from chestxray.inference import batch_prediction, keras_engine
+from chestxray.inference.answer import answered
 from chestxray.inference.engine import Engine
-from chestxray.inference.rows_file import Lines, appending, behind
-from chestxray.models import backend
+from chestxray.inference.output_file import Lines, appending, behind
+from chestxray.models import startup
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import MODEL, RECIPE
 from chestxray.storage.files import write_json, write_text
@@ -77,7 +77,7 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
     engine.run(pixels)  # loaded and traced before the clock starts
 
     def decode() -> None:
-        for _ in bulk.decoded(paths, engine.image_size, engine.fit, batch_size=batch_size):
+        for _ in batch_prediction.decoded(paths, engine.image_size, engine.fit, batch_size=batch_size):
             pass
 
     def infer() -> None:
@@ -89,12 +89,12 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
         output.unlink(missing_ok=True)
         with appending(output) as put:
 
-            def write(batch: bulk.Batch) -> None:
+            def write(batch: batch_prediction.Batch) -> None:
                 given = answered(batch.paths, batch.reasons, batch.outputs, engine, None)
                 put(lines.of(given, [None] * len(given)))
 
             with behind(write) as later:
-                for batch in bulk.predicted(engine, paths, batch_size=batch_size):
+                for batch in batch_prediction.predicted(engine, paths, batch_size=batch_size):
                     later(batch)
 
     best = [0.0] * 3
@@ -106,8 +106,8 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
 
 def made_run(folder: Path, model: str, size: int) -> Path:
     """A run's folder with random weights: as much of it as predicting needs."""
-    backend.start()
-    from chestxray.models.model import build
+    startup.start()
+    from chestxray.models.assembly import build
 
     plugin = registry.load(registry.MODELS, model)
     built = build(plugin, 2, (size, size), name=model)

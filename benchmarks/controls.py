@@ -21,9 +21,9 @@ import numpy as np
 from chestxray.data.decoded import decode, readable
 from chestxray.data.index import Index
 from chestxray.data.sources.phantom import load
-from chestxray.evaluation.evaluation import evaluate
-from chestxray.evaluation.prediction import Predictions
-from chestxray.evaluation.shortcuts.trust import EXCLUDED, LIMIT, SHARE, controls
+from chestxray.evaluation.evaluate import evaluate
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.shortcuts.controls import EXCLUDED, LIMIT, SHARE, controls
 from chestxray.plugin import SourceOptions
 
 SIZE = 64

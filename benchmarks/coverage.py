@@ -32,7 +32,7 @@ from chestxray.evaluation.calibration.calibration_slope import intercept, slope
 from chestxray.evaluation.estimation import Scored, estimate
 from chestxray.evaluation.intervals import logit_t, standard_error
 from chestxray.evaluation.support import effective, supports
-from chestxray.evaluation.weighted import HEADLINE, Calibration, Table
+from chestxray.evaluation.weighted_metrics import HEADLINE, Calibration, Table
 from chestxray.report import interval_coverage
 
 REPLICATES = 400

@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks.table import Row
 from chestxray.data.decoded import decode
-from chestxray.data.images import images
+from chestxray.data.images import reading
 from chestxray.data.sources import folder
 from chestxray.plugin import SourceOptions
 
@@ -65,7 +65,7 @@ def measure(count: int = 400) -> list[Row]:
 
 
 def rates(root: Path, count: int, rounds: int = 3) -> dict[str, float]:
-    """Images a second: Pillow alone and `images.read` in one process, then over all cores Pillow in
+    """Images a second: Pillow alone and `reading.read` in one process, then over all cores Pillow in
     a pool and `decoded.decode`; each the best of several rounds in turn."""
     paths = large_jpegs(root, count)
     cores = len(os.sched_getaffinity(0))
@@ -126,7 +126,7 @@ def plain(path: Path) -> np.ndarray:
 
 
 def ours(path: Path) -> np.ndarray:
-    return images.read(path, size=SIZE).pixels
+    return reading.read(path, size=SIZE).pixels
 
 
 def large_jpegs(root: Path, count: int) -> list[Path]:

@@ -33,7 +33,7 @@ from PIL import Image
 
 from benchmarks.table import Row, show
 from benchmarks.timing import paired
-from chestxray.models import backend
+from chestxray.models import startup
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 BATCH = 32
@@ -59,7 +59,7 @@ def measure(
     images: int = 400, size: int | None = None, epochs: int = 10, models: Sequence[str] = tuple(SIZES), rounds: int = 1
 ) -> list[Row]:
     """Seconds of the plain ways and of ours, of the chosen `models`, the fairest first; `size` for them all."""
-    backend.start()
+    startup.start()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -185,10 +185,10 @@ def ours(job: Job, folder: Path, size: int, work: Path) -> None:
     from chestxray import registry
     from chestxray.data.decoded import decode, readable
     from chestxray.data.sources.folder import load
-    from chestxray.models import model
+    from chestxray.models import assembly
     from chestxray.plugin import SourceOptions
     from chestxray.recipe import Recipe
-    from chestxray.training import training
+    from chestxray.training import fit
 
     shutil.rmtree(work, ignore_errors=True)
     (work / "run").mkdir(parents=True)
@@ -209,8 +209,8 @@ def ours(job: Job, folder: Path, size: int, work: Path) -> None:
     index = readable(index, decoded, 0.0)
     held_out = np.random.default_rng(0).random(len(index)) < 0.1
     index = index.replace(index.rows.assign(split=np.where(held_out, "validation", "train")))
-    built = model.build(plugin, 2, (size, size), weights=str(weights) if weights else None)
-    training.train(built, decoded.pixels, index, recipe, work / "run", tf.distribute.get_strategy(), work)
+    built = assembly.build(plugin, 2, (size, size), weights=str(weights) if weights else None)
+    fit.train(built, decoded.pixels, index, recipe, work / "run", tf.distribute.get_strategy(), work)
     keras.backend.clear_session()
     gc.collect()
 

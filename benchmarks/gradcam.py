@@ -23,9 +23,9 @@ from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray import registry
 from chestxray.data.sources.phantom_drawing import draw
-from chestxray.explanation.cam import OnePass, finish
-from chestxray.explanation.explanation import engine_of, gradcam
-from chestxray.models.model import build, logits_model
+from chestxray.explanation.gradcam import OnePass, finish
+from chestxray.explanation.panel import engine_of, gradcam
+from chestxray.models.assembly import build, logits_model
 
 MODELS = ("mobilenetv3small", "densenet121")
 BATCH = 16

@@ -50,7 +50,7 @@ def main() -> None:
     products, copied = matrix_products(), copies()
     print(f"matrix products {products / 1e9:.0f} GFLOP/s, copies {copied / 1e9:.1f} GB/s")
     from chestxray import registry
-    from chestxray.models import model
+    from chestxray.models import assembly
 
     known = [entry.name for entry in registry.entries(registry.MODELS)]
     for name in names or known:
@@ -58,7 +58,7 @@ def main() -> None:
 
         keras.backend.clear_session()
         plugin = registry.load(registry.MODELS, name)
-        count = operations(model.build(plugin, 2, plugin.image_size, name=name).model)
+        count = operations(assembly.build(plugin, 2, plugin.image_size, name=name).model)
         height, width = plugin.image_size
         print(f"{name} at {height}x{width}: {count / 1e9:.2f} GFLOP an image, at most {products / count:.0f} images/s")
 

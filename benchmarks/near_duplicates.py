@@ -28,8 +28,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from chestxray.data import near_duplicates, neighbours
 from chestxray.data.decoded import decode, readable
+from chestxray.data.image_registration import SIDE
 from chestxray.data.index import Index
-from chestxray.data.registration import SIDE
 from chestxray.data.sources import folder
 from chestxray.plugin import SourceOptions
 

@@ -21,10 +21,10 @@ from benchmarks.gradcam import films
 from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray import registry
-from chestxray.explanation.cam import Graph, OnePass
+from chestxray.explanation.gradcam import Graph, OnePass
 from chestxray.export.formats import onnx_model
 from chestxray.inference.onnx_engine import session
-from chestxray.models.model import build
+from chestxray.models.assembly import build
 
 MODELS = ("mobilenetv3small", "densenet121", "inceptionv3")
 #: ONNX Runtime must be at least as fast.

@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from chestxray.evaluation.paired.contender_figures import estimated, tested
+from chestxray.evaluation.paired.candidate_figures import estimated, tested
 from chestxray.evaluation.paired.p_value_function import DifferenceTest, t_test
-from chestxray.evaluation.paired.paired import accuracy_test, auroc_test, delong
+from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, delong
 from chestxray.evaluation.paired.training_variance import over_folds, over_seeds
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 
 REPLICATES = 400
 #: Share of a score's variance that two models have in common, and that the images of a patient have.

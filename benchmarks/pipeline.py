@@ -129,12 +129,12 @@ def _ours(folder: Path, work: Path) -> Any:
     from chestxray.data.sources.folder import load
     from chestxray.plugin import SourceOptions
     from chestxray.recipe import Recipe
-    from chestxray.training import pipeline
+    from chestxray.training import input_pipeline
 
     index = load(str(folder), SourceOptions(cache=work))
     pixels = decode(index, (SIZE, SIZE), "stretch", work).pixels
     labels = np.eye(2, dtype=np.float32)[(index.rows["label"] == index.classes[1]).to_numpy().astype(int)]
-    return pipeline.training(pixels, np.arange(len(pixels)), labels, Recipe(augment="none", batch_size=BATCH))
+    return input_pipeline.training(pixels, np.arange(len(pixels)), labels, Recipe(augment="none", batch_size=BATCH))
 
 
 def _epoch(batches: Iterator, count: int) -> None:
@@ -159,16 +159,16 @@ def _training(name: str, augment: str, bar: float, steps: int, rounds: int, batc
     import tensorflow as tf
 
     from chestxray import registry
-    from chestxray.models import model
+    from chestxray.models import assembly
     from chestxray.recipe import Recipe
-    from chestxray.training import pipeline
+    from chestxray.training import input_pipeline
 
     keras.backend.clear_session()
-    built = model.build(registry.load(registry.MODELS, name), 2, (SIZE, SIZE), name=name).model
+    built = assembly.build(registry.load(registry.MODELS, name), 2, (SIZE, SIZE), name=name).model
     built.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=False)
     pixels, labels = _drawn(batch * 8)
     recipe = Recipe(augment=augment, batch_size=batch)
-    ours = pipeline.training(pixels, np.arange(len(pixels)), labels, recipe)
+    ours = input_pipeline.training(pixels, np.arange(len(pixels)), labels, recipe)
     held = tf.data.Dataset.from_tensors((pixels[:batch, ..., None].astype(np.float32), labels[:batch])).cache().repeat()
     times = Steps(skip=3)
     goes = []
@@ -210,14 +210,14 @@ def _memory(root: Path, rows: int) -> Row:
 
 def _peak(within: Path, rows: int) -> float:
     from chestxray.recipe import Recipe
-    from chestxray.training import pipeline
+    from chestxray.training import input_pipeline
 
     path = within / f"{rows}.npy"
     # Sparse: zeros that take no room on the disk, and are read like any others.
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 96, 96))
     labels = np.eye(2, dtype=np.float32)[np.arange(rows) % 2]
     pixels = np.load(path, mmap_mode="r")
-    batches = iter(pipeline.training(pixels, np.arange(rows), labels, Recipe(augment="none", batch_size=64)))
+    batches = iter(input_pipeline.training(pixels, np.arange(rows), labels, Recipe(augment="none", batch_size=64)))
     for _ in range(rows // 64):
         next(batches)
     status = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from chestxray.evaluation.decision import conformal_quantile, thresholds
+from chestxray.evaluation.decision import conformal_quantile, operating_point
 
 #: Distance between the two states, in standard deviations of a score.
 DISTANCE = 2.0
@@ -71,7 +71,7 @@ def short(cell: Cell, wanted: float, draws: int) -> dict[str, tuple[float, float
         for name, confidence, patients in (
             ("alone", 0.0, codes), ("images", CONFIDENCE, np.arange(len(rows))), ("promised", CONFIDENCE, codes)
         ):  # fmt: skip
-            threshold = thresholds.choose(rows, positive, wanted, confidence=confidence, clusters=patients)
+            threshold = operating_point.choose(rows, positive, wanted, confidence=confidence, clusters=patients)
             found[name].append((stats.norm.sf(threshold - DISTANCE) < wanted, stats.norm.cdf(threshold)))
     return {name: tuple(np.mean(values, axis=0)) for name, values in found.items()}
 

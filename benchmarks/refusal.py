@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from chestxray.data.decoded import decode
-from chestxray.data.images import images
-from chestxray.evaluation.decision import refusal
-from chestxray.evaluation.decision.decision import FILE, Decision
-from chestxray.evaluation.decision.other_pictures import altered_films, mirrored_films, other_pictures
-from chestxray.models import backend
+from chestxray.data.images import reading
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
+from chestxray.evaluation.decision.rule import FILE, Decision
+from chestxray.models import startup
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache
 
@@ -48,7 +48,9 @@ Score = Callable[[Seen], np.ndarray]
 
 def scores(training: Seen, validation: Seen, allowed: float) -> dict[str, Score]:
     """Every score that was weighed, by its name in the table: the first alone and both are the package's."""
-    found = refusal.learn(training.features, training.pixels, validation.features, validation.pixels, allowed)
+    found = out_of_distribution.learn(
+        training.features, training.pixels, validation.features, validation.pixels, allowed
+    )
     if found is None:
         raise SystemExit("This run refuses nothing.")
     return {
@@ -57,7 +59,7 @@ def scores(training: Seen, validation: Seen, allowed: float) -> dict[str, Score]
         "turned films": lambda seen: found.by_pixels(seen.pixels),
         "probability": lambda seen: -seen.probabilities.max(axis=1),
         "grey levels": _density(_quantiles, training),
-        "thumbnail": _density(lambda pixels: refusal.thumbnails(pixels).reshape(len(pixels), -1), training),
+        "thumbnail": _density(lambda pixels: out_of_distribution.thumbnails(pixels).reshape(len(pixels), -1), training),
         "nearest thumbnail": _nearest(training),
     }
 
@@ -65,16 +67,16 @@ def scores(training: Seen, validation: Seen, allowed: float) -> dict[str, Score]
 def _density(describe: Callable[[np.ndarray], np.ndarray], training: Seen) -> Score:
     """The distance by principal components that features have, of another description of the pixels."""
     described = describe(training.pixels)
-    found = refusal.learn(described, training.pixels, described, training.pixels, 0.01)
+    found = out_of_distribution.learn(described, training.pixels, described, training.pixels, 0.01)
     assert found is not None, "pixels vary"
     return lambda seen: found.by_features(describe(seen.pixels))
 
 
 def _nearest(training: Seen) -> Score:
-    known = refusal.thumbnails(training.pixels).reshape(len(training.pixels), -1)
+    known = out_of_distribution.thumbnails(training.pixels).reshape(len(training.pixels), -1)
 
     def score(seen: Seen) -> np.ndarray:
-        new = refusal.thumbnails(seen.pixels).reshape(len(seen.pixels), -1)
+        new = out_of_distribution.thumbnails(seen.pixels).reshape(len(seen.pixels), -1)
         squared = (new**2).sum(axis=1)[:, np.newaxis] + (known**2).sum(axis=1) - 2 * new @ known.T
         return squared.min(axis=1)
 
@@ -106,7 +108,7 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
     run = Run(folder)
     decision, recipe = Decision.read(folder / FILE), run.recipe
     assert decision.features is not None and recipe.image_size is not None
-    from chestxray.models.model import features_model
+    from chestxray.models.assembly import features_model
 
     seer = features_model(run.model, decision.features)
     pixels = decode(run.index, recipe.image_size, recipe.fit, cache.root(None), max_pixels=recipe.max_pixels).pixels
@@ -117,11 +119,13 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
 
     splits = run.index.rows["split"].to_numpy()
     places = {name: np.flatnonzero(splits == name) for name in ("train", "validation", "test")}
-    sample = np.random.default_rng(recipe.seed).permutation(places["train"])[: refusal.SAMPLE]
+    sample = np.random.default_rng(recipe.seed).permutation(places["train"])[: out_of_distribution.SAMPLE]
     training, validation = seen_of(pixels[np.sort(sample)]), seen_of(pixels[places["validation"]])
     found = scores(training, validation, recipe.refuse)
     clusters = run.predictions.of("validation").clusters
-    limits = {name: refusal.at_rank(score(validation), recipe.refuse, clusters) for name, score in found.items()}
+    limits = {
+        name: out_of_distribution.at_rank(score(validation), recipe.refuse, clusters) for name, score in found.items()
+    }
     elsewhere = {name: _read(path, recipe.image_size, recipe.fit) for name, path in folders.items()}
     lines = [
         f"| shown | images | {' | '.join(found)} |",
@@ -138,9 +142,9 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
     return f"## {recipe.model}, {size}\n\n{about}\n\n" + "\n".join(lines) + "\n"
 
 
-def _read(folder: Path, size: tuple[int, int], fit: images.Fit) -> np.ndarray:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES)
-    return np.stack([images.read(path, size=size, fit=fit).pixels for path in paths])
+def _read(folder: Path, size: tuple[int, int], fit: reading.Fit) -> np.ndarray:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in reading.SUFFIXES)
+    return np.stack([reading.read(path, size=size, fit=fit).pixels for path in paths])
 
 
 def main() -> None:
@@ -151,7 +155,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FOLDER / "refusal.md")
     options = parser.parse_args()
     folders = {name: Path(path) for name, _, path in (item.partition("=") for item in options.shown)}
-    backend.start()
+    startup.start()
     tables = [table(run, folders) for run in options.runs]
     before = options.output.read_text(encoding="utf-8").partition("\n## ")[0] if options.output.is_file() else ""
     text = "\n\n".join(part.strip() for part in [before or "# What is refused", *tables]) + "\n"

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from chestxray.evaluation.paired.paired import delong
-from chestxray.evaluation.weighted import Key, Table
+from chestxray.evaluation.paired.paired_tests import delong
+from chestxray.evaluation.weighted_metrics import Key, Table
 
 Limits = tuple[float, float]
 #: Groups of patients left out in turn for the acceleration of BCa.

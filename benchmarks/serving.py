@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.table import Row, show, write
-from chestxray.data.images import images
+from chestxray.data.images import reading
 from chestxray.explanation.overlay import colours
-from chestxray.inference import bulk
+from chestxray.inference import batch_prediction
 from chestxray.inference.onnx_engine import OnnxEngine
 
 BAR = 0.6
@@ -113,12 +113,12 @@ def alone(model: Path, films: list[str], rounds: int = 2) -> float:
     wide, narrow = OnnxEngine(model), OnnxEngine(model, threads=1)
 
     def batches() -> None:
-        for batch in bulk.predicted(wide, films, batch_size=16, maps=True):
+        for batch in batch_prediction.predicted(wide, films, batch_size=16, maps=True):
             for heat in batch.outputs.maps:
                 colours(heat)
 
     def one(path: str) -> None:
-        pixels = images.read(Path(path), size=narrow.image_size, fit=narrow.fit).pixels
+        pixels = reading.read(Path(path), size=narrow.image_size, fit=narrow.fit).pixels
         colours(narrow.run(pixels[np.newaxis], maps=True).maps[0])
 
     def each() -> None:

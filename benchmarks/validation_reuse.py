@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from chestxray.errors import InputError
-from chestxray.evaluation.decision import abstention, calibration, thresholds
-from chestxray.evaluation.points import calibration_error
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.decision import conformal, operating_point, temperature_scaling
+from chestxray.evaluation.metrics import calibration_error
+from chestxray.evaluation.predictions import Predictions
 
 FEATURES, SIGNAL, EPOCHS = 60, 6, 40
 COVERAGE, SENSITIVITY = 0.9, 0.9
@@ -81,12 +81,12 @@ def chosen_epoch(train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndar
 
 def judged(slopes: np.ndarray, validation: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> list:
     held = predictions(slopes, *validation)
-    fitted = calibration.fit(held)
+    fitted = temperature_scaling.fit(held)
     calibrated = fitted.applied(held.probabilities)
-    limit = abstention.quantile(calibrated, validation[1], COVERAGE, np.arange(len(calibrated)))
-    threshold = thresholds.choose(calibrated[:, 1], validation[1] == 1, SENSITIVITY)
+    limit = conformal.quantile(calibrated, validation[1], COVERAGE, np.arange(len(calibrated)))
+    threshold = operating_point.choose(calibrated[:, 1], validation[1] == 1, SENSITIVITY)
     there = fitted.applied(predictions(slopes, *test).probabilities)
-    inside = abstention.sets(there, limit)[np.arange(len(test[1])), test[1]]
+    inside = conformal.sets(there, limit)[np.arange(len(test[1])), test[1]]
     error = calibration_error(there.max(axis=1), there.argmax(axis=1) == test[1])
     found = there[test[1] == 1, 1]
     broken = missed(calibrated[:, 1], validation[1] == 1, found)
@@ -96,7 +96,7 @@ def judged(slopes: np.ndarray, validation: tuple[np.ndarray, np.ndarray], test: 
 def missed(scores: np.ndarray, positive: np.ndarray, found: np.ndarray) -> bool:
     """Whether the threshold that promises the sensitivity finds less of the scores `found`."""
     try:
-        threshold = thresholds.choose(scores, positive, SENSITIVITY, confidence=CONFIDENCE)
+        threshold = operating_point.choose(scores, positive, SENSITIVITY, confidence=CONFIDENCE)
     except InputError:
         return False
     return bool((found >= threshold).mean() < SENSITIVITY)

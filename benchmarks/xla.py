@@ -4,7 +4,7 @@ only a CPU) and always (its default on a GPU, and what ``jit_compile=True`` asks
     python -m benchmarks.xla [--size 96] [--batch 16] [MODEL ...]
 
 For every architecture, inference and training are timed without and with XLA, and a short timing
-chooses as `chestxray.models.jit` does. Then both are timed again, in turns, and the choice is set against
+chooses as `chestxray.models.xla_compilation` does. Then both are timed again, in turns, and the choice is set against
 each habit on those second timings alone, so that a wrong choice shows.
 """
 
@@ -52,16 +52,16 @@ def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, f
     import keras
 
     from chestxray import registry
-    from chestxray.models import jit, model
+    from chestxray.models import assembly, xla_compilation
 
     keras.backend.clear_session()
     plugin = registry.load(registry.MODELS, name)
     size = max(size, *plugin.minimum_size)
     shape = plugin.image_size if plugin.fixed_size else (size, size)
     images = np.random.default_rng(0).uniform(0, 255, (batch, *shape, 1)).astype(np.float32)
-    steps = [_step(model.build(plugin, 2, shape, name=name).model, work, images, xla) for xla in (False, True)]
+    steps = [_step(assembly.build(plugin, 2, shape, name=name).model, work, images, xla) for xla in (False, True)]
     # As for work so long that compiling does not count.
-    choice = jit.Timing(*(fastest(step, 3, 0.5) for step in steps), compiling=0.0).better(1)
+    choice = xla_compilation.Timing(*(fastest(step, 3, 0.5) for step in steps), compiling=0.0).better(1)
     again = [math.inf, math.inf]
     for _ in range(4):
         for number, step in enumerate(steps):

@@ -26,25 +26,25 @@ from chestxray.data.audit import Audit, audit, settle
 from chestxray.data.data_changes import require_same
 from chestxray.data.decoded import decode, name_of, readable
 from chestxray.data.index import Index
-from chestxray.data.split import split
+from chestxray.data.splitting import split
 from chestxray.errors import InputError, OutputError, nearest
-from chestxray.evaluation.decision import refusal
-from chestxray.evaluation.decision.decision import check, check_promise
-from chestxray.evaluation.evaluation import Evaluation
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision.rule import check, check_promise
+from chestxray.evaluation.evaluate import Evaluation
+from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
-from chestxray.models import backend
+from chestxray.models import startup
 from chestxray.plugin import ModelPlugin
 from chestxray.recipe import Recipe
-from chestxray.runs import environment, run_folder
-from chestxray.runs.assessment import assess
+from chestxray.runs import provenance, run_folder
+from chestxray.runs.results import assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 from chestxray.storage import checksums
 from chestxray.storage.files import explained, replacing, write_json, write_text
 
 if TYPE_CHECKING:
-    from chestxray.models.model import Built
+    from chestxray.models.assembly import Built
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Prepared:
 class Clock:
     """Seconds by step, for the record."""
 
-    started: str = field(default_factory=environment.now)
+    started: str = field(default_factory=provenance.now)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -244,7 +244,7 @@ def _prepare_job(
 ) -> Job:
     log.info("Loading TensorFlow ...")
     # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
-    backend.start()
+    startup.start()
     from chestxray.models import devices
 
     strategy = devices.strategy(recipe.devices)
@@ -267,23 +267,23 @@ def _begin(prepared: Prepared, folder: Path) -> None:
 def _finish(job: Job) -> Run:
     """Training, prediction, evaluation, controls, explanation, report."""
     from chestxray import report
-    from chestxray.explanation import explanation
+    from chestxray.explanation import panel
     from chestxray.models import devices
-    from chestxray.models.model import save
-    from chestxray.runs import trial
-    from chestxray.training import training
+    from chestxray.models.assembly import save
+    from chestxray.runs import holdout
+    from chestxray.training import fit
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
     with clock.step("train"):
-        training.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
+        fit.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
     with clock.step("predict"):
-        held = trial.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
+        held = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
             save(model, temporary)
         held.predictions.write(folder / "predictions.csv")
         if held.familiar is not None:
-            held.familiar.write(folder / refusal.FILE)
-        checksums.write(folder, (run_folder.MODEL, refusal.FILE, run_folder.INDEX))
+            held.familiar.write(folder / out_of_distribution.FILE)
+        checksums.write(folder, (run_folder.MODEL, out_of_distribution.FILE, run_folder.INDEX))
     test = held.test
     with clock.step("evaluate"):
         found = assess(
@@ -295,23 +295,23 @@ def _finish(job: Job) -> Run:
     images = _by_path(prepared, test)
     with clock.step("explain"):
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
-        explanation.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+        panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
     facts = _model_facts(job.built, recipe) | {"images_per_second": held.images_per_second}
-    record = environment.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
+    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
     record["data"]["decoded"] = name_of(prepared.pixels)
-    times = {"started": clock.started, "finished": environment.now(), "seconds": clock.seconds}
+    times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
     report.write(folder, samples=images | _training_samples(prepared))
-    training.finish(folder)
+    fit.finish(folder)
     return Run(folder)
 
 
 def _control(prepared: Prepared, test: Predictions, found: Evaluation, recipe: Recipe, folder: Path) -> None:
     """What cheap models get that see no lungs."""
-    from chestxray.evaluation.shortcuts import trust
+    from chestxray.evaluation.shortcuts import controls
 
     pixels, metrics = prepared.pixels, found.to_json()
-    trust.write(folder, trust.controls(prepared.index, pixels, test, metrics, fit=recipe.fit, seed=recipe.seed))
+    controls.write(folder, controls.controls(prepared.index, pixels, test, metrics, fit=recipe.fit, seed=recipe.seed))
 
 
 @contextmanager
@@ -329,18 +329,18 @@ def _kept(folder: Path) -> Iterator[None]:
 
 
 def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
-    from chestxray.models import model
+    from chestxray.models import assembly
 
     rows = np.flatnonzero((prepared.index.rows["split"] == "train").to_numpy())
     assert recipe.image_size is not None
-    built = model.build(
+    built = assembly.build(
         plugin,
         len(prepared.index.classes),
         recipe.image_size,
         name=recipe.model,
         weights=None if recipe.weights == "none" else recipe.weights,
         normalisation=recipe.normalisation,
-        moments=model.moments(prepared.pixels, rows) if recipe.normalisation == "pixel" else None,
+        moments=assembly.moments(prepared.pixels, rows) if recipe.normalisation == "pixel" else None,
         batch_norm_momentum=recipe.batch_norm_momentum,
         mixed_precision=recipe.mixed_precision,
         seed=recipe.seed,

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.inference.exported import KEY
-from chestxray.serve.models import open_models
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.inference.export_metadata import KEY
+from chestxray.serve.loading import open_models
 from fuzz.mutation import mutated
 from fuzz.runs import _replaced as replaced
 

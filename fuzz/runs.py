@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from chestxray.data.index import Index
-from chestxray.evaluation.decision import refusal
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import FILE, Decision
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision.rule import FILE, Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.evaluation.predictions import Predictions
 from chestxray.inference import keras_engine
 from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
@@ -115,5 +115,7 @@ def _write(run: Path) -> None:
         run / "predictions.csv"
     )
     features, films = rng.normal(size=(80, 6)).astype(np.float32), rng.integers(0, 256, (80, 16, 12), np.uint8)
-    refusal.learn(features[40:], films[40:], features[:40], films[:40], 0.05).write(run / refusal.FILE)
+    out_of_distribution.learn(features[40:], films[40:], features[:40], films[:40], 0.05).write(
+        run / out_of_distribution.FILE
+    )
     (run / "model.keras").write_bytes(b"never loaded")

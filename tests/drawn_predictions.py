@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 
 
 def made(truth, probabilities, classes, patients=None, threshold=None):

@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from chestxray.data.index import Index
-from chestxray.evaluation.evaluation import evaluate
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.evaluate import evaluate
+from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
 from chestxray.storage.files import write_json, write_text
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from chestxray.data.index import Index
-from chestxray.evaluation.evaluation import evaluate
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.evaluate import evaluate
+from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import write_json

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 
 from chestxray.data.index import Index
-from chestxray.evaluation.decision import refusal
-from chestxray.evaluation.decision.abstention import quantile
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import FILE, Decision
-from chestxray.evaluation.prediction import Predictions
-from chestxray.models.model import build, features_model, set_calibration
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision.conformal import quantile
+from chestxray.evaluation.decision.rule import FILE, Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.evaluation.predictions import Predictions
+from chestxray.models.assembly import build, features_model, set_calibration
 from chestxray.recipe import Recipe
 from chestxray.storage.files import write_json, write_text
 from made import tiny_plugin
@@ -55,8 +55,8 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     built.model.save(folder / "model.keras")
     if refuse:
         films = noise[..., 0]
-        familiar = refusal.learn(features[40:], films[40:], features[:40], films[:40], 0.05)
-        familiar.write(folder / refusal.FILE)
+        familiar = out_of_distribution.learn(features[40:], films[40:], features[:40], films[:40], 0.05)
+        familiar.write(folder / out_of_distribution.FILE)
     return folder
 
 

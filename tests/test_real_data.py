@@ -7,7 +7,7 @@ from chestxray.data.audit import audit
 from chestxray.data.decoded import decode, readable
 from chestxray.data.near_duplicates import mark
 from chestxray.data.sources.folder import load
-from chestxray.data.split import split
+from chestxray.data.splitting import split
 from chestxray.errors import LeakError
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe

@@ -17,7 +17,7 @@ WIDTH = 100
 def close(run: Run) -> None:
     """Print what weakens the result, the gravest first and marked, then where the report is."""
     from chestxray._version import RESEARCH_ONLY
-    from chestxray.report.cautions import NOTED, cautions
+    from chestxray.report.limitations import NOTED, cautions
     from chestxray.report.record import Record
 
     record = Record.read(run.folder)

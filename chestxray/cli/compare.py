@@ -12,13 +12,13 @@ import click
 
 from chestxray import recipe_files
 from chestxray.cli.options import recipe_from, some_options
-from chestxray.cli.repeating import repeatable
+from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
 from chestxray.recipe import Recipe
 
 if TYPE_CHECKING:
-    from chestxray.studies.comparison_report import Compared
-    from chestxray.studies.contenders import Contender
+    from chestxray.studies.candidates import Contender
+    from chestxray.studies.comparison_page import Compared
 
 log = logging.getLogger("chestxray")
 
@@ -105,15 +105,15 @@ def _compare_runs(
     runs: tuple[Path, ...], metric: str, margin: float | None, changes: dict[str, Any], output: Path | None
 ) -> None:
     from chestxray.runs import run_folder
-    from chestxray.studies import contenders
+    from chestxray.studies import candidates
 
     if len(runs) < 2:
         raise InputError(f"A comparison needs two runs or more. Received: {runs[0]}.")
-    found = contenders.of_runs(runs)
+    found = candidates.of_runs(runs)
     places = "\n".join(str(run.folder.absolute()) for contender in found.values() for run in contender.runs)
     digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
     folder = output or Path("comparisons") / f"{run_folder.slug(*found)[:70]}-{digest}"
-    positive = changes.get("positive") or contenders.positive_of(found)
+    positive = changes.get("positive") or candidates.positive_of(found)
     _report(found, metric, margin, positive, changes.get("replicates", Recipe().replicates), folder)
 
 
@@ -128,14 +128,14 @@ def _train_and_compare(
     overwrite: bool,
     cache: Path | None,
 ) -> None:
-    from chestxray.studies import contenders, study
+    from chestxray.studies import candidates, study
 
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
     made = study.run([recipe.replace(model=model) for model in models], output, cache, seeds=seeds, overwrite=overwrite)
-    found = contenders.of_study(made)
-    _report(found, metric, margin, contenders.positive_of(found), recipe.replicates, made.folder)
+    found = candidates.of_study(made)
+    _report(found, metric, margin, candidates.positive_of(found), recipe.replicates, made.folder)
 
 
 def _report(
@@ -147,25 +147,25 @@ def _report(
     folder: Path,
 ) -> None:
     from chestxray.evaluation.paired.comparison import compare
-    from chestxray.studies import comparison_report
+    from chestxray.studies import comparison_page
 
-    comparison_report.check_folder(folder)
+    comparison_page.check_folder(folder)
     tests = {name: contender.tests for name, contender in found.items()}
     comparison = compare(tests, metric, positive=positive, margin=margin, replicates=replicates)
     data = next(iter(found.values())).runs[0].environment["data"]["name"]
-    compared = comparison_report.Compared(comparison, found, data)
-    page = comparison_report.write(compared, folder)
+    compared = comparison_page.Compared(comparison, found, data)
+    page = comparison_page.write(compared, folder)
     _print(compared)
     click.echo(f"Page: {page}")
     click.echo("Research use only. Not a medical device; not for diagnosis.")
 
 
 def _print(compared: Compared) -> None:
-    from chestxray.cli.tables import quoted, table
+    from chestxray.cli.output import quoted, table
     from chestxray.evaluation.paired.letters import caption
-    from chestxray.evaluation.shortcuts.control_wording import short
-    from chestxray.report.wording import duration, title, told_p
-    from chestxray.studies.comparison_report import cautions, told_spread, verdict
+    from chestxray.evaluation.shortcuts.verdict import short
+    from chestxray.report.formatting import duration, title, told_p
+    from chestxray.studies.comparison_page import cautions, told_spread, verdict
 
     comparison = compared.comparison
     named = title(comparison.metric)

@@ -22,12 +22,12 @@ def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool, cache:
     Its folder is like a run's, without a model: ensemble.json names the members. Controls are trained
     anew where the images of a run are still decoded in the cache; else they are the members'.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    from chestxray.studies import contenders, ensemble
+    from chestxray.studies import candidates, ensembling
 
-    members = {name: contender.runs[0] for name, contender in contenders.of_runs(runs).items()}
-    folder = output or ensemble.default_folder(members)
-    ensemble.check_folder(folder, overwrite=overwrite)
-    found = ensemble.write(members, folder, cache)
+    members = {name: contender.runs[0] for name, contender in candidates.of_runs(runs).items()}
+    folder = output or ensembling.default_folder(members)
+    ensembling.check_folder(folder, overwrite=overwrite)
+    found = ensembling.write(members, folder, cache)
     from chestxray.cli.run import summarise
 
     summarise(found)

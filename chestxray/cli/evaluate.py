@@ -53,27 +53,27 @@ def command(
     from chestxray.recipe import Recipe
     from chestxray.runs import run_folder
     from chestxray.storage import cache as caches
-    from chestxray.studies import external
+    from chestxray.studies import external_validation
 
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     trained = run_folder.load(run)
     if data:
         recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
         root = caches.root(cache)
-        found = external.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
+        found = external_validation.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
         _print_drop(found)
     else:
         if extra := [name for name in (*_DATA, "part", "output") if name in changes]:
             raise InputError(f"{', '.join(extra)}: for other data; name some with --data.")
         if part != "all" or output is not None:
             raise InputError("part and output are for other data; name some with --data.")
-        found = external.evaluate_again(trained, changes, caches.root(cache))
+        found = external_validation.evaluate_again(trained, changes, caches.root(cache))
         _print_parts(found)
     close(found)
 
 
 def _print_drop(found: Run) -> None:
-    from chestxray.cli.tables import quoted, table
+    from chestxray.cli.output import quoted, table
     from chestxray.data.index import Patients
     from chestxray.storage import result_files
 
@@ -95,7 +95,7 @@ def _print_drop(found: Run) -> None:
 
 
 def _print_parts(found: Run) -> None:
-    from chestxray.cli.tables import quoted, table
+    from chestxray.cli.output import quoted, table
     from chestxray.storage import result_files
 
     parts: dict[str, Any] = {"all test images": found.metrics}

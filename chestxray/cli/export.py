@@ -36,7 +36,7 @@ def command(run: Path, form: str, output: Path | None, overwrite: bool) -> None:
 
 
 def _print_check(exported: Exported) -> None:
-    from chestxray.cli.tables import table
+    from chestxray.cli.output import table
 
     checked = exported.checked
     click.echo(f"\nCompared with the run's model on {checked.images}:")

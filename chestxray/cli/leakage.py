@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from chestxray.cli.options import recipe_from, some_options
-from chestxray.cli.repeating import repeatable
+from chestxray.cli.resume_hint import repeatable
 from chestxray.recipe import Recipe
 
 log = logging.getLogger("chestxray")
@@ -52,16 +52,16 @@ def command(
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
-    from chestxray.cli.tables import quoted, table
-    from chestxray.report.wording import title
-    from chestxray.studies import leakage
+    from chestxray.cli.output import quoted, table
+    from chestxray.report.formatting import title
+    from chestxray.studies import split_leakage
 
     with repeatable():
-        found, page = leakage.measure(recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite)
+        found, page = split_leakage.measure(recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite)
     rows = [
         (
             split.name,
-            leakage.SPLITS[split.name],
+            split_leakage.SPLITS[split.name],
             f"{split.training:,}",
             f"{split.rows:,}",
             f"{split.leaking:,}",

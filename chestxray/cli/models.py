@@ -47,7 +47,7 @@ def command(
     if not found:
         click.echo("No model plugin is installed. From a checkout: pip install ./plugins/*")
         return
-    from chestxray.cli.tables import plain, table
+    from chestxray.cli.output import plain, table
 
     table(("model", "size", "minimum", "weights", "Grad-CAM", "from"), [_row(model) for model in found])
     for model in found:
@@ -66,7 +66,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
 
 def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: str | None, cache: Path | None) -> None:
     from chestxray import registry
-    from chestxray.models import backend
+    from chestxray.models import startup
     from chestxray.recipe import parse_image_size
     from chestxray.storage import cache as caches
 
@@ -74,19 +74,19 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
     known = [entry.name for entry in registry.entries(registry.MODELS)]
     plugins = {name: registry.load(registry.MODELS, name) for name in (names or known)}
     log.info("Loading TensorFlow ...")
-    backend.start()
+    startup.start()
     import keras
 
-    from chestxray.models import jit, model
+    from chestxray.models import assembly, xla_compilation
 
     rows: list[dict[str, Any]] = []
     for name, plugin in plugins.items():
         keras.backend.clear_session()
-        built = model.build(plugin, 2, size or plugin.image_size, name=name).model
-        kinds: tuple[tuple[str, jit.Work], ...] = (("inference", "inference"), ("training", "full"))
+        built = assembly.build(plugin, 2, size or plugin.image_size, name=name).model
+        kinds: tuple[tuple[str, xla_compilation.Work], ...] = (("inference", "inference"), ("training", "full"))
         for told, work in kinds:
             log.info("Timing %s (%s) ...", name, told)
-            timing = jit.remembered(built, work, batch, caches.root(cache))
+            timing = xla_compilation.remembered(built, work, batch, caches.root(cache))
             rows.append(
                 {
                     "model": name,
@@ -101,7 +101,7 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    from chestxray.cli.tables import table
+    from chestxray.cli.output import table
 
     columns = ("model", "work", "size", "images/s", "images/s with XLA", "XLA compiles in", "faster")
     table(columns, [_timed(row) for row in rows])

@@ -100,7 +100,7 @@ def command(
 
     from chestxray.evaluation.clinical import sample_size
     from chestxray.evaluation.clinical.sample_size import Design, Predictor
-    from chestxray.evaluation.decision import conformal_quantile, thresholds
+    from chestxray.evaluation.decision import conformal_quantile, operating_point
 
     if auroc + difference >= 1:
         raise InputError(f"auroc + difference must be below 1. Received: {auroc:g} + {difference:g}.")
@@ -122,7 +122,7 @@ def command(
         at = sample_size.size_for_net_benefit(sensitivity, specificity, prevalence, threshold, widths[3])
         sizes["standardised net benefit"] = (widths[3], at)
     designs = [Design(count, prevalence, images, shared) for count in patients]
-    needed = thresholds.patients_needed(*promise)
+    needed = operating_point.patients_needed(*promise)
     content = {
         "assumed": {
             "prevalence": prevalence, "auroc": auroc, "sensitivity": sensitivity, "specificity": specificity,
@@ -168,7 +168,7 @@ def _patients(size: int, images: float, shared: float) -> int:
 
 
 def _tell(content: dict[str, Any], difference: float, margin: float) -> None:
-    from chestxray.cli.tables import quoted, table
+    from chestxray.cli.output import quoted, table
 
     assumed, expected = content["assumed"], content["expected"]
     heads: Sequence[str] = [f"{item['patients']:,} patients" for item in expected]

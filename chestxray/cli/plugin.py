@@ -90,10 +90,10 @@ def new(name: str, path: Path | None, kind: Any) -> None:
 
 
 def _check_model(plugin: Any, entry: Entry, only: tuple[str, ...]) -> list[CheckResult]:
-    from chestxray.models import backend
+    from chestxray.models import startup
 
     log.info("Loading TensorFlow ...")
-    backend.start()
+    startup.start()
     from chestxray.testing import run_checks
 
     with _progress(entry) as before:

@@ -18,11 +18,11 @@ from chestxray.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from chestxray.evaluation.prediction import Predictions
-    from chestxray.inference.answers import Answer, Told
-    from chestxray.inference.bulk import Batch
+    from chestxray.evaluation.predictions import Predictions
+    from chestxray.inference.answer import Answer, Told
+    from chestxray.inference.batch_prediction import Batch
     from chestxray.inference.engine import Engine
-    from chestxray.inference.rows_file import Format, Lines
+    from chestxray.inference.output_file import Format, Lines
 
 log = logging.getLogger("chestxray")
 
@@ -81,9 +81,9 @@ def command(
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
     from chestxray.evaluation.decision.conformal_quantile import patients_needed
-    from chestxray.inference import image_files, keras_engine
-    from chestxray.inference.answers import limit_for, validation_of
-    from chestxray.inference.rows_file import Lines, alone, done
+    from chestxray.inference import keras_engine, listing
+    from chestxray.inference.answer import limit_for, validation_of
+    from chestxray.inference.output_file import Lines, alone, done
 
     engine = keras_engine.load(run)
     if heatmaps is not None:
@@ -95,7 +95,7 @@ def command(
         log.warning("Validation is too small to promise that coverage: the model abstains from every image.%s", needed)
     told = None if prevalence is None else _told(engine, run, prevalence)
     judges = validation_of(run, engine.decision, "estimate-prevalence") if estimate_prevalence else None
-    files = image_files.listed(paths, recursive=recursive)
+    files = listing.listed(paths, recursive=recursive)
     options = ("" if limit is None else f"{limit:.12g}") + ("" if prevalence is None else f" at {prevalence:.12g}")
     mark = keras_engine.fingerprint(run, options)
     lines = Lines(kind, engine.classes, mark, heatmaps=heatmaps is not None)
@@ -135,13 +135,15 @@ def _predict(
     """Read, run and write: three steps that wait for nobody as long as there is work. Probabilities of what is
     taken for a radiograph are added to `seen`.
     """
-    from chestxray.inference import bulk
-    from chestxray.inference.answers import answered
-    from chestxray.inference.image_files import write_overlays
-    from chestxray.inference.rows_file import behind
+    from chestxray.inference import batch_prediction
+    from chestxray.inference.answer import answered
+    from chestxray.inference.listing import write_overlays
+    from chestxray.inference.output_file import behind
 
     counts: Counter[str] = Counter()
-    batches = bulk.predicted(engine, paths, batch_size=batch_size, maps=heatmaps is not None, max_pixels=max_pixels)
+    batches = batch_prediction.predicted(
+        engine, paths, batch_size=batch_size, maps=heatmaps is not None, max_pixels=max_pixels
+    )
     # The first batch finds whether the weights can be loaded: until then nothing is written.
     first = next(batches)
     with _sink(output, lines) as put, _bar(len(paths)) as advance:
@@ -169,7 +171,7 @@ def _told(engine: Engine, run: Path, prevalence: float) -> Told:
     import numpy as np
 
     from chestxray.evaluation.clinical.prevalence_shift import Known, adjusted
-    from chestxray.inference.answers import validation_of
+    from chestxray.inference.answer import validation_of
 
     decision = engine.decision
     if decision.positive is None:
@@ -187,7 +189,7 @@ def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -
     """Say how common the classes seem to be among the images that were `seen`, and on what assumption."""
     import numpy as np
 
-    from chestxray.cli.tables import quoted, table
+    from chestxray.cli.output import quoted, table
     from chestxray.evaluation.clinical.prevalence_shift import ASSUMPTION, Known, estimate
 
     known = Known.of(engine.decision.applied(validation))
@@ -233,7 +235,7 @@ def _check_heatmaps(engine: Engine, folder: Path) -> None:
 @contextmanager
 def _sink(output: Path | None, lines: Lines) -> Iterator[Callable[[bytes], None]]:
     """Where lines go, the opening and closing written."""
-    from chestxray.inference.rows_file import appending, whole
+    from chestxray.inference.output_file import appending, whole
 
     if output is None:
         stream = sys.stdout.buffer

@@ -21,7 +21,7 @@ def command(name: str | None) -> None:
     if name is not None:
         click.echo(recipe_files.find(name).read_text(encoding="utf-8"), nl=False)
         return
-    from chestxray.cli.tables import table
+    from chestxray.cli.output import table
 
     rows = [_row(known) for known in recipe_files.shipped()]
     table(("recipe", "command", "data", "what"), rows)

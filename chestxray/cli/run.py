@@ -11,8 +11,8 @@ import click
 from chestxray import recipe_files
 from chestxray.cli.closing import close
 from chestxray.cli.options import recipe_from, recipe_options
-from chestxray.cli.repeating import repeatable
-from chestxray.cli.tables import quoted
+from chestxray.cli.output import quoted
+from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ def command(
 
 def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool) -> None:
     """Every fold, or every source held out in turn; the same command goes on with what is missing."""
-    from chestxray.cli.tables import table
-    from chestxray.studies import pooling, study
+    from chestxray.cli.output import table
+    from chestxray.studies import cross_validation, study
 
     with repeatable():
         made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
-        pooled = pooling.pool(made, cache)
+        pooled = cross_validation.pool(made, cache)
     names = HEADLINE[:3]
     rows = [
         (part.label, str(run.metrics["rows"]), *(quoted(run.metrics["test"][name]) for name in names))

@@ -66,8 +66,8 @@ def command(
     from chestxray.serve.app import create_app
     from chestxray.serve.connections import Server
     from chestxray.serve.decoding import Decoders
-    from chestxray.serve.logs import speak
-    from chestxray.serve.models import open_models
+    from chestxray.serve.json_logs import speak
+    from chestxray.serve.loading import open_models
     from chestxray.serve.server import bound, serve_until_stopped
     from chestxray.serve.settings import Settings, cores
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
-from chestxray.data import confounds as associations
-from chestxray.data.confounds import Confound, Severity
+from chestxray.data import confounding as associations
+from chestxray.data.confounding import Confound, Severity
 from chestxray.data.index import SPLITS, Index
 from chestxray.data.near_duplicates import FALSE_ALARMS
-from chestxray.data.split import SMALLEST_VALIDATION
+from chestxray.data.splitting import SMALLEST_VALIDATION
 from chestxray.errors import LeakError
 
 #: The gravest first.

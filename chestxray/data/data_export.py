@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from chestxray.data.index import SPLITS, Index
-from chestxray.data.sources.converted import png
+from chestxray.data.sources.materialised import png
 from chestxray.errors import OutputError
 from chestxray.storage.files import explained
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from chestxray.data.images.images import MAX_PIXELS, Fit, UnreadableImage, read
+from chestxray.data.images.reading import MAX_PIXELS, Fit, UnreadableImage, read
 from chestxray.data.index import Index
 from chestxray.errors import DataError
 from chestxray.storage import checksums

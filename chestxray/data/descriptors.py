@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chestxray.data.registration import SIDE
+from chestxray.data.image_registration import SIDE
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

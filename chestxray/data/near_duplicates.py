@@ -13,8 +13,8 @@ from PIL import Image
 from chestxray.data import neighbours
 from chestxray.data.decoded import progress
 from chestxray.data.descriptors import FLIPS, POSES, described, signs, whiten
+from chestxray.data.image_registration import SIDE, correlations, placement
 from chestxray.data.index import Index
-from chestxray.data.registration import SIDE, correlations, placement
 
 # The thresholds are those of benchmarks/near_duplicates.md.
 #: Cosine between two descriptions, either sign, from which a pair is looked at.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from chestxray.evaluation.weighted import Key, Table
+from chestxray.evaluation.weighted_metrics import Key, Table
 
 #: Numbers held in one block of weights: bounds the memory, and 1 MB stays in the processor's cache.
 BLOCK = 2**17

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from chestxray.evaluation.intervals import LEVEL, Figure, around, at_end, satterthwaite, standard_error
-from chestxray.evaluation.weighted import LOSSES, Key, matthews
+from chestxray.evaluation.weighted_metrics import LOSSES, Key, matthews
 
 #: Patients below which the bootstrap's standard error of a class says less than the interval of the class.
 FEW = 10

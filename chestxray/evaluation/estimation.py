@@ -18,7 +18,7 @@ from chestxray.evaluation.bootstrap_t import mean_losses
 from chestxray.evaluation.calibration.calibration_error import CalibrationError, calibration_error
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.support import behind, effective, supports
-from chestxray.evaluation.weighted import Key, squared_errors
+from chestxray.evaluation.weighted_metrics import Key, squared_errors
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chestxray.evaluation.influence import auroc
-from chestxray.evaluation.weighted import Key
+from chestxray.evaluation.weighted_metrics import Key
 
 #: A variance is taken to have no fewer patients behind it than this.
 FEWEST_BEHIND = 4.0

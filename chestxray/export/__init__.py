@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chestxray.errors import InputError, OutputError, nearest
-from chestxray.evaluation.decision.decision import FILE as DECISION
-from chestxray.models import backend
+from chestxray.evaluation.decision.rule import FILE as DECISION
+from chestxray.models import startup
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import MODEL, RECIPE, Run
 from chestxray.storage.files import explained, replacing
 
 if TYPE_CHECKING:
-    from chestxray.export.check import Checked
+    from chestxray.export.verification import Checked
 
 #: Format -> name of its file below ``export/`` in the run's folder.
 FORMATS = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "savedmodel", "keras": "model.keras"}
@@ -59,14 +59,14 @@ def export(folder: str | Path, form: str, *, output: Path | None = None, overwri
     path = output or run.folder / "export" / FORMATS[form]
     _check_output(path, form, overwrite)
     _check_packages(form)
-    backend.start()
-    from chestxray.export import check, formats
-    from chestxray.export.subject import Subject
+    startup.start()
+    from chestxray.export import formats, verification
+    from chestxray.export.source_run import Subject
 
     subject = Subject.of(run, form)
     with _replacing(path, form) as temporary:
         formats.WRITERS[form](subject, temporary)
-        checked = check.check(subject, temporary)
+        checked = verification.check(subject, temporary)
         size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
     return Exported(path, subject.outputs, subject.notes, checked, size / 1e6)
 

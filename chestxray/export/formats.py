@@ -20,9 +20,9 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import ExportError
-from chestxray.explanation.cam import Graph
-from chestxray.export.subject import Subject, pixels_of
-from chestxray.inference.exported import FILE, KEY, OUTPUTS
+from chestxray.explanation.gradcam import Graph
+from chestxray.export.source_run import Subject, pixels_of
+from chestxray.inference.export_metadata import FILE, KEY, OUTPUTS
 from chestxray.runs.run_folder import MODEL
 
 #: Of 2022, so that runtimes of a few years ago read the file too.

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from chestxray.errors import InputError
-from chestxray.evaluation.decision.decision import Decision
+from chestxray.evaluation.decision.rule import Decision
 
 if TYPE_CHECKING:
-    from chestxray.data.images.images import Fit
+    from chestxray.data.images.reading import Fit
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import xxhash
 
-from chestxray.data.images.images import Fit
+from chestxray.data.images.reading import Fit
 from chestxray.errors import DataError, InputError
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import FILE as DECISION
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.evaluation.decision.refusal import FILE as REFUSAL
-from chestxray.evaluation.decision.refusal import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
+from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.rule import FILE as DECISION
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Engine, Ensemble, Outputs, check_maps
-from chestxray.models import backend, interrupts
+from chestxray.models import interrupts, startup
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import MODEL, RECIPE, Run
 from chestxray.storage import schema
@@ -174,7 +174,7 @@ class KerasEngine:
 
     @cached_property
     def _model(self) -> keras.Model:
-        backend.start()
+        startup.start()
         model, path = self._run.model, self.folder / MODEL
         takes, gives = tuple(model.inputs[0].shape[1:3]), model.output.shape[-1]
         if takes != self.image_size or gives != len(self.classes):
@@ -204,11 +204,11 @@ class KerasEngine:
         return self._compiled(self._layer)
 
     def _compiled(self, layer: str | None) -> Any:
-        """uint8 (n, height, width) -> what `cam.Graph` gives of them, traced once for any n."""
+        """uint8 (n, height, width) -> what `gradcam.Graph` gives of them, traced once for any n."""
         model = self._model
         import tensorflow as tf
 
-        from chestxray.explanation.cam import Graph
+        from chestxray.explanation.gradcam import Graph
 
         graph = Graph(model, layer, decision=self.decision, features=self.decision.features)
         signature = [tf.TensorSpec((None, *self.image_size), tf.uint8)]

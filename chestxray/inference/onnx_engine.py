@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.data.images.images import Fit
+from chestxray.data.images.reading import Fit
 from chestxray.errors import DataError, InputError
-from chestxray.evaluation.decision.decision import Decision
+from chestxray.evaluation.decision.rule import Decision
 from chestxray.inference.engine import Outputs, check_maps
-from chestxray.inference.exported import KEY, Description
+from chestxray.inference.export_metadata import KEY, Description
 from chestxray.storage.files import check_size
 
 #: Bytes of a file, which is one message of a protocol that allows no more.

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray.report import card, drawing, figures, pictures
-from chestxray.report.cautions import cautions, summary
+from chestxray.report import embedded_images, figures, model_card, run_figures
+from chestxray.report.limitations import cautions, summary
 from chestxray.report.record import Record
-from chestxray.report.rendering import render
 from chestxray.report.sections import SECTIONS, Material, Section
+from chestxray.report.templating import render
 from chestxray.storage.files import write_text
 
 __all__ = ["SECTIONS", "Material", "Record", "Section", "page", "write"]
@@ -37,27 +37,27 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
     material = Material(
         record=record,
         figures=drawn,
-        samples=tuple(pictures.training_tiles(record, samples or {})),
-        tests=tuple(pictures.test_tiles(record, samples or {})),
-        heatmaps=tuple(pictures.heatmap_tiles(record)),
+        samples=tuple(embedded_images.training_tiles(record, samples or {})),
+        tests=tuple(embedded_images.test_tiles(record, samples or {})),
+        heatmaps=tuple(embedded_images.heatmap_tiles(record)),
     )
-    card.write(record)
+    model_card.write(record)
     report = folder / "report.html"
     write_text(report, page(material))
     return report
 
 
-def _write_figures(record: Record, samples: Mapping[str, np.ndarray]) -> dict[str, pictures.Picture]:
+def _write_figures(record: Record, samples: Mapping[str, np.ndarray]) -> dict[str, embedded_images.Picture]:
     """Write ``figures/`` and return those that stand in the page as they are."""
-    alternatives = drawing.alternatives(record)
-    drawn: dict[str, pictures.Picture] = {}
-    stale = {record.folder / "figures" / f"{name}.png" for name in drawing.NAMES}
-    for name, figure in drawing.draw(record, samples):
+    alternatives = run_figures.alternatives(record)
+    drawn: dict[str, embedded_images.Picture] = {}
+    stale = {record.folder / "figures" / f"{name}.png" for name in run_figures.NAMES}
+    for name, figure in run_figures.draw(record, samples):
         path = record.folder / "figures" / f"{name}.png"
         figures.save(figure, path)
         stale.discard(path)
         if name in alternatives:  # the grids of radiographs stand in the page picture by picture
-            drawn[name] = pictures.figure(path, alternatives[name])
+            drawn[name] = embedded_images.figure(path, alternatives[name])
     # What an earlier report drew from other predictions must not stand beside this one.
     for path in stale:
         path.unlink(missing_ok=True)

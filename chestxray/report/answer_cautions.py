@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from chestxray.data.audit import FEWEST_OF_A_CLASS
-from chestxray.data.split import SMALLEST_VALIDATION
+from chestxray.data.splitting import SMALLEST_VALIDATION
 from chestxray.report.calibration_wording import direction
 from chestxray.report.caution import Caution
+from chestxray.report.formatting import plural, value_of, with_interval
 from chestxray.report.record import Record
-from chestxray.report.wording import plural, value_of, with_interval
 
 #: Pictures that are answered as if they were chest radiographs: a share of a kind worth naming; one of a
 #: kind, and one of all, that is serious.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chestxray.report.wording import number, span, value_of
+from chestxray.report.formatting import number, span, value_of
 
 
 def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: str = "95%") -> list[str]:

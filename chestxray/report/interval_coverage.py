@@ -15,8 +15,8 @@ import numpy as np
 
 from chestxray.evaluation.support import effective
 from chestxray.report.caution import Caution
+from chestxray.report.formatting import title
 from chestxray.report.record import Record
-from chestxray.report.wording import title
 
 FILE = "interval_coverage.json"
 #: Effective patients of the rarest class: the least of each kind of test.

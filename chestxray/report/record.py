@@ -13,7 +13,7 @@ import pandas as pd
 
 from chestxray.data.index import SPLITS, Index, Patients
 from chestxray.errors import DataError, InputError
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
 from chestxray.storage import schema
 from chestxray.storage.result_files import SomeMetrics, read, read_if_any

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.index import SPLITS
-from chestxray.report import calibration_wording, wording
+from chestxray.report import calibration_wording, formatting
+from chestxray.report.embedded_images import Picture, Tile, figure
 from chestxray.report.figures import best_epoch
-from chestxray.report.pictures import Picture, Tile, figure
+from chestxray.report.formatting import duration, ordered, plural, value_of, whole
 from chestxray.report.record import Record
-from chestxray.report.wording import duration, ordered, plural, value_of, whole
 
 #: Longer lists are cut on the page; the files of the run have them whole.
 LONGEST_LIST = 200
@@ -144,7 +144,7 @@ def _training(material: Material) -> dict[str, Any] | None:
                 "name": _PHASES.get(name, name),
                 "epochs": len(rows),
                 "rate": float(rows["learning_rate"].max()) if "learning_rate" in rows else None,
-                "time": duration(seconds) if seconds is not None else wording.ABSENT,
+                "time": duration(seconds) if seconds is not None else formatting.ABSENT,
             }
         )
     kept = None if best is None else _numbers(history.iloc[best])
@@ -170,10 +170,10 @@ def _results(material: Material) -> dict[str, Any]:
     rows = [
         {
             "name": name,
-            "title": wording.title(name),
+            "title": formatting.title(name),
             "interval": interval,
-            "better": wording.MEANINGS[name].better if name in wording.MEANINGS else "",
-            "meaning": wording.meaning(name, value_of(interval), record.positive),
+            "better": formatting.MEANINGS[name].better if name in formatting.MEANINGS else "",
+            "meaning": formatting.meaning(name, value_of(interval), record.positive),
             "guess": guesses.get(name),
         }
         for name, interval in test.items()

@@ -15,7 +15,7 @@ from chestxray.storage import checksums, result_files
 from chestxray.errors import DataError, InputError, OutputError, first_line
 from chestxray.storage.files import explained
 from chestxray.data.index import Index
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
 
 if TYPE_CHECKING:

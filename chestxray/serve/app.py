@@ -18,16 +18,16 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from chestxray._version import RESEARCH_ONLY, VERSION
-from chestxray.serve import security, uploads
-from chestxray.serve.answering import Gate, answer_image
+from chestxray.serve import headers, uploads
 from chestxray.serve.decoding import Decoders, Undecoded
-from chestxray.serve.limits import Limit, client_of
-from chestxray.serve.links import Links
-from chestxray.serve.logs import log
-from chestxray.serve.measures import Measures
-from chestxray.serve.models import Served, card_text
-from chestxray.serve.problems import RequestProblem
+from chestxray.serve.errors import RequestProblem
+from chestxray.serve.json_logs import log
+from chestxray.serve.loading import Served, card_text
+from chestxray.serve.prediction import Gate, answer_image
+from chestxray.serve.prometheus import Measures
+from chestxray.serve.rate_limit import Limit, client_of
 from chestxray.serve.settings import Settings
+from chestxray.serve.url_fetch import Links
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
         if key not in cards:
             raise RequestProblem(404, "not_found", "There is no such model card.")
         return Response(
-            cards[key], mimetype="text/html", headers={"Content-Security-Policy": security.card_policy(cards[key])}
+            cards[key], mimetype="text/html", headers={"Content-Security-Policy": headers.card_policy(cards[key])}
         )
 
     @app.get("/openapi.json")
@@ -179,7 +179,7 @@ def _add_frame(app: Flask, settings: Settings, measures: Measures) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
-        for name, value in (security.HEADERS | {"Content-Security-Policy": security.policy()}).items():
+        for name, value in (headers.HEADERS | {"Content-Security-Policy": headers.policy()}).items():
             response.headers.setdefault(name, value)
         response.headers["X-Request-ID"] = g.request_id
         if not request.path.startswith("/static/"):

@@ -31,7 +31,7 @@ from waitress.task import ThreadedTaskDispatcher
 from waitress.utilities import Error
 
 from chestxray._version import RESEARCH_ONLY
-from chestxray.serve.limits import client_of
+from chestxray.serve.rate_limit import client_of
 from chestxray.serve.settings import Settings
 
 if TYPE_CHECKING:

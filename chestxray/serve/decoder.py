@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from chestxray.data.images import images
-from chestxray.data.images.images import TooManyPixels, UnreadableImage
-from chestxray.serve.pictures import picture
+from chestxray.data.images import reading
+from chestxray.data.images.reading import TooManyPixels, UnreadableImage
+from chestxray.serve.data_uris import picture
 
 LENGTH = struct.Struct("<I")
 #: Kinds of what a job came to: pixels, or why there are none; ``defect`` is a mistake of ours.
@@ -136,12 +136,12 @@ def _decoded(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[
     """Of each ``[height, width, fit]`` in ``ways`` the pixels, and of each in ``pictures`` a data address."""
     parts, first = [], None
     for height, width, fit in job["ways"]:
-        image = images.decode(content, size=(height, width), fit=fit, max_pixels=job["max_pixels"])
+        image = reading.decode(content, size=(height, width), fit=fit, max_pixels=job["max_pixels"])
         first = first or image
         parts.append(image.pixels.tobytes())
     drawn: list[bytes] = []
     if job["pictures"]:
-        whole = images.decode(content, max_pixels=job["max_pixels"])
+        whole = reading.decode(content, max_pixels=job["max_pixels"])
         first = first or whole
         drawn = [picture(whole.pixels, (height, width), fit).encode("ascii") for height, width, fit in job["pictures"]]
     assert first is not None

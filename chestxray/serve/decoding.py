@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.data.images.images import Fit
+from chestxray.data.images.reading import Fit
 from chestxray.serve import decoder
-from chestxray.serve.logs import log
-from chestxray.serve.problems import RequestProblem
+from chestxray.serve.errors import RequestProblem
+from chestxray.serve.json_logs import log
 from chestxray.serve.settings import Settings
 
 #: (height, width) of the pixels, and how the image is brought there.

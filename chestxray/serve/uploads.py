@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from chestxray.data.images.images import is_dicom
-from chestxray.serve.problems import RequestProblem
+from chestxray.data.images.reading import is_dicom
+from chestxray.serve.errors import RequestProblem
 
 #: What a client may call its bytes -> the kind of image that they must then be (None: any).
 CONTENT_TYPES: dict[str, str | None] = {

@@ -22,7 +22,7 @@ from chestxray.data.decoded import Decoded, decode, known
 from chestxray.data.index import SPLITS, Index
 from chestxray.errors import DataError, LeakError
 from chestxray.recipe import Recipe
-from chestxray.report.wording import plural
+from chestxray.report.formatting import plural
 from chestxray.runs.run_folder import Run
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import numpy as np
 
 from chestxray.data import decoded
 from chestxray.data.index import Index
-from chestxray.evaluation.prediction import Predictions
-from chestxray.evaluation.shortcuts import trust
-from chestxray.evaluation.shortcuts.control_wording import STATES, state, together
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.shortcuts import controls
+from chestxray.evaluation.shortcuts.verdict import STATES, state, together
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 
@@ -46,8 +46,8 @@ def of(
     trained = apart or (index.rows["split"] == "train").any()
     for run in runs.values() if trained else ():
         rows, recipe = run.index.rows, run.recipe
-        place = {key: i for i, key in enumerate(trust.keys(index.rows))}
-        order = [place.get(key, -1) for key in trust.keys(rows)]
+        place = {key: i for i, key in enumerate(controls.keys(index.rows))}
+        order = [place.get(key, -1) for key in controls.keys(rows)]
         if recipe.image_size is None or len(rows) != len(index) or -1 in order:
             continue
         images = decoded.opened(
@@ -56,15 +56,15 @@ def of(
         if images is not None:
             aligned = index.replace(index.rows.iloc[order])
             splits = [_splits(one, aligned) for one in runs.values()] if apart else None
-            return trust.controls(
+            return controls.controls(
                 aligned, images.pixels, test, metrics, splits=splits, fit=recipe.fit, seed=recipe.seed
             )
     return _inherited(runs, metrics)
 
 
 def _splits(run: Run, index: Index) -> np.ndarray:
-    known = dict(zip(trust.keys(run.index.rows), run.index.rows["split"], strict=True))
-    return np.array([known.get(key, "") for key in trust.keys(index.rows)])
+    known = dict(zip(controls.keys(run.index.rows), run.index.rows["split"], strict=True))
+    return np.array([known.get(key, "") for key in controls.keys(index.rows)])
 
 
 def _inherited(runs: Mapping[str, Run], metrics: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from chestxray.data import sources
 from chestxray.data.index import Index
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError, TrainingError
 from chestxray.evaluation.paired import trainings
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import Run

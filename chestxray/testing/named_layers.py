@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from chestxray.explanation.cam import Graph
-from chestxray.explanation.explanation import gradcam
-from chestxray.models.model import Built, Phase, freeze
+from chestxray.explanation.gradcam import Graph
+from chestxray.explanation.panel import gradcam
+from chestxray.models.assembly import Built, Phase, freeze
 from chestxray.testing.results import CheckFailed, CheckSkipped
 from chestxray.testing.subject import CLASSES, Subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from chestxray.models.model import CALIBRATION
+from chestxray.models.assembly import CALIBRATION
 from chestxray.testing.results import CheckFailed
 from chestxray.testing.subject import Subject, outputs
 

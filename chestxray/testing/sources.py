@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chestxray.data.images import images
+from chestxray.data.images import reading
 from chestxray.data.index import COLUMNS, SPLITS, Index
 from chestxray.errors import ChestXrayError
 from chestxray.plugin import SourceOptions, SourcePlugin
@@ -124,9 +124,9 @@ def check_images(source: Source) -> None:
     paths = source.index.rows["path"]
     for place in np.unique(np.linspace(0, len(paths) - 1, SAMPLE).astype(int)):
         try:
-            images.read(Path(paths.iloc[place]))
+            reading.read(Path(paths.iloc[place]))
         except ChestXrayError as error:
-            allowed = " ".join(sorted(images.SUFFIXES))
+            allowed = " ".join(sorted(reading.SUFFIXES))
             raise CheckFailed(f"cannot read {paths.iloc[place]}: {error}", f"allowed: {allowed}") from error
 
 
@@ -208,7 +208,7 @@ def run_source_checks(
     """
     checks = chosen(SOURCE_CHECKS, only)
     with ExitStack() as stack:
-        preload = ("chestxray.data.index", "chestxray.plugin", "chestxray.data.images.images")
+        preload = ("chestxray.data.index", "chestxray.plugin", "chestxray.data.images.reading")
         elsewhere = process or stack.enter_context(FreshProcess(preload))
         if options is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="chestxray-check-"))

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from chestxray.models.model import Built, build
+from chestxray.models.assembly import Built, build
 from chestxray.plugin import ModelPlugin
 from chestxray.testing.fresh_process import FreshProcess
 
@@ -39,7 +39,7 @@ class Subject:
         return self.plugin.image_size if self.plugin.fixed_size else self.plugin.minimum_size
 
     def build(self, size: tuple[int, int] | None = None, **choices: Any) -> Built:
-        """Build the whole model as a run does. `choices` are arguments of `chestxray.models.model.build`."""
+        """Build the whole model as a run does. `choices` are arguments of `chestxray.models.assembly.build`."""
         return build(self.plugin, CLASSES, size or self.size, name=self.name, seed=SEED, **choices)
 
     @cached_property

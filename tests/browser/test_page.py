@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chestxray.serve.links import Links
-from chestxray.serve.models import Served
+from chestxray.serve.loading import Served
+from chestxray.serve.url_fetch import Links
 from loopback import serving
 from serve.fakes import BrightEngine, image_bytes, listening, served
 

@@ -15,11 +15,11 @@ from chestxray.cli import compare, ensemble
 from chestxray.cli import leakage as leakage_command
 from chestxray.cli import run as run_command
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
-from chestxray.evaluation.shortcuts.control_wording import verdict
+from chestxray.evaluation.shortcuts.verdict import verdict
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import load, load_evaluated
 from chestxray.storage.files import write_json
-from chestxray.studies import leakage, study
+from chestxray.studies import split_leakage, study
 from precomputed import finished, index_of
 
 
@@ -421,12 +421,12 @@ def test_luck_in_training_counts_where_splits_are_trained_several_times(options,
     plain = recipe.replace(model="flat", test_share=0.5, on_leak="ignore")
     recipes = {name: plain.replace(split=name) for name in ("random", "grouped")}
     finish(recipes, tmp_path / "once", tmp_path / "cache")
-    once, _ = leakage.measure(plain, tmp_path / "once", tmp_path / "cache")
+    once, _ = split_leakage.measure(plain, tmp_path / "once", tmp_path / "cache")
     said = " ".join(once.verdict)
     assert "Each split was trained once: luck in training is not counted" in said
     assert f"{once.splits[1].shared} patients of the test by patient are in the random one too" in said
     finish(recipes, tmp_path / "thrice", tmp_path / "cache", seeds=3)
-    thrice, page = leakage.measure(plain, tmp_path / "thrice", tmp_path / "cache", seeds=3)
+    thrice, page = split_leakage.measure(plain, tmp_path / "thrice", tmp_path / "cache", seeds=3)
     for split in thrice.splits:
         assert split.figures["auroc"].value == pytest.approx(sum(split.repeats) / 3)
         assert len({run.folder for run in split.runs}) == 3
@@ -438,7 +438,7 @@ def test_without_patients_a_leak_cannot_be_measured(options, tmp_path):
     _, recipe = options
     plain = recipe.replace(model="flat", patient_pattern=None, on_leak="ignore")
     finish({name: plain.replace(split=name) for name in ("random", "grouped")}, tmp_path / "l", tmp_path / "cache")
-    found, _ = leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
+    found, _ = split_leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
     assert "No patient is known" in " ".join(found.verdict)
 
 
@@ -451,7 +451,7 @@ def test_an_official_split_is_measured_too(options, tmp_path, draw):
     plain = recipe.replace(model="flat", data=f"folder:{tmp_path / 'set'}", on_leak="ignore")
     splits = ("random", "grouped", "official")
     finish({name: plain.replace(split=name) for name in splits}, tmp_path / "l", tmp_path / "cache")
-    found, _ = leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
+    found, _ = split_leakage.measure(plain, tmp_path / "l", tmp_path / "cache")
     assert [split.name for split in found.splits] == list(splits)
     assert found.splits[2].leaking == 24, "the same patients stand in train and test"
     assert "The official split is that of set (train 24, validation 0, test 24)." in found.official
@@ -462,7 +462,7 @@ def test_an_official_split_is_measured_too(options, tmp_path, draw):
     assert len(set(sizes)) > 1
     assert f"(random {sizes[0]}, grouped {sizes[1]}, official {sizes[2]})" in " ".join(found.verdict)
     with pytest.raises(InputError, match="test_data"):
-        leakage.measure(plain.replace(test_data="phantom"), tmp_path / "m", tmp_path / "cache")
+        split_leakage.measure(plain.replace(test_data="phantom"), tmp_path / "m", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("command", [compare.command, ensemble.command, leakage_command.command])

@@ -15,11 +15,11 @@ from PIL import Image
 
 from chestxray.cli import main
 from chestxray.errors import ChestXrayError
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 from chestxray.inference import keras_engine
-from chestxray.inference.answers import limit_for
-from chestxray.inference.image_files import listed, overlay_name
-from chestxray.inference.rows_file import alone
+from chestxray.inference.answer import limit_for
+from chestxray.inference.listing import listed, overlay_name
+from chestxray.inference.output_file import alone
 from public_trees import too_deep
 from run_folders import CLASSES, SIZE, pixels_of, write_run
 

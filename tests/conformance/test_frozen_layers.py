@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from chestxray import registry
-from chestxray.models.model import build, freeze
+from chestxray.models.assembly import build, freeze
 from chestxray.recipe import Recipe
-from chestxray.training import cut, training
+from chestxray.training import fit, graph_split
 from made import make_index
 
 #: Batch normalisation over fewer places than this, in small batches, makes any rounding grow from step to step.
@@ -43,7 +43,7 @@ def fitted(name, phase, views, folder):
     )  # fmt: skip
     built = made(name, pixels)
     before = built.model.get_weights()
-    history = training.train(built, pixels, index, recipe, folder, tf.distribute.get_strategy())
+    history = fit.train(built, pixels, index, recipe, folder, tf.distribute.get_strategy())
     return built.model, before, history["val_loss"]
 
 
@@ -82,4 +82,4 @@ def test_the_weights_are_those_of_the_plain_way(name, phase, tmp_path):
 def test_each_is_cut_at_its_narrowest(name, phase, kept):
     built = build(registry.load(registry.MODELS, name), 2, (32, 32))
     freeze(built, phase)
-    assert [tuple(tensor.shape[1:]) for tensor in cut.cut(built.model)] == kept
+    assert [tuple(tensor.shape[1:]) for tensor in graph_split.cut(built.model)] == kept

@@ -7,7 +7,7 @@ import pytest
 import public_trees
 from chestxray import registry
 from chestxray.data.catalogue import at, catalogue
-from chestxray.data.harmonise import alias_keys, key
+from chestxray.data.label_mapping import alias_keys, key
 from chestxray.data.sources import load
 from chestxray.errors import InputError
 from chestxray.recipe import Recipe

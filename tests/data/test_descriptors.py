@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chestxray.data.descriptors import FLIPS, POSES, described, signs, whiten
-from chestxray.data.registration import SIDE
+from chestxray.data.image_registration import SIDE
 
 
 def pictures(count):

@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from chestxray.data import near_duplicates, neighbours
 from chestxray.data.decoded import decode, readable
 from chestxray.data.descriptors import _sampling
+from chestxray.data.image_registration import SIDE, correlations, placement
 from chestxray.data.near_duplicates import mark, pairs
-from chestxray.data.registration import SIDE, correlations, placement
 from chestxray.data.sources import folder
-from chestxray.data.split import groups
+from chestxray.data.splitting import groups
 from chestxray.plugin import SourceOptions
-from chestxray.runs.environment import fingerprint
+from chestxray.runs.provenance import fingerprint
 from made import make_index
 
 
@@ -149,7 +149,7 @@ def test_copies_in_place_have_the_correlation_that_alignment_gives(monkeypatch):
     own = np.stack([film(seed, SIDE) for seed in range(12)])
     copies = np.stack([(brighter if n % 2 else jpeg)(image) for n, image in enumerate(own)])
     quick = correlations(own, copies)
-    monkeypatch.setattr("chestxray.data.registration._IN_PLACE", 2.0)
+    monkeypatch.setattr("chestxray.data.image_registration._IN_PLACE", 2.0)
     np.testing.assert_allclose(correlations(own, copies), quick, atol=5e-3)
     assert 0 < (quick > 0.95).sum() < 12
 
@@ -174,7 +174,7 @@ def test_correlation_is_of_the_aligned_pictures():
 @pytest.mark.parametrize("rotation", [-4.0, 4.0])
 @pytest.mark.parametrize("scale", [0.93, 1.0])
 def test_a_turned_window_lies_where_its_placement_says(monkeypatch, rotation, scale):
-    monkeypatch.setattr("chestxray.data.registration._STAGES", ())
+    monkeypatch.setattr("chestxray.data.image_registration._STAGES", ())
     own = np.stack([film(seed, SIDE) for seed in range(6)])
     window = _sampling(rotation, scale)
     copies = np.stack([(window @ one.ravel()).reshape(SIDE, SIDE) for one in own]).astype(np.uint8)

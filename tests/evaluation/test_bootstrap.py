@@ -9,8 +9,8 @@ from sklearn import metrics
 from chestxray.evaluation import bootstrap as module
 from chestxray.evaluation.bootstrap import bootstrap, resamples
 from chestxray.evaluation.intervals import Figure, logit_t
-from chestxray.evaluation.points import points
-from chestxray.evaluation.weighted import HEADLINE, LOSSES, PER_CLASS, Calibration, Ranking, Table
+from chestxray.evaluation.metrics import points
+from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES, PER_CLASS, Calibration, Ranking, Table
 
 
 def scores(rng, rows, classes, ties):

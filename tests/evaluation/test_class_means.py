@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 from chestxray.evaluation.bootstrap import bootstrap
 from chestxray.evaluation.estimation import Scored, estimate
 from chestxray.evaluation.intervals import Figure, satterthwaite
-from chestxray.evaluation.weighted import HEADLINE, Table
+from chestxray.evaluation.weighted_metrics import HEADLINE, Table
 
 
 def estimated(truth, predicted, classes=2, clusters=None, replicates=400, seed=0):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from chestxray.evaluation.influence import accuracy, auroc, correlation, covariance, mean
-from chestxray.evaluation.paired.paired import delong
+from chestxray.evaluation.paired.paired_tests import delong
 
 
 def drawn(rows=300, seed=0):

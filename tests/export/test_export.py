@@ -12,15 +12,15 @@ from PIL import Image, ImageOps
 
 import chestxray
 from chestxray.cli.main import group
-from chestxray.data.images import images
+from chestxray.data.images import reading
 from chestxray.errors import DataError, ExportError, InputError, OutputError
-from chestxray.evaluation.decision.refusal import Familiar
-from chestxray.explanation.cam import Graph
-from chestxray.export import FORMATS, check, export, formats
-from chestxray.export.subject import Subject, single_precision
-from chestxray.inference import exported
+from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.explanation.gradcam import Graph
+from chestxray.export import FORMATS, export, formats, verification
+from chestxray.export.source_run import Subject, single_precision
+from chestxray.inference import export_metadata
 from chestxray.inference.onnx_engine import OnnxEngine
-from chestxray.models.model import build
+from chestxray.models.assembly import build
 from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
 from chestxray.storage import checksums
@@ -74,20 +74,20 @@ def test_every_format_is_written_checked_and_describes_itself(run, form, tmp_pat
     assert made.checked.images == "16 test images of the run"
     assert min(made.checked.rate, made.checked.tensorflow_rate, made.megabytes) > 0
     if form == "savedmodel":
-        text = (path / "assets.extra" / exported.FILE).read_text(encoding="utf-8")
+        text = (path / "assets.extra" / export_metadata.FILE).read_text(encoding="utf-8")
     elif form == "onnx":
         import onnx
 
-        text = {item.key: item.value for item in onnx.load(path).metadata_props}[exported.KEY]
+        text = {item.key: item.value for item in onnx.load(path).metadata_props}[export_metadata.KEY]
     else:
         with zipfile.ZipFile(path) as archive:
-            text = archive.read(exported.FILE).decode()
+            text = archive.read(export_metadata.FILE).decode()
     found = json.loads(text)
     assert found["decision"] == json.loads((run.folder / "decision.json").read_text(encoding="utf-8"))
     assert found["data"]["fingerprint"] == run.environment["data"]["fingerprint"]
     assert found["refusal_threshold"] == Familiar.read(run.folder / "refusal.npz").threshold
     assert "not for diagnosis" in found["research_use"]
-    described = exported.Description.parse(text, path)
+    described = export_metadata.Description.parse(text, path)
     assert (described.model, described.image_size, described.fit) == ("shallow_cnn", (16, 16), run.recipe.fit)
     assert [item.name for item in tmp_path.iterdir()] == [path.name]  # nothing of the writing is left
 
@@ -157,7 +157,7 @@ def test_a_stranger_prepares_images_by_the_file_alone(run, fit, tmp_path):
     Image.fromarray(generator.integers(900, 4000, (40, 50), dtype=np.uint16)).save(tmp_path / "deep.png")
     for file in sorted([*tmp_path.glob("*.png"), *tmp_path.glob("*.jpg")]):
         theirs = as_the_file_says(file, described)
-        ours = images.read(file, size=(16, 16), fit=fit).pixels
+        ours = reading.read(file, size=(16, 16), fit=fit).pixels
         np.testing.assert_array_equal(theirs, ours, err_msg=file.name)
         (given,) = session.run(None, {"pixels": theirs[np.newaxis, ..., np.newaxis]})[:1]
         expected = OnnxEngine(path).run(ours[np.newaxis]).probabilities
@@ -165,7 +165,7 @@ def test_a_stranger_prepares_images_by_the_file_alone(run, fit, tmp_path):
     # What Pillow is told to do stands there as a call, too.
     image = Image.open(tmp_path / "deep.png").convert("L")
     call = eval(described["preprocessing"]["resize"]["pillow"], {"image": image, "Image": Image, "ImageOps": ImageOps})
-    np.testing.assert_array_equal(np.asarray(call), np.asarray(images.fitted(image, (16, 16), fit)))
+    np.testing.assert_array_equal(np.asarray(call), np.asarray(reading.fitted(image, (16, 16), fit)))
 
 
 def test_a_file_with_another_resize_filter_is_refused(run, tmp_path):
@@ -175,7 +175,7 @@ def test_a_file_with_another_resize_filter_is_refused(run, tmp_path):
     model = onnx.load(path)
     described = json.loads(model.metadata_props[0].value)
     described["preprocessing"]["resize"]["filter"] = "bicubic"
-    onnx.helper.set_model_props(model, {exported.KEY: json.dumps(described)})
+    onnx.helper.set_model_props(model, {export_metadata.KEY: json.dumps(described)})
     onnx.save(model, path)
     with pytest.raises(DataError, match="resized with the filter bicubic; this version of chestxray has bilinear"):
         OnnxEngine(path)
@@ -186,7 +186,7 @@ def test_the_engine_answers_as_the_run_does(run, pixels, tmp_path):
     subject = Subject.of(run, "onnx")
     given = engine.run(pixels, maps=True)
     answers = {"probabilities": given.probabilities, "map": given.maps, "distance": given.distances}
-    differences = check.compare(subject, pixels[..., np.newaxis], answers)
+    differences = verification.compare(subject, pixels[..., np.newaxis], answers)
     assert differences["probabilities"] < 1e-5
     assert differences["map"] < 1e-4
     assert differences["distance"] < 1e-4
@@ -242,7 +242,9 @@ def test_half_precision_is_exported_in_single(run, tmp_path, tiny):
     half.save(folder / run_folder.MODEL)
     set_layer(folder, "last")
     set_features(folder, None)
-    assert export(folder, "onnx").checked.tolerances == {name: check.HALVED[name] for name in ("probabilities", "map")}
+    assert export(folder, "onnx").checked.tolerances == {
+        name: verification.HALVED[name] for name in ("probabilities", "map")
+    }
     whole = single_precision(half)
     assert {layer.compute_dtype for layer in whole.layers} == {"float32"}
     assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(whole.weights, half.weights, strict=True))
@@ -396,7 +398,7 @@ def test_an_engine_of_a_wrong_file_says_so(tmp_path):
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(DataError, match="not made by `chestxray export`"):
         OnnxEngine(tmp_path / "other.onnx")
-    onnx.helper.set_model_props(model, {exported.KEY: '{"name": "x"}'})
+    onnx.helper.set_model_props(model, {export_metadata.KEY: '{"name": "x"}'})
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(DataError, match="damaged"):
         OnnxEngine(tmp_path / "other.onnx")

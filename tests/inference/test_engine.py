@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from chestxray.errors import ChestXrayError
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.evaluation.decision.refusal import Familiar
-from chestxray.explanation.cam import OnePass
-from chestxray.inference import bulk, keras_engine
+from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.explanation.gradcam import OnePass
+from chestxray.inference import batch_prediction, keras_engine
 from chestxray.inference.engine import Ensemble
-from chestxray.models.model import features_model
+from chestxray.models.assembly import features_model
 from chestxray.runs.run_folder import Run
 from run_folders import CLASSES, SIZE, pixels_of, write_ensemble, write_run
 
@@ -31,7 +31,7 @@ def engine(runs):
 
 def test_a_protocol_that_needs_nothing_heavy():
     heavy = ["tensorflow", "keras", "pandas", "scipy", "sklearn", "matplotlib"]
-    code = "import sys, chestxray.inference.engine, chestxray.inference.answers"
+    code = "import sys, chestxray.inference.engine, chestxray.inference.answer"
     code += f"; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -186,10 +186,10 @@ def films(tmp_path_factory):
 def test_bulk_says_what_is_said_one_by_one(engine, films, processes):
     from pathlib import Path
 
-    from chestxray.data.images.images import UnreadableImage, read
+    from chestxray.data.images.reading import UnreadableImage, read
 
     found, reasons = [], []
-    for batch in bulk.predicted(engine, films, batch_size=10, maps=True, processes=processes):
+    for batch in batch_prediction.predicted(engine, films, batch_size=10, maps=True, processes=processes):
         reasons += batch.reasons
         found += list(
             zip(batch.pixels, batch.outputs.probabilities, batch.outputs.distances, batch.outputs.maps, strict=True)
@@ -212,7 +212,7 @@ def test_bulk_says_what_is_said_one_by_one(engine, films, processes):
 
 
 def test_a_batch_of_unreadable_files_alone(engine, films):
-    (batch,) = bulk.predicted(engine, [films[0], films[11]])
+    (batch,) = batch_prediction.predicted(engine, [films[0], films[11]])
     assert batch.outputs is None
     assert all(batch.reasons)
     assert batch.pixels.shape == (0, *SIZE)
@@ -221,12 +221,12 @@ def test_a_batch_of_unreadable_files_alone(engine, films):
 def test_only_a_few_batches_are_read_ahead(films, monkeypatch):
     """However many files there are, memory holds the same few."""
     read = []
-    plain = bulk.read
-    monkeypatch.setattr(bulk, "read", lambda path, **options: read.append(path) or plain(path, **options))
-    monkeypatch.setattr(bulk, "_processors", lambda: 2)
-    batches = bulk.decoded(films * 30, SIZE, "stretch", batch_size=4, processes=False)
+    plain = batch_prediction.read
+    monkeypatch.setattr(batch_prediction, "read", lambda path, **options: read.append(path) or plain(path, **options))
+    monkeypatch.setattr(batch_prediction, "_processors", lambda: 2)
+    batches = batch_prediction.decoded(films * 30, SIZE, "stretch", batch_size=4, processes=False)
     next(batches)
-    bound = 4 * (2 + -(-2 * 2 * bulk.CHUNK // 4))
+    bound = 4 * (2 + -(-2 * 2 * batch_prediction.CHUNK // 4))
     assert len(read) <= bound < len(films) * 30 / 10
     batches.close()
     assert len(read) <= bound + 4

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from chestxray.evaluation import prediction
+from chestxray.evaluation import predictions
 from chestxray.models import interrupts
 
 
@@ -112,5 +112,5 @@ def test_a_prediction_ends_between_two_batches():
     model.compile(run_eagerly=True)
     pixels = np.zeros((40, 8, 8), np.uint8)
     with pytest.raises(KeyboardInterrupt):
-        list(prediction.outputs(model, pixels, np.arange(40), batch_size=4))
+        list(predictions.outputs(model, pixels, np.arange(40), batch_size=4))
     assert len(computed) == 2

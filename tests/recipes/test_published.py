@@ -15,10 +15,10 @@ import public_trees
 from chestxray import recipe_files, registry
 from chestxray.cli.main import group
 from chestxray.errors import InputError
-from chestxray.models import model
+from chestxray.models import assembly
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
-from chestxray.training import pipeline, training
+from chestxray.training import fit, input_pipeline
 
 #: Classes of the phantoms in the place of each set, under the names that its films have.
 FOUR = "covid19+lung_opacity+normal+viral_pneumonia"
@@ -35,7 +35,7 @@ REPLACED = {"model", "data", "test_data", "path", "weights", "epochs", "head_epo
 def seen(monkeypatch):
     """What the steps are given that leaves no trace in the folder: sizes of batches, class weights."""
     found = {"predicted": set(), "weighted": False}
-    plain, weigh = pipeline.inference, training.class_weights
+    plain, weigh = input_pipeline.inference, fit.class_weights
 
     def inference(pixels, rows, batch_size):
         found["predicted"].add(batch_size)
@@ -45,8 +45,8 @@ def seen(monkeypatch):
         found["weighted"] = True
         return weigh(labels)
 
-    monkeypatch.setattr(pipeline, "inference", inference)
-    monkeypatch.setattr(training, "class_weights", class_weights)
+    monkeypatch.setattr(input_pipeline, "inference", inference)
+    monkeypatch.setattr(fit, "class_weights", class_weights)
     return found
 
 
@@ -66,7 +66,7 @@ def imagenet(tmp_path):
 
     def write(name):
         size = TINY["image_size"]
-        built = model.build(registry.load(registry.MODELS, name), 2, (size, size), seed=123)
+        built = assembly.build(registry.load(registry.MODELS, name), 2, (size, size), seed=123)
         path = tmp_path / f"{name}.weights.h5"
         built.model.save_weights(path)
         return path
@@ -144,7 +144,7 @@ def check_training(run, wanted, output, seen):
 def check_frozen(built, path, start):
     """The backbone has the weights of the file before the layer `start` (None: in all of it), others from it on."""
     plugin = registry.load(registry.MODELS, path.name.split(".")[0])
-    source = model.build(plugin, 2, built.input_shape[1:3], weights=str(path))
+    source = assembly.build(plugin, 2, built.input_shape[1:3], weights=str(path))
     names = list(source.backbone)
     first = len(names) if start is None else names.index(start)
     for place, name in enumerate(names):
@@ -223,7 +223,7 @@ def test_mobilenetv3(name, architecture, start, tmp_path, seen, imagenet):
 def test_class_weights_of_the_four_classes_are_those_published():
     """8.4, 2.9, 1 and 6 for the training folder's 460, 1,341, 3,875 and 650 films, but for a common factor."""
     labels = np.repeat(np.eye(4, dtype=np.float32), [460, 1341, 3875, 650], axis=0)
-    weights = np.array(list(training.class_weights(labels).values()))
+    weights = np.array(list(fit.class_weights(labels).values()))
     assert (weights / weights[2]).round(1).tolist() == [8.4, 2.9, 1.0, 6.0]
     assert Recipe.read("mobilenetv3-four-class").class_weights
 
@@ -244,9 +244,9 @@ def test_vgg16(name, architecture, tmp_path, seen, imagenet):
 
 def test_vgg16_trains_as_many_parameters_as_were_published():
     recipe = Recipe.read("vgg16-kermany")
-    built = model.build(registry.load(registry.MODELS, recipe.model), 2, recipe.image_size)
-    assert [phase for phase, _ in training.phases(recipe, pretrained=True)] == ["head"]
-    model.freeze(built, "head")
+    built = assembly.build(registry.load(registry.MODELS, recipe.model), 2, recipe.image_size)
+    assert [phase for phase, _ in fit.phases(recipe, pretrained=True)] == ["head"]
+    assembly.freeze(built, "head")
     assert built.model.count_params() == 135_309_890
     assert sum(int(np.prod(v.shape)) for v in built.model.trainable_variables) == 1_049_346
 

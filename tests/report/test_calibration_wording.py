@@ -2,7 +2,7 @@
 
 import pytest
 
-from chestxray.evaluation.evaluation import evaluate
+from chestxray.evaluation.evaluate import evaluate
 from chestxray.report.calibration_wording import in_figure, sentences
 from drawn_predictions import example
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from chestxray import report
 from chestxray.errors import DataError, InputError
-from chestxray.report.cautions import cautions
+from chestxray.report.limitations import cautions
 from chestxray.storage.files import write_bytes, write_json
 from made_runs import AUDIT, FOUR, HOSTILE, TWO, Page, index_of, metrics_of, samples_of, write_run
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import Decision
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Outputs
 from chestxray.serve.app import create_app
 from chestxray.serve.connections import Server
-from chestxray.serve.models import Served
+from chestxray.serve.loading import Served
 from chestxray.serve.server import bound
 from chestxray.serve.settings import Settings
 

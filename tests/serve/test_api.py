@@ -12,7 +12,7 @@ from PIL import Image
 
 from chestxray.errors import DataError
 from chestxray.explanation.overlay import overlay
-from chestxray.serve.models import Served
+from chestxray.serve.loading import Served
 from serve.fakes import BrightEngine, image_bytes, post
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from chestxray.serve import connections
-from chestxray.serve.limits import client_of
+from chestxray.serve.rate_limit import client_of
 from serve.fakes import BrightEngine, image_bytes, listening
 
 BEGUN = b"POST /api/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chestxray.data.images import images
+from chestxray.data.images import reading
 from chestxray.serve import decoding
 from chestxray.serve.app import create_app
 from chestxray.serve.decoding import Decoders
-from chestxray.serve.problems import RequestProblem
+from chestxray.serve.errors import RequestProblem
 from chestxray.serve.settings import Settings
 from hostile_images import dicom, jpeg2000, png
 from serve.fakes import image_bytes, listening, post, served
@@ -52,7 +52,7 @@ def test_pixels_are_those_of_predict(decoders):
     found = decoders.decode(content, ways, [WAY], 1_000_000, later())
     assert (found.width, found.height) == (500, 400)
     for pixels, (size, fit) in zip(found.pixels, ways, strict=True):
-        assert np.array_equal(pixels, images.decode(content, size=size, fit=fit).pixels)
+        assert np.array_equal(pixels, reading.decode(content, size=size, fit=fit).pixels)
     assert found.pictures[0].startswith("data:image/png;base64,")
 
 

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from chestxray.serve import logs
+from chestxray.serve import json_logs
 from serve.fakes import BrightEngine, image_bytes, post
 
 SECRET = "Doe_Jane_1950-01-01"
@@ -19,7 +19,7 @@ def logged():
     names = ("chestxray.serve", "waitress")
     kept = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
     stream = io.StringIO()
-    logs.speak(stream)
+    json_logs.speak(stream)
     yield stream
     for name, (handlers, propagate) in kept.items():
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = handlers, propagate

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from chestxray import export
-from chestxray.data.images.images import read
+from chestxray.data.images.reading import read
 from chestxray.data.index import Index
 from chestxray.errors import DataError
 from chestxray.inference import keras_engine
-from chestxray.inference.answers import answers
-from chestxray.serve.models import open_models
+from chestxray.inference.answer import answers
+from chestxray.serve.loading import open_models
 from chestxray.storage.files import write_json, write_text
 from run_folders import write_ensemble, write_run
 from serve.fakes import image_bytes, post
@@ -62,7 +62,7 @@ def test_an_export_is_served_without_tensorflow(exported):
         "    sys.modules[name] = None\n"
         "sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
-        "from chestxray.serve.models import open_models\n"
+        "from chestxray.serve.loading import open_models\n"
         "from serve.fakes import image_bytes, listening\n"
         "import urllib.request\n"
         "with listening(models=open_models([Path(sys.argv[1])])) as port:\n"

@@ -12,7 +12,7 @@ import pytest
 
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError, DataError, InputError
-from chestxray.serve.models import open_models
+from chestxray.serve.loading import open_models
 from chestxray.serve.server import bound
 from serve.fakes import BrightEngine, image_bytes, listening
 
@@ -152,7 +152,7 @@ def test_the_command_says_what_is_missing(monkeypatch, tmp_path):
 def test_nothing_heavy_is_imported():
     code = (
         "import sys\n"
-        "import chestxray.cli.serve, chestxray.serve.app, chestxray.serve.server, chestxray.serve.models\n"
+        "import chestxray.cli.serve, chestxray.serve.app, chestxray.serve.server, chestxray.serve.loading\n"
         "import chestxray.inference.onnx_engine\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'pyarrow', 'pydicom'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

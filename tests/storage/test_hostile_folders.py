@@ -12,7 +12,7 @@ import made_runs
 from chestxray import report
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError
-from chestxray.evaluation.decision.refusal import Familiar
+from chestxray.evaluation.decision.out_of_distribution import Familiar
 from chestxray.inference import keras_engine
 from chestxray.recipe import Recipe
 from chestxray.storage import checksums

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from chestxray.data.images import images
+from chestxray.data.images import reading
 from chestxray.data.sources import npz, table
 from chestxray.errors import DataError, OutputError, WeightsError
 from chestxray.models import weight_files
@@ -25,8 +25,8 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from chestxray import recipe_files
-from chestxray.data.images import images
-from chestxray.inference import rows_file
+from chestxray.data.images import reading
+from chestxray.inference import output_file
 from chestxray.models import weight_files
 from chestxray.errors import ChestXrayError
 from chestxray.plugin import SourceOptions
@@ -37,12 +37,12 @@ def weights(path):
         pass
 
 def output(path):
-    with rows_file.alone(Path(path)):
+    with output_file.alone(Path(path)):
         pass
 
 options = SourceOptions(cache=Path("cache"))
 ways = {
-    "image": lambda path: images.read(Path(path)),
+    "image": lambda path: reading.read(Path(path)),
     "manifest": lambda path: manifest.load(path, options),
     "npz": lambda path: npz.load(path, options),
     "recipe": recipe_files.read,
@@ -125,10 +125,10 @@ def test_what_is_no_file_or_too_large_is_one_line(told, way, name):
 
 
 def test_a_file_of_the_system_that_has_no_size_is_bounded(tmp_path):
-    with pytest.raises(images.UnreadableImage):
-        images.read(tmp_path / "absent.png")
-    with pytest.raises(images.UnreadableImage, match="not an image"):
-        images.read(Path("/proc/self/stat"))
+    with pytest.raises(reading.UnreadableImage):
+        reading.read(tmp_path / "absent.png")
+    with pytest.raises(reading.UnreadableImage, match="not an image"):
+        reading.read(Path("/proc/self/stat"))
 
 
 def test_a_device_is_never_replaced(tmp_path):

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import pytest
 
 from chestxray.errors import DataError
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.inference.exported import Description
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.inference.export_metadata import Description
 from chestxray.storage import schema
 from chestxray.storage.schema import Share, Within
 

@@ -12,11 +12,11 @@ import pytest
 import tiny_models
 from chestxray import workflow
 from chestxray.errors import DataError, InputError, OutputError, TrainingError
-from chestxray.evaluation.shortcuts import trust
+from chestxray.evaluation.shortcuts import controls as shortcut_controls
 from chestxray.recipe import Recipe
-from chestxray.studies import ensemble, study
-from chestxray.studies.pooling import pool
-from chestxray.training import training
+from chestxray.studies import ensembling, study
+from chestxray.studies.cross_validation import pool
+from chestxray.training import fit
 from precomputed import finished
 
 
@@ -57,14 +57,14 @@ def times(folder):
 def test_a_study_goes_on_where_it_was_stopped_and_makes_nothing_twice(recipe, tmp_path, monkeypatch, caplog):
     study.run([recipe], tmp_path / "s")
     before = times(tmp_path / "s")
-    end = training.Record.on_epoch_end
+    end = fit.Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
         end(self, epoch, logs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Record, "on_epoch_end", interrupted)
+        patch.setattr(fit.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             study.run([recipe], tmp_path / "s", seeds=2)
     assert "1 of 2 parts are finished and kept" in caplog.text
@@ -145,13 +145,13 @@ def test_pooled_folds_have_controls_trained_and_tested_as_the_folds_were(recipe,
     cache = tmp_path / "cache"
     made = finish(recipe.replace(folds=2, controls=True), tmp_path / "s", cache)
     asked = []
-    controls = trust.controls
+    controls = shortcut_controls.controls
 
     def seen(index, pixels, test, metrics, **rest):
         asked.append((index, rest["splits"]))
         return controls(index, pixels, test, metrics, **rest)
 
-    monkeypatch.setattr(trust, "controls", seen)
+    monkeypatch.setattr(shortcut_controls, "controls", seen)
     pooled = pool(made, cache)
     ((index, splits),) = asked
     for run, split in zip(made.runs("flat"), splits, strict=True):
@@ -169,16 +169,16 @@ def test_an_ensemble_has_controls_of_its_own_where_the_images_are_at_hand(recipe
         one = resolved(recipe.replace(seed=seed, split_seed=0, test_share=0.3, controls=True))
         prepared = workflow.prepare(one, cache, workflow.Clock())
         runs[f"s{seed}"] = finished(tmp_path / f"s{seed}", prepared.index, one)
-    own = ensemble.write(runs, tmp_path / "mean", cache)
+    own = ensembling.write(runs, tmp_path / "mean", cache)
     assert "inherited" not in own.controls
     assert own.controls["model"]["auroc"] == own.metrics["test"]["auroc"]
     assert {item["name"] for item in own.controls["controls"]} >= {"border", "thumbnail"}
     assert not any(item["fires"] for item in own.controls["controls"]), "the images are noise"
-    again = ensemble.write(runs, tmp_path / "again", cache)
+    again = ensembling.write(runs, tmp_path / "again", cache)
     for run in (own, again):
         run.controls.pop("seconds")
     assert own.controls == again.controls
-    away = ensemble.write(runs, tmp_path / "away", tmp_path / "another")
+    away = ensembling.write(runs, tmp_path / "away", tmp_path / "another")
     assert not (away.folder / "controls.json").exists(), "no images, and no controls of a member"
 
 

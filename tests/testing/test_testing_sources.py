@@ -19,7 +19,7 @@ NAMES = [check.name for check in SOURCE_CHECKS]
 
 @pytest.fixture(scope="module")
 def process():
-    with FreshProcess(("chestxray.data.index", "chestxray.plugin", "chestxray.data.images.images")) as shared:
+    with FreshProcess(("chestxray.data.index", "chestxray.plugin", "chestxray.data.images.reading")) as shared:
         yield shared
 
 

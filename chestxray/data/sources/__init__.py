@@ -16,7 +16,8 @@ import pandas as pd
 
 from chestxray import registry
 from chestxray.data.catalogue import Entry, at, catalogue
-from chestxray.data.harmonise import (
+from chestxray.data.index import Index
+from chestxray.data.label_mapping import (
     Naming,
     alias_keys,
     by_set,
@@ -28,7 +29,6 @@ from chestxray.data.harmonise import (
     merge,
     naming,
 )
-from chestxray.data.index import Index
 from chestxray.data.sources import from_catalogue
 from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
 from chestxray.errors import InputError

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chestxray.data.images.images import SUFFIXES, UNREAD_SUFFIXES
+from chestxray.data.images.reading import SUFFIXES, UNREAD_SUFFIXES
 from chestxray.data.index import Index
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin

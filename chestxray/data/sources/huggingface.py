@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chestxray.data.index import Index
-from chestxray.data.sources.converted import Contents, Item, converted, first_line, of_the_disk
 from chestxray.data.sources.folder import SPLIT_NAMES
+from chestxray.data.sources.materialised import Contents, Item, converted, first_line, of_the_disk
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.storage.files import content as content_of

@@ -8,10 +8,10 @@ import re
 import zipfile
 from pathlib import Path
 
-from chestxray.data.images.images import SUFFIXES
+from chestxray.data.images.reading import SUFFIXES
 from chestxray.data.index import Index
 from chestxray.data.sources import folder, manifest
-from chestxray.data.sources.converted import first_line
+from chestxray.data.sources.materialised import first_line
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.storage.files import explained

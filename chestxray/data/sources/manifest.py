@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from chestxray.data.images.images import SUFFIXES
+from chestxray.data.images.reading import SUFFIXES
 from chestxray.data.index import COLUMNS, Index, column_name, column_of, key
 from chestxray.data.sources import findings
 from chestxray.data.sources.folder import SPLIT_NAMES, compiled, expanded, first_few, label_of, patient_of

@@ -13,10 +13,10 @@ from typing import IO
 
 import numpy as np
 
-from chestxray.data.images.images import MAX_PIXELS
+from chestxray.data.images.reading import MAX_PIXELS
 from chestxray.data.index import Index
-from chestxray.data.sources.converted import Contents, Item, converted, png
 from chestxray.data.sources.folder import expanded
+from chestxray.data.sources.materialised import Contents, Item, converted, png
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.storage.files import ABSENT, refusal

@@ -20,7 +20,7 @@ from scipy import stats
 
 from chestxray.evaluation.bootstrap import draws
 from chestxray.evaluation.intervals import LEVEL, Figure
-from chestxray.evaluation.weighted import ECE_BINS
+from chestxray.evaluation.weighted_metrics import ECE_BINS
 
 
 @dataclass(frozen=True)

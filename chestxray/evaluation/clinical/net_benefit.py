@@ -18,7 +18,7 @@ import numpy as np
 from chestxray.evaluation.bootstrap import resamples
 from chestxray.evaluation.intervals import Figure, logit_t
 from chestxray.evaluation.support import effective
-from chestxray.evaluation.weighted import ratio
+from chestxray.evaluation.weighted_metrics import ratio
 
 #: Threshold probabilities of a curve.
 GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)

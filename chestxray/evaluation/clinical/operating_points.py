@@ -12,14 +12,14 @@ import numpy as np
 from chestxray.evaluation.clinical import net_benefit
 from chestxray.evaluation.clinical.predictive_values import npv, ppv
 from chestxray.evaluation.clinical.roc_regions import MOST_FALSE, SENSITIVITIES, regions
-from chestxray.evaluation.decision import optimism, thresholds
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.evaluation.decision.thresholds import decided
+from chestxray.evaluation.decision import operating_point, optimism
+from chestxray.evaluation.decision.operating_point import decided
+from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.intervals import Figure
-from chestxray.evaluation.prediction import PREFIX, Predictions
+from chestxray.evaluation.predictions import PREFIX, Predictions
 
 if TYPE_CHECKING:
-    from chestxray.runs.assessment import Scorer
+    from chestxray.runs.results import Scorer
 
 #: The rule that most tables of others go by.
 LARGEST = "the larger probability"
@@ -104,7 +104,7 @@ def _optimism(validation: Predictions, label: str, decision: Decision) -> dict[s
         validation.rows[PREFIX + label].to_numpy(),
         (validation.rows["label"] == label).to_numpy(),
         validation.clusters,
-        lambda scores, positive, clusters: thresholds.choose(scores, positive, wanted, clusters=clusters),
+        lambda scores, positive, clusters: operating_point.choose(scores, positive, wanted, clusters=clusters),
     )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.evaluation.evaluation import Evaluation
-from chestxray.evaluation.prediction import PREFIX, Predictions
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.evaluate import Evaluation
+from chestxray.evaluation.predictions import PREFIX, Predictions
 
 #: The figures told of patients.
 FIGURES = (

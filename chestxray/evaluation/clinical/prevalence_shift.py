@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from chestxray.evaluation.bootstrap import resamples
-from chestxray.evaluation.evaluation import Evaluation, evaluate
+from chestxray.evaluation.evaluate import Evaluation, evaluate
 from chestxray.evaluation.intervals import Figure, logit_t
-from chestxray.evaluation.prediction import PREFIX, Predictions
-from chestxray.evaluation.shares import share
+from chestxray.evaluation.predictions import PREFIX, Predictions
+from chestxray.evaluation.proportions import share
 from chestxray.evaluation.support import effective
-from chestxray.evaluation.weighted import ratio
+from chestxray.evaluation.weighted_metrics import ratio
 
 ASSUMPTION = (
     "This holds if the radiographs of each class are like those of validation and only the shares of the classes "

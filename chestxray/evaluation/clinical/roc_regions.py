@@ -14,7 +14,7 @@ import numpy as np
 from chestxray.evaluation.bootstrap import resamples
 from chestxray.evaluation.intervals import Figure, logit_t
 from chestxray.evaluation.support import effective
-from chestxray.evaluation.weighted import Ranking, ratio
+from chestxray.evaluation.weighted_metrics import Ranking, ratio
 
 #: Sensitivities at which the specificity is told, and the largest 1 - specificity of the partial area.
 SENSITIVITIES = (0.9, 0.95)

@@ -10,16 +10,16 @@ import pandas as pd
 
 from chestxray.data.index import Patients
 from chestxray.errors import DataError, InputError, nearest
-from chestxray.evaluation.evaluation import check, headline_class
+from chestxray.evaluation.evaluate import check, headline_class
 from chestxray.evaluation.intervals import METHOD, Interval
 from chestxray.evaluation.paired import trainings
-from chestxray.evaluation.paired.contender_figures import Estimated, estimated, tested
+from chestxray.evaluation.paired.candidate_figures import Estimated, estimated, tested
+from chestxray.evaluation.paired.comparison_result import Comparison, Margin, Pair, Standing
 from chestxray.evaluation.paired.letters import letters
 from chestxray.evaluation.paired.p_value_function import DifferenceTest
-from chestxray.evaluation.paired.paired import accuracy_test, auroc_test, holm
-from chestxray.evaluation.paired.standings import Comparison, Margin, Pair, Standing
-from chestxray.evaluation.prediction import Predictions
-from chestxray.evaluation.weighted import HEADLINE, LOSSES
+from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, holm
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES
 
 #: How intervals are made, by the design of the trainings.
 METHODS = {

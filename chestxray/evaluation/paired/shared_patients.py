@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from chestxray.evaluation.bootstrap import resamples
-from chestxray.evaluation.prediction import Predictions
-from chestxray.evaluation.weighted import Table
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.weighted_metrics import Table
 
 
 def shared(one: Predictions, other: Predictions) -> int:

@@ -20,8 +20,8 @@ from scipy import optimize, stats
 from chestxray.evaluation import influence
 from chestxray.evaluation.influence import Influence
 from chestxray.evaluation.intervals import LEVEL, Figure, around, satterthwaite
-from chestxray.evaluation.paired.paired import holm
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.paired.paired_tests import holm
+from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.support import effective
 
 METHOD = "MOVER of logit-t intervals clustered by patient"

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 
 #: Columns of predictions by the models of a cross-validation: the fold of the model, and how many images
 #: it was trained on.

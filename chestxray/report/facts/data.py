@@ -8,9 +8,9 @@ import pandas as pd
 
 from chestxray.data.index import SPLITS, column_of
 from chestxray.evaluation.subgroups import plain_ages
+from chestxray.report.formatting import plural, span, value_of
 from chestxray.report.record import Record
 from chestxray.report.sections import data_facts
-from chestxray.report.wording import plural, span, value_of
 
 #: Columns by which people are described, as data sources call them.
 _PEOPLE = ("sex", "age", "view", "ethnicity", "race")

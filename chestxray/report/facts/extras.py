@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chestxray.report.formatting import Interval, number, span
 from chestxray.report.record import Record
-from chestxray.report.wording import Interval, number, span
 
 
 def mapping(content: Record | Mapping[str, Any], name: str) -> Mapping[str, Any]:

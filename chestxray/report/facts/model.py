@@ -6,9 +6,9 @@ from typing import Any
 
 from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.figures import best_epoch
+from chestxray.report.formatting import number, plural
 from chestxray.report.record import Record
 from chestxray.report.sections import data_facts, environment_facts
-from chestxray.report.wording import number, plural
 
 
 def method(record: Record) -> list[str]:

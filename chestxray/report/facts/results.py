@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.report import calibration_wording, wording
-from chestxray.report.cautions import cautions
-from chestxray.report.cautions import summary as in_words
+from chestxray.report import calibration_wording, formatting
 from chestxray.report.facts.extras import listing, mapping, told
+from chestxray.report.formatting import ordered, plural
+from chestxray.report.limitations import cautions
+from chestxray.report.limitations import summary as in_words
 from chestxray.report.record import Record
-from chestxray.report.wording import ordered, plural
 
 _DIAGNOSTIC = ("sensitivity", "specificity", "precision")
 
@@ -32,7 +32,7 @@ def stage(record: Record) -> list[str]:
 
 def measures(record: Record) -> list[str]:
     """Which figures there are, and what they speak of."""
-    names = "; ".join(wording.title(name) for name in ordered(record.metrics["test"]))
+    names = "; ".join(formatting.title(name) for name in ordered(record.metrics["test"]))
     about = f"about {record.positive}" if record.positive else "means over the classes, one against the rest"
     return [f"{names}. Sensitivity and its kin are {about}."]
 
@@ -202,7 +202,7 @@ def _tests_elsewhere(record: Record) -> bool:
 
 def _figures_of(record: Record, names: tuple[str, ...]) -> str:
     known = record.metrics["test"]
-    return "; ".join(f"{wording.title(name)} {told(known[name])}" for name in names if known.get(name)) + "."
+    return "; ".join(f"{formatting.title(name)} {told(known[name])}" for name in names if known.get(name)) + "."
 
 
 def _aurocs(parts: Mapping[str, Any]) -> str:

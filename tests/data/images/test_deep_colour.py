@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chestxray.data.images.images import UnreadableImage, decode, scaled_to_uint8
+from chestxray.data.images.reading import UnreadableImage, decode, scaled_to_uint8
 from image_bytes import saved
 
 #: A 12-bit film: its upper bytes alone have sixteen values.

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from chestxray.data.images.images import UnreadableImage, decode, read
+from chestxray.data.images.reading import UnreadableImage, decode, read
 from image_bytes import dicom
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
@@ -98,7 +98,7 @@ def test_nothing_of_the_patient_comes_along():
 def test_without_pydicom_the_reason_says_what_to_install():
     code = (
         "import sys; sys.modules['pydicom'] = None\n"
-        "from chestxray.data.images.images import *\n"
+        "from chestxray.data.images.reading import *\n"
         "try: decode(b'\\0' * 128 + b'DICM')\n"
         "except UnreadableImage as error: print(error)"
     )

@@ -8,7 +8,7 @@ from chestxray.data.audit import audit, settle
 from chestxray.data.decoded import decode, readable
 from chestxray.data.index import Index
 from chestxray.data.sources import load, parse
-from chestxray.data.split import split
+from chestxray.data.splitting import split
 from chestxray.errors import DataError, InputError, LeakError, PluginError
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe

@@ -5,7 +5,7 @@ import pytest
 import public_trees
 from chestxray.data.sources.manifest import load
 from chestxray.errors import DataError, InputError
-from chestxray.evaluation.evaluation import abnormal
+from chestxray.evaluation.evaluate import abnormal
 from chestxray.evaluation.subgroups import groups
 from chestxray.plugin import SourceOptions
 

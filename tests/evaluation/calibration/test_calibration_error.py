@@ -7,7 +7,7 @@ import pytest
 
 from chestxray.evaluation.calibration.calibration_error import CalibrationError, calibration_error
 from chestxray.evaluation.intervals import Figure
-from chestxray.evaluation.weighted import Calibration
+from chestxray.evaluation.weighted_metrics import Calibration
 
 
 def measured(confidence, right, clusters=None, replicates=400):

@@ -7,7 +7,7 @@ from scipy import stats
 
 from chestxray.evaluation.calibration.calibration_slope import intercept, slope
 from chestxray.evaluation.calibration.logistic_regression import fit
-from chestxray.evaluation.decision.calibration import _fit_both
+from chestxray.evaluation.decision.temperature_scaling import _fit_both
 from chestxray.evaluation.intervals import Figure
 
 NOTHING = Figure(None, None, None)

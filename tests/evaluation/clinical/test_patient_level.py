@@ -6,10 +6,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from chestxray.evaluation.clinical import patient_level
-from chestxray.evaluation.decision.calibration import Calibration
-from chestxray.evaluation.decision.decision import Decision
-from chestxray.evaluation.evaluation import evaluate
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.evaluation.evaluate import evaluate
+from chestxray.evaluation.predictions import Predictions
 
 TWO, THREE = ("clear", "sick"), ("a", "b", "c")
 DECISION = Decision(TWO, "sick", Calibration(), {"sick": 0.4}, "hand")

@@ -12,8 +12,8 @@ from chestxray.evaluation.clinical.prevalence_shift import (
     estimate,
     label_shift,
 )
-from chestxray.evaluation.evaluation import evaluate
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.evaluate import evaluate
+from chestxray.evaluation.predictions import Predictions
 
 CLASSES = ("clear", "sick")
 

@@ -27,7 +27,7 @@ def test_values_are_those_of_scikit_learn(rows, digits, limit):
 def test_replicates_are_those_of_the_rows_drawn():
     """The bootstrap's weights stand for rows that are there several times."""
     from chestxray.evaluation.clinical.roc_regions import _area, _corners, _standardised
-    from chestxray.evaluation.weighted import Ranking
+    from chestxray.evaluation.weighted_metrics import Ranking
 
     generator = np.random.default_rng(0)
     scores, positive = np.round(generator.normal(size=60), 1), np.arange(60) < 25

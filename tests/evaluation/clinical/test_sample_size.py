@@ -8,7 +8,7 @@ from chestxray.evaluation.bootstrap import resamples
 from chestxray.evaluation.clinical import sample_size
 from chestxray.evaluation.clinical.sample_size import Design, Predictor
 from chestxray.evaluation.intervals import logit_t
-from chestxray.evaluation.weighted import Ranking
+from chestxray.evaluation.weighted_metrics import Ranking
 
 
 def test_sizes_are_those_of_the_published_examples():

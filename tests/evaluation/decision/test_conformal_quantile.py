@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from chestxray.evaluation.decision import conformal_quantile, refusal
+from chestxray.evaluation.decision import conformal_quantile, out_of_distribution
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
@@ -61,6 +61,6 @@ def test_the_spread_is_that_of_validations_of_one_image_a_patient():
 def test_a_capped_rank_of_refusal_says_what_is_to_be_expected():
     distances = np.random.default_rng(3).random(40)
     clusters = np.repeat(np.arange(10), 4)
-    assert refusal.at_rank(distances, 0.01, clusters) == distances.max()
-    assert refusal.least_allowed(clusters) == pytest.approx(1 / 11)
-    assert refusal.at_rank(distances, 0.2, clusters) < distances.max()
+    assert out_of_distribution.at_rank(distances, 0.01, clusters) == distances.max()
+    assert out_of_distribution.least_allowed(clusters) == pytest.approx(1 / 11)
+    assert out_of_distribution.at_rank(distances, 0.2, clusters) < distances.max()

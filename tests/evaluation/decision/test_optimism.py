@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from chestxray.evaluation.decision import optimism, thresholds
+from chestxray.evaluation.decision import operating_point, optimism
 
 
 def youden(scores, positive, clusters):
-    return thresholds.choose(scores, positive)
+    return operating_point.choose(scores, positive)
 
 
 def test_the_optimism_is_what_is_lost_on_other_patients_on_average():

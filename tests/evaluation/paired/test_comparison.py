@@ -11,12 +11,12 @@ from scipy import stats
 
 from chestxray.data.index import Patients
 from chestxray.errors import DataError, InputError
-from chestxray.evaluation.evaluation import evaluate
+from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.paired.candidate_figures import estimated
 from chestxray.evaluation.paired.comparison import align, compare
-from chestxray.evaluation.paired.contender_figures import estimated
-from chestxray.evaluation.paired.paired import accuracy_test, auroc_test, delong, holm
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, delong, holm
+from chestxray.evaluation.predictions import Predictions
 from simulated import CLASSES, predictions
 
 # DeLong

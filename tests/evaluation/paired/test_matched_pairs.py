@@ -8,7 +8,7 @@ from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from chestxray.evaluation.paired.matched_pairs import mid_p, score
-from chestxray.evaluation.paired.paired import accuracy_test
+from chestxray.evaluation.paired.paired_tests import accuracy_test
 
 
 def outcomes(wins, losses, rows):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chestxray.evaluation.paired.shared_patients import covariance, shared
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 from drawn_predictions import made
 
 TWO = ("NORMAL", "PNEUMONIA")

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from chestxray.evaluation.paired.p_value_function import t_test
-from chestxray.evaluation.paired.paired import delong
+from chestxray.evaluation.paired.paired_tests import delong
 from chestxray.evaluation.paired.training_variance import over_folds, over_folds_of_one_test, over_seeds
 
 

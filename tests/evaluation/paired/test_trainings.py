@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chestxray.evaluation.evaluation import evaluate
+from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.paired.comparison import compare
 from chestxray.evaluation.paired.trainings import by_fold, design, marked, parts, shares
-from chestxray.evaluation.prediction import Predictions
+from chestxray.evaluation.predictions import Predictions
 from simulated import CLASSES, predictions
 
 FOLDS = np.arange(150) % 5

@@ -1,0 +1,310 @@
+"""What a run decides by, all of it chosen on validation: calibration, thresholds, when to abstain.
+
+Written as ``decision.json``; whoever predicts with the run's model later decides by the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
+
+import numpy as np
+
+from chestxray.errors import DataError, InputError
+from chestxray.evaluation.decision.temperature_scaling import Calibration, CalibrationJson
+from chestxray.storage import schema
+from chestxray.storage.schema import Count, Share, Within
+
+if TYPE_CHECKING:
+    from chestxray.evaluation.predictions import Predictions
+    from chestxray.recipe import Recipe
+
+FILE = "decision.json"
+
+
+class PromiseJson(TypedDict):
+    """A `Promise` as ``decision.json`` has it."""
+
+    sensitivity: Share
+    confidence: Share
+    patients: Count
+
+
+class DecisionJson(TypedDict):
+    """A `Decision` as ``decision.json`` and exported files have it."""
+
+    classes: list[str]
+    positive: str | None
+    calibration: CalibrationJson
+    thresholds: dict[str, Share]
+    chosen_by: str
+    priors: list[Annotated[float, Within(sys.float_info.min, 1)]]
+    coverage: Share | None
+    limit: Share | None
+    features: str | None
+    promise: NotRequired[PromiseJson | None]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The sensitivity that was asked for of a threshold, with what ``confidence`` it is promised (0: not at
+    all), and the number of validation ``patients`` with the finding.
+    """
+
+    sensitivity: float
+    confidence: float
+    patients: int
+
+    @property
+    def words(self) -> str:
+        """What is promised, in a sentence."""
+        if not self.confidence:
+            return (
+                f"A sensitivity of at least {self.sensitivity:g} was asked for on validation alone: nothing is "
+                "promised for other patients, and about half of such thresholds fall short there."
+            )
+        return (
+            f"Promised: with confidence {self.confidence:g} it finds at least {100 * self.sensitivity:g}% of such "
+            f"films of patients like the {self.patients:,} of validation that have one, each patient counting alike; "
+            "of other patients nothing is promised."
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``thresholds``: class -> calibrated probability at and above which it is called present; of two
+    classes the positive one alone, of more each class by itself, for information. ``priors``: of more
+    than two classes, what their probabilities are divided by before the largest is decided on; none:
+    the most probable class is. ``limit`` is the conformal quantile of `abstention`, None where the
+    model always answers. ``features`` names the layer whose pooled output tells radiographs from other
+    pictures, with ``refusal.npz``; None where nothing is refused. ``promise`` is what sensitivity the
+    threshold was asked for, None where none was.
+    """
+
+    classes: tuple[str, ...]
+    positive: str | None
+    calibration: Calibration
+    thresholds: Mapping[str, float]
+    chosen_by: str
+    priors: tuple[float, ...] = ()
+    coverage: float | None = None
+    limit: float | None = None
+    features: str | None = None
+    promise: Promise | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """Of two classes, the threshold of the positive one; None where none was chosen."""
+        return None if self.positive is None else self.thresholds.get(self.positive)
+
+    @property
+    def cutoff(self) -> tuple[int, float] | None:
+        """Of two classes, the number of the positive one and the threshold at and above which it is."""
+        if self.positive is None or self.threshold is None:
+            return None
+        return self.classes.index(self.positive), self.threshold
+
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """Numbers of the classes decided on, int64 (rows,), from calibrated probabilities float
+        (rows, classes): by the threshold of two classes, by the largest of more.
+        """
+        if self.cutoff is None:
+            weighed = (
+                probabilities / np.asarray(self.priors, dtype=probabilities.dtype) if self.priors else probabilities
+            )
+            return weighed.argmax(axis=1)
+        positive, threshold = self.cutoff
+        return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
+
+    @property
+    def words(self) -> str:
+        """The rule in a sentence."""
+        if self.threshold is not None:
+            said = (
+                f"A film is called {self.positive} from a calibrated probability of {self.threshold:.3f} on; "
+                f"validation chose this threshold ({self.chosen_by})."
+            )
+            return said if self.promise is None else f"{said} {self.promise.words}"
+        if self.priors:
+            return (
+                "A film is given the class whose calibrated probability is largest after division by the "
+                "class's share of the validation images, since classes were weighted in training."
+            )
+        return "A film is given its most probable class."
+
+    def applied(self, predictions: Predictions, refused: np.ndarray | None = None) -> Predictions:
+        """`predictions`, with calibrated probabilities, as this decides.
+
+        ``predicted`` is the class decided on, whether or not it is given as an answer; ``decision`` is
+        the answer, empty where the film is refused or the model abstains. ``abstained`` and ``refused``
+        are ``true`` or ``false``, empty where the run always answers or refuses nothing. `refused`: bool
+        (rows,); None: what the table says already.
+        """
+        from chestxray.evaluation.decision import conformal
+        from chestxray.evaluation.predictions import Predictions
+
+        if set(predictions.classes) != set(self.classes):
+            raise DataError(
+                f"Predictions and decision are of different classes: {', '.join(predictions.classes)} and "
+                f"{', '.join(self.classes)}."
+            )
+        order = [predictions.classes.index(name) for name in self.classes]
+        probabilities = predictions.probabilities[:, order]
+        number = self.decided(probabilities)
+        rows = predictions.rows.copy()
+        rows["predicted"] = np.asarray(self.classes, dtype=object)[number]
+        if refused is not None:
+            rows["refused"] = np.where(refused, "true", "false")
+        elif "refused" not in rows:
+            rows["refused"] = ""
+        rows["abstained"] = ""
+        if self.limit is not None:
+            answered = conformal.answered(conformal.sets(probabilities, self.limit), number)
+            rows["abstained"] = np.where(answered, "false", "true")
+        silent = (rows["refused"] == "true") | (rows["abstained"] == "true")
+        rows["decision"] = rows["predicted"].mask(silent, "")
+        return Predictions(rows, predictions.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of ``decision.json``."""
+        lists = {"classes": list(self.classes), "priors": list(self.priors), "thresholds": dict(self.thresholds)}
+        told = dataclasses.asdict(self) | lists
+        return told | {"calibration": told["calibration"] | {"offsets": list(self.calibration.offsets)}}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Decision:
+        """What `to_json` gave. Raises ValueError, in a sentence, where `content` is not of that form."""
+        fields = cast("dict[str, Any]", schema.conform(content, DecisionJson))
+        # Earlier versions promised nothing.
+        known: dict[str, Any] = {item.name: fields.get(item.name) for item in dataclasses.fields(cls)}
+        lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
+        known["promise"] = None if known["promise"] is None else Promise(**known["promise"])
+        found = cls(**{**known, **lists, "calibration": Calibration.from_json(fields["calibration"])})
+        found._require_agreement()
+        return found
+
+    def _require_agreement(self) -> None:
+        """Raises ValueError where the parts speak of different classes."""
+        classes, allowed = self.classes, ", ".join(self.classes)
+        if len(classes) < 2 or len(set(classes)) < len(classes) or not all(name.isprintable() for name in classes):
+            raise ValueError(
+                f"classes must be two printable names or more, each once. Received: {str(list(classes))[:300]}"
+            )
+        if long := next((name for name in classes if len(name) > schema.LONGEST_NAME), None):
+            longest = f"at most {schema.LONGEST_NAME} characters each"
+            raise ValueError(f"classes must have {longest}. Received: {long[:40]!r}...")
+        if self.positive is not None and (self.positive not in classes or len(classes) != 2):
+            raise ValueError(f"positive must be one of two classes, {allowed}, or null. Received: {self.positive!r}")
+        if self.positive is not None and self.positive not in self.thresholds:
+            raise ValueError(f"thresholds must have one of {self.positive}, the positive class")
+        if stray := sorted(set(self.thresholds) - set(classes)):
+            raise ValueError(f"thresholds must be of the classes {allowed}. Received: {', '.join(stray)}")
+        for name, numbers in (("priors", self.priors), ("calibration.offsets", self.calibration.offsets)):
+            if len(numbers) not in (0, len(classes)):
+                raise ValueError(
+                    f"{name} must be none, or one of each of {len(classes)} classes. Received: {len(numbers)}"
+                )
+
+    @classmethod
+    def read(cls, path: Path) -> Decision:
+        """Read a ``decision.json``.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        content = schema.read(path)
+        try:
+            return cls.from_json(content)
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}.") from error
+
+
+def check(classes: tuple[str, ...], recipe: Recipe) -> None:
+    """Refuse choices of `recipe` that cannot be made of these classes. Raises `InputError`."""
+    from chestxray.evaluation.evaluate import headline_class
+
+    headline_class(classes, recipe.positive)
+    for name, value in (("sensitivity", recipe.sensitivity), ("prevalence", recipe.prevalence)):
+        if value is not None and len(classes) != 2:
+            raise InputError(
+                f"{name} is for two classes, of which one threshold decides; with {len(classes)} the largest "
+                f"probability does. Received: {value:g}, with the classes {', '.join(classes)}."
+            )
+
+
+def check_promise(validation: Predictions, recipe: Recipe) -> None:
+    """Refuse a sensitivity that a `validation` of these patients cannot promise; its probabilities are not
+    looked at, so that this is known before training. Raises `InputError`.
+    """
+    if recipe.sensitivity is not None:
+        from chestxray.evaluation.evaluate import headline_class
+
+        positive = headline_class(validation.classes, recipe.positive)
+        _promise(validation, validation.truth == positive, recipe)
+
+
+def decide(validation: Predictions, recipe: Recipe, calibration: Calibration) -> Decision:
+    """Choose by `validation`, whose probabilities `calibration` has calibrated.
+
+    Raises:
+        InputError: choices of `recipe` that its classes do not allow, or a sensitivity that so few patients
+            cannot promise.
+    """
+    # Not above: whoever only decides by what was learned here needs neither pandas nor SciPy.
+    from chestxray.evaluation.decision import conformal, operating_point
+    from chestxray.evaluation.evaluate import headline_class
+    from chestxray.evaluation.predictions import PREFIX
+
+    classes, truth, clusters = validation.classes, validation.truth, validation.clusters
+    check(classes, recipe)
+    chosen = headline_class(classes, recipe.positive)
+    positive = None if chosen is None else classes[chosen]
+    promise = None if recipe.sensitivity is None else _promise(validation, truth == chosen, recipe)
+    own = {
+        label: operating_point.choose(
+            validation.rows[PREFIX + label].to_numpy(),
+            truth == classes.index(label),
+            recipe.sensitivity,
+            confidence=recipe.confident,
+            clusters=clusters,
+        )
+        for label in ((positive,) if positive is not None else classes)
+    }
+    counts = np.bincount(truth, minlength=len(classes))
+    # Weights ask for errors of all classes to count alike; calibrated probabilities alone would favour
+    # the common ones again. Of two classes, Youden's threshold sees to it.
+    weighed = positive is None and recipe.class_weights and counts.min() > 0
+    limit = None
+    if recipe.abstain is not None:
+        limit = conformal.quantile(validation.probabilities, truth, recipe.abstain, clusters)
+    return Decision(
+        classes=classes,
+        positive=positive,
+        calibration=calibration,
+        thresholds=own,
+        chosen_by=_chosen_by(recipe),
+        priors=tuple(float(share) for share in counts / counts.sum()) if weighed else (),
+        coverage=recipe.abstain,
+        limit=limit,
+        promise=promise,
+    )
+
+
+def _promise(validation: Predictions, positive: np.ndarray, recipe: Recipe) -> Promise:
+    from chestxray.evaluation.decision.operating_point import require_enough
+
+    assert recipe.sensitivity is not None
+    patients = len(np.unique(validation.clusters[positive]))
+    require_enough(patients, recipe.sensitivity, recipe.confident)
+    return Promise(recipe.sensitivity, recipe.confident, patients)
+
+
+def _chosen_by(recipe: Recipe) -> str:
+    if recipe.sensitivity is None:
+        return "Youden's index"
+    sure = f"with confidence {recipe.confident:g}" if recipe.confident else "on validation alone"
+    return f"sensitivity of at least {recipe.sensitivity:g} {sure}"

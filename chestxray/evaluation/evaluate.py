@@ -1,0 +1,202 @@
+"""Predictions -> Evaluation: every figure of a test, each with a 95% interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chestxray.data.index import Patients
+from chestxray.errors import DataError, InputError, nearest
+from chestxray.evaluation.bootstrap import bootstrap
+from chestxray.evaluation.calibration.calibration_measures import CalibrationMeasures, measure
+from chestxray.evaluation.estimation import Scored, estimate
+from chestxray.evaluation.intervals import Figure, Interval
+from chestxray.evaluation.metrics import points
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.weighted_metrics import HEADLINE, PER_CLASS, Key, Table
+
+#: Names that tell a radiograph without findings, in letters and digits alone.
+NORMAL = frozenset(
+    {"normal", "normals", "clear", "healthy", "unremarkable", "nofinding", "nofindings", "noabnormality"}
+    | {"negative", "neg", "none", "absent", "control", "controls"}
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a test showed. Written as ``metrics.json``; docs/run-folder.md explains each field.
+
+    ``counts`` is the confusion matrix: true classes in rows, predicted ones in columns. ``calibration`` is None
+    where a version wrote it that did not measure it.
+    """
+
+    test: Mapping[str, Figure]
+    per_class: Mapping[str, Mapping[str, Figure]]
+    counts: tuple[tuple[int, ...], ...]
+    rows: int
+    patients: Patients
+    positive: str | None
+    interval: Interval
+    calibration: CalibrationMeasures | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in order."""
+        return tuple(self.per_class)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``metrics.json``, None for a figure that cannot be had."""
+        return {
+            "test": {name: figure.to_json() for name, figure in self.test.items()},
+            "per_class": {
+                label: {name: figure.to_json() for name, figure in figures.items()}
+                for label, figures in self.per_class.items()
+            },
+            "confusion": {"classes": list(self.classes), "counts": [list(row) for row in self.counts]},
+            "rows": self.rows,
+            **self.patients.to_json(),
+            "positive": self.positive,
+            "interval": {
+                "level": self.interval.level,
+                "method": self.interval.method,
+                "replicates": self.interval.replicates,
+            },
+            **({} if self.calibration is None else {"calibration": self.calibration.to_json()}),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
+        """What `to_json` gave.
+
+        Raises:
+            DataError: `content` is not of that form.
+        """
+        try:
+            return cls(
+                test=_figures(content["test"]),
+                per_class={label: _figures(content["per_class"][label]) for label in content["confusion"]["classes"]},
+                counts=tuple(tuple(int(n) for n in row) for row in content["confusion"]["counts"]),
+                rows=int(content["rows"]),
+                patients=Patients.from_json(content),
+                positive=content["positive"],
+                interval=Interval(**content["interval"]),
+                calibration=CalibrationMeasures.from_json(content["calibration"]) if "calibration" in content else None,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"These are not the metrics of a test, or those of another version: {error!r}. "
+                "`chestxray evaluate RUN` writes them anew."
+            ) from error
+
+
+def evaluate(
+    predictions: Predictions, *, positive: str | None = None, replicates: int = 2000, seed: int = 0
+) -> Evaluation:
+    """Evaluate the rows of a test, with intervals from a bootstrap clustered by patient.
+
+    Accuracy, sensitivity, precision and their kin speak of the column ``predicted``; the areas, the
+    Brier score and the calibration error of the probabilities.
+
+    Args:
+        predictions: the rows of the test; of a run's folder, ``.of("test")``.
+        positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal
+            one (`abnormal`). With more classes they are means over the classes that have rows.
+        replicates: number of bootstrap replicates.
+        seed: fixes the draws.
+
+    Raises:
+        InputError: `positive` is no class.
+        DataError: a label or prediction outside the classes, or probabilities that are none.
+    """
+    check(predictions)
+    classes = predictions.classes
+    chosen = headline_class(classes, positive)
+    # Draws go by patients in order of appearance: sorted, the order of the rows never matters.
+    predictions = Predictions(predictions.rows.sort_values("path", kind="stable"), classes)
+    truth, predicted, probabilities = predictions.truth, predictions.predicted, predictions.probabilities
+    clusters = predictions.clusters
+    values = points(truth, predicted, probabilities, chosen)
+    replicated: Mapping[Key, np.ndarray] = {}
+    if len(truth):
+        table = Table.of(truth, predicted, probabilities, chosen)
+        (replicated,) = bootstrap([table], clusters, replicates=replicates, seed=seed)
+    scored = Scored(truth, predicted, probabilities, values, replicated)
+    estimates = estimate([scored], clusters, chosen, replicates=replicates, seed=seed)
+    figures, (error,) = estimates.figures, estimates.calibration_errors
+    counts = np.zeros((len(classes),) * 2, dtype=np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    return Evaluation(
+        test={name: figures[None, name] for name in HEADLINE},
+        per_class={label: {name: figures[i, name] for name in PER_CLASS} for i, label in enumerate(classes)},
+        counts=tuple(tuple(row) for row in counts.tolist()),
+        rows=len(truth),
+        patients=Patients.of(predictions.rows),
+        positive=None if chosen is None else classes[chosen],
+        interval=Interval(replicates=replicates),
+        calibration=measure(truth, probabilities, clusters, classes, chosen, error),
+    )
+
+
+def check(predictions: Predictions) -> None:
+    """Refuse predictions that cannot be evaluated. Raises `DataError`."""
+    allowed = ", ".join(predictions.classes)
+    for column in ("label", "predicted"):
+        if stray := sorted(set(predictions.rows[column].astype(str)) - set(predictions.classes)):
+            raise DataError(
+                f"The column {column} of the predictions names unknown classes. Allowed: {allowed}. "
+                f"Received: {', '.join(stray)}."
+            )
+    probabilities = predictions.probabilities
+    # Float32 softmax may end a hair above 1, and tables are rounded.
+    good = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
+    good &= np.abs(probabilities.sum(axis=1) - 1) < 0.01
+    if not good.all():
+        paths = predictions.rows["path"][~good].tolist()
+        raise DataError(
+            f"{len(paths)} rows of the predictions have no probabilities from 0 to 1 that sum to 1, "
+            f"the first of them {paths[0]}."
+        )
+
+
+def headline_class(classes: tuple[str, ...], positive: str | None) -> int | None:
+    """Number of the class that the headline speaks of: of two, `positive` or the abnormal one.
+
+    None with more than two classes: the headline has means over classes then, and no class is positive.
+
+    Raises:
+        InputError: `positive` is no class, or there are more than two.
+    """
+    if positive is not None and len(classes) != 2:
+        raise InputError(
+            f"positive is for two classes; with {len(classes)} the figures are means over all of them. "
+            f"Received: {positive!r}."
+        )
+    if positive is not None and positive not in classes:
+        raise InputError(
+            f"Unknown positive class.{nearest(positive, classes)} Allowed: {', '.join(classes)}. "
+            f"Received: {positive!r}."
+        )
+    if len(classes) != 2:
+        return None
+    return classes.index(positive) if positive is not None else abnormal(classes)
+
+
+def abnormal(classes: tuple[str, ...]) -> int:
+    """Number of the one of two classes that is not named like a normal radiograph or as ``no OTHER``, else 1.
+
+    >>> abnormal(("PNEUMONIA", "NORMAL")), abnormal(("Edema", "no Edema"))
+    (0, 0)
+    """
+    first, second = (_looks_normal(name) for name in classes)
+    return 0 if second > first or (first == second and classes[1] == f"no {classes[0]}") else 1
+
+
+def _figures(fields: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: Figure.from_json(figure) for name, figure in fields.items()}
+
+
+def _looks_normal(name: str) -> bool:
+    return "".join(c for c in name.lower() if c.isalnum()) in NORMAL

@@ -1,0 +1,311 @@
+"""Trainings of the compared models -> their figures, and the test of two models that no book names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from chestxray.evaluation.bootstrap import bootstrap
+from chestxray.evaluation.calibration.calibration_error import calibration_error
+from chestxray.evaluation.estimation import Scored, estimate
+from chestxray.evaluation.evaluate import headline_class
+from chestxray.evaluation.intervals import LEVEL, Figure, around, satterthwaite
+from chestxray.evaluation.metrics import points
+from chestxray.evaluation.paired import trainings
+from chestxray.evaluation.paired.p_value_function import DifferenceTest, t_test
+from chestxray.evaluation.paired.training_variance import Spread, over_folds, over_folds_of_one_test, over_seeds
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.support import supports
+from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES, Key, Table, span
+
+#: What is averaged over classes, by the name of the mean.
+_MEAN_OF = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
+#: What of more than two classes is a mean over them.
+_AVERAGED = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """One model. Of the compared figure: ``values``, float (trainings,), its ``replicates``, float (trainings,
+    replicates), and the ``support`` in patients; where it is a mean over classes, the replicates of each class,
+    float (classes, replicates), and their supports, float (classes,). ``folds`` are its means over seeds in
+    each fold, float (folds,), and ``shares`` those of `trainings.shares`. ``figures`` are all of `HEADLINE`, and
+    ``repeats`` what stands beside the compared one for each training: of the expected calibration error those
+    without their bias, which a difference has on both its sides.
+    """
+
+    model: str
+    tables: tuple[Predictions, ...]
+    figures: Mapping[str, Figure]
+    values: np.ndarray
+    replicates: np.ndarray
+    support: float
+    by_class: np.ndarray
+    class_supports: np.ndarray
+    folds: np.ndarray
+    shares: np.ndarray
+    largest: float
+    repeats: tuple[float | None, ...]
+
+    @property
+    def value(self) -> float:
+        """The compared figure: the mean over the trainings; NaN where it cannot be had."""
+        return float(self.values.mean())
+
+    def spread(self) -> Spread:
+        """How sure ``value`` is where patients and seeds are drawn."""
+        covariance = _covariance(self.replicates) * _inflation(self.support)
+        return over_seeds([self.values], [1], covariance, self.support - 1)
+
+
+def estimated(
+    aligned: Mapping[str, Sequence[Predictions]],
+    design: trainings.Design,
+    metric: str,
+    chosen: int | None,
+    clusters: np.ndarray,
+    *,
+    replicates: int,
+    seed: int,
+) -> list[Estimated]:
+    """Every model with its figures, the best by `metric` first, those without figure last.
+
+    `aligned` are the trainings of each model on the same rows in the same order; the other arguments are
+    those of `comparison.compare`, `chosen` the number of the positive class, `clusters` codes of the
+    patients, int (rows,).
+    """
+    if design == "folds":
+        found = [_cross_validated(model, tables, metric, chosen, clusters) for model, tables in aligned.items()]
+    else:
+        parts = [(p.truth, p.predicted, p.probabilities) for tables in aligned.values() for p in tables]
+        drawn = bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed)
+        given = iter(drawn)
+        found = [
+            _repeated(model, tables, [next(given) for _ in tables], design, metric, chosen, clusters, replicates, seed)
+            for model, tables in aligned.items()
+        ]
+    sign = 1 if metric in LOSSES else -1
+    return sorted(found, key=lambda one: (math.isnan(one.value), sign * one.value))
+
+
+def cross_validated(table: Predictions, positive: str | None) -> Mapping[str, Figure]:
+    """Every figure of `HEADLINE` as the mean over the folds of one cross-validation, drawn at random.
+
+    `table` tells the fold of each row, see `trainings.marked`. Raises as `headline_class`.
+    """
+    chosen = headline_class(table.classes, positive)
+    return _cross_validated("", (table,), "auroc", chosen, table.clusters).figures
+
+
+def tested(one: Estimated, other: Estimated, design: trainings.Design) -> DifferenceTest:
+    """The test of the difference of two models, as their trainings are drawn."""
+    if design == "folds":
+        spread = over_folds(one.folds - other.folds, one.shares)
+        name = "corrected resampled t over folds (Nadeau and Bengio 2003)"
+        return t_test(spread.value, spread.error, spread.freedom, name, one.largest)
+    scale, freedom = _patients(one, other)
+    both = np.concatenate([one.replicates, other.replicates])
+    covariance = _covariance(both) * scale
+    if design == "folds of one test":
+        turned = trainings.by_fold(one.tables, one.replicates) - trainings.by_fold(other.tables, other.replicates)
+        gaps = trainings.by_fold(one.tables, one.values) - trainings.by_fold(other.tables, other.values)
+        spread = over_folds_of_one_test(gaps, _covariance(turned) * scale, freedom)
+        name = "patients and folds (Obuchowski and Rockette 1995; Nadeau and Bengio 2003)"
+    else:
+        spread = over_seeds([one.values, other.values], [1, -1], covariance, freedom)
+        name = "patients and seeds (Obuchowski and Rockette 1995)"
+    if design == "one":
+        name = "paired bootstrap clustered by patient"
+    return t_test(spread.value, spread.error, spread.freedom, name, one.largest)
+
+
+def _repeated(
+    model: str,
+    tables: Sequence[Predictions],
+    replicated: Sequence[Mapping[Key, np.ndarray]],
+    design: trainings.Design,
+    metric: str,
+    chosen: int | None,
+    clusters: np.ndarray,
+    draws: int,
+    seed: int,
+) -> Estimated:
+    """A model whose trainings were all tested on the same rows."""
+    classes = len(tables[0].classes)
+    of_model = [(p.truth, p.predicted, p.probabilities) for p in tables]
+    values = [points(*part, chosen) for part in of_model]
+    supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
+    scored = [Scored(*parts) for parts in zip(*zip(*of_model, strict=True), values, replicated, strict=True)]
+    estimates = estimate(scored, clusters, chosen, replicates=draws, seed=seed)
+    figures: dict[str, Figure] = {}
+    for name in HEADLINE:
+        key = (None, name)
+        support = min(one[key] for one in supported)
+        single = np.array([one[key] for one in values])
+        replicates = np.stack([one[key] for one in replicated])
+        figure = estimates.figures[key]
+        if len(tables) > 1:
+            figure = _widened(figure, single, replicates, support, design, tables, span(key, classes))
+        figures[name] = figure
+    own = (None, metric)
+    averaged = _classes_of(metric, chosen)
+    present = [k for k in range(classes) if averaged and (of_model[0][0] == k).any()]
+    by_class = [np.mean([one[k, averaged] for one in replicated], axis=0) for k in present]
+    least, greatest = span(own, classes)
+    return Estimated(
+        model=model,
+        tables=tuple(tables),
+        figures=figures,
+        values=np.array([one[own] for one in values]),
+        replicates=np.stack([one[own] for one in replicated]),
+        support=min(one[own] for one in supported),
+        # A class that is never predicted has no precision of its own; in the mean it is 0.
+        by_class=np.nan_to_num(by_class) if averaged == "precision" else np.array(by_class),
+        class_supports=np.array([min(one[k, averaged] for one in supported) for k in present]),
+        folds=np.empty(0),
+        shares=np.empty(0),
+        largest=greatest - least,
+        repeats=_told([one[own] for one in values])
+        if metric != "ece"
+        else tuple(error.corrected.value for error in estimates.calibration_errors),
+    )
+
+
+def _cross_validated(
+    model: str, tables: Sequence[Predictions], metric: str, chosen: int | None, clusters: np.ndarray
+) -> Estimated:
+    """A model of which each fold was tested on rows of its own."""
+    classes = len(tables[0].classes)
+    parts, shares = trainings.parts(tables[0]), np.mean([trainings.shares(table) for table in tables], axis=0)
+    found = [
+        [points(p.truth[rows], p.predicted[rows], p.probabilities[rows], chosen) for rows in parts] for p in tables
+    ]
+    support = supports(tables[0].truth, tables[0].predicted, clusters, classes, chosen)
+    figures, values = {}, {}
+    for name in HEADLINE:
+        key = (None, name)
+        values[name] = np.array([[fold[key] for fold in table] for table in found])
+        if name == "ece":
+            values[name] = np.array([[_unbiased(p, rows, clusters) for rows in parts] for p in tables])
+        spread = over_folds(values[name].mean(axis=0), shares)
+        least, greatest = span(key, classes)
+        ended = min(spread.value - least, greatest - spread.value) <= 1e-12
+        figures[name] = around(
+            spread.value, spread.error, support[key] if ended else spread.freedom + 1, (least, greatest)
+        )
+    least, greatest = span((None, metric), classes)
+    own = values[metric]
+    known = np.isfinite(own).all(axis=0)
+    return Estimated(
+        model=model,
+        tables=tuple(tables),
+        figures=figures,
+        values=own[:, known].mean(axis=1) if known.any() else np.full(len(own), np.nan),
+        replicates=np.empty((len(tables), 0)),
+        support=support[None, metric],
+        by_class=np.empty((0, 0)),
+        class_supports=np.empty(0),
+        folds=own.mean(axis=0),
+        shares=shares,
+        largest=greatest - least,
+        repeats=_told(own.mean(axis=1)),
+    )
+
+
+def _unbiased(table: Predictions, rows: np.ndarray, clusters: np.ndarray) -> float:
+    """The expected calibration error of some rows, without what so few of them add to it."""
+    probabilities = table.probabilities[rows]
+    right = probabilities.argmax(axis=1) == table.truth[rows]
+    patients = np.unique(clusters[rows], return_inverse=True)[1]
+    error = calibration_error(probabilities.max(axis=1), right, patients, replicates=1000, seed=0)
+    return math.nan if error.corrected.value is None else error.corrected.value
+
+
+def _told(values: Iterable[float]) -> tuple[float | None, ...]:
+    return tuple(float(value) if np.isfinite(value) else None for value in values)
+
+
+def _classes_of(metric: str, chosen: int | None) -> str:
+    """The figure of single classes that `metric` is the mean of, "" where it is no such mean."""
+    return _MEAN_OF.get(metric, metric if chosen is None and metric in _AVERAGED else "")
+
+
+def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
+    """By how much the bootstrap understates the variance of a difference over patients, and the degrees of
+    freedom of that.
+
+    A mean over classes rests on the patients of each class as much as that class varies: a rare one makes
+    it unsure only by its own part.
+    """
+    support = min(one.support, other.support)
+    if not len(one.by_class):
+        return _inflation(support), support - 1
+    gaps = one.by_class - other.by_class
+    variances = np.array([_covariance(gap[None])[0, 0] for gap in gaps])
+    each = np.minimum(one.class_supports, other.class_supports)
+    varies = variances > 0
+    if not varies.any():
+        return _inflation(support), support - 1
+    inflated = [variance * _inflation(n) for variance, n in zip(variances[varies], each[varies], strict=True)]
+    return sum(inflated) / float(variances.sum()), satterthwaite(inflated, each[varies] - 1)
+
+
+def _inflation(support: float) -> float:
+    """Drawing m patients understates the variance by (m - 1) / m."""
+    return support / (support - 1) if support > 1 else math.nan
+
+
+def _covariance(replicates: np.ndarray) -> np.ndarray:
+    """Covariance of the rows of float (figures, replicates) over the replicates in which all can be had."""
+    finite = replicates[:, np.isfinite(replicates).all(axis=0)]
+    if finite.shape[1] < 2:
+        return np.full((len(replicates),) * 2, np.nan)
+    return np.atleast_2d(np.cov(finite))
+
+
+def _widened(
+    figure: Figure,
+    values: np.ndarray,
+    replicates: np.ndarray,
+    support: float,
+    design: trainings.Design,
+    tables: Sequence[Predictions],
+    limits: tuple[float, float],
+) -> Figure:
+    """`figure`, whose interval speaks of other patients alone, with one that speaks of other trainings too."""
+    covariance = _covariance(replicates) * _inflation(support)
+    if figure.value is None or figure.low is None or figure.high is None or not np.isfinite(covariance).all():
+        return figure
+    if design == "folds of one test":
+        gathered = _covariance(trainings.by_fold(tables, replicates)) * _inflation(support)
+        spread = over_folds_of_one_test(trainings.by_fold(tables, values), gathered, support - 1)
+    else:
+        spread = over_seeds([values], [1], covariance, support - 1)
+    alone = math.sqrt(max(float(covariance.mean()), 0.0)) * _quantile(support - 1)
+    least, greatest = limits
+    if not alone > 0 or min(figure.value - least, greatest - figure.value) <= 1e-12:
+        return figure
+    times = max(1.0, spread.error * _quantile(spread.freedom) / alone)
+    low, high = (_moved(figure.value, end, times, limits) for end in (figure.low, figure.high))
+    return Figure(figure.value, low, high)
+
+
+def _moved(value: float, end: float, times: float, limits: tuple[float, float]) -> float:
+    """`end` moved away from `value` to so many `times` its distance on the logit scale."""
+    least, greatest = limits
+    middle, edge = (_logit((x - least) / (greatest - least)) for x in (value, end))
+    moved = middle + times * (edge - middle)
+    return least + (greatest - least) * 0.5 * (1 + math.tanh(moved / 2))
+
+
+def _logit(share: float) -> float:
+    inside = min(max(share, 1e-15), 1 - 1e-15)
+    return math.log(inside / (1 - inside))
+
+
+def _quantile(freedom: float) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else math.inf

@@ -1,0 +1,166 @@
+"""Model and rows -> Predictions, a table of probabilities."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from chestxray.errors import DataError, first_line
+from chestxray.models import interrupts
+from chestxray.storage.files import replacing
+
+if TYPE_CHECKING:
+    import keras
+
+PREFIX = "probability_"
+#: Images predicted at once.
+BATCH = 32
+COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
+#: What else a table says of answers once a decision was applied to it, as `chestxray predict` says it.
+ANSWERS = ("decision", "abstained", "refused")
+_SPLITS = ("train", "validation", "test", "")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row an image: path, patient, split, source, label, predicted, a column
+    ``probability_<class>`` for each of ``classes``, in their order, and once a `Decision` was applied
+    the columns `ANSWERS`.
+    """
+
+    rows: pd.DataFrame
+    classes: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 (rows, classes)."""
+        return self.rows[[PREFIX + name for name in self.classes]].to_numpy(dtype=np.float64)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Index of the true class of each row, int64 (rows,)."""
+        return pd.Categorical(self.rows["label"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Index of the predicted class of each row, int64 (rows,)."""
+        return pd.Categorical(self.rows["predicted"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """Codes of the patients, int64 (rows,); an image of unknown patient is one of its own."""
+        known = self.rows["source"] + "\0" + self.rows["patient"]
+        keys = known.where(self.rows["patient"] != "", self.rows["path"])
+        return pd.factorize(keys)[0].astype(np.int64)
+
+    def of(self, split: str) -> Predictions:
+        """The rows of one split."""
+        return Predictions(self.rows[self.rows["split"] == split].reset_index(drop=True), self.classes)
+
+    @classmethod
+    def from_probabilities(cls, rows: pd.DataFrame, classes: tuple[str, ...], probabilities: np.ndarray) -> Predictions:
+        """Join index rows and probabilities (rows, classes); until a `Decision` is applied, the most
+        probable class is predicted.
+        """
+        table = rows[[c for c in COLUMNS if c != "predicted"]].reset_index(drop=True).copy()
+        table["predicted"] = [classes[i] for i in probabilities.argmax(axis=1)]
+        for i, name in enumerate(classes):
+            table[PREFIX + name] = probabilities[:, i].astype(np.float64)
+        return cls(table, classes)
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Read a ``predictions.csv``.
+
+        Raises:
+            DataError: it cannot be read; a column is missing; a class that is none, or probabilities that are none.
+        """
+        text = dict.fromkeys((*COLUMNS, *ANSWERS), str)
+        try:
+            rows = pd.read_csv(path, dtype=text, keep_default_na=False, low_memory=False)
+        except (OSError, ValueError, MemoryError) as error:
+            raise DataError(f"{path} cannot be read as a table: {first_line(error)}.") from error
+        classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
+        missing = [name for name in COLUMNS if name not in rows]
+        if missing := missing + [PREFIX + "..."] * (2 - len(classes)):
+            raise DataError(f"{path} is no table of predictions: {', '.join(missing)} is missing.")
+        found = cls(rows, classes)
+        found._require_agreement(path)
+        return found
+
+    def _require_agreement(self, path: Path) -> None:
+        """Refuse a table in which something is that `from_probabilities` never writes. Raises `DataError`."""
+        rows, columns = self.rows, [PREFIX + name for name in self.classes]
+        for name, allowed in {"label": self.classes, "predicted": self.classes, "split": _SPLITS}.items():
+            if stray := set(rows[name].fillna("")) - set(allowed):
+                raise DataError(
+                    f"{path} is damaged: the column {name} must have {', '.join(filter(None, allowed))} alone. "
+                    f"Received: {min(stray)[:200]!r}."
+                )
+        given = rows[columns]
+        if not all(kind.kind in "fi" for kind in given.dtypes) and len(rows):
+            odd = next(name for name, kind in given.dtypes.items() if kind.kind not in "fi")
+            raise DataError(f"{path} is damaged: the column {odd} must have numbers alone.")
+        probabilities = given.to_numpy(dtype=np.float64)
+        # Float32 softmax may end a hair above 1, and tables are rounded.
+        good = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
+        good &= np.abs(probabilities.sum(axis=1) - 1) < 0.01
+        if not good.all() or rows[list(COLUMNS)].isna().any(axis=None):
+            line = int(np.argmin(good)) + 2
+            raise DataError(f"{path} is damaged: line {line} has no probabilities from 0 to 1 that add up to 1.")
+
+    def write(self, path: Path) -> None:
+        """Write the table as CSV, at once."""
+        first = [name for name in (*COLUMNS, *ANSWERS) if name in self.rows]
+        with replacing(path) as temporary:
+            self.rows[[*first, *self.rows.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
+
+
+def together(parts: Sequence[Predictions]) -> Predictions:
+    """The rows of several tables of the same classes as one, by path."""
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)
+
+
+def outputs(
+    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = BATCH, block: int = 4096
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """What `model` gives for the rows `places` of `pixels`, block by block, an array an output.
+
+    Features of a whole data set need not fit into memory at once, so they are given in parts.
+    """
+    import keras
+
+    from chestxray.training import input_pipeline
+
+    for start in range(0, len(places), block):
+        batches = input_pipeline.inference(pixels, places[start : start + block], batch_size)
+        with interrupts.held() as check:
+            between = keras.callbacks.LambdaCallback(on_predict_batch_begin=lambda batch, logs: check())
+            given = model.predict(batches, callbacks=[between], verbose=0)
+        yield tuple(given) if isinstance(given, list) else (given,)
+
+
+def rate(
+    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = BATCH, seconds: float = 0.25
+) -> float | None:
+    """Images a second that a `model` which has predicted before predicts; None without `places`.
+
+    Measured on as many of the rows as take about `seconds`.
+    """
+    from chestxray.training import input_pipeline
+
+    taken, spent, number = 0, 0.0, batch_size
+    while spent < seconds and len(places):
+        chosen = np.resize(places, number)
+        start = time.perf_counter()
+        model.predict(input_pipeline.inference(pixels, chosen, batch_size), verbose=0)
+        taken, spent = number, time.perf_counter() - start
+        number *= 2
+    return round(taken / spent, 2) if spent else None

@@ -1,0 +1,284 @@
+"""Is the score to be believed? Beside it, what a cheap model gets that sees no lungs.
+
+A model that reads the corner of the film, the size of the file or the look of a hospital can score
+as one that reads lungs does (Zech et al. 2018; Maguolo and Nanni 2021). Each control is a cheap model
+that sees only what it names. It tests what could be learnt, not what the model in question uses.
+
+Each control is in one of three states:
+
+- It *fires*. A leak (border, file facts, source) sees nothing of disease and should be near .5: it fires
+  where what could be learnt from it is surely above `LIMIT` (with more than two classes, for the one
+  that stands out most). A likeness (blanked centre, thumbnail) sees some disease, such as a large heart:
+  it fires where it surely has more than the share `SHARE` of the model's gain. Intervals are widened for
+  the number of figures that are looked at together (Bonferroni), which is meant to keep false alarms of
+  all controls together below one run in twenty (``benchmarks/controls.py`` measures it).
+- It is *excluded*: the 95% interval ends below `EXCLUDED` for a leak, below `SHARE` for a likeness.
+- Else there are too few images to tell, and what cannot be excluded is said.
+
+Counts are fixed (`MOST`, `scores.FOLDS`), so that the same data, model and seed give the same
+controls on any machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chestxray.data import splitting
+from chestxray.data.images.reading import Fit, UnreadableImage
+from chestxray.data.index import SPLITS, Index
+from chestxray.evaluation.influence import accuracy
+from chestxray.evaluation.intervals import LEVEL
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.shortcuts import classifiers, inputs
+from chestxray.evaluation.shortcuts.scores import Area, Rows, areas, as_tested, average, cross_fitted, share
+from chestxray.evaluation.shortcuts.verdict import EXCLUDED, LIMIT, SHARE, finding, says, settle_source, verdict
+from chestxray.evaluation.support import effective
+from chestxray.storage.files import write_json
+
+log = logging.getLogger(__name__)
+
+FILE = "controls.json"
+#: Rows at most that are trained on, chosen by and tested on, patients whole.
+MOST = {"train": 3000, "validation": 1000, "test": 3000}
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control. ``kind``: leak, likeness or source. ``features``: float (rows of the sample,
+    features); ``labels``: what it is to tell, for each of these rows one of ``classes``.
+    """
+
+    name: str
+    title: str
+    sees: str
+    kind: str
+    features: np.ndarray
+    fit: classifiers.Fitter
+    labels: pd.Series
+    classes: tuple[str, ...]
+
+    @property
+    def figures(self) -> int:
+        """Number of figures of it that are looked at: a leak may be one of any class."""
+        return 1 if self.kind == "likeness" or len(self.classes) == 2 else len(self.classes)
+
+
+def controls(
+    index: Index,
+    pixels: np.ndarray,
+    test: Predictions,
+    metrics: Mapping[str, Any],
+    *,
+    splits: Sequence[np.ndarray] | None = None,
+    fit: Fit = "stretch",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train and test every control, and return the content of ``controls.json``.
+
+    Args:
+        index: the decoded index with the run's splits; rows without a split have no part.
+        pixels: uint8 (rows of `index`, height, width).
+        test: what the model in question predicted for the test rows.
+        metrics: ``metrics.json`` of that model.
+        splits: where several trainings share the test, as the folds of a cross-validation do, the split
+            of each row of `index` in each of them.
+        fit: how the pixels were fitted, for lung masks.
+        seed: fixes the rows drawn and the models.
+    """
+    # The limit holds for libraries that are loaded already, so that scikit-learn's must be.
+    import sklearn.ensemble  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    start = time.perf_counter()
+    # Beside another busy process, threads that wait for each other make small fits many times slower.
+    with threadpool_limits(1):
+        every = [index.rows["split"].to_numpy(dtype=str)] if splits is None else list(splits)
+        places = _places(index, every, test, seed)
+        sample, rows = _sample(index, every, places)
+        seen, left_out = _seen(index, pixels, places, fit)
+        planned, missing = _planned(index, sample, rows, seen)
+        figures = sum(control.figures for control in planned)
+        model = _model(test, sample, rows)
+        tested = [_tested(control, rows, model, figures, seed) for control in planned]
+    settle_source(tested)
+    own = {name: metrics["test"][name] for name in ("auroc", "accuracy")}
+    return {
+        "verdict": verdict(own["auroc"], tested),
+        "finding": finding(tested),
+        "fires": [item["name"] for item in tested if item["fires"]],
+        "model": own,
+        "controls": tested,
+        "left_out": [{"name": name, "reason": reason} for name, reason in (left_out | missing).items()],
+        "rule": {"limit": LIMIT, "share": SHARE, "excluded": EXCLUDED, "figures": figures},
+        "rows": {"all": len(places)} | {name: int(rows.of(name).sum()) for name in SPLITS},
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write ``controls.json`` and say what it found."""
+    write_json(folder / FILE, content)
+    log.info("Controls: %s", content["verdict"])
+
+
+def keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """What names each row: its source and its path."""
+    return list(zip(rows["source"], rows["path"], strict=True))
+
+
+def _places(index: Index, splits: Sequence[np.ndarray], test: Predictions, seed: int) -> np.ndarray:
+    """Rows of `index` that controls use: at most `MOST` of those tested, else validated on, else trained on."""
+    rng = np.random.default_rng(seed)
+    role = np.full(len(index), "", dtype="U10")
+    for name in SPLITS:
+        role[np.any([each == name for each in splits], axis=0)] = name
+    predicted = set(keys(test.rows))
+    role[[r == "test" and key not in predicted for r, key in zip(role, keys(index.rows), strict=True)]] = ""
+    clusters = index.clusters().to_numpy()
+    drawn = [_draw(np.flatnonzero(role == name), clusters, MOST[name], rng) for name in SPLITS]
+    return np.sort(np.concatenate(drawn))
+
+
+def _draw(places: np.ndarray, clusters: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """About `count` of `places`, patients whole, in their order."""
+    if count >= len(places):
+        return places
+    codes = pd.factorize(clusters[places])[0]
+    order = rng.permutation(codes.max() + 1)[codes]
+    last = np.sort(order)[count - 1]
+    return places[order <= last]
+
+
+def _sample(index: Index, splits: Sequence[np.ndarray], places: np.ndarray) -> tuple[pd.DataFrame, Rows]:
+    sample = index.rows.iloc[places].reset_index(drop=True)
+    clusters = pd.factorize(index.clusters().to_numpy()[places])[0]
+    return sample, Rows(tuple(each[places] for each in splits), splitting.groups(sample), clusters)
+
+
+def _seen(index: Index, pixels: np.ndarray, places: np.ndarray, fit: Fit) -> tuple[inputs.Grids, dict[str, str]]:
+    """The cells of the rows, and why masks are not used where they are not."""
+    if not inputs.has_masks(index.rows.iloc[places]):
+        return inputs.grids(index.rows, pixels, places, fit, masked=False), {}
+    try:
+        return inputs.grids(index.rows, pixels, places, fit, masked=True), {}
+    except UnreadableImage as error:
+        return inputs.grids(index.rows, pixels, places, fit, masked=False), {"lung masks": str(error)}
+
+
+def _planned(
+    index: Index, sample: pd.DataFrame, rows: Rows, seen: inputs.Grids
+) -> tuple[list[Control], dict[str, str]]:
+    """The controls that these rows allow, and why the others have no part."""
+    task: dict[str, Any] = {"labels": sample["label"], "classes": index.classes}
+    facts = inputs.file_facts(sample, seen)
+    pictures, mixed = classifiers.pictures, classifiers.pictures_and_trees
+    border = inputs.border(seen)
+    hidden = "the centre, three quarters of the width and height," if seen.lungs is None else "the lungs of the mask"
+    planned = [
+        Control("border", "The border", "A narrow frame round the image, and its four corners.", "leak", border, mixed,
+                **task),
+        Control("file_facts", "File facts", "Width, height, their ratio, colour mode and format of the file; "
+                "brightness and contrast of the border. No picture.", "leak", facts, classifiers.trees, **task),
+        Control("blanked_centre", "The blanked centre", f"The image at {inputs.SIDE} by {inputs.SIDE}, "
+                f"{hidden} blanked.", "likeness", inputs.blanked(seen), pictures, **task),
+        Control("thumbnail", "The thumbnail", "The whole image at 8 by 8.", "likeness", inputs.thumbnail(seen),
+                pictures, **task),
+    ]  # fmt: skip
+    if sample.loc[rows.of("train"), "source"].nunique() < 2:
+        return planned, {"predict_the_source": "All training images come from one source."}
+    known = sorted(sample["source"].unique())
+    names = (sample["source"].to_numpy()[:, None] == np.asarray(known)).astype(float)
+    look = np.concatenate([inputs.thumbnail(seen), border], axis=1)
+    planned += [
+        Control("source", "The source", "Which data set the image came from. No picture.", "leak", names,
+                classifiers.linear, **task),
+        Control("predict_the_source", "Predicting the source", "The border and the thumbnail; it is to tell the "
+                "source, not the class.", "source", look, pictures, sample["source"], tuple(known)),
+    ]  # fmt: skip
+    return planned, {}
+
+
+def _model(test: Predictions, sample: pd.DataFrame, rows: Rows) -> Area:
+    """The model's own AUROC on the tested rows of the sample, in the strata in which controls are tested."""
+    tested = rows.of("test")
+    place = {key: i for i, key in enumerate(keys(test.rows))}
+    places = [place[key] for key in keys(sample[tested])]
+    truth = _codes(sample["label"], test.classes)[tested]
+    return average(areas(test.probabilities[places], truth, rows.part[tested], rows.clusters[tested]))
+
+
+def _codes(labels: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    return pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
+
+
+def _tested(control: Control, rows: Rows, model: Area, figures: int, seed: int) -> dict[str, Any]:
+    """One item of ``controls`` in ``controls.json``."""
+    truth, tested = _codes(control.labels, control.classes), rows.of("test")
+    asked = (control.fit, control.features, truth, len(control.classes), rows, seed)
+    given, clusters = as_tested(*asked)[tested], rows.clusters[tested]
+    on_test = average(areas(given, truth[tested], rows.part[tested], clusters))
+    right = accuracy(given.argmax(axis=1) == truth[tested])
+    widened = 1 - (1 - LEVEL) / figures
+    found = _likeness(on_test, model, widened)
+    if control.kind != "likeness":
+        found = {"share": found["share"]} | _leak(control, cross_fitted(*asked), widened)
+    item = {
+        "name": control.name,
+        "title": control.title,
+        "sees": control.sees,
+        "kind": control.kind,
+        "auroc": on_test.figure().to_json(),
+        "accuracy": right.figure(clusters, effective(clusters)).to_json(),
+        **found,
+        "fires": found["state"] == "fires",
+    }
+    if control.kind == "source":
+        item["share"] = None  # it tells the source, of which the model knows nothing
+    return item | {"says": says(item)}
+
+
+def _leak(control: Control, learnt: tuple[Area, ...], widened: float) -> dict[str, Any]:
+    """The state of a control that sees nothing of disease, from what could be learnt of each class."""
+    names = control.classes if len(control.classes) > 2 else (None,)
+    lows = [area.figure(widened).low for area in learnt]
+    figures = [area.figure() for area in learnt]
+    known = [k for k, figure in enumerate(figures) if figure.value is not None]
+    surest = max(range(len(learnt)), key=lambda k: lows[k] or 0.0)
+    fires = (lows[surest] or 0.0) > LIMIT
+    # What is not excluded is that of the class with the widest room, where any has an interval.
+    bounded = bool(known) and all(figures[k].high is not None for k in known)
+    widest = max(known, key=lambda k: figures[k].high or 0.0, default=surest)
+    up_to = figures[widest].high if bounded else None
+    told = surest if fires else widest
+    excluded = up_to is not None and up_to < EXCLUDED
+    return {
+        "learnt": {"class": names[told], "auroc": figures[told].to_json()},
+        "widened_low": lows[told],
+        "limit": LIMIT,
+        "up_to": up_to,
+        "state": "fires" if fires else "excluded" if excluded else "undecided",
+    }
+
+
+def _likeness(control: Area, model: Area, widened: float) -> dict[str, Any]:
+    """The state of a control that sees some disease, from its share of the model's gain on the test."""
+    of_gain, sure = share(control, model), share(control, model, widened)
+    low = control.figure(widened).low
+    fires = sure.value is not None and sure.low is not None and sure.low > SHARE and low is not None and low > LIMIT
+    excluded = of_gain.value is not None and of_gain.high is not None and of_gain.high < SHARE
+    return {
+        "share": of_gain.to_json(),
+        "learnt": None,
+        "widened_low": sure.low,
+        "limit": SHARE,
+        "up_to": of_gain.high,
+        "state": "fires" if fires else "excluded" if excluded else "undecided",
+    }

@@ -1,0 +1,128 @@
+"""Where in the image a score comes from: the panel of a run, and tf-keras-vis's own Grad-CAM (Selvaraju
+2017), which `cam` is measured against.
+
+The only module that imports tf_keras_vis.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from chestxray.evaluation.predictions import PREFIX, Predictions
+from chestxray.explanation.gradcam import OnePass, check_layer
+from chestxray.explanation.overlay import overlay
+from chestxray.models.assembly import logits_model
+from chestxray.storage.files import replacing, write_json
+
+
+def gradcam(
+    model: keras.Model,
+    layer: str,
+    images: np.ndarray,
+    classes: np.ndarray,
+    batch_size: int = 16,
+    *,
+    finished: bool = True,
+) -> np.ndarray:
+    """Heat maps of the logit of one class an image, by tf-keras-vis.
+
+    `images`: float32 (rows, height, width, channels) in 0..255; `classes`: int (rows,). Returns
+    float32 (rows, height, width) in 0..1, each map from its own least to its own greatest place; a
+    map without any positive evidence is all zero. Not `finished`, maps are as the layer has them:
+    neither enlarged nor scaled.
+
+    Raises:
+        PluginError: the model has no layer of that name, or it is not rank 4.
+    """
+    check_layer(model, layer)
+    engine, score = engine_of(logits_model(model))
+    maps = []
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        heat = engine(
+            score([int(c) for c in classes[part]]),
+            images[part],
+            penultimate_layer=layer,
+            seek_penultimate_conv_layer=False,
+            expand_cam=finished,
+            normalize_cam=finished,
+        )
+        maps.append(np.asarray(heat, dtype=np.float32))
+    return np.concatenate(maps)
+
+
+def engine_of(model: keras.Model) -> tuple[Any, Any]:
+    """tf-keras-vis's Grad-CAM of `model`, which ends at its logits, and its ``CategoricalScore``."""
+    with warnings.catch_warnings():
+        # tf-keras-vis imports scipy.ndimage.interpolation, which SciPy calls deprecated.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"tf_keras_vis|scipy")
+        warnings.filterwarnings("ignore", message=".*scipy.ndimage.*", category=DeprecationWarning)
+        from tf_keras_vis.gradcam import Gradcam
+        from tf_keras_vis.utils.scores import CategoricalScore
+    # The model already ends at the logits, so that there is nothing to modify, hence no copy.
+    return Gradcam(model, clone=False), CategoricalScore
+
+
+def choose(predictions: Predictions, each: int, seed: int) -> np.ndarray:
+    """Rows of up to `each` right and `each` wrong images of every class, drawn at random.
+
+    At random and not by confidence: a panel of the best-looking cases would flatter the model.
+    """
+    generator = np.random.default_rng(seed)
+    chosen: list[int] = []
+    right = predictions.truth == predictions.predicted
+    for number in range(len(predictions.classes)):
+        for wanted in (True, False):
+            rows = np.flatnonzero((predictions.truth == number) & (right == wanted))
+            chosen += sorted(generator.permutation(rows)[:each].tolist())
+    return np.asarray(chosen, dtype=np.int64)
+
+
+def write_panel(
+    model: keras.Model,
+    layer: str | None,
+    reason: str,
+    predictions: Predictions,
+    images: dict[str, np.ndarray],
+    each: int,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
+
+    `images`: uint8 (height, width) by path. The predicted class is explained: why the model said
+    what it said. Without a `layer` there are no maps, and the index gives the `reason`.
+    """
+    record: dict[str, Any] = {"layer": layer, "method": "gradcam", "reason": "", "images": []}
+    if layer is None:
+        record["reason"] = reason or "This architecture has no convolutional layer to explain."
+    elif not each:
+        record["reason"] = "The recipe asked for none (heatmaps = 0)."
+    else:
+        rows = choose(predictions, each, seed)
+        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
+        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], predictions.predicted[rows])
+        for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
+            record["images"].append(_write_one(predictions.rows.iloc[row], number, grey, heat, folder))
+    write_json(folder / "index.json", record)
+
+
+def _write_one(row: Any, number: int, grey: np.ndarray, heat: np.ndarray, folder: Path) -> dict[str, Any]:
+    file = f"{number:03d}.png"
+    side_by_side = np.concatenate([np.repeat(grey[..., np.newaxis], 3, axis=-1), overlay(grey, heat)], axis=1)
+    with replacing(folder / file) as temporary:
+        Image.fromarray(side_by_side).save(temporary)
+    return {
+        "file": file,
+        "path": row["path"],
+        "label": row["label"],
+        "predicted": row["predicted"],
+        "probability": float(row[PREFIX + row["predicted"]]),
+        "right": bool(row["label"] == row["predicted"]),
+    }

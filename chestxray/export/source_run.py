@@ -1,0 +1,152 @@
+"""What is exported of a run: its graph in single precision, and what is to be said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from chestxray._version import RESEARCH_ONLY, VERSION
+from chestxray.data.images.reading import preprocessing
+from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
+from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.rule import FILE as DECISION
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.explanation.gradcam import OWN, Graph
+from chestxray.inference.export_metadata import OUTPUTS
+from chestxray.runs.run_folder import Run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``model`` is the run's own, which the file is compared with; ``graph`` computes what goes into
+    the file, of the format ``form``; ``layer`` is explained, None where nothing can be.
+    """
+
+    run: Run
+    form: str
+    model: keras.Model
+    graph: Graph
+    layer: str | None
+    decision: Decision
+    familiar: Familiar | None
+
+    @classmethod
+    def of(cls, run: Run, form: str) -> Subject:
+        """Load the model of `run`.
+
+        Raises:
+            DataError: a damaged file.
+        """
+        decision = Decision.read(run.folder / DECISION)
+        familiar = Familiar.read(run.folder / REFUSAL) if decision.features else None
+        if familiar is not None and _drowned(familiar):
+            familiar = None
+        layer, _ = run.cam_layer
+        model = run.model
+        whole = single_precision(model)
+        features = None if familiar is None else decision.features
+        graph = Graph(whole, layer, decision=decision, familiar=familiar, features=features)
+        # TensorFlow's gradients have no counterpart in the other formats.
+        if graph.reason and form != "savedmodel":
+            graph = Graph(whole, None, familiar=familiar, features=features)
+        return cls(run, form, model, graph, layer, decision, familiar)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the file gives."""
+        if self.form == "keras":
+            return ("probabilities",)
+        given = {"probabilities": True, "map": self.graph.has_map, "distance": self.familiar is not None}
+        return tuple(name for name in OUTPUTS if given[name])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the file does not give, and why."""
+        if self.form == "keras":
+            return ("A Keras file gives probabilities alone: no map, no distance.",)
+        notes = []
+        if self.layer is None:
+            notes.append("No map: the architecture has no convolutional layer to explain.")
+        elif not self.graph.has_map:
+            reason = Graph(self.model, self.layer).reason
+            notes.append(f"No map: behind {self.layer} its gradient cannot be written in forward operations, {reason}.")
+        if self.familiar is None and self.decision.features is not None:
+            notes.append(
+                "No distance: the run's features differ so little from image to image that rounding, which is not "
+                "the same in any two programs, would decide what is refused."
+            )
+        elif self.familiar is None:
+            notes.append("No distance: the run refuses nothing.")
+        return tuple(notes)
+
+    @property
+    def halved(self) -> bool:
+        """Whether the run's model computes in half precision, with which no file agrees closely."""
+        return _halved(self.model)
+
+    @cached_property
+    def compiled(self) -> Any:
+        """The graph as a function of raw pixels uint8 (batch, height, width, channels) to all outputs.
+
+        uint8, so that pixels which somebody has scaled to 0..1 are refused instead of misread.
+        """
+
+        def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.graph.compute(tf.cast(pixels, tf.float32), OWN)
+
+        return tf.function(answer, input_signature=[pixels_of(self.graph)], autograph=False)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the file says of itself, see docs/export.md."""
+        run = self.run
+        height, width = self.graph.input_shape[:2]
+        return {
+            "chestxray": VERSION,
+            "research_use": RESEARCH_ONLY,
+            "name": run.folder.resolve().name,
+            "model": run.recipe.model,
+            "image_size": [height, width],
+            "fit": run.recipe.fit,
+            "preprocessing": preprocessing((int(height), int(width)), run.recipe.fit),
+            "outputs": list(self.outputs),
+            "decision": self.decision.to_json(),
+            "refusal_threshold": None if self.familiar is None else self.familiar.threshold,
+            "data": {name: run.environment["data"].get(name) for name in ("name", "fingerprint", "licence")},
+            "packages": run.environment["packages"],
+        }
+
+
+def pixels_of(graph: Graph) -> tf.TensorSpec:
+    """The input of a file: raw pixels uint8 (batch, height, width, channels)."""
+    return tf.TensorSpec((None, *graph.input_shape), tf.uint8, name="pixels")
+
+
+def single_precision(model: keras.Model) -> keras.Model:
+    """`model`, or where any layer computes in half precision a copy that computes in float32."""
+    if not _halved(model):
+        return model
+
+    def layer_of(operation: Any) -> Any:
+        if not isinstance(operation, keras.layers.Layer):
+            return operation
+        return type(operation).from_config({**operation.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=layer_of)
+    for variable, value in zip(copy.variables, model.variables, strict=True):
+        variable.assign(np.asarray(value))
+    return copy
+
+
+def _drowned(familiar: Familiar) -> bool:
+    """Whether rounding moves the distances: two runtimes' features agree to about a millionth."""
+    return bool(np.sqrt(np.mean((familiar.centre / familiar.scale) ** 2)) * 1e-6 > 1e-3)
+
+
+def _halved(model: keras.Model) -> bool:
+    return any(layer.compute_dtype != "float32" for layer in model.layers)

@@ -1,0 +1,163 @@
+"""Does the file that was written answer as the run's model does, and how fast is it?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from chestxray.data.images import reading
+from chestxray.data.sources.phantom_drawing import draw
+from chestxray.data.sources.phantom_findings import FINDINGS
+from chestxray.errors import ExportError
+from chestxray.explanation.gradcam import OnePass
+from chestxray.export.source_run import Subject
+from chestxray.inference.onnx_engine import OnnxEngine
+from chestxray.models.assembly import features_model
+
+#: Images compared, and the batch that the speed is measured with.
+COUNT = 16
+#: Largest difference allowed; that of distances is relative.
+TOLERANCE = {"probabilities": 1e-4, "map": 1e-3, "distance": 1e-3}
+#: The same where the run's model computes in half precision: the file computes in single.
+HALVED = {"probabilities": 2e-2, "map": 1e-1, "distance": 5e-2}
+
+Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """``differences``: output -> the largest difference from the run's model, below ``tolerances``.
+
+    ``rate`` and ``tensorflow_rate`` are images a second with all outputs, of the file and of
+    TensorFlow. ``images`` says what was compared.
+    """
+
+    images: str
+    differences: Mapping[str, float]
+    tolerances: Mapping[str, float]
+    rate: float
+    tensorflow_rate: float
+
+
+def check(subject: Subject, path: Path) -> Checked:
+    """Compare the file at `path` with the model of `subject`.
+
+    Raises:
+        ExportError: it answers otherwise.
+    """
+    pixels, said = _pixels(subject)
+    runner = RUNNERS[subject.form](subject, path)
+    differences = compare(subject, pixels, runner(pixels))
+    tolerances = {name: (HALVED if subject.halved else TOLERANCE)[name] for name in differences}
+    for name, difference in differences.items():
+        if not difference <= tolerances[name]:
+            raise ExportError(
+                f"The exported {subject.form} file does not answer as the model does and was deleted: {name} differ "
+                f"by {difference:.2g} on {said}; allowed: {tolerances[name]:g}."
+            )
+    return Checked(
+        images=said,
+        differences=differences,
+        tolerances=tolerances,
+        rate=rate(lambda: runner(pixels), len(pixels)),
+        tensorflow_rate=rate(lambda: subject.compiled(tf.constant(pixels)), len(pixels)),
+    )
+
+
+def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The largest difference of each output from what the run's own model says of `pixels` uint8."""
+    model = subject.model
+    wanted = {"probabilities": model.output}
+    if subject.familiar is not None:
+        wanted["features"] = features_model(model, str(subject.decision.features)).outputs[1]
+    found = keras.Model(model.inputs[0], wanted)(tf.constant(pixels, tf.float32), training=False)
+    probabilities = np.asarray(found["probabilities"])
+    differences = {"probabilities": _largest(given["probabilities"] - probabilities)}
+    if "map" in given and subject.layer is not None:
+        decided = subject.decision.decided(probabilities)
+        # An image right at the threshold may be decided the other way by rounding alone.
+        alike = subject.decision.decided(given["probabilities"]) == decided
+        _, maps = OnePass(model, subject.layer)(pixels[alike], decided[alike])
+        differences["map"] = _largest(given["map"][alike] - maps)
+    if "distance" in given and subject.familiar is not None:
+        distances = subject.familiar.distances(np.asarray(found["features"]), pixels.mean(axis=-1))
+        differences["distance"] = _largest(given["distance"] / distances - 1)
+    return differences
+
+
+def rate(answer: Callable[[], Any], count: int, seconds: float = 1.0) -> float:
+    """Images a second of `answer`, which takes `count` images: the best of some calls after the first."""
+    answer()
+    best, spent = np.inf, 0.0
+    while spent < seconds:
+        start = time.perf_counter()
+        answer()
+        taken = time.perf_counter() - start
+        best, spent = min(best, taken), spent + taken
+    return count / best
+
+
+def _pixels(subject: Subject) -> tuple[np.ndarray, str]:
+    """uint8 (COUNT, height, width, channels), and what they are."""
+    rows = subject.run.index.rows
+    paths = rows.loc[rows["split"] == "test", "path"].head(COUNT)
+    size = (int(subject.graph.input_shape[0]), int(subject.graph.input_shape[1]))
+    try:
+        found = [reading.read(Path(path), size=size, fit=subject.run.recipe.fit).pixels for path in paths]
+        said = f"{len(found)} test images of the run"
+    except reading.UnreadableImage:
+        found = []
+    if not found:  # of other places, or of another time
+        found = [_drawn(number, size) for number in range(COUNT)]
+        said = f"{COUNT} drawn phantoms (the run's images are not at hand)"
+    return np.repeat(np.stack(found)[..., np.newaxis], subject.graph.input_shape[2], axis=-1), said
+
+
+def _drawn(number: int, size: tuple[int, int]) -> np.ndarray:
+    finding = tuple(FINDINGS)[number % len(FINDINGS)]
+    film = draw(seed=0, patient=number, image=0, finding=finding, size=max(size)).pixels
+    return np.asarray(Image.fromarray(film).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _largest(differences: np.ndarray) -> float:
+    return float(np.abs(differences).max(initial=0))
+
+
+def _run_onnx(subject: Subject, path: Path) -> Runner:
+    engine = OnnxEngine(path)
+    return lambda pixels: engine.answer(pixels, subject.outputs)
+
+
+def _run_litert(subject: Subject, path: Path) -> Runner:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+    return lambda pixels: interpreter.get_signature_runner("serve")(pixels=pixels)
+
+
+def _run_savedmodel(subject: Subject, path: Path) -> Runner:
+    loaded = tf.saved_model.load(str(path))
+    return lambda pixels: {name: value.numpy() for name, value in loaded.serve(tf.constant(pixels)).items()}
+
+
+def _run_keras(subject: Subject, path: Path) -> Runner:
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    compiled = tf.function(model, reduce_retracing=True)
+    return lambda pixels: {"probabilities": compiled(tf.constant(pixels, tf.float32), training=False).numpy()}
+
+
+RUNNERS: dict[str, Callable[[Subject, Path], Runner]] = {
+    "onnx": _run_onnx,
+    "litert": _run_litert,
+    "savedmodel": _run_savedmodel,
+    "keras": _run_keras,
+}

@@ -1,0 +1,211 @@
+"""Plugin + head -> one flat functional keras.Model, from raw pixels to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import numpy as np
+
+from chestxray.errors import PluginError
+from chestxray.models.weights import build_named, load_weights
+from chestxray.plugin import ModelPlugin
+
+if TYPE_CHECKING:
+    from chestxray.evaluation.decision.temperature_scaling import Calibration
+
+#: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
+CALIBRATION = "calibration"
+Phase = Literal["head", "finetune", "full"]
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Built:
+    """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
+    classes); ``backbone``: the names of its layers that the plugin's `build` made, in order.
+    """
+
+    model: keras.Model
+    backbone: tuple[str, ...]
+    plugin: ModelPlugin
+
+
+def build(
+    plugin: ModelPlugin,
+    classes: int,
+    image_size: tuple[int, int],
+    *,
+    name: str = "this architecture",
+    weights: str | None = None,
+    normalisation: Literal["plugin", "pixel", "image"] = "plugin",
+    moments: tuple[np.ndarray, np.ndarray] | None = None,
+    channels: int = 1,
+    batch_norm_momentum: float | None = None,
+    mixed_precision: bool = False,
+    seed: int = 0,
+) -> Built:
+    """Build the whole model. `channels` is 1 for grey pixels, 3 for colour.
+
+    `weights` is None (random), one of ``plugin.weights``, or the path of a file. `normalisation`
+    ``pixel`` needs `moments`: mean and variance by pixel of the training images, each (height,
+    width). `name` is for messages. A fixed `seed` gives the same initial weights.
+
+    Raises:
+        InputError: an image size that the architecture does not take.
+        PluginError: the plugin's functions do not return what they must.
+        WeightsError: weights that cannot be had or do not fit.
+    """
+    plugin.check_image_size(name, image_size)
+    keras.utils.set_random_seed(seed)
+    by_name = weights if weights in plugin.weights else None
+    with _policy("mixed_float16" if mixed_precision else "float32"):
+        pixels = keras.Input((*image_size, channels), dtype="float32", name="pixels")
+        matched = _match_channels(pixels, plugin.channels)
+        scaled = _scale(plugin, matched, normalisation, moments)
+        features = build_named(plugin.build, scaled, by_name)
+        _check_features(features)
+        logits = plugin.head(features, classes)
+        if tuple(logits.shape) != (None, classes):
+            raise PluginError(f"head must return logits (batch, {classes}). Received: shape {tuple(logits.shape)}.")
+        calibrated = keras.layers.Rescaling(1.0, dtype="float32", name=CALIBRATION)(logits)
+        output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(calibrated)
+        model = keras.Model(pixels, output)
+    backbone = _layers_between(model, scaled, features)
+    if weights is not None and by_name is None:
+        load_weights(model, Path(weights), backbone=backbone, convert=plugin.convert)
+    if batch_norm_momentum is not None:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = batch_norm_momentum
+    return Built(model=model, backbone=backbone, plugin=plugin)
+
+
+def freeze(built: Built, phase: Phase) -> None:
+    """Set which layers are trained in `phase`.
+
+    ``head``: what follows the backbone; ``finetune``: also the backbone from the plugin's
+    ``finetune_from`` on; ``full``: everything. Frozen batch normalisation runs in inference mode.
+
+    Raises:
+        PluginError: the backbone has no layer of the name ``finetune_from``.
+    """
+    frozen = set(built.backbone) if phase == "head" else set()
+    start = built.plugin.finetune_from
+    if phase == "finetune" and start is not None:
+        if start not in built.backbone:
+            raise PluginError(f"finetune_from names no layer of the backbone. Received: {start!r}.")
+        frozen = set(built.backbone[: built.backbone.index(start)])
+    for layer in built.model.layers:
+        layer.trainable = layer.name not in frozen
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The same graph, ending at the logits (batch, classes) before calibration and softmax."""
+    return keras.Model(model.inputs, model.get_layer(CALIBRATION).input)
+
+
+def set_calibration(model: keras.Model, calibration: Calibration) -> None:
+    """Calibrate the logits from now on, in `model` and in what is saved of it."""
+    layer = model.get_layer(CALIBRATION)
+    layer.scale = 1 / calibration.temperature
+    layer.offset = list(calibration.offsets) if calibration.offsets else 0.0
+    # Functions traced before hold the old constant.
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def features_model(model: keras.Model, layer: str) -> keras.Model:
+    """The same graph with two outputs: the probabilities, and what `layer` gives as one vector an
+    image, float32 (batch, features): a feature map is averaged over its places.
+    """
+    features = model.get_layer(layer).output
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pooled_features")(features)
+    return keras.Model(model.inputs, [model.output, features])
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write `model` as a ``.keras`` file: the network alone, without the optimiser and its state, which
+    may be twice as large and is of use to nobody but the training that it comes from.
+    """
+    keras.Model(model.input, model.output, name=model.name).save(path)
+
+
+def moments(pixels: np.ndarray, rows: np.ndarray, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance by pixel over `rows` of `pixels` uint8 (n, height, width): two float32
+    (height, width). Exact sums, block by block, so that memory stays flat.
+    """
+    total = np.zeros(pixels.shape[1:], dtype=np.float64)
+    squares = np.zeros(pixels.shape[1:], dtype=np.float64)
+    for start in range(0, len(rows), block):
+        part = pixels[rows[start : start + block]].astype(np.float64)
+        total += part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+    mean = total / len(rows)
+    return mean.astype(np.float32), (squares / len(rows) - mean**2).astype(np.float32)
+
+
+def _match_channels(pixels: Tensor, wanted: int) -> Tensor:
+    given = pixels.shape[-1]
+    if given == wanted:
+        return pixels
+    if given == 1:
+        return keras.layers.Concatenate(name="grey_to_channels")([pixels] * wanted)
+    # Luminance weights of ITU-R BT.601, as Pillow's conversion to grey.
+    weights = keras.initializers.Constant(np.reshape([0.299, 0.587, 0.114], (1, 1, 3, 1)))
+    layer = keras.layers.Conv2D(
+        1, 1, use_bias=False, kernel_initializer=weights, trainable=False, name="colour_to_grey"
+    )
+    return layer(pixels)
+
+
+def _scale(
+    plugin: ModelPlugin, pixels: Tensor, normalisation: str, moments: tuple[np.ndarray, np.ndarray] | None
+) -> Tensor:
+    if normalisation == "plugin":
+        return plugin.scale(pixels)
+    if normalisation == "image":
+        return keras.layers.LayerNormalization(
+            axis=(1, 2, 3), center=False, scale=False, epsilon=1e-3, dtype="float32", name="per_image"
+        )(pixels)
+    if moments is None:
+        raise ValueError("normalisation 'pixel' needs the moments of the training images")
+    mean, variance = (np.repeat(m[..., np.newaxis], pixels.shape[-1], axis=-1)[np.newaxis] for m in moments)
+    layer = keras.layers.Normalization(axis=(1, 2, 3), dtype="float32", name="per_pixel")
+    layer.build(pixels.shape)
+    layer.adapt_mean.assign(np.reshape(mean, layer.adapt_mean.shape))
+    # Less than one grey level squared is a constant pixel (black padding): dividing by its own
+    # deviation would blow up whatever a test image shows there.
+    layer.adapt_variance.assign(np.reshape(np.maximum(variance, 1.0), layer.adapt_variance.shape))
+    layer.finalize_state()
+    return layer(pixels)
+
+
+def _check_features(features: Tensor) -> None:
+    if not isinstance(features, keras.KerasTensor) or len(features.shape) not in (2, 4):
+        received = getattr(features, "shape", type(features).__name__)
+        raise PluginError(
+            f"build must return a feature map (batch, height, width, channels) or a vector (batch, features). "
+            f"Received: {received}."
+        )
+
+
+def _layers_between(model: keras.Model, start: Tensor, end: Tensor) -> tuple[str, ...]:
+    """Names of the layers that lead to `end` but not to `start`, in the model's order."""
+    before = {layer.name for layer in keras.Model(model.inputs, start).layers}
+    upto = {layer.name for layer in keras.Model(model.inputs, end).layers}
+    return tuple(layer.name for layer in model.layers if layer.name in upto - before)
+
+
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,307 @@
+"""What a reader must know before the first number: everything that weakens the result.
+
+What a weakness is, is decided here alone: the summary of the report, the model card, the end of a
+command on the terminal and the page of a comparison read it from `cautions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from chestxray.evaluation.paired.p_value_function import ALPHA
+from chestxray.report import answer_cautions, interval_coverage
+from chestxray.report.caution import Caution
+from chestxray.report.formatting import in_hundred, plural, span, title, value_of, with_interval
+from chestxray.report.record import Record
+
+#: A class with fewer test images than this moves by more than 3 points with each of them.
+FEW_OF_A_CLASS = 30
+FEW_PATIENTS = 50
+#: An AUROC interval wider than this hardly tells a fair model from a good one.
+WIDE = 0.1
+#: Sentences of one kind that are said one by one.
+MOST_SAID = 3
+#: The title of what is no weakness by itself.
+NOTED = "Note on the data"
+#: An external evaluation keeps what weakens the run that it is of under this name.
+TRAINING_RUN = "training_run"
+
+
+def cautions(record: Record) -> list[Caution]:
+    """All that applies to this run: serious ones first, and of these and of the others the gravest first."""
+    found = [
+        *_drawn(record),
+        *_leaks(record),
+        *_one_answer(record),
+        *_chance(record),
+        *_controls(record),
+        *_confounds(record),
+        *_drop(record),
+        *answer_cautions.refusal(record),
+        *answer_cautions.validation(record),
+        *_groups(record),
+        *answer_cautions.sensitivity(record),
+        *answer_cautions.probabilities(record),
+        *answer_cautions.abstention(record),
+        *_guess(record),
+        *_test_set(record),
+        *interval_coverage.caution(record),
+        *_patients(record),
+        *_conflicting(record),
+        *_left_out(record),
+        *_inherited(record),
+        *(Caution("note", NOTED, note) for note in record.notes if note != record.split_note),
+    ]
+    return _sorted(found)
+
+
+def of_training(record: Record) -> list[Caution]:
+    """What weakens the run wherever its model is used: how it was trained, and what on."""
+    return _sorted(caution for find in _OF_TRAINING for caution in find(record))
+
+
+def of_model(record: Record) -> list[Caution]:
+    """What weakens a model beside others in a comparison, where controls and patients are told of apart."""
+    return _sorted(
+        caution
+        for find in (_leaks, _confounds, answer_cautions.refusal, answer_cautions.validation)
+        for caution in find(record)
+    )
+
+
+def _sorted(found: Iterable[Caution]) -> list[Caution]:
+    return sorted(found, key=lambda caution: caution.weight != "serious")
+
+
+def _drawn(record: Record) -> list[Caution]:
+    if not record.drawn:
+        return []
+    every = record.drawn == len(record.index.rows)
+    text = (
+        "The images are drawn by a program; no person was X-rayed. The results show that the "
+        "software works. They say nothing about patients."
+        if every
+        else f"{record.drawn:,} of {len(record.index.rows):,} images are drawn by a program; no person was "
+        "X-rayed for them. What they add to the results says nothing about patients."
+    )
+    return [Caution("serious", "Drawn data, not radiographs", text)]
+
+
+def _leaks(record: Record) -> list[Caution]:
+    copies = len(record.audit.get("exact_duplicates", {}).get("across_splits", []))
+    near = len(record.audit.get("near_duplicates", {}).get("across_splits", []))
+    patients = len(record.audit.get("patients", {}).get("across_splits", []))
+    if not copies + near + patients:
+        return []
+    edited = f", {plural(near, 'group')} of edited copies" if near else ""
+    what = f"{plural(copies, 'group')} of identical images{edited} and {plural(patients, 'patient')}"
+    if "drop" in record.extras:
+        where = "had been seen by the run in training or validation"
+        if record.audit.get("on_leak") == "ignore":
+            text = f"{what} {where}, and were kept in this test. The results are likely too good."
+            return [Caution("serious", "Images that the model has seen were kept in the test", text)]
+        text = f"{what} {where}; {plural(len(record.audit.get('dropped', [])), 'image')} were left out of this test."
+        return [Caution("note", "Images that the model has seen were left out", text)]
+    if record.audit.get("on_leak") == "ignore":
+        text = f"{what} stand on both sides of a split, and were kept there. The results are likely too good."
+        return [Caution("serious", "Leaks between the splits were ignored", text)]
+    dropped = plural(len(record.audit.get("dropped", [])), "image")
+    text = f"{what} stood on both sides of a split; {dropped} were left out of training or validation for it."
+    return [Caution("note", "Leaks between the splits were mended", text)]
+
+
+def _one_answer(record: Record) -> list[Caution]:
+    test = record.predictions.of("test").rows
+    if test.empty or test["predicted"].nunique() > 1 or test["label"].nunique() < 2:
+        return []
+    answer = test["predicted"].iloc[0]
+    text = f"Every test image was called {answer}. The model does not tell the classes apart."
+    return [Caution("serious", "The model always gives the same answer", text)]
+
+
+def _chance(record: Record) -> list[Caution]:
+    auroc = record.metrics.get("test", {}).get("auroc") or {}
+    low, high = auroc.get("low"), auroc.get("high")
+    if low is None or high is None:
+        return []
+    if low <= 0.5:
+        text = f"The interval of the AUROC, {span(auroc, 2)}, reaches down to 0.5, which is a coin toss."
+        return [Caution("serious", "Not shown to be better than chance", text)]
+    if high - low > WIDE:
+        text = f"The AUROC may lie anywhere from {span(auroc, 2)}. More test patients would narrow that."
+        return [Caution("note", "Wide interval", text)]
+    return []
+
+
+def _controls(record: Record) -> list[Caution]:
+    found = record.extras.get("controls") or {}
+    if not found:
+        # What is evaluated again elsewhere has the controls of its own run, see `_inherited`.
+        text = "Whether a model that sees no lungs does as well is not known: no controls were run."
+        return [] if "drop" in record.extras else [Caution("note", "No controls", text)]
+    fired = [item for item in found.get("controls", []) if item["fires"]]
+    if not fired:
+        open_ = [item for item in found.get("controls", []) if item.get("state") == "undecided"]
+        return [Caution("note", "Shortcuts are not ruled out", found["verdict"])] if open_ else []
+    serious = any(item["kind"] == "leak" for item in fired)
+    title = "Shortcuts tell the classes apart" if serious else "A blurred or blanked image does nearly as well"
+    return [Caution("serious" if serious else "note", title, found["verdict"])]
+
+
+def _test_set(record: Record) -> list[Caution]:
+    test = record.predictions.of("test").rows
+    each = test["label"].value_counts().reindex(list(record.classes), fill_value=0)
+    few = each[each < FEW_OF_A_CLASS]
+    people = record.patients(split="test")
+    parts = []
+    if len(few):
+        listed = ", ".join(f"{name} ({count})" for name, count in few.head(8).items())
+        more = f" and {len(few) - 8} more" if len(few) > 8 else ""
+        parts.append(f"Classes with fewer than {FEW_OF_A_CLASS} test images: {listed}{more}.")
+    if people.known is not None and not people.unknown and people.known < FEW_PATIENTS:
+        parts.append(f"The test images come from {people} only.")
+    return [Caution("note", "Small test set", " ".join(parts))] if parts else []
+
+
+def _patients(record: Record) -> list[Caution]:
+    unknown = record.patients().unknown
+    if not unknown:
+        return []
+    share = "the" if unknown == len(record.used) else f"{unknown:,} of {len(record.used):,}"
+    text = (
+        f"It is not known which patients {share} images come from. One person may stand in training and in "
+        "test, which flatters the results, and the intervals take each such image as independent, which "
+        "narrows them."
+    )
+    return [Caution("note", "Patients not known", text)]
+
+
+def _left_out(record: Record) -> list[Caution]:
+    unreadable = record.audit.get("unreadable", [])
+    if not unreadable:
+        return []
+    text = f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
+    return [Caution("note", "Unreadable files", text)]
+
+
+def _confounds(record: Record) -> list[Caution]:
+    flagged = [item for item in record.audit.get("confounds", []) if item["flagged"]]
+    if not flagged:
+        return []
+    said = [item["sentence"] for item in flagged[:MOST_SAID]]
+    if len(flagged) > MOST_SAID:
+        said.append(f"{plural(len(flagged) - MOST_SAID, 'more property', 'more properties')} in the data audit.")
+    serious = any(item["severity"] == "critical" for item in flagged)
+    text = f"{' '.join(said)} A model can learn that in place of the disease."
+    return [Caution("serious" if serious else "note", "The class shows without the lungs", text)]
+
+
+def _drop(record: Record) -> list[Caution]:
+    lost = (record.extras.get("drop") or {}).get("figures", {}).get("auroc") or {}
+    if not lost or lost["drop"]["low"] is None or lost["drop"]["low"] <= 0:
+        return []
+    inside, here = (f"{lost[name]['value']:.2f}" for name in ("internal", "external"))
+    text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {with_interval(lost['drop'])}."
+    return [Caution("serious", "Worse here than where it was trained", text)]
+
+
+def _groups(record: Record) -> list[Caution]:
+    if (gaps := record.extras.get("gaps")) is not None:
+        return _gaps(gaps)
+    whole = record.metrics["test"].get("auroc") or {}
+    if whole.get("low") is None:
+        return []
+    columns = {"source": record.extras.get("by_source") or {}, **(record.extras.get("by_group") or {})}
+    worse = [
+        (auroc["value"], f"{column} {name} {with_interval(auroc)}")
+        for column, parts in columns.items()
+        for name, part in parts.items()
+        if (auroc := part["test"].get("auroc") or {}).get("high") is not None and auroc["high"] < whole["low"]
+    ]
+    if not worse:
+        return []
+    listed = "; ".join(text for _, text in sorted(worse)[:MOST_SAID])
+    text = f"The AUROC is lower than the {whole['value']:.2f} of all test images for {listed}."
+    return [Caution("note", "Worse for some than for others", text)]
+
+
+def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
+    """Gaps between groups that are more than luck after correction for all that were looked at."""
+    told = []
+    for column, figures in gaps["columns"].items():
+        for name, item in figures.items():
+            for group, gap in item["groups"].items():
+                if gap["p_holm"] is None or gap["p_holm"] >= ALPHA:
+                    continue
+                pair = (group, item["against"]) if gap["value"] < 0 else (item["against"], group)
+                size = with_interval(gap if gap["value"] >= 0 else _turned(gap))
+                told.append((gap["p_holm"], f"{title(name)} by {column}, {pair[0]} less than {pair[1]} by {size}"))
+    if not told:
+        return []
+    text = "; ".join(text for _, text in sorted(told)[:MOST_SAID])
+    return [Caution("note", "Worse for some than for others", f"{text}: more than luck, of all groups compared.")]
+
+
+def _turned(gap: Mapping[str, Any]) -> dict[str, float | None]:
+    ends = {"low": gap.get("high"), "high": gap.get("low")}
+    return {"value": -gap["value"], **{name: None if end is None else -end for name, end in ends.items()}}
+
+
+def _guess(record: Record) -> list[Caution]:
+    accuracy = record.metrics["test"].get("accuracy") or {}
+    counts = [sum(row) for row in record.metrics["confusion"]["counts"]]
+    if accuracy.get("low") is None or not sum(counts) or any(found.weight == "serious" for found in _chance(record)):
+        return []
+    most = max(counts) / sum(counts)
+    if accuracy["low"] > most:
+        return []
+    label = record.metrics["confusion"]["classes"][counts.index(max(counts))]
+    model = in_hundred(accuracy["value"])
+    text = f"Always naming {label} is right for {in_hundred(most)} test images, the model for {model}."
+    return [Caution("note", "Accuracy not shown to be better than a guess", text)]
+
+
+def _conflicting(record: Record) -> list[Caution]:
+    count = len(record.audit.get("conflicting_labels", []))
+    if not count:
+        return []
+    text = f"{plural(count, 'group')} of copies of one radiograph carry different classes: some labels are wrong."
+    return [Caution("note", "Contradicting labels", text)]
+
+
+def _inherited(record: Record) -> list[Caution]:
+    found = (record.extras.get(TRAINING_RUN) or {}).get("cautions", [])
+    return [Caution(item["weight"], f"In its training: {item['title']}", item["text"]) for item in found]
+
+
+_OF_TRAINING: tuple[Callable[[Record], list[Caution]], ...] = (
+    _drawn,
+    _leaks,
+    _controls,
+    _confounds,
+    answer_cautions.validation,
+)
+
+
+def summary(record: Record) -> str:
+    """The run in two plain sentences."""
+    metrics = record.metrics
+    rows, people = metrics.get("rows", 0), record.patients(split="test")
+    tested = f"On {plural(rows, 'test image')} of {people}, {record.recipe.model}"
+    auroc, accuracy = metrics["test"].get("auroc"), metrics["test"].get("accuracy")
+    others = [name for name in record.classes if name != record.positive]
+    if record.positive:
+        kind, apart = "an", f"{record.positive} from {others[0] if len(others) == 1 else 'the rest'}"
+    else:
+        kind, apart = "a macro", f"{len(record.classes)} classes apart"
+    first = (
+        f"{tested} tells {apart} with {kind} AUROC of {with_interval(auroc, record.level)}."
+        if value_of(auroc) is not None
+        else f"{tested} was asked to tell {apart}; the AUROC is not available."
+    )
+    right = value_of(accuracy)
+    if right is None:
+        return first
+    share = f" ({span(accuracy, 2)})" if span(accuracy) else ""
+    return f"{first} Its accuracy is {right:.2f}{share}."

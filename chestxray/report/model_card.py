@@ -1,0 +1,159 @@
+"""MODEL_CARD.md and MODEL_CARD.html: every item of CLAIM 2024 and TRIPOD+AI, as far as a run knows it.
+
+What it cannot know (intended use, ethics, how the reference standard was made) stands there as a
+blank for the author, since an empty field is honest and a missing one is not noticed. The author's
+answers stand in ``card.toml`` in the run's folder, so that they outlive the next rendering.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from chestxray.report.facts import FACTS
+from chestxray.report.facts.data import drawn, phantoms
+from chestxray.report.formatting import ordered
+from chestxray.report.guidelines import Checklist, Item, author_texts, checklists
+from chestxray.report.limitations import cautions, summary
+from chestxray.report.record import Record
+from chestxray.report.sections import class_counts
+from chestxray.report.templating import render
+from chestxray.storage.files import write_text
+
+#: How a blank begins, wherever one stands.
+BLANK = "To be filled in by the author"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An item with what the run knows of it, what the author wrote, and the blank that is left (``""``: none).
+
+    ``void``: the item does not apply to phantoms.
+    """
+
+    item: Item
+    known: tuple[str, ...]
+    written: str
+    blank: str
+    void: bool = False
+
+    @property
+    def state(self) -> Literal["filled", "void", "part", "blank"]:
+        """How much of the item is answered."""
+        if not self.blank:
+            return "void" if self.void else "filled"
+        return "part" if self.known else "blank"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A checklist with its answers, in order."""
+
+    checklist: Checklist
+    answers: tuple[Answer, ...]
+
+    @property
+    def sections(self) -> list[tuple[str, list[Answer]]]:
+        """The answers by section of the guideline."""
+        grouped = itertools.groupby(self.answers, key=lambda answer: answer.item.section)
+        return [(section, list(answers)) for section, answers in grouped]
+
+    @property
+    def tally(self) -> str:
+        """How many items are answered: ``27 of 44 items filled, 11 in part, 6 blank``."""
+        counts = Counter(answer.state for answer in self.answers)
+        void = f"{counts['void']} do not apply, " if counts["void"] else ""
+        return (
+            f"{counts['filled']} of {len(self.answers)} items filled, {void}{counts['part']} in part, "
+            f"{counts['blank']} blank"
+        )
+
+
+def answered(record: Record) -> tuple[Answered, ...]:
+    """Every checklist, answered from the record and from ``card.toml``.
+
+    Raises:
+        InputError: ``card.toml`` names an unknown item or is no TOML.
+    """
+    texts = author_texts(record.folder)
+    facts = {name: tuple(fact(record)) for name, fact in FACTS.items()}
+    return tuple(
+        Answered(checklist, tuple(_answer(record, facts, texts, checklist.name, item) for item in checklist.items))
+        for checklist in checklists()
+    )
+
+
+def _answer(
+    record: Record,
+    facts: Mapping[str, tuple[str, ...]],
+    texts: Mapping[tuple[str, str], str],
+    checklist: str,
+    item: Item,
+) -> Answer:
+    written = texts.get((checklist, item.number), texts.get(("claim", item.claim), ""))
+    known = tuple(line for name in item.facts for line in facts[name])
+    if item.drawn and drawn(record):
+        return Answer(item, (*known, phantoms(record)), written, "", void=not (known or written))
+    unknown = not all(facts[name] for name in item.facts)
+    if written or not (item.author or unknown):
+        return Answer(item, known, written, "")
+    asked = item.author or item.lacking
+    return Answer(item, known, written, f"{BLANK}: {asked}" if asked else BLANK)
+
+
+def write(record: Record) -> Path:
+    """Write MODEL_CARD.md and MODEL_CARD.html into the run's folder; return the path of the latter.
+
+    ``write(Record.read(Path("runs/x")))`` renders the card of a finished run again.
+
+    Raises:
+        InputError: as `answered`.
+        OutputError: the folder cannot be written to.
+    """
+    texts = {"MODEL_CARD.md": text(record), "MODEL_CARD.html": page(record)}
+    for name, content in texts.items():
+        write_text(record.folder / name, content)
+    return record.folder / "MODEL_CARD.html"
+
+
+def text(record: Record) -> str:
+    """The card as Markdown. Raises as `answered`."""
+    return _filled_in("model_card.md.jinja", record)
+
+
+def page(record: Record) -> str:
+    """The card as one self-contained HTML page. Raises as `answered`."""
+    return _filled_in("model_card.html.jinja", record)
+
+
+def _filled_in(template: str, record: Record) -> str:
+    per_class = record.metrics["per_class"]
+    return render(
+        template,
+        {"md": markdown},
+        title=f"{record.recipe.model} on {record.data_name}",
+        summary=summary(record),
+        cautions=cautions(record),
+        checklists=answered(record),
+        counts=class_counts(record),
+        level=record.level,
+        test=ordered(record.metrics["test"]),
+        per_class=per_class,
+        columns=list(dict.fromkeys(name for item in per_class.values() for name in item)),
+    )
+
+
+def markdown(text: Any) -> str:
+    r"""Text that means itself in Markdown and in a cell of a table: a class may be called ``a|b``.
+
+    >>> markdown("a|b <c>")
+    'a\\|b &lt;c&gt;'
+    """
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", line)

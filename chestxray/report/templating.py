@@ -1,0 +1,38 @@
+"""Templates -> pages and cards: one file each, all in the same look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+
+from chestxray._version import RESEARCH_ONLY, VERSION
+from chestxray.report import formatting
+
+
+def render(template: str, filters: dict[str, Callable[..., str]] | None = None, **context: Any) -> str:
+    """The template of that name below ``templates/``, with the words and numbers of `report.wording`.
+
+    What goes into HTML is escaped; a template of Markdown escapes by itself.
+    """
+    page = template.endswith(".html.jinja")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("chestxray.report"),
+        autoescape=page,  # noqa: S701 - Markdown has marks of its own to escape
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=page,
+        keep_trailing_newline=not page,
+    )
+    environment.filters |= {
+        "number": formatting.number,
+        "span": formatting.span,
+        "whole": formatting.whole,
+        "plural": formatting.plural,
+        "duration": formatting.duration,
+        "p_value": formatting.told_p,
+        "figure_title": formatting.title,
+        **(filters or {}),
+    }
+    return environment.get_template(template).render(research_only=RESEARCH_ONLY, version=VERSION, **context)

@@ -1,0 +1,169 @@
+"""A trained model put to the test: validation decides first, then the test is predicted once."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from chestxray.evaluation.decision import temperature_scaling as calibrations
+from chestxray.models import xla_compilation as jit_choice
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.runs.results import Refusals
+from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
+from chestxray.evaluation.decision.rule import Decision, decide
+from chestxray.data.index import Index
+from chestxray.models.assembly import Built, features_model, set_calibration
+from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
+from chestxray.evaluation.predictions import Predictions, outputs, rate, together
+from chestxray.recipe import Recipe
+from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.training.fit import class_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``validation`` and ``test`` calibrated and as decided; ``familiar`` and ``refusals`` are None where
+    nothing is refused.
+    """
+
+    decision: Decision
+    validation: Predictions
+    test: Predictions
+    familiar: Familiar | None
+    refusals: Refusals | None
+    images_per_second: float | None
+
+    @property
+    def predictions(self) -> Predictions:
+        """The rows of both."""
+        return together([self.validation, self.test])
+
+
+def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: Path) -> Trial:
+    """Decide by validation, put the calibration into the model, and predict the test.
+
+    `pixels` uint8 (rows, height, width); its rows and those of `index` correspond.
+    """
+    model = built.model
+    layer = built.backbone[-1] if recipe.refuse and built.backbone else None
+    seer = model if layer is None else features_model(model, layer)
+    _compile(seer, recipe, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
+    validation, seen = _predict(seer, pixels, index, "validation", recipe.predict_batch_size)
+    calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
+    validation = calibrated(validation, calibration)
+    decision = dataclasses.replace(decide(validation, recipe, calibration), features=layer)
+    familiar = None
+    if layer is not None:
+        sample = _sample(index, recipe.seed)
+        given = outputs(seer, pixels, sample, recipe.predict_batch_size)
+        training = np.concatenate([features for _, features in given])
+        judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
+        familiar = out_of_distribution.learn(
+            training, pixels[sample], np.concatenate(seen), judged, recipe.refuse, validation.clusters
+        )
+        if familiar is None:
+            log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
+            decision = dataclasses.replace(decision, features=None)
+    test, refusals = _test(seer, pixels, index, familiar, recipe)
+    if refusals is not None and familiar is not None:
+        refusals = dataclasses.replace(
+            refusals, validation=familiar.refused(np.concatenate(seen), judged), judges=validation.clusters
+        )
+    set_calibration(model, calibration)
+    tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
+    return Trial(
+        decision=decision,
+        validation=decision.applied(validation, None if refusals is None else refusals.validation),
+        test=decision.applied(calibrated(test, calibration), None if refusals is None else refusals.test),
+        familiar=familiar,
+        refusals=refusals,
+        images_per_second=rate(seer, pixels, tested, recipe.predict_batch_size),
+    )
+
+
+def repeat(
+    model: keras.Model,
+    pixels: np.ndarray,
+    index: Index,
+    decision: Decision,
+    familiar: Familiar | None,
+    recipe: Recipe,
+    cache: Path,
+) -> tuple[Predictions, Refusals | None]:
+    """Predict the test rows of other data with a calibrated `model`, as its run decides."""
+    known = familiar is not None and decision.features is not None
+    seer = features_model(model, str(decision.features)) if known else model
+    _compile(seer, recipe, len(index), cache)
+    test, refusals = _test(seer, pixels, index, familiar if known else None, recipe)
+    return decision.applied(test, None if refusals is None else refusals.test), refusals
+
+
+def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
+    """What cross-entropy was weighted by, float (classes,). Of other losses weights shift no frequencies."""
+    if not recipe.class_weights or recipe.loss != "crossentropy":
+        return None
+    rows = index.rows
+    labels = rows.loc[rows["split"] == "train", "label"].to_numpy()
+    weights = class_weights((labels[:, None] == np.asarray(index.classes, dtype=object)).astype(np.float32))
+    return np.array([weights[number] for number in range(len(index.classes))])
+
+
+def _compile(seer: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:
+    batch = recipe.predict_batch_size
+    jit = jit_choice.choose(seer, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
+    seer.compile(jit_compile=jit)
+
+
+def _predict(
+    seer: keras.Model, pixels: np.ndarray, index: Index, split: str, batch_size: int
+) -> tuple[Predictions, list[np.ndarray]]:
+    places = np.flatnonzero((index.rows["split"] == split).to_numpy())
+    parts = list(outputs(seer, pixels, places, batch_size))
+    probabilities = np.concatenate([part[0] for part in parts])
+    predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
+    return predictions, [part[1] for part in parts if len(part) > 1]
+
+
+def _test(
+    seer: keras.Model, pixels: np.ndarray, index: Index, familiar: Familiar | None, recipe: Recipe
+) -> tuple[Predictions, Refusals | None]:
+    places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
+    probabilities, far, done = [], [], 0
+    for given in outputs(seer, pixels, places, recipe.predict_batch_size):
+        probabilities.append(given[0])
+        block = places[done : done + len(given[0])]
+        done += len(block)
+        if familiar is not None:
+            far.append(familiar.refused(given[1], pixels[block]))
+    predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, np.concatenate(probabilities))
+    if familiar is None:
+        return predictions, None
+
+    def refused(pictures: np.ndarray) -> np.ndarray:
+        seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
+        return familiar.refused(seen, pictures)
+
+    shown = (other_pictures(pixels.shape[1:3]), altered_films(pixels, places))
+    return predictions, Refusals(
+        threshold=familiar.threshold,
+        allowed=recipe.refuse,
+        validation=np.empty(0, bool),
+        judges=np.empty(0, np.int64),
+        test=np.concatenate(far),
+        others=np.concatenate([refused(pictures) for pictures, _ in shown]),
+        kinds=np.concatenate([kinds for _, kinds in shown]),
+        mirrored=refused(mirrored_films(pixels, places)),
+    )
+
+
+def _sample(index: Index, seed: int) -> np.ndarray:
+    """Places of up to `out_of_distribution.SAMPLE` training images, in order."""
+    places = np.flatnonzero((index.rows["split"] == "train").to_numpy())
+    return np.sort(np.random.default_rng(seed).permutation(places)[: out_of_distribution.SAMPLE])

@@ -1,0 +1,244 @@
+"""Test predictions and a decision -> what the run's folder says of them, a JSON file a question.
+
+``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``gaps.json``: better
+for some than for others; ``calibration.json``: are the probabilities true; ``operating_points.json``:
+at the thresholds; ``decision_curve.json``: is acting on it worth it; ``patient_level.json``: patient
+by patient; ``abstention.json``: where it may abstain; ``refusal.json``: what it takes for no radiograph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chestxray.evaluation.decision import conformal, conformal_quantile
+from chestxray.evaluation.clinical import operating_points
+from chestxray.evaluation.clinical import patient_level
+from chestxray.evaluation.decision.temperature_scaling import uncalibrated
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.evaluate import Evaluation, evaluate
+from chestxray.storage.files import write_json
+from chestxray.data.index import Index, row_keys
+from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.predictions import Predictions
+from chestxray.recipe import Recipe
+from chestxray.evaluation.decision.out_of_distribution import least_allowed
+from chestxray.evaluation.proportions import share, share_of_patients
+from chestxray.evaluation.paired.subgroup_gaps import gaps
+from chestxray.evaluation.subgroups import groups
+
+#: What a calibration is judged by: less is better.
+CALIBRATION_ERRORS = ("ece", "brier")
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Who was refused: bool (rows,) of each kind of picture, and the threshold of distance. ``kinds`` names
+    the kind of each of ``others``, all of which should be refused; of ``mirrored`` films nothing is asked.
+    ``judges``: codes of the patients of validation, whose distances gave the threshold.
+    """
+
+    threshold: float
+    allowed: float
+    validation: np.ndarray
+    judges: np.ndarray
+    test: np.ndarray
+    others: np.ndarray
+    kinds: np.ndarray
+    mirrored: np.ndarray
+
+
+def assess(
+    test: Predictions,
+    index: Index,
+    recipe: Recipe,
+    decision: Decision,
+    folder: Path,
+    *,
+    validation: Predictions | None = None,
+    refusals: Refusals | None = None,
+) -> Evaluation:
+    """Write every file that this module names and that has something to say; return ``metrics.json``.
+
+    `test` and `validation` have calibrated probabilities; without `validation` (an external test)
+    only the test stands in the files. A file that has nothing to say any more is removed, but for
+    ``refusal.json``, which speaks of pictures that need not be at hand again.
+
+    Raises:
+        InputError: ``recipe.by`` names no column of the data.
+    """
+    score = Scorer(recipe, decision.positive)
+    whole = score(test)
+    contents: dict[str, Any] = {
+        "metrics": whole.to_json(),
+        "by_source": _by_source(test, score),
+        "by_group": {name: _by_column(test, index, name, score) for name in recipe.by},
+        "gaps": _gaps(test, index, recipe.by, whole.positive),
+        "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
+        "operating_points": operating_points.contents(test, validation, decision, score),
+        "decision_curve": operating_points.decision_curve(test, decision, score),
+        "patient_level": patient_level.figures(test, decision, score),
+        "abstention": None if decision.limit is None else _abstention(test, validation, decision, score),
+        "decision": decision.to_json(),
+    }
+    if refusals is not None:
+        contents["refusal"] = _refusal(refusals, test, score)
+    for name, content in contents.items():
+        if content:
+            write_json(folder / f"{name}.json", content)
+        else:
+            (folder / f"{name}.json").unlink(missing_ok=True)
+    return whole
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Evaluates predictions as the recipe says, of two classes about ``positive``."""
+
+    recipe: Recipe
+    positive: str | None
+
+    def __call__(self, predictions: Predictions, positive: str | None = None) -> Evaluation:
+        """Every figure of `predictions`, about another class where `positive` is given."""
+        return evaluate(
+            predictions,
+            positive=positive or self.positive,
+            replicates=self.recipe.replicates,
+            seed=self.recipe.seed,
+        )
+
+    def share(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
+        """The share of true flags with its interval."""
+        return share(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
+
+    def share_of_patients(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
+        """The same with all patients counting alike."""
+        return share_of_patients(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
+
+
+def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
+    # The whole test's positive class, so that the figures of all sources speak of the same one.
+    parts = {name: part for name, part in _parts(test, test.rows["source"]).items() if name}
+    return {name: score(part).to_json() for name, part in parts.items()} if len(parts) > 1 else None
+
+
+def _gaps(test: Predictions, index: Index, by: Sequence[str], positive: str | None) -> dict[str, Any] | None:
+    columns = {"source": test.rows["source"], **{name: _groups(test, index, name) for name in by}}
+    given = {name: values.fillna("").astype(str).to_numpy() for name, values in columns.items()}
+    return gaps(test, given, None if positive is None else test.classes.index(positive))
+
+
+def _groups(test: Predictions, index: Index, column: str) -> pd.Series:
+    return groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows))
+
+
+def _by_column(test: Predictions, index: Index, column: str, score: Scorer) -> dict[str, Any]:
+    parts = _parts(test, _groups(test, index, column))
+    return {name or "not known": score(part).to_json() for name, part in parts.items()}
+
+
+def _parts(test: Predictions, keys: pd.Series) -> dict[str, Predictions]:
+    grouped = test.rows.groupby(keys.to_numpy(), sort=True)
+    return {str(name): Predictions(rows.reset_index(drop=True), test.classes) for name, rows in grouped}
+
+
+def _calibration(
+    test: Predictions, validation: Predictions | None, whole: Evaluation, decision: Decision, score: Scorer
+) -> dict[str, Any]:
+    def told(evaluation: Evaluation) -> dict[str, Any]:
+        assert evaluation.calibration is not None
+        measured = {"slope": evaluation.calibration.slope, "intercept": evaluation.calibration.intercept}
+        figures = {name: figure for name, figure in measured.items() if figure.value is not None}
+        figures |= {name: evaluation.test[name] for name in CALIBRATION_ERRORS}
+        return {name: figure.to_json() for name, figure in figures.items()}
+
+    def before(predictions: Predictions) -> dict[str, Any]:
+        return told(score(uncalibrated(predictions, decision.calibration)))
+
+    fitted = decision.calibration
+    found: dict[str, Any] = {
+        "method": fitted.method,
+        "temperature": fitted.temperature,
+        "offsets": dict(zip(decision.classes, fitted.offsets, strict=False)),
+        "at_bound": fitted.at_bound,
+        "test": {"before": before(test), "after": told(whole)},
+    }
+    found["worse"] = [name for name in CALIBRATION_ERRORS if _rose(found["test"], name)]
+    if validation is not None:
+        found["rows"] = len(validation.rows)
+        found["validation"] = {"before": before(validation), "after": told(score(validation))}
+    return found
+
+
+def _rose(test: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    """Is a figure higher after calibration, by more than its interval has room for?"""
+    before, after = test["before"][name]["value"], test["after"][name]["low"]
+    return before is not None and after is not None and after > before
+
+
+def _abstention(test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer) -> dict[str, Any]:
+    assert decision.limit is not None and decision.coverage is not None
+    inside = conformal.sets(test.probabilities, decision.limit)
+    answers = conformal.answered(inside, decision.decided(test.probabilities))
+    covered = inside[np.arange(len(inside)), test.truth]
+    right = test.predicted == test.truth
+    clusters = test.clusters
+    found: dict[str, Any] = {
+        "coverage": decision.coverage,
+        "limit": decision.limit,
+        "empty_promise": decision.limit >= 1,
+        "patients_needed": conformal_quantile.patients_needed(decision.coverage),
+    }
+    if validation is not None:
+        judges = validation.clusters
+        low, high = conformal_quantile.spread(judges, decision.coverage)
+        found["validation"] = {"patients": len(np.unique(judges)), "rows": len(judges), "spread": [low, high]}
+    return found | {
+        "test": {
+            "coverage": score.share(covered, clusters),
+            "coverage_of_patients": score.share_of_patients(covered, clusters),
+            "answered": score.share(answers, clusters),
+            "accuracy_of_answers": score.share(right[answers], clusters[answers]),
+            "accuracy_of_all": score.share(right, clusters),
+        },
+        "by_class": {
+            label: score.share(covered[test.truth == k], clusters[test.truth == k])
+            for k, label in enumerate(test.classes)
+        },
+        "set_sizes": {str(size): int(count) for size, count in enumerate(np.bincount(inside.sum(axis=1)))},
+    }
+
+
+def _refusal(refusals: Refusals, test: Predictions, score: Scorer) -> dict[str, Any]:
+    def of(flags: np.ndarray) -> dict[str, Any]:
+        return {"pictures": len(flags), "refused": score.share(flags, np.arange(len(flags)))}
+
+    promised: dict[str, Any] = {}
+    if len(refusals.judges):
+        least = least_allowed(refusals.judges)
+        promised = {
+            "patients": len(np.unique(refusals.judges)),
+            "least_allowed": least,
+            "capped": least > refusals.allowed + 1e-12,
+            "patients_needed": conformal_quantile.patients_needed(1 - refusals.allowed),
+        }
+    return {
+        "threshold": refusals.threshold,
+        "allowed": refusals.allowed,
+        "validation": {"pictures": len(refusals.validation), "refused": _plain(refusals.validation)} | promised,
+        "test": {"pictures": len(refusals.test), "refused": score.share(refusals.test, test.clusters)},
+        "others": of(refusals.others),
+        "by_kind": {
+            kind: of(refusals.others[refusals.kinds == kind]) for kind in dict.fromkeys(refusals.kinds.tolist())
+        },
+        "mirrored": of(refusals.mirrored),
+    }
+
+
+def _plain(flags: np.ndarray) -> Mapping[str, float | None]:
+    return Figure(float(flags.mean()) if len(flags) else None, None, None).to_json()

@@ -1,0 +1,46 @@
+"""What the page shows: the radiograph as the model was given it, and its heat map as a second layer."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from chestxray.data.images.reading import fitted
+from chestxray.explanation.overlay import colours
+
+if TYPE_CHECKING:
+    from chestxray.data.images.reading import Fit
+
+#: The longer side of a picture.
+SIDE = 768
+_PALETTE = colours(np.linspace(0, 1, 256)[np.newaxis])[0].tobytes()
+
+
+def picture(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> str:
+    """A data URI of grey uint8 `pixels` (height, width) of a whole image, cut or padded as `fit` does
+    for a model's `size` (height, width), so that a map of that model lies over it in place.
+    """
+    image = Image.fromarray(pixels)
+    height, width = size if fit != "stretch" else pixels.shape
+    scale = SIDE / max(height, width) if fit != "stretch" else min(1.0, SIDE / max(height, width))
+    return _uri(fitted(image, (max(1, round(height * scale)), max(1, round(width * scale))), fit))
+
+
+def heat_map(heat: np.ndarray) -> str:
+    """A data URI of a map float (height, width) in 0..1: transparent where it is 0, opaque where it is 1.
+
+    Shown over the picture at an opacity, it is what `overlay.overlay` draws at that strength.
+    """
+    image = Image.fromarray(np.round(np.clip(heat, 0, 1) * 255).astype(np.uint8))
+    image.putpalette(_PALETTE)
+    return _uri(image, transparency=bytes(range(256)))
+
+
+def _uri(image: Image.Image, **options: bytes) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1, **options)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

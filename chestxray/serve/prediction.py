@@ -1,0 +1,107 @@
+"""One image -> the answers of all models, a few at a time, and no longer than the operator allows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from chestxray.inference.answer import answers
+from chestxray.serve.data_uris import heat_map
+from chestxray.serve.decoding import Decoders
+from chestxray.serve.errors import RequestProblem
+from chestxray.serve.loading import Served
+from chestxray.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from chestxray.inference.answer import Answer
+
+T = TypeVar("T")
+
+
+def answer_image(
+    content: bytes,
+    kind: str,
+    models: Sequence[Served],
+    decoders: Decoders,
+    max_pixels: int,
+    deadline: float,
+    *,
+    maps: bool,
+    pictures: bool,
+) -> dict[str, Any]:
+    """What all `models` say of the image file `content`, as ``/api/predict`` gives it.
+
+    An image is decoded once for each size and fit that models ask for, exactly as `chestxray predict`
+    decodes it, so that both answer alike. Decoding ends at `deadline`, of `time.monotonic`.
+
+    Raises:
+        RequestProblem: the image cannot be read, or not in time.
+    """
+    ways = list(dict.fromkeys((model.engine.image_size, model.engine.fit) for model in models))
+    decoded = decoders.decode(content, ways, ways if pictures else (), max_pixels, deadline)
+    read = dict(zip(ways, decoded.pixels, strict=True))
+    shown = dict(zip(ways, decoded.pictures, strict=True)) if pictures else {}
+    found = []
+    for model in models:
+        engine = model.engine
+        way = (engine.image_size, engine.fit)
+        try:
+            outputs = engine.run(read[way][np.newaxis], maps=maps and engine.has_maps)
+        except TimeoutError as error:
+            raise RequestProblem(503, "timeout", f"A model gives {error}.", retry_after=5) from error
+        answer = answers([""], outputs, engine, engine.decision.limit)[0]
+        heat = None if outputs.maps is None or answer.refused else heat_map(outputs.maps[0])
+        found.append(_told(model, answer) | {"map": heat, "picture": shown.get(way)})
+    return {"image": {"format": kind, "width": decoded.width, "height": decoded.height}, "answers": found}
+
+
+def _told(model: Served, answer: Answer) -> dict[str, Any]:
+    told = answer.to_json()
+    del told["path"], told["unreadable"]
+    return {"model": model.key, "words": answer.words, **told}
+
+
+class Gate:
+    """Lets ``settings.threads`` pieces of work be done at once and ``settings.waiting`` more wait."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._places = threading.BoundedSemaphore(settings.threads + settings.waiting)
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="answer")
+        self._timeout = settings.timeout
+
+    def run(self, work: Callable[[float], T]) -> T:
+        """Do `work` and return what it returns. It is given its deadline, of `time.monotonic`.
+
+        Fetching and decoding end at the deadline, wherever they are. A model that still computes then keeps
+        its place until it ends, though nobody waits for it any more, so that there is never more of it than
+        was allowed.
+
+        Raises:
+            RequestProblem: too many wait, or it takes too long (503).
+        """
+        if not self._places.acquire(blocking=False):
+            raise RequestProblem(503, "busy", "Too many images are being answered. Try again.", retry_after=1)
+        try:
+            future: Future[T] = self._pool.submit(work, time.monotonic() + self._timeout)
+        except RuntimeError as error:
+            self._places.release()
+            raise RequestProblem(503, "busy", "The server stops.", retry_after=5) from error
+        future.add_done_callback(lambda _: self._places.release())
+        try:
+            return future.result(self._timeout)
+        except (FutureTimeoutError, CancelledError) as error:
+            if future.done() and not future.cancelled():
+                return future.result()
+            future.cancel()
+            message = f"No answer within {self._timeout:g} seconds. Try again."
+            raise RequestProblem(503, "timeout", message, retry_after=5) from error
+
+    def close(self, *, wait: bool = True) -> None:
+        """Begin nothing more; by default, let what has begun come to its end."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)

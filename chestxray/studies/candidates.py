@@ -1,0 +1,106 @@
+"""Finished runs, or a study -> contenders: what is compared, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray.errors import InputError
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.shortcuts.verdict import together
+from chestxray.runs import run_folder
+from chestxray.runs.run_folder import Run
+from chestxray.studies.ensembling import shared_positive
+from chestxray.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Contender:
+    """``tests`` has a table of predictions for each repetition, ``runs`` a run for each training.
+
+    ``parameters`` are those of one model; ``train_seconds`` of one training and ``images_per_second``
+    of prediction are means over the trainings. None where it is not known. ``controls`` is what the
+    controls of all trainings come to, see `verdict.together`.
+    """
+
+    tests: tuple[Predictions, ...]
+    runs: tuple[Run, ...]
+    parameters: int | None
+    train_seconds: float | None
+    images_per_second: float | None
+    controls: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """What it cost, where it is, and what its controls say."""
+        return {
+            "parameters": self.parameters,
+            "train_seconds": self.train_seconds,
+            "images_per_second": self.images_per_second,
+            "trainings": len(self.runs),
+            "folders": [str(run.folder) for run in self.runs],
+            "controls": {name: value for name, value in self.controls.items() if name != "titles"},
+        }
+
+
+def of_runs(folders: Sequence[str | Path]) -> dict[str, Contender]:
+    """Contenders by their folders' names, with as much of the path as tells them apart.
+
+    Raises:
+        InputError: a folder that is named twice, or that nothing was evaluated in.
+    """
+    paths = [Path(folder).absolute().resolve() for folder in folders]
+    if twice := [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]:
+        raise InputError(f"Each run may be named once. Named more often: {', '.join(twice)}.")
+    runs = [run_folder.load_evaluated(folder) for folder in folders]
+    return {
+        name: _contender((run,), (run.predictions.of("test"),))
+        for name, run in zip(distinct_names(paths), runs, strict=True)
+    }
+
+
+def of_study(study: Study) -> dict[str, Contender]:
+    """The contenders of a study by their names. Raises as `Study.tests`."""
+    return {name: _contender(study.runs(name), study.tests(name)) for name in study.recipes}
+
+
+def positive_of(contenders: Mapping[str, Contender]) -> str | None:
+    """The positive class that all contenders speak of. Raises `InputError` where they differ."""
+    runs = {name: contender.runs[0] for name, contender in contenders.items()}
+    return shared_positive(runs)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of different `paths`, as many as it takes to tell each from the others.
+
+    >>> distinct_names([Path("/a/x"), Path("/b/x"), Path("/b/y")])
+    ['a/x', 'b/x', 'y']
+    """
+    names = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        count = 1
+        while any(other.parts[-count:] == path.parts[-count:] for other in others):
+            count += 1
+        names.append("/".join(part.strip("/\\") for part in path.parts[-count:]))
+    return names
+
+
+def _contender(runs: tuple[Run, ...], tests: tuple[Predictions, ...]) -> Contender:
+    facts = [run.environment.get("model", {}) for run in runs]
+    return Contender(
+        tests=tests,
+        runs=runs,
+        parameters=facts[0].get("parameters"),
+        train_seconds=_mean([run.environment.get("seconds", {}).get("train") for run in runs]),
+        images_per_second=_mean([fact.get("images_per_second") for fact in facts]),
+        controls=together([run.controls for run in runs]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -1,0 +1,85 @@
+"""The folds of one model -> one folder that is read as a run's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from chestxray.data.index import row_keys
+from chestxray.errors import InputError
+from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.paired.candidate_figures import cross_validated
+from chestxray.evaluation.paired.comparison import METHODS
+from chestxray.report import formatting
+from chestxray.runs.run_folder import Run
+from chestxray.studies import derived_run, ensembling, shared_controls
+from chestxray.studies.study import Study
+
+#: Name, without ending, of the file of figures that are means over folds.
+FOLDS = "folds"
+
+
+def pool(study: Study, cache: str | Path | None = None) -> Run:
+    """Evaluate the parts of a study of one model and one seed together, in the study's folder.
+
+    Its controls are trained and tested as the parts were, on images decoded in `cache`.
+
+    Where each part has a test of its own, every image is tested once, by the model that did not see
+    it; there is no model of all images then. Where the test is the same for all parts, their ensemble
+    is tested.
+
+    Raises:
+        InputError: several models, or several seeds.
+        DataError: tests that are neither the same nor apart.
+    """
+    (name, *others) = study.recipes
+    runs = {part.name: run for part, run in zip(study.parts, study.runs(name), strict=False)}
+    if others or len({run.recipe.seed for run in runs.values()}) > 1:
+        raise InputError("Only the folds of one model and one seed can be pooled.")
+    tables = study.tests(name)
+    recipe, count = study.recipes[name], len(runs)
+    if len(tables) > 1:
+        note = f"{count} models, each validated on another part of the training images, tested on the same images."
+        return ensembling.write(runs, study.folder, cache, notes=[note])
+    first = next(iter(runs.values()))
+    tested = set(row_keys(tables[0].rows))
+    rows = first.index.rows
+    index = first.index.replace(rows.assign(split=["test" if row in tested else "" for row in row_keys(rows)]))
+    positive = ensembling.shared_positive(runs)
+    over_folds = cross_validated(tables[0], positive)
+    what = "sources" if recipe.split == "source" else "folds"
+    note = (
+        f"{count} {what}, each tested by a model trained on the others: every image was tested once. The figures "
+        f"are of {count} models together; their intervals speak of these models on other patients. {_said(over_folds)}"
+    )
+    return derived_run.write(
+        study.folder,
+        recipe,
+        index,
+        tables[0],
+        positive=positive,
+        audit=ensembling.audit(runs, [note]),
+        # The models are alternatives here, not members: one of them is as large as all.
+        record=ensembling.record(runs) | {"model": first.environment["model"]},
+        controls=lambda metrics: shared_controls.of(runs, index, tables[0], metrics, cache, apart=True),
+        extra={
+            FOLDS: {
+                "folds": count,
+                "method": METHODS["folds"],
+                "test": {name: figure.to_json() for name, figure in over_folds.items()},
+            }
+        },
+    )
+
+
+def _said(over_folds: Mapping[str, Figure]) -> str:
+    """The mean over folds of the AUROC, whose interval counts the draw of training images too."""
+    told = over_folds["auroc"].to_json()
+    if told["value"] is None:
+        return ""
+    between = formatting.span(told)
+    return (
+        f"The mean AUROC over the {FOLDS} is {formatting.number(told['value'])}"
+        + (f" (95% interval {between}, which speaks of models trained anew on other images)" if between else "")
+        + f"; {FOLDS}.json has the other figures."
+    )

@@ -1,0 +1,189 @@
+"""Several runs with one test -> their ensemble: the mean of their probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray.data.audit import SEVERITIES
+from chestxray.data.index import SPLITS, Index, row_keys
+from chestxray.errors import DataError, InputError, OutputError
+from chestxray.evaluation.paired.comparison import align
+from chestxray.evaluation.predictions import Predictions, together
+from chestxray.runs import provenance, run_folder
+from chestxray.runs.run_folder import Run
+from chestxray.studies import derived_run, shared_controls
+
+#: Names the members: what else than a model can predict.
+ENSEMBLE = "ensemble"
+
+
+def default_folder(runs: Mapping[str, Run]) -> Path:
+    """``runs/<time>-ensemble-<data>`` below the working directory."""
+    return run_folder.default_folder(ENSEMBLE, next(iter(runs.values())).recipe.data[0])
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises `OutputError` unless `folder` is free, or holds an ensemble that may be overwritten."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output {folder} is a file; it must be a folder.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / f"{ENSEMBLE}.json").is_file():
+        raise OutputError(f"The output folder {folder} exists and is no ensemble; choose another with --output.")
+    if not overwrite:
+        raise OutputError(
+            f"The output folder {folder} exists. Allowed: another --output, or --overwrite to replace it."
+        )
+
+
+def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None, *, notes: Sequence[str] = ()) -> Run:
+    """Average the probabilities of `runs`, two or more by their names, and evaluate that in `folder`.
+
+    Validation is averaged too where all runs have the same validation images, and thresholds are then
+    chosen on it. ``ensemble.json`` names the members. It has controls of its own where images are still
+    decoded in `cache`, else those of its members.
+
+    Raises:
+        InputError: fewer than two runs; runs that speak of different positive classes.
+        DataError: tests of other images, labels or classes.
+        OutputError: `folder` cannot be written to.
+    """
+    if len(runs) < 2:
+        raise InputError(f"An ensemble needs two runs or more. Received: {len(runs)}.")
+    positive = shared_positive(runs)
+    tests = align({name: run.predictions.of("test") for name, run in runs.items()})
+    mean = _mean(tests)
+    averaged = [mean]
+    said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
+    try:
+        averaged.append(_mean(align({name: run.predictions.of("validation") for name, run in runs.items()})))
+    except DataError:
+        said.append("The members have no validation images in common, so that no threshold was chosen.")
+    predictions = averaged[0] if len(averaged) == 1 else together(averaged)
+    first = next(iter(runs.values()))
+    index = _index(runs, predictions)
+    members = [
+        {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
+    ]
+    return derived_run.write(
+        folder,
+        first.recipe.replace(model=ENSEMBLE, data=_all_data(runs), weights="none"),
+        index,
+        predictions,
+        positive=positive,
+        audit=audit(runs, said),
+        record=record(runs),
+        controls=lambda metrics: shared_controls.of(runs, index, mean, metrics, cache),
+        extra={ENSEMBLE: {"mean": "probabilities", "members": members}},
+    )
+
+
+def shared_positive(runs: Mapping[str, Run]) -> str | None:
+    """The positive class that all `runs` speak of. Raises `InputError` where they differ."""
+    spoken = {name: run.metrics["positive"] for name, run in runs.items()}
+    if len(set(spoken.values())) > 1:
+        told = ", ".join(f"{name} of {positive}" for name, positive in spoken.items())
+        raise InputError(f"The runs speak of different positive classes: {told}. Choose one with --positive.")
+    return next(iter(spoken.values()))
+
+
+def audit(runs: Mapping[str, Run], notes: Sequence[str]) -> dict[str, Any]:
+    """``audit.json`` of `runs` taken together: what leaked in any of them; `notes` before their own."""
+    found = [run.audit for run in runs.values()]
+    # What is said of the split of one part is not true of all.
+    shared = [note for note in found[0]["notes"] if all(note in one["notes"] for one in found)]
+    near = [one.get("near_duplicates", {}) for one in found]
+    # A member that kept what leaks is in the mean of all.
+    kept = any(one.get("on_leak") == "ignore" and _leaks(one) for one in found)
+    reasons = [item.get("reason") or "A member of the ensemble was not searched." for item in near]
+    unsearched = [why for item, why in zip(near, reasons, strict=True) if not item.get("searched")]
+    findings: dict[str, dict[str, Any]] = {}
+    for finding in (finding for one in found for finding in one.get("findings", [])):
+        findings[finding["kind"]] = max(finding, findings.get(finding["kind"], finding), key=lambda f: f["count"])
+    gravest = sorted(findings.values(), key=lambda finding: SEVERITIES.index(finding["severity"]))
+    return {
+        **found[0],
+        "severity": gravest[0]["severity"] if gravest else None,
+        "findings": gravest,
+        "exact_duplicates": _groups_of([one["exact_duplicates"] for one in found]),
+        "near_duplicates": {
+            **near[0],
+            **_groups_of(near),
+            "correlations": [],
+            "look_alikes": _distinct([pair for item in near for pair in item.get("look_alikes", [])]),
+            "searched": not unsearched,
+            "reason": " ".join(_distinct(unsearched)),
+        },
+        "patients": {"across_splits": _distinct([item for one in found for item in one["patients"]["across_splits"]])},
+        "dropped": _distinct([item for one in found for item in one.get("dropped", [])]),
+        "on_leak": "ignore" if kept else found[0].get("on_leak", ""),
+        "notes": [*notes, *shared],
+    }
+
+
+def _groups_of(kinds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Copies that any of several audits has found."""
+    return {
+        name: _distinct([group for kind in kinds for group in kind.get(name, [])])
+        for name in ("groups", "across_splits")
+    }
+
+
+def _leaks(audit: Mapping[str, Any]) -> bool:
+    kinds = ("exact_duplicates", "near_duplicates", "patients")
+    return any(audit.get(kind, {}).get("across_splits") for kind in kinds)
+
+
+def record(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """``environment.json`` of several runs taken together: parameters and times add up."""
+    environments = [run.environment for run in runs.values()]
+    models = [one.get("model", {}) for one in environments]
+    rates = [model.get("images_per_second") for model in models]
+    facts: dict[str, Any] = {
+        name: sum(model[name] for model in models)
+        for name in ("parameters", "trained_parameters")
+        if all(name in model for model in models)
+    }
+    if all(rates):
+        facts["images_per_second"] = 1 / sum(1 / rate for rate in rates)
+    sizes = [model.get("image_size") for model in models]
+    if sizes[0] and all(size == sizes[0] for size in sizes):
+        facts["image_size"] = sizes[0]
+    steps = dict.fromkeys(step for one in environments for step in one.get("seconds", {}))
+    seconds = {step: round(sum(one.get("seconds", {}).get(step, 0) for one in environments), 3) for step in steps}
+    shared = {
+        name: environments[0][name]
+        for name in ("chestxray", "python", "platform", "packages", "devices", "plugin")
+        if all(name in one and one[name] == environments[0].get(name) for one in environments)
+    }
+    data = environments[0].get("data", {})
+    return {**shared, "data": data, "model": facts, "started": provenance.now(), "seconds": seconds}
+
+
+def _distinct(items: Sequence[Any]) -> list[Any]:
+    return list({json.dumps(item, sort_keys=True): item for item in items}.values())
+
+
+def _mean(tables: Mapping[str, Predictions]) -> Predictions:
+    first = next(iter(tables.values()))
+    probabilities = np.mean([table.probabilities for table in tables.values()], axis=0)
+    return Predictions.from_probabilities(first.rows, first.classes, probabilities)
+
+
+def _index(runs: Mapping[str, Run], predictions: Predictions) -> Index:
+    """The images of the first run; one that any member was trained or chosen on is no fresh image."""
+    first = next(iter(runs.values())).index
+    split_of = dict(zip(row_keys(predictions.rows), predictions.rows["split"], strict=True))
+    tables = [run.index.rows for run in runs.values()]
+    used = {path for rows in tables for path in rows.loc[rows["split"].isin(SPLITS[:2]), "path"]}
+    splits = [split_of.get(key, "train" if key[1] in used else "") for key in row_keys(first.rows)]
+    return first.replace(first.rows.assign(split=splits))
+
+
+def _all_data(runs: Mapping[str, Run]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for run in runs.values() for text in run.recipe.data))

@@ -1,0 +1,272 @@
+"""A finished run on other data, or evaluated anew: what is left of the figures at a second hospital.
+
+An external evaluation is a folder like a run's, without a model, with ``drop.json`` beside: how much
+less each figure is there than on the run's own test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from chestxray import report
+from chestxray.data import near_duplicates, sources
+from chestxray.data.decoded import decode, key, readable
+from chestxray.data.index import Index
+from chestxray.errors import DataError, InputError, OutputError
+from chestxray.evaluation.clinical.prevalence_shift import label_shift
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision.rule import FILE as DECISION
+from chestxray.evaluation.decision.rule import Decision, decide
+from chestxray.evaluation.evaluate import Evaluation
+from chestxray.evaluation.paired.generalisation_gap import difference
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.subgroups import groups
+from chestxray.models import startup
+from chestxray.recipe import Recipe
+from chestxray.report import model_card
+from chestxray.report.limitations import TRAINING_RUN, of_training
+from chestxray.report.record import Record
+from chestxray.runs import provenance, run_folder
+from chestxray.runs.results import Scorer, assess
+from chestxray.runs.run_folder import Run
+from chestxray.storage.files import explained, replacing, write_json, write_text
+from chestxray.studies import contamination
+
+log = logging.getLogger(__name__)
+
+#: The figures whose drop is told.
+DROPS = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "mcc", "brier", "ece")
+Part = Literal["all", "train", "validation", "test"]
+#: The fields of a recipe that say which images are tested, and what their classes and patients are.
+_CHOICE_OF_IMAGES = (
+    "data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak",
+)  # fmt: skip
+
+
+def evaluate_on(
+    run: Run, data: Recipe, cache: Path, *, part: Part = "all", output: Path | None = None, overwrite: bool = False
+) -> Run:
+    """Evaluate `run` on the data that `data` names, with all that its validation decided.
+
+    Of `data` count the fields of the data and those of evaluation; classes, size and fit are the
+    run's. `part` takes the rows of one official split alone. Images that the run trained or
+    validated on, as they are or edited, and images of its patients are a leak: ``data.on_leak`` says
+    whether to stop, leave them out or keep them, see `contamination`.
+
+    The folder (default: `default_folder`, where an earlier evaluation of the same data is replaced) is
+    returned as a `Run` without a model.
+
+    Raises:
+        DataError: classes that the run does not know; nothing to evaluate.
+        LeakError: images or patients of the run's training, where `data` says stop.
+        InputError: a run without what evaluation needs.
+        OutputError: `output` holds something and is not to be overwritten, or holds the run itself.
+    """
+    trained = run.recipe
+    decision = _decision(run, data)
+    recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
+    folder = output or default_folder(run, recipe, part)
+    _check_folder(run, folder, overwrite=overwrite or output is None)
+    index = sources.load(recipe, cache, every_class=False).with_classes(run.index.classes)
+    assert trained.image_size is not None
+    decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels)
+    index = readable(index, decoded, recipe.max_unreadable)
+    index = near_duplicates.mark(_tested(index, part), decoded.pixels)
+    seen = contamination.search(run, recipe, index, decoded.pixels, cache)
+    index, audit = contamination.settle(index, seen, recipe.on_leak)
+    for note in audit.notes:
+        log.info("%s", note)
+    for column in recipe.by:
+        groups(index.rows, column)
+    log.info(
+        "External test: %s, %d images. Loading TensorFlow ...", index.name, int((index.rows["split"] == "test").sum())
+    )
+    startup.start()
+    from chestxray.explanation import panel
+    from chestxray.runs import holdout
+
+    familiar = out_of_distribution.Familiar.read(run.folder / out_of_distribution.FILE) if decision.features else None
+    test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, familiar, trained, cache)
+    new = run_folder.create(folder, overwrite=overwrite or output is None)
+    if not new:
+        run_folder.clear(folder)
+    with explained(folder):
+        write_text(folder / run_folder.RECIPE, recipe.to_toml())
+        write_json(folder / "audit.json", audit.to_json())
+        with replacing(folder / "index.parquet") as temporary:
+            index.write(temporary)
+        test.write(folder / "predictions.csv")
+        found = assess(test, index, recipe, decision, folder, refusals=refusals)
+        write_json(folder / "drop.json", _drop(run, found, index.name, decision))
+        validation = decision.applied(run.predictions.of("validation"))
+        if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
+            write_json(folder / "prevalence.json", shift)
+        weak = [dataclasses.asdict(caution) for caution in of_training(Record.read(run.folder))]
+        write_json(folder / f"{TRAINING_RUN}.json", {"name": run.folder.name, "cautions": weak})
+        images = _images(test, index, decoded.pixels)
+        panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+        write_json(folder / "environment.json", _environment(run, index))
+        report.write(folder, samples=images)
+    if output is None:
+        # The run's own card tells of its external tests.
+        model_card.write(Record.read(run.folder))
+    return Run(folder)
+
+
+def default_folder(run: Run, data: Recipe, part: Part) -> Path:
+    """``external/<name>-<hash>`` in the run's folder: one folder for each choice of images to test on.
+
+    `data` has absolute paths. The hash is of all that says which images are tested and what their
+    classes and patients are; the choices of evaluation are not in it.
+    """
+    chosen = {name: getattr(data, name) for name in _CHOICE_OF_IMAGES} | {"part": part}
+    digest = hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=4).hexdigest()
+    name = run_folder.slug(*data.data, *([] if part == "all" else [part]))
+    return run.folder / "external" / f"{name[:60]}-{digest}"
+
+
+def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
+    """A folder that cannot be used is known before hours of prediction."""
+    if run.folder.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(f"The output {folder} holds the run itself; choose another with --output.")
+    if (folder / run_folder.MODEL).is_file():
+        raise OutputError(f"The output {folder} holds a trained model, which no evaluation replaces.")
+    if folder.exists():
+        run_folder.create(folder, overwrite=overwrite)
+
+
+def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
+    """Evaluate the test of `run` anew, with other choices of evaluation than it was made with.
+
+    `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
+    ``prevalence``, ``replicates``. The model and its probabilities stay as they are; the run's recipe, its
+    figures and its report are replaced.
+
+    Raises:
+        InputError: a column that the data has not, or another impossible choice.
+    """
+    recipe = run.recipe.replace(**changes)
+    decision = _decision(run, recipe)
+    for column in recipe.by:
+        groups(run.index.rows, column)
+    predictions = decision.applied(run.predictions)
+    test, validation = predictions.of("test"), predictions.of("validation")
+    with explained(run.folder):
+        assess(test, run.index, recipe, decision, run.folder, validation=validation)
+        predictions.write(run.folder / "predictions.csv")
+        write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
+        samples = _samples(run, cache)
+        if (predictions.predicted != run.predictions.predicted).any():
+            _explain_again(run, test, samples, recipe)
+        report.write(run.folder, samples=samples)
+    return Run(run.folder)
+
+
+def _explain_again(run: Run, test: Predictions, images: Mapping[str, np.ndarray], recipe: Recipe) -> None:
+    """Draw the panel of heat maps for what is decided now; without images there is none any more."""
+    layer, reason = run.cam_layer
+    folder = run.folder / "heatmaps"
+    if layer is None:
+        return
+    log.info("Other classes are decided on than before: drawing the heat maps anew ...")
+    startup.start()
+    from chestxray.explanation import panel
+
+    each = recipe.heatmaps if images else 0
+    panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder)
+
+
+def _decision(run: Run, wanted: Recipe) -> Decision:
+    """What the run decided by, with other thresholds or abstention where `wanted` asks for them."""
+    path = run.folder / DECISION
+    if not path.is_file():
+        raise InputError(f"{run.folder} has no {DECISION}: run it again with this version of chestxray.")
+    known = Decision.read(path)
+    asked = {name: getattr(wanted, name) for name in ("sensitivity", "confidence", "abstain", "positive")}
+    if not any(value is not None for value in asked.values()):
+        return known
+    recipe = run.recipe.replace(**{name: value for name, value in asked.items() if value is not None})
+    found = decide(run.predictions.of("validation"), recipe, known.calibration)
+    return dataclasses.replace(found, features=known.features)
+
+
+def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision) -> Recipe:
+    """The recipe of the evaluation: the run's, on other data."""
+    kept = ("data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "by")
+    chosen = ("max_unreadable", "abstain", "sensitivity", "confidence")
+    own = {name: getattr(data, name) for name in (*kept, *chosen)}
+    return trained.replace(
+        **own,
+        prevalence=trained.prevalence if data.prevalence is None else data.prevalence,
+        classes=classes,
+        positive=decision.positive,
+        test_data=(),
+        split="auto",
+        folds=0,
+        fold=None,
+        held_out=None,
+    )
+
+
+def _tested(index: Index, part: Part) -> Index:
+    chosen = index.rows["unreadable"] == ""
+    if part != "all":
+        chosen &= index.rows["split"] == part
+    if not chosen.any():
+        raise DataError(f"{index.name} has no images in its official split {part!r}.")
+    return index.replace(index.rows.assign(split=np.where(chosen, "test", "")))
+
+
+def _drop(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:
+    # The same decision on both sides, also where it is another one than the run's own.
+    internal = Scorer(run.recipe, decision.positive)(decision.applied(run.predictions.of("test")))
+    figures = {
+        metric: {
+            "internal": internal.test[metric].to_json(),
+            "external": found.test[metric].to_json(),
+            "drop": difference(internal, found, metric).to_json(),
+        }
+        for metric in DROPS
+        if internal.positive == found.positive
+    }
+    return {
+        "internal": {"name": run.index.name, "rows": internal.rows, **internal.patients.to_json()},
+        "external": {"name": name, "rows": found.rows, **found.patients.to_json()},
+        "figures": figures,
+    }
+
+
+def _environment(run: Run, index: Index) -> dict[str, Any]:
+    data = {
+        "name": index.name,
+        "images": len(index),
+        "fingerprint": provenance.fingerprint(index),
+        "licence": index.licence,
+        "citation": index.citation,
+    }
+    return run.environment | {"data": data, "started": provenance.now(), "finished": provenance.now(), "seconds": {}}
+
+
+def _images(predictions: Predictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    places = pd.Series(range(len(index)), index=index.rows["path"])
+    return {path: pixels[places[path]] for path in predictions.rows["path"]}
+
+
+def _samples(run: Run, cache: Path) -> dict[str, np.ndarray]:
+    """Images of the run, as far as they are decoded in the cache: a new report needs no old file."""
+    recipe = run.recipe
+    assert recipe.image_size is not None
+    if not (cache / "decoded" / key(run.index, recipe.image_size, recipe.fit, recipe.max_pixels)).is_dir():
+        log.info("The images are no longer decoded in the cache: the report goes without its grids of radiographs.")
+        return {}
+    decoded = decode(run.index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+    return {path: decoded.pixels[i] for i, path in enumerate(run.index.rows["path"])}

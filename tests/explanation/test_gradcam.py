@@ -1,0 +1,160 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from scipy.ndimage import zoom
+
+from chestxray.errors import PluginError
+from chestxray.evaluation.decision.out_of_distribution import learn
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
+from chestxray.explanation.gradcam import Graph, OnePass, enlargement, finish
+from chestxray.explanation.panel import gradcam
+from chestxray.models.assembly import build, features_model
+from heads import KNOWN, UNKNOWN, dense, flattened, vectors
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 1)).astype(np.float32)
+CLASSES = np.array([0, 1, 2, 0, 1])
+
+
+def made(tiny, head):
+    """A model whose normalisation has moved from where it started."""
+    model = build(dataclasses.replace(tiny, head=head), 3, (16, 24)).model
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            generator = np.random.default_rng(1)
+            layer.set_weights([generator.uniform(0.5, 2, w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("head", [*KNOWN, *UNKNOWN])
+def test_maps_are_those_of_tf_keras_vis(tiny, head):
+    model = made(tiny, head)
+    graph = Graph(model, "last")
+    assert bool(graph.reason) == (head in UNKNOWN)
+    given = graph.compute(tf.constant(PIXELS), tf.constant(CLASSES, tf.int32))
+    expected = gradcam(model, "last", PIXELS, CLASSES)
+    assert expected.max() > 0.5
+    np.testing.assert_allclose(given["map"], expected, atol=1e-4)
+    np.testing.assert_allclose(given["probabilities"], model(PIXELS, training=False), atol=1e-6)
+    raw = gradcam(model, "last", PIXELS, CLASSES, finished=False)
+    assert raw.shape == (5, 16, 24)
+    np.testing.assert_allclose(
+        graph.evidence(tf.constant(PIXELS), tf.constant(CLASSES, tf.int32)), raw, atol=1e-4 * raw.max()
+    )
+
+
+@pytest.mark.parametrize(("head", "said"), UNKNOWN.items())
+def test_what_is_not_known_is_named(tiny, head, said):
+    model = made(tiny, head)
+    with pytest.raises(NoClosedForm, match=said):
+        HeadGradient.between(model.get_layer("last"), model.get_layer("calibration").input)
+    assert said in Graph(model, "last").reason
+
+
+def test_one_pass_is_the_same_in_batches_and_explains_the_most_probable_class(tiny):
+    model = made(tiny, flattened)
+    explain = OnePass(model, "last")
+    probabilities, maps = explain(PIXELS.astype(np.uint8), batch_size=2)
+    assert probabilities.shape == (5, 3)
+    expected = gradcam(model, "last", PIXELS, probabilities.argmax(axis=1))
+    np.testing.assert_allclose(maps, expected, atol=1e-4)
+    assert [len(part) for part in explain(PIXELS[:0])] == [0, 0]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.1])
+def test_of_two_classes_the_one_decided_on_is_explained(tiny, threshold):
+    model = build(tiny, 2, (16, 24)).model
+    decision = Decision(("clear", "sick"), "sick", Calibration(), {"sick": threshold}, "hand")
+    given = Graph(model, "last", decision=decision).compute(tf.constant(PIXELS))
+    decided = np.full(5, int(threshold == 0))
+    np.testing.assert_allclose(given["map"], gradcam(model, "last", PIXELS, decided), atol=1e-4)
+
+
+def test_of_more_classes_the_one_decided_on_is_explained(tiny):
+    model = made(tiny, vectors)
+    probabilities = model.predict(PIXELS, verbose=0)
+    decision = Decision(("a", "b", "c"), None, Calibration(), {}, "", priors=(0.005, 0.99, 0.005))
+    decided = decision.decided(probabilities)
+    assert (decided != probabilities.argmax(axis=1)).any(), "the priors decide otherwise"
+    given = Graph(model, "last", decision=decision).compute(tf.constant(PIXELS))
+    np.testing.assert_allclose(given["map"], gradcam(model, "last", PIXELS, decided), atol=1e-4)
+
+
+def test_weights_that_change_later_count(tiny):
+    model = made(tiny, vectors)
+    explain = OnePass(model, "last")
+    before = explain(PIXELS, CLASSES)[1]
+    for layer in model.layers:
+        layer.set_weights([-w if i == 0 else w + 0.1 for i, w in enumerate(layer.get_weights())])
+    maps = explain(PIXELS, CLASSES)[1]
+    np.testing.assert_allclose(maps, gradcam(model, "last", PIXELS, CLASSES), atol=1e-4)
+    assert np.abs(maps - before).max() > 0.1
+
+
+def test_half_precision_is_near(tiny):
+    model = build(tiny, 3, (16, 24), mixed_precision=True).model
+    np.testing.assert_allclose(
+        OnePass(model, "last")(PIXELS, CLASSES)[1], gradcam(model, "last", PIXELS, CLASSES), atol=0.02
+    )
+
+
+def test_a_layer_that_is_no_map_is_refused(tiny):
+    model = build(tiny, 2, (16, 16)).model
+    for layer in ("logits", "absent"):
+        with pytest.raises(PluginError, match="rank-4"):
+            OnePass(model, layer)
+
+
+def test_a_layer_that_the_logits_do_not_depend_on_is_refused(tiny):
+    def blind(features, classes):
+        return dense(layers.Flatten()(keras.ops.stop_gradient(features)), classes)
+
+    model = build(dataclasses.replace(tiny, head=blind), 2, (16, 16)).model
+    with pytest.raises(PluginError, match="depend"):
+        OnePass(model, "last")(PIXELS[:, :, :16])
+
+
+@pytest.mark.parametrize(("rows", "columns", "size"), [(7, 7, (224, 224)), (1, 2, (32, 49)), (10, 3, (10, 96))])
+def test_maps_are_enlarged_as_scipy_does(rows, columns, size):
+    small = np.random.default_rng(0).uniform(0, 1, (2, rows, columns)).astype(np.float32)
+    large = zoom(small, (1, size[0] / rows, size[1] / columns), order=1)
+    low, high = large.min(axis=(1, 2), keepdims=True), large.max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(finish(tf.constant(small), size), (large - low) / (high - low + 1e-7), atol=1e-5)
+
+
+def test_the_last_row_is_not_lost():
+    np.testing.assert_allclose(enlargement(4, 188).sum(axis=1), 1, atol=1e-6)
+    assert zoom(np.ones(4), 188 / 4, order=1)[-1] == 0  # what SciPy makes of the same
+
+
+def test_distances_are_those_of_the_refusal(tiny):
+    model = build(tiny, 3, (16, 24)).model
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, 16, 24, 1)).astype(np.float32)
+    seer = features_model(model, "last")
+    features = np.asarray(seer([images])[1])
+    films = images[..., 0]
+    familiar = learn(features[:40], films[:40], features[40:], films[40:], 0.05)
+    graph = Graph(model, None, familiar=familiar, features="last")
+    dark, flat = images * 0.2, np.full_like(images, 90)
+    for shown in (images, 255 - images, dark, flat):
+        features = np.asarray(seer([shown])[1])
+        given = graph.compute(tf.constant(shown))
+        assert set(given) == {"probabilities", "distance"}
+        wanted = familiar.distances(features, shown[..., 0])
+        np.testing.assert_allclose(given["distance"], wanted, rtol=1e-3)
+    far = dataclasses.replace(familiar, reach=1e9)  # the second score alone
+    given = Graph(model, None, familiar=far, features="last").compute(tf.constant(images))
+    np.testing.assert_allclose(given["distance"], np.maximum(far.by_pixels(films), 0), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.7, 1e4])
+def test_a_map_that_is_the_same_everywhere_is_nothing(value):
+    finished = tf.function(lambda evidence: finish(evidence, (8, 8)))
+    large = finished(tf.fill((2, 1, 1), tf.constant(value)))
+    np.testing.assert_array_equal(large, np.zeros((2, 8, 8), dtype=np.float32))

@@ -1,0 +1,57 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from chestxray.errors import PluginError
+from chestxray.evaluation.predictions import Predictions
+from chestxray.explanation.overlay import overlay
+from chestxray.explanation.panel import choose, gradcam
+from chestxray.models.assembly import build
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
+
+
+def test_maps_have_the_images_size_and_range(tiny):
+    model = build(tiny, 3, (16, 16)).model
+    maps = gradcam(model, "last", PIXELS, np.array([0, 1, 2, 0, 1]), batch_size=2)
+    assert maps.shape == (5, 16, 16)
+    assert np.isfinite(maps).all()
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+def test_the_map_is_that_of_the_class_asked_for(tiny):
+    model = build(tiny, 2, (16, 16)).model
+    model.get_layer("logits").set_weights([np.eye(6, 2, dtype=np.float32), np.zeros(2, np.float32)])
+    zero, one = (gradcam(model, "last", PIXELS[:1], np.array([c])) for c in (0, 1))
+    assert (zero != one).any()
+
+
+def test_a_layer_that_is_no_map_is_refused(tiny):
+    model = build(tiny, 2, (16, 16)).model
+    for layer in ("logits", "absent"):
+        with pytest.raises(PluginError, match="rank-4"):
+            gradcam(model, layer, PIXELS, np.zeros(5, int))
+
+
+def test_the_panel_holds_right_and_wrong_of_every_class():
+    truth = np.array(["a"] * 10 + ["b"] * 10)
+    rows = pd.DataFrame(
+        {"path": [str(i) for i in range(20)], "label": truth, "source": "s", "patient": "", "split": "test"}
+    )
+    p = np.tile([0.9, 0.1], (20, 1))
+    p[5:15] = [0.2, 0.8]
+    chosen = choose(Predictions.from_probabilities(rows, ("a", "b"), p), each=2, seed=0)
+    assert len(chosen) == 8
+    assert [(truth[i], p[i, 0] > 0.5) for i in chosen] == [
+        ("a", True), ("a", True), ("a", False), ("a", False), ("b", False), ("b", False), ("b", True), ("b", True)
+    ]  # fmt: skip
+
+
+def test_cold_places_keep_the_radiograph():
+    grey = np.arange(16, dtype=np.uint8).reshape(4, 4) * 16
+    heat = np.zeros((4, 4))
+    heat[0, 0] = 1
+    laid = overlay(grey, heat)
+    assert (laid[1:] == grey[1:, :, None]).all()
+    assert laid[0, 0].tolist() == [120, 124, 16]

@@ -1,0 +1,114 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from chestxray.errors import InputError, PluginError
+from chestxray.models.assembly import build, freeze, logits_model, moments
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 1)).astype(np.float32)
+
+
+def test_raw_pixels_to_probabilities_in_one_flat_graph(tiny, tmp_path):
+    built = build(tiny, 3, (16, 16))
+    probabilities = built.model.predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert not [layer for layer in built.model.layers if isinstance(layer, keras.Model)]
+    built.model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras", safe_mode=True)
+    np.testing.assert_allclose(again.predict(PIXELS, verbose=0), probabilities, rtol=1e-6)
+
+
+def test_the_seed_fixes_the_weights(tiny):
+    a, b, c = (build(tiny, 2, (16, 16), seed=seed).model.get_weights() for seed in (1, 1, 2))
+    assert all((x == y).all() for x, y in zip(a, b, strict=True))
+    assert any((x != y).any() for x, y in zip(a, c, strict=True))
+
+
+def test_backbone_is_what_the_plugin_built(tiny):
+    assert build(tiny, 2, (16, 16)).backbone == ("first", "norm", "last")
+
+
+@pytest.mark.parametrize(
+    ("phase", "trained"),
+    [
+        ("head", {"logits"}),
+        ("finetune", {"last", "logits"}),
+        ("full", {"first", "norm", "last", "logits"}),
+    ],
+)
+def test_phases_train_what_they_say(tiny, phase, trained):
+    built = build(tiny, 2, (16, 16))
+    freeze(built, "head")
+    freeze(built, phase)
+    assert {layer.name for layer in built.model.layers if layer.trainable_weights} == trained
+
+
+def test_finetune_from_an_unknown_layer_is_the_plugins_mistake(tiny):
+    built = build(dataclasses.replace(tiny, finetune_from="nowhere"), 2, (16, 16))
+    with pytest.raises(PluginError, match="nowhere"):
+        freeze(built, "finetune")
+
+
+def test_per_pixel_standardisation_is_keras_normalization_adapted(tiny):
+    stack = np.random.default_rng(1).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    rows = np.arange(3, 33)
+    mean, variance = moments(stack, rows, block=7)
+    built = build(tiny, 2, (16, 16), normalisation="pixel", moments=(mean, variance))
+    adapted = keras.layers.Normalization(axis=(1, 2, 3))
+    adapted.adapt(stack[rows][..., None].astype(np.float32))
+    ours = keras.Model(built.model.inputs, built.model.get_layer("per_pixel").output).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(ours[..., :1], adapted(PIXELS), atol=1e-4)
+
+
+def test_a_constant_pixel_does_not_blow_up(tiny):
+    flat = (np.zeros((16, 16), np.float32), np.zeros((16, 16), np.float32))
+    built = build(tiny, 2, (16, 16), normalisation="pixel", moments=flat)
+    scaled = keras.Model(built.model.inputs, built.model.get_layer("per_pixel").output).predict(PIXELS, verbose=0)
+    assert np.abs(scaled).max() <= 255
+
+
+def test_per_image_standardisation_survives_exposure(tiny):
+    model = build(tiny, 2, (16, 16), normalisation="image").model
+    np.testing.assert_allclose(model.predict(PIXELS * 0.5 + 20, verbose=0), model.predict(PIXELS, verbose=0), atol=1e-4)
+
+
+def test_colour_pixels_are_taken_too(tiny):
+    grey = dataclasses.replace(tiny, channels=1)
+    colour = build(grey, 2, (16, 16), channels=3).model
+    from_grey = build(grey, 2, (16, 16)).model
+    np.testing.assert_allclose(
+        colour.predict(np.repeat(PIXELS, 3, axis=-1), verbose=0),
+        from_grey.predict(PIXELS, verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_mixed_precision_computes_in_half_and_ends_in_single(tiny):
+    model = build(tiny, 2, (16, 16), mixed_precision=True).model
+    assert model.get_layer("first").compute_dtype == "float16"
+    assert model.get_layer("logits").compute_dtype == "float32"
+    assert model.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32", "the global policy is put back"
+
+
+def test_batch_norm_momentum_is_set(tiny):
+    assert build(tiny, 2, (16, 16), batch_norm_momentum=0.5).model.get_layer("norm").momentum == 0.5
+
+
+def test_logits_model_ends_before_the_softmax(tiny):
+    model = build(tiny, 2, (16, 16)).model
+    logits = logits_model(model).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(keras.ops.softmax(logits), model.predict(PIXELS, verbose=0), rtol=1e-5)
+
+
+def test_sizes_below_the_minimum_are_refused(tiny):
+    with pytest.raises(InputError, match=r"image_size of net must be at least 8x8 pixels. Received: 4x16"):
+        build(tiny, 2, (4, 16), name="net")
+
+
+def test_a_head_of_the_wrong_width_is_the_plugins_mistake(tiny):
+    wrong = dataclasses.replace(tiny, head=lambda features, classes: features)
+    with pytest.raises(PluginError, match=r"head must return logits \(batch, 2\)"):
+        build(wrong, 2, (16, 16))
