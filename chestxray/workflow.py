@@ -1,7 +1,7 @@
 """The whole flow of a run, in order. Start reading here.
 
-recipe -> source -> index -> decoded -> split -> audit -> model -> training -> trial (validation
-decides, the test is predicted) -> assessment -> controls -> explanation -> report
+recipe -> source -> index -> decoded -> split -> audit -> model -> training -> holdout (validation
+decides, the test is predicted) -> results -> controls -> explanation -> report
 
 Images are decoded before they are audited and split, because decoding sees what both need: which
 files cannot be read, and which have the same pixels.

@@ -1,0 +1,1 @@
+"""A run's folder, and where its numbers come from."""
