@@ -10,18 +10,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from chestxray.evaluation.decision import temperature_scaling as calibrations
-from chestxray.models import xla_compilation as jit_choice
-from chestxray.evaluation.decision import out_of_distribution
-from chestxray.runs.results import Refusals
-from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
-from chestxray.evaluation.decision.rule import Decision, decide
 from chestxray.data.index import Index
-from chestxray.models.assembly import Built, features_model, set_calibration
+from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision import temperature_scaling as calibrations
 from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
-from chestxray.evaluation.predictions import Predictions, outputs, rate, together
-from chestxray.recipe import Recipe
 from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.rule import Decision, decide
+from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
+from chestxray.evaluation.predictions import Predictions, outputs, rate, together
+from chestxray.models import xla_compilation as jit_choice
+from chestxray.models.assembly import Built, features_model, set_calibration
+from chestxray.recipe import Recipe
+from chestxray.runs.results import Refusals
 from chestxray.training.fit import class_weights
 
 log = logging.getLogger(__name__)

@@ -16,21 +16,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray.evaluation.decision import conformal, conformal_quantile
-from chestxray.evaluation.clinical import operating_points
-from chestxray.evaluation.clinical import patient_level
-from chestxray.evaluation.decision.temperature_scaling import uncalibrated
-from chestxray.evaluation.decision.rule import Decision
-from chestxray.evaluation.evaluate import Evaluation, evaluate
-from chestxray.storage.files import write_json
 from chestxray.data.index import Index, row_keys
-from chestxray.evaluation.intervals import Figure
-from chestxray.evaluation.predictions import Predictions
-from chestxray.recipe import Recipe
+from chestxray.evaluation.clinical import operating_points, patient_level
+from chestxray.evaluation.decision import conformal, conformal_quantile
 from chestxray.evaluation.decision.out_of_distribution import least_allowed
-from chestxray.evaluation.proportions import share, share_of_patients
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import uncalibrated
+from chestxray.evaluation.evaluate import Evaluation, evaluate
+from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired.subgroup_gaps import gaps
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.proportions import share, share_of_patients
 from chestxray.evaluation.subgroups import groups
+from chestxray.recipe import Recipe
+from chestxray.storage.files import write_json
 
 #: What a calibration is judged by: less is better.
 CALIBRATION_ERRORS = ("ece", "brier")

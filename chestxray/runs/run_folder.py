@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chestxray.storage import checksums, result_files
-from chestxray.errors import DataError, InputError, OutputError, first_line
-from chestxray.storage.files import explained
 from chestxray.data.index import Index
+from chestxray.errors import DataError, InputError, OutputError, first_line
 from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
+from chestxray.storage import checksums, result_files
+from chestxray.storage.files import explained
 
 if TYPE_CHECKING:
     import keras
