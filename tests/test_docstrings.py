@@ -1,4 +1,4 @@
-"""The examples in docstrings do what they say."""
+"""The examples in docstrings and in docs/python.md do what they say."""
 
 import doctest
 import importlib
@@ -14,6 +14,14 @@ MODULES = [
     for module in pkgutil.walk_packages(chestxray.__path__, "chestxray.")
     if ">>> " in Path(importlib.util.find_spec(module.name).origin).read_text(encoding="utf-8")
 ]
+
+
+def test_the_page_of_the_python_api():
+    page = Path(__file__).parents[1] / "docs" / "python.md"
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    found = doctest.testfile(str(page), module_relative=False, optionflags=options, encoding="utf-8")
+    assert found.attempted > 5
+    assert not found.failed
 
 
 @pytest.mark.parametrize("name", MODULES)

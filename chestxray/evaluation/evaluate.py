@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from chestxray.data.index import Patients
 from chestxray.errors import DataError, InputError, nearest
@@ -66,6 +67,26 @@ class Evaluation:
             },
             **({} if self.calibration is None else {"calibration": self.calibration.to_json()}),
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The figures of the test: a row a figure, its name the index, with the columns value, low and high (of the
+        95% interval), NaN for what cannot be had.
+        """
+        return _frame(self.test)
+
+    def classes_to_frame(self) -> pd.DataFrame:
+        """The figures of each class against the rest: rows by class and figure, columns as of `to_frame`."""
+        return pd.concat({label: _frame(figures) for label, figures in self.per_class.items()}, names=["class"])
+
+    def counts_to_frame(self) -> pd.DataFrame:
+        """The confusion matrix: true classes in rows, predicted ones in columns."""
+        names = list(self.classes)
+        return pd.DataFrame(self.counts, index=pd.Index(names, name="true"), columns=pd.Index(names, name="predicted"))
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        of = f"{self.rows:,} images, {self.patients}; {self.interval.level:.0%} intervals, {self.interval.method}"
+        return f"<p>{of}</p>{self.to_frame().round(3).to_html(na_rep='')}"
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
@@ -192,6 +213,12 @@ def abnormal(classes: tuple[str, ...]) -> int:
     """
     first, second = (_looks_normal(name) for name in classes)
     return 0 if second > first or (first == second and classes[1] == f"no {classes[0]}") else 1
+
+
+def _frame(figures: Mapping[str, Figure]) -> pd.DataFrame:
+    rows = {name: [figure.value, figure.low, figure.high] for name, figure in figures.items()}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"], dtype=np.float64)
+    return frame.rename_axis(index="figure")
 
 
 def _figures(fields: Mapping[str, Any]) -> dict[str, Figure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,6 +154,12 @@ class Comparison:
     def to_frame(self) -> pd.DataFrame:
         """The models, the best first: model, value, low, high, letters."""
         return pd.DataFrame(self.to_json()["models"], columns=["model", "value", "low", "high", "letters"])
+
+    def _repr_html_(self) -> str:
+        """Tables for a notebook: the models, every pair, and what the p-values speak of."""
+        tables = (table.round(3).to_html(index=False, na_rep="") for table in (self.to_frame(), self.pairs_to_frame()))
+        of = f"{html.escape(self.metric)} on {self.rows:,} images, {self.patients}. {html.escape(self.scope)}"
+        return f"<p>{of}</p>" + "".join(tables)
 
     def pairs_to_frame(self) -> pd.DataFrame:
         """The pairs: first, second, difference, low, high, test, p, p_holm, and with a margin its finding."""

@@ -1,0 +1,167 @@
+"""Probabilities of any program, as arrays -> the same evaluation and comparison as of our own runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chestxray.errors import InputError
+from chestxray.evaluation import evaluate as evaluation
+from chestxray.evaluation.paired import comparison
+from chestxray.evaluation.paired.comparison_result import Comparison
+from chestxray.evaluation.predictions import Predictions
+
+
+def evaluate(
+    y_true: Any,
+    y_prob: Any,
+    *,
+    groups: Any = None,
+    classes: Sequence[str] | None = None,
+    positive: str | None = None,
+    threshold: float | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> evaluation.Evaluation:
+    """Every figure of a test with its 95% interval, clustered by patient.
+
+    Args:
+        y_true: (n,), the true class of each image: its name, or its number from 0.
+        y_prob: probabilities, (n, classes) in the order of `classes`, each row with a sum of 1; of two classes
+            also (n,), those of the second.
+        groups: (n,), the patient of each image, of any type; None, NaN and "" are an image of an unknown patient,
+            which counts as one of its own. Default: every image is another patient's.
+        classes: names of the classes. Default: the sorted names in `y_true`, or "0", "1", ... where it has numbers.
+        positive: of two classes, the one that sensitivity and its kin speak of. Default: the one that is not named
+            like a normal radiograph, else the second.
+        threshold: of two classes, the probability from which the positive one is decided on, chosen on other
+            images than these. Default: the larger probability decides.
+        replicates: number of bootstrap replicates.
+        seed: fixes the draws.
+
+    Raises:
+        InputError: arrays of other shapes or lengths, or an unknown class.
+        DataError: values that are no probabilities.
+
+    >>> found = evaluate([0, 0, 1, 1, 1, 0], [0.1, 0.4, 0.8, 0.3, 0.9, 0.2], groups=list("aabbcc"), replicates=200)
+    >>> round(float(found.to_frame().loc["auroc", "value"]), 3)
+    0.889
+    """
+    predictions = from_arrays(y_true, y_prob, groups=groups, classes=classes)
+    chosen = evaluation.headline_class(predictions.classes, positive)
+    if threshold is not None:
+        predictions = _decided(predictions, chosen, threshold)
+    return evaluation.evaluate(predictions, positive=positive, replicates=replicates, seed=seed)
+
+
+def compare(
+    y_prob: Mapping[str, Any],
+    y_true: Any,
+    *,
+    groups: Any = None,
+    classes: Sequence[str] | None = None,
+    metric: str = "auroc",
+    positive: str | None = None,
+    margin: float | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Models on the same images, each pair by a paired test; see `comparison.compare`.
+
+    Args:
+        y_prob: the probabilities of each model by its name, as `evaluate` takes them.
+        y_true: (n,), as `evaluate` takes it.
+        groups: (n,), the patients, as `evaluate` takes them.
+        classes: names of the classes, as `evaluate` takes them.
+        metric: what is compared, one of `HEADLINE`.
+        positive: of two classes, the one that sensitivity and its kin speak of.
+        margin: how much worse a model may be without mattering: tests of non-inferiority and equivalence.
+        replicates: number of bootstrap replicates.
+        seed: fixes the draws.
+
+    Raises:
+        InputError, DataError: as `evaluate`; fewer than two models, an unknown metric, an impossible margin.
+    """
+    tables = {name: from_arrays(y_true, given, groups=groups, classes=classes) for name, given in y_prob.items()}
+    return comparison.compare(tables, metric, positive=positive, margin=margin, replicates=replicates, seed=seed)
+
+
+def from_arrays(y_true: Any, y_prob: Any, *, groups: Any = None, classes: Sequence[str] | None = None) -> Predictions:
+    """The table of a test from its arrays, as `evaluate` takes them; the larger probability decides.
+
+    Raises:
+        InputError: arrays of other shapes or lengths, or an unknown class.
+    """
+    truth, given = np.asarray(y_true), np.asarray(y_prob, dtype=np.float64)
+    if truth.ndim != 1 or given.ndim not in (1, 2):
+        raise InputError(
+            f"y_true must be (n,) and y_prob (n, classes), or (n,) of two classes. Received: {truth.shape} and "
+            f"{given.shape}."
+        )
+    names = _names(truth, given, classes)
+    labels = _labels(truth, names)
+    if given.ndim == 1:
+        if len(names) != 2:
+            raise InputError(f"y_prob (n,) is for two classes. Received: {len(names)} classes, {', '.join(names)}.")
+        given = np.stack([1 - given, given], axis=1)
+    if given.shape != (len(labels), len(names)):
+        raise InputError(
+            f"y_prob must have a row for each of the {len(labels)} of y_true and a column for each of the {len(names)} "
+            f"classes, {', '.join(names)}. Received: {given.shape}."
+        )
+    rows = pd.DataFrame({"path": [f"{i:09}" for i in range(len(labels))], "label": labels})
+    rows = rows.assign(patient=_patients(groups, len(labels)), source="", split="test")
+    return Predictions.from_probabilities(rows, names, given)
+
+
+def _names(truth: np.ndarray, given: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if classes is not None:
+        names = tuple(map(str, classes))
+    elif truth.dtype.kind in "iub":
+        names = tuple(map(str, range(given.shape[1] if given.ndim == 2 else 2)))
+    else:
+        names = tuple(sorted(map(str, pd.unique(truth))))
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(f"classes must be two names or more, each once. Received: {', '.join(names) or 'none'}.")
+    return names
+
+
+def _labels(truth: np.ndarray, names: tuple[str, ...]) -> list[str]:
+    if truth.dtype.kind in "iub":
+        numbers = truth.astype(np.int64)
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(names)):
+            raise InputError(
+                f"y_true must have numbers of classes from 0 to {len(names) - 1}, or their names. Received: "
+                f"{numbers.min()} to {numbers.max()}."
+            )
+        return [names[number] for number in numbers]
+    labels = [str(label) for label in truth]
+    if stray := sorted(set(labels) - set(names)):
+        raise InputError(
+            f"y_true has classes that classes does not name. Allowed: {', '.join(names)}. Received: "
+            f"{', '.join(stray[:5])}."
+        )
+    return labels
+
+
+def _patients(groups: Any, count: int) -> list[str]:
+    if groups is None:
+        return [""] * count
+    known = pd.Series(np.asarray(groups, dtype=object).ravel())
+    if len(known) != count:
+        raise InputError(f"groups must name the patient of each of the {count} images. Received: {len(known)}.")
+    return [str(patient) for patient in known.where(known.notna(), "")]
+
+
+def _decided(predictions: Predictions, chosen: int | None, threshold: float) -> Predictions:
+    if chosen is None:
+        raise InputError(f"threshold is for two classes. Received: {len(predictions.classes)} classes.")
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold must be a probability from 0 to 1. Received: {threshold}.")
+    positive = predictions.probabilities[:, chosen] >= threshold
+    names = np.array(predictions.classes)
+    rows = predictions.rows.assign(predicted=np.where(positive, names[chosen], names[1 - chosen]))
+    return Predictions(rows, predictions.classes)

@@ -1,0 +1,118 @@
+"""Arrays of any program get the evaluation and the comparison of our own runs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+import chestxray
+from chestxray.errors import DataError, InputError
+from chestxray.evaluation import evaluate as evaluation
+from chestxray.evaluation.paired import comparison
+from drawn_predictions import made
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 3, 90)
+LOGITS = RNG.normal(size=(90, 3)) + np.eye(3)[TRUTH]
+PROBABILITIES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+NAMES = ("COVID", "NORMAL", "PNEUMONIA")
+PATIENTS = np.arange(90) // 3
+
+
+def test_it_is_the_evaluation_of_a_run_with_the_same_predictions():
+    own = evaluation.evaluate(made(TRUTH, PROBABILITIES, NAMES, PATIENTS), replicates=200)
+    labels = np.array(NAMES)[TRUTH]
+    for given in (TRUTH, labels, labels.tolist()):
+        found = chestxray.evaluate(given, PROBABILITIES, groups=PATIENTS, classes=NAMES, replicates=200)
+        assert found == own
+    assert chestxray.evaluate(labels, PROBABILITIES, groups=PATIENTS, replicates=200) == own, "names in their order"
+
+
+def test_figures_are_those_of_scikit_learn():
+    frame = chestxray.evaluate(TRUTH, PROBABILITIES, replicates=100).to_frame()
+    assert list(frame.columns) == ["value", "low", "high"]
+    assert frame.loc["auroc", "value"] == pytest.approx(metrics.roc_auc_score(TRUTH, PROBABILITIES, multi_class="ovr"))
+    assert frame.loc["accuracy", "value"] == pytest.approx((PROBABILITIES.argmax(axis=1) == TRUTH).mean())
+    counts = chestxray.evaluate(TRUTH, PROBABILITIES, replicates=100).counts_to_frame()
+    assert (counts.to_numpy() == metrics.confusion_matrix(TRUTH, PROBABILITIES.argmax(axis=1))).all()
+
+
+def test_of_two_classes_one_column_will_do_and_a_threshold_decides():
+    truth, score = (TRUTH > 0).astype(int), 1 - PROBABILITIES[:, 0]
+    both = np.stack([1 - score, score], axis=1)
+    assert chestxray.evaluate(truth, score, replicates=100) == chestxray.evaluate(truth, both, replicates=100)
+    found = chestxray.evaluate(truth, score, threshold=0.8, replicates=100)
+    assert found.test["sensitivity"].value == pytest.approx(((score >= 0.8) & (truth == 1)).sum() / truth.sum())
+    sick_first = chestxray.evaluate(truth, score, classes=["sick", "healthy"], threshold=0.2, replicates=100)
+    assert sick_first.positive == "sick"
+    assert sick_first.test["sensitivity"].value == pytest.approx(
+        ((1 - score >= 0.2) & (truth == 0)).sum() / (truth == 0).sum()
+    )
+
+
+def test_patients_make_the_interval_wider_and_unknown_ones_are_their_own():
+    truth, score = np.tile(TRUTH > 0, 4).astype(int), np.tile(1 - PROBABILITIES[:, 0], 4)
+    width = {}
+    for name, groups in {"rows": None, "patients": np.tile(np.arange(90), 4)}.items():
+        figure = chestxray.evaluate(truth, score, groups=groups, replicates=300).test["auroc"]
+        width[name] = figure.high - figure.low
+    assert width["patients"] > 1.6 * width["rows"]
+    known = chestxray.evaluate(TRUTH, PROBABILITIES, groups=[None, np.nan, "", *range(87)], replicates=100)
+    assert (known.patients.known, known.patients.unknown) == (87, 3)
+
+
+def test_a_comparison_is_that_of_the_tables():
+    other = RNG.dirichlet(np.ones(3), 90)
+    found = chestxray.compare(
+        {"ours": PROBABILITIES, "chance": other}, TRUTH, groups=PATIENTS, classes=NAMES, replicates=200, margin=0.05
+    )
+    tables = {name: made(TRUTH, p, NAMES, PATIENTS) for name, p in (("ours", PROBABILITIES), ("chance", other))}
+    assert found == comparison.compare(tables, replicates=200, margin=0.05)
+    assert found.to_frame()["model"].tolist() == ["ours", "chance"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"y_prob": PROBABILITIES[:80]}, r"a row for each of the 90.*Received: \(80, 3\)"),
+        ({"y_prob": PROBABILITIES[:, :2]}, "from 0 to 1, or their names. Received: 0 to 2"),
+        ({"y_true": TRUTH.reshape(9, 10)}, r"y_true must be \(n,\)"),
+        ({"y_true": ["flu"] * 90, "classes": NAMES}, "Allowed: COVID, NORMAL, PNEUMONIA. Received: flu"),
+        ({"groups": PATIENTS[:5]}, "each of the 90 images. Received: 5"),
+        ({"classes": ("a", "a", "b")}, "each once"),
+        ({"classes": ("a",)}, "two names or more"),
+        ({"threshold": 0.5}, "threshold is for two classes"),
+        ({"positive": "COVID", "classes": NAMES}, "positive is for two classes"),
+        ({"y_true": TRUTH > 0, "y_prob": PROBABILITIES[:, 0], "threshold": 7}, "from 0 to 1. Received: 7"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(changes, told):
+    with pytest.raises(InputError, match=told):
+        chestxray.evaluate(**({"y_true": TRUTH, "y_prob": PROBABILITIES} | changes))
+
+
+def test_logits_are_no_probabilities():
+    with pytest.raises(DataError, match="probabilities from 0 to 1"):
+        chestxray.evaluate(TRUTH, LOGITS)
+
+
+def test_it_shows_itself_in_a_notebook_without_running_what_a_class_is_called():
+    odd = ("<script>x</script>", "NORMAL", "PNEUMONIA")
+    pages = [
+        chestxray.evaluate(TRUTH, PROBABILITIES, classes=odd, replicates=100)._repr_html_(),
+        chestxray.compare({odd[0]: PROBABILITIES, "b": PROBABILITIES}, TRUTH, replicates=100)._repr_html_(),
+    ]
+    for page in pages:
+        assert "<table" in page and "90 images" in page
+        assert "<script" not in page
+
+
+def test_the_statistics_need_no_tensorflow():
+    code = (
+        "import sys, chestxray as cx; cx.evaluate([0, 1, 0, 1], [.1, .9, .4, .3], replicates=100);"
+        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
