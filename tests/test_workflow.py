@@ -49,6 +49,9 @@ def test_a_run_makes_the_whole_folder(recipe, tmp_path):
     test = predictions[predictions["split"] == "test"]
     assert run.metrics["rows"] == len(test)
     assert run.metrics["patients"] == test["patient"].nunique()
+    assert len(run.history) == 1
+    assert run.evaluation.test["accuracy"].to_json() == run.metrics["test"]["accuracy"]
+    assert run.decision.classes == run.index.classes
     accuracy = run.metrics["test"]["accuracy"]
     assert accuracy["value"] == pytest.approx((test["label"] == test["predicted"]).mean())
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
@@ -61,7 +64,8 @@ def test_a_run_makes_the_whole_folder(recipe, tmp_path):
 
 
 def test_the_saved_model_takes_raw_pixels_and_gives_the_predictions(recipe, tmp_path):
-    run = chestxray.run(recipe, output=tmp_path / "run")
+    fields = {name: value for name, value in vars(recipe).items() if name not in ("model", "data")}
+    run = chestxray.run(model=recipe.model, data=recipe.data[0], output=tmp_path / "run", **fields)
     again = chestxray.load(run.folder)
     row = again.predictions.rows.iloc[0]
     with Image.open(row["path"]) as image:

@@ -20,11 +20,16 @@ from chestxray.storage.files import explained
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
+
+    from chestxray.evaluation.decision.rule import Decision
+    from chestxray.evaluation.evaluate import Evaluation
 
 RECIPE = "recipe.toml"
 INDEX = "index.parquet"
 MODEL = "model.keras"
 REPORT = "report.html"
+HISTORY = "history.csv"
 #: What stands beside the recipe wherever a test was evaluated.
 EVALUATED = ("predictions.csv", "metrics.json", "environment.json")
 
@@ -49,6 +54,31 @@ class Run:
     def predictions(self) -> Predictions:
         """The probabilities of the validation and test images."""
         return Predictions.read(self.folder / "predictions.csv")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch: phase, epoch, losses, accuracies, learning rate and seconds.
+
+        Raises:
+            InputError: nothing was trained in this folder, as in that of an ensemble.
+        """
+        if not (self.folder / HISTORY).is_file():
+            raise InputError(f"{self.folder} has no {HISTORY}: nothing was trained in it.")
+        return result_files.history(self.folder / HISTORY)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Every figure of the test, with its interval."""
+        from chestxray.evaluation.evaluate import Evaluation
+
+        return Evaluation.from_json(self.metrics)
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What validation chose: threshold, temperature, when to abstain and what to refuse."""
+        from chestxray.evaluation.decision import rule
+
+        return rule.Decision.read(self.folder / rule.FILE)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
