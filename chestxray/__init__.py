@@ -9,18 +9,17 @@ from chestxray._version import VERSION as __version__
 __all__ = ["Recipe", "Run", "__version__", "compare", "evaluate", "load", "run"]
 
 if TYPE_CHECKING:
+    from chestxray.api import Run, load, run
     from chestxray.evaluation.arrays import compare, evaluate
     from chestxray.recipe import Recipe
-    from chestxray.runs.run_folder import Run, load
-    from chestxray.workflow import run
 
 _EXPORTS = {
     "compare": ("chestxray.evaluation.arrays", "compare"),
     "evaluate": ("chestxray.evaluation.arrays", "evaluate"),
     "Recipe": ("chestxray.recipe", "Recipe"),
-    "Run": ("chestxray.runs.run_folder", "Run"),
-    "load": ("chestxray.runs.run_folder", "load"),
-    "run": ("chestxray.workflow", "run"),
+    "Run": ("chestxray.api", "Run"),
+    "load": ("chestxray.api", "load"),
+    "run": ("chestxray.api", "run"),
 }
 
 

@@ -1,0 +1,119 @@
+"""What is typed in a notebook."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import chestxray as cx
+from chestxray.errors import DataError, InputError
+from chestxray.evaluation.evaluate import Evaluation
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("api")
+    rng = np.random.default_rng(0)
+    for label, grey in (("NORMAL", 60), ("PNEUMONIA", 160)):
+        (place / "films" / label).mkdir(parents=True)
+        for i in range(24):
+            film = np.clip(rng.normal(grey, 30, (40, 32)), 0, 255).astype(np.uint8)
+            Image.fromarray(film).save(place / "films" / label / f"p{i:02}.png")
+    return cx.run(
+        model="shallow_cnn", data=f"folder:{place / 'films'}", image_size=16, epochs=2, batch_size=8, replicates=100,
+        heatmaps=0, controls=False, output=place / "run", cache=place / "cache",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def films(run):
+    return run.predictions.of("test").rows["path"].tolist()
+
+
+def test_a_run_is_opened_with_all_that_is_in_it(run):
+    again = cx.load(run.folder)
+    assert isinstance(again, cx.Run)
+    assert again.recipe.model == "shallow_cnn"
+    assert list(again.history["epoch"]) == [0, 1]
+    assert isinstance(again.evaluation, Evaluation)
+    assert again.evaluation.to_frame().loc["auroc", "value"] == again.metrics["test"]["auroc"]["value"]
+    with pytest.raises(InputError, match="is no evaluated folder"):
+        cx.load(run.folder / "nowhere")
+
+
+def test_answers_are_those_of_the_command(run, films, tmp_path):
+    found = run.predict(films)
+    told = tmp_path / "told.json"
+    code = "from chestxray.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "--quiet", "predict", run.folder, *films, "--output", told]
+    subprocess.run(command, check=True, capture_output=True)
+    for (_, row), line in zip(found.iterrows(), json.loads(told.read_text()), strict=True):
+        decision = None if pd.isna(row["decision"]) else row["decision"]
+        assert (row["path"], decision, row["refused"]) == (line["path"], line["decision"], line["refused"])
+        for name, probability in line["probabilities"].items():
+            assert row[f"probability_{name}"] == pytest.approx(probability, abs=1e-6)
+
+
+def test_paths_tables_and_arrays_are_answered_alike(run, films):
+    found = run.predict(films, batch_size=2)
+    columns = [name for name in found if name.startswith("probability_")]
+    assert len(found) == len(films)
+    wanted = found[columns].to_numpy()
+    pixels = np.stack([np.asarray(Image.open(path)) for path in films])
+    for given in (pd.DataFrame({"path": films}), iter(films), pixels):
+        np.testing.assert_allclose(run.predict(given)[columns].to_numpy(), wanted, atol=1e-5)
+    one = run.predict(films[0])
+    assert one["path"].tolist() == films[:1]
+    np.testing.assert_allclose(run.predict(pixels[0])[columns].to_numpy(), wanted[:1], atol=1e-5)
+    stretched = np.clip(pixels.astype(float) - pixels.min((1, 2), keepdims=True), 0, None)
+    stretched = np.round(255 * stretched / stretched.max((1, 2), keepdims=True)).astype(np.uint8)
+    deep = run.predict(pixels.astype(np.uint16) * 16)[columns].to_numpy()
+    np.testing.assert_allclose(deep, run.predict(stretched)[columns].to_numpy(), atol=0.02)
+
+
+def test_a_file_that_cannot_be_read_has_a_row_with_the_reason(run, films, tmp_path):
+    (tmp_path / "a.png").write_text("no film")
+    found = run.predict([tmp_path / "a.png", films[0]])
+    assert found["unreadable"].notna().tolist() == [True, False]
+    assert found["decision"].isna().tolist()[0]
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
+        run.explain(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (np.zeros((2, 3, 4, 5), np.uint8), "uint8 or uint16"),
+        (np.zeros((8, 8), np.float32), "float32"),
+        (np.zeros((0, 8, 8), np.uint8), "uint8 or uint16"),
+        ([np.zeros((8, 8), np.uint8)], "one array of pixels. Received: a list of ndarray"),
+        (pd.DataFrame({"file": []}), "the column path. Received: file"),
+    ],
+)
+def test_what_is_no_image_is_told_in_a_line(run, images, told):
+    with pytest.raises(InputError, match=told):
+        run.predict(images)
+
+
+def test_an_answer_is_explained(run, films):
+    found = run.explain(films[0])
+    assert found.map.shape == found.pixels.shape == (16, 16)
+    assert 0 <= found.map.min() <= found.map.max() <= 1
+    assert found.answer.probabilities["NORMAL"] == run.predict(films[0])["probability_NORMAL"][0]
+    assert found.overlay().size == (16, 16)
+    assert np.asarray(found.overlay(0.0)).std(axis=2).max() == 0, "nothing is covered"
+    assert "data:image/png;base64," in found._repr_html_()
+    with pytest.raises(InputError, match=r"one image\. Received: 2"):
+        run.explain(films[:2])
+
+
+def test_a_run_without_training_has_no_history(run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    (copy / "history.csv").unlink()
+    with pytest.raises(InputError, match="nothing was trained in it"):
+        _ = cx.load(copy).history
