@@ -112,6 +112,9 @@ def main() -> None:
         "| ---: | ---: | :--- |" + " ---: |" * 6,
         *rows,
         "",
+        f"A marker on 10% of one class lifts the AUROC of whoever reads it to .55 at most, below {EXCLUDED}: excluded "
+        "is not that there is none.",
+        "",
     ]
     options.output.write_text("\n".join(text), encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.errors import DataError, InputError
-from chestxray.inference.answer import PREFIX, Answer, answered
+from chestxray.inference.answer import PREFIX, Answer, answered, columns
 from chestxray.inference.engine import Engine, Outputs
 from chestxray.runs import run_folder
 
@@ -84,7 +85,8 @@ class Run(run_folder.Run):
             InputError: something else than images.
         """
         given = [answer for answers, *_ in self._answers(images, batch_size, maps=False) for answer in answers]
-        return pd.DataFrame([_row(answer, self.engine.classes) for answer in given], columns=self._columns)
+        classes = self.engine.classes
+        return pd.DataFrame([_row(answer, classes) for answer in given], columns=columns(classes))
 
     def explain(self, image: Images) -> Explanation:
         """Where in one image, a path or an array (height, width), its answer comes from.
@@ -93,18 +95,14 @@ class Run(run_folder.Run):
             InputError: the architecture has no layer to explain by; several images.
             DataError: the image cannot be read.
         """
-        given = list(self._answers(image, 1, maps=True))
+        # Of many images no more are computed than show that there are many.
+        given = list(itertools.islice(self._answers(image, 1, maps=True), 2))
         if len(given) != 1:
-            raise InputError(f"explain takes one image. Received: {len(given)}.")
+            raise InputError(f"explain takes one image. Received: {'several' if given else 'none'}.")
         (((answer,), pixels, outputs),) = given
         if outputs is None or outputs.maps is None:
             raise DataError(f"{answer.path} cannot be read: {answer.unreadable}.")
         return Explanation(answer, pixels[0], outputs.maps[0])
-
-    @property
-    def _columns(self) -> list[str]:
-        classes = [PREFIX + name for name in self.engine.classes]
-        return ["path", "decision", *classes, "set", "abstained", "refused", "distance", "unreadable"]
 
     def _answers(
         self, images: Images, batch_size: int, *, maps: bool
@@ -189,8 +187,10 @@ def run(
             afterwards `chestxray run --resume` goes on with what is done.
     """
     from chestxray import workflow
+    from chestxray.recipe import Recipe
 
-    return Run(workflow.run(recipe, output=output, cache=cache, overwrite=overwrite, **fields).folder)
+    chosen = (recipe or Recipe()).replace(**fields)
+    return Run(workflow.run(chosen, output=output, cache=cache, overwrite=overwrite).folder)
 
 
 def load(folder: str | Path) -> Run:

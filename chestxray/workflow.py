@@ -76,25 +76,23 @@ class Clock:
 
 
 def run(
-    recipe: Recipe | None = None,
+    recipe: Recipe,
     *,
     output: str | Path | None = None,
     cache: str | Path | None = None,
     overwrite: bool = False,
     like: Index | None = None,
-    **fields: Any,
 ) -> Run:
-    """Train and evaluate what `recipe` says, with the `fields` of `Recipe` changed, and return the finished run.
+    """Train and evaluate what `recipe` says, and return the finished run.
 
-    ``run(model="densenet121", data="folder:films", epochs=5)``. `output` is the run's folder (default:
-    ``runs/`` with time, model and data), `cache` the cache folder. `like` is the index of another run, on
-    whose data this one must be.
+    `output` is the run's folder (default: ``runs/`` with time, model and data), `cache` the cache
+    folder. `like` is the index of another run, on whose data this one must be.
 
     Raises:
         ChestXrayError: anything that a user can mend. Before training starts nothing is left
             behind; afterwards the folder holds what `resume` needs.
     """
-    recipe, plugin, entry = resolve((recipe or Recipe()).replace(**fields))
+    recipe, plugin, entry = resolve(recipe)
     folder = Path(output) if output else run_folder.default_folder(recipe.model, recipe.data[0])
     new = run_folder.create(folder, overwrite=overwrite)
     try:

@@ -108,8 +108,10 @@ def test_an_answer_is_explained(run, films):
     assert found.overlay().size == (16, 16)
     assert np.asarray(found.overlay(0.0)).std(axis=2).max() == 0, "nothing is covered"
     assert "data:image/png;base64," in found._repr_html_()
-    with pytest.raises(InputError, match=r"one image\. Received: 2"):
+    with pytest.raises(InputError, match=r"one image\. Received: several"):
         run.explain(films[:2])
+    with pytest.raises(InputError, match=r"one image\. Received: none"):
+        run.explain([])
 
 
 def test_a_run_without_training_has_no_history(run, tmp_path):

@@ -1,7 +1,7 @@
 """Probabilities and Grad-CAM (Selvaraju 2017) of many images in one compiled evaluation of a network.
 
 Equal to tf-keras-vis's `Gradcam` of the logits with `normalize_cam`, which evaluates the network once
-more for the probabilities and builds its graph anew at every call. Where `head_gradient` knows the
+more for the probabilities and builds its graph anew at every call. Where `closed_form_gradient` knows the
 layers behind the feature map, no gradient is taken at all, and the same graph can be exported.
 """
 

@@ -1,5 +1,5 @@
 """Where in the image a score comes from: the panel of a run, and tf-keras-vis's own Grad-CAM (Selvaraju
-2017), which `cam` is measured against.
+2017), which `gradcam` is measured against.
 
 The only module that imports tf_keras_vis.
 """

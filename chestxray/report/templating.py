@@ -12,7 +12,7 @@ from chestxray.report import formatting
 
 
 def render(template: str, filters: dict[str, Callable[..., str]] | None = None, **context: Any) -> str:
-    """The template of that name below ``templates/``, with the words and numbers of `report.wording`.
+    """The template of that name below ``templates/``, with the words and numbers of `formatting`.
 
     What goes into HTML is escaped; a template of Markdown escapes by itself.
     """

@@ -2,7 +2,7 @@
 place; they are no seal against someone who writes both anew.
 
 A run's folder has ``checksums.json`` for the files that nobody can look into; entries of the cache have
-their own, see `decoded` and `activations`.
+their own, see `decoded` and `feature_cache`.
 """
 
 from __future__ import annotations

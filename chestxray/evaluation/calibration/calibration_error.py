@@ -58,7 +58,7 @@ def calibration_error(
 ) -> CalibrationError:
     """The expected calibration error, corrected for the noise of this many images of this many patients.
 
-    The bins are those of `weighted.Calibration.error`. Noise is drawn by patient, with the residuals of
+    The bins are those of `weighted_metrics.Calibration.error`. Noise is drawn by patient, with the residuals of
     each bin, and in no bin smaller than independent answers of the stated probabilities would make it.
 
     Args:
