@@ -199,4 +199,4 @@ def load(folder: str | Path) -> Run:
     Raises:
         InputError: no such folder, one that was not made by chestxray, or a run that was not finished.
     """
-    return Run(run_folder.load_evaluated(folder).folder)
+    return Run(run_folder.open_evaluated(folder).folder)

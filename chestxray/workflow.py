@@ -36,7 +36,7 @@ from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
 from chestxray.plugin import ModelPlugin
 from chestxray.recipe import Recipe
-from chestxray.runs import provenance, run_folder
+from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
@@ -93,8 +93,8 @@ def run(
             behind; afterwards the folder holds what `resume` needs.
     """
     recipe, plugin, entry = resolve(recipe)
-    folder = Path(output) if output else run_folder.default_folder(recipe.model, recipe.data[0])
-    new = run_folder.create(folder, overwrite=overwrite)
+    folder = Path(output) if output else output_folder.default_folder(recipe.model, recipe.data[0])
+    new = output_folder.create(folder, overwrite=overwrite)
     try:
         clock = Clock()
         prepared = prepare(recipe, caches.root(cache), clock, like=like)
@@ -105,7 +105,7 @@ def run(
             folder.rmdir()
         raise
     if not new:
-        run_folder.clear(folder)
+        output_folder.clear(folder)
     with _kept(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
         _begin(prepared, folder)
@@ -122,7 +122,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
     """
     path = Path(folder)
     if not (path / run_folder.RECIPE).is_file():
-        raise InputError(f"{path} is no run: --resume needs a folder with {run_folder.RECIPE} in it.")
+        raise InputError(f"{path} is not a run: --resume needs a folder with {run_folder.RECIPE} in it.")
     if Run(path).finished:
         log.info("The run %s is finished; nothing is left to do.", path)
         return Run(path)

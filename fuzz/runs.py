@@ -50,7 +50,7 @@ def _read(run: Path) -> None:
     _ = engine.classes, engine.image_size, engine.decision, engine.refusal_threshold, engine.has_maps
     keras_engine.max_pixels(run)
     keras_engine.fingerprint(run)
-    found = run_folder.load_evaluated(run)
+    found = run_folder.open_evaluated(run)
     _ = found.recipe, found.predictions, found.metrics, found.environment, found.cam_layer
     engine.decision.decided(found.predictions.probabilities)
 

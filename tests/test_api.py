@@ -42,7 +42,7 @@ def test_a_run_is_opened_with_all_that_is_in_it(run):
     assert list(again.history["epoch"]) == [0, 1]
     assert isinstance(again.evaluation, Evaluation)
     assert again.evaluation.to_frame().loc["auroc", "value"] == again.metrics["test"]["auroc"]["value"]
-    with pytest.raises(InputError, match="is no evaluated folder"):
+    with pytest.raises(InputError, match="is not a run"):
         cx.load(run.folder / "nowhere")
 
 
@@ -117,5 +117,4 @@ def test_an_answer_is_explained(run, films):
 def test_a_run_without_training_has_no_history(run, tmp_path):
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     (copy / "history.csv").unlink()
-    with pytest.raises(InputError, match="nothing was trained in it"):
-        _ = cx.load(copy).history
+    assert len(cx.load(copy).history) == 0

@@ -217,7 +217,7 @@ def test_an_unknown_positive_class_is_found_before_training(recipe, tmp_path):
 
 def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="is no run"):
+    with pytest.raises(OutputError, match="is not a run"):
         chestxray.run(recipe, output=tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").exists()
 

@@ -18,19 +18,19 @@ def close(run: Run) -> None:
     """Print what weakens the result, the gravest first and marked, then where the report is."""
     from chestxray._version import RESEARCH_ONLY
     from chestxray.report.limitations import NOTED, cautions
-    from chestxray.report.record import Record
+    from chestxray.runs import run_folder
 
-    record = Record.read(run.folder)
-    rule = record.extras.get("operating_points", {}).get("rule")
-    if rule and record.positive:
+    run = run_folder.open_complete(run.folder)
+    rule = run.extras.get("operating_points", {}).get("rule")
+    if rule and run.positive:
         click.echo(textwrap.fill(rule, WIDTH, break_long_words=False))
     # What was noted on the data was told as the run went.
-    found = [caution for caution in cautions(record) if caution.title != NOTED]
+    found = [caution for caution in cautions(run) if caution.title != NOTED]
     if found:
         click.echo("\nWhat weakens this result:")
     for caution in found:
         mark = "!" if caution.weight == "serious" else "-"
-        text = f"{mark} {caution.title}. {record.shorten_in(caution.text)}"
+        text = f"{mark} {caution.title}. {run.shorten_in(caution.text)}"
         click.echo(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False))
     click.echo(f"Report: {run.report}")
     click.echo(RESEARCH_ONLY)

@@ -104,7 +104,7 @@ def command(
 def _compare_runs(
     runs: tuple[Path, ...], metric: str, margin: float | None, changes: dict[str, Any], output: Path | None
 ) -> None:
-    from chestxray.runs import run_folder
+    from chestxray.runs import output_folder
     from chestxray.studies import candidates
 
     if len(runs) < 2:
@@ -112,7 +112,7 @@ def _compare_runs(
     found = candidates.of_runs(runs)
     places = "\n".join(str(run.folder.absolute()) for contender in found.values() for run in contender.runs)
     digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
-    folder = output or Path("comparisons") / f"{run_folder.slug(*found)[:70]}-{digest}"
+    folder = output or Path("comparisons") / f"{output_folder.slug(*found)[:70]}-{digest}"
     positive = changes.get("positive") or candidates.positive_of(found)
     _report(found, metric, margin, positive, changes.get("replicates", Recipe().replicates), folder)
 

@@ -56,7 +56,7 @@ def command(
     from chestxray.studies import external_validation
 
     changes = {name: value for name, value in given.items() if value not in (None, ())}
-    trained = run_folder.load(run)
+    trained = run_folder.open_trained(run)
     if data:
         recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
         root = caches.root(cache)

@@ -59,7 +59,7 @@ def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
             f"{folder} holds predictions and no weights ({MODEL}). Predict with the run that made them, or with an "
             "ensemble of runs (`chestxray ensemble`)."
         )
-    run_folder.load(folder)
+    run_folder.open_trained(folder)
     if not (folder / DECISION).is_file():
         raise InputError(f"{folder} has no {DECISION}: run it again with this version of chestxray.")
     return (folder,)
@@ -85,7 +85,7 @@ def load(folder: Path) -> Engine:
 
 def max_pixels(folder: Path) -> int:
     """Most pixels an image may have: the least that any of the runs of `folder` allowed."""
-    return min(run_folder.load(path).recipe.max_pixels for path in folders(folder))
+    return min(run_folder.open_trained(path).recipe.max_pixels for path in folders(folder))
 
 
 def fingerprint(folder: Path, options: str = "") -> str:
@@ -124,7 +124,7 @@ class KerasEngine:
 
     @cached_property
     def _run(self) -> Run:
-        return run_folder.load(self.folder)
+        return run_folder.open_trained(self.folder)
 
     @property
     def name(self) -> str:

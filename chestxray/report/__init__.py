@@ -12,12 +12,13 @@ import numpy as np
 
 from chestxray.report import embedded_images, figures, model_card, run_figures
 from chestxray.report.limitations import cautions, summary
-from chestxray.report.record import Record
 from chestxray.report.sections import SECTIONS, Material, Section
 from chestxray.report.templating import render
+from chestxray.runs import run_folder
+from chestxray.runs.run_folder import Run
 from chestxray.storage.files import write_text
 
-__all__ = ["SECTIONS", "Material", "Record", "Section", "page", "write"]
+__all__ = ["SECTIONS", "Material", "Run", "Section", "page", "write"]
 
 
 def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path:
@@ -32,28 +33,28 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
         DataError: a file in it is damaged.
         OutputError: it cannot be written to.
     """
-    record = Record.read(folder)
-    drawn = _write_figures(record, samples or {})
+    run = run_folder.open_complete(folder)
+    drawn = _write_figures(run, samples or {})
     material = Material(
-        record=record,
+        run=run,
         figures=drawn,
-        samples=tuple(embedded_images.training_tiles(record, samples or {})),
-        tests=tuple(embedded_images.test_tiles(record, samples or {})),
-        heatmaps=tuple(embedded_images.heatmap_tiles(record)),
+        samples=tuple(embedded_images.training_tiles(run, samples or {})),
+        tests=tuple(embedded_images.test_tiles(run, samples or {})),
+        heatmaps=tuple(embedded_images.heatmap_tiles(run)),
     )
-    model_card.write(record)
+    model_card.write(run)
     report = folder / "report.html"
     write_text(report, page(material))
     return report
 
 
-def _write_figures(record: Record, samples: Mapping[str, np.ndarray]) -> dict[str, embedded_images.Picture]:
+def _write_figures(run: Run, samples: Mapping[str, np.ndarray]) -> dict[str, embedded_images.Picture]:
     """Write ``figures/`` and return those that stand in the page as they are."""
-    alternatives = run_figures.alternatives(record)
+    alternatives = run_figures.alternatives(run)
     drawn: dict[str, embedded_images.Picture] = {}
-    stale = {record.folder / "figures" / f"{name}.png" for name in run_figures.NAMES}
-    for name, figure in run_figures.draw(record, samples):
-        path = record.folder / "figures" / f"{name}.png"
+    stale = {run.folder / "figures" / f"{name}.png" for name in run_figures.NAMES}
+    for name, figure in run_figures.draw(run, samples):
+        path = run.folder / "figures" / f"{name}.png"
         figures.save(figure, path)
         stale.discard(path)
         if name in alternatives:  # the grids of radiographs stand in the page picture by picture
@@ -70,8 +71,8 @@ def page(material: Material, sections: Sequence[Section] = SECTIONS) -> str:
     return render(
         "report.html.jinja",
         material=material,
-        record=material.record,
+        run=material.run,
         sections=[(section, context) for section, context in built if context is not None],
-        cautions=cautions(material.record),
-        summary=summary(material.record),
+        cautions=cautions(material.run),
+        summary=summary(material.run),
     )

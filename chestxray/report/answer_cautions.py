@@ -10,7 +10,7 @@ from chestxray.data.splitting import SMALLEST_VALIDATION
 from chestxray.report.calibration_wording import direction
 from chestxray.report.caution import Caution
 from chestxray.report.formatting import plural, value_of, with_interval
-from chestxray.report.record import Record
+from chestxray.runs.run_folder import Run
 
 #: Pictures that are answered as if they were chest radiographs: a share of a kind worth naming; one of a
 #: kind, and one of all, that is serious.
@@ -23,12 +23,12 @@ MISCALIBRATED, CHANGED = 0.1, 0.005
 SLOPES, INTERCEPT = (0.8, 1.25), 0.3
 
 
-def refusal(record: Record) -> list[Caution]:
+def refusal(run: Run) -> list[Caution]:
     """How many other pictures it answers for, and how many radiographs it refuses."""
-    found, decision = record.extras.get("refusal"), record.extras.get("decision")
+    found, decision = run.extras.get("refusal"), run.extras.get("decision")
     if not found:
         # Without a decision, or as an ensemble, it is no model that is shown anything by itself.
-        if not decision or "ensemble" in record.extras:
+        if not decision or "ensemble" in run.extras:
             return []
         text = (
             "Whatever it is shown, noise, a photograph, an inverted or a turned film, it answers as if that were "
@@ -38,9 +38,9 @@ def refusal(record: Record) -> list[Caution]:
     return [*_let_through(found), *_capped(found), *_refused_films(found)]
 
 
-def validation(record: Record) -> list[Caution]:
+def validation(run: Run) -> list[Caution]:
     """Too few images to choose by."""
-    each = record.counts["validation"]
+    each = run.counts["validation"]
     total, few = int(each.sum()), each[each < FEWEST_OF_A_CLASS]
     if not total or (total >= SMALLEST_VALIDATION and few.empty):
         return []
@@ -54,13 +54,13 @@ def validation(record: Record) -> list[Caution]:
     return [Caution("serious" if serious else "note", "Few validation images", text)]
 
 
-def sensitivity(record: Record) -> list[Caution]:
+def sensitivity(run: Run) -> list[Caution]:
     """A sensitivity that was asked for and not reached."""
-    wanted = record.recipe.sensitivity
-    points = (record.extras.get("operating_points") or {}).get("points", [])
+    wanted = run.recipe.sensitivity
+    points = (run.extras.get("operating_points") or {}).get("points", [])
     if wanted is None or not points:
         return []
-    promise = (record.extras.get("decision") or {}).get("promise") or {}
+    promise = (run.extras.get("decision") or {}).get("promise") or {}
     # What is promised is of patients, each of whom counts alike.
     found = points[0]["test"].get("sensitivity_of_patients") or points[0]["test"]["sensitivity"]
     missed = (found["high"] or 1) < wanted
@@ -83,20 +83,20 @@ def sensitivity(record: Record) -> list[Caution]:
     return []
 
 
-def probabilities(record: Record) -> list[Caution]:
+def probabilities(run: Run) -> list[Caution]:
     """Probabilities that are not as often right as they say."""
-    found = record.extras.get("calibration") or {}
+    found = run.extras.get("calibration") or {}
     parts = []
-    measures = record.metrics.get("calibration") or {}
+    measures = run.metrics.get("calibration") or {}
     slope, intercept = measures.get("slope") or {}, measures.get("intercept") or {}
     if _beyond(slope, *SLOPES):
         parts.append(f"Calibration slope {with_interval(slope)}: {direction(slope)}.")
     if _beyond(intercept, -INTERCEPT, INTERCEPT):
         often = "more" if intercept["value"] > 0 else "less"
         parts.append(
-            f"Calibration intercept {with_interval(intercept)}: {record.positive} is {often} frequent than they say."
+            f"Calibration intercept {with_interval(intercept)}: {run.positive} is {often} frequent than they say."
         )
-    off = value_of(record.metrics["test"].get("ece"))
+    off = value_of(run.metrics["test"].get("ece"))
     if off is not None and off >= MISCALIBRATED:
         parts.append(f"On average they are off by {100 * off:.0f} points of 100 (expected calibration error).")
     before, after = ((found.get("test") or {}).get(when) or {} for when in ("before", "after"))
@@ -120,9 +120,9 @@ def _beyond(figure: Mapping[str, Any], least: float, most: float) -> bool:
     return (value < least and high < well) or (value > most and low > well)
 
 
-def abstention(record: Record) -> list[Caution]:
+def abstention(run: Run) -> list[Caution]:
     """A promise of conformal prediction that is empty or was not kept."""
-    found = record.extras.get("abstention") or {}
+    found = run.extras.get("abstention") or {}
     if not found:
         return []
     promised = f"{found['coverage']:g}"

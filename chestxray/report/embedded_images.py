@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chestxray.report.record import Record
 from chestxray.report.run_figures import Samples, heatmap_files, test_samples, training_samples
+from chestxray.runs.run_folder import Run
 
 #: A radiograph on the page is shown at most this wide; twice that is sharp on any screen.
 _WIDEST = 640
@@ -54,38 +54,38 @@ def figure(path: Path, alt: str) -> Picture:
         return Picture(_uri("png", content), alt, *image.size)
 
 
-def training_tiles(record: Record, samples: Samples) -> list[Tile]:
+def training_tiles(run: Run, samples: Samples) -> list[Tile]:
     """A few training images of each class, as `training_samples` picks them."""
     return [
-        Tile(_radiograph(samples[path], f"Training image, class {label}."), label, record.short(path))
-        for label, paths in training_samples(record, samples).items()
+        Tile(_radiograph(samples[path], f"Training image, class {label}."), label, run.short(path))
+        for label, paths in training_samples(run, samples).items()
         for path in paths
     ]
 
 
-def test_tiles(record: Record, samples: Samples) -> list[Tile]:
+def test_tiles(run: Run, samples: Samples) -> list[Tile]:
     """Test images with the model's answers, as `test_samples` picks them."""
-    rows = test_samples(record, samples).to_dict("records")
-    return [_answered(record, samples[row["path"]], "Test image", row) for row in rows]
+    rows = test_samples(run, samples).to_dict("records")
+    return [_answered(run, samples[row["path"]], "Test image", row) for row in rows]
 
 
-def heatmap_tiles(record: Record) -> list[Tile]:
+def heatmap_tiles(run: Run) -> list[Tile]:
     """The heat maps of the run's folder."""
     tiles = []
-    for path, item in heatmap_files(record):
+    for path, item in heatmap_files(run):
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-        tiles.append(_answered(record, pixels, "Radiograph and heat map of a test image", item))
+        tiles.append(_answered(run, pixels, "Radiograph and heat map of a test image", item))
     return tiles
 
 
-def _answered(record: Record, pixels: np.ndarray, what: str, item: Mapping[str, Any]) -> Tile:
+def _answered(run: Run, pixels: np.ndarray, what: str, item: Mapping[str, Any]) -> Tile:
     verdict = "right" if item["label"] == item["predicted"] else "wrong"
     alt = f"{what}: true class {item['label']}, model said {item['predicted']}, which is {verdict}."
     return Tile(
         _radiograph(pixels, alt),
         item["label"],
-        record.short(item["path"]),
+        run.short(item["path"]),
         item["predicted"],
         item["probability"],
     )

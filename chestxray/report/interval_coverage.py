@@ -16,7 +16,7 @@ import numpy as np
 from chestxray.evaluation.support import effective
 from chestxray.report.caution import Caution
 from chestxray.report.formatting import title
-from chestxray.report.record import Record
+from chestxray.runs.run_folder import Run
 
 FILE = "interval_coverage.json"
 #: Effective patients of the rarest class: the least of each kind of test.
@@ -50,15 +50,15 @@ def measured() -> dict[tuple[int, bool], dict[str, float]]:
     return {(line["fewest"], line["even"]): line["coverage"] for line in json.loads(text)}
 
 
-def caution(record: Record) -> list[Caution]:
+def caution(run: Run) -> list[Caution]:
     """Where intervals of a test like the run's were measured to hold the truth less, or more, often than they say."""
-    test = record.predictions.of("test")
+    test = run.predictions.of("test")
     if test.rows.empty:
         return []
     truth, clusters = test.truth, test.clusters
     rarest = min(effective(clusters[truth == k]) for k in np.unique(truth))
     found = kind(rarest, effective(clusters) / len(np.unique(clusters)))
-    covered = _shown(record, measured().get(found, {}))
+    covered = _shown(run, measured().get(found, {}))
     narrow = {name: share for name, share in covered.items() if share < KEPT[0]}
     wide = {name: share for name, share in covered.items() if share > KEPT[1]}
     parts = [f"too seldom {_listed(narrow)}"] if narrow else []
@@ -69,13 +69,13 @@ def caution(record: Record) -> list[Caution]:
     return [Caution("note", "Intervals that are not quite 95%", text)]
 
 
-def _shown(record: Record, covered: dict[str, float]) -> dict[str, float]:
+def _shown(run: Run, covered: dict[str, float]) -> dict[str, float]:
     """By the names of the report. An error of 0, the end of its range, tells nothing of other errors."""
-    figures: dict[str, Any] = record.metrics["test"]
+    figures: dict[str, Any] = run.metrics["test"]
     shown = {name: share for name, share in covered.items() if name in figures and name != "ece"}
     if "ece, too sure" in covered and "ece" in figures:
         shown["ece"] = covered["ece, too sure"]
-    measures = record.metrics.get("calibration") or {}
+    measures = run.metrics.get("calibration") or {}
     known = {name: share for name, share in covered.items() if (measures.get(name) or {}).get("low") is not None}
     return {name: share for name, share in shown.items() if (figures[name] or {}).get("low") is not None} | known
 

@@ -13,7 +13,7 @@ from chestxray.evaluation.paired.p_value_function import ALPHA
 from chestxray.report import answer_cautions, interval_coverage
 from chestxray.report.caution import Caution
 from chestxray.report.formatting import in_hundred, plural, span, title, value_of, with_interval
-from chestxray.report.record import Record
+from chestxray.runs.run_folder import Run
 
 #: A class with fewer test images than this moves by more than 3 points with each of them.
 FEW_OF_A_CLASS = 30
@@ -28,45 +28,45 @@ NOTED = "Note on the data"
 TRAINING_RUN = "training_run"
 
 
-def cautions(record: Record) -> list[Caution]:
+def cautions(run: Run) -> list[Caution]:
     """All that applies to this run: serious ones first, and of these and of the others the gravest first."""
     found = [
-        *_drawn(record),
-        *_leaks(record),
-        *_one_answer(record),
-        *_chance(record),
-        *_controls(record),
-        *_confounds(record),
-        *_drop(record),
-        *answer_cautions.refusal(record),
-        *answer_cautions.validation(record),
-        *_groups(record),
-        *answer_cautions.sensitivity(record),
-        *answer_cautions.probabilities(record),
-        *answer_cautions.abstention(record),
-        *_guess(record),
-        *_test_set(record),
-        *interval_coverage.caution(record),
-        *_patients(record),
-        *_conflicting(record),
-        *_left_out(record),
-        *_inherited(record),
-        *(Caution("note", NOTED, note) for note in record.notes if note != record.split_note),
+        *_drawn(run),
+        *_leaks(run),
+        *_one_answer(run),
+        *_chance(run),
+        *_controls(run),
+        *_confounds(run),
+        *_drop(run),
+        *answer_cautions.refusal(run),
+        *answer_cautions.validation(run),
+        *_groups(run),
+        *answer_cautions.sensitivity(run),
+        *answer_cautions.probabilities(run),
+        *answer_cautions.abstention(run),
+        *_guess(run),
+        *_test_set(run),
+        *interval_coverage.caution(run),
+        *_patients(run),
+        *_conflicting(run),
+        *_left_out(run),
+        *_inherited(run),
+        *(Caution("note", NOTED, note) for note in run.notes if note != run.split_note),
     ]
     return _sorted(found)
 
 
-def of_training(record: Record) -> list[Caution]:
+def of_training(run: Run) -> list[Caution]:
     """What weakens the run wherever its model is used: how it was trained, and what on."""
-    return _sorted(caution for find in _OF_TRAINING for caution in find(record))
+    return _sorted(caution for find in _OF_TRAINING for caution in find(run))
 
 
-def of_model(record: Record) -> list[Caution]:
+def of_model(run: Run) -> list[Caution]:
     """What weakens a model beside others in a comparison, where controls and patients are told of apart."""
     return _sorted(
         caution
         for find in (_leaks, _confounds, answer_cautions.refusal, answer_cautions.validation)
-        for caution in find(record)
+        for caution in find(run)
     )
 
 
@@ -74,45 +74,45 @@ def _sorted(found: Iterable[Caution]) -> list[Caution]:
     return sorted(found, key=lambda caution: caution.weight != "serious")
 
 
-def _drawn(record: Record) -> list[Caution]:
-    if not record.drawn:
+def _drawn(run: Run) -> list[Caution]:
+    if not run.drawn:
         return []
-    every = record.drawn == len(record.index.rows)
+    every = run.drawn == len(run.index.rows)
     text = (
         "The images are drawn by a program; no person was X-rayed. The results show that the "
         "software works. They say nothing about patients."
         if every
-        else f"{record.drawn:,} of {len(record.index.rows):,} images are drawn by a program; no person was "
+        else f"{run.drawn:,} of {len(run.index.rows):,} images are drawn by a program; no person was "
         "X-rayed for them. What they add to the results says nothing about patients."
     )
     return [Caution("serious", "Drawn data, not radiographs", text)]
 
 
-def _leaks(record: Record) -> list[Caution]:
-    copies = len(record.audit.get("exact_duplicates", {}).get("across_splits", []))
-    near = len(record.audit.get("near_duplicates", {}).get("across_splits", []))
-    patients = len(record.audit.get("patients", {}).get("across_splits", []))
+def _leaks(run: Run) -> list[Caution]:
+    copies = len(run.audit.get("exact_duplicates", {}).get("across_splits", []))
+    near = len(run.audit.get("near_duplicates", {}).get("across_splits", []))
+    patients = len(run.audit.get("patients", {}).get("across_splits", []))
     if not copies + near + patients:
         return []
     edited = f", {plural(near, 'group')} of edited copies" if near else ""
     what = f"{plural(copies, 'group')} of identical images{edited} and {plural(patients, 'patient')}"
-    if "drop" in record.extras:
+    if "drop" in run.extras:
         where = "had been seen by the run in training or validation"
-        if record.audit.get("on_leak") == "ignore":
+        if run.audit.get("on_leak") == "ignore":
             text = f"{what} {where}, and were kept in this test. The results are likely too good."
             return [Caution("serious", "Images that the model has seen were kept in the test", text)]
-        text = f"{what} {where}; {plural(len(record.audit.get('dropped', [])), 'image')} were left out of this test."
+        text = f"{what} {where}; {plural(len(run.audit.get('dropped', [])), 'image')} were left out of this test."
         return [Caution("note", "Images that the model has seen were left out", text)]
-    if record.audit.get("on_leak") == "ignore":
+    if run.audit.get("on_leak") == "ignore":
         text = f"{what} stand on both sides of a split, and were kept there. The results are likely too good."
         return [Caution("serious", "Leaks between the splits were ignored", text)]
-    dropped = plural(len(record.audit.get("dropped", [])), "image")
+    dropped = plural(len(run.audit.get("dropped", [])), "image")
     text = f"{what} stood on both sides of a split; {dropped} were left out of training or validation for it."
     return [Caution("note", "Leaks between the splits were mended", text)]
 
 
-def _one_answer(record: Record) -> list[Caution]:
-    test = record.predictions.of("test").rows
+def _one_answer(run: Run) -> list[Caution]:
+    test = run.predictions.of("test").rows
     if test.empty or test["predicted"].nunique() > 1 or test["label"].nunique() < 2:
         return []
     answer = test["predicted"].iloc[0]
@@ -120,8 +120,8 @@ def _one_answer(record: Record) -> list[Caution]:
     return [Caution("serious", "The model always gives the same answer", text)]
 
 
-def _chance(record: Record) -> list[Caution]:
-    auroc = record.metrics.get("test", {}).get("auroc") or {}
+def _chance(run: Run) -> list[Caution]:
+    auroc = run.metrics.get("test", {}).get("auroc") or {}
     low, high = auroc.get("low"), auroc.get("high")
     if low is None or high is None:
         return []
@@ -134,12 +134,12 @@ def _chance(record: Record) -> list[Caution]:
     return []
 
 
-def _controls(record: Record) -> list[Caution]:
-    found = record.extras.get("controls") or {}
+def _controls(run: Run) -> list[Caution]:
+    found = run.extras.get("controls") or {}
     if not found:
         # What is evaluated again elsewhere has the controls of its own run, see `_inherited`.
         text = "Whether a model that sees no lungs does as well is not known: no controls were run."
-        return [] if "drop" in record.extras else [Caution("note", "No controls", text)]
+        return [] if "drop" in run.extras else [Caution("note", "No controls", text)]
     fired = [item for item in found.get("controls", []) if item["fires"]]
     if not fired:
         open_ = [item for item in found.get("controls", []) if item.get("state") == "undecided"]
@@ -149,11 +149,11 @@ def _controls(record: Record) -> list[Caution]:
     return [Caution("serious" if serious else "note", title, found["verdict"])]
 
 
-def _test_set(record: Record) -> list[Caution]:
-    test = record.predictions.of("test").rows
-    each = test["label"].value_counts().reindex(list(record.classes), fill_value=0)
+def _test_set(run: Run) -> list[Caution]:
+    test = run.predictions.of("test").rows
+    each = test["label"].value_counts().reindex(list(run.classes), fill_value=0)
     few = each[each < FEW_OF_A_CLASS]
-    people = record.patients(split="test")
+    people = run.patients(split="test")
     parts = []
     if len(few):
         listed = ", ".join(f"{name} ({count})" for name, count in few.head(8).items())
@@ -164,11 +164,11 @@ def _test_set(record: Record) -> list[Caution]:
     return [Caution("note", "Small test set", " ".join(parts))] if parts else []
 
 
-def _patients(record: Record) -> list[Caution]:
-    unknown = record.patients().unknown
+def _patients(run: Run) -> list[Caution]:
+    unknown = run.patients().unknown
     if not unknown:
         return []
-    share = "the" if unknown == len(record.used) else f"{unknown:,} of {len(record.used):,}"
+    share = "the" if unknown == len(run.used) else f"{unknown:,} of {len(run.used):,}"
     text = (
         f"It is not known which patients {share} images come from. One person may stand in training and in "
         "test, which flatters the results, and the intervals take each such image as independent, which "
@@ -177,16 +177,16 @@ def _patients(record: Record) -> list[Caution]:
     return [Caution("note", "Patients not known", text)]
 
 
-def _left_out(record: Record) -> list[Caution]:
-    unreadable = record.audit.get("unreadable", [])
+def _left_out(run: Run) -> list[Caution]:
+    unreadable = run.audit.get("unreadable", [])
     if not unreadable:
         return []
     text = f"{plural(len(unreadable), 'file')} could not be read and had no part in the run; see the data audit."
     return [Caution("note", "Unreadable files", text)]
 
 
-def _confounds(record: Record) -> list[Caution]:
-    flagged = [item for item in record.audit.get("confounds", []) if item["flagged"]]
+def _confounds(run: Run) -> list[Caution]:
+    flagged = [item for item in run.audit.get("confounds", []) if item["flagged"]]
     if not flagged:
         return []
     said = [item["sentence"] for item in flagged[:MOST_SAID]]
@@ -197,8 +197,8 @@ def _confounds(record: Record) -> list[Caution]:
     return [Caution("serious" if serious else "note", "The class shows without the lungs", text)]
 
 
-def _drop(record: Record) -> list[Caution]:
-    lost = (record.extras.get("drop") or {}).get("figures", {}).get("auroc") or {}
+def _drop(run: Run) -> list[Caution]:
+    lost = (run.extras.get("drop") or {}).get("figures", {}).get("auroc") or {}
     if not lost or lost["drop"]["low"] is None or lost["drop"]["low"] <= 0:
         return []
     inside, here = (f"{lost[name]['value']:.2f}" for name in ("internal", "external"))
@@ -206,13 +206,13 @@ def _drop(record: Record) -> list[Caution]:
     return [Caution("serious", "Worse here than where it was trained", text)]
 
 
-def _groups(record: Record) -> list[Caution]:
-    if (gaps := record.extras.get("gaps")) is not None:
+def _groups(run: Run) -> list[Caution]:
+    if (gaps := run.extras.get("gaps")) is not None:
         return _gaps(gaps)
-    whole = record.metrics["test"].get("auroc") or {}
+    whole = run.metrics["test"].get("auroc") or {}
     if whole.get("low") is None:
         return []
-    columns = {"source": record.extras.get("by_source") or {}, **(record.extras.get("by_group") or {})}
+    columns = {"source": run.extras.get("by_source") or {}, **(run.extras.get("by_group") or {})}
     worse = [
         (auroc["value"], f"{column} {name} {with_interval(auroc)}")
         for column, parts in columns.items()
@@ -248,34 +248,34 @@ def _turned(gap: Mapping[str, Any]) -> dict[str, float | None]:
     return {"value": -gap["value"], **{name: None if end is None else -end for name, end in ends.items()}}
 
 
-def _guess(record: Record) -> list[Caution]:
-    accuracy = record.metrics["test"].get("accuracy") or {}
-    counts = [sum(row) for row in record.metrics["confusion"]["counts"]]
-    if accuracy.get("low") is None or not sum(counts) or any(found.weight == "serious" for found in _chance(record)):
+def _guess(run: Run) -> list[Caution]:
+    accuracy = run.metrics["test"].get("accuracy") or {}
+    counts = [sum(row) for row in run.metrics["confusion"]["counts"]]
+    if accuracy.get("low") is None or not sum(counts) or any(found.weight == "serious" for found in _chance(run)):
         return []
     most = max(counts) / sum(counts)
     if accuracy["low"] > most:
         return []
-    label = record.metrics["confusion"]["classes"][counts.index(max(counts))]
+    label = run.metrics["confusion"]["classes"][counts.index(max(counts))]
     model = in_hundred(accuracy["value"])
     text = f"Always naming {label} is right for {in_hundred(most)} test images, the model for {model}."
     return [Caution("note", "Accuracy not shown to be better than a guess", text)]
 
 
-def _conflicting(record: Record) -> list[Caution]:
-    count = len(record.audit.get("conflicting_labels", []))
+def _conflicting(run: Run) -> list[Caution]:
+    count = len(run.audit.get("conflicting_labels", []))
     if not count:
         return []
     text = f"{plural(count, 'group')} of copies of one radiograph carry different classes: some labels are wrong."
     return [Caution("note", "Contradicting labels", text)]
 
 
-def _inherited(record: Record) -> list[Caution]:
-    found = (record.extras.get(TRAINING_RUN) or {}).get("cautions", [])
+def _inherited(run: Run) -> list[Caution]:
+    found = (run.extras.get(TRAINING_RUN) or {}).get("cautions", [])
     return [Caution(item["weight"], f"In its training: {item['title']}", item["text"]) for item in found]
 
 
-_OF_TRAINING: tuple[Callable[[Record], list[Caution]], ...] = (
+_OF_TRAINING: tuple[Callable[[Run], list[Caution]], ...] = (
     _drawn,
     _leaks,
     _controls,
@@ -284,19 +284,19 @@ _OF_TRAINING: tuple[Callable[[Record], list[Caution]], ...] = (
 )
 
 
-def summary(record: Record) -> str:
+def summary(run: Run) -> str:
     """The run in two plain sentences."""
-    metrics = record.metrics
-    rows, people = metrics.get("rows", 0), record.patients(split="test")
-    tested = f"On {plural(rows, 'test image')} of {people}, {record.recipe.model}"
+    metrics = run.metrics
+    rows, people = metrics.get("rows", 0), run.patients(split="test")
+    tested = f"On {plural(rows, 'test image')} of {people}, {run.recipe.model}"
     auroc, accuracy = metrics["test"].get("auroc"), metrics["test"].get("accuracy")
-    others = [name for name in record.classes if name != record.positive]
-    if record.positive:
-        kind, apart = "an", f"{record.positive} from {others[0] if len(others) == 1 else 'the rest'}"
+    others = [name for name in run.classes if name != run.positive]
+    if run.positive:
+        kind, apart = "an", f"{run.positive} from {others[0] if len(others) == 1 else 'the rest'}"
     else:
-        kind, apart = "a macro", f"{len(record.classes)} classes apart"
+        kind, apart = "a macro", f"{len(run.classes)} classes apart"
     first = (
-        f"{tested} tells {apart} with {kind} AUROC of {with_interval(auroc, record.level)}."
+        f"{tested} tells {apart} with {kind} AUROC of {with_interval(auroc, run.level)}."
         if value_of(auroc) is not None
         else f"{tested} was asked to tell {apart}; the AUROC is not available."
     )

@@ -20,9 +20,9 @@ from chestxray.report.facts.data import drawn, phantoms
 from chestxray.report.formatting import ordered
 from chestxray.report.guidelines import Checklist, Item, author_texts, checklists
 from chestxray.report.limitations import cautions, summary
-from chestxray.report.record import Record
 from chestxray.report.sections import class_counts
 from chestxray.report.templating import render
+from chestxray.runs.run_folder import Run
 from chestxray.storage.files import write_text
 
 #: How a blank begins, wherever one stands.
@@ -74,22 +74,22 @@ class Answered:
         )
 
 
-def answered(record: Record) -> tuple[Answered, ...]:
-    """Every checklist, answered from the record and from ``card.toml``.
+def answered(run: Run) -> tuple[Answered, ...]:
+    """Every checklist, answered from the run and from ``card.toml``.
 
     Raises:
         InputError: ``card.toml`` names an unknown item or is no TOML.
     """
-    texts = author_texts(record.folder)
-    facts = {name: tuple(fact(record)) for name, fact in FACTS.items()}
+    texts = author_texts(run.folder)
+    facts = {name: tuple(fact(run)) for name, fact in FACTS.items()}
     return tuple(
-        Answered(checklist, tuple(_answer(record, facts, texts, checklist.name, item) for item in checklist.items))
+        Answered(checklist, tuple(_answer(run, facts, texts, checklist.name, item) for item in checklist.items))
         for checklist in checklists()
     )
 
 
 def _answer(
-    record: Record,
+    run: Run,
     facts: Mapping[str, tuple[str, ...]],
     texts: Mapping[tuple[str, str], str],
     checklist: str,
@@ -97,8 +97,8 @@ def _answer(
 ) -> Answer:
     written = texts.get((checklist, item.number), texts.get(("claim", item.claim), ""))
     known = tuple(line for name in item.facts for line in facts[name])
-    if item.drawn and drawn(record):
-        return Answer(item, (*known, phantoms(record)), written, "", void=not (known or written))
+    if item.drawn and drawn(run):
+        return Answer(item, (*known, phantoms(run)), written, "", void=not (known or written))
     unknown = not all(facts[name] for name in item.facts)
     if written or not (item.author or unknown):
         return Answer(item, known, written, "")
@@ -106,43 +106,43 @@ def _answer(
     return Answer(item, known, written, f"{BLANK}: {asked}" if asked else BLANK)
 
 
-def write(record: Record) -> Path:
+def write(run: Run) -> Path:
     """Write MODEL_CARD.md and MODEL_CARD.html into the run's folder; return the path of the latter.
 
-    ``write(Record.read(Path("runs/x")))`` renders the card of a finished run again.
+    ``write(run_folder.open_complete(Path("runs/x")))`` renders the card of a finished run again.
 
     Raises:
         InputError: as `answered`.
         OutputError: the folder cannot be written to.
     """
-    texts = {"MODEL_CARD.md": text(record), "MODEL_CARD.html": page(record)}
+    texts = {"MODEL_CARD.md": text(run), "MODEL_CARD.html": page(run)}
     for name, content in texts.items():
-        write_text(record.folder / name, content)
-    return record.folder / "MODEL_CARD.html"
+        write_text(run.folder / name, content)
+    return run.folder / "MODEL_CARD.html"
 
 
-def text(record: Record) -> str:
+def text(run: Run) -> str:
     """The card as Markdown. Raises as `answered`."""
-    return _filled_in("model_card.md.jinja", record)
+    return _filled_in("model_card.md.jinja", run)
 
 
-def page(record: Record) -> str:
+def page(run: Run) -> str:
     """The card as one self-contained HTML page. Raises as `answered`."""
-    return _filled_in("model_card.html.jinja", record)
+    return _filled_in("model_card.html.jinja", run)
 
 
-def _filled_in(template: str, record: Record) -> str:
-    per_class = record.metrics["per_class"]
+def _filled_in(template: str, run: Run) -> str:
+    per_class = run.metrics["per_class"]
     return render(
         template,
         {"md": markdown},
-        title=f"{record.recipe.model} on {record.data_name}",
-        summary=summary(record),
-        cautions=cautions(record),
-        checklists=answered(record),
-        counts=class_counts(record),
-        level=record.level,
-        test=ordered(record.metrics["test"]),
+        title=f"{run.recipe.model} on {run.data_name}",
+        summary=summary(run),
+        cautions=cautions(run),
+        checklists=answered(run),
+        counts=class_counts(run),
+        level=run.level,
+        test=ordered(run.metrics["test"]),
         per_class=per_class,
         columns=list(dict.fromkeys(name for item in per_class.values() for name in item)),
     )

@@ -1,4 +1,4 @@
-"""The sections of the page, in order: what each needs, worked out from the record.
+"""The sections of the page, in order: what each needs, worked out from the run.
 
 A new section is a template ``templates/report/<name>.html.jinja`` and a line in `SECTIONS`. Where
 its numbers stand in a JSON file of their own, `extra` is its builder: the template gets the
@@ -20,7 +20,7 @@ from chestxray.report import calibration_wording, formatting
 from chestxray.report.embedded_images import Picture, Tile, figure
 from chestxray.report.figures import best_epoch
 from chestxray.report.formatting import duration, ordered, plural, value_of, whole
-from chestxray.report.record import Record
+from chestxray.runs.run_folder import Run
 
 #: Longer lists are cut on the page; the files of the run have them whole.
 LONGEST_LIST = 200
@@ -37,9 +37,9 @@ _SPLIT_RULES = {
 
 @dataclass(frozen=True)
 class Material:
-    """All that a section may show: the record, its figures by name, its radiographs."""
+    """All that a section may show: the run, its figures by name, its radiographs."""
 
-    record: Record
+    run: Run
     figures: Mapping[str, Picture]
     samples: tuple[Tile, ...] = ()
     tests: tuple[Tile, ...] = ()
@@ -65,25 +65,25 @@ def extra(name: str) -> Builder:
 
 def _calibration(material: Material) -> dict[str, Any] | None:
     found = _extra("calibration", material)
-    return found and {**found, "probabilities": _probabilities(material.record)}
+    return found and {**found, "probabilities": _probabilities(material.run)}
 
 
-def _probabilities(record: Record) -> list[str]:
-    return calibration_wording.sentences(record.metrics.get("calibration"), record.positive, record.level)
+def _probabilities(run: Run) -> list[str]:
+    return calibration_wording.sentences(run.metrics.get("calibration"), run.positive, run.level)
 
 
 def _extra(name: str, material: Material) -> dict[str, Any] | None:
-    content = material.record.extras.get(name)
+    content = material.run.extras.get(name)
     return {"extra": content} if content else None
 
 
 def _data(material: Material) -> dict[str, Any]:
-    return {"facts": data_facts(material.record), "counts": class_counts(material.record)}
+    return {"facts": data_facts(material.run), "counts": class_counts(material.run)}
 
 
-def data_facts(record: Record) -> dict[str, str]:
+def data_facts(run: Run) -> dict[str, str]:
     """What was run on what, by name; what is not known is left out."""
-    environment, recipe = record.environment, record.recipe
+    environment, recipe = run.environment, run.recipe
     data, model = environment.get("data", {}), environment.get("model", {})
     size = model.get("image_size") or recipe.image_size
     parameters = "" if "parameters" not in model else f"{whole(model['parameters'])} parameters"
@@ -93,10 +93,10 @@ def data_facts(record: Record) -> dict[str, str]:
         "Architecture": ", ".join(filter(None, [recipe.model, parameters])),
         "Initial weights": "random (trained from scratch)" if recipe.weights == "none" else recipe.weights,
         "Input": f"{size[0]} by {size[1]} pixels (height, width), grey, fit: {recipe.fit}" if size else "",
-        "Data": ", ".join(filter(None, [record.data_name, _images(record)])),
-        "Classes": ", ".join(record.classes),
-        "Positive class": record.positive or "",
-        "Split": "none, all of it tests" if "drop" in record.extras else record.split_note or _split_rule(record),
+        "Data": ", ".join(filter(None, [run.data_name, _images(run)])),
+        "Classes": ", ".join(run.classes),
+        "Positive class": run.positive or "",
+        "Split": "none, all of it tests" if "drop" in run.extras else run.split_note or _split_rule(run),
         "Seed": str(recipe.seed),
         "Licence of the data": data.get("licence", ""),
         "Citation": data.get("citation", ""),
@@ -104,33 +104,33 @@ def data_facts(record: Record) -> dict[str, str]:
     return {k: v for k, v in facts.items() if v}
 
 
-def _split_rule(record: Record) -> str:
+def _split_rule(run: Run) -> str:
     # A drawn split leaves a note; an audited run without one took the official split.
-    taken = record.recipe.split == "auto" and record.audit
-    return _SPLIT_RULES["official" if taken else record.recipe.split]
+    taken = run.recipe.split == "auto" and run.audit
+    return _SPLIT_RULES["official" if taken else run.recipe.split]
 
 
-def _images(record: Record) -> str:
-    rows, used = len(record.index.rows), len(record.used)
+def _images(run: Run) -> str:
+    rows, used = len(run.index.rows), len(run.used)
     left = f", {rows - used:,} of them left out" if rows > used else ""
     return plural(rows, "image") + left
 
 
-def class_counts(record: Record) -> list[dict[str, Any]]:
+def class_counts(run: Run) -> list[dict[str, Any]]:
     """A row a class and one for all: images and, in words, patients, split by split and together."""
     table = []
-    for label in [*record.counts.index, None]:
+    for label in [*run.counts.index, None]:
         of = {} if label is None else {"label": label}
-        images = record.counts.sum() if label is None else record.counts.loc[label]
-        cells = [(int(images[split]), str(record.patients(split=split, **of))) for split in SPLITS]
-        cells.append((int(images.sum()), str(record.patients(**of))))
+        images = run.counts.sum() if label is None else run.counts.loc[label]
+        cells = [(int(images[split]), str(run.patients(split=split, **of))) for split in SPLITS]
+        cells.append((int(images.sum()), str(run.patients(**of))))
         table.append({"label": label, "cells": cells})
     return table
 
 
 def _training(material: Material) -> dict[str, Any] | None:
-    history = material.record.history
-    if history.empty and "drop" in material.record.extras:
+    history = material.run.history
+    if history.empty and "drop" in material.run.extras:
         return None  # the run's own report tells of its training
     if history.empty:
         return {"phases": [], "best": None, "kept": None}
@@ -164,26 +164,26 @@ def _numbers(row: pd.Series) -> dict[str, float | None]:
 
 
 def _results(material: Material) -> dict[str, Any]:
-    record = material.record
-    test = ordered(record.metrics["test"])
-    guesses = _guesses(record)
+    run = material.run
+    test = ordered(run.metrics["test"])
+    guesses = _guesses(run)
     rows = [
         {
             "name": name,
             "title": formatting.title(name),
             "interval": interval,
             "better": formatting.MEANINGS[name].better if name in formatting.MEANINGS else "",
-            "meaning": formatting.meaning(name, value_of(interval), record.positive),
+            "meaning": formatting.meaning(name, value_of(interval), run.positive),
             "guess": guesses.get(name),
         }
         for name, interval in test.items()
     ]
     first = ("auroc", "sensitivity", "specificity", "accuracy")
-    per_class = record.metrics["per_class"]
+    per_class = run.metrics["per_class"]
     columns = list(dict.fromkeys(name for item in per_class.values() for name in item))
     support = {
         name: int(sum(row))
-        for name, row in zip(record.metrics["confusion"]["classes"], record.metrics["confusion"]["counts"], strict=True)
+        for name, row in zip(run.metrics["confusion"]["classes"], run.metrics["confusion"]["counts"], strict=True)
     }
     return {
         "rows": rows,
@@ -191,21 +191,21 @@ def _results(material: Material) -> dict[str, Any]:
         "per_class": per_class,
         "columns": columns,
         "support": support,
-        "confusion": record.metrics["confusion"],
-        "probabilities": _probabilities(record),
+        "confusion": run.metrics["confusion"],
+        "probabilities": _probabilities(run),
     }
 
 
-def _guesses(record: Record) -> dict[str, float]:
+def _guesses(run: Run) -> dict[str, float]:
     """What a guess that never looks at the image gets, where that is a plain number."""
-    counts = np.asarray(record.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
+    counts = np.asarray(run.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
     if not counts.sum():
         return {}
     shares = counts / counts.sum()
     present = shares[shares > 0]
     spread = float((shares * (1 - shares)).sum())
-    positive = record.positive
-    prevalence = shares[list(record.classes).index(positive)] if positive in record.classes else present.mean()
+    positive = run.positive
+    prevalence = shares[list(run.classes).index(positive)] if positive in run.classes else present.mean()
     return {
         "auroc": 0.5,
         "auprc": float(prevalence),
@@ -218,7 +218,7 @@ def _guesses(record: Record) -> dict[str, float]:
 
 
 def _audit(material: Material) -> dict[str, Any]:
-    record, audit = material.record, material.record.audit
+    run, audit = material.run, material.run.audit
     duplicates, near = audit.get("exact_duplicates", {}), audit.get("near_duplicates", {})
     groups = {
         "astride": duplicates.get("across_splits", []),
@@ -227,7 +227,7 @@ def _audit(material: Material) -> dict[str, Any]:
         "near": near.get("groups", []),
     }
     conflicts = [
-        [f"{record.short(path)} ({label})" for path, label in item["labels"].items()]
+        [f"{run.short(path)} ({label})" for path, label in item["labels"].items()]
         for item in audit.get("conflicting_labels", [])
     ]
     return {
@@ -235,9 +235,9 @@ def _audit(material: Material) -> dict[str, Any]:
         "on_leak": audit.get("on_leak", ""),
         "patients": audit.get("patients", {}).get("across_splits", []),
         "notes": audit.get("notes", []),
-        **{name: [[record.short(path) for path in group] for group in items] for name, items in groups.items()},
+        **{name: [[run.short(path) for path in group] for group in items] for name, items in groups.items()},
         **{
-            name: [(record.short(item["path"]), record.shorten_in(item["reason"])) for item in audit.get(name, [])]
+            name: [(run.short(item["path"]), run.shorten_in(item["reason"])) for item in audit.get(name, [])]
             for name in ("unreadable", "dropped")
         },
         "conflicts": conflicts,
@@ -245,7 +245,7 @@ def _audit(material: Material) -> dict[str, Any]:
         "small_validation": audit.get("small_validation", []),
         "false_alarms": near.get("false_alarms", ""),
         "look_alikes": [
-            [f"{record.short(path)} ({pair['correlation']:.2f})" for path in pair["paths"]]
+            [f"{run.short(path)} ({pair['correlation']:.2f})" for path in pair["paths"]]
             for pair in near.get("look_alikes", [])
         ],
         "near_searched": near.get("searched", False),
@@ -263,9 +263,9 @@ def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
         ("near_duplicates", "Images of one radiograph with other pixels."),
         ("look_alikes", "Films that are nearly one, perhaps of one person."),
     ):
-        audit = material.record.audit
+        audit = material.run.audit
         groups = audit.get("near_duplicates", {}).get(kind) or audit.get(kind, {}).get("groups", [])
-        path = material.record.folder / "figures" / f"{kind}.png"
+        path = material.run.folder / "figures" / f"{kind}.png"
         if groups and path.is_file():
             alt = f"{caption} {plural(len(groups), 'group')} in all; the lists below name the files."
             framed = "Framed: in several splits, or of several classes. At most 16 groups are shown."
@@ -273,9 +273,9 @@ def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
     return found
 
 
-def environment_facts(record: Record) -> dict[str, str]:
+def environment_facts(run: Run) -> dict[str, str]:
     """When and with what the run was made, by name; what is not known is left out."""
-    environment = record.environment
+    environment = run.environment
     plugin, data = environment.get("plugin", {}), environment.get("data", {})
     facts = {
         "Started": environment.get("started", ""),
@@ -292,15 +292,15 @@ def environment_facts(record: Record) -> dict[str, str]:
 
 
 def _environment(material: Material) -> dict[str, Any]:
-    environment = material.record.environment
+    environment = material.run.environment
     own = {"chestxray": environment.get("chestxray", ""), "python": environment.get("python", "")}
     seconds = environment.get("seconds", {})
     return {
-        "facts": environment_facts(material.record),
+        "facts": environment_facts(material.run),
         "packages": {k: v for k, v in (own | environment.get("packages", {})).items() if v},
         "seconds": {step: duration(value) for step, value in seconds.items()},
         "total": duration(sum(seconds.values())) if seconds else "",
-        "recipe": material.record.recipe.to_toml(),
+        "recipe": material.run.recipe.to_toml(),
     }
 
 
@@ -317,29 +317,29 @@ _SHAPES = {
 
 
 def _method(material: Material) -> dict[str, Any]:
-    interval = material.record.metrics.get("interval", {})
+    interval = material.run.metrics.get("interval", {})
     method = interval.get("method", "not recorded")
     return {
         "method": method,
         "shape": next((text for word, text in _SHAPES.items() if word in method), ""),
         "replicates": interval.get("replicates"),
-        "positive": material.record.positive,
-        "rule": _rule(material.record),
+        "positive": material.run.positive,
+        "rule": _rule(material.run),
     }
 
 
-def _rule(record: Record) -> str:
+def _rule(run: Run) -> str:
     """How a probability becomes the class that every table goes by."""
-    rule = record.extras.get("operating_points", {}).get("rule")
+    rule = run.extras.get("operating_points", {}).get("rule")
     if rule:
         return rule
-    if "ensemble" in record.extras:
+    if "ensemble" in run.extras:
         return "A film is given its most probable class: the members have no validation images in common to choose by."
     return "The class named is the one that the model which did not see the film decides on, as its validation chose."
 
 
 def _heatmaps(material: Material) -> dict[str, Any]:
-    index = material.record.heatmaps
+    index = material.run.heatmaps
     reason = index.get("reason") or ("" if material.heatmaps else "No heat map is in the run's folder.")
     return {"layer": index.get("layer"), "reason": reason, "method": index.get("method", "")}
 

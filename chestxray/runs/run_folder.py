@@ -1,26 +1,26 @@
-"""A run's folder, as docs/run-folder.md describes it: made by `workflow.run`, read by `load`."""
+"""The one reader of a run's folder, which docs/run-folder.md describes and `workflow.run` makes."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import time
+import os
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from chestxray.data.index import Index
-from chestxray.errors import DataError, InputError, OutputError, first_line
+import pandas as pd
+
+from chestxray.data.index import SPLITS, Index, Patients
+from chestxray.errors import DataError, InputError, first_line
 from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
-from chestxray.storage import checksums, result_files
-from chestxray.storage.files import explained
+from chestxray.storage import checksums, result_files, schema
+from chestxray.storage.result_forms import SomeMetrics
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
     from chestxray.evaluation.decision.rule import Decision
     from chestxray.evaluation.evaluate import Evaluation
@@ -30,8 +30,10 @@ INDEX = "index.parquet"
 MODEL = "model.keras"
 REPORT = "report.html"
 HISTORY = "history.csv"
-#: What stands beside the recipe wherever a test was evaluated.
-EVALUATED = ("predictions.csv", "metrics.json", "environment.json")
+PREDICTIONS = "predictions.csv"
+METRICS = "metrics.json"
+ENVIRONMENT = "environment.json"
+HEATMAPS = "heatmaps/index.json"
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,15 @@ class Run:
     @cached_property
     def predictions(self) -> Predictions:
         """The probabilities of the validation and test images."""
-        return Predictions.read(self.folder / "predictions.csv")
+        return Predictions.read(self.folder / PREDICTIONS)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """A row an epoch: phase, epoch, losses, accuracies, learning rate and seconds.
-
-        Raises:
-            InputError: nothing was trained in this folder, as in that of an ensemble.
+        """A row an epoch: phase, epoch, losses, accuracies, learning rate and seconds; no rows where nothing
+        was trained in this folder, as in that of an ensemble.
         """
-        if not (self.folder / HISTORY).is_file():
-            raise InputError(f"{self.folder} has no {HISTORY}: nothing was trained in it.")
-        return result_files.history(self.folder / HISTORY)
+        path = self.folder / HISTORY
+        return result_files.history(path) if path.is_file() else pd.DataFrame(columns=["phase", "epoch"])
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -83,7 +82,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The contents of ``metrics.json``."""
-        return result_files.read(self.folder / "metrics.json")
+        return result_files.read(self.folder / METRICS)
 
     @cached_property
     def by_source(self) -> dict[str, Any]:
@@ -102,8 +101,8 @@ class Run:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """The contents of ``environment.json``."""
-        return result_files.read(self.folder / "environment.json")
+        """The contents of ``environment.json``; empty where it is missing."""
+        return result_files.read_if_any(self.folder / ENVIRONMENT)
 
     @cached_property
     def cam_layer(self) -> tuple[str | None, str]:
@@ -112,11 +111,9 @@ class Run:
         Raises:
             DataError: ``heatmaps/index.json`` is damaged.
         """
-        path = self.folder / "heatmaps" / "index.json"
-        if not path.is_file():
+        if not self.heatmaps:
             return None, "The run has no heat maps."
-        known = result_files.read(path)
-        return known["layer"], known["reason"]
+        return self.heatmaps["layer"], self.heatmaps["reason"]
 
     @property
     def report(self) -> Path:
@@ -131,7 +128,7 @@ class Run:
             InputError: the folder holds none, as that of an ensemble.
             DataError: it is damaged, or no model of images to classes.
         """
-        if not (self.folder / MODEL).is_file():
+        if not self.has_model:
             raise InputError(f"{self.folder} has no model of its own ({MODEL}), only predictions.")
         path = self.folder / MODEL
         checksums.check(path)
@@ -144,6 +141,107 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end: the report is its last file."""
         return self.report.is_file()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the folder holds trained weights."""
+        return (self.folder / MODEL).is_file()
+
+    @property
+    def has_only_predictions(self) -> bool:
+        """Whether the folder holds predictions and no weights: an ensemble's, or that of an external test."""
+        return is_run(self.folder) and not self.has_model and (self.folder / PREDICTIONS).is_file()
+
+    @cached_property
+    def heatmaps(self) -> dict[str, Any]:
+        """The contents of ``heatmaps/index.json``; empty where none were drawn."""
+        return result_files.read_if_any(self.folder / HEATMAPS)
+
+    @cached_property
+    def extras(self) -> dict[str, Any]:
+        """Every further JSON file at the top of the folder by its stem: what only some runs have."""
+        own = {"environment", "audit", "metrics", "checksums"}
+        return {p.stem: result_files.read(p) for p in sorted(self.folder.glob("*.json")) if p.stem not in own}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in the order of the model's outputs."""
+        return self.predictions.classes
+
+    @property
+    def positive(self) -> str | None:
+        """Of two classes, the one that sensitivity speaks of."""
+        return self.metrics.get("positive")
+
+    @property
+    def level(self) -> str:
+        """How sure the intervals are, ``95%``."""
+        return f"{100 * self.metrics.get('interval', {}).get('level', 0.95):g}%"
+
+    @property
+    def data_name(self) -> str:
+        """What the data set is called."""
+        return self.environment.get("data", {}).get("name") or self.index.name
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run noted on its data, in sentences."""
+        return list(self.audit.get("notes", []))
+
+    @property
+    def split_note(self) -> str:
+        """The sentence among the notes that says how a split was drawn, ``""`` where none was."""
+        return next((note for note in self.notes if note.startswith("Split ")), "")
+
+    @cached_property
+    def external(self) -> Mapping[str, Any]:
+        """``metrics.json`` of each evaluation on other data below ``external/``, by its name."""
+        found = sorted(self.folder.glob("external/*/metrics.json"))
+        return {path.parent.name: schema.read(path, SomeMetrics) for path in found}
+
+    @cached_property
+    def external_audits(self) -> Mapping[str, Any]:
+        """``audit.json`` of the same evaluations."""
+        return {path.parent.name: result_files.read(path) for path in sorted(self.folder.glob("external/*/audit.json"))}
+
+    @property
+    def drawn(self) -> int:
+        """Number of images that a program drew."""
+        return int(self.index.drawn.sum())
+
+    @cached_property
+    def used(self) -> pd.DataFrame:
+        """The rows of the index that were in a split."""
+        return self.index.rows[self.index.rows["split"].isin(SPLITS)]
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """Images by class (rows) and split (columns)."""
+        table = pd.crosstab(self.used["label"], self.used["split"])
+        return table.reindex(index=list(self.index.classes), columns=list(SPLITS), fill_value=0)
+
+    def patients(self, **wanted: str) -> Patients:
+        """The patients of the rows used, of ``label=`` or ``split=``."""
+        rows = self.used
+        for column, value in wanted.items():
+            rows = rows[rows[column] == value]
+        return Patients.of(rows)
+
+    @cached_property
+    def _root(self) -> str:
+        try:
+            return os.path.commonpath([str(PurePath(path).parent) for path in self.index.rows["path"]])
+        except ValueError:  # paths on two drives, or a relative one among absolute ones
+            return ""
+
+    def short(self, path: str) -> str:
+        """A path below the data's common folder: names no home folder, and is read at a glance."""
+        below = PurePath(path).is_relative_to(self._root) if self._root else False
+        return PurePath(path).relative_to(self._root).as_posix() if below else path
+
+    def shorten_in(self, text: str) -> str:
+        """A sentence in which the data's common folder is left out of the paths."""
+        return text.replace(self._root.rstrip(os.sep) + os.sep, "") if self._root.strip(os.sep) else text
 
 
 def _loaded(path: Path) -> keras.Model:
@@ -171,89 +269,56 @@ def _require_stored(path: Path) -> None:
         raise ValueError(f"it would unpack to {total:,} bytes, more than it has")
 
 
-def load(folder: str | Path) -> Run:
-    """Open a finished run's folder.
+def is_run(folder: Path) -> bool:
+    """Whether chestxray made `folder`, finished or not: its recipe is the first file written."""
+    return (folder / RECIPE).is_file()
+
+
+def open_trained(folder: str | Path) -> Run:
+    """Open the folder of a run whose training is finished.
 
     Raises:
         InputError: no such folder, no run, or a run that was not finished.
     """
-    path = Path(folder)
-    if not (path / RECIPE).is_file():
-        raise InputError(f"{path} is no run: it must be a folder with {RECIPE} in it, as `chestxray run` makes.")
-    if not (path / MODEL).is_file():
-        raise InputError(
-            f"The run {path} was not finished: {MODEL} is missing. Go on with it: chestxray run --resume {path}"
-        )
-    return Run(path)
+    return _opened(folder, (MODEL,), f"{RECIPE} in it")
 
 
-def load_evaluated(folder: str | Path) -> Run:
+def open_evaluated(folder: str | Path) -> Run:
     """Open a folder that has predictions and metrics, with a model or without: a run, an ensemble, a
     pooled cross-validation, an external evaluation.
 
     Raises:
         InputError: no such folder, one that was not made by chestxray, or a run that was not finished.
     """
-    path = Path(folder)
-    if not (path / RECIPE).is_file():
-        raise InputError(
-            f"{path} is no evaluated folder: it must have {RECIPE} and predictions.csv in it, as `chestxray run` makes."
-        )
-    if missing := [name for name in EVALUATED if not (path / name).is_file()]:
-        raise InputError(
-            f"The run {path} was not finished: {missing[0]} is missing. Go on with it: chestxray run --resume {path}"
-        )
-    return Run(path)
+    return _opened(folder, (PREDICTIONS, METRICS, ENVIRONMENT), f"{RECIPE} and {PREDICTIONS} in it")
 
 
-def default_folder(model: str, data: str) -> Path:
-    """``runs/<time>-<model>-<data>`` below the working directory."""
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(model, data)}"
-
-
-def slug(*parts: str) -> str:
-    """A short name for a folder from names and addresses, of which the last part is the telling one.
-
-    >>> slug("vgg16", "folder:/a/b/kermany")
-    'vgg16-kermany'
-    """
-    names = [re.split(r"[/\\]", part.rstrip("/\\"))[-1] for part in parts]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(names)).strip("-.")[:80]
-
-
-def create(folder: Path, *, overwrite: bool) -> bool:
-    """Make the folder of a new run. Returns whether it is new.
-
-    With `overwrite`, an older run stays where it is until `clear` is called.
+def open_complete(folder: str | Path) -> Run:
+    """Open an evaluated folder and read all that a report is made of, so that damage is found before anything
+    is written.
 
     Raises:
-        OutputError: it exists (and is not to be overwritten, or is no run), or cannot be written.
+        InputError: as `open_evaluated`, or the index is missing.
+        DataError: a file is damaged, or two files are of different classes.
     """
-    if folder.exists():
-        if not folder.is_dir():
-            raise OutputError(f"The output {folder} is a file; it must be a folder.")
-        if not any(folder.iterdir()):
-            return False
-        if not (folder / RECIPE).is_file():
-            raise OutputError(f"The output folder {folder} exists and is no run; choose another with --output.")
-        if not overwrite:
-            raise OutputError(
-                f"The output folder {folder} exists. Allowed: another --output, --overwrite to replace that run, "
-                "or --resume to go on with it."
+    run = _opened(folder, (INDEX, PREDICTIONS, METRICS), f"{RECIPE} and {PREDICTIONS} in it")
+    _ = run.recipe, run.environment, run.audit, run.history, run.heatmaps, run.extras
+    of = {PREDICTIONS: run.classes, METRICS: run.metrics["confusion"]["classes"]}
+    for name, classes in of.items():
+        if set(classes) != set(run.index.classes):
+            raise DataError(
+                f"{folder} is damaged: its files are of different classes. {INDEX}: "
+                f"{', '.join(run.index.classes)}. {name}: {', '.join(classes)}."
             )
-        return False
-    with explained(folder):
-        try:
-            folder.mkdir(parents=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise OutputError(f"The output folder {folder} cannot be made: a part of its path is a file.") from error
-    return True
+    return run
 
 
-def clear(folder: Path) -> None:
-    """Delete what an older run left in `folder`, once the new one has something to put there."""
-    for item in folder.iterdir():
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
+def _opened(folder: str | Path, needed: Sequence[str], described: str) -> Run:
+    path = Path(folder)
+    if not is_run(path):
+        raise InputError(f"{path} is not a run: it must be a folder with {described}, as `chestxray run` makes.")
+    if missing := [name for name in needed if not (path / name).is_file()]:
+        raise InputError(
+            f"The run {path} was not finished: {missing[0]} is missing. Continue it: chestxray run --resume {path}"
+        )
+    return Run(path)

@@ -55,7 +55,7 @@ def of_runs(folders: Sequence[str | Path]) -> dict[str, Contender]:
     paths = [Path(folder).absolute().resolve() for folder in folders]
     if twice := [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]:
         raise InputError(f"Each run may be named once. Named more often: {', '.join(twice)}.")
-    runs = [run_folder.load_evaluated(folder) for folder in folders]
+    runs = [run_folder.open_evaluated(folder) for folder in folders]
     return {
         name: _contender((run,), (run.predictions.of("test"),))
         for name, run in zip(distinct_names(paths), runs, strict=True)

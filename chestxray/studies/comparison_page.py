@@ -21,8 +21,8 @@ from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES
 from chestxray.report import figures, formatting
 from chestxray.report.embedded_images import Picture, figure
 from chestxray.report.limitations import of_model
-from chestxray.report.record import Record
 from chestxray.report.templating import render
+from chestxray.runs import run_folder
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import explained, replacing, write_json, write_text
 from chestxray.studies.candidates import Contender
@@ -134,7 +134,7 @@ def _serious(contenders: Mapping[str, Contender]) -> list[str]:
     whose: dict[str, dict[str, None]] = {}
     for name, contender in contenders.items():
         for run in contender.runs:
-            for caution in of_model(Record.read(run.folder)):
+            for caution in of_model(run_folder.open_complete(run.folder)):
                 if caution.weight == "serious":
                     whose.setdefault(f"{caution.title}. {caution.text}", {})[name] = None
     everybody = len(contenders)

@@ -14,7 +14,7 @@ from chestxray.data.index import SPLITS, Index, row_keys
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.evaluation.paired.comparison import align
 from chestxray.evaluation.predictions import Predictions, together
-from chestxray.runs import provenance, run_folder
+from chestxray.runs import output_folder, provenance
 from chestxray.runs.run_folder import Run
 from chestxray.studies import derived_run, shared_controls
 
@@ -24,7 +24,7 @@ ENSEMBLE = "ensemble"
 
 def default_folder(runs: Mapping[str, Run]) -> Path:
     """``runs/<time>-ensemble-<data>`` below the working directory."""
-    return run_folder.default_folder(ENSEMBLE, next(iter(runs.values())).recipe.data[0])
+    return output_folder.default_folder(ENSEMBLE, next(iter(runs.values())).recipe.data[0])
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

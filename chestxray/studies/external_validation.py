@@ -34,8 +34,7 @@ from chestxray.models import startup
 from chestxray.recipe import Recipe
 from chestxray.report import model_card
 from chestxray.report.limitations import TRAINING_RUN, of_training
-from chestxray.report.record import Record
-from chestxray.runs import provenance, run_folder
+from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import Scorer, assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import explained, replacing, write_json, write_text
@@ -96,9 +95,9 @@ def evaluate_on(
 
     familiar = out_of_distribution.Familiar.read(run.folder / out_of_distribution.FILE) if decision.features else None
     test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, familiar, trained, cache)
-    new = run_folder.create(folder, overwrite=overwrite or output is None)
+    new = output_folder.create(folder, overwrite=overwrite or output is None)
     if not new:
-        run_folder.clear(folder)
+        output_folder.clear(folder)
     with explained(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
         write_json(folder / "audit.json", audit.to_json())
@@ -110,7 +109,7 @@ def evaluate_on(
         validation = decision.applied(run.predictions.of("validation"))
         if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
             write_json(folder / "prevalence.json", shift)
-        weak = [dataclasses.asdict(caution) for caution in of_training(Record.read(run.folder))]
+        weak = [dataclasses.asdict(caution) for caution in of_training(run_folder.open_complete(run.folder))]
         write_json(folder / f"{TRAINING_RUN}.json", {"name": run.folder.name, "cautions": weak})
         images = _images(test, index, decoded.pixels)
         panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
@@ -118,7 +117,7 @@ def evaluate_on(
         report.write(folder, samples=images)
     if output is None:
         # The run's own card tells of its external tests.
-        model_card.write(Record.read(run.folder))
+        model_card.write(run_folder.open_complete(run.folder))
     return Run(folder)
 
 
@@ -130,7 +129,7 @@ def default_folder(run: Run, data: Recipe, part: Part) -> Path:
     """
     chosen = {name: getattr(data, name) for name in _CHOICE_OF_IMAGES} | {"part": part}
     digest = hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=4).hexdigest()
-    name = run_folder.slug(*data.data, *([] if part == "all" else [part]))
+    name = output_folder.slug(*data.data, *([] if part == "all" else [part]))
     return run.folder / "external" / f"{name[:60]}-{digest}"
 
 
@@ -141,7 +140,7 @@ def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
     if (folder / run_folder.MODEL).is_file():
         raise OutputError(f"The output {folder} holds a trained model, which no evaluation replaces.")
     if folder.exists():
-        run_folder.create(folder, overwrite=overwrite)
+        output_folder.create(folder, overwrite=overwrite)
 
 
 def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:

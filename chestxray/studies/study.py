@@ -31,7 +31,7 @@ from chestxray.errors import ChestXrayError, DataError, InputError, OutputError,
 from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
-from chestxray.runs import run_folder
+from chestxray.runs import output_folder, run_folder
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 from chestxray.storage.files import write_json
@@ -175,7 +175,7 @@ def default_folder(recipes: Mapping[str, Recipe], below: str) -> Path:
     """``<below>/<models>-<data>-<hash>``, the same for the same resolved recipes."""
     content = json.dumps({name: recipe.to_toml() for name, recipe in recipes.items()}, sort_keys=True)
     models = "-".join(dict.fromkeys(recipe.model for recipe in recipes.values()))
-    data = run_folder.slug(*next(iter(recipes.values())).data)
+    data = output_folder.slug(*next(iter(recipes.values())).data)
     digest = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
     return Path(below) / f"{_slug(models)[:60]}-{data[:40]}-{digest}"
 

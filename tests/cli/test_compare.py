@@ -17,7 +17,7 @@ from chestxray.cli import run as run_command
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
 from chestxray.evaluation.shortcuts.verdict import verdict
 from chestxray.recipe import Recipe
-from chestxray.runs.run_folder import load, load_evaluated
+from chestxray.runs.run_folder import open_evaluated, open_trained
 from chestxray.storage.files import write_json
 from chestxray.studies import split_leakage, study
 from precomputed import finished, index_of
@@ -129,7 +129,7 @@ def test_an_ensemble_without_images_has_its_members_controls(runs):
     controlled(runs / "good", "part", border="excluded", thumbnail="undecided")
     controlled(runs / "fair", "shortcut", border="fires", thumbnail="excluded")
     invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
-    found = load_evaluated("mean")
+    found = open_evaluated("mean")
     assert found.controls["inherited"] == ["good", "fair"]
     assert found.controls["verdict"].startswith("The images are no longer decoded in the cache")
     assert "fair: The model's AUROC" in found.controls["verdict"]
@@ -193,10 +193,10 @@ def test_runs_without_times_or_rates_have_a_dash(runs):
 
 def test_an_ensemble_is_a_folder_like_a_run(runs):
     invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
-    found = load_evaluated("mean")
+    found = open_evaluated("mean")
     members = json.loads((found.folder / "ensemble.json").read_text())["members"]
     assert [member["name"] for member in members] == ["good", "fair"]
-    ones = [load_evaluated(runs / name).predictions for name in ("good", "fair")]
+    ones = [open_evaluated(runs / name).predictions for name in ("good", "fair")]
     mean = (ones[0].probabilities + ones[1].probabilities) / 2
     assert found.predictions.probabilities == pytest.approx(mean)
     assert found.environment["model"] == {"parameters": 2000, "images_per_second": 25.0}
@@ -220,7 +220,7 @@ def test_an_ensemble_without_shared_validation_has_no_thresholds(runs):
     finished(runs / "elsewhere", index.replace(rows))
     invoke(ensemble.command, runs / "good", runs / "elsewhere", "--output", "mean")
     assert not (runs.parent / "mean" / "decision.json").exists()
-    assert set(load_evaluated("mean").predictions.rows["split"]) == {"test"}
+    assert set(open_evaluated("mean").predictions.rows["split"]) == {"test"}
 
 
 def leaked(run, **changes):
@@ -270,7 +270,7 @@ def test_a_comparison_says_whose_training_has_seen_the_test(runs):
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        (["good", "absent"], InputError, "absent is no evaluated folder"),
+        (["good", "absent"], InputError, "absent is not a run"),
         (["good"], InputError, "two runs or more"),
         (["good", "good"], InputError, "named once"),
         (["good", "shifted"], DataError, "tested on different images"),
@@ -389,7 +389,7 @@ def test_a_run_of_folds_is_pooled(options, tmp_path):
     assert "flat, fold 2 of 2" in output
     assert "48 test images of 24 patients" in output
     with pytest.raises(InputError, match="not finished"):
-        load(tmp_path / "r")
+        open_trained(tmp_path / "r")
 
 
 def test_what_a_leak_is_worth(options, tmp_path):

@@ -256,7 +256,7 @@ def test_wrong_input(call, run, films, tmp_path):
     bare = shutil.copytree(run, tmp_path / "bare")
     (bare / "model.keras").unlink()
     for arguments, words in [
-        ((tmp_path / "empty", films), "is no run"),
+        ((tmp_path / "empty", films), "is not a run"),
         ((bare, films), "holds predictions and no weights"),
         ((run, tmp_path / "absent.png"), "No such file or folder"),
         ((run, tmp_path / "empty"), "No images in"),

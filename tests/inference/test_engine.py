@@ -134,7 +134,7 @@ def test_members_that_cannot_answer_together(engine, runs, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda run: (run / "recipe.toml").unlink(), "is no run"),
+        (lambda run: (run / "recipe.toml").unlink(), "is not a run"),
         (lambda run: (run / "model.keras").unlink(), "holds predictions and no weights"),
         (lambda run: (run / "decision.json").unlink(), r"has no decision.json"),
         (lambda run: (run / "decision.json").write_text("{"), "decision.json is damaged"),

@@ -6,7 +6,7 @@ import pytest
 
 from chestxray.report import interval_coverage
 from chestxray.report.interval_coverage import EVEN, FEWEST, KEPT, caution, kind, measured, words
-from chestxray.report.record import Record
+from chestxray.runs import run_folder
 from made_runs import TWO, index_of, write_run
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "coverage.md"
@@ -52,7 +52,7 @@ def run_of(tmp_path, per_class, crowded=False):
         patients = [f"{label}{split}{max(n, per_class // 2)}" for label, split, n in
                     zip(index.rows["label"], index.rows["split"], numbers, strict=True)]  # fmt: skip
         index = index.replace(index.rows.assign(patient=patients))
-    return Record.read(write_run(tmp_path / "run", TWO, index=index))
+    return run_folder.open_complete(write_run(tmp_path / "run", TWO, index=index))
 
 
 @pytest.mark.parametrize(

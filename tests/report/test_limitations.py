@@ -7,7 +7,6 @@ import pytest
 from chestxray.cli.closing import close
 from chestxray.report import model_card, write
 from chestxray.report.limitations import NOTED, TRAINING_RUN, cautions, of_training
-from chestxray.report.record import Record
 from chestxray.runs import run_folder
 from chestxray.storage.files import write_json
 from made_runs import AUDIT, FOUR, RECIPE, TWO, Page, index_of, metrics_of, write_run
@@ -78,7 +77,7 @@ def run_with(tmp_path, classes=TWO, *, audit=None, recipe=REAL, per_class=1200, 
 
 
 def found_in(folder):
-    return {caution.title: caution for caution in cautions(Record.read(folder))}
+    return {caution.title: caution for caution in cautions(run_folder.open_complete(folder))}
 
 
 def test_a_good_run_has_no_weakness(tmp_path):
@@ -237,7 +236,7 @@ def weak(tmp_path):
 
 
 def test_the_gravest_come_first_and_nothing_is_said_twice(weak):
-    found = cautions(Record.read(weak))
+    found = cautions(run_folder.open_complete(weak))
     weights = [caution.weight for caution in found]
     assert weights == sorted(weights, key=lambda weight: weight != "serious")
     assert found[0].title == "It answers for other pictures"
@@ -249,12 +248,12 @@ def test_the_gravest_come_first_and_nothing_is_said_twice(weak):
 
 def test_every_surface_says_them(weak, capsys):
     write(weak, samples={})
-    found = cautions(Record.read(weak))
+    found = cautions(run_folder.open_complete(weak))
     close(run_folder.Run(weak))
     ended = " ".join(capsys.readouterr().out.split())
     page = Page(weak / "report.html")
     first_screen = page.source[: page.source.index('<section id="data"')]
-    markdown = model_card.text(Record.read(weak)).split("\n## Results")[0]
+    markdown = model_card.text(run_folder.open_complete(weak)).split("\n## Results")[0]
     for caution in found:
         assert f"<strong>{caution.title}.</strong> {caution.text}" in first_screen
         assert f"- **{caution.title}.** " in markdown
@@ -271,6 +270,6 @@ def test_a_run_with_nothing_against_it_ends_without_a_list(tmp_path, capsys):
 
 
 def test_what_weakens_the_training_is_kept_for_other_data(weak):
-    titles = [caution.title for caution in of_training(Record.read(weak))]
+    titles = [caution.title for caution in of_training(run_folder.open_complete(weak))]
     assert titles == ["Few validation images", "No controls", "The class shows without the lungs"]
     assert json.loads((weak / "audit.json").read_text(encoding="utf-8"))["confounds"]

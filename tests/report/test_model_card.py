@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from chestxray.errors import DataError, InputError
-from chestxray.report import Record, model_card
+from chestxray.report import model_card
 from chestxray.report.facts import FACTS
 from chestxray.report.guidelines import TEXTS, checklists
 from chestxray.report.model_card import BLANK
+from chestxray.runs import run_folder
 from chestxray.storage.files import write_json, write_text
 from made_runs import AUDIT, ENVIRONMENT, FOUR, HOSTILE, RECIPE, TWO, Page, history, index_of, metrics_of, write_run
 
@@ -125,7 +126,7 @@ def mine(other, tmp_path) -> Path:
 
 def answers_of(folder: Path) -> dict[tuple[str, str], model_card.Answer]:
     """The answers by checklist and number."""
-    parts = model_card.answered(Record.read(folder))
+    parts = model_card.answered(run_folder.open_complete(folder))
     return {(part.checklist.name, answer.item.number): answer for part in parts for answer in part.answers}
 
 
@@ -139,7 +140,7 @@ def rows_of(markdown: str, heading: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("which", ["phantom", "other"])
 def test_every_item_of_both_guidelines_stands_there_once(which, request):
     folder = request.getfixturevalue(which)
-    model_card.write(Record.read(folder))
+    model_card.write(run_folder.open_complete(folder))
     text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert len(TRIPOD_AI) == 52
     page = Page(folder / "MODEL_CARD.html")
@@ -161,7 +162,7 @@ def test_items_name_facts_that_exist_and_every_fact_is_used():
 
 @pytest.mark.parametrize("name", FACTS)
 def test_each_fact_comes_from_the_record(name, phantom, other):
-    one, two = (FACTS[name](Record.read(folder)) for folder in (phantom, other))
+    one, two = (FACTS[name](run_folder.open_complete(folder)) for folder in (phantom, other))
     assert two
     assert not set(one) & set(two)
     assert not re.search(r"\b(None|nan)\b(?!:)", " ".join(one + two))
@@ -198,12 +199,12 @@ def test_figures_on_the_card_are_those_of_the_metrics(other):
     answers = answers_of(other)
     assert all(told in " ".join(answers[item].known) for item in (("claim", "37"), ("tripod_ai", "23a")))
     assert f"| AUROC | {auroc['value']:.3f} | {auroc['low']:.3f} to {auroc['high']:.3f} |" in model_card.text(
-        Record.read(other)
+        run_folder.open_complete(other)
     )
 
 
 def test_what_the_run_does_not_know_is_visibly_blank(other):
-    record = Record.read(other)
+    record = run_folder.open_complete(other)
     text, answers = model_card.text(record), answers_of(other)
     assert f"| 44 | Funding | **☐** _{BLANK}: who paid, and what part they took_ |" in text
     assert answers["claim", "44"].state == "blank"
@@ -243,7 +244,7 @@ def test_questions_about_people_do_not_apply_to_phantoms(phantom):
 
 
 def test_no_radiograph_is_taken_for_a_drawn_one(other):
-    text = model_card.text(Record.read(other))
+    text = model_card.text(run_folder.open_complete(other))
     assert "phantom" not in text
     assert "drawn by a program" not in text
 
@@ -252,8 +253,8 @@ def test_a_folder_called_phantom_holds_radiographs(tmp_path):
     index = index_of(TWO, drawn=False)
     index = index.replace(index.rows.assign(source="phantom"))
     run = write_run(tmp_path / "run", TWO, index=index, recipe=RECIPE.replace(data=("folder:/films/phantom",)))
-    assert Record.read(run).data_name == "phantom"
-    assert "drawn by a program" not in model_card.text(Record.read(run))
+    assert run_folder.open_complete(run).data_name == "phantom"
+    assert "drawn by a program" not in model_card.text(run_folder.open_complete(run))
     assert answers_of(run)["tripod_ai", "17"].state == "blank"
 
 
@@ -271,7 +272,7 @@ def test_author_fills_blanks_and_rendering_again_keeps_them(mine):
     """
     write_text(mine / TEXTS, text)
     for _ in range(2):
-        page = Page(model_card.write(Record.read(mine)))
+        page = Page(model_card.write(run_folder.open_complete(mine)))
     markdown = (mine / "MODEL_CARD.md").read_text(encoding="utf-8")
     claim, tripod = dict(rows_of(markdown, "CLAIM 2024")), dict(rows_of(markdown, "TRIPOD+AI"))
     assert claim["44"] == "**Author:** The \\| Fund"
@@ -303,12 +304,12 @@ def test_author_fills_blanks_and_rendering_again_keeps_them(mine):
 def test_what_an_author_cannot_have_meant_is_one_clear_line(mine, text, message):
     write_text(mine / TEXTS, text)
     with pytest.raises(InputError, match=message) as caught:
-        model_card.write(Record.read(mine))
+        model_card.write(run_folder.open_complete(mine))
     assert "\n" not in str(caught.value)
 
 
 def test_card_is_one_page_that_needs_nothing_from_outside(other):
-    page = Page(model_card.write(Record.read(other)))
+    page = Page(model_card.write(run_folder.open_complete(other)))
     assert not page.open
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.elements}
     assert {a["href"] for a in page.all("a") if not a["href"].startswith("#")} == {"report.html"}
@@ -320,7 +321,7 @@ def test_card_is_one_page_that_needs_nothing_from_outside(other):
 
 
 def test_markdown_is_well_formed(phantom):
-    text = model_card.text(Record.read(phantom))
+    text = model_card.text(run_folder.open_complete(phantom))
     assert text.startswith("---\nlibrary_name: keras\n")
     assert "**Research use only. Not a medical device; not for diagnosis.**" in text
     assert "| **All classes** | 80 " in text
@@ -332,7 +333,7 @@ def test_markdown_is_well_formed(phantom):
 
 
 def test_names_are_escaped(tmp_path):
-    record = Record.read(write_run(tmp_path, HOSTILE))
+    record = run_folder.open_complete(write_run(tmp_path, HOSTILE))
     text, page = model_card.text(record), model_card.page(record)
     assert "<script>" not in text
     assert "<script>" not in page
@@ -357,4 +358,4 @@ def test_folder_with_little_in_it_has_a_card(tmp_path):
 def test_damaged_external_evaluation_is_named(mine):
     (mine / "external" / "elsewhere" / "metrics.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"elsewhere.metrics\.json is damaged"):
-        model_card.write(Record.read(mine))
+        model_card.write(run_folder.open_complete(mine))

@@ -13,6 +13,7 @@ from PIL import Image
 from chestxray import report
 from chestxray.errors import DataError, InputError
 from chestxray.report.limitations import cautions
+from chestxray.runs import run_folder
 from chestxray.storage.files import write_bytes, write_json
 from made_runs import AUDIT, FOUR, HOSTILE, TWO, Page, index_of, metrics_of, samples_of, write_run
 
@@ -238,7 +239,7 @@ def test_audit_lists_what_was_found(tmp_path, undrawn):
     ],
 )
 def test_cautions(tmp_path, changes, words):
-    found = cautions(report.Record.read(write_run(tmp_path, **changes)))
+    found = cautions(run_folder.open_complete(write_run(tmp_path, **changes)))
     assert words in [caution.title for caution in found]
 
 
@@ -246,7 +247,7 @@ def test_model_that_always_says_the_same(tmp_path):
     folder = write_run(tmp_path, TWO)
     rows = pd.read_csv(folder / "predictions.csv").assign(predicted="PNEUMONIA")
     rows.to_csv(folder / "predictions.csv", index=False)
-    found = [caution.text for caution in cautions(report.Record.read(folder))]
+    found = [caution.text for caution in cautions(run_folder.open_complete(folder))]
     assert any(text.startswith("Every test image was called PNEUMONIA.") for text in found)
 
 
@@ -266,7 +267,7 @@ def test_further_section_is_a_template_and_a_line(run, monkeypatch):
     loader = jinja2.PackageLoader("chestxray.report")
     more = jinja2.DictLoader({"report/moon_phases.html.jinja": "<p>{{ context.extra.full }}</p>"})
     monkeypatch.setattr(jinja2, "PackageLoader", lambda name: jinja2.ChoiceLoader([loader, more]))
-    material = report.Material(record=report.Record.read(run), figures={})
+    material = report.Material(run=run_folder.open_complete(run), figures={})
     sections = [report.Section(name, f"About {name}", extra(name)) for name in ("moon_phases", "absent")]
     html = report.page(material, sections)
     assert "<p>0.51</p>" in html
@@ -274,7 +275,7 @@ def test_further_section_is_a_template_and_a_line(run, monkeypatch):
 
 
 def test_folder_that_is_no_run(tmp_path):
-    with pytest.raises(InputError, match=r"recipe\.toml, index\.parquet, predictions\.csv, metrics\.json"):
+    with pytest.raises(InputError, match=r"is not a run: it must be a folder with recipe\.toml"):
         report.write(tmp_path)
 
 

@@ -12,7 +12,7 @@ from chestxray.evaluation.decision.rule import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.report.limitations import cautions
-from chestxray.report.record import Record
+from chestxray.runs import run_folder
 from chestxray.runs.results import Refusals, assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage.result_files import read
@@ -107,7 +107,7 @@ def test_a_capped_rank_of_refusal_is_said(tmp_path, allowed, capped):
     patients = len(np.unique(validation.clusters))
     assert found["capped"] == capped
     assert found["least_allowed"] == pytest.approx(1 / (patients + 1))
-    titles = [caution.title for caution in cautions(Record.read(folder))]
+    titles = [caution.title for caution in cautions(run_folder.open_complete(folder))]
     assert ("Too few validation patients for the share that may be refused" in titles) == capped
 
 
@@ -122,7 +122,7 @@ def test_a_capped_rank_of_refusal_is_said(tmp_path, allowed, capped):
 )
 def test_a_promise_that_the_test_breaks_is_said(tmp_path, choices, kept, title):
     folder, *_ = assessed(tmp_path, **choices)
-    record = Record.read(folder)
+    record = run_folder.open_complete(folder)
     figure = {"value": kept, "low": kept - 0.05, "high": kept + 0.05}
     record.extras["operating_points"]["points"][0]["test"]["sensitivity_of_patients"] = figure
     titles = [caution.title for caution in cautions(record)]

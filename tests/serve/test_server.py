@@ -116,7 +116,7 @@ def test_a_port_in_use_and_hosts_that_are_not_here():
 def test_what_is_no_model(tmp_path):
     for path, reason in (
         (tmp_path / "nowhere", "No such model"),
-        (tmp_path, "is no run: it must be a folder with recipe.toml"),
+        (tmp_path, "is not a run: it must be a folder with recipe.toml"),
     ):
         with pytest.raises(InputError, match=reason):
             open_models([path])

@@ -9,8 +9,8 @@ import pandas as pd
 from chestxray.data.index import SPLITS, column_of
 from chestxray.evaluation.subgroups import plain_ages
 from chestxray.report.formatting import plural, span, value_of
-from chestxray.report.record import Record
 from chestxray.report.sections import data_facts
+from chestxray.runs.run_folder import Run
 
 #: Columns by which people are described, as data sources call them.
 _PEOPLE = ("sex", "age", "view", "ethnicity", "race")
@@ -18,20 +18,20 @@ _PEOPLE = ("sex", "age", "view", "ethnicity", "race")
 _MOST_VALUES = 8
 
 
-def drawn(record: Record) -> bool:
+def drawn(run: Run) -> bool:
     """Whether every image is drawn, so that no question about people applies."""
-    return record.drawn == len(record.index.rows)
+    return run.drawn == len(run.index.rows)
 
 
-def phantoms(record: Record) -> str:
+def phantoms(run: Run) -> str:
     """Why a question about people does not apply to phantoms."""
-    return f"No person was imaged: all {plural(len(record.index.rows), 'image')} are drawn by a program."
+    return f"No person was imaged: all {plural(len(run.index.rows), 'image')} are drawn by a program."
 
 
-def sources(record: Record) -> list[str]:
+def sources(run: Run) -> list[str]:
     """The data sets by name, licence, citation and fingerprint."""
-    known = data_facts(record)
-    fingerprint = record.environment.get("data", {}).get("fingerprint")
+    known = data_facts(run)
+    fingerprint = run.environment.get("data", {}).get("fingerprint")
     return [
         f"{known['Data']}.",
         *(f"{name}: {known[name]}" for name in ("Citation", "Licence of the data") if name in known),
@@ -39,48 +39,48 @@ def sources(record: Record) -> list[str]:
     ]
 
 
-def data_licence(record: Record) -> list[str]:
+def data_licence(run: Run) -> list[str]:
     """Under which licence the data can be had."""
-    known = data_facts(record)
-    return [f"{record.data_name}: {known['Licence of the data']}"] if "Licence of the data" in known else []
+    known = data_facts(run)
+    return [f"{run.data_name}: {known['Licence of the data']}"] if "Licence of the data" in known else []
 
 
-def centres(record: Record) -> list[str]:
+def centres(run: Run) -> list[str]:
     """Images of each data set, which may or may not be a centre."""
-    each = record.used.groupby("source").size()
+    each = run.used.groupby("source").size()
     return [f"Data sets used: {_listed(each.items())}."]
 
 
-def exclusions(record: Record) -> list[str]:
+def exclusions(run: Run) -> list[str]:
     """What the run itself left out, by reason."""
-    if not record.audit:
+    if not run.audit:
         return []
-    recipe = record.recipe
+    recipe = run.recipe
     counts = {
-        "unreadable": len(record.audit.get("unreadable", [])),
-        "left out because of leaks": len(record.audit.get("dropped", [])),
-        "left out in all": len(record.index.rows) - len(record.used),
+        "unreadable": len(run.audit.get("unreadable", [])),
+        "left out because of leaks": len(run.audit.get("dropped", [])),
+        "left out in all": len(run.index.rows) - len(run.used),
     }
     told = "; ".join(f"{count:,} {why}" for why, count in counts.items())
     classes = f" Classes left out: {', '.join(recipe.drop)}." if recipe.drop else ""
-    return [f"Of {plural(len(record.index.rows), 'image')}: {told}.{classes}"]
+    return [f"Of {plural(len(run.index.rows), 'image')}: {told}.{classes}"]
 
 
-def preparation(record: Record) -> list[str]:
+def preparation(run: Run) -> list[str]:
     """From the file to what the network takes."""
-    size = record.environment.get("model", {}).get("image_size") or record.recipe.image_size
+    size = run.environment.get("model", {}).get("image_size") or run.recipe.image_size
     scaled = {
-        "plugin": f"as {record.recipe.model} was built for (plugin)",
+        "plugin": f"as {run.recipe.model} was built for (plugin)",
         "pixel": "standardised pixel by pixel over the training images",
         "image": "standardised image by image",
-    }[record.recipe.normalisation]
-    shape = f"{size[0]} by {size[1]} pixels (height, width), grey, 0 to 255; fit: {record.recipe.fit}." if size else ""
+    }[run.recipe.normalisation]
+    shape = f"{size[0]} by {size[1]} pixels (height, width), grey, 0 to 255; fit: {run.recipe.fit}." if size else ""
     return [*([f"Decoded to {shape}"] if shape else []), f"Values: {scaled}."]
 
 
-def files(record: Record) -> list[str]:
+def files(run: Run) -> list[str]:
     """Sizes, formats and modes of the files."""
-    rows = record.used
+    rows = run.used
     lines = []
     if {"width", "height"} <= set(rows) and len(rows):
         low, high = rows[["width", "height"]].min(), rows[["width", "height"]].max()
@@ -91,10 +91,10 @@ def files(record: Record) -> list[str]:
     return lines + told
 
 
-def selection(record: Record) -> list[str]:
+def selection(run: Run) -> list[str]:
     """Whether all images and classes were used."""
-    recipe = record.recipe
-    lines = [f"{len(record.used):,} of {plural(len(record.index.rows), 'image')} found were used."]
+    recipe = run.recipe
+    lines = [f"{len(run.used):,} of {plural(len(run.index.rows), 'image')} found were used."]
     if recipe.drop:
         lines.append(f"Classes left out: {', '.join(recipe.drop)}.")
     if recipe.map:
@@ -102,56 +102,56 @@ def selection(record: Record) -> list[str]:
     return lines
 
 
-def missing(record: Record) -> list[str]:
+def missing(run: Run) -> list[str]:
     """What was missing, and what was done about it."""
-    unknown = int((record.used["patient"] == "").sum())
-    lines = [f"Patient not known of {unknown:,} of {plural(len(record.used), 'image')} used; none was made up."]
-    if record.audit:
-        count = len(record.audit.get("unreadable", []))
+    unknown = int((run.used["patient"] == "").sum())
+    lines = [f"Patient not known of {unknown:,} of {plural(len(run.used), 'image')} used; none was made up."]
+    if run.audit:
+        count = len(run.audit.get("unreadable", []))
         lines.append(
-            f"{plural(count, 'unreadable file')} left out; the run stops above {record.recipe.max_unreadable:.0%}."
+            f"{plural(count, 'unreadable file')} left out; the run stops above {run.recipe.max_unreadable:.0%}."
         )
     return lines
 
 
-def labels(record: Record) -> list[str]:
+def labels(run: Run) -> list[str]:
     """The classes, as the data name them."""
-    positive = f" Positive class: {record.positive}." if record.positive else ""
-    return [f"Class of an image, as labelled in {record.data_name}: {', '.join(record.classes)}.{positive}"]
+    positive = f" Positive class: {run.positive}." if run.positive else ""
+    return [f"Class of an image, as labelled in {run.data_name}: {', '.join(run.classes)}.{positive}"]
 
 
-def test_labels(record: Record) -> list[str]:
+def test_labels(run: Run) -> list[str]:
     """Labels of the test, class by class."""
-    return [f"Labels of the test images: {_listed(record.counts['test'].items())}."]
+    return [f"Labels of the test images: {_listed(run.counts['test'].items())}."]
 
 
-def partition(record: Record) -> list[str]:
+def partition(run: Run) -> list[str]:
     """How the split was made."""
-    notes = [record.shorten_in(note) for note in record.notes if note != record.split_note]
-    rule = data_facts(record)["Split"].rstrip(".")
+    notes = [run.shorten_in(note) for note in run.notes if note != run.split_note]
+    rule = data_facts(run)["Split"].rstrip(".")
     # Where nothing was trained nothing was drawn either.
-    seed = f"; seed of the split {record.recipe.splits_by}" if record.counts["train"].any() else ""
+    seed = f"; seed of the split {run.recipe.splits_by}" if run.counts["train"].any() else ""
     return [f"{rule[0].upper()}{rule[1:]}{seed}.", *notes]
 
 
-def shares(record: Record) -> list[str]:
+def shares(run: Run) -> list[str]:
     """Images and patients of each split."""
-    total = len(record.used)
+    total = len(run.used)
     parts = []
     for split in SPLITS:
-        images = int((record.used["split"] == split).sum())
+        images = int((run.used["split"] == split).sum())
         if not images:
             continue
-        parts.append(f"{split} {images:,} of {record.patients(split=split)} ({images / total:.0%})")
+        parts.append(f"{split} {images:,} of {run.patients(split=split)} ({images / total:.0%})")
     return [f"Images: {', '.join(parts)}."]
 
 
-def disjoint(record: Record) -> list[str]:
+def disjoint(run: Run) -> list[str]:
     """Whether patients and copies stand on one side only."""
-    if not record.audit:
+    if not run.audit:
         return []
-    used, audit = record.used, record.audit
-    known = len(used) - record.patients().unknown
+    used, audit = run.used, run.audit
+    known = len(used) - run.patients().unknown
     patients = len(audit.get("patients", {}).get("across_splits", []))
     copies = len(audit.get("exact_duplicates", {}).get("across_splits", []))
     near = audit.get("near_duplicates", {})
@@ -165,7 +165,7 @@ def disjoint(record: Record) -> list[str]:
         "ignore": "; they were kept there",
     }.get(audit.get("on_leak", ""), "")
     level = "Patient level" if known == len(used) else "Image level where the patient is not known"
-    sides = "in the training of the model as well" if "drop" in record.extras else "on both sides of a split"
+    sides = "in the training of the model as well" if "drop" in run.extras else "on both sides of a split"
     return [
         f"{level}: the patient is known of {known:,} of {plural(len(used), 'image')}. Found {sides}: "
         f"{plural(patients, 'patient')}, {plural(copies, 'group')} of identical images{searched}"
@@ -173,31 +173,31 @@ def disjoint(record: Record) -> list[str]:
     ]
 
 
-def sample(record: Record) -> list[str]:
+def sample(run: Run) -> list[str]:
     """Size of the test and how narrow it makes the intervals."""
-    rows, people = record.metrics["rows"], record.patients(split="test")
-    auroc = record.metrics["test"].get("auroc") or {}
+    rows, people = run.metrics["rows"], run.patients(split="test")
+    auroc = run.metrics["test"].get("auroc") or {}
     width = f" It gives the AUROC an interval of {span(auroc)}." if value_of(auroc) is not None and span(auroc) else ""
     return [f"Tested on {plural(rows, 'image')} of {people}.{width} The run computed no sample size beforehand."]
 
 
-def flow(record: Record) -> list[str]:
+def flow(run: Run) -> list[str]:
     """Numbers from all files found to the splits."""
-    return [*exclusions(record), *shares(record)]
+    return [*exclusions(run), *shares(run)]
 
 
-def classes_by_split(record: Record) -> list[str]:
+def classes_by_split(run: Run) -> list[str]:
     """Images of each class in each split."""
-    counts = record.counts
+    counts = run.counts
     return [f"{split.capitalize()}: {_listed(counts[split].items())}." for split in SPLITS if counts[split].any()]
 
 
-def people(record: Record) -> list[str]:
+def people(run: Run) -> list[str]:
     """Age, sex and the like, where the data have such columns, split by split."""
     lines = []
     for wanted in _PEOPLE:
-        if column := column_of(wanted, record.used):
-            used = record.used.assign(**{column: record.used[column].fillna("").astype(str)})
+        if column := column_of(wanted, run.used):
+            used = run.used.assign(**{column: run.used[column].fillna("").astype(str)})
             if wanted == "age":
                 used[column] = plain_ages(used[column])
             each = (f"{split} {_values(part[column])}" for split, part in _by_split(used))
@@ -205,13 +205,13 @@ def people(record: Record) -> list[str]:
     return lines
 
 
-def shift(record: Record) -> list[str]:
+def shift(run: Run) -> list[str]:
     """Shares of classes and sources in training beside the test."""
     lines: list[str] = []
-    if not record.counts["train"].any():
+    if not run.counts["train"].any():
         return lines
     for name, column in (("Classes", "label"), ("Data sets", "source")):
-        table = pd.crosstab(record.used[column], record.used["split"], normalize="columns")
+        table = pd.crosstab(run.used[column], run.used["split"], normalize="columns")
         table = table.reindex(columns=["train", "test"], fill_value=0.0)
         each = zip(table.index, table["train"], table["test"], strict=True)
         told = ", ".join(f"{key} {train:.1%} and {test:.1%}" for key, train, test in each)
@@ -219,15 +219,15 @@ def shift(record: Record) -> list[str]:
     return lines
 
 
-def imbalance(record: Record) -> list[str]:
+def imbalance(run: Run) -> list[str]:
     """How uneven the classes are, and what was done."""
-    train = record.counts["train"]
+    train = run.counts["train"]
     if not train.any():
         return []
-    weighted = "weighted by the inverse of their frequency" if record.recipe.class_weights else "not weighted"
+    weighted = "weighted by the inverse of their frequency" if run.recipe.class_weights else "not weighted"
     return [
         f"In training the largest class has {train.max() / max(train.min(), 1):.1f} times the images of the smallest "
-        f"({int(train.max()):,} and {int(train.min()):,}). Classes are {weighted} in the loss ({record.recipe.loss})."
+        f"({int(train.max()):,} and {int(train.min()):,}). Classes are {weighted} in the loss ({run.recipe.loss})."
     ]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from chestxray.report.formatting import Interval, number, span
-from chestxray.report.record import Record
+from chestxray.runs.run_folder import Run
 
 
-def mapping(content: Record | Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The part of that name, empty where it is missing or no mapping; of a record, an extra file."""
-    found = (content.extras if isinstance(content, Record) else content).get(name)
+def mapping(content: Run | Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The part of that name, empty where it is missing or no mapping; of a run, an extra file."""
+    found = (content.extras if isinstance(content, Run) else content).get(name)
     return found if isinstance(found, Mapping) else {}
 
 

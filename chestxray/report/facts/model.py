@@ -7,21 +7,21 @@ from typing import Any
 from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.figures import best_epoch
 from chestxray.report.formatting import number, plural
-from chestxray.report.record import Record
 from chestxray.report.sections import data_facts, environment_facts
+from chestxray.runs.run_folder import Run
 
 
-def method(record: Record) -> list[str]:
+def method(run: Run) -> list[str]:
     """What kind of work this is."""
     return [
-        f"Deep learning: {record.recipe.model}, a network that sorts chest radiographs into "
-        f"{plural(len(record.classes), 'class', 'classes')} ({', '.join(record.classes)})."
+        f"Deep learning: {run.recipe.model}, a network that sorts chest radiographs into "
+        f"{plural(len(run.classes), 'class', 'classes')} ({', '.join(run.classes)})."
     ]
 
 
-def predictors(record: Record) -> list[str]:
+def predictors(run: Run) -> list[str]:
     """What the model is given."""
-    size = record.environment.get("model", {}).get("image_size") or record.recipe.image_size
+    size = run.environment.get("model", {}).get("image_size") or run.recipe.image_size
     if not size:
         return []
     return [
@@ -30,44 +30,44 @@ def predictors(record: Record) -> list[str]:
     ]
 
 
-def architecture(record: Record) -> list[str]:
+def architecture(run: Run) -> list[str]:
     """Name, size and origin of the architecture."""
-    made = environment_facts(record)
+    made = environment_facts(run)
     origin = [f"{name}: {made[name]}" for name in ("Architecture from", "Reference") if name in made]
-    return [f"{data_facts(record)['Architecture']}.", *origin]
+    return [f"{data_facts(run)['Architecture']}.", *origin]
 
 
-def output(record: Record) -> list[str]:
+def output(run: Run) -> list[str]:
     """What the model gives, and how it is calibrated."""
-    decision = mapping(record, "decision")
+    decision = mapping(run, "decision")
     calibration = decision.get("calibration") or {}
     temperature = calibration.get("temperature") if calibration.get("method") != "none" else None
     softened = f" at temperature {temperature:.3g}" if isinstance(temperature, int | float) else ""
     softened += ", class offsets added" if calibration.get("offsets") else ""
     return [
-        f"A probability for each of {', '.join(record.classes)}, adding up to 1 (softmax{softened}), from the raw "
+        f"A probability for each of {', '.join(run.classes)}, adding up to 1 (softmax{softened}), from the raw "
         "pixels; scaling is inside the saved model."
     ]
 
 
-def thresholds(record: Record) -> list[str]:
+def thresholds(run: Run) -> list[str]:
     """Where a probability becomes an answer."""
-    points = mapping(record, "operating_points")
+    points = mapping(run, "operating_points")
     rule = points.get("rule")
     if not rule:
-        positive, classes = record.positive, plural(len(record.classes), "class", "classes")
+        positive, classes = run.positive, plural(len(run.classes), "class", "classes")
         return [f"The answer is {positive or 'a class'} where that is the most probable of {classes}."]
-    limit = mapping(record, "abstention").get("coverage")
+    limit = mapping(run, "abstention").get("coverage")
     abstains = f"May abstain: promised coverage {limit:g}." if isinstance(limit, int | float) else ""
     return [line for line in (rule, abstains) if line]
 
 
-def software(record: Record) -> list[str]:
+def software(run: Run) -> list[str]:
     """Versions and devices."""
-    environment = record.environment
+    environment = run.environment
     versions = {"chestxray": environment.get("chestxray"), "Python": environment.get("python")}
     versions |= environment.get("packages") or {}
-    made = environment_facts(record)
+    made = environment_facts(run)
     listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return [
         *([f"{listed}."] if listed else []),
@@ -75,17 +75,17 @@ def software(record: Record) -> list[str]:
     ]
 
 
-def start(record: Record) -> list[str]:
+def start(run: Run) -> list[str]:
     """Where the weights began."""
-    known, made = data_facts(record), environment_facts(record)
+    known, made = data_facts(run), environment_facts(run)
     licence = made.get("Licence of the weights")
     own = f" Licence of the weights: {licence}." if licence else ""
-    return [f"Initial weights: {known['Initial weights']}; seed {record.recipe.seed}.{own}"]
+    return [f"Initial weights: {known['Initial weights']}; seed {run.recipe.seed}.{own}"]
 
 
-def training(record: Record) -> list[str]:
+def training(run: Run) -> list[str]:
     """Loss, optimiser, schedule, epochs, seed."""
-    recipe, history = record.recipe, record.history
+    recipe, history = run.recipe, run.history
     smoothed = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     lines = [
         f"Loss: {recipe.loss}{smoothed}; classes {'weighted' if recipe.class_weights else 'not weighted'}.",
@@ -99,15 +99,15 @@ def training(record: Record) -> list[str]:
     return lines
 
 
-def augmentation(record: Record) -> list[str]:
+def augmentation(run: Run) -> list[str]:
     """How training images are changed at random."""
-    mixed = f", {record.recipe.mix}" if record.recipe.mix != "none" else ", no mixing of images"
-    return [f"Augmentation: {record.recipe.augment}{mixed}."]
+    mixed = f", {run.recipe.mix}" if run.recipe.mix != "none" else ", no mixing of images"
+    return [f"Augmentation: {run.recipe.augment}{mixed}."]
 
 
-def choice(record: Record) -> list[str]:
+def choice(run: Run) -> list[str]:
     """Which epoch was kept, and what else validation decided."""
-    history = record.history
+    history = run.history
     best = None if history.empty else best_epoch(history)
     if best is None:
         return []
@@ -119,20 +119,20 @@ def choice(record: Record) -> list[str]:
     return [kept]
 
 
-def ensemble(record: Record) -> list[str]:
+def ensemble(run: Run) -> list[str]:
     """Whether several models answer together."""
-    members = listing(mapping(record, "ensemble"), "members")
+    members = listing(mapping(run, "ensemble"), "members")
     if members:
         return [f"The probabilities of {plural(len(members), 'model')} are put together."]
-    parameters = record.environment.get("model", {}).get("parameters")
+    parameters = run.environment.get("model", {}).get("parameters")
     return [] if parameters is None else [f"None: one model of {parameters:,} parameters answers."]
 
 
-def recalibration(record: Record) -> list[str]:
+def recalibration(run: Run) -> list[str]:
     """Calibration on validation: before and after."""
-    if not record.recipe.calibrate:
-        return [f"None: {record.recipe.model} was left as it was trained (calibrate = false in the recipe)."]
-    found = mapping(record, "calibration")
+    if not run.recipe.calibrate:
+        return [f"None: {run.recipe.model} was left as it was trained (calibrate = false in the recipe)."]
+    found = mapping(run, "calibration")
     temperature = found.get("temperature")
     if not isinstance(temperature, int | float):
         return []
@@ -158,20 +158,20 @@ def _change(before: Any, after: Any, name: str) -> str:
     return " to ".join(number(mapping(figures, name).get("value")) for figures in (before, after))
 
 
-def repeat(record: Record) -> list[str]:
+def repeat(run: Run) -> list[str]:
     """What repeats the run."""
-    version = record.environment.get("chestxray")
-    fingerprint = record.environment.get("data", {}).get("fingerprint")
+    version = run.environment.get("chestxray")
+    fingerprint = run.environment.get("data", {}).get("fingerprint")
     if not version:
         return []
     data = f"; fingerprint of the data {fingerprint}" if fingerprint else ""
-    seed = record.recipe.seed
+    seed = run.recipe.seed
     return [f"recipe.toml holds every choice and repeats the run with chestxray {version}, seed {seed}{data}."]
 
 
-def code(record: Record) -> list[str]:
+def code(run: Run) -> list[str]:
     """The software that the run was made with, and its licences."""
-    plugin, version = record.environment.get("plugin", {}), record.environment.get("chestxray")
+    plugin, version = run.environment.get("plugin", {}), run.environment.get("chestxray")
     if not version:
         return []
     licence = f" ({plugin['licence']})" if plugin.get("licence") else ""
@@ -179,9 +179,9 @@ def code(record: Record) -> list[str]:
     return [f"chestxray {version} (Apache-2.0)" + (f"; {own}{licence}." if own else ".")]
 
 
-def licences(record: Record) -> list[str]:
+def licences(run: Run) -> list[str]:
     """Licences that the licence of the trained model has to respect."""
-    made, known = environment_facts(record), data_facts(record)
+    made, known = environment_facts(run), data_facts(run)
     of = {
         "architecture": made.get("Licence of the architecture"),
         "initial weights": made.get("Licence of the weights"),

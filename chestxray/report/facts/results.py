@@ -12,62 +12,62 @@ from chestxray.report.facts.extras import listing, mapping, told
 from chestxray.report.formatting import ordered, plural
 from chestxray.report.limitations import cautions
 from chestxray.report.limitations import summary as in_words
-from chestxray.report.record import Record
+from chestxray.runs.run_folder import Run
 
 _DIAGNOSTIC = ("sensitivity", "specificity", "precision")
 
 
-def summary(record: Record) -> list[str]:
+def summary(run: Run) -> list[str]:
     """The run in two sentences."""
-    return [in_words(record)]
+    return [in_words(run)]
 
 
-def stage(record: Record) -> list[str]:
+def stage(run: Run) -> list[str]:
     """Development, evaluation or both."""
-    train, test = (int((record.used["split"] == split).sum()) for split in ("train", "test"))
-    where = "of other data than it was trained on" if _tests_elsewhere(record) else "held out of the same data"
+    train, test = (int((run.used["split"] == split).sum()) for split in ("train", "test"))
+    where = "of other data than it was trained on" if _tests_elsewhere(run) else "held out of the same data"
     developed = f"Development on {plural(train, 'image')} and evaluation" if train else "Evaluation alone,"
     return [f"{developed} on {plural(test, 'image')} {where}."]
 
 
-def measures(record: Record) -> list[str]:
+def measures(run: Run) -> list[str]:
     """Which figures there are, and what they speak of."""
-    names = "; ".join(formatting.title(name) for name in ordered(record.metrics["test"]))
-    about = f"about {record.positive}" if record.positive else "means over the classes, one against the rest"
+    names = "; ".join(formatting.title(name) for name in ordered(run.metrics["test"]))
+    about = f"about {run.positive}" if run.positive else "means over the classes, one against the rest"
     return [f"{names}. Sensitivity and its kin are {about}."]
 
 
-def uncertainty(record: Record) -> list[str]:
+def uncertainty(run: Run) -> list[str]:
     """How intervals were made."""
-    interval = record.metrics.get("interval", {})
+    interval = run.metrics.get("interval", {})
     if not interval.get("method"):
         return []
     count = interval.get("replicates")
     replicates = f", {count:,} replicates" if count else ""
-    return [f"{record.level} intervals: {interval['method']}{replicates}. No test of significance was made."]
+    return [f"{run.level} intervals: {interval['method']}{replicates}. No test of significance was made."]
 
 
-def performance(record: Record) -> list[str]:
+def performance(run: Run) -> list[str]:
     """Figures of the whole test."""
     names = ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "mcc", "brier", "ece")
-    calibration = calibration_wording.sentences(record.metrics.get("calibration"), record.positive, record.level)
-    return [_figures_of(record, names), *calibration]
+    calibration = calibration_wording.sentences(run.metrics.get("calibration"), run.positive, run.level)
+    return [_figures_of(run, names), *calibration]
 
 
-def diagnostic(record: Record) -> list[str]:
+def diagnostic(run: Run) -> list[str]:
     """Sensitivity, specificity and precision, class by class where there are more than two."""
-    if record.positive:
-        return [f"{record.positive}: {_figures_of(record, _DIAGNOSTIC)}"]
+    if run.positive:
+        return [f"{run.positive}: {_figures_of(run, _DIAGNOSTIC)}"]
     return [
         f"{label}: {', '.join(f'{name} {told(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
-        for label, item in record.metrics["per_class"].items()
+        for label, item in run.metrics["per_class"].items()
     ]
 
 
-def errors(record: Record) -> list[str]:
+def errors(run: Run) -> list[str]:
     """How many answers are wrong, and which."""
-    counts = np.asarray(record.metrics["confusion"]["counts"])
-    classes = record.metrics["confusion"]["classes"]
+    counts = np.asarray(run.metrics["confusion"]["counts"])
+    classes = run.metrics["confusion"]["classes"]
     wrong = counts - np.diag(np.diag(counts))
     lines = [f"{int(wrong.sum()):,} of {plural(int(counts.sum()), 'test image')} wrong."]
     worst = sorted(np.argwhere(wrong > 0).tolist(), key=lambda pair: -wrong[pair[0], pair[1]])[:3]
@@ -77,30 +77,30 @@ def errors(record: Record) -> list[str]:
     return lines
 
 
-def internal(record: Record) -> list[str]:
+def internal(run: Run) -> list[str]:
     """The test, where it is of the data that was trained on."""
-    if _tests_elsewhere(record):
+    if _tests_elsewhere(run):
         return []
-    held = plural(record.metrics["rows"], "held-out image")
-    return [f"{held} of {record.data_name}: {_figures_of(record, ('auroc', 'accuracy'))}"]
+    held = plural(run.metrics["rows"], "held-out image")
+    return [f"{held} of {run.data_name}: {_figures_of(run, ('auroc', 'accuracy'))}"]
 
 
-def external(record: Record) -> list[str]:
+def external(run: Run) -> list[str]:
     """The test, where it is of other data, and later evaluations on other data."""
     lines = []
-    if _tests_elsewhere(record):
-        names = ", ".join(sorted(set(record.used.loc[record.used["split"] == "test", "source"])))
-        images = plural(record.metrics["rows"], "image")
-        lines.append(f"{images} of {names}: {_figures_of(record, ('auroc', 'accuracy'))}")
-    fall = mapping(mapping(mapping(record, "drop"), "figures"), "auroc")
+    if _tests_elsewhere(run):
+        names = ", ".join(sorted(set(run.used.loc[run.used["split"] == "test", "source"])))
+        images = plural(run.metrics["rows"], "image")
+        lines.append(f"{images} of {names}: {_figures_of(run, ('auroc', 'accuracy'))}")
+    fall = mapping(mapping(mapping(run, "drop"), "figures"), "auroc")
     if fall:
         inside, lost = told(mapping(fall, "internal")), told(mapping(fall, "drop"))
         lines.append(f"AUROC on the test of the training run {inside}; less by {lost} here.")
-    later = {name: mapping(metrics, "test").get("auroc") for name, metrics in record.external.items()}
+    later = {name: mapping(metrics, "test").get("auroc") for name, metrics in run.external.items()}
     return [
         *lines,
         *(
-            f"Evaluated later on {name}: AUROC {told(figure)}.{_seen(record.external_audits.get(name, {}))}"
+            f"Evaluated later on {name}: AUROC {told(figure)}.{_seen(run.external_audits.get(name, {}))}"
             for name, figure in later.items()
             if figure
         ),
@@ -123,85 +123,85 @@ def _seen(audit: Mapping[str, Any]) -> str:
     return said if searched else f"{said} Edited copies of its training images were not, or not all, looked for."
 
 
-def by_source(record: Record) -> list[str]:
+def by_source(run: Run) -> list[str]:
     """AUROC source by source."""
-    found = _aurocs(mapping(record, "by_source"))
+    found = _aurocs(mapping(run, "by_source"))
     return [f"AUROC by source: {found}."] if found else []
 
 
-def groups_compared(record: Record) -> list[str]:
+def groups_compared(run: Run) -> list[str]:
     """AUROC by groups of people, such as sex, where the run was asked for them."""
     # A column with one value compares nothing.
-    columns = {column: groups for column, groups in mapping(record, "by_group").items() if len(groups) > 1}
+    columns = {column: groups for column, groups in mapping(run, "by_group").items() if len(groups) > 1}
     return [f"AUROC by {column}: {told_of}." for column in columns if (told_of := _aurocs(mapping(columns, column)))]
 
 
-def clusters(record: Record) -> list[str]:
+def clusters(run: Run) -> list[str]:
     """Clusters behind the intervals."""
-    patients = record.patients(split="test")
+    patients = run.patients(split="test")
     if patients.known is None:
         return []
     alone = f"; {plural(patients.unknown, 'image')} of unknown patients one by one" if patients.unknown else ""
     return [f"Intervals draw the {plural(patients.known, 'test patient')} with all their images{alone}."]
 
 
-def robustness(record: Record) -> list[str]:
+def robustness(run: Run) -> list[str]:
     """Controls that see no lungs, sources, groups."""
-    controls = mapping(record, "controls")
+    controls = mapping(run, "controls")
     tested = listing(controls, "controls")
     told_of = ", ".join(f"{item.get('title', item.get('name'))} {told(mapping(item, 'auroc'))}" for item in tested)
-    own = told(record.metrics["test"].get("auroc") or {})
+    own = told(run.metrics["test"].get("auroc") or {})
     beside = [f"Controls that see no lungs or little of them, AUROC: {told_of}; the model {own}."] if told_of else []
     beside += [str(controls["verdict"])] if controls.get("verdict") else []
-    return [*beside, *by_source(record), *groups_compared(record)]
+    return [*beside, *by_source(run), *groups_compared(run)]
 
 
-def heatmaps(record: Record) -> list[str]:
+def heatmaps(run: Run) -> list[str]:
     """Heat maps, or why there are none."""
-    index = record.heatmaps
+    index = run.heatmaps
     if index.get("images"):
         images = plural(len(index["images"]), "test image")
         return [f"Heat maps ({index.get('method', 'method not recorded')}) at layer {index.get('layer')} of {images}."]
     return [f"None: {index['reason']}"] if index.get("reason") else []
 
 
-def poor_input(record: Record) -> list[str]:
+def poor_input(run: Run) -> list[str]:
     """What the model refuses, and what it does with unreadable files."""
-    refusal = mapping(record, "refusal")
+    refusal = mapping(run, "refusal")
     lines = []
     for key, what in (("test", "test radiographs"), ("others", "pictures that are no radiographs")):
         part = mapping(refusal, key)
         if "refused" in part:
             count = part.get("pictures", "not recorded")
             lines.append(f"Refused of {count} {what}: {told(mapping(part, 'refused'))}.")
-    abstention = mapping(mapping(record, "abstention"), "test")
+    abstention = mapping(mapping(run, "abstention"), "test")
     if "answered" in abstention:
         lines.append(f"Share of test images answered, not abstained from: {told(mapping(abstention, 'answered'))}.")
     return lines
 
 
-def limits(record: Record) -> list[str]:
+def limits(run: Run) -> list[str]:
     """What weakens the results, as the report says it."""
-    return [f"{caution.title}. {record.shorten_in(caution.text)}" for caution in cautions(record)]
+    return [f"{caution.title}. {run.shorten_in(caution.text)}" for caution in cautions(run)]
 
 
-def beside_guess(record: Record) -> list[str]:
+def beside_guess(run: Run) -> list[str]:
     """The accuracy beside that of always naming the commonest class."""
-    counts = np.asarray(record.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
-    accuracy = record.metrics["test"].get("accuracy")
+    counts = np.asarray(run.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
+    accuracy = run.metrics["test"].get("accuracy")
     if not accuracy or not counts.sum():
         return []
     guess = counts.max() / counts.sum()
     return [f"Accuracy {told(accuracy)}; always naming the commonest class gets {guess:.3f}."]
 
 
-def _tests_elsewhere(record: Record) -> bool:
+def _tests_elsewhere(run: Run) -> bool:
     """Whether the test is of data given to test on, or the folder is an external evaluation."""
-    return bool(record.recipe.test_data) or "drop" in record.extras
+    return bool(run.recipe.test_data) or "drop" in run.extras
 
 
-def _figures_of(record: Record, names: tuple[str, ...]) -> str:
-    known = record.metrics["test"]
+def _figures_of(run: Run, names: tuple[str, ...]) -> str:
+    known = run.metrics["test"]
     return "; ".join(f"{formatting.title(name)} {told(known[name])}" for name in names if known.get(name)) + "."
 
 

@@ -11,7 +11,7 @@ from chestxray.evaluation import influence
 from chestxray.evaluation.influence import Influence
 from chestxray.evaluation.paired.subgroup_gaps import Part, gap, gaps, interaction
 from chestxray.evaluation.predictions import Predictions
-from chestxray.storage.result_files import Gaps
+from chestxray.storage.result_forms import Gaps
 from chestxray.storage.schema import conform
 from simulated import CLASSES, predictions
 

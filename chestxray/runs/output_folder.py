@@ -1,0 +1,65 @@
+"""The folder that a new run is written to: its name, and what stands there already."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+from chestxray.errors import OutputError
+from chestxray.runs.run_folder import is_run
+from chestxray.storage.files import explained
+
+
+def default_folder(model: str, data: str) -> Path:
+    """``runs/<time>-<model>-<data>`` below the working directory."""
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(model, data)}"
+
+
+def slug(*parts: str) -> str:
+    """A short name for a folder from names and addresses, of which the last part is the telling one.
+
+    >>> slug("vgg16", "folder:/a/b/kermany")
+    'vgg16-kermany'
+    """
+    names = [re.split(r"[/\\]", part.rstrip("/\\"))[-1] for part in parts]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(names)).strip("-.")[:80]
+
+
+def create(folder: Path, *, overwrite: bool) -> bool:
+    """Make the folder of a new run. Returns whether it is new.
+
+    With `overwrite`, an older run stays where it is until `clear` is called.
+
+    Raises:
+        OutputError: it exists (and is not to be overwritten, or is not a run), or cannot be written.
+    """
+    if folder.exists():
+        if not folder.is_dir():
+            raise OutputError(f"The output {folder} is a file; it must be a folder.")
+        if not any(folder.iterdir()):
+            return False
+        if not is_run(folder):
+            raise OutputError(f"The output folder {folder} exists and is not a run; choose another with --output.")
+        if not overwrite:
+            raise OutputError(
+                f"The output folder {folder} exists. Allowed: another --output, --overwrite to replace that run, "
+                "or --resume to go on with it."
+            )
+        return False
+    with explained(folder):
+        try:
+            folder.mkdir(parents=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OutputError(f"The output folder {folder} cannot be made: a part of its path is a file.") from error
+    return True
+
+
+def clear(folder: Path) -> None:
+    """Delete what an older run left in `folder`, once the new one has something to put there."""
+    for item in folder.iterdir():
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
