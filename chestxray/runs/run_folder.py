@@ -1,4 +1,4 @@
-"""A run's folder, as docs/run-folder.md describes it: made by `workflow.run`, read by `load`."""
+"""A run's folder, as docs/run-folder.md describes it: made by `workflow.run`, read by `load_run`."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _require_stored(path: Path) -> None:
         raise ValueError(f"it would unpack to {total:,} bytes, more than it has")
 
 
-def load(folder: str | Path) -> Run:
+def load_run(folder: str | Path) -> Run:
     """Open a finished run's folder.
 
     Raises:

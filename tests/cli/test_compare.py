@@ -17,7 +17,7 @@ from chestxray.cli import run as run_command
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
 from chestxray.evaluation.shortcuts.verdict import verdict
 from chestxray.recipe import Recipe
-from chestxray.runs.run_folder import load, load_evaluated
+from chestxray.runs.run_folder import load_evaluated, load_run
 from chestxray.storage.files import write_json
 from chestxray.studies import split_leakage, study
 from precomputed import finished, index_of
@@ -389,7 +389,7 @@ def test_a_run_of_folds_is_pooled(options, tmp_path):
     assert "flat, fold 2 of 2" in output
     assert "48 test images of 24 patients" in output
     with pytest.raises(InputError, match="not finished"):
-        load(tmp_path / "r")
+        load_run(tmp_path / "r")
 
 
 def test_what_a_leak_is_worth(options, tmp_path):
