@@ -113,7 +113,7 @@ def test_reliability_of_probabilities_that_hold():
     stated = rng.uniform(0, 1, 4000)
     happened = rng.uniform(0, 1, 4000) < stated
     smooth = calibration_curve.curve(stated, happened, np.arange(4000))
-    figure = figures.reliability(stated, happened, smooth, of="MASS", told="slope 1.00 (0.94 to 1.06)")
+    figure = figures.reliability(stated, happened, smooth, of="MASS", legend="slope 1.00 (0.94 to 1.06)")
     middles, shares = curve(figure, "groups of test images")
     assert len(middles) == 10
     assert np.abs(middles - shares).max() < 0.06
