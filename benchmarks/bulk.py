@@ -58,7 +58,7 @@ def beside(images: int, model: str, image_size: int, batch_size: int, rounds: in
     """The whole beside each step, and beside what one set of cores can do at most."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        engine = keras_engine.load(made_run(root / "run", model, image_size))
+        engine = keras_engine.load_engine(made_run(root / "run", model, image_size))
         paths = drawn(root / "films", images)
         rates = measured(engine, paths, root / "answers.csv", batch_size, rounds)
     decoding, inference, whole = rates
@@ -109,7 +109,7 @@ def made_run(folder: Path, model: str, size: int) -> Path:
     startup.start()
     from chestxray.models.assembly import build
 
-    plugin = registry.load(registry.MODELS, model)
+    plugin = registry.load_plugin(registry.MODELS, model)
     built = build(plugin, 2, (size, size), name=model)
     recipe = Recipe(model=model, data=("folder:films",), image_size=(size, size), weights="none")
     decision = Decision(("NORMAL", "PNEUMONIA"), "PNEUMONIA", 1.0, {"PNEUMONIA": 0.5}, "", None, None, None)

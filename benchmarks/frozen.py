@@ -192,7 +192,7 @@ def ours(job: Job, folder: Path, size: int, work: Path) -> None:
 
     shutil.rmtree(work, ignore_errors=True)
     (work / "run").mkdir(parents=True)
-    plugin = registry.load(registry.MODELS, job.model)
+    plugin = registry.load_plugin(registry.MODELS, job.model)
     weights = weights_of(job.model)
     recipe = Recipe(
         model=job.model,

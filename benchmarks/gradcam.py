@@ -39,7 +39,7 @@ def measure(images: int = 16, rounds: int = 5, models: Sequence[str] = MODELS) -
 
 def beside(name: str, images: int, rounds: int) -> list[Row]:
     """Images a second of each plain way and of one pass."""
-    plugin = registry.load(registry.MODELS, name)
+    plugin = registry.load_plugin(registry.MODELS, name)
     model = build(plugin, 2, plugin.image_size, name=name).model
     pixels = films(plugin.image_size, images)
     explain = OnePass(model, plugin.cam_layer)

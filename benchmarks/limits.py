@@ -57,7 +57,7 @@ def main() -> None:
         import keras
 
         keras.backend.clear_session()
-        plugin = registry.load(registry.MODELS, name)
+        plugin = registry.load_plugin(registry.MODELS, name)
         count = operations(assembly.build(plugin, 2, plugin.image_size, name=name).model)
         height, width = plugin.image_size
         print(f"{name} at {height}x{width}: {count / 1e9:.2f} GFLOP an image, at most {products / count:.0f} images/s")

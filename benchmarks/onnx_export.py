@@ -39,7 +39,7 @@ def measure(images: int = 32, rounds: int = 5, models: Sequence[str] = MODELS) -
 
 def beside(name: str, images: int, rounds: int) -> list[Row]:
     """Images a second of TensorFlow and of ONNX Runtime."""
-    plugin = registry.load(registry.MODELS, name)
+    plugin = registry.load_plugin(registry.MODELS, name)
     model = build(plugin, 2, plugin.image_size, name=name).model
     # As a run loads it.
     model.compile(jit_compile=False)

@@ -164,7 +164,7 @@ def _training(name: str, augment: str, bar: float, steps: int, rounds: int, batc
     from chestxray.training import input_pipeline
 
     keras.backend.clear_session()
-    built = assembly.build(registry.load(registry.MODELS, name), 2, (SIZE, SIZE), name=name).model
+    built = assembly.build(registry.load_plugin(registry.MODELS, name), 2, (SIZE, SIZE), name=name).model
     built.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=False)
     pixels, labels = _drawn(batch * 8)
     recipe = Recipe(augment=augment, batch_size=batch)

@@ -110,11 +110,13 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
     assert decision.features is not None and recipe.image_size is not None
     from chestxray.models.assembly import features_model
 
-    seer = features_model(run.model, decision.features)
+    feature_model = features_model(run.model, decision.features)
     pixels = decode(run.index, recipe.image_size, recipe.fit, cache.root(None), max_pixels=recipe.max_pixels).pixels
 
     def seen_of(part: np.ndarray) -> Seen:
-        probabilities, features = seer.predict(part[..., np.newaxis].astype(np.float32), batch_size=64, verbose=0)
+        probabilities, features = feature_model.predict(
+            part[..., np.newaxis].astype(np.float32), batch_size=64, verbose=0
+        )
         return Seen(part, features, probabilities)
 
     splits = run.index.rows["split"].to_numpy()

@@ -55,7 +55,7 @@ def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, f
     from chestxray.models import assembly, xla_compilation
 
     keras.backend.clear_session()
-    plugin = registry.load(registry.MODELS, name)
+    plugin = registry.load_plugin(registry.MODELS, name)
     size = max(size, *plugin.minimum_size)
     shape = plugin.image_size if plugin.fixed_size else (size, size)
     images = np.random.default_rng(0).uniform(0, 255, (batch, *shape, 1)).astype(np.float32)

@@ -67,7 +67,7 @@ class Run(run_folder.Run):
         """The model ready to answer."""
         from chestxray.inference import keras_engine
 
-        return keras_engine.load(self.folder)
+        return keras_engine.load_engine(self.folder)
 
     def predict(self, images: Images, *, batch_size: int = 32) -> pd.DataFrame:
         """The answers for `images`, a row each, decided as `chestxray predict` does.
@@ -160,9 +160,9 @@ def _fitted(images: np.ndarray, engine: Engine) -> np.ndarray:
 
 
 def _row(answer: Answer, classes: Sequence[str]) -> dict[str, Any]:
-    told = answer.to_json()
+    answer_fields = answer.to_json()
     given = {PREFIX + name: answer.probabilities.get(name) for name in classes}
-    return {name: value for name, value in told.items() if name != "probabilities"} | given
+    return {name: value for name, value in answer_fields.items() if name != "probabilities"} | given
 
 
 def run(

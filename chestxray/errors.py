@@ -86,8 +86,8 @@ def first_line(error: BaseException) -> str:
     ('no ZIP', 'EOFError')
     """
     lines = str(error).strip().splitlines() or [""]
-    told = lines[0].strip().rstrip(".:")
-    return (told if len(told) <= 300 else f"{told[:297]}...") or type(error).__name__
+    first = lines[0].strip().rstrip(".:")
+    return (first if len(first) <= 300 else f"{first[:297]}...") or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -191,7 +191,7 @@ class Recipe:
     prevalence: float | None = _field(
         None,
         "Of two classes, the share of the positive one where the model is to be used: predictive values and net "
-        "benefit are also told for it; default: that of the test alone.",
+        "benefit are also shown for it; default: that of the test alone.",
         low=0.0001,
         high=0.9999,
     )
@@ -283,7 +283,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         allowed = typing.get_args(kind)
         if value in allowed:
             return value
-        raise InputError(f"{name} must be one of {', '.join(allowed)}. Received: {_told(value)}.")
+        raise InputError(f"{name} must be one of {', '.join(allowed)}. Received: {_received(value)}.")
     if name == "image_size":
         return parse_image_size(value)
     if origin is tuple:
@@ -291,11 +291,11 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
             return (value,)
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise InputError(f"{name} must be a list of strings. Received: {_told(value)}.")
+        raise InputError(f"{name} must be a list of strings. Received: {_received(value)}.")
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{name} must be of kind {kind.__name__}. Received: {_told(value)}.")
+        raise InputError(f"{name} must be of kind {kind.__name__}. Received: {_received(value)}.")
     return value
 
 
@@ -314,7 +314,7 @@ def parse_image_size(value: object) -> tuple[int, int]:
         if numbers and all(0 < n <= LARGEST_SIDE for n in numbers):
             return (numbers[0], numbers[-1])
     raise InputError(
-        f"image_size must be N or HEIGHTxWIDTH in whole pixels from 1 to {LARGEST_SIDE}. Received: {_told(value)}."
+        f"image_size must be N or HEIGHTxWIDTH in whole pixels from 1 to {LARGEST_SIDE}. Received: {_received(value)}."
     )
 
 
@@ -323,18 +323,18 @@ def _check_range(name: str, value: Any, low: float | None, high: float | None) -
         return
     if not (low is None or value >= low) or not (high is None or value <= high):
         limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        raise InputError(f"{name} must be {limits}. Received: {_told(value)}.")
+        raise InputError(f"{name} must be {limits}. Received: {_received(value)}.")
     if isinstance(value, int) and value > LARGEST:
-        raise InputError(f"{name} must be at most {LARGEST}. Received: {_told(value)}.")
+        raise InputError(f"{name} must be at most {LARGEST}. Received: {_received(value)}.")
     if not math.isfinite(value):
         raise InputError(f"{name} must be a finite number. Received: {value:g}.")
 
 
-def _told(value: object) -> str:
+def _received(value: object) -> str:
     """`value` as it was received, cut where it is long."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, int) and abs(value) > 10**30:
         return "a number of more than 30 digits"
-    told = repr(value)
-    return told if len(told) <= 200 else f"{told[:197]}..."
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:197]}..."

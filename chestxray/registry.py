@@ -25,7 +25,7 @@ KIND = {MODELS: "model", SOURCES: "data source"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class InstalledPlugin:
     """An installed plugin, not yet imported."""
 
     name: str
@@ -38,11 +38,11 @@ class Entry:
         return f"{self.distribution}:{self.name}"
 
 
-def entries(group: str) -> list[Entry]:
+def entries(group: str) -> list[InstalledPlugin]:
     """All plugins installed in `group`, sorted by name and distribution. Imports none of them."""
     off = {name.strip() for name in os.environ.get(DISABLED, "").split(",")}
     found = {
-        (point.name, (point.dist.name or "") if point.dist else ""): Entry(
+        (point.name, (point.dist.name or "") if point.dist else ""): InstalledPlugin(
             name=point.name,
             distribution=(point.dist.name or "") if point.dist else "",
             version=point.dist.version if point.dist else "",
@@ -54,7 +54,7 @@ def entries(group: str) -> list[Entry]:
     return [found[key] for key in sorted(found)]
 
 
-def find(group: str, name: str) -> Entry:
+def find(group: str, name: str) -> InstalledPlugin:
     """The one plugin of that name. ``distribution:name`` chooses between two of one name.
 
     Raises:
@@ -76,7 +76,7 @@ def find(group: str, name: str) -> Entry:
     raise PluginError(f"Unknown {kind} {name!r}.{nearest(name, names)} {listing}.")
 
 
-def load(group: str, name: str) -> Any:
+def load_plugin(group: str, name: str) -> Any:
     """Import the plugin of that name and return its object.
 
     Raises:
@@ -85,8 +85,8 @@ def load(group: str, name: str) -> Any:
     return load_entry(group, find(group, name))
 
 
-def load_entry(group: str, entry: Entry) -> Any:
-    """Import the plugin behind `entry`. See `load`.
+def load_entry(group: str, entry: InstalledPlugin) -> Any:
+    """Import the plugin behind `entry`. See `load_plugin`.
 
     The plugin's module is really imported, so that what is broken shows; keras behind it is
     executed when it is first used: models are listed, and mistakes found, without waiting for it.

@@ -141,7 +141,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
         return _finish(job)
 
 
-def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.Entry]:
+def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlugin]:
     """Fill in what depends on the architecture, image size and weights, and make paths absolute.
 
     Raises:
@@ -177,7 +177,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
     """Source, decoding, split and audit: everything before a model is needed. `like` as of `run`."""
     assert recipe.image_size is not None, "resolve() fills in the size"
     with clock.step("source"):
-        index = sources.load(recipe, cache)
+        index = sources.load_index(recipe, cache)
     # A mistake that evaluation would find is found before hours of training.
     check(index.classes, recipe)
     for column in recipe.by:
@@ -210,7 +210,7 @@ def _again(index: Index, folder: Path, recipe: Recipe, cache: Path, clock: Clock
         f"run of the data as they are: chestxray run --recipe {folder / run_folder.RECIPE} --output FOLDER"
     )
     with clock.step("source"):
-        require_same(index, sources.load(recipe, cache), allowed)
+        require_same(index, sources.load_index(recipe, cache), allowed)
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
         require_same(index, index.replace(index.rows.assign(**decoded.facts)), allowed)
@@ -224,7 +224,7 @@ class Job:
 
     recipe: Recipe
     plugin: ModelPlugin
-    entry: registry.Entry
+    entry: registry.InstalledPlugin
     prepared: Prepared
     built: Built
     strategy: Any
@@ -236,7 +236,7 @@ class Job:
 def _prepare_job(
     recipe: Recipe,
     plugin: ModelPlugin,
-    entry: registry.Entry,
+    entry: registry.InstalledPlugin,
     prepared: Prepared,
     folder: Path,
     cache: Path,
@@ -277,17 +277,23 @@ def _finish(job: Job) -> Run:
     with clock.step("train"):
         fit.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
     with clock.step("predict"):
-        held = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
+        outcome = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
             save(model, temporary)
-        held.predictions.write(folder / "predictions.csv")
-        if held.familiar is not None:
-            held.familiar.write(folder / out_of_distribution.FILE)
+        outcome.predictions.write(folder / "predictions.csv")
+        if outcome.distribution is not None:
+            outcome.distribution.write(folder / out_of_distribution.FILE)
         checksums.write(folder, (run_folder.MODEL, out_of_distribution.FILE, run_folder.INDEX))
-    test = held.test
+    test = outcome.test
     with clock.step("evaluate"):
         found = assess(
-            test, prepared.index, recipe, held.decision, folder, validation=held.validation, refusals=held.refusals
+            test,
+            prepared.index,
+            recipe,
+            outcome.decision,
+            folder,
+            validation=outcome.validation,
+            refusals=outcome.refusals,
         )
     if recipe.controls:
         with clock.step("controls"):
@@ -296,7 +302,7 @@ def _finish(job: Job) -> Run:
     with clock.step("explain"):
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
         panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
-    facts = _model_facts(job.built, recipe) | {"images_per_second": held.images_per_second}
+    facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     record = provenance.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
     record["data"]["decoded"] = name_of(prepared.pixels)
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}

@@ -46,7 +46,7 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
 
 
 def _read(run: Path) -> None:
-    engine = keras_engine.load(run)
+    engine = keras_engine.load_engine(run)
     _ = engine.classes, engine.image_size, engine.decision, engine.refusal_threshold, engine.has_maps
     keras_engine.max_pixels(run)
     keras_engine.fingerprint(run)

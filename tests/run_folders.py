@@ -55,8 +55,8 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     built.model.save(folder / "model.keras")
     if refuse:
         films = noise[..., 0]
-        familiar = out_of_distribution.learn(features[40:], films[40:], features[:40], films[:40], 0.05)
-        familiar.write(folder / out_of_distribution.FILE)
+        distribution = out_of_distribution.learn(features[40:], films[40:], features[:40], films[:40], 0.05)
+        distribution.write(folder / out_of_distribution.FILE)
     return folder
 
 

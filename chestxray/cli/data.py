@@ -145,7 +145,7 @@ def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
 
     recipe = _recipe(data, given)
     root = caches.root(cache)
-    index = sources.load(recipe, root)
+    index = sources.load_index(recipe, root)
     assert recipe.image_size is not None
     made = decode(index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels)
     bad = int((made.facts["unreadable"] != "").sum())
@@ -183,7 +183,7 @@ def _summary(recipe: Recipe, cache: Path | None) -> Summary:
     from chestxray.storage import cache as caches
 
     root = caches.root(cache)
-    index = sources.load(recipe, root)
+    index = sources.load_index(recipe, root)
     assert recipe.image_size is not None
     return summarise(index, decode(index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels))
 

@@ -61,7 +61,7 @@ def command(
         recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
         root = caches.root(cache)
         found = external_validation.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
-        _print_drop(found)
+        _print_gap(found)
     else:
         if extra := [name for name in (*_DATA, "part", "output") if name in changes]:
             raise InputError(f"{', '.join(extra)}: for other data; name some with --data.")
@@ -72,25 +72,27 @@ def command(
     close(found)
 
 
-def _print_drop(found: Run) -> None:
+def _print_gap(found: Run) -> None:
     from chestxray.cli.output import quoted, table
     from chestxray.data.index import Patients
     from chestxray.storage import result_files
 
-    drop = result_files.read(found.folder / "drop.json")
-    columns = ("figure", "internal", "external", "drop (95% interval)")
+    compared = result_files.read(found.folder / "generalisation_gap.json")
+    columns = ("figure", "internal", "external", "generalisation gap (95% interval)")
     rows = [
-        (name.replace("_", " "), quoted(item["internal"]), quoted(item["external"]), quoted(item["drop"]))
-        for name, item in drop["figures"].items()
+        (name.replace("_", " "), quoted(item["internal"]), quoted(item["external"]), quoted(item["gap"]))
+        for name, item in compared["figures"].items()
         if item["external"]["value"] is not None
     ]
-    inside, outside = drop["internal"], drop["external"]
+    inside, outside = compared["internal"], compared["external"]
     click.echo(
         f"\nTrained and tested on {inside['name']} ({inside['rows']:,} test images of {Patients.from_json(inside)})"
     )
     click.echo(f"tested on {outside['name']} ({outside['rows']:,} images of {Patients.from_json(outside)})")
     table(columns, rows)
-    click.echo("An image of unknown patient counts as a patient of its own. Drop: internal minus external.")
+    click.echo(
+        "An image of unknown patient counts as a patient of its own. Generalisation gap: internal minus external."
+    )
     _print_parts(found)
 
 

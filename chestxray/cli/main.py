@@ -97,8 +97,8 @@ def main() -> None:
 
 
 def _shortened(name: object) -> str:
-    told = ascii(str(name))
-    return told if len(told) <= 100 else f"{told[:97]}..."
+    shortened = ascii(str(name))
+    return shortened if len(shortened) <= 100 else f"{shortened[:97]}..."
 
 
 def _speak(quiet: bool) -> None:

@@ -72,7 +72,7 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
 
     size = parse_image_size(image_size) if image_size else None
     known = [entry.name for entry in registry.entries(registry.MODELS)]
-    plugins = {name: registry.load(registry.MODELS, name) for name in (names or known)}
+    plugins = {name: registry.load_plugin(registry.MODELS, name) for name in (names or known)}
     log.info("Loading TensorFlow ...")
     startup.start()
     import keras
@@ -84,13 +84,13 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
         keras.backend.clear_session()
         built = assembly.build(plugin, 2, size or plugin.image_size, name=name).model
         kinds: tuple[tuple[str, xla_compilation.Work], ...] = (("inference", "inference"), ("training", "full"))
-        for told, work in kinds:
-            log.info("Timing %s (%s) ...", name, told)
+        for title, work in kinds:
+            log.info("Timing %s (%s) ...", name, title)
             timing = xla_compilation.remembered(built, work, batch, caches.root(cache))
             rows.append(
                 {
                     "model": name,
-                    "work": told,
+                    "work": title,
                     "image_size": list(size or plugin.image_size),
                     "batch_size": batch,
                     "images_per_second": round(batch / timing.plain, 2),

@@ -15,7 +15,7 @@ import click
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
-    from chestxray.registry import Entry
+    from chestxray.registry import InstalledPlugin
     from chestxray.testing.results import CheckResult
 
 log = logging.getLogger("chestxray")
@@ -89,7 +89,7 @@ def new(name: str, path: Path | None, kind: Any) -> None:
     click.echo(f"Next: pip install -e {written[0].parent} && chestxray plugin check {name}{source}")
 
 
-def _check_model(plugin: Any, entry: Entry, only: tuple[str, ...]) -> list[CheckResult]:
+def _check_model(plugin: Any, entry: InstalledPlugin, only: tuple[str, ...]) -> list[CheckResult]:
     from chestxray.models import startup
 
     log.info("Loading TensorFlow ...")
@@ -101,7 +101,7 @@ def _check_model(plugin: Any, entry: Entry, only: tuple[str, ...]) -> list[Check
 
 
 def _check_source(
-    plugin: Any, entry: Entry, only: tuple[str, ...], address: str | None, data_option: tuple[str, ...]
+    plugin: Any, entry: InstalledPlugin, only: tuple[str, ...], address: str | None, data_option: tuple[str, ...]
 ) -> list[CheckResult]:
     import tempfile
 
@@ -128,7 +128,7 @@ def _check_source(
 
 
 @contextlib.contextmanager
-def _progress(entry: Entry) -> Any:
+def _progress(entry: InstalledPlugin) -> Any:
     """Show on a terminal which check is running; yields a function that takes its name."""
     from rich.console import Console
 
@@ -137,7 +137,7 @@ def _progress(entry: Entry) -> Any:
         yield tell
 
 
-def _print(entry: Entry, results: list[CheckResult]) -> None:
+def _print(entry: InstalledPlugin, results: list[CheckResult]) -> None:
     from rich.console import Console
 
     from chestxray.testing import table

@@ -39,7 +39,7 @@ _FACTS = {registry.MODELS: _MODEL, registry.SOURCES: ("address_help", "licence")
 class Listed:
     """A plugin with its ``facts``, fields by name as JSON has them; or none, and the ``reason`` it is broken."""
 
-    entry: registry.Entry
+    entry: registry.InstalledPlugin
     facts: dict[str, Any] | None
     reason: str
 
@@ -55,7 +55,7 @@ def survey(group: str, seconds: float = SECONDS) -> Iterator[Listed]:
         left = left[answered:]
 
 
-def _reports(group: str, entries: list[registry.Entry], seconds: float) -> Iterator[dict[str, Any]]:
+def _reports(group: str, entries: list[registry.InstalledPlugin], seconds: float) -> Iterator[dict[str, Any]]:
     """A report an entry, until all are there or the process has ended: then the last one says so."""
     order = [[entry.name, entry.point.value, entry.distribution, entry.version] for entry in entries]
     task = json.dumps({"group": group, "path": sys.path, "entries": order}).encode()
@@ -96,16 +96,16 @@ def report() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name, value, distribution, version in task["entries"]:
         point = EntryPoint(name, value, task["group"])
-        entry = registry.Entry(name, distribution, version, point)
+        entry = registry.InstalledPlugin(name, distribution, version, point)
         try:
             plugin = registry.load_entry(task["group"], entry)
             facts = {field: getattr(plugin, field) for field in _FACTS[task["group"]]}
-            told = json.dumps({"facts": facts, "reason": ""})
+            reported = json.dumps({"facts": facts, "reason": ""})
         except PluginError as error:
-            told = json.dumps({"reason": str(error)})
+            reported = json.dumps({"reason": str(error)})
         except BaseException as error:  # of its fields, or of what they print themselves as
-            told = json.dumps({"reason": _broken(task["group"], entry, f"{type(error).__name__}: {error}")})
-        content = memoryview(told.encode() + b"\n")
+            reported = json.dumps({"reason": _broken(task["group"], entry, f"{type(error).__name__}: {error}")})
+        content = memoryview(reported.encode() + b"\n")
         while content:
             content = content[os.write(pipe, content) :]
     # Not by the usual way out, on which plugins may have left something to be done.
@@ -143,7 +143,7 @@ def _ending(process: subprocess.Popen[bytes], seconds: float) -> str:
     return f"it ended the process with status {status}"
 
 
-def _broken(group: str, entry: registry.Entry, why: str) -> str:
+def _broken(group: str, entry: registry.InstalledPlugin, why: str) -> str:
     kind = registry.KIND[group]
     return (
         f"The {kind} plugin {entry.qualified} {entry.version} is broken: importing {entry.point.value} failed: {why}."

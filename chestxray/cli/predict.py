@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from chestxray.evaluation.predictions import Predictions
-    from chestxray.inference.answer import Answer, Told
+    from chestxray.inference.answer import Adjustment, Answer
     from chestxray.inference.batch_prediction import Batch
     from chestxray.inference.engine import Engine
     from chestxray.inference.output_file import Format, Lines
@@ -85,7 +85,7 @@ def command(
     from chestxray.inference.answer import limit_for, validation_of
     from chestxray.inference.output_file import Lines, alone, done
 
-    engine = keras_engine.load(run)
+    engine = keras_engine.load_engine(run)
     if heatmaps is not None:
         _check_heatmaps(engine, heatmaps)
     limit = limit_for(run, engine.decision, abstain)
@@ -93,7 +93,7 @@ def command(
         level = abstain or engine.decision.coverage
         needed = "" if level is None else f" {patients_needed(level)} patients would be needed."
         log.warning("Validation is too small to promise that coverage: the model abstains from every image.%s", needed)
-    told = None if prevalence is None else _told(engine, run, prevalence)
+    adjustment = None if prevalence is None else _prevalence_adjustment(engine, run, prevalence)
     judges = validation_of(run, engine.decision, "estimate-prevalence") if estimate_prevalence else None
     files = listing.listed(paths, recursive=recursive)
     options = ("" if limit is None else f"{limit:.12g}") + ("" if prevalence is None else f" at {prevalence:.12g}")
@@ -110,7 +110,7 @@ def command(
         most = keras_engine.max_pixels(run)
         seen: list[np.ndarray] = []
         counts = _predict(
-            engine, missing, lines, output, limit, heatmaps, told, seen, batch_size=batch_size, max_pixels=most
+            engine, missing, lines, output, limit, heatmaps, adjustment, seen, batch_size=batch_size, max_pixels=most
         )
     _summarise(counts)
     if judges is not None:
@@ -126,7 +126,7 @@ def _predict(
     output: Path | None,
     limit: float | None,
     heatmaps: Path | None,
-    told: Told | None,
+    adjustment: Adjustment | None,
     seen: list[np.ndarray],
     *,
     batch_size: int,
@@ -149,7 +149,7 @@ def _predict(
     with _sink(output, lines) as put, _bar(len(paths)) as advance:
 
         def write(batch: Batch) -> None:
-            given = answered(batch.paths, batch.reasons, batch.outputs, engine, limit, told)
+            given = answered(batch.paths, batch.reasons, batch.outputs, engine, limit, adjustment)
             if batch.outputs is not None:
                 films = [not answer.refused for answer in given if not answer.unreadable]
                 seen.append(batch.outputs.probabilities[films])
@@ -166,7 +166,7 @@ def _predict(
     return counts
 
 
-def _told(engine: Engine, run: Path, prevalence: float) -> Told:
+def _prevalence_adjustment(engine: Engine, run: Path, prevalence: float) -> Adjustment:
     """Probabilities for another share of the positive class than on validation."""
     import numpy as np
 
@@ -182,7 +182,7 @@ def _told(engine: Engine, run: Path, prevalence: float) -> Told:
     if known is None:
         raise InputError(f"The validation of {run} lacks a class, so that its prevalence is not known.")
     after = np.where(np.arange(2) == decision.classes.index(decision.positive), prevalence, 1 - prevalence)
-    return lambda probabilities: adjusted(probabilities, known.shares, after)
+    return lambda probabilities: adjusted(probabilities, known.proportions, after)
 
 
 def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -> None:
@@ -201,7 +201,7 @@ def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -
     rows = [
         (
             name,
-            f"{known.shares[number]:.3f}",
+            f"{known.proportions[number]:.3f}",
             *(quoted(way[number].to_json()) for way in (found.maximisation, found.confusion)),
         )
         for number, name in enumerate(engine.classes)
@@ -268,9 +268,9 @@ def _summarise(counts: Counter[str]) -> None:
         "refused": "refused as no chest radiograph",
         "unreadable": "unreadable",
     }
-    told = ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name] or name == "decided")
+    counted = ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name] or name == "decided")
     level = logging.WARNING if counts["unreadable"] else logging.INFO
-    log.log(level, "%s: %s.", "1 image" if counts.total() == 1 else f"{counts.total():,} images", told)
+    log.log(level, "%s: %s.", "1 image" if counts.total() == 1 else f"{counts.total():,} images", counted)
     log.info("Research use only. Not a medical device; not for diagnosis.")
 
 

@@ -25,7 +25,7 @@ _SPOKEN = {"train": "training", "validation": "validation"}
 #: Why near copies are not looked for among phantoms.
 DRAWN = "Drawn images are not searched: phantoms share one anatomy."
 _EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
-_ASTRIDE = "on both sides of a split"
+_STRADDLING = "on both sides of a split"
 _LOOK_ALIKES = "Pairs of films that are nearly one, perhaps of one person under two numbers"
 Groups = tuple[tuple[str, ...], ...]
 
@@ -78,14 +78,14 @@ class Audit:
     def findings(self) -> list[Finding]:
         """All that was found, the gravest first."""
         exact, near, patients = self.duplicates_across_splits, self.near_across_splits, self.patients_across_splits
-        astride = [pair for pair in self.look_alikes if pair["across_splits"]]
+        straddling = [pair for pair in self.look_alikes if pair["across_splits"]]
         counted: list[tuple[Severity, str, int, str]] = [
-            ("critical", "copies across splits", len(exact), f"Groups of {_EXACT} {_ASTRIDE}."),
-            ("critical", "near copies across splits", len(near), f"Groups of {_NEAR} {_ASTRIDE}."),
-            ("critical", "patients across splits", len(patients), f"Patients with images {_ASTRIDE}."),
+            ("critical", "copies across splits", len(exact), f"Groups of {_EXACT} {_STRADDLING}."),
+            ("critical", "near copies across splits", len(near), f"Groups of {_NEAR} {_STRADDLING}."),
+            ("critical", "patients across splits", len(patients), f"Patients with images {_STRADDLING}."),
             ("warning", "conflicting labels", len(self.conflicting), "Groups of copies with different classes."),
             ("warning", "unreadable", len(self.unreadable), "Files that cannot be read."),
-            ("warning", "look-alikes across splits", len(astride), f"{_LOOK_ALIKES}, {_ASTRIDE}: look at them."),
+            ("warning", "look-alikes across splits", len(straddling), f"{_LOOK_ALIKES}, {_STRADDLING}: look at them."),
             ("note", "look-alikes", len(self.look_alikes), f"{_LOOK_ALIKES}, wherever they are."),
             ("note", "copies", len(self.duplicates), f"Groups of {_EXACT}, wherever they are."),
             ("note", "near copies", len(self.near or ()), f"Groups of {_NEAR}, wherever they are."),
@@ -146,7 +146,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
     return Audit(
         duplicates=exact,
         duplicates_across_splits=_across(exact, splits_of),
-        patients_across_splits=tuple(_patients_astride(good)),
+        patients_across_splits=tuple(_straddling_patients(good)),
         unreadable=tuple(zip(bad["path"], bad["unreadable"], strict=True)),
         near=near,
         near_across_splits=_across(near or (), splits_of),
@@ -185,8 +185,8 @@ def settle(
         _check_left(index, index.replace(rows), len(dropped), _regrouped(rows, found, split))
         small = tuple(_small_validation(rows[rows["unreadable"] == ""], index.classes))
         found = dataclasses.replace(found, small_validation=small)
-    told = tuple((str(rows.loc[row, "path"]), reason) for row, reason in dropped.items())
-    return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=told)
+    left_out = tuple((str(rows.loc[row, "path"]), reason) for row, reason in dropped.items())
+    return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=left_out)
 
 
 def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> None:
@@ -285,12 +285,12 @@ def _untested(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _patients_astride(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _straddling_patients(rows: pd.DataFrame) -> list[dict[str, Any]]:
     known = rows[(rows["patient"] != "") & (rows["split"] != "")]
     patients = known.groupby(["source", "patient"])
-    astride = patients["split"].nunique()
+    straddling = patients["split"].nunique()
     found = []
-    for source, patient in astride[astride > 1].index:
+    for source, patient in straddling[straddling > 1].index:
         of_patient = patients.get_group((source, patient))
         splits = sorted(of_patient["split"].unique(), key=_GIVES_WAY.__getitem__)
         found.append({"patient": patient, "source": source, "splits": splits, "images": len(of_patient)})

@@ -16,7 +16,7 @@ FILE = Path(__file__).with_name("datasets.toml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CatalogueEntry:
     """A public set.
 
     ``address`` is KIND:ADDRESS as ``--data`` takes it, with the version pinned where it is known;
@@ -54,7 +54,7 @@ class Entry:
 class Catalogue:
     """All entries by name; ``aliases`` maps class -> spellings anywhere, ``parts`` class -> its parts."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, CatalogueEntry]
     aliases: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, tuple[str, ...]]
 
@@ -74,21 +74,21 @@ def catalogue(file: Path = FILE) -> Catalogue:
     )
 
 
-def at(address: str) -> Entry | None:
+def at(address: str) -> CatalogueEntry | None:
     """The entry behind KIND:ADDRESS, whatever its version; None where the catalogue has none."""
     bare = address.partition("/versions/")[0]
     return next((e for e in catalogue().entries.values() if e.address.partition("/versions/")[0] == bare), None)
 
 
-def _entry(name: str, fields: dict[str, object]) -> Entry:
+def _entry(name: str, fields: dict[str, object]) -> CatalogueEntry:
     ready = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     if "aliases" in ready:
         ready["aliases"] = _tuples(ready["aliases"])  # type: ignore[arg-type]
     try:
-        return Entry(name=name, **ready)  # type: ignore[arg-type]
+        return CatalogueEntry(name=name, **ready)  # type: ignore[arg-type]
     except TypeError as error:
         raise ChestXrayError(
-            f"The catalogue's entry {name} is not as chestxray.data.catalogue.Entry has it: {error}."
+            f"The catalogue's entry {name} is not as chestxray.data.catalogue.CatalogueEntry has it: {error}."
         ) from error
 
 
@@ -96,7 +96,7 @@ def _tuples(table: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
     return {key: tuple(values) for key, values in table.items()}
 
 
-def on_disk(entry: Entry, cache: Path) -> Path | None:
+def on_disk(entry: CatalogueEntry, cache: Path) -> Path | None:
     """Where a set is already: in kagglehub's cache, or written as files in ours; None if nowhere.
 
     kagglehub takes a second to be imported, too long for a list; its layout (a folder a version, and

@@ -87,17 +87,17 @@ def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, .
     _, unit = np.unique(unit, return_inverse=True)
     labels = pd.Categorical(rows["label"], categories=list(classes)).codes
     size = np.bincount(unit).astype(float)
-    of_class = _shares(unit, labels, size)
-    of_part = {name: _shares(unit, codes, size) for name, codes in coded.items()}
+    of_class = _proportions(unit, labels, size)
+    of_part = {name: _proportions(unit, codes, size) for name, codes in coded.items()}
     ps = _permuted(of_class, of_part)
     found = []
     for name, holm in zip(ps, _holm(list(ps.values())), strict=True):
         association = _cramers_v(of_class.T @ of_part[name], len(size))
         right = _right(of_class, of_part[name])
         flagged = holm <= LEVEL and association >= LEAST
-        told = _sentence(name, of_class, of_part[name], classes, flagged)
+        described = _sentence(name, of_class, of_part[name], classes, flagged)
         numbers = (round(association, 4), ps[name], round(holm, 4), bool(flagged), round(right, 4))
-        found.append(Confound(name, *numbers, round(1 / len(classes), 4), len(size), told))
+        found.append(Confound(name, *numbers, round(1 / len(classes), 4), len(size), described))
     return tuple(sorted(found, key=lambda item: -item.association))
 
 
@@ -123,7 +123,7 @@ def _cut(numbers: np.ndarray) -> np.ndarray:
     return np.unique(np.searchsorted(edges, numbers, side="right"), return_inverse=True)[1]
 
 
-def _shares(unit: np.ndarray, codes: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _proportions(unit: np.ndarray, codes: np.ndarray, size: np.ndarray) -> np.ndarray:
     """(units, codes): the share of each unit's images that have each code."""
     table = np.zeros((len(size), int(codes.max()) + 1))
     np.add.at(table, (unit, codes), 1)
@@ -166,8 +166,8 @@ def _cramers_v(table: np.ndarray, units: int) -> float:
 
 def _right(of_class: np.ndarray, of_part: np.ndarray) -> float:
     """Share of units, classes weighted alike, that are of the likeliest class of their part."""
-    shares = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
-    return float(shares.max(axis=0).sum() / len(shares))
+    proportions = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
+    return float(proportions.max(axis=0).sum() / len(proportions))
 
 
 def _holm(ps: list[float]) -> list[float]:
@@ -186,8 +186,10 @@ def _sentence(name: str, of_class: np.ndarray, of_part: np.ndarray, classes: tup
         return f"{what} is the same for all images."
     if not flagged:
         return f"{what} does not clearly go with the class."
-    shares = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
-    apart = {(a, b): np.abs(shares[a] - shares[b]).sum() for a, b in itertools.combinations(range(len(classes)), 2)}
+    proportions = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
+    apart = {
+        (a, b): np.abs(proportions[a] - proportions[b]).sum() for a, b in itertools.combinations(range(len(classes)), 2)
+    }
     first, second = max(apart, key=lambda pair: apart[pair])
     pair = f"{classes[first]} from {classes[second]}"
     which = pair if len(classes) == 2 else f"{len(classes)} classes apart ({pair} best)"

@@ -22,17 +22,17 @@ def require_same(began: Index, now: Index, allowed: str) -> None:
     here, there = (index.rows.drop_duplicates("path").set_index("path") for index in (began, now))
     common = here.index.intersection(there.index, sort=False)
     said = [
-        _told("new", there.index.difference(common, sort=False)),
-        _told("gone", here.index.difference(common, sort=False)),
+        _change("new", there.index.difference(common, sort=False)),
+        _change("gone", here.index.difference(common, sort=False)),
     ]
     here, there = here.loc[common], there.loc[common]
     said += [
-        _told(f"of another {name}", common[(here[column] != there[column]).to_numpy()])
+        _change(f"of another {name}", common[(here[column] != there[column]).to_numpy()])
         for column, name in _TOLD.items()
     ]
     if all(hashed in rows for rows in (here, there) for hashed in ("file_hash", "pixel_hash")):
         changed = (here["file_hash"] != there["file_hash"]) & (here["pixel_hash"] != there["pixel_hash"])
-        said.append(_told("of other pixels", common[changed.to_numpy(dtype=bool)]))
+        said.append(_change("of other pixels", common[changed.to_numpy(dtype=bool)]))
     if differences := list(filter(None, said)):
         raise DataError(
             f"The data of {now.name} have changed since {len(began):,} images of them were split: "
@@ -40,7 +40,7 @@ def require_same(began: Index, now: Index, allowed: str) -> None:
         )
 
 
-def _told(what: str, paths: Sequence[str], most: int = 3) -> str:
+def _change(what: str, paths: Sequence[str], most: int = 3) -> str:
     if not len(paths):
         return ""
     more = ", ..." if len(paths) > most else ""

@@ -35,8 +35,8 @@ def evaluate(
         groups: (n,), the patient of each image, of any type; None, NaN and "" are an image of an unknown patient,
             which counts as one of its own. Default: every image is another patient's.
         classes: names of the classes. Default: the sorted names in `y_true`, or "0", "1", ... where it has numbers.
-        positive: of two classes, the one that sensitivity and its kin speak of. Default: the one that is not named
-            like a normal radiograph, else the second.
+        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
+            computed. Default: the one that is not named like a normal radiograph, else the second.
         threshold: of two classes, the probability from which the positive one is decided on, chosen on other
             images than these. Default: the larger probability decides.
         replicates: number of bootstrap replicates.
@@ -77,7 +77,8 @@ def compare(
         groups: (n,), the patients, as `evaluate` takes them.
         classes: names of the classes, as `evaluate` takes them.
         metric: what is compared, one of `HEADLINE`.
-        positive: of two classes, the one that sensitivity and its kin speak of.
+        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
+            computed.
         margin: how much worse a model may be without mattering: tests of non-inferiority and equivalence.
         replicates: number of bootstrap replicates.
         seed: fixes the draws.

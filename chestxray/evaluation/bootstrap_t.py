@@ -76,7 +76,7 @@ def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int
     (replicates, columns), NaN where a replicate has none.
     """
     patients = len(sizes)
-    shares = sums.sum(axis=0) / sizes.sum()
+    overall = sums.sum(axis=0) / sizes.sum()
     found = [np.empty((0, sums.shape[1]))]
     for counts in draws(patients, replicates, seed):
         rows, square_rows = (counts @ sizes)[:, None], (counts @ sizes**2)[:, None]
@@ -85,6 +85,6 @@ def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int
         variance = np.maximum(counts @ sums**2 - 2 * mean * products + mean**2 * square_rows, 0) / rows**2
         scale = np.sqrt(variance * patients / max(patients - 1, 1))
         with np.errstate(divide="ignore", invalid="ignore"):
-            distance = np.log(mean / (1 - mean)) - np.log(shares / (1 - shares))
+            distance = np.log(mean / (1 - mean)) - np.log(overall / (1 - overall))
             found.append(np.where(scale > 1e-12, distance * mean * (1 - mean) / scale, np.nan))
     return np.concatenate(found)

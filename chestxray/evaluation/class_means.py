@@ -161,7 +161,7 @@ def _correlation(
     """
     key = (None, "mcc")
     error = standard_error(np.asarray(replicates.get(key, np.empty(0))), support[key])
-    shares, freedoms = [], []
+    variances, freedoms = [], []
     below = above = 0.0
     for k in present:
         sensitivity = found[k, "sensitivity"]
@@ -169,14 +169,14 @@ def _correlation(
         assert sensitivity.value is not None
         if parts is None:
             step = standard_error(np.asarray(replicates[k, "sensitivity"]), support[k, "sensitivity"])
-            shares.append((value - _moved(counts, k, max(0.0, sensitivity.value - step))) ** 2)
+            variances.append((value - _moved(counts, k, max(0.0, sensitivity.value - step))) ** 2)
             freedoms.append(support[k, "sensitivity"] - 1)
             continue
         for to in (sensitivity.value - parts[0], sensitivity.value + parts[1]):
             change = _moved(counts, k, to) - value
             below, above = math.hypot(below, min(change, 0.0)), math.hypot(above, max(change, 0.0))
     # Where no class's sensitivity moves it, what varies is how many images classes have.
-    freedom = satterthwaite(shares, freedoms) if any(shares) else support[key] - 1
+    freedom = satterthwaite(variances, freedoms) if any(variances) else support[key] - 1
     return _added(value, error if error > 1e-12 else 0.0, freedom, (below, above), _span(key))
 
 

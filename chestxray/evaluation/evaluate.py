@@ -118,13 +118,14 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate the rows of a test, with intervals from a bootstrap clustered by patient.
 
-    Accuracy, sensitivity, precision and their kin speak of the column ``predicted``; the areas, the
-    Brier score and the calibration error of the probabilities.
+    Accuracy, balanced accuracy, sensitivity, specificity, precision, F1 and MCC are computed from the column
+    ``predicted``; AUROC, AUPRC, Brier score and calibration error from the probabilities.
 
     Args:
         predictions: the rows of the test; of a run's folder, ``.of("test")``.
-        positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal
-            one (`abnormal`). With more classes they are means over the classes that have rows.
+        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
+            computed; default: the abnormal one (`abnormal`). With more classes each of them is the mean over the
+            classes that have rows.
         replicates: number of bootstrap replicates.
         seed: fixes the draws.
 

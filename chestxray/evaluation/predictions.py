@@ -141,7 +141,7 @@ def outputs(
 
     for start in range(0, len(places), block):
         batches = input_pipeline.inference(pixels, places[start : start + block], batch_size)
-        with interrupts.held() as check:
+        with interrupts.deferred() as check:
             between = keras.callbacks.LambdaCallback(on_predict_batch_begin=lambda batch, logs: check())
             given = model.predict(batches, callbacks=[between], verbose=0)
         yield tuple(given) if isinstance(given, list) else (given,)

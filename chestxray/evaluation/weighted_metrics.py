@@ -194,9 +194,9 @@ def squared_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """What each row adds to the Brier score of each class and, last, to that of all: (rows, classes + 1)."""
     classes = probabilities.shape[1]
     hot = np.eye(classes)[truth]
-    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
     # Scaled by half for two classes, as Brier meant it for one event (and scikit-learn does).
-    whole = ((shares - hot) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
+    whole = ((normalised - hot) ** 2).sum(axis=1, keepdims=True) / (2 if classes == 2 else 1)
     return np.hstack([(probabilities - hot) ** 2, whole])
 
 

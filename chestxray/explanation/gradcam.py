@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from chestxray.errors import PluginError
-from chestxray.evaluation.decision.out_of_distribution import FAINT, SIDE, Familiar, averaging
+from chestxray.evaluation.decision.out_of_distribution import FAINT, SIDE, FeatureDistribution, averaging
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
 from chestxray.models.assembly import CALIBRATION
 
@@ -32,7 +32,7 @@ class Graph:
     """All that a model answers, as one graph of raw pixels.
 
     `layer` is the one to explain, None for no maps. `decision` says which class is explained, the one that
-    it decides on; None: the most probable one. `familiar` gives distances, of what the layer `features`
+    it decides on; None: the most probable one. `distribution` gives distances, of what the layer `features`
     gives; without it those features are given themselves.
 
     ``reason`` is empty where the maps come from forward operations only; else it says which layer
@@ -48,7 +48,7 @@ class Graph:
         layer: str | None,
         *,
         decision: Decision | None = None,
-        familiar: Familiar | None = None,
+        distribution: FeatureDistribution | None = None,
         features: str | None = None,
         tape: bool = False,
     ) -> None:
@@ -56,7 +56,7 @@ class Graph:
         self.classes = int(model.output.shape[-1])
         self.has_map = layer is not None
         self.reason = "asked for" if tape else ""
-        self._decision, self._familiar = decision, familiar
+        self._decision, self._distribution = decision, distribution
         self._head: HeadGradient | None = None
         wanted: dict[str, Any] = {"probabilities": model.output}
         if features is not None:
@@ -83,8 +83,8 @@ class Graph:
         given = {"probabilities": values["probabilities"]}
         if evidence is not None:
             given["map"] = finish(evidence, self.input_shape[:2])
-        if self._familiar is not None:
-            given["distance"] = distance(values["features"], pixels, self._familiar)
+        if self._distribution is not None:
+            given["distance"] = distance(values["features"], pixels, self._distribution)
         elif "features" in values:
             given["features"] = pooled(values["features"])
         return given
@@ -204,27 +204,27 @@ def pooled(features: Tensor) -> Tensor:
     return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
 
 
-def distance(features: Tensor, pixels: Tensor, familiar: Familiar) -> Tensor:
-    """`Familiar.distances` float32 (batch,) of what `pooled` takes and of `pixels` float32 (batch, height,
+def distance(features: Tensor, pixels: Tensor, distribution: FeatureDistribution) -> Tensor:
+    """`FeatureDistribution.distances` float32 (batch,) of what `pooled` takes and of `pixels` float32 (batch, height,
     width, channels) in 0..255.
 
     What lies outside the components is computed as a vector: in single precision the difference of
     two sums of squares would lose it.
     """
     features = pooled(features)
-    components = familiar.components.astype(np.float32)
-    standardised = (features - familiar.centre.astype(np.float32)) / familiar.scale.astype(np.float32)
+    components = distribution.components.astype(np.float32)
+    standardised = (features - distribution.centre.astype(np.float32)) / distribution.scale.astype(np.float32)
     along = ops.matmul(standardised, components.T)
     rest = ops.sum((standardised - ops.matmul(along, components)) ** 2, axis=1)
-    squared = ops.sum(along**2 / familiar.variances.astype(np.float32), axis=1) + rest / familiar.noise
-    return ops.maximum(ops.sqrt(squared) / familiar.reach, _by_pixels(pixels, familiar))
+    squared = ops.sum(along**2 / distribution.variances.astype(np.float32), axis=1) + rest / distribution.noise
+    return ops.maximum(ops.sqrt(squared) / distribution.reach, _by_pixels(pixels, distribution))
 
 
-def _by_pixels(pixels: Tensor, familiar: Familiar) -> Tensor:
-    """`Familiar.by_pixels` float32 (batch,) of `pixels` as `distance` takes them."""
+def _by_pixels(pixels: Tensor, distribution: FeatureDistribution) -> Tensor:
+    """`FeatureDistribution.by_pixels` float32 (batch,) of `pixels` as `distance` takes them."""
     rows, columns = (averaging(length, SIDE) for length in pixels.shape[1:3])
     cells = ops.matmul(rows, ops.matmul(ops.mean(pixels, axis=-1), columns.T))
     apart = cells - ops.mean(cells, axis=(1, 2), keepdims=True)
     deviation = ops.sqrt(ops.mean(apart**2, axis=(1, 2), keepdims=True))
-    weights = familiar.weights.astype(np.float32).reshape(SIDE, SIDE)
-    return ops.sum(apart / (deviation + FAINT) * weights, axis=(1, 2)) + familiar.bias
+    weights = distribution.weights.astype(np.float32).reshape(SIDE, SIDE)
+    return ops.sum(apart / (deviation + FAINT) * weights, axis=(1, 2)) + distribution.bias

@@ -13,7 +13,7 @@ import tensorflow as tf
 from chestxray._version import RESEARCH_ONLY, VERSION
 from chestxray.data.images.reading import preprocessing
 from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
-from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.explanation.gradcam import OWN, Graph
@@ -33,7 +33,7 @@ class Subject:
     graph: Graph
     layer: str | None
     decision: Decision
-    familiar: Familiar | None
+    distribution: FeatureDistribution | None
 
     @classmethod
     def of(cls, run: Run, form: str) -> Subject:
@@ -43,25 +43,25 @@ class Subject:
             DataError: a damaged file.
         """
         decision = Decision.read(run.folder / DECISION)
-        familiar = Familiar.read(run.folder / REFUSAL) if decision.features else None
-        if familiar is not None and _drowned(familiar):
-            familiar = None
+        distribution = FeatureDistribution.read(run.folder / REFUSAL) if decision.features else None
+        if distribution is not None and _drowned(distribution):
+            distribution = None
         layer, _ = run.cam_layer
         model = run.model
         whole = single_precision(model)
-        features = None if familiar is None else decision.features
-        graph = Graph(whole, layer, decision=decision, familiar=familiar, features=features)
+        features = None if distribution is None else decision.features
+        graph = Graph(whole, layer, decision=decision, distribution=distribution, features=features)
         # TensorFlow's gradients have no counterpart in the other formats.
         if graph.reason and form != "savedmodel":
-            graph = Graph(whole, None, familiar=familiar, features=features)
-        return cls(run, form, model, graph, layer, decision, familiar)
+            graph = Graph(whole, None, distribution=distribution, features=features)
+        return cls(run, form, model, graph, layer, decision, distribution)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the file gives."""
         if self.form == "keras":
             return ("probabilities",)
-        given = {"probabilities": True, "map": self.graph.has_map, "distance": self.familiar is not None}
+        given = {"probabilities": True, "map": self.graph.has_map, "distance": self.distribution is not None}
         return tuple(name for name in OUTPUTS if given[name])
 
     @property
@@ -75,12 +75,12 @@ class Subject:
         elif not self.graph.has_map:
             reason = Graph(self.model, self.layer).reason
             notes.append(f"No map: behind {self.layer} its gradient cannot be written in forward operations, {reason}.")
-        if self.familiar is None and self.decision.features is not None:
+        if self.distribution is None and self.decision.features is not None:
             notes.append(
                 "No distance: the run's features differ so little from image to image that rounding, which is not "
                 "the same in any two programs, would decide what is refused."
             )
-        elif self.familiar is None:
+        elif self.distribution is None:
             notes.append("No distance: the run refuses nothing.")
         return tuple(notes)
 
@@ -116,7 +116,7 @@ class Subject:
             "preprocessing": preprocessing((int(height), int(width)), run.recipe.fit),
             "outputs": list(self.outputs),
             "decision": self.decision.to_json(),
-            "refusal_threshold": None if self.familiar is None else self.familiar.threshold,
+            "refusal_threshold": None if self.distribution is None else self.distribution.threshold,
             "data": {name: run.environment["data"].get(name) for name in ("name", "fingerprint", "licence")},
             "packages": run.environment["packages"],
         }
@@ -143,9 +143,9 @@ def single_precision(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _drowned(familiar: Familiar) -> bool:
+def _drowned(distribution: FeatureDistribution) -> bool:
     """Whether rounding moves the distances: two runtimes' features agree to about a millionth."""
-    return bool(np.sqrt(np.mean((familiar.centre / familiar.scale) ** 2)) * 1e-6 > 1e-3)
+    return bool(np.sqrt(np.mean((distribution.centre / distribution.scale) ** 2)) * 1e-6 > 1e-3)
 
 
 def _halved(model: keras.Model) -> bool:

@@ -77,7 +77,7 @@ def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray
     """The largest difference of each output from what the run's own model says of `pixels` uint8."""
     model = subject.model
     wanted = {"probabilities": model.output}
-    if subject.familiar is not None:
+    if subject.distribution is not None:
         wanted["features"] = features_model(model, str(subject.decision.features)).outputs[1]
     found = keras.Model(model.inputs[0], wanted)(tf.constant(pixels, tf.float32), training=False)
     probabilities = np.asarray(found["probabilities"])
@@ -88,8 +88,8 @@ def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray
         alike = subject.decision.decided(given["probabilities"]) == decided
         _, maps = OnePass(model, subject.layer)(pixels[alike], decided[alike])
         differences["map"] = _largest(given["map"][alike] - maps)
-    if "distance" in given and subject.familiar is not None:
-        distances = subject.familiar.distances(np.asarray(found["features"]), pixels.mean(axis=-1))
+    if "distance" in given and subject.distribution is not None:
+        distances = subject.distribution.distances(np.asarray(found["features"]), pixels.mean(axis=-1))
         differences["distance"] = _largest(given["distance"] / distances - 1)
     return differences
 

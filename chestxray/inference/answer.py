@@ -103,11 +103,11 @@ def unreadable(path: str, reason: str) -> Answer:
 
 
 #: Probabilities (rows, classes) as they are told, of those that are decided by.
-Told = Callable[[np.ndarray], np.ndarray]
+Adjustment = Callable[[np.ndarray], np.ndarray]
 
 
 def answers(
-    paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float | None, told: Told | None = None
+    paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float | None, adjustment: Adjustment | None = None
 ) -> list[Answer]:
     """An answer for each of `paths` from the row of `outputs` that belongs to it.
 
@@ -115,7 +115,7 @@ def answers(
     said of the probabilities, such as for another prevalence, and nothing that is decided.
     """
     probabilities, far = outputs.probabilities, outputs.distances
-    shown = probabilities if told is None else told(probabilities.astype(np.float64))
+    shown = probabilities if adjustment is None else adjustment(probabilities.astype(np.float64))
     decided = engine.decision.decided(probabilities)
     inside = None if limit is None else conformal.sets(probabilities.astype(np.float64), limit)
     sure = None if inside is None else conformal.answered(inside, decided)
@@ -152,11 +152,11 @@ def answered(
     outputs: Outputs | None,
     engine: Engine,
     limit: float | None,
-    told: Told | None = None,
+    adjustment: Adjustment | None = None,
 ) -> list[Answer]:
     """An answer for each of `paths` where only those without one of `reasons` have a row in `outputs`."""
     readable = [path for path, reason in zip(paths, reasons, strict=True) if not reason]
-    given = iter([] if outputs is None else answers(readable, outputs, engine, limit, told))
+    given = iter([] if outputs is None else answers(readable, outputs, engine, limit, adjustment))
     return [unreadable(path, reason) if reason else next(given) for path, reason in zip(paths, reasons, strict=True)]
 
 

@@ -14,7 +14,7 @@ import xxhash
 from chestxray.data.images.reading import Fit
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
-from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
@@ -65,7 +65,7 @@ def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
     return (folder,)
 
 
-def load(folder: Path) -> Engine:
+def load_engine(folder: Path) -> Engine:
     """The engine of a finished run's folder, or of an ensemble's.
 
     The weights, and TensorFlow, are loaded when it is first run.
@@ -76,7 +76,7 @@ def load(folder: Path) -> Engine:
     runs = folders(folder)
     if not (folder / ENSEMBLE).is_file():
         return KerasEngine(runs[0])
-    members = [load(member) for member in _members(folder)]
+    members = [load_engine(member) for member in _members(folder)]
     path = folder / DECISION
     # Members without validation images in common left no thresholds: the most probable class, then.
     plain = Decision(members[0].classes, None, Calibration(), {}, "")
@@ -155,13 +155,13 @@ class KerasEngine:
         return Decision.read(self.folder / DECISION)
 
     @cached_property
-    def _familiar(self) -> Familiar | None:
-        return Familiar.read(self.folder / REFUSAL) if self.decision.features else None
+    def _distribution(self) -> FeatureDistribution | None:
+        return FeatureDistribution.read(self.folder / REFUSAL) if self.decision.features else None
 
     @property
     def refusal_threshold(self) -> float | None:
         """A distance; None where the run refuses nothing."""
-        return None if self._familiar is None else self._familiar.threshold
+        return None if self._distribution is None else self._distribution.threshold
 
     @property
     def _layer(self) -> str | None:
@@ -186,11 +186,11 @@ class KerasEngine:
         for name in filter(None, (self._layer, self.decision.features)):
             if name not in layers:
                 raise DataError(f"{path} is of another run: it has no layer {name!r}.")
-        if self._familiar is not None:
+        if self._distribution is not None:
             width = layers[str(self.decision.features)].output.shape[-1]
-            if width != len(self._familiar.centre):
+            if width != len(self._distribution.centre):
                 raise DataError(
-                    f"{self.folder / REFUSAL} is of another run: it has {len(self._familiar.centre)} features, the "
+                    f"{self.folder / REFUSAL} is of another run: it has {len(self._distribution.centre)} features, the "
                     f"layer {self.decision.features} {width}."
                 )
         return model
@@ -226,11 +226,11 @@ class KerasEngine:
         with self._lock:
             # Only the first call loads and traces; running is left to TensorFlow's own locks.
             graph = self._explaining if maps else self._plain
-        with interrupts.held():
+        with interrupts.deferred():
             given = {name: value.numpy() for name, value in graph(pixels).items()}
         if not np.isfinite(given["probabilities"]).all():
             raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
-        far = None if self._familiar is None else self._familiar.distances(given["features"], pixels)
+        far = None if self._distribution is None else self._distribution.distances(given["features"], pixels)
         return Outputs(given["probabilities"], far, given.get("map"))
 
 

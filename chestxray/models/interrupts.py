@@ -13,7 +13,7 @@ from types import FrameType
 
 
 @contextmanager
-def held() -> Iterator[Callable[[], None]]:
+def deferred() -> Iterator[Callable[[], None]]:
     """Within the block Ctrl-C waits: for the next call of what is yielded, or for the block's end.
 
     A second Ctrl-C does not wait. Where the block is not run by the main thread, or the program has a

@@ -12,8 +12,8 @@ def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: s
     """What the field ``calibration`` of ``metrics.json`` says; nothing where it is absent."""
     if not measures:
         return []
-    told = [_slope(measures["slope"], level), _intercept(measures["intercept"], positive, level)]
-    return [sentence for sentence in (*told, error(measures["ece"], level)) if sentence]
+    slope_and_intercept = [_slope(measures["slope"], level), _intercept(measures["intercept"], positive, level)]
+    return [sentence for sentence in (*slope_and_intercept, error(measures["ece"], level)) if sentence]
 
 
 def in_figure(measures: Mapping[str, Any] | None) -> str:

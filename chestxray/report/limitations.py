@@ -37,7 +37,7 @@ def cautions(run: Run) -> list[Caution]:
         *_chance(run),
         *_controls(run),
         *_confounds(run),
-        *_drop(run),
+        *_generalisation_gap(run),
         *answer_cautions.refusal(run),
         *answer_cautions.validation(run),
         *_groups(run),
@@ -96,7 +96,7 @@ def _leaks(run: Run) -> list[Caution]:
         return []
     edited = f", {plural(near, 'group')} of edited copies" if near else ""
     what = f"{plural(copies, 'group')} of identical images{edited} and {plural(patients, 'patient')}"
-    if "drop" in run.extras:
+    if "generalisation_gap" in run.extras:
         where = "had been seen by the run in training or validation"
         if run.audit.get("on_leak") == "ignore":
             text = f"{what} {where}, and were kept in this test. The results are likely too good."
@@ -139,7 +139,7 @@ def _controls(run: Run) -> list[Caution]:
     if not found:
         # What is evaluated again elsewhere has the controls of its own run, see `_inherited`.
         text = "Whether a model that sees no lungs does as well is not known: no controls were run."
-        return [] if "drop" in run.extras else [Caution("note", "No controls", text)]
+        return [] if "generalisation_gap" in run.extras else [Caution("note", "No controls", text)]
     fired = [item for item in found.get("controls", []) if item["fires"]]
     if not fired:
         open_ = [item for item in found.get("controls", []) if item.get("state") == "undecided"]
@@ -197,12 +197,12 @@ def _confounds(run: Run) -> list[Caution]:
     return [Caution("serious" if serious else "note", "The class shows without the lungs", text)]
 
 
-def _drop(run: Run) -> list[Caution]:
-    lost = (run.extras.get("drop") or {}).get("figures", {}).get("auroc") or {}
-    if not lost or lost["drop"]["low"] is None or lost["drop"]["low"] <= 0:
+def _generalisation_gap(run: Run) -> list[Caution]:
+    lost = (run.extras.get("generalisation_gap") or {}).get("figures", {}).get("auroc") or {}
+    if not lost or lost["gap"]["low"] is None or lost["gap"]["low"] <= 0:
         return []
     inside, here = (f"{lost[name]['value']:.2f}" for name in ("internal", "external"))
-    text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {with_interval(lost['drop'])}."
+    text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {with_interval(lost['gap'])}."
     return [Caution("serious", "Worse here than where it was trained", text)]
 
 
@@ -228,7 +228,7 @@ def _groups(run: Run) -> list[Caution]:
 
 def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
     """Gaps between groups that are more than luck after correction for all that were looked at."""
-    told = []
+    significant = []
     for column, figures in gaps["columns"].items():
         for name, item in figures.items():
             for group, gap in item["groups"].items():
@@ -236,10 +236,12 @@ def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
                     continue
                 pair = (group, item["against"]) if gap["value"] < 0 else (item["against"], group)
                 size = with_interval(gap if gap["value"] >= 0 else _turned(gap))
-                told.append((gap["p_holm"], f"{title(name)} by {column}, {pair[0]} less than {pair[1]} by {size}"))
-    if not told:
+                significant.append(
+                    (gap["p_holm"], f"{title(name)} by {column}, {pair[0]} less than {pair[1]} by {size}")
+                )
+    if not significant:
         return []
-    text = "; ".join(text for _, text in sorted(told)[:MOST_SAID])
+    text = "; ".join(text for _, text in sorted(significant)[:MOST_SAID])
     return [Caution("note", "Worse for some than for others", f"{text}: more than luck, of all groups compared.")]
 
 

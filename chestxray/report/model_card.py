@@ -30,7 +30,7 @@ BLANK = "To be filled in by the author"
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnsweredItem:
     """An item with what the run knows of it, what the author wrote, and the blank that is left (``""``: none).
 
     ``void``: the item does not apply to phantoms.
@@ -51,14 +51,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredChecklist:
     """A checklist with its answers, in order."""
 
     checklist: Checklist
-    answers: tuple[Answer, ...]
+    answers: tuple[AnsweredItem, ...]
 
     @property
-    def sections(self) -> list[tuple[str, list[Answer]]]:
+    def sections(self) -> list[tuple[str, list[AnsweredItem]]]:
         """The answers by section of the guideline."""
         grouped = itertools.groupby(self.answers, key=lambda answer: answer.item.section)
         return [(section, list(answers)) for section, answers in grouped]
@@ -74,7 +74,7 @@ class Answered:
         )
 
 
-def answered(run: Run) -> tuple[Answered, ...]:
+def answered(run: Run) -> tuple[AnsweredChecklist, ...]:
     """Every checklist, answered from the run and from ``card.toml``.
 
     Raises:
@@ -83,7 +83,9 @@ def answered(run: Run) -> tuple[Answered, ...]:
     texts = author_texts(run.folder)
     facts = {name: tuple(fact(run)) for name, fact in FACTS.items()}
     return tuple(
-        Answered(checklist, tuple(_answer(run, facts, texts, checklist.name, item) for item in checklist.items))
+        AnsweredChecklist(
+            checklist, tuple(_answer(run, facts, texts, checklist.name, item) for item in checklist.items)
+        )
         for checklist in checklists()
     )
 
@@ -94,16 +96,16 @@ def _answer(
     texts: Mapping[tuple[str, str], str],
     checklist: str,
     item: Item,
-) -> Answer:
+) -> AnsweredItem:
     written = texts.get((checklist, item.number), texts.get(("claim", item.claim), ""))
     known = tuple(line for name in item.facts for line in facts[name])
     if item.drawn and drawn(run):
-        return Answer(item, (*known, phantoms(run)), written, "", void=not (known or written))
+        return AnsweredItem(item, (*known, phantoms(run)), written, "", void=not (known or written))
     unknown = not all(facts[name] for name in item.facts)
     if written or not (item.author or unknown):
-        return Answer(item, known, written, "")
+        return AnsweredItem(item, known, written, "")
     asked = item.author or item.lacking
-    return Answer(item, known, written, f"{BLANK}: {asked}" if asked else BLANK)
+    return AnsweredItem(item, known, written, f"{BLANK}: {asked}" if asked else BLANK)
 
 
 def write(run: Run) -> Path:

@@ -50,11 +50,11 @@ def draw(run: Run, samples: Samples) -> Iterator[tuple[str, Figure]]:
     yield "confusion_matrix", figures.confusion_matrix(counts, confusion["classes"])
     yield from _scores(run)
     if panel := heatmap_files(run):
-        yield "heatmaps", figures.answer_grid([_pixels(p) for p, _ in panel], [_answer(i) for _, i in panel])
+        yield "heatmaps", figures.prediction_grid([_pixels(p) for p, _ in panel], [_answer(i) for _, i in panel])
     tests = test_samples(run, samples)
     if len(tests):
         answers = [_answer(row) for row in tests.to_dict("records")]
-        yield "test_grid", figures.answer_grid([samples[path] for path in tests["path"]], answers)
+        yield "test_grid", figures.prediction_grid([samples[path] for path in tests["path"]], answers)
 
 
 def _scores(run: Run) -> Iterator[tuple[str, Figure]]:
@@ -84,7 +84,7 @@ def _reliability(run: Run, test: Predictions) -> Figure:
         _curve(test.probabilities, test, run.positive),
         None if before is None else _curve(before, test, run.positive),
         of=run.positive,
-        told=calibration_wording.in_figure(run.metrics.get("calibration")),
+        legend=calibration_wording.in_figure(run.metrics.get("calibration")),
     )
 
 
@@ -176,26 +176,26 @@ _CURVES = {
 
 def _confusion_in_words(run: Run) -> str:
     confusion = run.metrics["confusion"]
-    told = [
+    by_class = [
         f"{name}: {int(row[i]):,} of {int(sum(row)):,} right"
         for i, (name, row) in enumerate(zip(confusion["classes"], confusion["counts"], strict=True))
     ]
-    return "; ".join(told) + "."
+    return "; ".join(by_class) + "."
 
 
 def _areas(per_class: Mapping[str, Any], classes: list[str], name: str) -> str:
-    return "; ".join(f"{label} {_told((per_class.get(label) or {}).get(name))}" for label in classes) + "."
+    return "; ".join(f"{label} {_with_span((per_class.get(label) or {}).get(name))}" for label in classes) + "."
 
 
-def _told(interval: Mapping[str, float | None] | None) -> str:
+def _with_span(interval: Mapping[str, float | None] | None) -> str:
     if value_of(interval) is None:
         return ABSENT
     between = span(interval)
     return number(value_of(interval)) + (f" ({between})" if between else "")
 
 
-def _answer(item: Mapping[str, Any]) -> figures.Answer:
-    return figures.Answer(item["label"], item["predicted"], item.get("probability"))
+def _answer(item: Mapping[str, Any]) -> figures.Prediction:
+    return figures.Prediction(item["label"], item["predicted"], item.get("probability"))
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -96,7 +96,7 @@ def data_facts(run: Run) -> dict[str, str]:
         "Data": ", ".join(filter(None, [run.data_name, _images(run)])),
         "Classes": ", ".join(run.classes),
         "Positive class": run.positive or "",
-        "Split": "none, all of it tests" if "drop" in run.extras else run.split_note or _split_rule(run),
+        "Split": "none, all of it tests" if "generalisation_gap" in run.extras else run.split_note or _split_rule(run),
         "Seed": str(recipe.seed),
         "Licence of the data": data.get("licence", ""),
         "Citation": data.get("citation", ""),
@@ -130,7 +130,7 @@ def class_counts(run: Run) -> list[dict[str, Any]]:
 
 def _training(material: Material) -> dict[str, Any] | None:
     history = material.run.history
-    if history.empty and "drop" in material.run.extras:
+    if history.empty and "generalisation_gap" in material.run.extras:
         return None  # the run's own report tells of its training
     if history.empty:
         return {"phases": [], "best": None, "kept": None}
@@ -201,19 +201,19 @@ def _guesses(run: Run) -> dict[str, float]:
     counts = np.asarray(run.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
     if not counts.sum():
         return {}
-    shares = counts / counts.sum()
-    present = shares[shares > 0]
-    spread = float((shares * (1 - shares)).sum())
+    proportions = counts / counts.sum()
+    present = proportions[proportions > 0]
+    spread = float((proportions * (1 - proportions)).sum())
     positive = run.positive
-    prevalence = shares[list(run.classes).index(positive)] if positive in run.classes else present.mean()
+    prevalence = proportions[list(run.classes).index(positive)] if positive in run.classes else present.mean()
     return {
         "auroc": 0.5,
         "auprc": float(prevalence),
-        "accuracy": float(shares.max()),
+        "accuracy": float(proportions.max()),
         "balanced_accuracy": 1 / len(present),
         "mcc": 0.0,
         # Of two classes the score is halved, as Brier meant it for one event.
-        "brier": spread / 2 if len(shares) == 2 else spread,
+        "brier": spread / 2 if len(proportions) == 2 else spread,
     }
 
 
@@ -221,9 +221,9 @@ def _audit(material: Material) -> dict[str, Any]:
     run, audit = material.run, material.run.audit
     duplicates, near = audit.get("exact_duplicates", {}), audit.get("near_duplicates", {})
     groups = {
-        "astride": duplicates.get("across_splits", []),
+        "straddling": duplicates.get("across_splits", []),
         "duplicates": duplicates.get("groups", []),
-        "near_astride": near.get("across_splits", []),
+        "near_straddling": near.get("across_splits", []),
         "near": near.get("groups", []),
     }
     conflicts = [
@@ -348,7 +348,7 @@ SECTIONS = (
     Section("data", "What was run on what", _data),
     Section("training", "Training", _training),
     Section("results", "Results on the test images", _results),
-    Section("drop", "What a second place costs", extra("drop")),
+    Section("generalisation_gap", "Generalisation gap to other data", extra("generalisation_gap")),
     Section("controls", "What a model gets that sees no lungs", extra("controls")),
     Section("by_source", "Source by source", extra("by_source")),
     Section("by_group", "Group by group", extra("by_group")),

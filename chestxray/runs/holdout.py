@@ -14,7 +14,7 @@ from chestxray.data.index import Index
 from chestxray.evaluation.decision import out_of_distribution
 from chestxray.evaluation.decision import temperature_scaling as calibrations
 from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
-from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import Decision, decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
 from chestxray.evaluation.predictions import Predictions, outputs, rate, together
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trial:
-    """``validation`` and ``test`` calibrated and as decided; ``familiar`` and ``refusals`` are None where
+    """``validation`` and ``test`` calibrated and as decided; ``distribution`` and ``refusals`` are None where
     nothing is refused.
     """
 
     decision: Decision
     validation: Predictions
     test: Predictions
-    familiar: Familiar | None
+    distribution: FeatureDistribution | None
     refusals: Refusals | None
     images_per_second: float | None
 
@@ -53,28 +53,28 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     """
     model = built.model
     layer = built.backbone[-1] if recipe.refuse and built.backbone else None
-    seer = model if layer is None else features_model(model, layer)
-    _compile(seer, recipe, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
-    validation, seen = _predict(seer, pixels, index, "validation", recipe.predict_batch_size)
+    feature_model = model if layer is None else features_model(model, layer)
+    _compile(feature_model, recipe, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
+    validation, seen = _predict(feature_model, pixels, index, "validation", recipe.predict_batch_size)
     calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
     validation = calibrated(validation, calibration)
     decision = dataclasses.replace(decide(validation, recipe, calibration), features=layer)
-    familiar = None
+    distribution = None
     if layer is not None:
         sample = _sample(index, recipe.seed)
-        given = outputs(seer, pixels, sample, recipe.predict_batch_size)
+        given = outputs(feature_model, pixels, sample, recipe.predict_batch_size)
         training = np.concatenate([features for _, features in given])
         judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
-        familiar = out_of_distribution.learn(
+        distribution = out_of_distribution.learn(
             training, pixels[sample], np.concatenate(seen), judged, recipe.refuse, validation.clusters
         )
-        if familiar is None:
+        if distribution is None:
             log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
             decision = dataclasses.replace(decision, features=None)
-    test, refusals = _test(seer, pixels, index, familiar, recipe)
-    if refusals is not None and familiar is not None:
+    test, refusals = _test(feature_model, pixels, index, distribution, recipe)
+    if refusals is not None and distribution is not None:
         refusals = dataclasses.replace(
-            refusals, validation=familiar.refused(np.concatenate(seen), judged), judges=validation.clusters
+            refusals, validation=distribution.refused(np.concatenate(seen), judged), judges=validation.clusters
         )
     set_calibration(model, calibration)
     tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
@@ -82,9 +82,9 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         decision=decision,
         validation=decision.applied(validation, None if refusals is None else refusals.validation),
         test=decision.applied(calibrated(test, calibration), None if refusals is None else refusals.test),
-        familiar=familiar,
+        distribution=distribution,
         refusals=refusals,
-        images_per_second=rate(seer, pixels, tested, recipe.predict_batch_size),
+        images_per_second=rate(feature_model, pixels, tested, recipe.predict_batch_size),
     )
 
 
@@ -93,15 +93,15 @@ def repeat(
     pixels: np.ndarray,
     index: Index,
     decision: Decision,
-    familiar: Familiar | None,
+    distribution: FeatureDistribution | None,
     recipe: Recipe,
     cache: Path,
 ) -> tuple[Predictions, Refusals | None]:
     """Predict the test rows of other data with a calibrated `model`, as its run decides."""
-    known = familiar is not None and decision.features is not None
-    seer = features_model(model, str(decision.features)) if known else model
-    _compile(seer, recipe, len(index), cache)
-    test, refusals = _test(seer, pixels, index, familiar if known else None, recipe)
+    known = distribution is not None and decision.features is not None
+    feature_model = features_model(model, str(decision.features)) if known else model
+    _compile(feature_model, recipe, len(index), cache)
+    test, refusals = _test(feature_model, pixels, index, distribution if known else None, recipe)
     return decision.applied(test, None if refusals is None else refusals.test), refusals
 
 
@@ -115,44 +115,48 @@ def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
     return np.array([weights[number] for number in range(len(index.classes))])
 
 
-def _compile(seer: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:
+def _compile(feature_model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:
     batch = recipe.predict_batch_size
-    jit = jit_choice.choose(seer, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
-    seer.compile(jit_compile=jit)
+    jit = jit_choice.choose(feature_model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
+    feature_model.compile(jit_compile=jit)
 
 
 def _predict(
-    seer: keras.Model, pixels: np.ndarray, index: Index, split: str, batch_size: int
+    feature_model: keras.Model, pixels: np.ndarray, index: Index, split: str, batch_size: int
 ) -> tuple[Predictions, list[np.ndarray]]:
     places = np.flatnonzero((index.rows["split"] == split).to_numpy())
-    parts = list(outputs(seer, pixels, places, batch_size))
+    parts = list(outputs(feature_model, pixels, places, batch_size))
     probabilities = np.concatenate([part[0] for part in parts])
     predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
     return predictions, [part[1] for part in parts if len(part) > 1]
 
 
 def _test(
-    seer: keras.Model, pixels: np.ndarray, index: Index, familiar: Familiar | None, recipe: Recipe
+    feature_model: keras.Model,
+    pixels: np.ndarray,
+    index: Index,
+    distribution: FeatureDistribution | None,
+    recipe: Recipe,
 ) -> tuple[Predictions, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     probabilities, far, done = [], [], 0
-    for given in outputs(seer, pixels, places, recipe.predict_batch_size):
+    for given in outputs(feature_model, pixels, places, recipe.predict_batch_size):
         probabilities.append(given[0])
         block = places[done : done + len(given[0])]
         done += len(block)
-        if familiar is not None:
-            far.append(familiar.refused(given[1], pixels[block]))
+        if distribution is not None:
+            far.append(distribution.refused(given[1], pixels[block]))
     predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, np.concatenate(probabilities))
-    if familiar is None:
+    if distribution is None:
         return predictions, None
 
     def refused(pictures: np.ndarray) -> np.ndarray:
-        seen = np.concatenate([given[1] for given in outputs(seer, pictures, np.arange(len(pictures)))])
-        return familiar.refused(seen, pictures)
+        seen = np.concatenate([given[1] for given in outputs(feature_model, pictures, np.arange(len(pictures)))])
+        return distribution.refused(seen, pictures)
 
     shown = (other_pictures(pixels.shape[1:3]), altered_films(pixels, places))
     return predictions, Refusals(
-        threshold=familiar.threshold,
+        threshold=distribution.threshold,
         allowed=recipe.refuse,
         validation=np.empty(0, bool),
         judges=np.empty(0, np.int64),

@@ -11,7 +11,7 @@ from typing import Any
 from chestxray._version import VERSION
 from chestxray.data.index import Index
 from chestxray.plugin import ModelPlugin
-from chestxray.registry import Entry
+from chestxray.registry import InstalledPlugin
 
 _PACKAGES = (
     "keras", "tensorflow", "tf-keras-vis", "numpy", "scipy", "scikit-learn", "pandas", "pillow",
@@ -32,7 +32,7 @@ def fingerprint(index: Index) -> str:
 
 
 def describe(
-    entry: Entry, plugin: ModelPlugin, index: Index, model: dict[str, Any], devices: list[str]
+    entry: InstalledPlugin, plugin: ModelPlugin, index: Index, model: dict[str, Any], devices: list[str]
 ) -> dict[str, Any]:
     """The contents of ``environment.json`` but for the times, see docs/run-folder.md."""
     return {

@@ -149,7 +149,7 @@ def _parts(test: Predictions, keys: pd.Series) -> dict[str, Predictions]:
 def _calibration(
     test: Predictions, validation: Predictions | None, whole: Evaluation, decision: Decision, score: Scorer
 ) -> dict[str, Any]:
-    def told(evaluation: Evaluation) -> dict[str, Any]:
+    def calibration_figures(evaluation: Evaluation) -> dict[str, Any]:
         assert evaluation.calibration is not None
         measured = {"slope": evaluation.calibration.slope, "intercept": evaluation.calibration.intercept}
         figures = {name: figure for name, figure in measured.items() if figure.value is not None}
@@ -157,7 +157,7 @@ def _calibration(
         return {name: figure.to_json() for name, figure in figures.items()}
 
     def before(predictions: Predictions) -> dict[str, Any]:
-        return told(score(uncalibrated(predictions, decision.calibration)))
+        return calibration_figures(score(uncalibrated(predictions, decision.calibration)))
 
     fitted = decision.calibration
     found: dict[str, Any] = {
@@ -165,12 +165,12 @@ def _calibration(
         "temperature": fitted.temperature,
         "offsets": dict(zip(decision.classes, fitted.offsets, strict=False)),
         "at_bound": fitted.at_bound,
-        "test": {"before": before(test), "after": told(whole)},
+        "test": {"before": before(test), "after": calibration_figures(whole)},
     }
     found["worse"] = [name for name in CALIBRATION_ERRORS if _rose(found["test"], name)]
     if validation is not None:
         found["rows"] = len(validation.rows)
-        found["validation"] = {"before": before(validation), "after": told(score(validation))}
+        found["validation"] = {"before": before(validation), "after": calibration_figures(score(validation))}
     return found
 
 

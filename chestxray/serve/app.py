@@ -80,10 +80,10 @@ def create_app(
             # What is plainly wrong is told without waiting for a place.
             uploads.check_content(content, request_type)
         with measures.busy.track_inprogress():
-            told = gate.run(work)
-        for answer in told["answers"]:
+            answered = gate.run(work)
+        for answer in answered["answers"]:
             measures.answer(answer)
-        return jsonify({"request_id": g.request_id, "research_only": RESEARCH_ONLY, **told})
+        return jsonify({"request_id": g.request_id, "research_only": RESEARCH_ONLY, **answered})
 
     return app
 
@@ -130,16 +130,16 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
     """Everything that is only read."""
     described = _described(json.loads((Path(__file__).parent / "openapi.json").read_text(encoding="utf-8")), settings)
     cards = {model.key: card_text(model.card) for model in models if model.card}
-    told = [model.to_json() for model in models]
+    listed = [model.to_json() for model in models]
     bounds = {"max_upload": settings.max_upload, "max_pixels": settings.max_pixels, "links": settings.allow_links}
 
     @app.get("/")
     def page() -> str:
-        return render_template("page.html", models=told, research_only=RESEARCH_ONLY, version=VERSION, **bounds)
+        return render_template("page.html", models=listed, research_only=RESEARCH_ONLY, version=VERSION, **bounds)
 
     @app.get("/api/models")
     def list_models() -> Response:
-        return jsonify({"research_only": RESEARCH_ONLY, "version": VERSION, "limits": bounds, "models": told})
+        return jsonify({"research_only": RESEARCH_ONLY, "version": VERSION, "limits": bounds, "models": listed})
 
     @app.get("/models/<key>/card")
     def card(key: str) -> Response:

@@ -60,13 +60,13 @@ class Busy(Error):
     def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
         """As the application tells a problem. The request has not come to it, and has an id of its own."""
         request_id = uuid.uuid4().hex
-        told = {
+        content = {
             "request_id": request_id,
             "research_only": RESEARCH_ONLY,
             "error": {"code": "busy", "message": self.body},
         }
         headers = [("Content-Type", "application/json"), ("Retry-After", "5"), ("X-Request-ID", request_id)]
-        return f"{self.code} {self.reason}", headers, json.dumps(told).encode()
+        return f"{self.code} {self.reason}", headers, json.dumps(content).encode()
 
 
 class Request(HTTPRequestParser):
@@ -82,7 +82,7 @@ class Request(HTTPRequestParser):
         self._counted = 0
 
     @property
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes of its body that are in memory."""
         return 0 if self.body_rcv is None else len(self.body_rcv)
 
@@ -136,15 +136,15 @@ class Channel(HTTPChannel):
     def client(self) -> str:
         """Who it is: behind a proxy, whom that names in the request, once it is known."""
         for request in (*self.requests, self.request):
-            told = request.headers.get("X_FORWARDED_FOR") if request is not None else None
-            if told and self.server.behind_proxy:
-                return client_of(told.rpartition(",")[2])
+            forwarded_for = request.headers.get("X_FORWARDED_FOR") if request is not None else None
+            if forwarded_for and self.server.behind_proxy:
+                return client_of(forwarded_for.rpartition(",")[2])
         return self.peer
 
     @property
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes of requests, unfinished or being answered."""
-        return sum(request.held for request in (*self.requests, self.request) if request is not None)
+        return sum(request.held_bytes for request in (*self.requests, self.request) if request is not None)
 
     @property
     def waits(self) -> bool:
@@ -215,7 +215,7 @@ class Server(TcpWSGIServer):
 
     def has_room(self, channel: Channel) -> bool:
         """Whether the bytes that have come for `channel` may stay."""
-        held = {other: other.held for other in list(self.active_channels.values())}
+        held = {other: other.held_bytes for other in list(self.active_channels.values())}
         if sum(size for other, size in held.items() if other.client == channel.client) > self.settings.client_bytes:
             return False
         return sum(held.values()) <= self.settings.held_bytes

@@ -36,20 +36,20 @@ def main(memory: int) -> None:
         from pydicom import dcmread  # noqa: F401
         from pydicom.pixels import pixel_array  # noqa: F401
     jobs = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     # A library that prints must not be taken for an answer.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     limit(memory)
-    write(told, json.dumps({"ready": True}).encode())
+    write(results, json.dumps({"ready": True}).encode())
     while (header := read(jobs)) is not None:
         job = json.loads(header)
         content = exactly(jobs, job["bytes"])
         with at_most(job["seconds"]):
             header_, parts = _done(content, job)
         del content
-        write(told, json.dumps(header_).encode())
+        write(results, json.dumps(header_).encode())
         for part in parts:
-            write(told, part, framed=False)
+            write(results, part, framed=False)
 
 
 def limit(memory: int) -> None:
@@ -145,5 +145,5 @@ def _decoded(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[
         first = first or whole
         drawn = [picture(whole.pixels, (height, width), fit).encode("ascii") for height, width, fit in job["pictures"]]
     assert first is not None
-    told = {"kind": FINE, "width": first.width, "height": first.height, "pictures": [len(uri) for uri in drawn]}
-    return told, [*parts, *drawn]
+    results = {"kind": FINE, "width": first.width, "height": first.height, "pictures": [len(uri) for uri in drawn]}
+    return results, [*parts, *drawn]

@@ -85,7 +85,7 @@ class Decoders:
                 self._forget(process)
                 process = None
             process = process or self._started()
-            told, parts = process.ask(content, ways, pictures, max_pixels, deadline)
+            header, parts = process.ask(content, ways, pictures, max_pixels, deadline)
         except EOFError:
             # It is gone, by a limit, or by what a decoder did.
             assert process is not None
@@ -105,7 +105,7 @@ class Decoders:
                 with contextlib.suppress(RequestProblem):
                     process = self._started()
             self._idle.put(process)
-        return _understood(told, parts, ways)
+        return _understood(header, parts, ways)
 
     def close(self) -> None:
         """End all processes, also those that decode."""
@@ -169,8 +169,8 @@ class _Process:
         """Raises `EOFError` where the process ended before it answered, `RequestProblem` (503) where it has
         not started in time: then it goes on doing so.
         """
-        jobs, told = self._process.stdin, self._process.stdout
-        assert jobs is not None and told is not None
+        jobs, results = self._process.stdin, self._process.stdout
+        assert jobs is not None and results is not None
         if not self._ready.wait(max(0.0, deadline - time.monotonic())):
             raise _late()
         left = deadline - time.monotonic()
@@ -189,13 +189,13 @@ class _Process:
             }
             decoder.write(jobs, json.dumps(job).encode())
             decoder.write(jobs, content, framed=False)
-            answer = _checked(json.loads(decoder.read(told) or _nothing()))
+            answer = _checked(json.loads(decoder.read(results) or _nothing()))
             sizes = [height * width for (height, width), _ in ways] + answer["pictures"]
             if answer["kind"] != decoder.FINE:
                 return answer, []
             if len(sizes) != len(ways) + len(pictures) or any(not 0 <= size <= _PICTURE for size in answer["pictures"]):
                 raise EOFError
-            return answer, [decoder.exactly(told, size) for size in sizes]
+            return answer, [decoder.exactly(results, size) for size in sizes]
         except (BrokenPipeError, ValueError, TypeError, KeyError, AttributeError) as error:
             # Of a process that was broken, whatever it says is no answer.
             self.end()
@@ -228,31 +228,31 @@ class _Process:
                     pipe.close()
 
 
-def _checked(told: Any) -> dict[str, Any]:
+def _checked(header: Any) -> dict[str, Any]:
     """What a process said, each part of the kind that it must be. Raises what Python raises where it is not."""
     kinds = (decoder.FINE, decoder.TOO_MANY, decoder.UNREADABLE, decoder.DEFECT)
     return {
-        "kind": kinds[kinds.index(told["kind"])],
-        "reason": str(told.get("reason", ""))[:300],
-        "raised": [str(place)[:300] for place in told.get("raised", ())],
-        "width": int(told.get("width", 0)),
-        "height": int(told.get("height", 0)),
-        "pictures": [int(size) for size in told.get("pictures", ())],
+        "kind": kinds[kinds.index(header["kind"])],
+        "reason": str(header.get("reason", ""))[:300],
+        "raised": [str(place)[:300] for place in header.get("raised", ())],
+        "width": int(header.get("width", 0)),
+        "height": int(header.get("height", 0)),
+        "pictures": [int(size) for size in header.get("pictures", ())],
     }
 
 
-def _understood(told: dict[str, Any], parts: list[bytes], ways: Sequence[Way]) -> Decoded:
-    if told["kind"] == decoder.TOO_MANY:
-        raise RequestProblem(413, "too_many_pixels", f"The image cannot be read: {told['reason']}.")
-    if told["kind"] == decoder.UNREADABLE:
-        raise RequestProblem(422, "unreadable", f"The image cannot be read: {told['reason']}.")
-    if told["kind"] != decoder.FINE:
-        raise Undecoded(told["reason"], told["raised"])
+def _understood(header: dict[str, Any], parts: list[bytes], ways: Sequence[Way]) -> Decoded:
+    if header["kind"] == decoder.TOO_MANY:
+        raise RequestProblem(413, "too_many_pixels", f"The image cannot be read: {header['reason']}.")
+    if header["kind"] == decoder.UNREADABLE:
+        raise RequestProblem(422, "unreadable", f"The image cannot be read: {header['reason']}.")
+    if header["kind"] != decoder.FINE:
+        raise Undecoded(header["reason"], header["raised"])
     pixels = tuple(
         np.frombuffer(part, np.uint8).reshape(size) for part, (size, _) in zip(parts[: len(ways)], ways, strict=True)
     )
     drawn = tuple(part.decode("ascii") for part in parts[len(ways) :])
-    return Decoded(pixels, drawn, told["width"], told["height"])
+    return Decoded(pixels, drawn, header["width"], header["height"])
 
 
 class Undecoded(Exception):

@@ -15,13 +15,13 @@ log = logging.getLogger("chestxray.serve")
 class JsonLines(logging.Formatter):
     """A record as one JSON object: ``time`` (UTC), ``level``, ``message`` and what ``extra={"fields": ...}`` adds.
 
-    Of an exception, its type and where it was raised are told, and not its message, which may quote
+    Of an exception, its type and where it was raised are kept, and not its message, which may quote
     what a client sent.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        told: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "message": record.getMessage(),
@@ -29,9 +29,9 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             kind, _, trace = record.exc_info
-            told["exception"] = kind.__name__ if kind else ""
-            told["raised"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
-        return json.dumps(told, ensure_ascii=False)
+            entry["exception"] = kind.__name__ if kind else ""
+            entry["raised"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
+        return json.dumps(entry, ensure_ascii=False)
 
 
 def speak(stream: TextIO | None = None) -> None:

@@ -103,7 +103,7 @@ def _open(path: Path, seconds: float | None) -> Engine:
     if path.is_dir():
         from chestxray.inference import keras_engine
 
-        return keras_engine.load(path)
+        return keras_engine.load_engine(path)
     if path.suffix.lower() != ".onnx":
         raise InputError(
             f"A model must be a run's folder, or an ONNX file that `chestxray export` made. Received: {path}."

@@ -57,14 +57,14 @@ def answer_image(
             raise RequestProblem(503, "timeout", f"A model gives {error}.", retry_after=5) from error
         answer = answers([""], outputs, engine, engine.decision.limit)[0]
         heat = None if outputs.maps is None or answer.refused else heat_map(outputs.maps[0])
-        found.append(_told(model, answer) | {"map": heat, "picture": shown.get(way)})
+        found.append(_fields(model, answer) | {"map": heat, "picture": shown.get(way)})
     return {"image": {"format": kind, "width": decoded.width, "height": decoded.height}, "answers": found}
 
 
-def _told(model: Served, answer: Answer) -> dict[str, Any]:
-    told = answer.to_json()
-    del told["path"], told["unreadable"]
-    return {"model": model.key, "words": answer.words, **told}
+def _fields(model: Served, answer: Answer) -> dict[str, Any]:
+    fields = answer.to_json()
+    del fields["path"], fields["unreadable"]
+    return {"model": model.key, "words": answer.words, **fields}
 
 
 class Gate:

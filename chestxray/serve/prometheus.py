@@ -31,10 +31,10 @@ class Measures:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def answer(self, told: dict[str, Any]) -> None:
+    def answer(self, fields: dict[str, Any]) -> None:
         """Count what a model said, an item of ``answers``."""
-        outcome = "refused" if told["refused"] else "abstained" if told["abstained"] else "decided"
-        self._answers.labels(told["model"], outcome).inc()
+        outcome = "refused" if fields["refused"] else "abstained" if fields["abstained"] else "decided"
+        self._answers.labels(fields["model"], outcome).inc()
 
     @property
     def busy(self) -> Gauge:

@@ -32,7 +32,7 @@ def root(folder: str | Path | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One thing in the cache: ``kind`` (decoded, phantom, ...), its name, size and what it holds."""
 
     kind: str
@@ -41,10 +41,10 @@ class Entry:
     path: Path
 
 
-def entries(folder: Path) -> list[Entry]:
+def entries(folder: Path) -> list[CacheEntry]:
     """What is in the cache, largest first."""
     found = [
-        Entry(kind.name, item.name, _size(item), item)
+        CacheEntry(kind.name, item.name, _size(item), item)
         for kind in folder.iterdir()
         if kind.is_dir()
         for item in kind.iterdir()

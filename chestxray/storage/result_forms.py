@@ -251,8 +251,8 @@ class _Side(TypedDict, total=False):
     images_of_unknown_patients: NotRequired[Count]
 
 
-class Drop(TypedDict, total=False):
-    """``drop.json``."""
+class GeneralisationGap(TypedDict, total=False):
+    """``generalisation_gap.json``."""
 
     internal: _Side
     external: _Side
@@ -451,7 +451,7 @@ FORMS: dict[str, Any] = {
     "audit.json": Audit,
     "controls.json": Controls,
     "index.json": Heatmaps,
-    "drop.json": Drop,
+    "generalisation_gap.json": GeneralisationGap,
     "calibration.json": CalibrationFile,
     "operating_points.json": OperatingPoints,
     "decision_curve.json": DecisionCurve,

@@ -163,9 +163,9 @@ def _mapping(value: Any, where: str) -> Any:
 
 
 def _inside(where: str, name: str | int) -> str:
-    told = str(name)[:40]
-    told = told if told.isprintable() else ascii(told)
-    return f"{where}.{told}" if where else told
+    shown = str(name)[:40]
+    shown = shown if shown.isprintable() else ascii(shown)
+    return f"{where}.{shown}" if where else shown
 
 
 def _no_number(name: str) -> Any:
@@ -174,8 +174,8 @@ def _no_number(name: str) -> Any:
 
 def _refuse(where: str, allowed: str, value: Any) -> Any:
     try:
-        told = ascii(value) if isinstance(value, str) else repr(value)
+        shown = ascii(value) if isinstance(value, str) else repr(value)
     except (RecursionError, ValueError):  # an integer of too many digits
-        told = f"a value of kind {type(value).__name__}"
-    told = told if len(told) <= 60 else f"{told[:57]}..."
-    raise ValueError(f"{where or 'the whole'} must be {allowed}. Received: {told}")
+        shown = f"a value of kind {type(value).__name__}"
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    raise ValueError(f"{where or 'the whole'} must be {allowed}. Received: {shown}")

@@ -149,8 +149,8 @@ def _leaks(contenders: Mapping[str, Contender]) -> list[str]:
         seen = [_seen(run, audit) for run, audit in audits if audit.get("on_leak") == "ignore"]
         # Of several trainings the worst is told.
         if found := max(seen, key=lambda counts: sum(counts.values()), default=None):
-            told = _listed([formatting.plural(count, *names) for names, count in found.items()])
-            said.append(f"{name} was trained or chosen on {told}, which were kept: its figures are too good.")
+            listed = _listed([formatting.plural(count, *names) for names, count in found.items()])
+            said.append(f"{name} was trained or chosen on {listed}, which were kept: its figures are too good.")
         if not all(audit.get("near_duplicates", {}).get("searched") for _, audit in audits):
             unsearched.append(name)
     drawn = all(run.index.drawn.all() for contender in contenders.values() for run in contender.runs)
@@ -161,7 +161,7 @@ def _leaks(contenders: Mapping[str, Contender]) -> list[str]:
 
 def _seen(run: Run, audit: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     """How many groups of copies and patients of the test were trained or chosen on, by their names in the
-    singular and plural; none that are astride training and validation alone.
+    singular and plural; those straddling training and validation alone are not counted.
     """
     tested = set(run.predictions.of("test").rows["path"])
     of = {kind: audit.get(kind, {}).get("across_splits", []) for kind in ("exact_duplicates", "near_duplicates")}
@@ -273,10 +273,10 @@ def _forest(comparison: Comparison, path: Path) -> Picture:
         repeats={s.model: s.repeats for s in standings},
     )
     figures.save(drawn, path)
-    told = "; ".join(
+    listed = "; ".join(
         f"{s.model} {formatting.number(s.figure.value)}{f' ({s.letters})' if s.letters else ''}" for s in standings
     )
-    return figure(path, f"Forest plot of the {title}: {told}.")
+    return figure(path, f"Forest plot of the {title}: {listed}.")
 
 
 def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:

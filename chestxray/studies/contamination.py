@@ -84,7 +84,7 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     if own_test := {path for path, *_ in (*alike, *near)} - set(reasons):
         notes.append(
             f"{plural(len(own_test), 'image is', 'images are')} of the run's own test, as they are or edited: on them "
-            "this is no second place, and the drop from that test is none of other patients."
+            "this is no second place, and the generalisation gap from that test is not one of other patients."
         )
     correlations = tuple(round(near[group], 4) for group in near if group[0] in {path for path, *_ in groups})
     look_alikes = tuple(

@@ -74,12 +74,12 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
 
 def _said(over_folds: Mapping[str, Figure]) -> str:
     """The mean over folds of the AUROC, whose interval counts the draw of training images too."""
-    told = over_folds["auroc"].to_json()
-    if told["value"] is None:
+    summary = over_folds["auroc"].to_json()
+    if summary["value"] is None:
         return ""
-    between = formatting.span(told)
+    between = formatting.span(summary)
     return (
-        f"The mean AUROC over the {FOLDS} is {formatting.number(told['value'])}"
+        f"The mean AUROC over the {FOLDS} is {formatting.number(summary['value'])}"
         + (f" (95% interval {between}, which speaks of models trained anew on other images)" if between else "")
         + f"; {FOLDS}.json has the other figures."
     )

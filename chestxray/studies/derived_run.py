@@ -43,7 +43,8 @@ def write(
 
     Args:
         folder: may hold what was written there before.
-        recipe: what the members have in common; of it count names, ``replicates``, ``by`` and their kin.
+        recipe: the choices that the members share. Only its names, ``replicates``, ``by`` and the other options of
+            the evaluation are used.
         index: the images, each with the split it has in `predictions`.
         predictions: the test, and the validation where there is one.
         positive: of two classes, the one that sensitivity speaks of.

@@ -87,8 +87,8 @@ def shared_positive(runs: Mapping[str, Run]) -> str | None:
     """The positive class that all `runs` speak of. Raises `InputError` where they differ."""
     spoken = {name: run.metrics["positive"] for name, run in runs.items()}
     if len(set(spoken.values())) > 1:
-        told = ", ".join(f"{name} of {positive}" for name, positive in spoken.items())
-        raise InputError(f"The runs speak of different positive classes: {told}. Choose one with --positive.")
+        listed = ", ".join(f"{name} of {positive}" for name, positive in spoken.items())
+        raise InputError(f"The runs speak of different positive classes: {listed}. Choose one with --positive.")
     return next(iter(spoken.values()))
 
 

@@ -1,6 +1,6 @@
 """A finished run on other data, or evaluated anew: what is left of the figures at a second hospital.
 
-An external evaluation is a folder like a run's, without a model, with ``drop.json`` beside: how much
+An external evaluation is a folder like a run's, without a model, with ``generalisation_gap.json`` beside: how much
 less each figure is there than on the run's own test.
 """
 
@@ -42,8 +42,8 @@ from chestxray.studies import contamination
 
 log = logging.getLogger(__name__)
 
-#: The figures whose drop is told.
-DROPS = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "mcc", "brier", "ece")
+#: The figures that are compared with those of the training run's own test.
+COMPARED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "mcc", "brier", "ece")
 Part = Literal["all", "train", "validation", "test"]
 #: The fields of a recipe that say which images are tested, and what their classes and patients are.
 _CHOICE_OF_IMAGES = (
@@ -75,7 +75,7 @@ def evaluate_on(
     recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
     folder = output or default_folder(run, recipe, part)
     _check_folder(run, folder, overwrite=overwrite or output is None)
-    index = sources.load(recipe, cache, every_class=False).with_classes(run.index.classes)
+    index = sources.load_index(recipe, cache, every_class=False).with_classes(run.index.classes)
     assert trained.image_size is not None
     decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels)
     index = readable(index, decoded, recipe.max_unreadable)
@@ -93,8 +93,12 @@ def evaluate_on(
     from chestxray.explanation import panel
     from chestxray.runs import holdout
 
-    familiar = out_of_distribution.Familiar.read(run.folder / out_of_distribution.FILE) if decision.features else None
-    test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, familiar, trained, cache)
+    distribution = (
+        out_of_distribution.FeatureDistribution.read(run.folder / out_of_distribution.FILE)
+        if decision.features
+        else None
+    )
+    test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, distribution, trained, cache)
     new = output_folder.create(folder, overwrite=overwrite or output is None)
     if not new:
         output_folder.clear(folder)
@@ -105,7 +109,7 @@ def evaluate_on(
             index.write(temporary)
         test.write(folder / "predictions.csv")
         found = assess(test, index, recipe, decision, folder, refusals=refusals)
-        write_json(folder / "drop.json", _drop(run, found, index.name, decision))
+        write_json(folder / "generalisation_gap.json", _generalisation_gap(run, found, index.name, decision))
         validation = decision.applied(run.predictions.of("validation"))
         if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
             write_json(folder / "prevalence.json", shift)
@@ -225,16 +229,16 @@ def _tested(index: Index, part: Part) -> Index:
     return index.replace(index.rows.assign(split=np.where(chosen, "test", "")))
 
 
-def _drop(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:
+def _generalisation_gap(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:
     # The same decision on both sides, also where it is another one than the run's own.
     internal = Scorer(run.recipe, decision.positive)(decision.applied(run.predictions.of("test")))
     figures = {
         metric: {
             "internal": internal.test[metric].to_json(),
             "external": found.test[metric].to_json(),
-            "drop": difference(internal, found, metric).to_json(),
+            "gap": difference(internal, found, metric).to_json(),
         }
-        for metric in DROPS
+        for metric in COMPARED
         if internal.positive == found.positive
     }
     return {

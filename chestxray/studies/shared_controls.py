@@ -79,12 +79,12 @@ def _inherited(runs: Mapping[str, Run], metrics: Mapping[str, Any]) -> dict[str,
             kept = gravest.get(item["name"])
             if kept is None or STATES.index(state(item)) < STATES.index(state(kept)):
                 gravest[item["name"]] = {**item, "state": state(item), "inherited": name}
-    told = " ".join(f"{name}: {content['verdict']}" for name, content in known.items())
+    verdicts = " ".join(f"{name}: {content['verdict']}" for name, content in known.items())
     first = next(iter(known.values()))
     return {
         **first,
         "verdict": "The images are no longer decoded in the cache, so that these controls are those of the members. "
-        + told,
+        + verdicts,
         "finding": summary["finding"],
         "fires": summary["fires"],
         "inherited": list(known),

@@ -138,7 +138,7 @@ class Leakage:
             f"{random.rows:,} test images have their patient or a copy in training or validation."
         ]
         trainings = len(random.runs)
-        said += [_told(name, gain, title, trainings) for name, gain in self.gains.items()]
+        said += [_gain_sentence(name, gain, title, trainings) for name, gain in self.gains.items()]
         if any(gain.low is not None for gain in self.gains.values()):
             said.append(_luck(trainings))
         for split in self.splits[1:]:
@@ -152,9 +152,9 @@ class Leakage:
             said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
         sizes = {split.name: split.training for split in self.splits}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
             said.append(
-                f"The splits train on different numbers of images ({told}): part of a difference may come from that."
+                f"The splits train on different numbers of images ({listed}): part of a difference may come from that."
             )
         if self.known == 0:
             said.append(
@@ -190,7 +190,7 @@ def measure(
     if recipe.test_data:
         raise InputError("What a split is worth is measured on a test that is split off; leave out test_data.")
     plain = recipe.replace(split="auto", folds=0, fold=None, held_out=None, on_leak="ignore")
-    given = sources.load(plain, caches.root(cache)).rows
+    given = sources.load_index(plain, caches.root(cache)).rows
     splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}
     made = study.run(recipes, folder, cache, seeds=seeds, overwrite=overwrite, below="leakage")
@@ -300,7 +300,7 @@ def leaking(rows: pd.DataFrame) -> int:
     return int(found.sum())
 
 
-def _told(name: str, gain: Figure, title: str, trainings: int) -> str:
+def _gain_sentence(name: str, gain: Figure, title: str, trainings: int) -> str:
     against = f"the split {SPLITS[name]}"
     if gain.value is None:
         return f"Against {against} nothing can be said: the {title} cannot be had on both tests."
@@ -330,7 +330,7 @@ def _write(found: Leakage, folder: Path) -> Path:
         write_json(folder / LEAKAGE, found.to_json())
         items = {split.name: split.figures[found.metric].to_json() for split in found.splits}
         figures.save(figures.forest(items, f"{title} and 95% interval (no unit)"), folder / "forest.png")
-        told = "; ".join(f"{name} {formatting.number(item['value'])}" for name, item in items.items())
+        listed = "; ".join(f"{name} {formatting.number(item['value'])}" for name, item in items.items())
         page = render(
             "leakage.html.jinja",
             kind="leakage",
@@ -342,7 +342,7 @@ def _write(found: Leakage, folder: Path) -> Path:
             how=SPLITS,
             measure=title,
             level="95%",
-            forest=figure(folder / "forest.png", f"Forest plot of the {title}: {told}."),
+            forest=figure(folder / "forest.png", f"Forest plot of the {title}: {listed}."),
         )
         write_text(folder / PAGE, page)
     return folder / PAGE

@@ -200,7 +200,7 @@ def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int
         return [("", "", {})]
     if recipe.folds:
         return [(f"-fold{i + 1}", f", fold {i + 1} of {recipe.folds}", {"fold": i}) for i in range(recipe.folds)]
-    names = sorted(sources.load(recipe, cache).rows["source"].unique())
+    names = sorted(sources.load_index(recipe, cache).rows["source"].unique())
     return [(f"-without-{_slug(name)}", f", without {name}", {"held_out": name}) for name in names]
 
 

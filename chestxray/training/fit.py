@@ -137,7 +137,7 @@ def _fit(
     )  # fmt: skip
     batches = kept.training if kept else partial(input_pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(input_pipeline.labelled, pixels)
-    with interrupts.held() as check:
+    with interrupts.deferred() as check:
         between = keras.callbacks.LambdaCallback(
             on_train_batch_begin=lambda batch, logs: check(), on_test_batch_begin=lambda batch, logs: check()
         )

@@ -67,7 +67,7 @@ def test_a_row_an_image(call, run, films):
     rows = table(out)
     assert [row["path"] for row in rows] == [str(films / name) for name in sorted(
         ["broken.png", "black.png", *(f"{n}.png" for n in range(7))])]  # fmt: skip
-    engine = keras_engine.load(run)
+    engine = keras_engine.load_engine(run)
     for row in rows:
         if row["path"].endswith("broken.png"):
             assert row["unreadable"]
@@ -142,7 +142,7 @@ def test_a_file_of_something_else_is_left_alone(call, run, films, tmp_path):
 def test_abstaining(call, run, films):
     rows = table(call(run, films, "--abstain", "0.5")[0])
     read = [row for row in rows if not row["unreadable"]]
-    engine = keras_engine.load(run)
+    engine = keras_engine.load_engine(run)
     limit = limit_for(run, engine.decision, 0.5)
     for row in read:
         inside = [name for name in CLASSES if 1 - float(row[f"probability_{name}"]) <= limit]

@@ -55,7 +55,7 @@ def test_a_strangers_distribution_is_found_once_it_is_installed(install):
     install("stranger-one", "claimed_net", version="2.5")
     entry = registry.find(registry.MODELS, "claimed_net")
     assert (entry.distribution, entry.version) == ("stranger-one", "2.5")
-    assert registry.load(registry.MODELS, "claimed_net").reference == "stranger-one"
+    assert registry.load_plugin(registry.MODELS, "claimed_net").reference == "stranger-one"
 
 
 def test_two_claims_are_an_error_that_names_both_and_how_to_choose(install):
@@ -72,7 +72,7 @@ def test_two_claims_are_an_error_that_names_both_and_how_to_choose(install):
 def test_the_full_name_chooses(distribution, install):
     install("stranger-one", "claimed_net")
     install("stranger-two", "claimed_net")
-    plugin = registry.load(registry.MODELS, f"{distribution}:claimed_net")
+    plugin = registry.load_plugin(registry.MODELS, f"{distribution}:claimed_net")
     assert plugin.reference == distribution
 
 
@@ -100,7 +100,7 @@ def test_a_broken_plugin_is_told_with_its_reason_and_disturbs_nobody(code, reaso
     install("stranger-broken", "broken_net", code=code)
     install("stranger-one", "claimed_net")
     with pytest.raises(PluginError, match=r"stranger-broken:broken_net .* is broken") as raised:
-        registry.load(registry.MODELS, "broken_net")
+        registry.load_plugin(registry.MODELS, "broken_net")
     assert reason in str(raised.value)
     reasons = reasons_by_name()
     assert reason in reasons["broken_net"]
@@ -157,11 +157,11 @@ def test_what_a_plugin_writes_is_no_result(install):
 def test_a_plugin_that_raises_an_interrupt_is_broken_and_a_real_one_stops(install):
     install("stranger-one", "a_net", code="raise KeyboardInterrupt")
     with pytest.raises(PluginError, match=r"a_net 1\.0 is broken: .* failed with KeyboardInterrupt"):
-        registry.load(registry.MODELS, "a_net")
+        registry.load_plugin(registry.MODELS, "a_net")
     code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
     install("stranger-two", "b_net", code=code)
     with pytest.raises(KeyboardInterrupt):
-        registry.load(registry.MODELS, "b_net")
+        registry.load_plugin(registry.MODELS, "b_net")
 
 
 def test_ctrl_c_stops_the_listing(install, tmp_path):
@@ -211,4 +211,4 @@ def test_a_plugin_that_is_turned_off_is_not_installed(install, monkeypatch):
     assert "broken_net" not in {entry.name for entry in registry.entries(registry.MODELS)}
     with pytest.raises(PluginError, match="Unknown model 'broken_net'"):
         registry.find(registry.MODELS, "broken_net")
-    assert registry.load(registry.MODELS, "claimed_net")
+    assert registry.load_plugin(registry.MODELS, "claimed_net")

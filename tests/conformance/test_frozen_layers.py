@@ -20,7 +20,7 @@ def made(name, pixels):
 
     Otherwise activations vanish on their way through it, and gradients explode.
     """
-    built = build(registry.load(registry.MODELS, name), 2, SIZE)
+    built = build(registry.load_plugin(registry.MODELS, name), 2, SIZE)
     norms = [layer for layer in built.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -80,6 +80,6 @@ def test_the_weights_are_those_of_the_plain_way(name, phase, tmp_path):
     ],
 )
 def test_each_is_cut_at_its_narrowest(name, phase, kept):
-    built = build(registry.load(registry.MODELS, name), 2, (32, 32))
+    built = build(registry.load_plugin(registry.MODELS, name), 2, (32, 32))
     freeze(built, phase)
     assert [tuple(tensor.shape[1:]) for tensor in graph_split.cut(built.model)] == kept

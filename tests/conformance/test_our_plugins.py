@@ -39,4 +39,4 @@ def test_all_are_installed():
 
 @pytest.mark.parametrize("name", OURS)
 def test_it_passes_the_conformance_suite(name):
-    check_model_plugin(registry.load(registry.MODELS, name))
+    check_model_plugin(registry.load_plugin(registry.MODELS, name))

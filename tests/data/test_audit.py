@@ -11,7 +11,7 @@ from made import make_index
 
 @pytest.fixture
 def leaking():
-    """Rows 0 and 4 are copies across splits, 1 and 2 copies within one; patient P is astride."""
+    """Rows 0 and 4 are copies across splits, 1 and 2 copies within one; patient P straddles the splits."""
     return make_index(
         ["a", "b", "b", "a", "a", "b", "a"],
         patients=["1", "P", "2", "3", "4", "P", "5"],

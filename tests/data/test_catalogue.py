@@ -8,7 +8,7 @@ import public_trees
 from chestxray import registry
 from chestxray.data.catalogue import at, catalogue
 from chestxray.data.label_mapping import alias_keys, key
-from chestxray.data.sources import load
+from chestxray.data.sources import load_index
 from chestxray.errors import InputError
 from chestxray.recipe import Recipe
 
@@ -60,7 +60,7 @@ def test_no_spelling_stands_for_two_classes():
 def test_a_copy_on_disk_is_read_as_the_set_is_laid_out(name, tmp_path):
     grow, classes, images, splits, patients = TREES[name]
     root = grow(tmp_path / "copy of it")
-    index = load(Recipe(data=name, path=str(root)), tmp_path / "cache")
+    index = load_index(Recipe(data=name, path=str(root)), tmp_path / "cache")
     assert index.classes == classes
     assert len(index) == images
     assert set(index.rows["split"]) == splits
@@ -75,13 +75,13 @@ def test_a_copy_on_disk_is_read_as_the_set_is_laid_out(name, tmp_path):
 
 def test_a_copy_may_be_the_inner_folder(tmp_path):
     root = public_trees.kermany(tmp_path)
-    index = load(Recipe(data="kermany", path=str(root / "chest_xray")), tmp_path / "cache")
+    index = load_index(Recipe(data="kermany", path=str(root / "chest_xray")), tmp_path / "cache")
     assert len(index) == 12
 
 
 def test_an_early_flat_version_is_read_too(tmp_path):
     root = public_trees.covid_radiography(tmp_path, flat=True)
-    index = load(Recipe(data="covid-radiography", path=str(root)), tmp_path / "cache")
+    index = load_index(Recipe(data="covid-radiography", path=str(root)), tmp_path / "cache")
     assert len(index) == 12
     assert "lung_mask" not in index.rows
 
@@ -92,30 +92,30 @@ def test_the_early_version_that_was_published_on_is_read_by_its_recipe(tmp_path)
         for n in range(3):
             public_trees.film(tmp_path / "COVID-19 Radiography Database" / label / f"{label} ({n}).png")
     recipe = Recipe.read("seven-models").replace(path=str(tmp_path), drop=())
-    assert load(recipe, tmp_path / "cache").counts().sum(axis=1).to_dict() == {
+    assert load_index(recipe, tmp_path / "cache").counts().sum(axis=1).to_dict() == {
         "covid19": 3, "normal": 3, "viral_pneumonia": 3,
     }  # fmt: skip
 
 
 def test_what_covid_chestxray_leaves_out_is_noted(tmp_path):
     root = public_trees.covid_chestxray(tmp_path)
-    notes = " ".join(load(Recipe(data="covid-chestxray", path=str(root)), tmp_path / "cache").notes)
+    notes = " ".join(load_index(Recipe(data="covid-chestxray", path=str(root)), tmp_path / "cache").notes)
     assert "1 of 9 rows of metadata.csv were left out by where modality=X-ray" in notes
     assert "1 of 8 rows of metadata.csv have no class" in notes
     assert "1 images of covid-chestxray were left out because their class was dropped: ARDS" in notes
     with pytest.raises(InputError, match=r"no copy of covid-chestxray: there is no metadata\.csv"):
-        load(Recipe(data="covid-chestxray", path=str(root / "images")), tmp_path / "cache")
+        load_index(Recipe(data="covid-chestxray", path=str(root / "images")), tmp_path / "cache")
 
 
 def test_finer_classes_are_used_where_they_are_asked_for(tmp_path):
     root = str(public_trees.kermany(tmp_path))
     recipe = Recipe(data="kermany", path=root, classes="normal,bacterial_pneumonia,viral_pneumonia")
-    index = load(recipe, tmp_path / "cache")
+    index = load_index(recipe, tmp_path / "cache")
     assert index.rows["label"].value_counts().to_dict() == {
         "normal": 5, "viral_pneumonia": 4, "bacterial_pneumonia": 3,
     }  # fmt: skip
     joined = Recipe(data="kermany", path=root, map="viral_pneumonia=pneumonia")
-    assert load(joined, tmp_path / "cache").classes == ("normal", "pneumonia")
+    assert load_index(joined, tmp_path / "cache").classes == ("normal", "pneumonia")
 
 
 def test_an_address_is_found_whatever_its_version():
@@ -126,7 +126,7 @@ def test_an_address_is_found_whatever_its_version():
 
 @pytest.mark.real_data
 def test_kermany_really(real_data, tmp_path):
-    index = load(Recipe(data="kermany", path=str(real_data / "kermany")), tmp_path)
+    index = load_index(Recipe(data="kermany", path=str(real_data / "kermany")), tmp_path)
     counts = index.counts()
     assert counts.loc["normal"].to_dict() == {"train": 1341, "validation": 8, "test": 234}
     assert counts.loc["pneumonia"].to_dict() == {"train": 3875, "validation": 8, "test": 390}
@@ -136,12 +136,12 @@ def test_kermany_really(real_data, tmp_path):
 
 @pytest.mark.real_data
 def test_four_class_really(real_data, tmp_path):
-    index = load(Recipe(data="four-class", path=str(real_data / "four-class")), tmp_path)
+    index = load_index(Recipe(data="four-class", path=str(real_data / "four-class")), tmp_path)
     assert index.classes == ("covid19", "normal", "tuberculosis", "viral_pneumonia")
     assert (index.counts()["train"] == 150).all()
 
 
 @pytest.mark.real_data
 def test_pneumoniamnist_really(real_data, tmp_path):
-    index = load(Recipe(data="pneumoniamnist", path=str(real_data / "pneumoniamnist.npz")), tmp_path)
+    index = load_index(Recipe(data="pneumoniamnist", path=str(real_data / "pneumoniamnist.npz")), tmp_path)
     assert index.counts()["test"].to_dict() == {"normal": 234, "pneumonia": 390}

@@ -7,7 +7,7 @@ from PIL import Image
 
 from chestxray.data.data_export import export
 from chestxray.data.index import Index
-from chestxray.data.sources import load
+from chestxray.data.sources import load_index
 from chestxray.data.sources.tfds import quiet
 from chestxray.errors import OutputError
 from chestxray.recipe import Recipe
@@ -53,9 +53,9 @@ def expected(prepared):
 
 def test_folders_are_read_back(prepared, tmp_path):
     assert export(*prepared, "folder", tmp_path / "out") == 11
-    index = load(Recipe(data=f"folder:{tmp_path / 'out'}"), tmp_path)
+    index = load_index(Recipe(data=f"folder:{tmp_path / 'out'}"), tmp_path)
     assert contents(index) == expected(prepared)
-    again = load(Recipe(data=f"manifest:{tmp_path / 'out' / 'index.csv'}"), tmp_path)
+    again = load_index(Recipe(data=f"manifest:{tmp_path / 'out' / 'index.csv'}"), tmp_path)
     assert contents(again) == expected(prepared)
     assert again.rows["patient"].tolist().count("") == 6
     table = pd.read_csv(tmp_path / "out" / "index.csv")
@@ -70,7 +70,7 @@ def test_npz_is_read_back(prepared, tmp_path):
         assert arrays["train_images"].shape == (7, 10, 14)
         assert arrays["val_labels"].tolist() == [[0], [1]]
         assert arrays["names"].tolist() == list(CLASSES)
-    index = load(Recipe(data=f"npz:{file}"), tmp_path)
+    index = load_index(Recipe(data=f"npz:{file}"), tmp_path)
     assert contents(index) == expected(prepared)
 
 
@@ -89,7 +89,7 @@ def test_tfds_is_read_by_builder_from_directory_and_read_back(prepared, tmp_path
     pixels = prepared[1]
     assert {row["image"][..., 0].tobytes() for row in rows} == {pixels[6].tobytes(), pixels[7].tobytes()}
     assert {row["source"] for row in rows} == {b"one"}
-    again = load(Recipe(data=f"tfds:{tmp_path / 'out'}"), tmp_path)
+    again = load_index(Recipe(data=f"tfds:{tmp_path / 'out'}"), tmp_path)
     assert contents(again) == expected(prepared)
     assert set(again.rows["patient"]) == {"", "one/p0", "one/p1", "one/p2"}
     assert again.citation == "me"
@@ -102,8 +102,8 @@ def test_class_names_that_no_folder_can_have(prepared, tmp_path):
     rows = index.rows.assign(label=index.rows["label"].map(names))
     odd = Index(rows=rows, classes=("a/b", "a:b"), name="odd")
     export(odd, pixels, "folder", tmp_path / "out")
-    assert load(Recipe(data=f"folder:{tmp_path / 'out'}"), tmp_path).classes == ("a_b", "a_b_1")
-    assert load(Recipe(data=f"manifest:{tmp_path / 'out' / 'index.csv'}"), tmp_path).classes == ("a/b", "a:b")
+    assert load_index(Recipe(data=f"folder:{tmp_path / 'out'}"), tmp_path).classes == ("a_b", "a_b_1")
+    assert load_index(Recipe(data=f"manifest:{tmp_path / 'out' / 'index.csv'}"), tmp_path).classes == ("a/b", "a:b")
 
 
 def test_nothing_is_written_over(prepared, tmp_path):

@@ -136,20 +136,20 @@ def test_distances_are_those_of_the_refusal(tiny):
     model = build(tiny, 3, (16, 24)).model
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (60, 16, 24, 1)).astype(np.float32)
-    seer = features_model(model, "last")
-    features = np.asarray(seer([images])[1])
+    feature_model = features_model(model, "last")
+    features = np.asarray(feature_model([images])[1])
     films = images[..., 0]
-    familiar = learn(features[:40], films[:40], features[40:], films[40:], 0.05)
-    graph = Graph(model, None, familiar=familiar, features="last")
+    distribution = learn(features[:40], films[:40], features[40:], films[40:], 0.05)
+    graph = Graph(model, None, distribution=distribution, features="last")
     dark, flat = images * 0.2, np.full_like(images, 90)
     for shown in (images, 255 - images, dark, flat):
-        features = np.asarray(seer([shown])[1])
+        features = np.asarray(feature_model([shown])[1])
         given = graph.compute(tf.constant(shown))
         assert set(given) == {"probabilities", "distance"}
-        wanted = familiar.distances(features, shown[..., 0])
+        wanted = distribution.distances(features, shown[..., 0])
         np.testing.assert_allclose(given["distance"], wanted, rtol=1e-3)
-    far = dataclasses.replace(familiar, reach=1e9)  # the second score alone
-    given = Graph(model, None, familiar=far, features="last").compute(tf.constant(images))
+    far = dataclasses.replace(distribution, reach=1e9)  # the second score alone
+    given = Graph(model, None, distribution=far, features="last").compute(tf.constant(images))
     np.testing.assert_allclose(given["distance"], np.maximum(far.by_pixels(films), 0), rtol=1e-3, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ import chestxray
 from chestxray.cli.main import group
 from chestxray.data.images import reading
 from chestxray.errors import DataError, ExportError, InputError, OutputError
-from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.explanation.gradcam import Graph
 from chestxray.export import FORMATS, export, formats, verification
 from chestxray.export.source_run import Subject, single_precision
@@ -85,7 +85,7 @@ def test_every_format_is_written_checked_and_describes_itself(run, form, tmp_pat
     found = json.loads(text)
     assert found["decision"] == json.loads((run.folder / "decision.json").read_text(encoding="utf-8"))
     assert found["data"]["fingerprint"] == run.environment["data"]["fingerprint"]
-    assert found["refusal_threshold"] == Familiar.read(run.folder / "refusal.npz").threshold
+    assert found["refusal_threshold"] == FeatureDistribution.read(run.folder / "refusal.npz").threshold
     assert "not for diagnosis" in found["research_use"]
     described = export_metadata.Description.parse(text, path)
     assert (described.model, described.image_size, described.fit) == ("shallow_cnn", (16, 16), run.recipe.fit)
@@ -252,8 +252,8 @@ def test_half_precision_is_exported_in_single(run, tmp_path, tiny):
 
 def test_distances_that_rounding_decides_are_left_out(run, tmp_path):
     folder = copied(run, tmp_path / "constant")
-    familiar = Familiar.read(folder / "refusal.npz")
-    dataclasses.replace(familiar, scale=familiar.scale * 1e-8).write(folder / "refusal.npz")
+    distribution = FeatureDistribution.read(folder / "refusal.npz")
+    dataclasses.replace(distribution, scale=distribution.scale * 1e-8).write(folder / "refusal.npz")
     made = export(folder, "onnx")
     assert "distance" not in made.outputs
     assert "rounding" in made.notes[0]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chestxray.errors import ChestXrayError
-from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.explanation.gradcam import OnePass
@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(runs):
-    return keras_engine.load(runs[0])
+    return keras_engine.load_engine(runs[0])
 
 
 def test_a_protocol_that_needs_nothing_heavy():
@@ -40,7 +40,7 @@ def test_a_protocol_that_needs_nothing_heavy():
 def test_a_folder_is_an_engine(engine, runs):
     assert (engine.name, engine.classes, engine.image_size, engine.fit) == ("a", CLASSES, SIZE, "stretch")
     assert engine.has_maps
-    assert engine.refusal_threshold == Familiar.read(runs[0] / "refusal.npz").threshold
+    assert engine.refusal_threshold == FeatureDistribution.read(runs[0] / "refusal.npz").threshold
 
 
 def test_it_says_what_the_model_says(engine, runs):
@@ -49,8 +49,8 @@ def test_it_says_what_the_model_says(engine, runs):
     model = Run(runs[0]).model
     wanted, features = features_model(model, "last").predict(pixels[..., np.newaxis].astype(np.float32), verbose=0)
     np.testing.assert_allclose(given.probabilities, wanted, atol=1e-6)
-    familiar = Familiar.read(runs[0] / "refusal.npz")
-    np.testing.assert_allclose(given.distances, familiar.distances(features, pixels), rtol=1e-4)
+    distribution = FeatureDistribution.read(runs[0] / "refusal.npz")
+    np.testing.assert_allclose(given.distances, distribution.distances(features, pixels), rtol=1e-4)
     assert given.maps is None
     assert given.probabilities.dtype == np.float32
 
@@ -66,7 +66,7 @@ def test_maps_explain_the_class_that_was_decided_on(engine, runs):
 
 
 def test_no_maps_and_no_refusal_where_the_run_has_none(tmp_path):
-    plain = keras_engine.load(write_run(tmp_path / "plain", refuse=False, explained=False))
+    plain = keras_engine.load_engine(write_run(tmp_path / "plain", refuse=False, explained=False))
     assert plain.refusal_threshold is None
     assert plain.run(pixels_of(2)).distances is None
     with pytest.raises(ChestXrayError, match="plain has no heat maps"):
@@ -74,7 +74,7 @@ def test_no_maps_and_no_refusal_where_the_run_has_none(tmp_path):
 
 
 def test_many_threads_may_ask_at_once(runs):
-    fresh = keras_engine.load(runs[0])
+    fresh = keras_engine.load_engine(runs[0])
     parts = [pixels_of(3, seed) for seed in range(6)]
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(fresh.run, parts))
@@ -83,9 +83,9 @@ def test_many_threads_may_ask_at_once(runs):
 
 
 def test_an_ensemble_is_the_mean_of_its_members(runs, tmp_path):
-    members = [keras_engine.load(run) for run in runs]
+    members = [keras_engine.load_engine(run) for run in runs]
     decision = dataclasses.replace(members[0].decision, thresholds={"sick": 0.06}, features=None)
-    both = keras_engine.load(write_ensemble(tmp_path / "both", runs, decision))
+    both = keras_engine.load_engine(write_ensemble(tmp_path / "both", runs, decision))
     assert (both.name, both.classes, both.refusal_threshold, both.has_maps) == ("both", CLASSES, 1.0, True)
     pixels = pixels_of(20, 8)
     given = both.run(pixels, maps=True)
@@ -105,19 +105,19 @@ def test_an_ensemble_is_the_mean_of_its_members(runs, tmp_path):
 
 
 def test_an_ensemble_without_validation_takes_the_most_probable(runs, tmp_path):
-    both = keras_engine.load(write_ensemble(tmp_path / "both", runs))
+    both = keras_engine.load_engine(write_ensemble(tmp_path / "both", runs))
     probabilities = both.run(pixels_of(6)).probabilities
     assert (both.decision.decided(probabilities) == probabilities.argmax(axis=1)).all()
 
 
 def test_members_of_several_sizes_see_the_image_at_theirs(runs, tmp_path):
     large = write_run(tmp_path / "large", size=(32, 24), refuse=False)
-    both = keras_engine.load(write_ensemble(tmp_path / "both", [runs[0], large]))
+    both = keras_engine.load_engine(write_ensemble(tmp_path / "both", [runs[0], large]))
     assert both.image_size == (32, 24)
     flat = np.full((1, 32, 24), 90, dtype=np.uint8)
     wanted = (
-        keras_engine.load(runs[0]).run(flat[:, :16, :12]).probabilities
-        + keras_engine.load(large).run(flat).probabilities
+        keras_engine.load_engine(runs[0]).run(flat[:, :16, :12]).probabilities
+        + keras_engine.load_engine(large).run(flat).probabilities
     ) / 2
     np.testing.assert_allclose(both.run(flat).probabilities, wanted, atol=1e-6)
 
@@ -128,7 +128,7 @@ def test_members_that_cannot_answer_together(engine, runs, tmp_path):
         Ensemble("mixed", [engine], other)
     padded = write_run(tmp_path / "padded", fit="pad", refuse=False)
     with pytest.raises(ChestXrayError, match="a stretch to 16x12, padded pad to 16x12"):
-        keras_engine.load(write_ensemble(tmp_path / "both", [runs[0], padded]))
+        keras_engine.load_engine(write_ensemble(tmp_path / "both", [runs[0], padded]))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_folders_that_are_no_engine(runs, tmp_path, spoil, words):
 
     spoil(copy := shutil.copytree(runs[0], tmp_path / "copy"))
     with pytest.raises(ChestXrayError, match=words):
-        keras_engine.load(copy)
+        keras_engine.load_engine(copy)
 
 
 def test_damaged_weights_are_told_when_they_are_needed(runs, tmp_path):
@@ -157,7 +157,7 @@ def test_damaged_weights_are_told_when_they_are_needed(runs, tmp_path):
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     (copy / "model.keras").write_bytes((runs[0] / "model.keras").read_bytes()[:300])
     with pytest.raises(ChestXrayError, match=r"model.keras cannot be loaded"):
-        keras_engine.load(copy).run(pixels_of(1))
+        keras_engine.load_engine(copy).run(pixels_of(1))
 
 
 def test_fingerprints_tell_runs_and_options_apart(runs, tmp_path):

@@ -26,7 +26,7 @@ def press():
 
 def test_it_waits_for_the_check():
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts.held() as check:
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred() as check:
         press()
         done.append("the work goes on")
         check()
@@ -37,7 +37,7 @@ def test_it_waits_for_the_check():
 def test_it_waits_no_longer_than_the_block():
     done = []
     with pytest.raises(KeyboardInterrupt):
-        with interrupts.held():
+        with interrupts.deferred():
             press()
             done.append("to its end")
         done.append("never")
@@ -46,7 +46,7 @@ def test_it_waits_no_longer_than_the_block():
 
 def test_the_second_does_not_wait():
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts.held():
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
         press()
         press()
         done.append("never")
@@ -54,13 +54,13 @@ def test_the_second_does_not_wait():
 
 
 def test_what_the_block_raises_is_what_is_raised():
-    with pytest.raises(ValueError, match="of the block"), interrupts.held():
+    with pytest.raises(ValueError, match="of the block"), interrupts.deferred():
         press()
         raise ValueError("of the block")
 
 
 def test_afterwards_all_is_as_before():
-    with interrupts.held():
+    with interrupts.deferred():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt):
@@ -70,7 +70,7 @@ def test_afterwards_all_is_as_before():
 def test_a_handler_of_the_program_is_left_alone():
     heard = []
     signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    with interrupts.held() as check:
+    with interrupts.deferred() as check:
         press()
         check()
     assert heard == [signal.SIGINT]
@@ -80,7 +80,7 @@ def test_other_threads_change_nothing():
     during = []
 
     def work():
-        with interrupts.held() as check:
+        with interrupts.deferred() as check:
             during.append(signal.getsignal(signal.SIGINT))
             check()
 

@@ -42,7 +42,7 @@ def pictures(size):
 
 def ours(name, size, network, folder):
     """Our network with the weights of timm's, by way of a safetensors file; features and logits."""
-    plugin = registry.load(registry.MODELS, name)
+    plugin = registry.load_plugin(registry.MODELS, name)
     pixels = keras.Input((*size, 3))
     features = plugin.build(plugin.scale(pixels), None)
     model = keras.Model(pixels, [features, plugin.head(features, 1000)])

@@ -66,7 +66,7 @@ def imagenet(tmp_path):
 
     def write(name):
         size = TINY["image_size"]
-        built = assembly.build(registry.load(registry.MODELS, name), 2, (size, size), seed=123)
+        built = assembly.build(registry.load_plugin(registry.MODELS, name), 2, (size, size), seed=123)
         path = tmp_path / f"{name}.weights.h5"
         built.model.save_weights(path)
         return path
@@ -93,7 +93,7 @@ def check(run, name, output, seen):
     policies = {layer.dtype_policy.name for layer in built.layers}
     assert ("mixed_float16" in policies) == wanted.mixed_precision
     assert (folder / "controls.json").is_file() == wanted.controls
-    maps, plugin = read(folder, "heatmaps/index.json"), registry.load(registry.MODELS, run.recipe.model)
+    maps, plugin = read(folder, "heatmaps/index.json"), registry.load_plugin(registry.MODELS, run.recipe.model)
     assert maps["layer"] == plugin.cam_layer
     assert bool(maps["images"]) == (plugin.cam_layer is not None)
     figures = {file.stem for file in (folder / "figures").iterdir()}
@@ -143,7 +143,7 @@ def check_training(run, wanted, output, seen):
 
 def check_frozen(built, path, start):
     """The backbone has the weights of the file before the layer `start` (None: in all of it), others from it on."""
-    plugin = registry.load(registry.MODELS, path.name.split(".")[0])
+    plugin = registry.load_plugin(registry.MODELS, path.name.split(".")[0])
     source = assembly.build(plugin, 2, built.input_shape[1:3], weights=str(path))
     names = list(source.backbone)
     first = len(names) if start is None else names.index(start)
@@ -244,7 +244,7 @@ def test_vgg16(name, architecture, tmp_path, seen, imagenet):
 
 def test_vgg16_trains_as_many_parameters_as_were_published():
     recipe = Recipe.read("vgg16-kermany")
-    built = assembly.build(registry.load(registry.MODELS, recipe.model), 2, recipe.image_size)
+    built = assembly.build(registry.load_plugin(registry.MODELS, recipe.model), 2, recipe.image_size)
     assert [phase for phase, _ in fit.phases(recipe, pretrained=True)] == ["head"]
     assembly.freeze(built, "head")
     assert built.model.count_params() == 135_309_890

@@ -58,7 +58,7 @@ def test_every_figure_shows_something(tmp_path):
     counts = pd.DataFrame({split: [9, 5, 4, 0] for split in SPLIT_COLOURS}, index=list(FOUR))
     images = [np.random.default_rng(i).integers(0, 256, (16, 16), dtype=np.uint8) for i in range(5)]
     wide = [np.repeat(np.concatenate([image, image], axis=1)[..., None], 3, axis=-1) for image in images]
-    answers = [figures.Answer(FOUR[i % 4], FOUR[i * i % 4], 0.5) for i in range(5)]
+    answers = [figures.Prediction(FOUR[i % 4], FOUR[i * i % 4], 0.5) for i in range(5)]
     drawn = {
         "class_distribution": figures.class_distribution(counts),
         "training_curves": figures.training_curves(history(["full"] * 3, [0.9, 0.8, 0.7])),
@@ -68,8 +68,8 @@ def test_every_figure_shows_something(tmp_path):
         "reliability": figures.reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
         "metrics": figures.metrics({"auroc": interval(0.9), "mcc": interval(-0.2), "ece": NOTHING}),
         "sample_grid": figures.sample_grid({"clear": images[:2], "cavity": images[2:]}),
-        "test_grid": figures.answer_grid(images, answers),
-        "heatmaps": figures.answer_grid(wide, answers),
+        "test_grid": figures.prediction_grid(images, answers),
+        "heatmaps": figures.prediction_grid(wide, answers),
     }
     for name, figure in drawn.items():
         assert pixels(figure, tmp_path / f"{name}.png").std() > 5, name
@@ -113,7 +113,7 @@ def test_reliability_of_probabilities_that_hold():
     stated = rng.uniform(0, 1, 4000)
     happened = rng.uniform(0, 1, 4000) < stated
     smooth = calibration_curve.curve(stated, happened, np.arange(4000))
-    figure = figures.reliability(stated, happened, smooth, of="MASS", told="slope 1.00 (0.94 to 1.06)")
+    figure = figures.reliability(stated, happened, smooth, of="MASS", legend="slope 1.00 (0.94 to 1.06)")
     middles, shares = curve(figure, "groups of test images")
     assert len(middles) == 10
     assert np.abs(middles - shares).max() < 0.06
@@ -158,8 +158,8 @@ def test_interval_that_is_missing_is_said_to_be(tmp_path):
 
 def test_wrong_answers_say_so_in_words():
     image = np.zeros((8, 8), dtype=np.uint8)
-    answers = [figures.Answer("a", "a", 0.9), figures.Answer("a", "b", None)]
-    text = written(figures.answer_grid([image, image], answers))
+    answers = [figures.Prediction("a", "a", 0.9), figures.Prediction("a", "b", None)]
+    text = written(figures.prediction_grid([image, image], answers))
     assert "✓ right\nsaid a 0.90\nis a" in text
     assert "✗ WRONG\nsaid b\nis a" in text
 
@@ -171,7 +171,7 @@ def test_wrong_answers_say_so_in_words():
         figures.reliability(np.array([]), np.array([])),
         figures.metrics({}),
         figures.sample_grid({"a": []}),
-        figures.answer_grid([], []),
+        figures.prediction_grid([], []),
     ],
 )
 def test_nothing_to_draw_says_why(figure, tmp_path):

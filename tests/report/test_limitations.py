@@ -156,8 +156,8 @@ CASES = {
         ("note", "Worse for some than for others", "AUROC by sex, F less than M by 0.10 (95% interval 0.05 to 0.15)"),
     ),
     "worse elsewhere": (
-        {"drop": {"figures": {"auroc": {name: share(v, v - 0.1, v + 0.1) for name, v in
-                                        (("internal", 0.95), ("external", 0.7), ("drop", 0.25))}}}},
+        {"generalisation_gap": {"figures": {"auroc": {name: share(v, v - 0.1, v + 0.1) for name, v in
+                                        (("internal", 0.95), ("external", 0.7), ("gap", 0.25))}}}},
         ("serious", "Worse here than where it was trained", "0.70 here and was 0.95", "0.25"),
     ),
     "contradicting labels": (

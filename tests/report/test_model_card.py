@@ -346,8 +346,8 @@ def test_folder_with_little_in_it_has_a_card(tmp_path):
     index = index_of(FOUR)
     rows = index.rows[index.rows["split"] == "test"].assign(patient="")
     folder = write_run(tmp_path, index=index.replace(rows), environment=None, audit=None, history=None)
-    drop = {"internal": FIGURE, "external": FIGURE, "drop": {"value": 0.104, "low": 0.02, "high": 0.2}}
-    write_json(folder / "drop.json", {"figures": {"auroc": drop}})
+    compared = {"internal": FIGURE, "external": FIGURE, "gap": {"value": 0.104, "low": 0.02, "high": 0.2}}
+    write_json(folder / "generalisation_gap.json", {"figures": {"auroc": compared}})
     answers = answers_of(folder)
     assert answers["claim", "6"].known == ("Evaluation alone, on 40 images of other data than it was trained on.",)
     assert "less by 0.104 (0.020 to 0.200) here" in " ".join(answers["claim", "33"].known)

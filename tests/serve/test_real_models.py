@@ -38,7 +38,7 @@ def exported(run):
 def test_the_server_answers_as_predict_does(run, exported, make_client, tmp_path):
     ensemble = write_ensemble(tmp_path / "both", [run, shutil.copytree(run, tmp_path / "twin")])
     client = make_client(models=open_models([run, exported, ensemble]))
-    engine = keras_engine.load(run)
+    engine = keras_engine.load_engine(run)
     for value in (0, 90, 255):
         film = tmp_path / "film.jpg"
         film.write_bytes(image_bytes(value, size=(160, 90), kind="JPEG"))

@@ -12,7 +12,7 @@ import made_runs
 from chestxray import report
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError
-from chestxray.evaluation.decision.out_of_distribution import Familiar
+from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.inference import keras_engine
 from chestxray.recipe import Recipe
 from chestxray.storage import checksums
@@ -46,7 +46,7 @@ def told(work, *arguments, **options):
 
 
 def answered(folder):
-    return keras_engine.load(folder).run(pixels_of(1))
+    return keras_engine.load_engine(folder).run(pixels_of(1))
 
 
 def compared(one, other, output):
@@ -172,8 +172,8 @@ def test_recipes_of_absurd_values(tmp_path, field, words):
 
 def test_every_kind_of_damage_to_a_model_is_one_line(trained, tmp_path):
     checksums.write(trained, ("model.keras", "refusal.npz"))
-    before = keras_engine.load(trained).run(pixels_of(2)).probabilities
-    np.testing.assert_array_equal(keras_engine.load(trained).run(pixels_of(2)).probabilities, before)
+    before = keras_engine.load_engine(trained).run(pixels_of(2)).probabilities
+    np.testing.assert_array_equal(keras_engine.load_engine(trained).run(pixels_of(2)).probabilities, before)
     rng = random.Random(2)
     for name in ("model.keras", "refusal.npz"):
         good = (trained / name).read_bytes()
@@ -224,7 +224,7 @@ def test_arrays_of_other_shapes_and_numbers_that_are_none(trained, tmp_path):
         "bias": np.array(1j),
     }.items():
         np.savez(tmp_path / "refusal.npz", **(arrays | {name: value}))
-        assert "refusal.npz is damaged" in str(told(Familiar.read, tmp_path / "refusal.npz")), name
+        assert "refusal.npz is damaged" in str(told(FeatureDistribution.read, tmp_path / "refusal.npz")), name
 
 
 def test_a_model_of_another_run(trained, tmp_path):
@@ -237,12 +237,12 @@ def test_a_model_of_another_run(trained, tmp_path):
 
 def test_ensembles_that_lead_back_to_themselves(trained, tmp_path):
     both = write_ensemble(tmp_path / "both", [trained, tmp_path / "both"])
-    assert "the ensemble is a member of itself" in str(told(keras_engine.load, both))
+    assert "the ensemble is a member of itself" in str(told(keras_engine.load_engine, both))
     a = write_ensemble(tmp_path / "a", [trained, tmp_path / "b"])
     write_ensemble(tmp_path / "b", [trained, a])
-    assert "the ensemble is a member of itself" in str(told(keras_engine.load, a))
+    assert "the ensemble is a member of itself" in str(told(keras_engine.load_engine, a))
     twice = write_ensemble(tmp_path / "twice", [trained, trained])
-    assert "each once" in str(told(keras_engine.load, twice))
+    assert "each once" in str(told(keras_engine.load_engine, twice))
     for member in ("\0", "n" * 300, "/proc/self/mem", ""):
         (twice / "ensemble.json").write_text(json.dumps({"members": [{"folder": str(trained)}, {"folder": member}]}))
-        assert "ensemble.json" in str(told(keras_engine.load, twice)) or not member
+        assert "ensemble.json" in str(told(keras_engine.load_engine, twice)) or not member

@@ -67,18 +67,18 @@ def test_other_data_is_tested_with_what_validation_chose(run, places):
         content(found, "operating_points")["points"][0]["threshold"]
         == (content(run, "operating_points")["points"][0]["threshold"])
     )
-    drop = content(found, "drop")
+    compared = content(found, "generalisation_gap")
     again = evaluate(found.predictions, replicates=100)
-    assert drop["figures"]["auroc"]["external"]["value"] == pytest.approx(again.test["auroc"].value)
-    assert drop["figures"]["auroc"]["internal"] == run.metrics["test"]["auroc"]
-    here, there, gap = (drop["figures"]["accuracy"][k]["value"] for k in ("internal", "external", "drop"))
+    assert compared["figures"]["auroc"]["external"]["value"] == pytest.approx(again.test["auroc"].value)
+    assert compared["figures"]["auroc"]["internal"] == run.metrics["test"]["auroc"]
+    here, there, gap = (compared["figures"]["accuracy"][k]["value"] for k in ("internal", "external", "gap"))
     assert gap == pytest.approx(here - there)
     refused = content(found, "refusal")
     assert refused["test"]["pictures"] == refused["mirrored"]["pictures"] == 40
     assert set(refused["by_kind"]) == {*KINDS, *ALTERED}
     assert sum(item["pictures"] for item in refused["by_kind"].values()) == refused["others"]["pictures"] == 360
     page = found.report.read_text(encoding="utf-8")
-    assert "What a second place costs" in page
+    assert "Generalisation gap to other data" in page
     assert "of them among these 40 images: 0 exact copies, 0 edited copies." in page
     assert "These images name no patients, so that one person may be in both." in page
     assert "never saw" not in page
@@ -167,7 +167,7 @@ def test_edited_copies_of_the_training_are_a_leak(run, edited):
 
 def searched(run, data, cache):
     """What `contamination.search` finds, with what `evaluate_on` does before it."""
-    index = sources.load(data, cache)
+    index = sources.load_index(data, cache)
     decoded = decode(index, run.recipe.image_size, run.recipe.fit, cache)
     index = readable(index, decoded, 0)
     index = index.replace(index.rows.assign(split="test"))
@@ -330,7 +330,7 @@ def answers_of(folder, paths):
     from chestxray.inference import batch_prediction, keras_engine
     from chestxray.inference.answer import answered
 
-    engine = keras_engine.load(folder)
+    engine = keras_engine.load_engine(folder)
     given = []
     for batch in batch_prediction.predicted(engine, list(paths)):
         given += answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
@@ -367,12 +367,12 @@ def test_the_figures_are_those_of_the_decision_that_is_deployed(cautious):
 def test_an_external_test_decides_alike_on_both_sides(run, places, tmp_path):
     data = Recipe(data=(f"folder:{places / 'second'}",), sensitivity=1.0, confidence=0)
     found = external_validation.evaluate_on(run, data, caches.root(), output=tmp_path / "out")
-    drop = content(found, "drop")["figures"]["sensitivity"]
+    compared = content(found, "generalisation_gap")["figures"]["sensitivity"]
     validated = run.predictions.of("test")
     threshold = content(found, "decision")["thresholds"]["sick"]
     called = validated.rows["probability_sick"] >= threshold
-    assert drop["internal"]["value"] == pytest.approx(called[validated.rows["label"] == "sick"].mean())
-    assert drop["external"] == found.metrics["test"]["sensitivity"]
+    assert compared["internal"]["value"] == pytest.approx(called[validated.rows["label"] == "sick"].mean())
+    assert compared["external"] == found.metrics["test"]["sensitivity"]
 
 
 def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):
@@ -383,7 +383,7 @@ def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):
     again = external_validation.evaluate_again(
         Run(shutil.copytree(run.folder, tmp_path / "copy")), {"abstain": 0.6}, caches.root()
     )
-    engine = keras_engine.load(again.folder)
+    engine = keras_engine.load_engine(again.folder)
     given = []
     for batch in batch_prediction.predicted(engine, again.predictions.of("test").rows["path"].tolist()):
         given += answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)

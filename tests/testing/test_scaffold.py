@@ -112,7 +112,7 @@ def test_it_is_built_installed_and_passes_its_own_tests(kind, tmp_path):
     code = (
         "import sys, pytest\n"
         "from chestxray import registry\n"
-        f"registry.load('chestxray.{kind}s', 'chestxray-my-plugin:my_plugin')\n"
+        f"registry.load_plugin('chestxray.{kind}s', 'chestxray-my-plugin:my_plugin')\n"
         "assert 'keras' not in sys.modules, 'listing models would have to wait for keras'\n"
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
     )

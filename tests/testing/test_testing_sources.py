@@ -189,7 +189,7 @@ def test_the_author_of_a_source_gets_the_table(folder):
 def test_the_sources_that_ship_with_chestxray_pass(name, folder, process):
     from chestxray import registry
 
-    plugin = registry.load(registry.SOURCES, name)
+    plugin = registry.load_plugin(registry.SOURCES, name)
     address = {"folder": str(folder), "phantom": "images=24,size=32"}[name]
     results = run_source_checks(plugin, address, process=process)
     assert outcomes(results, "passed") == NAMES, table.plain(results)

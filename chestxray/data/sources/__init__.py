@@ -1,6 +1,6 @@
 """Data sources: each ends with image files on local disk and an `Index`.
 
-`load` reads what a recipe names, KIND:ADDRESS or a name of the catalogue, gives the classes common
+`load_index` reads what a recipe names, KIND:ADDRESS or a name of the catalogue, gives the classes common
 names and merges the sets into one index.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from chestxray import registry
-from chestxray.data.catalogue import Entry, at, catalogue
+from chestxray.data.catalogue import CatalogueEntry, at, catalogue
 from chestxray.data.index import Index
 from chestxray.data.label_mapping import (
     Naming,
@@ -35,7 +35,7 @@ from chestxray.errors import InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.recipe import Recipe
 
-__all__ = ["Address", "absolute", "load", "parse"]
+__all__ = ["Address", "absolute", "load_index", "parse"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class _Set:
     external: bool
 
 
-def load(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
+def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
     """The index of the recipe's data: all of ``data`` and ``test_data``, harmonised and merged.
 
     Labels keep the names they were found with where a single set is read that is not in the
@@ -97,8 +97,8 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
         by=recipe.by,
     )
     if address.entry or address.copy:
-        return from_catalogue.load(address.kind, address.address, address.entry, address.copy, options)
-    plugin: SourcePlugin = registry.load(registry.SOURCES, address.kind)
+        return from_catalogue.load_catalogued(address.kind, address.address, address.entry, address.copy, options)
+    plugin: SourcePlugin = registry.load_plugin(registry.SOURCES, address.kind)
     return plugin.load(address.address, options)
 
 
@@ -142,7 +142,7 @@ def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
     return result
 
 
-def _finer(index: Index, entry: Entry | None, rules: Naming) -> Index:
+def _finer(index: Index, entry: CatalogueEntry | None, rules: Naming) -> Index:
     """Give images the finer classes that the catalogue knows of, those that were asked for."""
     asked = {key(rule) for rule in rules.wanted.values()} | set(rules.mapping)
     chosen = {name: pattern for name, pattern in (entry.finer if entry else {}).items() if key(name) in asked}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chestxray import registry
-from chestxray.data.catalogue import Entry, catalogue
+from chestxray.data.catalogue import CatalogueEntry, catalogue
 from chestxray.data.sources import from_catalogue
 from chestxray.data.sources.folder import expanded
 from chestxray.errors import InputError, nearest
@@ -30,7 +30,7 @@ class Address:
     text: str
     kind: str
     address: str
-    entry: Entry | None = None
+    entry: CatalogueEntry | None = None
     copy: Path | None = None
 
     @property
@@ -50,7 +50,7 @@ def absolute(recipe: Recipe) -> Recipe:
     of a set in DATA=DIR and DATA:NAME=VALUE becomes absolute with the set.
 
     Raises:
-        InputError, PluginError: as `load`.
+        InputError, PluginError: as `load_index`.
     """
     texts = {text: _absolute_data(text) for text in (*recipe.data, *recipe.test_data)}
 

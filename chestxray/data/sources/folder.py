@@ -53,9 +53,9 @@ def load(address: str, options: SourceOptions) -> Index:
     root = expanded(address).absolute()
     reason = refusal(root)
     if not address or reason or not root.is_dir():
-        told = "" if reason in ("", *ABSENT) else f" ({reason})"
+        explanation = "" if reason in ("", *ABSENT) else f" ({reason})"
         raise InputError(
-            f"No folder {address!r}{told}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png)."
+            f"No folder {address!r}{explanation}. folder:PATH must name a folder of class folders (PATH/CLASS/*.png)."
         )
     patients = compiled("patient pattern", options.patient_pattern)
     labels = compiled("label pattern", options.label_pattern)
@@ -130,8 +130,8 @@ class Beside:
 
     def refusals(self) -> str:
         """The folders that cannot be listed, in a sentence."""
-        told = [f"{place or 'the folder itself'} ({reason})" for place, reason in self.unlisted.items()]
-        return f"{len(told):,} folders cannot be listed, and nothing in them was read: {first_few(told)}."
+        explanation = [f"{place or 'the folder itself'} ({reason})" for place, reason in self.unlisted.items()]
+        return f"{len(explanation):,} folders cannot be listed, and nothing in them was read: {first_few(explanation)}."
 
 
 def first_few(items: Sequence[str], most: int = 5) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from chestxray import registry
-from chestxray.data.catalogue import Entry
+from chestxray.data.catalogue import CatalogueEntry
 from chestxray.data.index import Index
 from chestxray.data.sources.table import SUFFIXES
 from chestxray.errors import InputError
@@ -16,16 +16,18 @@ from chestxray.plugin import SourceOptions, SourcePlugin
 REMOTE = ("kaggle", "hf", "tfds")
 
 
-def plugin_of(kind: str, entry: Entry | None, copy: Path | None) -> SourcePlugin:
+def plugin_of(kind: str, entry: CatalogueEntry | None, copy: Path | None) -> SourcePlugin:
     """The source that reads the set: of a copy, and of what Kaggle unpacks, the one of its layout."""
     if copy is not None:
         kind = _kind_of_copy(entry, copy)
     elif entry is not None and kind == "kaggle":
         kind = entry.layout
-    return registry.load(registry.SOURCES, kind)
+    return registry.load_plugin(registry.SOURCES, kind)
 
 
-def load(kind: str, address: str, entry: Entry | None, copy: Path | None, options: SourceOptions) -> Index:
+def load_catalogued(
+    kind: str, address: str, entry: CatalogueEntry | None, copy: Path | None, options: SourceOptions
+) -> Index:
     """Read a set of the catalogue, or (without `entry`) a copy of any set.
 
     Raises:
@@ -52,7 +54,7 @@ def load(kind: str, address: str, entry: Entry | None, copy: Path | None, option
     return _named(index, entry)
 
 
-def _kind_of_copy(entry: Entry | None, copy: Path) -> str:
+def _kind_of_copy(entry: CatalogueEntry | None, copy: Path) -> str:
     if copy.is_file():
         table = copy.name.lower().endswith(SUFFIXES)
         return "npz" if copy.suffix.lower() == ".npz" else "manifest" if table else "folder"
@@ -64,7 +66,7 @@ def _kind_of_copy(entry: Entry | None, copy: Path) -> str:
     return "hf" if next(copy.rglob("*.parquet"), None) else "folder"
 
 
-def _place(entry: Entry | None, copy: Path) -> Path:
+def _place(entry: CatalogueEntry | None, copy: Path) -> Path:
     """Where below `copy` the set begins: within its wrapping folder, at its manifest or npz file."""
     if entry is None or copy.is_file():
         return copy
@@ -82,7 +84,7 @@ def _place(entry: Entry | None, copy: Path) -> Path:
     return inner
 
 
-def _named(index: Index, entry: Entry | None) -> Index:
+def _named(index: Index, entry: CatalogueEntry | None) -> Index:
     if entry is None:
         return index
     return dataclasses.replace(

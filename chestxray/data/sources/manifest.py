@@ -56,8 +56,10 @@ def load(address: str, options: SourceOptions) -> Index:
     file = expanded(address).absolute()
     reason = refusal(file)
     if not address or reason or not file.is_file():
-        told = "" if reason in ("", *ABSENT) else f" ({reason})"
-        raise InputError(f"No manifest {address!r}{told}. manifest:PATH must name a table (CSV) with a row an image.")
+        explanation = "" if reason in ("", *ABSENT) else f" ({reason})"
+        raise InputError(
+            f"No manifest {address!r}{explanation}. manifest:PATH must name a table (CSV) with a row an image."
+        )
     table, notes = read_table(file)
     columns = _columns(table, file, options, notes)
     table = _filtered(table, file, options.extra.get("where", ""), notes)

@@ -45,8 +45,8 @@ def load(address: str, options: SourceOptions) -> Index:
     file = expanded(address).absolute()
     reason = refusal(file)
     if not address or reason or not file.is_file():
-        told = "" if reason in ("", *ABSENT) else f" ({reason})"
-        raise InputError(f"No file {address!r}{told}. npz:PATH must name a file in MedMNIST's layout.")
+        explanation = "" if reason in ("", *ABSENT) else f" ({reason})"
+        raise InputError(f"No file {address!r}{explanation}. npz:PATH must name a file in MedMNIST's layout.")
     try:
         with zipfile.ZipFile(file) as archive:
             splits = [name for name in _SPLITS if f"{name}_images.npy" in archive.namelist()]

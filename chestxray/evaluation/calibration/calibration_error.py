@@ -70,13 +70,13 @@ def calibration_error(
     """
     if not len(right):
         return NOTHING
-    held = _membership(confidence)
-    gaps = (right - confidence) @ held / len(right)
+    membership = _membership(confidence)
+    gaps = (right - confidence) @ membership / len(right)
     plain = min(1.0, float(np.abs(gaps).sum()))
     patients = len(np.unique(clusters))
     if patients < 2:
         return CalibrationError(Figure(None, None, None), plain, None, None)
-    noise = _noise(confidence, right, clusters, held, gaps, replicates, seed)
+    noise = _noise(confidence, right, clusters, membership, gaps, replicates, seed)
     alone = np.abs(noise).sum(axis=1)
     tails = (1 + LEVEL) / 2, 0.5, (1 - LEVEL) / 2
     low, value, high = (min(1.0, plain * _factor(gaps, noise, plain, tail)) for tail in tails)
@@ -93,16 +93,16 @@ def _membership(confidence: np.ndarray) -> np.ndarray:
     starts = np.concatenate([[0], ends[:-1]])
     edges = np.linspace(0, len(ordered), ECE_BINS + 1)
     overlap = np.minimum(ends[:, None], edges[1:]) - np.maximum(starts[:, None], edges[:-1])
-    held = np.empty((len(ordered), ECE_BINS))
-    held[order] = np.repeat(np.maximum(overlap, 0) / (ends - starts)[:, None], ends - starts, axis=0)
-    return held
+    membership = np.empty((len(ordered), ECE_BINS))
+    membership[order] = np.repeat(np.maximum(overlap, 0) / (ends - starts)[:, None], ends - starts, axis=0)
+    return membership
 
 
 def _noise(
     confidence: np.ndarray,
     right: np.ndarray,
     clusters: np.ndarray,
-    held: np.ndarray,
+    membership: np.ndarray,
     gaps: np.ndarray,
     replicates: int,
     seed: int,
@@ -110,13 +110,13 @@ def _noise(
     """What chance adds to the gap of each bin, (replicates, bins)."""
     codes = np.unique(clusters, return_inverse=True)[1]
     patients, rows = codes.max() + 1, len(right)
-    residuals = held * ((right - confidence)[:, None] - ECE_BINS * gaps) / rows
+    residuals = membership * ((right - confidence)[:, None] - ECE_BINS * gaps) / rows
     by_patient, mass = np.zeros((patients, ECE_BINS)), np.zeros((patients, ECE_BINS))
     np.add.at(by_patient, codes, residuals)
-    np.add.at(mass, codes, held)
+    np.add.at(mass, codes, membership)
     inside = mass.sum(axis=0) ** 2 / (mass**2).sum(axis=0)
     seen = (by_patient**2).sum(axis=0) * inside / np.maximum(inside - 1, 0.5)
-    least = (held**2).T @ (confidence * (1 - confidence)) / rows**2
+    least = (membership**2).T @ (confidence * (1 - confidence)) / rows**2
     wanted = np.sqrt(np.maximum(seen, least))
     support = float(np.bincount(codes).sum() ** 2 / (np.bincount(codes) ** 2).sum())
     wanted *= stats.t.ppf((1 + LEVEL) / 2, max(support - 1, 1)) / stats.norm.ppf((1 + LEVEL) / 2)

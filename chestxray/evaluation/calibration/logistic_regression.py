@@ -68,10 +68,10 @@ def fit(features: np.ndarray, truth: np.ndarray, clusters: np.ndarray, offset: n
 
 def _derivatives(features: np.ndarray, truth: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Score of each row, (rows, features), and the information of all, (features, features)."""
-    shares = np.exp(sums - np.logaddexp.reduce(sums, axis=1, keepdims=True))
-    expected = np.einsum("rk,rkf->rf", shares, features)
+    probabilities = np.exp(sums - np.logaddexp.reduce(sums, axis=1, keepdims=True))
+    expected = np.einsum("rk,rkf->rf", probabilities, features)
     scores = features[np.arange(len(truth)), truth] - expected
-    weighted = features * shares[..., None]
+    weighted = features * probabilities[..., None]
     information = np.tensordot(weighted, features, axes=([0, 1], [0, 1])) - expected.T @ expected
     return scores, information
 

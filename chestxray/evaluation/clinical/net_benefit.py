@@ -53,7 +53,7 @@ def curve(
     without uncertainty; default: that of the rows.
     """
     called = probability[:, None] >= thresholds
-    found, passed, share = _shares(called, positive, clusters, replicates, seed)
+    found, passed, share = _proportions(called, positive, clusters, replicates, seed)
     if prevalence is not None:
         share = Figure(prevalence, prevalence, prevalence)
     return [
@@ -120,7 +120,7 @@ def useful(points: list[Point]) -> tuple[float, float] | None:
     return (longest[0], longest[-1]) if longest else None
 
 
-def _shares(
+def _proportions(
     called: np.ndarray, positive: np.ndarray, clusters: np.ndarray, replicates: int, seed: int
 ) -> tuple[list[Figure], list[Figure], Figure]:
     """Sensitivity and specificity at each column of `called`, bool (rows, thresholds), and the prevalence."""

@@ -120,11 +120,11 @@ def _regions(test: Predictions, label: str, score: Scorer) -> dict[str, Any]:
         seed=score.recipe.seed,
     )
 
-    def told(sensitivity: float, figure: Figure) -> dict[str, Any]:
+    def at_sensitivity(sensitivity: float, figure: Figure) -> dict[str, Any]:
         return {"sensitivity": sensitivity, "specificity": figure.to_json()}
 
     return {
         "label": label,
-        "specificity_at": [told(*pair) for pair in zip(sensitivities, specificities, strict=True)],
+        "specificity_at": [at_sensitivity(*pair) for pair in zip(sensitivities, specificities, strict=True)],
         "partial_auroc": {"most_false": MOST_FALSE, "figure": partial.to_json()},
     }

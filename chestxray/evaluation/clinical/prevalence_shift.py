@@ -43,7 +43,7 @@ class Known:
     classes: int
 
     @property
-    def shares(self) -> np.ndarray:
+    def proportions(self) -> np.ndarray:
         """Of each class, float (classes,)."""
         return np.bincount(self.truth, minlength=self.classes) / len(self.truth)
 
@@ -95,7 +95,7 @@ def estimate(
         ways[0].append(by_maximisation(probabilities, part.sum(axis=2) / part.sum(axis=(1, 2))[:, None], weights))
         ways[1].append(by_confusion(decided, part, weights))
     once = np.ones((1, len(probabilities)))
-    values = by_maximisation(probabilities, known.shares[None], once)[0], by_confusion(decided, every, once)[0]
+    values = by_maximisation(probabilities, known.proportions[None], once)[0], by_confusion(decided, every, once)[0]
     patients = min(effective(codes), effective(theirs))
     first, second = (
         tuple(
@@ -106,14 +106,14 @@ def estimate(
     return Estimates(first, second)
 
 
-def by_maximisation(probabilities: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def by_maximisation(probabilities: np.ndarray, proportions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The shares of the classes, float (replicates, classes), that make `probabilities` likeliest.
 
     `probabilities` float (rows, classes) hold where the classes have the `shares` (replicates, classes), of
     which none is 0, else all are NaN. `weights` (replicates, rows): how often each row counts.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        factors = found = np.where((shares > 0).all(axis=1, keepdims=True), shares, np.nan)
+        factors = found = np.where((proportions > 0).all(axis=1, keepdims=True), proportions, np.nan)
         for _ in range(_ROUNDS):
             before, scaled = found, found / factors
             whole = np.maximum(scaled @ probabilities.T, 1e-300)
@@ -168,12 +168,12 @@ def label_shift(
     found = estimate(test.probabilities, test.predicted, clusters, known, replicates=replicates, seed=seed)
     after = np.array([np.nan if figure.value is None else figure.value for figure in found.maximisation])
     rows = test.rows.copy()
-    rows[[PREFIX + name for name in classes]] = adjusted(test.probabilities, known.shares, after)
+    rows[[PREFIX + name for name in classes]] = adjusted(test.probabilities, known.proportions, after)
     right = Predictions(rows, classes)
     errors = {"before": whole.test, "after": evaluate(right, replicates=replicates, seed=seed).test}
     return {
         "assumption": ASSUMPTION,
-        "validation": dict(zip(classes, known.shares.tolist(), strict=True)),
+        "validation": dict(zip(classes, known.proportions.tolist(), strict=True)),
         "estimated": {
             way: {name: figure.to_json() for name, figure in zip(classes, getattr(found, way), strict=True)}
             for way in ("maximisation", "confusion")

@@ -39,8 +39,8 @@ class Predictor:
     @classmethod
     def beta(cls, a: float, b: float) -> Predictor:
         """Predicted probabilities of a beta distribution."""
-        shares = special.betaincinv(a, b, _places())
-        return cls(special.logit(np.clip(shares, 1e-300, 1 - 1e-16)), np.full(_PLACES, 1 / _PLACES))
+        proportions = special.betaincinv(a, b, _places())
+        return cls(special.logit(np.clip(proportions, 1e-300, 1 - 1e-16)), np.full(_PLACES, 1 / _PLACES))
 
     @classmethod
     def binormal(cls, auroc: float, prevalence: float) -> Predictor:

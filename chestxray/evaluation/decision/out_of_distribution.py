@@ -42,7 +42,7 @@ PENALTY = 0.001
 
 
 @dataclass(frozen=True)
-class Familiar:
+class FeatureDistribution:
     """What chest radiographs look like, and how far is too far.
 
     ``centre``, ``scale`` float (features,); ``components`` float (kept, features), orthonormal, of
@@ -90,7 +90,7 @@ class Familiar:
             np.savez_compressed(file, **arrays)
 
     @classmethod
-    def read(cls, path: Path) -> Familiar:
+    def read(cls, path: Path) -> FeatureDistribution:
         """Read what `write` wrote.
 
         Raises:
@@ -143,7 +143,7 @@ def learn(
     validation_pixels: np.ndarray,
     allowed: float,
     clusters: np.ndarray | None = None,
-) -> Familiar | None:
+) -> FeatureDistribution | None:
     """Describe the training images so that about the share `allowed` of radiographs like those of
     validation is refused.
 
@@ -177,13 +177,13 @@ def learn(
         "noise": max(float(found.noise_variance_), floor),
         "weights": weights,
     }
-    plain = Familiar(**parts, reach=1.0, bias=bias, threshold=math.inf)
+    plain = FeatureDistribution(**parts, reach=1.0, bias=bias, threshold=math.inf)
     # Each score is 1 at its own threshold, so that neither speaks louder than the other.
     reach = max(at_rank(plain.by_features(validation), allowed, patients), 1e-12)
     bias += 1 - at_rank(plain.by_pixels(validation_pixels), allowed, patients)
-    alike = Familiar(**parts, reach=reach, bias=bias, threshold=math.inf)
+    alike = FeatureDistribution(**parts, reach=reach, bias=bias, threshold=math.inf)
     threshold = at_rank(alike.distances(validation, validation_pixels), allowed, patients)
-    return Familiar(**parts, reach=reach, bias=bias, threshold=threshold)
+    return FeatureDistribution(**parts, reach=reach, bias=bias, threshold=threshold)
 
 
 def thumbnails(pixels: np.ndarray) -> np.ndarray:

@@ -172,8 +172,8 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """The contents of ``decision.json``."""
         lists = {"classes": list(self.classes), "priors": list(self.priors), "thresholds": dict(self.thresholds)}
-        told = dataclasses.asdict(self) | lists
-        return told | {"calibration": told["calibration"] | {"offsets": list(self.calibration.offsets)}}
+        as_json = dataclasses.asdict(self) | lists
+        return as_json | {"calibration": as_json["calibration"] | {"offsets": list(self.calibration.offsets)}}
 
     @classmethod
     def from_json(cls, content: Any) -> Decision:

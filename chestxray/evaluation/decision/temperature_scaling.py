@@ -129,8 +129,8 @@ def _gains_from_offsets(logits: np.ndarray, truth: np.ndarray, shift: np.ndarray
     codes = np.unique(clusters, return_inverse=True)[1]
     fold = np.random.default_rng(0).permutation(codes.max() + 1)[codes] % FOLDS
     gain = np.zeros(len(truth))
-    for held in range(FOLDS):
-        inside, out = fold != held, fold == held
+    for held_out in range(FOLDS):
+        inside, out = fold != held_out, fold == held_out
         if not out.any() or np.bincount(truth[inside], minlength=classes).min() == 0:
             return False
         plain = (logits - shift) / _fit_temperature((logits - shift)[inside], truth[inside])

@@ -30,12 +30,14 @@ _AVERAGED = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")
 
 @dataclass(frozen=True)
 class Estimated:
-    """One model. Of the compared figure: ``values``, float (trainings,), its ``replicates``, float (trainings,
-    replicates), and the ``support`` in patients; where it is a mean over classes, the replicates of each class,
-    float (classes, replicates), and their supports, float (classes,). ``folds`` are its means over seeds in
-    each fold, float (folds,), and ``shares`` those of `trainings.shares`. ``figures`` are all of `HEADLINE`, and
-    ``repeats`` what stands beside the compared one for each training: of the expected calibration error those
-    without their bias, which a difference has on both its sides.
+    """One model with its figures on the test.
+
+    Of the compared figure: ``values``, float (trainings,), its ``replicates``, float (trainings, replicates), and
+    the ``support`` in patients; where it is a mean over classes, the replicates of each class, float (classes,
+    replicates), and their supports, float (classes,). ``folds`` are its means over seeds in each fold, float
+    (folds,), and ``test_ratios`` are `trainings.test_to_training_ratios`, float (folds,). ``figures`` holds all of
+    `HEADLINE`. ``repeats`` holds the value that is shown for each training: the compared figure, or of the expected
+    calibration error the one corrected for bias (a difference needs no correction: both sides have the bias).
     """
 
     model: str
@@ -47,7 +49,7 @@ class Estimated:
     by_class: np.ndarray
     class_supports: np.ndarray
     folds: np.ndarray
-    shares: np.ndarray
+    test_ratios: np.ndarray
     largest: float
     repeats: tuple[float | None, ...]
 
@@ -104,7 +106,7 @@ def cross_validated(table: Predictions, positive: str | None) -> Mapping[str, Fi
 def tested(one: Estimated, other: Estimated, design: trainings.Design) -> DifferenceTest:
     """The test of the difference of two models, as their trainings are drawn."""
     if design == "folds":
-        spread = over_folds(one.folds - other.folds, one.shares)
+        spread = over_folds(one.folds - other.folds, one.test_ratios)
         name = "corrected resampled t over folds (Nadeau and Bengio 2003)"
         return t_test(spread.value, spread.error, spread.freedom, name, one.largest)
     scale, freedom = _patients(one, other)
@@ -167,9 +169,9 @@ def _repeated(
         by_class=np.nan_to_num(by_class) if averaged == "precision" else np.array(by_class),
         class_supports=np.array([min(one[k, averaged] for one in supported) for k in present]),
         folds=np.empty(0),
-        shares=np.empty(0),
+        test_ratios=np.empty(0),
         largest=greatest - least,
-        repeats=_told([one[own] for one in values])
+        repeats=_finite_or_none([one[own] for one in values])
         if metric != "ece"
         else tuple(error.corrected.value for error in estimates.calibration_errors),
     )
@@ -180,7 +182,10 @@ def _cross_validated(
 ) -> Estimated:
     """A model of which each fold was tested on rows of its own."""
     classes = len(tables[0].classes)
-    parts, shares = trainings.parts(tables[0]), np.mean([trainings.shares(table) for table in tables], axis=0)
+    parts, test_ratios = (
+        trainings.parts(tables[0]),
+        np.mean([trainings.test_to_training_ratios(table) for table in tables], axis=0),
+    )
     found = [
         [points(p.truth[rows], p.predicted[rows], p.probabilities[rows], chosen) for rows in parts] for p in tables
     ]
@@ -191,7 +196,7 @@ def _cross_validated(
         values[name] = np.array([[fold[key] for fold in table] for table in found])
         if name == "ece":
             values[name] = np.array([[_unbiased(p, rows, clusters) for rows in parts] for p in tables])
-        spread = over_folds(values[name].mean(axis=0), shares)
+        spread = over_folds(values[name].mean(axis=0), test_ratios)
         least, greatest = span(key, classes)
         ended = min(spread.value - least, greatest - spread.value) <= 1e-12
         figures[name] = around(
@@ -210,9 +215,9 @@ def _cross_validated(
         by_class=np.empty((0, 0)),
         class_supports=np.empty(0),
         folds=own.mean(axis=0),
-        shares=shares,
+        test_ratios=test_ratios,
         largest=greatest - least,
-        repeats=_told(own.mean(axis=1)),
+        repeats=_finite_or_none(own.mean(axis=1)),
     )
 
 
@@ -225,7 +230,7 @@ def _unbiased(table: Predictions, rows: np.ndarray, clusters: np.ndarray) -> flo
     return math.nan if error.corrected.value is None else error.corrected.value
 
 
-def _told(values: Iterable[float]) -> tuple[float | None, ...]:
+def _finite_or_none(values: Iterable[float]) -> tuple[float | None, ...]:
     return tuple(float(value) if np.isfinite(value) else None for value in values)
 
 

@@ -54,7 +54,8 @@ def compare(
     Args:
         predictions: the test of each model by its name, or of each of its trainings; two models or more.
         metric: one of `HEADLINE`.
-        positive: of two classes, the one that sensitivity and its kin speak of; default: the abnormal one.
+        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
+            computed; default: the abnormal one.
         margin: how much worse a model may be without mattering, above 0 and below 1; tests of non-inferiority
             and equivalence are made where it is given.
         replicates: number of bootstrap replicates.

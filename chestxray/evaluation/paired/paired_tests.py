@@ -1,7 +1,7 @@
-"""Are two models different, or was it luck? Tests on the same rows, and what many of them add up to.
+"""Paired tests of two models on the same rows, and Holm's correction of several p values.
 
-The classical tests take rows as independent. Where patients have several images, their clustered
-kin are used instead; each `DifferenceTest` names the one it is.
+The classical tests take rows as independent. Where patients have several images, tests for clustered data are
+used instead: each `DifferenceTest` names its test.
 """
 
 from __future__ import annotations

@@ -108,9 +108,9 @@ def interaction(parts: Sequence[Part]) -> float | None:
     weights = precise.sum(axis=0)
     middle = float(weights @ logits / weights.sum())
     q = float((logits - middle) @ precise @ (logits - middle))
-    shares = (1 / errors**2) / float((1 / errors**2).sum())
+    welch_weights = (1 / errors**2) / float((1 / errors**2).sum())
     freedoms = np.array([part.support - 1 for part in known])
-    uneven = float(((1 - shares) ** 2 / freedoms).sum())
+    uneven = float(((1 - welch_weights) ** 2 / freedoms).sum())
     statistic = q / (count - 1) / (1 + 2 * (count - 2) / (count**2 - 1) * uneven)
     return float(stats.f.sf(statistic, count - 1, (count**2 - 1) / (3 * uneven)))
 

@@ -23,7 +23,7 @@ class Spread:
     freedom: float
 
 
-def over_folds(values: np.ndarray, shares: np.ndarray) -> Spread:
+def over_folds(values: np.ndarray, test_ratios: np.ndarray) -> Spread:
     """Mean of a figure, or of a difference, over the folds of a cross-validation (Nadeau and Bengio 2003).
 
     The corrected resampled t: folds share training images, so that their mean is less sure than that of as
@@ -31,13 +31,13 @@ def over_folds(values: np.ndarray, shares: np.ndarray) -> Spread:
 
     Args:
         values: float (folds,), NaN where a fold has none.
-        shares: images tested in a fold for each that its model was trained on, float (folds,).
+        test_ratios: images tested in a fold for each that its model was trained on, float (folds,).
     """
     known = np.isfinite(values)
     folds = int(known.sum())
     if folds < 2:
         return Spread(float(values[known].mean()) if folds else math.nan, math.nan, 0.0)
-    variance = (1 / folds + float(shares[known].mean())) * float(values[known].var(ddof=1))
+    variance = (1 / folds + float(test_ratios[known].mean())) * float(values[known].var(ddof=1))
     return Spread(float(values[known].mean()), math.sqrt(variance), folds - 1.0)
 
 

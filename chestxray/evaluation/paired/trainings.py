@@ -60,7 +60,7 @@ def parts(table: Predictions) -> list[np.ndarray]:
     return [np.flatnonzero(names == name) for name in np.unique(names)]
 
 
-def shares(table: Predictions) -> np.ndarray:
+def test_to_training_ratios(table: Predictions) -> np.ndarray:
     """Images tested in each fold for each that its model was trained on, float (folds,).
 
     Where that number is not known, the model was trained on all other rows.

@@ -257,11 +257,11 @@ def _leak(control: Control, learnt: tuple[Area, ...], widened: float) -> dict[st
     bounded = bool(known) and all(figures[k].high is not None for k in known)
     widest = max(known, key=lambda k: figures[k].high or 0.0, default=surest)
     up_to = figures[widest].high if bounded else None
-    told = surest if fires else widest
+    reported_class = surest if fires else widest
     excluded = up_to is not None and up_to < EXCLUDED
     return {
-        "learnt": {"class": names[told], "auroc": figures[told].to_json()},
-        "widened_low": lows[told],
+        "learnt": {"class": names[reported_class], "auroc": figures[reported_class].to_json()},
+        "widened_low": lows[reported_class],
         "limit": LIMIT,
         "up_to": up_to,
         "state": "fires" if fires else "excluded" if excluded else "undecided",

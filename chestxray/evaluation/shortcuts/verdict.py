@@ -27,17 +27,17 @@ def settle_source(tested: Sequence[dict[str, Any]]) -> None:
     looks, source = items["predict_the_source"], items["source"]
     if looks["fires"]:
         looks["state"], looks["fires"] = source["state"], source["fires"]
-        told = {
+        sentence = {
             "fires": "Images show which source they are from (AUROC {}), and the source tells the class.",
             "excluded": "Images show which source they are from (AUROC {}), but the source hardly tells the class.",
             "undecided": "Images show which source they are from (AUROC {}); whether the source tells the class "
             "cannot be said of so few.",
         }[source["state"]]
     elif looks["state"] == "excluded":
-        told = "Images hardly show which source they are from (AUROC {})."
+        sentence = "Images hardly show which source they are from (AUROC {})."
     else:
-        told = "Too few images to tell whether they show which source they are from (AUROC {})."
-    looks["says"] = told.format(_told(looks["learnt"]["auroc"]))
+        sentence = "Too few images to tell whether they show which source they are from (AUROC {})."
+    looks["says"] = sentence.format(_formatted(looks["learnt"]["auroc"]))
 
 
 def says(item: Item) -> str:
@@ -52,13 +52,13 @@ def _of_leak(item: Item) -> str:
     if learnt["auroc"]["value"] is None:
         return f"{item['title']} could not be scored on these images."
     of_class = f" for {learnt['class']}" if learnt["class"] else ""
-    reached = f"From {_inner(item)} alone an AUROC of {_told(learnt['auroc'])} could be learnt{of_class}"
+    reached = f"From {_inner(item)} alone an AUROC of {_formatted(learnt['auroc'])} could be learnt{of_class}"
     if item["state"] == "excluded":
         return f"{reached}; {EXCLUDED:.2f} or more is excluded."
     if item["state"] == "undecided":
         room = "nothing is excluded" if item["up_to"] is None else f"{item['up_to']:.2f} is not excluded"
         return f"{reached}: too few images to tell; {room}."
-    on_test = f"{reached}; on the test images it has {_told(item['auroc'])}{_share_of(item)}"
+    on_test = f"{reached}; on the test images it has {_formatted(item['auroc'])}{_share_of(item)}"
     if _explains(item):
         return f"{on_test}: this score cannot be taken for disease."
     return f"{on_test}: part of the score may come from there, not from disease."
@@ -67,7 +67,7 @@ def _of_leak(item: Item) -> str:
 def _of_likeness(item: Item) -> str:
     if item["auroc"]["value"] is None:
         return f"{item['title']} could not be scored on these test images."
-    reached = f"{item['title']} alone: AUROC {_told(item['auroc'])}"
+    reached = f"{item['title']} alone: AUROC {_formatted(item['auroc'])}"
     if item["share"]["value"] is None:
         return f"{reached}; the model gains nothing over a coin toss that it could explain."
     reached += _share_of(item)
@@ -94,33 +94,33 @@ def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
     """The model's AUROC beside the highest control's, and what the controls come to."""
     own = [item for item in tested if item["kind"] != "source"]
     scored = [item for item in own if item["auroc"]["value"] is not None]
-    told = ""
+    opening = ""
     if model["value"] is not None and scored:
         highest = max(scored, key=lambda item: item["auroc"]["value"])
-        told = (
-            f"The model's AUROC is {_told(model)}, that of the highest control ({_inner(highest)}) "
-            f"{_told(highest['auroc'])}. "
+        opening = (
+            f"The model's AUROC is {_formatted(model)}, that of the highest control ({_inner(highest)}) "
+            f"{_formatted(highest['auroc'])}. "
         )
     leaks = [item for item in own if item["fires"] and item["kind"] == "leak"]
     if strong := [item for item in leaks if _explains(item)]:
         return (
-            f"{told}This score cannot be taken for disease: as much could be learnt from {_listed(strong)} alone, "
+            f"{opening}This score cannot be taken for disease: as much could be learnt from {_listed(strong)} alone, "
             "whether or not this model did."
         )
     undecided = [item for item in own if item["state"] == "undecided"]
     room = f" Too few images to tell more: {_not_excluded(undecided)}." if undecided else ""
     if leaks:
         return (
-            f"{told}Part of the score may come from {_listed(leaks)}, from which it could be learnt, whether or not "
+            f"{opening}Part of the score may come from {_listed(leaks)}, from which it could be learnt, whether or not "
             f"this model did.{room}"
         )
     if fired := [item for item in own if item["fires"]]:
-        return f"{told}Little of the score needs a close look into the lungs ({_listed(fired)}).{room}"
+        return f"{opening}Little of the score needs a close look into the lungs ({_listed(fired)}).{room}"
     if undecided:
-        return f"{told}Too few images to tell whether a control explains the score: {_not_excluded(undecided)}."
+        return f"{opening}Too few images to tell whether a control explains the score: {_not_excluded(undecided)}."
     return (
-        f"{told}No control explains the score: that {EXCLUDED:.2f} or more could be learnt from what shows no disease, "
-        f"and that a blurred or blanked image has {SHARE:.0%} of the gain, is excluded."
+        f"{opening}No control explains the score: that {EXCLUDED:.2f} or more could be learnt from what shows no "
+        f"disease, and that a blurred or blanked image has {SHARE:.0%} of the gain, is excluded."
     )
 
 
@@ -161,7 +161,7 @@ def short(summary: Mapping[str, Any]) -> str:
 
 def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the controls say of several models, by their names, in sentences; the gravest first."""
-    told = []
+    sentences = []
     for kind in FINDINGS:
         of = {name: summary for name, summary in summaries.items() if summary["finding"] == kind}
         if not of:
@@ -180,8 +180,8 @@ def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "unknown": f"No controls were run for {_joined(list(of))}: whether a shortcut explains the "
             f"score{'s' if many else ''} is not known.",
         }
-        told.append(said[kind])
-    return told
+        sentences.append(said[kind])
+    return sentences
 
 
 def state(item: Item) -> str:
@@ -242,7 +242,7 @@ def _inner(item: Item) -> str:
     return item["title"][0].lower() + item["title"][1:]
 
 
-def _told(figure: Mapping[str, float | None]) -> str:
+def _formatted(figure: Mapping[str, float | None]) -> str:
     if figure["value"] is None:
         return "not available"
     between = "" if figure["low"] is None else f" ({figure['low']:.2f} to {figure['high']:.2f})"

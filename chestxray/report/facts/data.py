@@ -61,9 +61,9 @@ def exclusions(run: Run) -> list[str]:
         "left out because of leaks": len(run.audit.get("dropped", [])),
         "left out in all": len(run.index.rows) - len(run.used),
     }
-    told = "; ".join(f"{count:,} {why}" for why, count in counts.items())
+    counted = "; ".join(f"{count:,} {why}" for why, count in counts.items())
     classes = f" Classes left out: {', '.join(recipe.drop)}." if recipe.drop else ""
-    return [f"Of {plural(len(run.index.rows), 'image')}: {told}.{classes}"]
+    return [f"Of {plural(len(run.index.rows), 'image')}: {counted}.{classes}"]
 
 
 def preparation(run: Run) -> list[str]:
@@ -87,8 +87,8 @@ def files(run: Run) -> list[str]:
         lines.append(
             f"Files {_range(low['width'], high['width'])} pixels wide and {_range(low['height'], high['height'])} high."
         )
-    told = [f"{name.capitalize()}: {_values(rows[name])}." for name in ("format", "mode", "view") if name in rows]
-    return lines + told
+    kinds = [f"{name.capitalize()}: {_values(rows[name])}." for name in ("format", "mode", "view") if name in rows]
+    return lines + kinds
 
 
 def selection(run: Run) -> list[str]:
@@ -134,7 +134,7 @@ def partition(run: Run) -> list[str]:
     return [f"{rule[0].upper()}{rule[1:]}{seed}.", *notes]
 
 
-def shares(run: Run) -> list[str]:
+def split_sizes(run: Run) -> list[str]:
     """Images and patients of each split."""
     total = len(run.used)
     parts = []
@@ -165,7 +165,7 @@ def disjoint(run: Run) -> list[str]:
         "ignore": "; they were kept there",
     }.get(audit.get("on_leak", ""), "")
     level = "Patient level" if known == len(used) else "Image level where the patient is not known"
-    sides = "in the training of the model as well" if "drop" in run.extras else "on both sides of a split"
+    sides = "in the training of the model as well" if "generalisation_gap" in run.extras else "on both sides of a split"
     return [
         f"{level}: the patient is known of {known:,} of {plural(len(used), 'image')}. Found {sides}: "
         f"{plural(patients, 'patient')}, {plural(copies, 'group')} of identical images{searched}"
@@ -183,7 +183,7 @@ def sample(run: Run) -> list[str]:
 
 def flow(run: Run) -> list[str]:
     """Numbers from all files found to the splits."""
-    return [*exclusions(run), *shares(run)]
+    return [*exclusions(run), *split_sizes(run)]
 
 
 def classes_by_split(run: Run) -> list[str]:
@@ -214,8 +214,8 @@ def shift(run: Run) -> list[str]:
         table = pd.crosstab(run.used[column], run.used["split"], normalize="columns")
         table = table.reindex(columns=["train", "test"], fill_value=0.0)
         each = zip(table.index, table["train"], table["test"], strict=True)
-        told = ", ".join(f"{key} {train:.1%} and {test:.1%}" for key, train, test in each)
-        lines.append(f"{name} in training and in test: {told}.")
+        proportions = ", ".join(f"{key} {train:.1%} and {test:.1%}" for key, train, test in each)
+        lines.append(f"{name} in training and in test: {proportions}.")
     return lines
 
 
@@ -245,8 +245,8 @@ def _values(column: pd.Series) -> str:
     unknown = int((values == "").sum())
     numbers = pd.to_numeric(values[values != ""], errors="coerce")
     if numbers.notna().any() and numbers.notna().all() and numbers.nunique() > _MOST_VALUES:
-        told = f"median {numbers.median():g}, {numbers.min():g} to {numbers.max():g}"
-        return told + (f", not known of {unknown:,}" if unknown else "")
+        summary = f"median {numbers.median():g}, {numbers.min():g} to {numbers.max():g}"
+        return summary + (f", not known of {unknown:,}" if unknown else "")
     counts = values.replace("", "not known").value_counts()
     rest = f" and {plural(len(counts) - _MOST_VALUES, 'further value')}" if len(counts) > _MOST_VALUES else ""
     return _listed(counts.head(_MOST_VALUES).items()) + rest
@@ -258,5 +258,5 @@ def _listed(counts: Iterable[tuple[object, int]]) -> str:
 
 FACTS = (
     sources, data_licence, centres, exclusions, preparation, files, selection, missing, labels, test_labels,
-    partition, shares, disjoint, sample, flow, classes_by_split, people, shift, imbalance,
+    partition, split_sizes, disjoint, sample, flow, classes_by_split, people, shift, imbalance,
 )  # fmt: skip

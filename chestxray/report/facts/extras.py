@@ -21,7 +21,7 @@ def listing(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
 
-def told(figure: Interval) -> str:
+def with_span(figure: Interval) -> str:
     """A figure with its interval: ``0.931 (0.902 to 0.951)``."""
     between = span(figure)
     return number(figure.get("value")) + (f" ({between})" if between else "")

@@ -145,9 +145,9 @@ def recalibration(run: Run) -> list[str]:
     ]
     for split in ("validation", "test"):
         before, after = (mapping(mapping(found, split), when) for when in ("before", "after"))
-        told = [f"{_CALIBRATION.get(name, name)} {_change(before, after, name)}" for name in after]
-        if told:
-            lines.append(f"{split.capitalize()}, before and after: {'; '.join(told)}.")
+        changes = [f"{_CALIBRATION.get(name, name)} {_change(before, after, name)}" for name in after]
+        if changes:
+            lines.append(f"{split.capitalize()}, before and after: {'; '.join(changes)}.")
     return lines
 
 
@@ -187,8 +187,8 @@ def licences(run: Run) -> list[str]:
         "initial weights": made.get("Licence of the weights"),
         "data": known.get("Licence of the data"),
     }
-    told = "; ".join(f"{name}: {text}" for name, text in of.items() if text)
-    return [f"Built on {told}."] if told else []
+    licensed = "; ".join(f"{name}: {text}" for name, text in of.items() if text)
+    return [f"Built on {licensed}."] if licensed else []
 
 
 FACTS = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chestxray.report import calibration_wording, formatting
-from chestxray.report.facts.extras import listing, mapping, told
+from chestxray.report.facts.extras import listing, mapping, with_span
 from chestxray.report.formatting import ordered, plural
 from chestxray.report.limitations import cautions
 from chestxray.report.limitations import summary as in_words
@@ -34,7 +34,7 @@ def measures(run: Run) -> list[str]:
     """Which figures there are, and what they speak of."""
     names = "; ".join(formatting.title(name) for name in ordered(run.metrics["test"]))
     about = f"about {run.positive}" if run.positive else "means over the classes, one against the rest"
-    return [f"{names}. Sensitivity and its kin are {about}."]
+    return [f"{names}. Sensitivity, specificity, precision, F1, AUROC and AUPRC are {about}."]
 
 
 def uncertainty(run: Run) -> list[str]:
@@ -59,7 +59,7 @@ def diagnostic(run: Run) -> list[str]:
     if run.positive:
         return [f"{run.positive}: {_figures_of(run, _DIAGNOSTIC)}"]
     return [
-        f"{label}: {', '.join(f'{name} {told(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
+        f"{label}: {', '.join(f'{name} {with_span(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
         for label, item in run.metrics["per_class"].items()
     ]
 
@@ -81,8 +81,8 @@ def internal(run: Run) -> list[str]:
     """The test, where it is of the data that was trained on."""
     if _tests_elsewhere(run):
         return []
-    held = plural(run.metrics["rows"], "held-out image")
-    return [f"{held} of {run.data_name}: {_figures_of(run, ('auroc', 'accuracy'))}"]
+    images = plural(run.metrics["rows"], "held-out image")
+    return [f"{images} of {run.data_name}: {_figures_of(run, ('auroc', 'accuracy'))}"]
 
 
 def external(run: Run) -> list[str]:
@@ -92,15 +92,15 @@ def external(run: Run) -> list[str]:
         names = ", ".join(sorted(set(run.used.loc[run.used["split"] == "test", "source"])))
         images = plural(run.metrics["rows"], "image")
         lines.append(f"{images} of {names}: {_figures_of(run, ('auroc', 'accuracy'))}")
-    fall = mapping(mapping(mapping(run, "drop"), "figures"), "auroc")
+    fall = mapping(mapping(mapping(run, "generalisation_gap"), "figures"), "auroc")
     if fall:
-        inside, lost = told(mapping(fall, "internal")), told(mapping(fall, "drop"))
+        inside, lost = with_span(mapping(fall, "internal")), with_span(mapping(fall, "gap"))
         lines.append(f"AUROC on the test of the training run {inside}; less by {lost} here.")
     later = {name: mapping(metrics, "test").get("auroc") for name, metrics in run.external.items()}
     return [
         *lines,
         *(
-            f"Evaluated later on {name}: AUROC {told(figure)}.{_seen(run.external_audits.get(name, {}))}"
+            f"Evaluated later on {name}: AUROC {with_span(figure)}.{_seen(run.external_audits.get(name, {}))}"
             for name, figure in later.items()
             if figure
         ),
@@ -133,7 +133,7 @@ def groups_compared(run: Run) -> list[str]:
     """AUROC by groups of people, such as sex, where the run was asked for them."""
     # A column with one value compares nothing.
     columns = {column: groups for column, groups in mapping(run, "by_group").items() if len(groups) > 1}
-    return [f"AUROC by {column}: {told_of}." for column in columns if (told_of := _aurocs(mapping(columns, column)))]
+    return [f"AUROC by {column}: {each}." for column in columns if (each := _aurocs(mapping(columns, column)))]
 
 
 def clusters(run: Run) -> list[str]:
@@ -149,9 +149,9 @@ def robustness(run: Run) -> list[str]:
     """Controls that see no lungs, sources, groups."""
     controls = mapping(run, "controls")
     tested = listing(controls, "controls")
-    told_of = ", ".join(f"{item.get('title', item.get('name'))} {told(mapping(item, 'auroc'))}" for item in tested)
-    own = told(run.metrics["test"].get("auroc") or {})
-    beside = [f"Controls that see no lungs or little of them, AUROC: {told_of}; the model {own}."] if told_of else []
+    each = ", ".join(f"{item.get('title', item.get('name'))} {with_span(mapping(item, 'auroc'))}" for item in tested)
+    own = with_span(run.metrics["test"].get("auroc") or {})
+    beside = [f"Controls that see no lungs or little of them, AUROC: {each}; the model {own}."] if each else []
     beside += [str(controls["verdict"])] if controls.get("verdict") else []
     return [*beside, *by_source(run), *groups_compared(run)]
 
@@ -173,10 +173,12 @@ def poor_input(run: Run) -> list[str]:
         part = mapping(refusal, key)
         if "refused" in part:
             count = part.get("pictures", "not recorded")
-            lines.append(f"Refused of {count} {what}: {told(mapping(part, 'refused'))}.")
+            lines.append(f"Refused of {count} {what}: {with_span(mapping(part, 'refused'))}.")
     abstention = mapping(mapping(run, "abstention"), "test")
     if "answered" in abstention:
-        lines.append(f"Share of test images answered, not abstained from: {told(mapping(abstention, 'answered'))}.")
+        lines.append(
+            f"Share of test images answered, not abstained from: {with_span(mapping(abstention, 'answered'))}."
+        )
     return lines
 
 
@@ -192,22 +194,22 @@ def beside_guess(run: Run) -> list[str]:
     if not accuracy or not counts.sum():
         return []
     guess = counts.max() / counts.sum()
-    return [f"Accuracy {told(accuracy)}; always naming the commonest class gets {guess:.3f}."]
+    return [f"Accuracy {with_span(accuracy)}; always naming the commonest class gets {guess:.3f}."]
 
 
 def _tests_elsewhere(run: Run) -> bool:
     """Whether the test is of data given to test on, or the folder is an external evaluation."""
-    return bool(run.recipe.test_data) or "drop" in run.extras
+    return bool(run.recipe.test_data) or "generalisation_gap" in run.extras
 
 
 def _figures_of(run: Run, names: tuple[str, ...]) -> str:
     known = run.metrics["test"]
-    return "; ".join(f"{formatting.title(name)} {told(known[name])}" for name in names if known.get(name)) + "."
+    return "; ".join(f"{formatting.title(name)} {with_span(known[name])}" for name in names if known.get(name)) + "."
 
 
 def _aurocs(parts: Mapping[str, Any]) -> str:
     each = {name: mapping(mapping(parts, name), "test").get("auroc") for name in parts}
-    return ", ".join(f"{name} {told(figure)}" for name, figure in each.items() if figure)
+    return ", ".join(f"{name} {with_span(figure)}" for name, figure in each.items() if figure)
 
 
 FACTS = (

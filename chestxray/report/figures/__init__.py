@@ -11,14 +11,14 @@ from chestxray.report.figures.curves import precision_recall, roc
 from chestxray.report.figures.decision_curve import decision_curve
 from chestxray.report.figures.distribution import class_distribution
 from chestxray.report.figures.forest import forest
-from chestxray.report.figures.grids import Answer, answer_grid, sample_grid
+from chestxray.report.figures.grids import Prediction, prediction_grid, sample_grid
 from chestxray.report.figures.history import best_epoch, training_curves
 from chestxray.report.figures.results import confusion_matrix, metrics
 from chestxray.report.figures.style import save
 
 __all__ = [
-    "Answer",
-    "answer_grid",
+    "Prediction",
+    "prediction_grid",
     "best_epoch",
     "class_distribution",
     "confusion_matrix",

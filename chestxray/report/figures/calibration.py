@@ -17,7 +17,7 @@ def reliability(
     before: Curve | None = None,
     *,
     of: str | None = None,
-    told: str = "",
+    legend: str = "",
     bins: int = 10,
 ) -> Figure:
     """Stated probability against what came true, above a histogram of the stated probabilities.
@@ -28,7 +28,7 @@ def reliability(
         curve: smooth, with its band, see `calibration_curve`; without one the dots stand alone.
         before: that of the probabilities before calibration, drawn faint.
         of: the class whose probability it is; default: the answer's, whatever it is.
-        told: written into the legend beside the curve, such as intercept and slope.
+        legend: written into the legend beside the curve, such as intercept and slope.
         bins: number of groups of equally many images, of ten at least, each a dot.
     """
     stated, happened = np.asarray(stated, dtype=float), np.asarray(happened, dtype=float)
@@ -40,11 +40,11 @@ def reliability(
         upper.plot(before.stated, before.observed, "--", color=FAINT, label="before calibration")
     if curve is not None:
         upper.fill_between(curve.stated, curve.low, curve.high, color=PALETTE[0], alpha=0.2, linewidth=0)
-        upper.plot(curve.stated, curve.observed, color=PALETTE[0], label=told or "smooth curve, 95% band")
+        upper.plot(curve.stated, curve.observed, color=PALETTE[0], label=legend or "smooth curve, 95% band")
     # Ten images at least in a dot: of fewer, a share says next to nothing.
     groups = np.array_split(np.argsort(stated, kind="stable"), max(min(bins, stated.size // 10), 1))
-    middles, shares = ([values[group].mean() for group in groups] for values in (stated, happened))
-    upper.plot(middles, shares, "o", color=PALETTE[0], markersize=5, alpha=0.7, label="groups of test images")
+    middles, proportions = ([values[group].mean() for group in groups] for values in (stated, happened))
+    upper.plot(middles, proportions, "o", color=PALETTE[0], markersize=5, alpha=0.7, label="groups of test images")
     observed = "Share of answers that are right" if of is None else f"Share of images that are {of}"
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel=observed)
     figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=1, frameon=False)

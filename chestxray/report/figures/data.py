@@ -38,8 +38,8 @@ def intensity_histogram(histograms: Mapping[str, np.ndarray]) -> Figure:
     figure, ax = canvas(5.4, 3.0)
     for i, (name, counts) in enumerate(histograms.items()):
         # Sixteen grey values to a step: single values jump with the files' own rounding.
-        shares = counts.reshape(-1, 16).sum(axis=1) / max(int(counts.sum()), 1)
-        ax.plot(np.arange(8, 256, 16), shares, label=shortened(name), **line_style(i))
+        proportions = counts.reshape(-1, 16).sum(axis=1) / max(int(counts.sum()), 1)
+        ax.plot(np.arange(8, 256, 16), proportions, label=shortened(name), **line_style(i))
     ax.set(xlabel="Grey value (0 black, 255 white)", ylabel="Share of the pixels", xlim=(0, 255))
     ax.set_ylim(bottom=0)
     ax.legend(loc="best")
@@ -58,10 +58,10 @@ def source_by_class(counts: pd.DataFrame) -> Figure:
     rows, columns = counts.shape
     figure, ax = canvas(2.2 + 1.25 * columns, 1.0 + 0.42 * rows)
     values = counts.to_numpy()
-    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    proportions = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    ax.imshow(proportions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        ax.text(j, i, f"{value:,}", ha="center", va="center", color="white" if shares[i, j] > 0.6 else INK)
+        ax.text(j, i, f"{value:,}", ha="center", va="center", color="white" if proportions[i, j] > 0.6 else INK)
     ax.set_xticks(range(columns), [shortened(str(name), 18) for name in counts.columns])
     ax.set_yticks(range(rows), [shortened(str(name)) for name in counts.index])
     ax.xaxis.tick_top()

@@ -17,7 +17,7 @@ _TILE = 1.75  # inches
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What the model said of an image, and what is true."""
 
     label: str
@@ -45,7 +45,7 @@ def sample_grid(samples: Mapping[str, Sequence[np.ndarray]]) -> Figure:
 
 
 @styled
-def answer_grid(images: Sequence[np.ndarray], answers: Sequence[Answer], columns: int = 4) -> Figure:
+def prediction_grid(images: Sequence[np.ndarray], answers: Sequence[Prediction], columns: int = 4) -> Figure:
     """Images, or heat maps laid over them, with the model's answers; wrong ones are framed, and
     say so in words.
     """
@@ -85,7 +85,7 @@ def _tiles(
     return figure, axes
 
 
-def _caption(ax: Axes, answer: Answer) -> None:
+def _caption(ax: Axes, answer: Prediction) -> None:
     colour = RIGHT if answer.right else WRONG
     share = "" if answer.probability is None else f" {answer.probability:.2f}"
     ax.set_title(

@@ -48,8 +48,8 @@ def contact_sheet(groups: Sequence[Sequence[Member]], across: int = 0) -> Figure
         for ax, member in zip(axes[row, column * each :], group, strict=False):
             ax.set_axis_on()
             _show(ax, member.pixels)
-            told = f"{number + 1}: {shortened(member.name, 24)}\n{shortened(member.label, 24)}"
-            ax.set_title(f"{told}\n{member.place}", fontsize=7.5, fontweight="normal", pad=3)
+            caption = f"{number + 1}: {shortened(member.name, 24)}\n{shortened(member.label, 24)}"
+            ax.set_title(f"{caption}\n{member.place}", fontsize=7.5, fontweight="normal", pad=3)
             ax.spines[:].set(visible=True, color=WRONG if grave else FAINT, linewidth=2 if grave else 0.5)
     return figure
 
@@ -74,7 +74,7 @@ def write_contact_sheets(found: Audit, index: Index, pixels: np.ndarray, folder:
     for name, groups, across in (
         ("exact_duplicates", found.duplicates, found.duplicates_across_splits),
         ("near_duplicates", found.near or (), found.near_across_splits),
-        ("look_alikes", [pair for pair, _ in pairs], [pair for pair, astride in pairs if astride]),
+        ("look_alikes", [pair for pair, _ in pairs], [pair for pair, straddling in pairs if straddling]),
     ):
         ordered = [*across, *(group for group in groups if group not in set(across))][:MOST_GROUPS]
         if not ordered:

@@ -16,19 +16,19 @@ _MOST_WRITTEN = 12
 
 @styled
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts and row shares: rows are the true class, columns the predicted one."""
+    """Counts and row proportions: rows are the true class, columns the predicted one."""
     counts = np.asarray(counts, dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    proportions = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     names = [shortened(name, 24) for name in classes]
     longest = max(map(len, names))
     flat = longest * len(names) <= 34
     grid = min(max(0.75 * len(names), 2.8), 8.5)
     below = 0.6 if flat else 0.7 + 0.06 * longest
     figure, ax = canvas(grid + 1.5 + 0.09 * longest, grid + below)
-    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = ax.imshow(proportions, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= _MOST_WRITTEN:
-        _write_cells(ax, counts, shares, totals)
+        _write_cells(ax, counts, proportions, totals)
     ax.set_xticks(range(len(names)), names, rotation=0 if flat else 45, ha="center" if flat else "right")
     ax.set_yticks(range(len(names)), names)
     if len(classes) > 20:
@@ -43,11 +43,11 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _write_cells(ax: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray) -> None:
+def _write_cells(ax: Axes, counts: np.ndarray, proportions: np.ndarray, totals: np.ndarray) -> None:
     size = 11 if len(counts) <= 4 else 9 if len(counts) <= 8 else 7
     for (row, column), count in np.ndenumerate(counts):
-        share = f"{100 * shares[row, column]:.0f}%" if totals[row, 0] else "n/a"
-        colour = "white" if shares[row, column] > 0.55 else INK
+        share = f"{100 * proportions[row, column]:.0f}%" if totals[row, 0] else "n/a"
+        colour = "white" if proportions[row, column] > 0.55 else INK
         ax.text(column, row, f"{count:,.0f}\n{share}", ha="center", va="center", color=colour, fontsize=size)
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 import public_trees
-from chestxray.data.sources import absolute, load, parse
+from chestxray.data.sources import absolute, load_index, parse
 from chestxray.errors import InputError
 from chestxray.recipe import Recipe
 
@@ -28,16 +28,16 @@ def test_a_copy_may_have_an_equals_sign_in_its_path(here, named, whole):
     folder = here / "x=1" / "set"
     recipe = Recipe(data="kermany", path=f"{named}{folder if whole else 'x=1/set'}")
     assert absolute(recipe).path == (f"{named}{folder}",)
-    assert len(load(recipe, here / "cache")) == len(load(absolute(recipe), here / "cache")) == 12
+    assert len(load_index(recipe, here / "cache")) == len(load_index(absolute(recipe), here / "cache")) == 12
 
 
 def test_a_copy_of_one_of_several_sets(here):
     public_trees.four_class(here / "y=2")
     recipe = Recipe(data=("kermany", "four-class"), path=("kermany=x=1/set", "four-class=y=2"))
     assert absolute(recipe).path == (f"kermany={here / 'x=1' / 'set'}", f"four-class={here / 'y=2'}")
-    assert len(load(recipe, here / "cache")) == 24
+    assert len(load_index(recipe, here / "cache")) == 24
     with pytest.raises(InputError, match=r"path must say which set.*\(kermany, four-class\)\. Received: .*x=1"):
-        load(recipe.replace(path=("x=1/set",)), here / "cache")
+        load_index(recipe.replace(path=("x=1/set",)), here / "cache")
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_a_path_is_no_kind_of_data(here, text):
 
 def test_other_addresses(here):
     assert parse(r"folder:C:\films").address == r"C:\films"
-    assert load(Recipe(data="folder:films:2"), here).classes == ("a", "b")
+    assert load_index(Recipe(data="folder:films:2"), here).classes == ("a", "b")
     with pytest.raises(InputError, match="not fetched from a web address"):
         parse("https://example.org/films.zip")
     for text in ("phantom", "phantom:", "folder:", "folder:nowhere", "hf:films", "tfds:films", "kaggle:films"):
         expected = f"hf:{here / 'films'}" if text == "hf:films" else text
         assert absolute(Recipe(data=text)).data == (expected,)
     with pytest.raises(InputError, match="No folder '~nobody-of-this-name'"):
-        load(Recipe(data="folder:~nobody-of-this-name"), here)
+        load_index(Recipe(data="folder:~nobody-of-this-name"), here)
     with pytest.raises(InputError, match="Unknown data"):
         parse("x" * 300)
 
@@ -66,35 +66,35 @@ def test_other_addresses(here):
 def test_options_go_with_a_set_whose_path_becomes_absolute(here):
     recipe = Recipe(data="folder:films:2", data_option="folder:films:2:skip=b")
     assert absolute(recipe).data_option == (f"folder:{here / 'films:2'}:skip=b",)
-    assert load(recipe, here).classes == load(absolute(recipe), here).classes == ("a",)
+    assert load_index(recipe, here).classes == load_index(absolute(recipe), here).classes == ("a",)
     # Of two addresses the longer one is meant.
     public_trees.film(here / "films" / "a" / "1.png")
     (here / "films" / "1.png").unlink()
     (here / "films" / "2.png").unlink()
     both = Recipe(data=("folder:films", "folder:films:2"), data_option="folder:films:2:skip=b")
-    assert load(both, here).rows["source"].value_counts().to_dict() == {"films": 1, "films:2": 1}
+    assert load_index(both, here).rows["source"].value_counts().to_dict() == {"films": 1, "films:2": 1}
 
 
 def test_root_is_relative_to_the_current_folder_as_every_path_is(here, monkeypatch):
     recipe = Recipe(data="manifest:tables/list.csv", data_option="root=films")
-    assert load(recipe, here).rows["path"].tolist() == [str(here / "films" / name) for name in ("1.png", "2.png")]
+    assert load_index(recipe, here).rows["path"].tolist() == [str(here / "films" / name) for name in ("1.png", "2.png")]
     made = absolute(recipe)
     assert made.data_option == (f"root={here / 'films'}",)
     # The recipe is repeated from elsewhere.
     monkeypatch.chdir(os.sep)
-    assert len(load(made, here)) == 2
+    assert len(load_index(made, here)) == 2
     monkeypatch.chdir(here / "tables")
-    assert len(load(Recipe(data="manifest:list.csv", data_option="root=../films"), here)) == 2
+    assert len(load_index(Recipe(data="manifest:list.csv", data_option="root=../films"), here)) == 2
     # What lies beside the manifest and not here is no silent way out, but it is named.
     monkeypatch.chdir(here)
     (here / "tables" / "inner").mkdir()
     with pytest.raises(InputError, match=r"No folder .*inner \(root.*beside the manifest: .*root=.*tables/inner"):
-        load(recipe.replace(data_option=("root=inner",)), here)
+        load_index(recipe.replace(data_option=("root=inner",)), here)
 
 
 def test_the_root_that_the_catalogue_knows_is_within_the_set(here):
     root = public_trees.covid_chestxray(here / "covid")
-    index = load(Recipe(data="covid-chestxray", path=str(root)), here / "cache")
+    index = load_index(Recipe(data="covid-chestxray", path=str(root)), here / "cache")
     assert index.rows["path"].str.contains("/images/").all()
 
 

@@ -127,8 +127,8 @@ def test_the_patient_pattern_sees_the_path_below_the_folder(tmp_path, options):
     patients = set(index.rows["patient"])
     # The same number is another child in the test folder, and in the second series of normal films.
     assert {"person1", "test/-person1", "IM-0117", "NORMAL2-IM-0117"} <= patients
-    astride = index.rows.groupby("patient")["split"].nunique()
-    assert (astride == 1).all()
+    straddling = index.rows.groupby("patient")["split"].nunique()
+    assert (straddling == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import json, sys
 from pathlib import Path
 from chestxray.errors import ChestXrayError
 from chestxray.recipe import Recipe
-from chestxray.data.sources import load
+from chestxray.data.sources import load_index
 try:
-    print(len(load(Recipe(data=sys.argv[1]), Path(sys.argv[2]))))
+    print(len(load_index(Recipe(data=sys.argv[1]), Path(sys.argv[2]))))
 except ChestXrayError as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """

@@ -23,10 +23,10 @@ import json, sys
 from pathlib import Path
 from chestxray.errors import ChestXrayError
 from chestxray.recipe import Recipe
-from chestxray.data.sources import load
+from chestxray.data.sources import load_index
 for name, given in json.loads(sys.argv[2]).items():
     try:
-        index = load(Recipe(**given), Path(sys.argv[1]))
+        index = load_index(Recipe(**given), Path(sys.argv[1]))
         found = {"rows": index.rows.to_dict("records"), "classes": index.classes, "name": index.name}
     except ChestXrayError as error:
         found = {"error": f"{type(error).__name__}: {error}"}

@@ -11,7 +11,7 @@ import pytest
 import public_trees
 from chestxray.data.catalogue import on_disk
 from chestxray.data.sources import kaggle as source
-from chestxray.data.sources import load
+from chestxray.data.sources import load_index
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
@@ -60,12 +60,12 @@ def archive(tmp_path):
 def test_a_set_of_the_catalogue_is_downloaded_once(hub, serve, archive, tmp_path):
     recipe = Recipe(data="kermany")
     with serve(Kaggle(archive)) as server:
-        index = load(recipe, tmp_path)
+        index = load_index(recipe, tmp_path)
         asked = len(server.asked)
-        assert load(recipe, tmp_path).rows.equals(index.rows)
+        assert load_index(recipe, tmp_path).rows.equals(index.rows)
         # The version is pinned: what is in the cache is used without asking.
         assert len(server.asked) == asked
-    assert load(recipe, tmp_path).rows.equals(index.rows)
+    assert load_index(recipe, tmp_path).rows.equals(index.rows)
     assert (len(index), index.classes, index.name) == (12, ("normal", "pneumonia"), "kermany")
     assert (hub / "kagglehub").exists()
 
@@ -75,9 +75,9 @@ def test_an_interrupted_download_is_resumed(hub, serve, tmp_path):
     service = Kaggle(archive, cut=2_500_000)
     with serve(service):
         with pytest.raises(DataError, match=r"broke off.*Run the command again to go on") as caught:
-            load(Recipe(data="kermany"), tmp_path)
+            load_index(Recipe(data="kermany"), tmp_path)
         assert "\n" not in str(caught.value)
-        assert len(load(Recipe(data="kermany"), tmp_path)) == 12
+        assert len(load_index(Recipe(data="kermany"), tmp_path)) == 12
     assert service.ranges
     assert service.ranges[0] >= 1_000_000
 
@@ -87,8 +87,8 @@ def test_an_interrupted_download_starts_anew_where_it_cannot_be_resumed(hub, ser
     service = Kaggle(archive, cut=2_500_000, resumable=False)
     with serve(service):
         with pytest.raises(DataError, match="broke off"):
-            load(Recipe(data="kermany"), tmp_path)
-        assert len(load(Recipe(data="kermany"), tmp_path)) == 12
+            load_index(Recipe(data="kermany"), tmp_path)
+        assert len(load_index(Recipe(data="kermany"), tmp_path)) == 12
     assert not service.ranges
 
 
@@ -98,9 +98,9 @@ def test_a_damaged_archive_is_forgotten(hub, serve, archive, tmp_path):
         for address in ("kaggle:o/n/versions/1", "kaggle:o/other"):
             service.archive = archive[: len(archive) // 2]
             with pytest.raises(DataError, match="arrived damaged"):
-                load(Recipe(data=address), tmp_path)
+                load_index(Recipe(data=address), tmp_path)
             service.archive = archive
-            assert len(load(Recipe(data=address, data_option="skip=chest_xray"), tmp_path)) == 12
+            assert len(load_index(Recipe(data=address, data_option="skip=chest_xray"), tmp_path)) == 12
 
 
 @pytest.mark.parametrize(
@@ -134,21 +134,21 @@ def test_without_a_network_the_cache_serves_any_version(hub, serve, archive, tmp
 
 def test_wrapping_folders_are_looked_through_and_subfolders_can_be_named(hub, serve, archive, tmp_path):
     with serve(Kaggle(archive)):
-        whole = load(Recipe(data="kaggle:o/n/versions/1", data_option="skip=chest_xray"), tmp_path)
+        whole = load_index(Recipe(data="kaggle:o/n/versions/1", data_option="skip=chest_xray"), tmp_path)
     assert len(whole) == 12
-    train = load(Recipe(data="kaggle:o/n/versions/1", data_option="subfolder=chest_xray/train"), tmp_path)
+    train = load_index(Recipe(data="kaggle:o/n/versions/1", data_option="subfolder=chest_xray/train"), tmp_path)
     assert (len(train), train.name) == (7, "n")
     for name in ("nowhere", "../../../.."):
         with pytest.raises(InputError, match=r"in the set. It holds: chest_xray"):
-            load(Recipe(data="kaggle:o/n/versions/1", data_option=f"subfolder={name}"), tmp_path)
+            load_index(Recipe(data="kaggle:o/n/versions/1", data_option=f"subfolder={name}"), tmp_path)
 
 
 def test_a_manifest_within_a_set(hub, serve, tmp_path):
     archive = packed(public_trees.covid_chestxray(tmp_path / "upstream"))
     options = ("manifest=metadata.csv", "root=images", "where=modality=X-ray")
     with serve(Kaggle(archive)):
-        index = load(Recipe(data="kaggle:o/n/versions/1", data_option=options), tmp_path)
-        assert len(load(Recipe(data="covid-chestxray"), tmp_path)) == 6
+        index = load_index(Recipe(data="kaggle:o/n/versions/1", data_option=options), tmp_path)
+        assert len(load_index(Recipe(data="covid-chestxray"), tmp_path)) == 6
     assert len(index) == 7
 
 
@@ -184,7 +184,7 @@ def test_a_cache_laid_out_by_kagglehub_is_found(hub, serve, tmp_path):
     for address in ("kaggle:o/n/versions/3", "kaggle:o/n"):
         found = on_disk(dataclasses.replace(entry, address=address), tmp_path)
         assert str(found) == Cache().load_from_cache(handle)
-    assert len(load(Recipe(data="kermany"), tmp_path)) == 12
+    assert len(load_index(Recipe(data="kermany"), tmp_path)) == 12
 
 
 @pytest.mark.parametrize("address", ["", "owner", "o/n/versions/x", "o/n/versions/0", "o/n/1", "../x", "o/n?x"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import public_trees
-from chestxray.data.sources import load
+from chestxray.data.sources import load_index
 from chestxray.data.sources.tfds import quiet
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions
@@ -54,7 +54,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_a_prepared_set_is_read_by_name_bit_for_bit(data_dir, tmp_path, monkeypatch):
-    index = load(Recipe(data="pneumoniamnist", data_option=f"data_dir={data_dir}"), tmp_path)
+    index = load_index(Recipe(data="pneumoniamnist", data_option=f"data_dir={data_dir}"), tmp_path)
     assert index.classes == ("normal", "pneumonia")
     assert index.rows["split"].value_counts().to_dict() == {"train": 6, "test": 4, "validation": 2}
     for split, numbers in (("train", SPLITS["train"]), ("validation", SPLITS["val"]), ("test", SPLITS["test"])):
@@ -65,7 +65,7 @@ def test_a_prepared_set_is_read_by_name_bit_for_bit(data_dir, tmp_path, monkeypa
     # What was written is used again: nothing of tensorflow-datasets is asked.
     (data_dir / "pneumonia_mnist").rename(data_dir / "gone")
     try:
-        again = load(Recipe(data="pneumoniamnist", data_option=f"data_dir={data_dir}"), tmp_path)
+        again = load_index(Recipe(data="pneumoniamnist", data_option=f"data_dir={data_dir}"), tmp_path)
     finally:
         (data_dir / "gone").rename(data_dir / "pneumonia_mnist")
     assert again.rows.equals(index.rows)
@@ -73,10 +73,10 @@ def test_a_prepared_set_is_read_by_name_bit_for_bit(data_dir, tmp_path, monkeypa
 
 def test_a_prepared_set_is_read_as_a_folder(data_dir, tmp_path):
     folder = data_dir / "pneumonia_mnist" / "1.0.0"
-    index = load(Recipe(data=f"tfds:{folder}"), tmp_path)
+    index = load_index(Recipe(data=f"tfds:{folder}"), tmp_path)
     assert index.classes == ("Normal", "Pneumonia")
     assert index.name == "pneumonia_mnist"
-    copied = load(Recipe(data="pneumoniamnist", path=str(folder)), tmp_path)
+    copied = load_index(Recipe(data="pneumoniamnist", path=str(folder)), tmp_path)
     assert copied.classes == ("normal", "pneumonia")
 
 
@@ -92,17 +92,17 @@ def test_a_prepared_set_is_read_as_a_folder(data_dir, tmp_path):
 def test_a_feature_that_is_not_there(data_dir, tmp_path, option, message):
     folder = data_dir / "pneumonia_mnist" / "1.0.0"
     with pytest.raises(InputError, match=message):
-        load(Recipe(data=f"tfds:{folder}", data_option=option), tmp_path)
+        load_index(Recipe(data=f"tfds:{folder}", data_option=option), tmp_path)
 
 
 def test_an_unknown_name_and_a_broken_folder(tmp_path):
     with pytest.raises(InputError, match="knows no set 'no_such_set'"):
-        load(Recipe(data="tfds:no_such_set"), tmp_path)
+        load_index(Recipe(data="tfds:no_such_set"), tmp_path)
     (tmp_path / "dataset_info.json").write_text("{")
     with pytest.raises(DataError, match="could not be had"):
-        load(Recipe(data=f"tfds:{tmp_path}"), tmp_path)
+        load_index(Recipe(data=f"tfds:{tmp_path}"), tmp_path)
     with pytest.raises(InputError, match="must name a set"):
-        load(Recipe(data="tfds:"), tmp_path)
+        load_index(Recipe(data="tfds:"), tmp_path)
 
 
 def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(DataError, match=r"tfds:pneumonia_mnist could not be had: no connection to zenodo\.org"):
-        load(Recipe(data="pneumoniamnist"), tmp_path)
+        load_index(Recipe(data="pneumoniamnist"), tmp_path)
 
 
 def test_jpeg_stays_the_file_it_was(tmp_path):
@@ -133,7 +133,7 @@ def test_jpeg_stays_the_file_it_was(tmp_path):
             features=tfds.features.FeaturesDict(features),
             split_datasets={"everything": tf.data.Dataset.from_tensor_slices(rows)},
         )  # fmt: skip
-    index = load(Recipe(data=f"tfds:{tmp_path / 'made' / 'films' / '1.0.0'}"), tmp_path / "cache")
+    index = load_index(Recipe(data=f"tfds:{tmp_path / 'made' / 'films' / '1.0.0'}"), tmp_path / "cache")
     assert index.classes == ("a", "b")
     assert set(index.rows["split"]) == {""}
     assert all(path.endswith(".jpg") for path in index.rows["path"])

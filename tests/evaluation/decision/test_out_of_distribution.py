@@ -32,61 +32,63 @@ def films():
 
 
 @pytest.fixture(scope="module")
-def familiar(films):
+def distribution(films):
     """Learned from 80 films with features that do not show how a film lies."""
     return out_of_distribution.learn(features(0, 80), films[:80], features(1, 20), films[80:100], 0.01)
 
 
 def test_as_many_as_allowed_are_refused_and_strangers_nearly_all():
-    familiar = learned(features(0, 1000), features(1, 2000), 0.05)
-    assert familiar.refused(features(1, 2000), EVEN[:2000]).mean() == pytest.approx(0.05, abs=0.001)
-    assert familiar.refused(features(2, 2000), EVEN[:2000]).mean() == pytest.approx(0.05, abs=0.02)
+    distribution = learned(features(0, 1000), features(1, 2000), 0.05)
+    assert distribution.refused(features(1, 2000), EVEN[:2000]).mean() == pytest.approx(0.05, abs=0.001)
+    assert distribution.refused(features(2, 2000), EVEN[:2000]).mean() == pytest.approx(0.05, abs=0.02)
     strangers = np.random.default_rng(3).normal(3, 1, (200, 20))  # of the same size, but off the plane
-    assert familiar.refused(strangers, EVEN[:200]).mean() > 0.95
+    assert distribution.refused(strangers, EVEN[:200]).mean() > 0.95
 
 
 def test_distances_by_features_are_mahalanobis_where_all_components_count():
     training = features(0, 4000, dimensions=4, rank=4)
-    familiar = learned(training, training)
+    distribution = learned(training, training)
     inverse = np.linalg.inv(np.cov(training, rowvar=False))
     apart = training - training.mean(axis=0)
     plain = np.sqrt(np.einsum("ni,ij,nj->n", apart, inverse, apart))
-    np.testing.assert_allclose(familiar.by_features(training) * familiar.reach, plain, rtol=0.01)
+    np.testing.assert_allclose(distribution.by_features(training) * distribution.reach, plain, rtol=0.01)
 
 
-def test_with_a_small_validation_the_farthest_is_the_threshold(familiar, films):
+def test_with_a_small_validation_the_farthest_is_the_threshold(distribution, films):
     validation = features(1, 10)
     assert learned(features(0, 100), validation).by_features(validation).max() == pytest.approx(1)
-    far = familiar.distances(features(1, 20), films[80:100])
-    assert familiar.threshold == far.max() == pytest.approx(1)
+    far = distribution.distances(features(1, 20), films[80:100])
+    assert distribution.threshold == far.max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ALTERED)
-def test_a_film_inverted_or_turned_is_refused_though_its_features_are_those_of_a_film(familiar, films, kind):
+def test_a_film_inverted_or_turned_is_refused_though_its_features_are_those_of_a_film(distribution, films, kind):
     pictures, kinds = altered_films(films, np.arange(100, 120))
     shown = pictures[kinds == kind]
     assert len(shown) == 20
     near = features(2, 20)
-    assert (familiar.by_features(near) > familiar.threshold).mean() < 0.2, "the first score alone lets them through"
-    assert familiar.refused(near, shown).mean() > 0.9
+    assert (distribution.by_features(near) > distribution.threshold).mean() < 0.2, (
+        "the first score alone lets them through"
+    )
+    assert distribution.refused(near, shown).mean() > 0.9
 
 
-def test_films_and_their_exposure_are_not_refused_by_their_pixels(familiar, films):
+def test_films_and_their_exposure_are_not_refused_by_their_pixels(distribution, films):
     new = films[100:]
     for shown in (new, new // 2, 128 + new // 2):
         # Validation is 20 films, of which the farthest is the threshold.
-        assert (familiar.by_pixels(shown) > familiar.threshold).mean() <= 0.25
+        assert (distribution.by_pixels(shown) > distribution.threshold).mean() <= 0.25
 
 
 def test_both_scores_together_refuse_as_many_as_allowed():
     generator = np.random.default_rng(0)
     ramp = np.linspace(0, 120, 8)[:, None] + np.zeros(8)
     films = np.clip(ramp + generator.normal(60, 30, (3000, 8, 8)), 0, 255).astype(np.uint8)
-    familiar = out_of_distribution.learn(features(0, 1000), films[:1000], features(1, 1000), films[1000:2000], 0.05)
-    assert familiar.refused(features(1, 1000), films[1000:2000]).mean() == pytest.approx(0.05, abs=0.002)
-    assert familiar.refused(features(2, 1000), films[2000:]).mean() == pytest.approx(0.05, abs=0.025)
-    seldom = [score.mean() for score in (familiar.by_features(features(1, 1000)) > familiar.threshold,
-                                         familiar.by_pixels(films[1000:2000]) > familiar.threshold)]  # fmt: skip
+    distribution = out_of_distribution.learn(features(0, 1000), films[:1000], features(1, 1000), films[1000:2000], 0.05)
+    assert distribution.refused(features(1, 1000), films[1000:2000]).mean() == pytest.approx(0.05, abs=0.002)
+    assert distribution.refused(features(2, 1000), films[2000:]).mean() == pytest.approx(0.05, abs=0.025)
+    scores = distribution.by_features(features(1, 1000)), distribution.by_pixels(films[1000:2000])
+    seldom = [(score > distribution.threshold).mean() for score in scores]
     assert min(seldom) > 0, "each has its part"
 
 
@@ -113,27 +115,27 @@ def test_constant_features_and_even_films_do_no_harm():
     assert np.isfinite(learned(training, training).distances(training, EVEN[:200])).all()
 
 
-def test_it_is_written_and_read(familiar, tmp_path):
-    familiar.write(tmp_path / out_of_distribution.FILE)
-    again = out_of_distribution.Familiar.read(tmp_path / out_of_distribution.FILE)
-    for field in dataclasses.fields(familiar):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(familiar, field.name))
+def test_it_is_written_and_read(distribution, tmp_path):
+    distribution.write(tmp_path / out_of_distribution.FILE)
+    again = out_of_distribution.FeatureDistribution.read(tmp_path / out_of_distribution.FILE)
+    for field in dataclasses.fields(distribution):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(distribution, field.name))
     (tmp_path / out_of_distribution.FILE).write_bytes(b"no")
     with pytest.raises(DataError, match="damaged"):
-        out_of_distribution.Familiar.read(tmp_path / out_of_distribution.FILE)
+        out_of_distribution.FeatureDistribution.read(tmp_path / out_of_distribution.FILE)
 
 
-def test_a_file_of_the_first_score_alone_says_what_to_do(familiar, tmp_path):
+def test_a_file_of_the_first_score_alone_says_what_to_do(distribution, tmp_path):
     old = ("centre", "scale", "components", "variances", "noise", "threshold")
-    np.savez(tmp_path / out_of_distribution.FILE, **{name: getattr(familiar, name) for name in old})
+    np.savez(tmp_path / out_of_distribution.FILE, **{name: getattr(distribution, name) for name in old})
     with pytest.raises(DataError, match="earlier version of chestxray: run it again"):
-        out_of_distribution.Familiar.read(tmp_path / out_of_distribution.FILE)
+        out_of_distribution.FeatureDistribution.read(tmp_path / out_of_distribution.FILE)
 
 
-def test_it_is_the_same_every_time(familiar, films):
+def test_it_is_the_same_every_time(distribution, films):
     again = out_of_distribution.learn(features(0, 80), films[:80], features(1, 20), films[80:100], 0.01)
-    np.testing.assert_array_equal(again.weights, familiar.weights)
-    assert (again.bias, again.reach, again.threshold) == (familiar.bias, familiar.reach, familiar.threshold)
+    np.testing.assert_array_equal(again.weights, distribution.weights)
+    assert (again.bias, again.reach, again.threshold) == (distribution.bias, distribution.reach, distribution.threshold)
 
 
 def test_other_pictures_are_many_and_of_every_kind():

@@ -12,13 +12,13 @@ from simulated import predictions
 
 def test_drop_on_external_rows():
     internal, external = (evaluate(predictions(k, seed=s), replicates=300) for k, s in ((2.5, 0), (0.8, 1)))
-    drop = difference(internal, external)
+    gap = difference(internal, external)
     here, there = internal.test["auroc"], external.test["auroc"]
-    assert drop.value == pytest.approx(here.value - there.value)
-    assert 0 < drop.low < drop.value < drop.high
-    assert drop.high - drop.low > max(f.high - f.low for f in (here, there))
+    assert gap.value == pytest.approx(here.value - there.value)
+    assert 0 < gap.low < gap.value < gap.high
+    assert gap.high - gap.low > max(f.high - f.low for f in (here, there))
     back = difference(external, internal)
-    assert (back.value, back.low, back.high) == pytest.approx((-drop.value, -drop.high, -drop.low))
+    assert (back.value, back.low, back.high) == pytest.approx((-gap.value, -gap.high, -gap.low))
 
 
 def test_drop_that_cannot_be_had():
