@@ -271,7 +271,7 @@ def _finish(job: Job) -> Run:
     from chestxray.models import devices
     from chestxray.models.assembly import save
     from chestxray.runs import holdout
-    from chestxray.training import fit
+    from chestxray.training import checkpoint, fit
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
     with clock.step("train"):
@@ -308,7 +308,7 @@ def _finish(job: Job) -> Run:
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
     report.write(folder, samples=images | _training_samples(prepared))
-    fit.finish(folder)
+    checkpoint.finish(folder)
     return Run(folder)
 
 

@@ -10,7 +10,7 @@ import chestxray
 from chestxray import workflow
 from chestxray.errors import DataError, InputError, LeakError, OutputError
 from chestxray.recipe import Recipe
-from chestxray.training import fit
+from chestxray.training import checkpoint
 
 #: The files of docs/run-folder.md.
 FILES = {
@@ -87,14 +87,14 @@ def test_a_run_can_be_repeated_from_its_own_recipe_in_any_folder(recipe, folder,
 def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeypatch):
     recipe = recipe.replace(epochs=2)
     whole = chestxray.run(recipe, output=tmp_path / "whole")
-    end = fit.Record.on_epoch_end
+    end = checkpoint.Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
         end(self, epoch, logs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Record, "on_epoch_end", interrupted)
+        patch.setattr(checkpoint.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             chestxray.run(recipe, output=tmp_path / "cut")
     with pytest.raises(InputError, match="--resume"):
@@ -110,14 +110,14 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeyp
 @pytest.fixture
 def cut(recipe, tmp_path, monkeypatch):
     """The folder of a run of two epochs that was interrupted after the first one."""
-    end = fit.Record.on_epoch_end
+    end = checkpoint.Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
         end(self, epoch, logs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Record, "on_epoch_end", interrupted)
+        patch.setattr(checkpoint.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             chestxray.run(recipe.replace(epochs=2), output=tmp_path / "cut")
     return tmp_path / "cut"

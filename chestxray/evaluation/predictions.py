@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from chestxray.errors import DataError, first_line
-from chestxray.models import interrupts
 from chestxray.storage.files import replacing
 
-if TYPE_CHECKING:
-    import keras
-
 PREFIX = "probability_"
-#: Images predicted at once.
-BATCH = 32
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
 #: What else a table says of answers once a decision was applied to it, as `chestxray predict` says it.
 ANSWERS = ("decision", "abstained", "refused")
@@ -126,41 +118,3 @@ def together(parts: Sequence[Predictions]) -> Predictions:
     """The rows of several tables of the same classes as one, by path."""
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
     return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)
-
-
-def outputs(
-    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = BATCH, block: int = 4096
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """What `model` gives for the rows `places` of `pixels`, block by block, an array an output.
-
-    Features of a whole data set need not fit into memory at once, so they are given in parts.
-    """
-    import keras
-
-    from chestxray.training import input_pipeline
-
-    for start in range(0, len(places), block):
-        batches = input_pipeline.inference(pixels, places[start : start + block], batch_size)
-        with interrupts.deferred() as check:
-            between = keras.callbacks.LambdaCallback(on_predict_batch_begin=lambda batch, logs: check())
-            given = model.predict(batches, callbacks=[between], verbose=0)
-        yield tuple(given) if isinstance(given, list) else (given,)
-
-
-def rate(
-    model: keras.Model, pixels: np.ndarray, places: np.ndarray, batch_size: int = BATCH, seconds: float = 0.25
-) -> float | None:
-    """Images a second that a `model` which has predicted before predicts; None without `places`.
-
-    Measured on as many of the rows as take about `seconds`.
-    """
-    from chestxray.training import input_pipeline
-
-    taken, spent, number = 0, 0.0, batch_size
-    while spent < seconds and len(places):
-        chosen = np.resize(places, number)
-        start = time.perf_counter()
-        model.predict(input_pipeline.inference(pixels, chosen, batch_size), verbose=0)
-        taken, spent = number, time.perf_counter() - start
-        number *= 2
-    return round(taken / spent, 2) if spent else None

@@ -17,8 +17,8 @@ from chestxray.evaluation.decision.ood_images import altered_films, mirrored_fil
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import Decision, decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
-from chestxray.evaluation.predictions import Predictions, outputs, rate, together
-from chestxray.models import xla_compilation as jit_choice
+from chestxray.evaluation.predictions import Predictions, together
+from chestxray.models import forward, xla_compilation
 from chestxray.models.assembly import Built, features_model, set_calibration
 from chestxray.recipe import Recipe
 from chestxray.runs.results import Refusals
@@ -62,7 +62,7 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     distribution = None
     if layer is not None:
         sample = _sample(index, recipe.seed)
-        given = outputs(feature_model, pixels, sample, recipe.predict_batch_size)
+        given = forward.outputs(feature_model, pixels, sample, recipe.predict_batch_size)
         training = np.concatenate([features for _, features in given])
         judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
         distribution = out_of_distribution.learn(
@@ -84,7 +84,7 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         test=decision.applied(calibrated(test, calibration), None if refusals is None else refusals.test),
         distribution=distribution,
         refusals=refusals,
-        images_per_second=rate(feature_model, pixels, tested, recipe.predict_batch_size),
+        images_per_second=forward.images_per_second(feature_model, pixels, tested, recipe.predict_batch_size),
     )
 
 
@@ -117,7 +117,7 @@ def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
 
 def _compile(feature_model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:
     batch = recipe.predict_batch_size
-    jit = jit_choice.choose(feature_model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
+    jit = xla_compilation.choose(feature_model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
     feature_model.compile(jit_compile=jit)
 
 
@@ -125,7 +125,7 @@ def _predict(
     feature_model: keras.Model, pixels: np.ndarray, index: Index, split: str, batch_size: int
 ) -> tuple[Predictions, list[np.ndarray]]:
     places = np.flatnonzero((index.rows["split"] == split).to_numpy())
-    parts = list(outputs(feature_model, pixels, places, batch_size))
+    parts = list(forward.outputs(feature_model, pixels, places, batch_size))
     probabilities = np.concatenate([part[0] for part in parts])
     predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
     return predictions, [part[1] for part in parts if len(part) > 1]
@@ -140,7 +140,7 @@ def _test(
 ) -> tuple[Predictions, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     probabilities, far, done = [], [], 0
-    for given in outputs(feature_model, pixels, places, recipe.predict_batch_size):
+    for given in forward.outputs(feature_model, pixels, places, recipe.predict_batch_size):
         probabilities.append(given[0])
         block = places[done : done + len(given[0])]
         done += len(block)
@@ -151,7 +151,9 @@ def _test(
         return predictions, None
 
     def refused(pictures: np.ndarray) -> np.ndarray:
-        seen = np.concatenate([given[1] for given in outputs(feature_model, pictures, np.arange(len(pictures)))])
+        seen = np.concatenate(
+            [given[1] for given in forward.outputs(feature_model, pictures, np.arange(len(pictures)))]
+        )
         return distribution.refused(seen, pictures)
 
     shown = (other_pictures(pixels.shape[1:3]), altered_films(pixels, places))

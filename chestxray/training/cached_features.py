@@ -70,7 +70,7 @@ class Activations:
         return epochs.flat_map(order).map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
 
     def labelled(self, rows: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """As `input_pipeline.labelled`: batches of `rows` in their order with their `labels`."""
+        """As `forward.labelled`: batches of `rows` in their order with their `labels`."""
         arrays, places = _at_hand(self.plain, rows, 1)
         kinds = [tf.as_dtype(array.dtype) for array in arrays]
 

@@ -27,8 +27,9 @@ import tensorflow as tf
 import xxhash
 
 from chestxray.data.decoded import reserve
+from chestxray.models import forward
 from chestxray.storage.files import explained, replacing
-from chestxray.training import graph_split, input_pipeline
+from chestxray.training import graph_split
 from chestxray.training.augmentation import DRAWS, POLICIES, augment
 
 #: Changes whenever the same key would give other numbers.
@@ -188,7 +189,7 @@ class Store:
 
 def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
     """Batches of float32 images (batch, height, width, 1) of `rows` in their order, in that `view`."""
-    dataset = input_pipeline.inference(pixels, rows, BATCH)
+    dataset = forward.batches(pixels, rows, BATCH)
     policy = POLICIES[view.policy]
     if view.policy == "none":
         return dataset

@@ -1,4 +1,4 @@
-"""Rows -> tf.data: shuffled, augmented batches for training; rows in order for inference."""
+"""Rows -> tf.data: shuffled, augmented batches for training."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import tensorflow as tf
 
 from chestxray.recipe import Recipe
 from chestxray.training.augmentation import DRAWS, POLICIES, augment, mix
-
-
-def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float32 (rows, classes) from integer labels (rows,)."""
-    return np.eye(classes, dtype=np.float32)[labels]
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -70,24 +65,3 @@ def changed(images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, recipe: Rec
     images = augment(images, draws, policy, noise)
     # A stream of its own: the sign bit keeps it apart from the one above.
     return mix(images, labels, tf.random.stateless_uniform((4,), -seed - 1), recipe.mix)
-
-
-def inference(pixels: np.ndarray, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    """Batches of float32 images (batch, height, width, 1) of `rows` in their order; the last may be
-    smaller.
-    """
-
-    @tf.autograph.experimental.do_not_convert
-    def load(places: tf.Tensor) -> tf.Tensor:
-        images = tf.numpy_function(lambda chosen: pixels[chosen][..., np.newaxis], [places], tf.uint8)
-        images.set_shape((None, *pixels.shape[1:], 1))
-        return tf.cast(images, tf.float32)
-
-    places = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(batch_size)
-    return places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
-
-
-def labelled(pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    """`inference` with `labels` float32 (len(rows), classes) beside the images."""
-    targets = tf.data.Dataset.from_tensor_slices(labels).batch(batch_size)
-    return tf.data.Dataset.zip((inference(pixels, rows, batch_size), targets))

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from chestxray.evaluation import predictions
-from chestxray.models import interrupts
+from chestxray.models import forward, interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -112,5 +111,5 @@ def test_a_prediction_ends_between_two_batches():
     model.compile(run_eagerly=True)
     pixels = np.zeros((40, 8, 8), np.uint8)
     with pytest.raises(KeyboardInterrupt):
-        list(predictions.outputs(model, pixels, np.arange(40), batch_size=4))
+        list(forward.outputs(model, pixels, np.arange(40), batch_size=4))
     assert len(computed) == 2

@@ -15,10 +15,10 @@ import public_trees
 from chestxray import recipe_files, registry
 from chestxray.cli.main import group
 from chestxray.errors import InputError
-from chestxray.models import assembly
+from chestxray.models import assembly, forward
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
-from chestxray.training import fit, input_pipeline
+from chestxray.training import fit
 
 #: Classes of the phantoms in the place of each set, under the names that its films have.
 FOUR = "covid19+lung_opacity+normal+viral_pneumonia"
@@ -35,9 +35,9 @@ REPLACED = {"model", "data", "test_data", "path", "weights", "epochs", "head_epo
 def seen(monkeypatch):
     """What the steps are given that leaves no trace in the folder: sizes of batches, class weights."""
     found = {"predicted": set(), "weighted": False}
-    plain, weigh = input_pipeline.inference, fit.class_weights
+    plain, weigh = forward.batches, fit.class_weights
 
-    def inference(pixels, rows, batch_size):
+    def batches(pixels, rows, batch_size):
         found["predicted"].add(batch_size)
         return plain(pixels, rows, batch_size)
 
@@ -45,7 +45,7 @@ def seen(monkeypatch):
         found["weighted"] = True
         return weigh(labels)
 
-    monkeypatch.setattr(input_pipeline, "inference", inference)
+    monkeypatch.setattr(forward, "batches", batches)
     monkeypatch.setattr(fit, "class_weights", class_weights)
     return found
 

@@ -16,7 +16,7 @@ from chestxray.evaluation.shortcuts import controls as shortcut_controls
 from chestxray.recipe import Recipe
 from chestxray.studies import ensembling, study
 from chestxray.studies.cross_validation import pool
-from chestxray.training import fit
+from chestxray.training import checkpoint
 from precomputed import finished
 
 
@@ -57,14 +57,14 @@ def times(folder):
 def test_a_study_goes_on_where_it_was_stopped_and_makes_nothing_twice(recipe, tmp_path, monkeypatch, caplog):
     study.run([recipe], tmp_path / "s")
     before = times(tmp_path / "s")
-    end = fit.Record.on_epoch_end
+    end = checkpoint.Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
         end(self, epoch, logs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Record, "on_epoch_end", interrupted)
+        patch.setattr(checkpoint.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             study.run([recipe], tmp_path / "s", seeds=2)
     assert "1 of 2 parts are finished and kept" in caplog.text

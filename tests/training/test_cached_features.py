@@ -19,7 +19,7 @@ import tensorflow as tf
 from chestxray.models.assembly import build, freeze
 from chestxray.recipe import Recipe
 from chestxray.storage import cache
-from chestxray.training import cached_features, feature_cache, fit, graph_split
+from chestxray.training import cached_features, checkpoint, feature_cache, fit, graph_split
 from chestxray.training.augmentation import POLICIES, augment
 from chestxray.training.feature_cache import Store, View
 from made import make_index
@@ -210,7 +210,7 @@ def test_the_model_stays_one(tiny, data, tmp_path):
 def test_an_interrupted_run_goes_on_either_way(tiny, data, tmp_path, monkeypatch, before, after, schedule):
     recipe = RECIPE.replace(schedule=schedule)
     whole = train(tiny, data, tmp_path / "whole", recipe.replace(cached_views=0))
-    end = fit.Record.on_epoch_end
+    end = checkpoint.Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
         end(self, epoch, logs)
@@ -218,7 +218,7 @@ def test_an_interrupted_run_goes_on_either_way(tiny, data, tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Record, "on_epoch_end", interrupted)
+        patch.setattr(checkpoint.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(tiny, data, tmp_path / "cut", recipe.replace(cached_views=before))
     resumed = train(tiny, data, tmp_path / "cut", recipe.replace(cached_views=after))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from chestxray.errors import InputError, TrainingError
 from chestxray.models.assembly import build
 from chestxray.recipe import Recipe
-from chestxray.training import fit
+from chestxray.training import checkpoint, fit
 from made import make_index, tiny_plugin
 
 N = 24
@@ -60,7 +60,7 @@ def test_the_seed_repeats_a_run(tiny, data, tmp_path):
 
 def cut(tiny, data, folder, recipe, monkeypatch, epoch, *, method="on_epoch_end", **build_options):
     """Train until `epoch` is over, or until it reaches `method` of the record."""
-    real = getattr(fit.Record, method)
+    real = getattr(checkpoint.Record, method)
 
     def interrupted(self, number, *rest, **named):
         if method == "on_epoch_end" or number != epoch:
@@ -69,7 +69,7 @@ def cut(tiny, data, folder, recipe, monkeypatch, epoch, *, method="on_epoch_end"
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Record, method, interrupted)
+        patch.setattr(checkpoint.Record, method, interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(tiny, data, folder, recipe, **build_options)
 
@@ -162,7 +162,7 @@ def test_an_epoch_that_was_saved_and_not_written_down_is_trained_again(tiny, dat
 
 
 def test_a_loss_is_read_as_it_was_written(tmp_path):
-    record = fit.Record(tmp_path / "h.csv", "full", tmp_path, 0)
+    record = checkpoint.Record(tmp_path / "h.csv", "full", tmp_path, 0)
     values = np.random.default_rng(0).random(1000)
     pd.DataFrame({"phase": "full", "epoch": range(1000), "val_loss": values}).to_csv(record.history, index=False)
     assert (record.rows()["val_loss"] == values).all()
@@ -228,7 +228,7 @@ def test_a_loss_that_explodes_stops_the_run(tiny, data, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_seen_although_the_loss_is(tiny, data, tmp_path):
-    record = fit.Record(tmp_path / "h.csv", "full", tmp_path / "s", 0)
+    record = checkpoint.Record(tmp_path / "h.csv", "full", tmp_path / "s", 0)
     built = build(tiny, 2, (16, 16))
     built.model.get_layer("norm").moving_mean.assign([np.nan] * 4)
     record.set_model(built.model)

@@ -1,0 +1,178 @@
+"""Checkpoints of a training: its history, its best weights, and the state that an interrupted run goes on from."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from chestxray.errors import DataError, TrainingError, first_line
+from chestxray.models.assembly import Phase
+from chestxray.storage import result_files
+from chestxray.storage.files import explained, replacing
+from chestxray.training.objective import Plateau
+
+log = logging.getLogger(__name__)
+
+HISTORY = "history.csv"
+STATE = "state"
+_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps an epoch's figures, the best weights, and all that going on needs, epoch by epoch.
+
+    Keras has a callback for each of these; but its BackupAndRestore writes weights and epoch
+    number one after the other, its EarlyStopping and ReduceLROnPlateau forget their patience and its
+    ModelCheckpoint the best value when a run is resumed. Here the history file is the one memory, and
+    a state's file name is its epoch, so that what is on disk is always consistent.
+    """
+
+    def __init__(self, history: Path, phase: Phase, state: Path, patience: int, plateau: Plateau | None = None) -> None:
+        super().__init__()
+        self.history = history
+        self.phase = phase
+        self.state = state
+        self.patience = patience
+        self.plateau = plateau
+        self.best = state / "best.npz"
+        #: The model that is saved, of which the one that is trained may be a part.
+        self.whole: keras.Model | None = None
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of this phase in the history file."""
+        if not self.history.is_file():
+            return pd.DataFrame(columns=["phase", "epoch", "val_loss"])
+        table = result_files.history(self.history)
+        return table[table["phase"] == self.phase].reset_index(drop=True)
+
+    def finished(self, epochs: int) -> bool:
+        """Whether this phase has nothing more to do."""
+        return len(self._states()) > 0 and (self._last_epoch() >= epochs or self._out_of_patience())
+
+    def restore(self, model: keras.Model) -> int:
+        """Load the last state into the whole `model` and return the number of epochs done; 0 where
+        there is none.
+        """
+        self.whole = model
+        # Its state is saved in the order of the whole model's variables, whichever part is trained.
+        model.optimizer.build(model.trainable_variables)
+        if not self._states():
+            self._keep(0)
+            return 0
+        done = self._last_epoch()
+        _read(self._states()[-1], _changing(model) + model.optimizer.variables)
+        self._keep(done)
+        return done
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.perf_counter()
+        # Dropout's random states are not saved with the weights. Set by epoch, they make a resumed
+        # epoch equal to the one that was interrupted.
+        for variable in self.model.non_trainable_variables:
+            if variable.path.endswith("seed_generator_state"):
+                state = keras.ops.convert_to_numpy(variable)
+                variable.assign([state[0], (epoch * 2**20) % 2**32])
+        if self.plateau is not None:
+            self.model.optimizer.learning_rate = self.plateau.after(self.rows()["val_loss"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        self._check_finite(epoch, logs)
+        whole = self.whole or self.model
+        before = self.rows()["val_loss"]
+        with explained(self.state):
+            self.state.mkdir(parents=True, exist_ok=True)
+            if before.empty or logs["val_loss"] < before.min():
+                _write(self.best, _changing(whole))
+            _write(self.state / f"epoch-{epoch + 1:04d}.npz", _changing(whole) + whole.optimizer.variables)
+        self._append(epoch, logs)
+        for old in self._states()[:-1]:
+            old.unlink()
+        if self._out_of_patience():
+            log.info("Stopping early: validation loss has not improved for %d epochs.", self.patience)
+            self.model.stop_training = True
+
+    def _append(self, epoch: int, logs: dict[str, Any]) -> None:
+        row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in _FIGURES}}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(time.perf_counter() - self._started, 3)
+        table = result_files.history(self.history) if self.history.is_file() else pd.DataFrame()
+        with replacing(self.history) as temporary:
+            pd.concat([table, pd.DataFrame([row])], ignore_index=True).to_csv(temporary, index=False)
+
+    def _keep(self, epochs: int) -> None:
+        """Forget rows of this phase from epoch number `epochs` on: their state was not saved."""
+        if self.history.is_file():
+            table = result_files.history(self.history)
+            kept = table[(table["phase"] != self.phase) | (table["epoch"] < epochs)]
+            with replacing(self.history) as temporary:
+                kept.to_csv(temporary, index=False)
+
+    def _states(self) -> list[Path]:
+        """The states whose epoch is in the history too. One that was interrupted between the two is
+        trained again from the state before it, which is removed last.
+        """
+        epochs = len(self.rows())
+        return [path for path in sorted(self.state.glob("epoch-*.npz")) if int(path.stem[len("epoch-") :]) <= epochs]
+
+    def _last_epoch(self) -> int:
+        return int(self._states()[-1].stem[len("epoch-") :])
+
+    def _out_of_patience(self) -> bool:
+        losses_so_far = self.rows()["val_loss"]
+        return bool(
+            self.patience and len(losses_so_far) and len(losses_so_far) - 1 - losses_so_far.argmin() >= self.patience
+        )
+
+    def _check_finite(self, epoch: int, logs: dict[str, Any]) -> None:
+        where = f"in epoch {epoch + 1} of phase {self.phase}"
+        for name in ("loss", "val_loss"):
+            if not np.isfinite(logs[name]):
+                raise TrainingError(f"The {name} is no longer finite {where}. A lower learning rate may help.")
+        # A finite loss proves nothing: it is printed before the update that spoils the weights.
+        for variable in self.model.variables:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                raise TrainingError(
+                    f"The weights of {variable.path} are no longer finite {where}. A lower learning rate may help."
+                )
+
+
+def finish(folder: Path) -> None:
+    """Remove what was only needed to go on with the training."""
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+
+
+def restore_weights(path: Path, model: keras.Model) -> None:
+    """Load the best weights that a `Record` kept at `path` into `model`, whose trained layers are the same.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    _read(path, _changing(model))
+
+
+def _changing(model: keras.Model) -> list[keras.Variable]:
+    """The variables that training changes: those of frozen layers need not be written every epoch."""
+    return [variable for layer in model.layers if layer.trainable for variable in layer.variables]
+
+
+def _write(path: Path, variables: list[keras.Variable]) -> None:
+    # By number: the names of layers count up from model to model within a process.
+    with replacing(path) as temporary:
+        np.savez(temporary, *map(keras.ops.convert_to_numpy, variables))
+
+
+def _read(path: Path, variables: list[keras.Variable]) -> None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for number, variable in enumerate(variables):
+                variable.assign(file[f"arr_{number}"])
+    except Exception as error:  # damaged archives raise what zlib, zipfile and NumPy's parser have
+        raise DataError(f"{path} is damaged: {first_line(error)}. Train anew with --overwrite.") from error
