@@ -45,9 +45,7 @@ def draw(record: Record, samples: Samples) -> Iterator[tuple[str, Figure]]:
         yield "sample_grid", figures.sample_grid({k: [samples[p] for p in v] for k, v in chosen.items()})
     if not record.history.empty:
         yield "training_curves", figures.training_curves(record.history)
-    confusion = record.metrics["confusion"]
-    counts = np.asarray(confusion["counts"])
-    yield "confusion_matrix", figures.confusion_matrix(counts, confusion["classes"])
+    yield "confusion_matrix", figures.confusion_matrix(*confusion(record))
     yield from _scores(record)
     if panel := heatmap_files(record):
         yield "heatmaps", figures.answer_grid([_pixels(p) for p, _ in panel], [_answer(i) for _, i in panel])
@@ -58,34 +56,44 @@ def draw(record: Record, samples: Samples) -> Iterator[tuple[str, Figure]]:
 
 
 def _scores(record: Record) -> Iterator[tuple[str, Figure]]:
-    test = record.predictions.of("test")
-    truth, probabilities = test.truth, test.probabilities
-    for name, drawn, area in (
-        ("roc", figures.roc, "auroc"),
-        ("precision_recall", figures.precision_recall, "auprc"),
-    ):
-        areas = {label: item.get(area) or {} for label, item in record.metrics["per_class"].items()}
-        yield name, drawn(truth, probabilities, test.classes, areas, record.positive)
-    yield "reliability", _reliability(record, test)
+    yield "roc", figures.roc(*scores(record, "auroc"))
+    yield "precision_recall", figures.precision_recall(*scores(record, "auprc"))
+    yield "reliability", figures.reliability(**reliability(record))
     if worth := record.extras.get("decision_curve"):
         yield "decision_curve", figures.decision_curve(worth["test"]["points"], worth["test"]["prevalence"])
     results = ordered(record.metrics["test"])
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, record.level)
 
 
-def _reliability(record: Record, test: Predictions) -> Figure:
-    """Of two classes the probability of the positive one, of more that of the answer."""
+def confusion(record: Record) -> tuple[np.ndarray, list[str]]:
+    """What `figures.draw_confusion` draws of a run: counts and classes."""
+    found = record.metrics["confusion"]
+    return np.asarray(found["counts"]), found["classes"]
+
+
+def scores(record: Record, area: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, Any], str | None]:
+    """What `figures.draw_roc` draws of a run's test: truth, probabilities, classes, each one's `area`, the positive."""
+    test = record.predictions.of("test")
+    areas = {label: item.get(area) or {} for label, item in record.metrics["per_class"].items()}
+    return test.truth, test.probabilities, test.classes, areas, record.positive
+
+
+def reliability(record: Record) -> dict[str, Any]:
+    """What `figures.draw_reliability` draws of a run's test: of two classes the probability of the positive one, of
+    more that of the answer.
+    """
+    test = record.predictions.of("test")
     fitted = record.extras.get("decision", {}).get("calibration") if "calibration" in record.extras else None
     before = None if fitted is None else Calibration.from_json(fitted).undone(test.probabilities)
     stated, happened = _stated(test.probabilities, test, record.positive)
-    return figures.reliability(
-        stated,
-        happened,
-        _curve(test.probabilities, test, record.positive),
-        None if before is None else _curve(before, test, record.positive),
-        of=record.positive,
-        told=calibration_wording.in_figure(record.metrics.get("calibration")),
-    )
+    return {
+        "stated": stated,
+        "happened": happened,
+        "curve": _curve(test.probabilities, test, record.positive),
+        "before": None if before is None else _curve(before, test, record.positive),
+        "of": record.positive,
+        "told": calibration_wording.in_figure(record.metrics.get("calibration")),
+    }
 
 
 def _curve(probabilities: np.ndarray, test: Predictions, positive: str | None) -> Curve | None:
