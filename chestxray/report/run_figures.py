@@ -45,9 +45,7 @@ def draw(run: Run, samples: Samples) -> Iterator[tuple[str, Figure]]:
         yield "sample_grid", figures.sample_grid({k: [samples[p] for p in v] for k, v in chosen.items()})
     if not run.history.empty:
         yield "training_curves", figures.training_curves(run.history)
-    confusion = run.metrics["confusion"]
-    counts = np.asarray(confusion["counts"])
-    yield "confusion_matrix", figures.confusion_matrix(counts, confusion["classes"])
+    yield "confusion_matrix", figures.confusion_matrix(*confusion(run))
     yield from _scores(run)
     if panel := heatmap_files(run):
         yield "heatmaps", figures.prediction_grid([_pixels(p) for p, _ in panel], [_answer(i) for _, i in panel])
@@ -58,34 +56,44 @@ def draw(run: Run, samples: Samples) -> Iterator[tuple[str, Figure]]:
 
 
 def _scores(run: Run) -> Iterator[tuple[str, Figure]]:
-    test = run.predictions.of("test")
-    truth, probabilities = test.truth, test.probabilities
-    for name, drawn, area in (
-        ("roc", figures.roc, "auroc"),
-        ("precision_recall", figures.precision_recall, "auprc"),
-    ):
-        areas = {label: item.get(area) or {} for label, item in run.metrics["per_class"].items()}
-        yield name, drawn(truth, probabilities, test.classes, areas, run.positive)
-    yield "reliability", _reliability(run, test)
+    yield "roc", figures.roc(*scores(run, "auroc"))
+    yield "precision_recall", figures.precision_recall(*scores(run, "auprc"))
+    yield "reliability", figures.reliability(**reliability(run))
     if worth := run.extras.get("decision_curve"):
         yield "decision_curve", figures.decision_curve(worth["test"]["points"], worth["test"]["prevalence"])
     results = ordered(run.metrics["test"])
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, run.level)
 
 
-def _reliability(run: Run, test: Predictions) -> Figure:
-    """Of two classes the probability of the positive one, of more that of the answer."""
+def confusion(run: Run) -> tuple[np.ndarray, list[str]]:
+    """What `figures.draw_confusion` draws of a run: counts and classes."""
+    found = run.metrics["confusion"]
+    return np.asarray(found["counts"]), found["classes"]
+
+
+def scores(run: Run, area: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, Any], str | None]:
+    """What `figures.draw_roc` draws of a run's test: truth, probabilities, classes, each one's `area`, the positive."""
+    test = run.predictions.of("test")
+    areas = {label: item.get(area) or {} for label, item in run.metrics["per_class"].items()}
+    return test.truth, test.probabilities, test.classes, areas, run.positive
+
+
+def reliability(run: Run) -> dict[str, Any]:
+    """What `figures.draw_reliability` draws of a run's test: of two classes the probability of the positive one, of
+    more that of the answer.
+    """
+    test = run.predictions.of("test")
     fitted = run.extras.get("decision", {}).get("calibration") if "calibration" in run.extras else None
     before = None if fitted is None else Calibration.from_json(fitted).undone(test.probabilities)
     stated, happened = _stated(test.probabilities, test, run.positive)
-    return figures.reliability(
-        stated,
-        happened,
-        _curve(test.probabilities, test, run.positive),
-        None if before is None else _curve(before, test, run.positive),
-        of=run.positive,
-        legend=calibration_wording.in_figure(run.metrics.get("calibration")),
-    )
+    return {
+        "stated": stated,
+        "happened": happened,
+        "curve": _curve(test.probabilities, test, run.positive),
+        "before": None if before is None else _curve(before, test, run.positive),
+        "of": run.positive,
+        "legend": calibration_wording.in_figure(run.metrics.get("calibration")),
+    }
 
 
 def _curve(probabilities: np.ndarray, test: Predictions, positive: str | None) -> Curve | None:

@@ -1,28 +1,35 @@
 """Figures of a run. Frames and arrays go in, a `matplotlib.figure.Figure` comes out.
 
-The only package that imports matplotlib, and never through pyplot: no state is left
-behind, and figures can be drawn in any thread and without a display. `save` writes one as PNG::
+``draw_...`` draw on the axes they are given, for a figure of the report and for one of a notebook alike. Pyplot is
+never imported here: no state is left behind, and figures can be drawn in any thread and without a display. `save`
+writes one as PNG::
 
     save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
 """
 
-from chestxray.report.figures.calibration import reliability
-from chestxray.report.figures.curves import precision_recall, roc
+from chestxray.report.figures.calibration import draw_reliability, reliability
+from chestxray.report.figures.curves import draw_roc, precision_recall, roc
 from chestxray.report.figures.decision_curve import decision_curve
 from chestxray.report.figures.distribution import class_distribution
 from chestxray.report.figures.forest import forest
 from chestxray.report.figures.grids import Prediction, prediction_grid, sample_grid
-from chestxray.report.figures.history import best_epoch, training_curves
-from chestxray.report.figures.results import confusion_matrix, metrics
+from chestxray.report.figures.history import MEASURES, best_epoch, draw_history, training_curves
+from chestxray.report.figures.results import MOST_WRITTEN, confusion_matrix, draw_confusion, metrics
 from chestxray.report.figures.style import save
 
 __all__ = [
     "Prediction",
+    "MEASURES",
+    "MOST_WRITTEN",
     "prediction_grid",
     "best_epoch",
     "class_distribution",
     "confusion_matrix",
     "decision_curve",
+    "draw_confusion",
+    "draw_history",
+    "draw_reliability",
+    "draw_roc",
     "forest",
     "metrics",
     "precision_recall",

@@ -1,4 +1,4 @@
-"""Curves over all thresholds."""
+"""Curves over all thresholds, drawn on axes (``draw_...``) or as a figure of the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chestxray.report.figures.style import FAINT, Interval, canvas, line_style, shortened, spoken, styled, unit_square
+from chestxray.report.figures.style import (
+    FAINT,
+    Interval,
+    canvas,
+    line_style,
+    plain_text,
+    shortened,
+    spoken,
+    styled,
+    unit_square,
+)
 
 #: With more curves than this, the legend stands beside the plot, not below it.
 _MOST_BELOW = 6
@@ -22,12 +32,27 @@ def roc(
     areas: Mapping[str, Interval],
     positive: str | None = None,
 ) -> Figure:
+    """The figure of `draw_roc`, with its legend beside the plot."""
+    figure, ax = canvas(*_size(classes, positive))
+    draw_roc(ax, truth, probabilities, classes, areas, positive)
+    _legend(figure, ax)
+    return figure
+
+
+@styled
+def draw_roc(
+    ax: Axes,
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    areas: Mapping[str, Interval],
+    positive: str | None = None,
+) -> None:
     """Sensitivity against 1 - specificity: one curve a class against the rest, or `positive` alone.
 
     `truth` holds class numbers (rows,), `probabilities` is (rows, classes); `areas` gives the
     AUROC with its interval, class by class. A class without images on both sides has no curve.
     """
-    figure, ax = canvas(*_size(classes, positive))
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
     for i in _drawn(classes, positive):
         hit, score = truth == i, probabilities[:, i]
@@ -38,8 +63,7 @@ def roc(
         y = np.concatenate([[0], true_positive / hit.sum()])
         ax.plot(x, y, label=_label(classes[i], "AUROC", areas), **line_style(i))
     unit_square(ax, "1 - specificity (share of the others called positive)", "Sensitivity (share found)")
-    _legend(figure, ax)
-    return figure
+    plain_text(ax)
 
 
 @styled

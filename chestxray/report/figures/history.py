@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from chestxray.report.figures.style import FAINT, PALETTE, absent, canvas, styled
+from chestxray.report.figures.style import FAINT, PALETTE, absent, canvas, draw_absent, styled
 
 PHASES = {"head": "head alone", "finetune": "fine-tuning", "full": "whole network"}
+#: Columns of a history, and what an axis is called that shows one.
+MEASURES = {"loss": "Loss", "accuracy": "Accuracy (share right)"}
+_NOTHING = "No epoch was recorded."
 _SHADES = ("#F1F4F7", "#FFFFFF")
 
 
@@ -32,25 +35,34 @@ def best_epoch(history: pd.DataFrame) -> int | None:
 
 @styled
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss above accuracy over all epochs, train and validation, phases shaded, kept epoch marked.
-
-    `history` has a row an epoch: ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``.
-    """
+    """Loss above accuracy over all epochs, each as `draw_history` draws it."""
     if history.empty:
-        return absent("No epoch was recorded.")
+        return absent(_NOTHING)
     figure, axes = canvas(5.4, 5.6, rows=2, sharex=True)
-    best = best_epoch(history)
-    for ax, column, label in zip(axes, ("loss", "accuracy"), ("Loss", "Accuracy (share right)"), strict=True):
-        _phases(ax, history["phase"].astype(str).tolist(), named=column == "loss")
-        _curves(ax, history, column)
-        if best is not None:
-            ax.axvline(best + 1, color=FAINT, linestyle=":", linewidth=1.5, label=f"kept: epoch {best + 1}")
-        ax.set_ylabel(label)
-    axes[1].set_xlabel("Epoch (number)")
-    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes[1].set_xlim(0.5, len(history) + 0.5)
+    for ax, column in zip(axes, MEASURES, strict=True):
+        draw_history(ax, history, column, named=column == "loss")
+    axes[0].set_xlabel("")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+@styled
+def draw_history(ax: Axes, history: pd.DataFrame, column: str, *, named: bool = True) -> None:
+    """One of `MEASURES` over all epochs, train and validation, phases shaded, the epoch whose weights were kept marked.
+
+    `history` has a row an epoch: ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether
+    the phases' names stand above the axes.
+    """
+    if history.empty:
+        draw_absent(ax, _NOTHING)
+        return
+    _phases(ax, history["phase"].astype(str).tolist(), named=named)
+    _curves(ax, history, column)
+    best = best_epoch(history)
+    if best is not None:
+        ax.axvline(best + 1, color=FAINT, linestyle=":", linewidth=1.5, label=f"kept: epoch {best + 1}")
+    ax.set(xlabel="Epoch (number)", ylabel=MEASURES[column], xlim=(0.5, len(history) + 0.5))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _curves(ax: Axes, history: pd.DataFrame, column: str) -> None:

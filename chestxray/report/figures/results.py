@@ -7,27 +7,45 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from chestxray.report.figures.style import FAINT, INK, PALETTE, Interval, absent, canvas, shortened, spoken, styled
+from chestxray.report.figures.style import (
+    FAINT,
+    INK,
+    PALETTE,
+    Interval,
+    absent,
+    canvas,
+    plain_text,
+    shortened,
+    spoken,
+    styled,
+)
 
 #: With more classes than this, a cell has no room for its numbers.
-_MOST_WRITTEN = 12
+MOST_WRITTEN = 12
 
 
 @styled
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts and row proportions: rows are the true class, columns the predicted one."""
+    """The figure of `draw_confusion`, with a scale of its colours."""
+    longest = max(map(len, _short(classes)))
+    grid = min(max(0.75 * len(classes), 2.8), 8.5)
+    below = 0.6 if _flat(classes) else 0.7 + 0.06 * longest
+    figure, ax = canvas(grid + 1.5 + 0.09 * longest, grid + below)
+    _scale(ax, draw_confusion(ax, counts, classes))
+    return figure
+
+
+@styled
+def draw_confusion(ax: Axes, counts: np.ndarray, classes: Sequence[str]) -> AxesImage:
+    """Counts and row proportions: rows are the true class, columns the predicted one. Returns the coloured cells."""
     counts = np.asarray(counts, dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     proportions = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    names = [shortened(name, 24) for name in classes]
-    longest = max(map(len, names))
-    flat = longest * len(names) <= 34
-    grid = min(max(0.75 * len(names), 2.8), 8.5)
-    below = 0.6 if flat else 0.7 + 0.06 * longest
-    figure, ax = canvas(grid + 1.5 + 0.09 * longest, grid + below)
+    names, flat = _short(classes), _flat(classes)
     image = ax.imshow(proportions, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= _MOST_WRITTEN:
+    if len(classes) <= MOST_WRITTEN:
         _write_cells(ax, counts, proportions, totals)
     ax.set_xticks(range(len(names)), names, rotation=0 if flat else 45, ha="center" if flat else "right")
     ax.set_yticks(range(len(names)), names)
@@ -37,10 +55,23 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    bar = figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
+    plain_text(ax)
+    return image
+
+
+def _scale(ax: Axes, image: AxesImage) -> None:
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.set_label("Share of the true class")
     bar.outline.set_visible(False)
-    return figure
+
+
+def _short(classes: Sequence[str]) -> list[str]:
+    return [shortened(name, 24) for name in classes]
+
+
+def _flat(classes: Sequence[str]) -> bool:
+    """Whether the names of the classes fit side by side below the matrix."""
+    return max(map(len, _short(classes))) * len(classes) <= 34
 
 
 def _write_cells(ax: Axes, counts: np.ndarray, proportions: np.ndarray, totals: np.ndarray) -> None:

@@ -133,9 +133,20 @@ def unit_square(ax: Axes, x: str, y: str) -> None:
     ax.set_yticks(np.linspace(0, 1, 6))
 
 
+def plain_text(ax: Axes) -> None:
+    """Class names in the labels of axes that a user made are names, not formulas: no mathtext in them."""
+    for text in (ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()):
+        text.set_parse_math(False)
+
+
+def draw_absent(ax: Axes, reason: str) -> None:
+    """Write on `ax` why there is nothing to draw."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, reason, ha="center", va="center", color=FAINT, transform=ax.transAxes)
+
+
 def absent(reason: str) -> Figure:
     """A small figure that says why there is nothing to draw."""
     figure, ax = canvas(5.4, 1.4)
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, reason, ha="center", va="center", color=FAINT, transform=ax.transAxes)
+    draw_absent(ax, reason)
     return figure
