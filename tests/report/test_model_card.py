@@ -124,7 +124,7 @@ def mine(other, tmp_path) -> Path:
     return folder
 
 
-def answers_of(folder: Path) -> dict[tuple[str, str], model_card.Answer]:
+def answers_of(folder: Path) -> dict[tuple[str, str], model_card.AnsweredItem]:
     """The answers by checklist and number."""
     parts = model_card.answered(run_folder.open_complete(folder))
     return {(part.checklist.name, answer.item.number): answer for part in parts for answer in part.answers}
