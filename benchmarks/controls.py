@@ -20,7 +20,7 @@ import numpy as np
 
 from chestxray.data.decoded import decode, readable
 from chestxray.data.index import Index
-from chestxray.data.sources.phantom import load
+from chestxray.data.sources.phantom.source import load
 from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.shortcuts.controls import EXCLUDED, LIMIT, SHARE, controls

@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from chestxray.data import near_duplicates, neighbours
 from chestxray.data.decoded import decode, readable
+from chestxray.data.grouping import patient_keys
 from chestxray.data.image_registration import SIDE
 from chestxray.data.index import Index
 from chestxray.data.sources import folder
@@ -74,7 +75,7 @@ def main() -> None:
 def false_alarms(index: Index, pixels: np.ndarray) -> dict:
     """Of all pairs of different pixels and patients, those taken for one film; who is not known is another."""
     rows = index.rows[index.rows["unreadable"] == ""].drop_duplicates("pixel_hash")
-    patient = (rows["source"] + "\0" + rows["patient"]).where(rows["patient"] != "", rows["path"])
+    patient = patient_keys(rows)
     each = patient.value_counts().to_numpy()
     pairs = (len(rows) * (len(rows) - 1) - int((each * (each - 1)).sum())) // 2
     at, advised = near_duplicates.confirmed(pixels), near_duplicates.advised(pixels)

@@ -19,6 +19,7 @@ import numpy as np
 
 from chestxray.data.decoded import decode
 from chestxray.data.images import reading
+from chestxray.data.images.pixels import Fit
 from chestxray.evaluation.decision import out_of_distribution
 from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
 from chestxray.evaluation.decision.rule import FILE, Decision
@@ -144,7 +145,7 @@ def table(folder: Path, folders: Mapping[str, Path]) -> str:
     return f"## {recipe.model}, {size}\n\n{about}\n\n" + "\n".join(lines) + "\n"
 
 
-def _read(folder: Path, size: tuple[int, int], fit: reading.Fit) -> np.ndarray:
+def _read(folder: Path, size: tuple[int, int], fit: Fit) -> np.ndarray:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in reading.SUFFIXES)
     return np.stack([reading.read(path, size=size, fit=fit).pixels for path in paths])
 

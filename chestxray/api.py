@@ -142,7 +142,7 @@ def _fitted(images: np.ndarray, engine: Engine) -> np.ndarray:
     """uint8 (n, height, width) at the size of the model's input."""
     from PIL import Image
 
-    from chestxray.data.images.reading import fitted, scaled_to_uint8
+    from chestxray.data.images.pixels import fitted, scaled_to_uint8
 
     films = images[np.newaxis] if images.ndim == 2 else images
     if films.ndim != 3 or films.dtype not in (np.uint8, np.uint16) or not films.size:

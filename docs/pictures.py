@@ -72,7 +72,13 @@ def photographed(page: str, path: Path, most: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch, "page.html"), Path(scratch, "page.png")
         source.write_text(page, encoding="utf-8")
-        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1"]
+        arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--force-device-scale-factor=1",
+        ]
         size = f"--window-size={WIDTH},{most + 200}"
         command = [browser(), *arguments, size, f"--screenshot={target}", source.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603 - our own page

@@ -73,7 +73,7 @@ def on_post_build(config: MkDocsConfig, **_: Any) -> None:
     for path in sorted(Path(config.site_dir).rglob("*")):
         if path.suffix in (".html", ".css"):
             fetched = ["".join(match) for match in _FETCHED.findall(path.read_text(encoding="utf-8"))]
-            found |= {address: path for address in fetched}
+            found |= dict.fromkeys(fetched, path)
     if found:
         told = ", ".join(f"{address} in {path.name}" for address, path in sorted(found.items()))
         raise PluginError(f"The site may load nothing from other hosts. Received: {told}.")

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from chestxray.data.images.reading import UnreadableImage, read
+from chestxray.data.images.pixels import UnreadableImage
+from chestxray.data.images.reading import read
 from fuzz.mutation import mutated
 from hostile_images import ITEM, chunk, dicom, frame, inserted, jpeg, jpeg2000, png, progressive, segment
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from chestxray.data.sources.phantom_drawing import draw
+from chestxray.data.sources.phantom.drawing import draw
 
 _numbers = itertools.count()
 

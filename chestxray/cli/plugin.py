@@ -47,7 +47,7 @@ def check(
         chestxray plugin check folder --kind source --address xrays
     """  # noqa: D301 - \b keeps click from joining the lines
     from chestxray import registry
-    from chestxray.testing import table
+    from chestxray.testing import results_table
 
     group = registry.MODELS if kind == "model" else registry.SOURCES
     entry = registry.find(group, name)
@@ -62,10 +62,12 @@ def check(
             results = _check_source(plugin, entry, only, address, data_option)
     if as_json:
         origin = {"distribution": entry.distribution, "version": entry.version}
-        click.echo(json.dumps({"plugin": entry.name, "kind": kind, **origin, **table.to_json(results)}, indent=2))
+        click.echo(
+            json.dumps({"plugin": entry.name, "kind": kind, **origin, **results_table.to_json(results)}, indent=2)
+        )
     else:
         _print(entry, results)
-    return 1 if table.failed(results) else 0
+    return 1 if results_table.failed(results) else 0
 
 
 @command.command()
@@ -140,9 +142,9 @@ def _progress(entry: InstalledPlugin) -> Any:
 def _print(entry: InstalledPlugin, results: list[CheckResult]) -> None:
     from rich.console import Console
 
-    from chestxray.testing import table
+    from chestxray.testing import results_table
 
     console = Console(highlight=False)
     console.width = max(console.width, 100)
-    console.print(table.table(results))
-    console.print(f"{entry.qualified} {entry.version}: {table.summary(results)}", markup=False)
+    console.print(results_table.table(results))
+    console.print(f"{entry.qualified} {entry.version}: {results_table.summary(results)}", markup=False)

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from chestxray.data.splitting import groups
+from chestxray.data.grouping import dependent_groups
 
 Severity = Literal["critical", "warning", "note"]
 PERMUTATIONS = 999
@@ -83,7 +83,7 @@ def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, .
     coded = dict(_properties(rows))
     if len(classes) < 2 or not coded:
         return ()
-    unit = groups(rows)
+    unit = dependent_groups(rows)
     _, unit = np.unique(unit, return_inverse=True)
     labels = pd.Categorical(rows["label"], categories=list(classes)).codes
     size = np.bincount(unit).astype(float)

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from chestxray.data.images.reading import MAX_PIXELS, Fit, UnreadableImage, read
+from chestxray.data.images.pixels import MAX_PIXELS, Fit, UnreadableImage
+from chestxray.data.images.reading import read
 from chestxray.data.index import Index
 from chestxray.errors import DataError
 from chestxray.storage import checksums

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from chestxray.data.grouping import patient_keys
 from chestxray.errors import DataError, first_line
 from chestxray.storage import checksums
 from chestxray.storage.schema import LONGEST_NAME
@@ -212,8 +213,7 @@ class Index:
         Rows that share a key are not independent: splits keep them together and the bootstrap
         draws them together.
         """
-        known = self.rows["source"] + "\0" + self.rows["patient"]
-        return known.where(self.rows["patient"] != "", self.rows["path"])
+        return patient_keys(self.rows)
 
     def counts(self) -> pd.DataFrame:
         """Images by class (rows, in class order) and split (columns)."""

@@ -13,6 +13,7 @@ from PIL import Image
 from chestxray.data import neighbours
 from chestxray.data.decoded import progress
 from chestxray.data.descriptors import FLIPS, POSES, described, signs, whiten
+from chestxray.data.grouping import patient_keys
 from chestxray.data.image_registration import SIDE, correlations, placement
 from chestxray.data.index import Index
 
@@ -187,7 +188,7 @@ def _registered(candidates: pd.DataFrame, first: np.ndarray, second: np.ndarray)
 
 def _of_different(found: pd.DataFrame, rows: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
     """The pairs whose rows are not known to be of one patient, nor of one group of copies."""
-    patient = (rows["source"] + "\0" + rows["patient"]).where(rows["patient"] != "", rows["path"])
+    patient = patient_keys(rows)
     group = pd.Series(names, dtype=object).reindex(rows.index)
     first, second = found["first"], found["second"]
     same = patient.loc[first].to_numpy() == patient.loc[second].to_numpy()

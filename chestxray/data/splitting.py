@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.folds import fold_of
+from chestxray.data.grouping import dependent_groups
 from chestxray.data.index import Index
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.recipe import Recipe
@@ -77,32 +78,6 @@ def check(index: Index) -> None:
             raise DataError(f"{index.name} has no {name} images after splitting.")
     if empty := [label for label in index.classes if counts.loc[label, "train"] == 0]:
         raise DataError(f"No training images of class {', '.join(empty)} in {index.name}.")
-
-
-def groups(rows: pd.DataFrame) -> np.ndarray:
-    """Codes (rows,) of what must stay together: a patient's images, and copies of one image.
-
-    Connected components of "same patient", "same pixels" and, where it was looked for, "same
-    radiograph" (the column ``near_group``).
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(rows)
-    patient = (rows["source"] + "\0" + rows["patient"]).where(rows["patient"] != "", rows["path"])
-    parts = [pd.factorize(patient)[0]]
-    if "pixel_hash" in rows:
-        parts.append(pd.factorize(rows["pixel_hash"])[0])
-    if "near_group" in rows:
-        parts.append(pd.factorize(rows["near_group"].where(rows["near_group"] != "", rows["path"]))[0])
-    # A bipartite graph of rows and keys: rows that share a key are connected through it.
-    offset, edges = n, []
-    for codes in parts:
-        edges.append(np.stack([np.arange(n), codes + offset]))
-        offset += int(codes.max()) + 1
-    start, end = np.concatenate(edges, axis=1)
-    graph = coo_matrix((np.ones(len(start), dtype=bool), (start, end)), shape=(offset, offset))
-    return connected_components(graph, directed=False)[1][:n]
 
 
 def _check_classes(index: Index, readable: pd.DataFrame) -> None:
@@ -175,7 +150,7 @@ def _official_folds(rows: pd.DataFrame, chosen: pd.Series, recipe: Recipe) -> tu
 
 def _held_out(rows: pd.DataFrame, recipe: Recipe, method: str) -> np.ndarray:
     """Whether each row is in the fold held out: bool (rows,)."""
-    codes = groups(rows) if method == "grouped" else np.arange(len(rows))
+    codes = dependent_groups(rows) if method == "grouped" else np.arange(len(rows))
     return fold_of(rows["label"], codes, recipe.folds, method, recipe.splits_by) == recipe.fold
 
 
@@ -244,7 +219,7 @@ def _take(rows: pd.DataFrame, share: float, seed: int, method: str, leave: int =
     wanted = max(1, round(share * len(rows)))
     if method == "random":
         return rows.iloc[np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted])]
-    codes = groups(rows) if method == "grouped" else np.arange(len(rows))
+    codes = dependent_groups(rows) if method == "grouped" else np.arange(len(rows))
     return rows.iloc[_stratified(rows["label"].to_numpy(), codes, share, seed, leave)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from chestxray.data.grouping import patient_codes
 from chestxray.errors import DataError, first_line
 from chestxray.storage.files import replacing
 
@@ -47,9 +48,7 @@ class Predictions:
     @property
     def clusters(self) -> np.ndarray:
         """Codes of the patients, int64 (rows,); an image of unknown patient is one of its own."""
-        known = self.rows["source"] + "\0" + self.rows["patient"]
-        keys = known.where(self.rows["patient"] != "", self.rows["path"])
-        return pd.factorize(keys)[0].astype(np.int64)
+        return patient_codes(self.rows)
 
     def of(self, split: str) -> Predictions:
         """The rows of one split."""

@@ -15,8 +15,9 @@ import tensorflow as tf
 from PIL import Image
 
 from chestxray.data.images import reading
-from chestxray.data.sources.phantom_drawing import draw
-from chestxray.data.sources.phantom_findings import FINDINGS
+from chestxray.data.images.pixels import UnreadableImage
+from chestxray.data.sources.phantom.drawing import draw
+from chestxray.data.sources.phantom.findings import FINDINGS
 from chestxray.errors import ExportError
 from chestxray.explanation.gradcam import OnePass
 from chestxray.export.source_run import Subject
@@ -114,7 +115,7 @@ def _pixels(subject: Subject) -> tuple[np.ndarray, str]:
     try:
         found = [reading.read(Path(path), size=size, fit=subject.run.recipe.fit).pixels for path in paths]
         said = f"{len(found)} test images of the run"
-    except reading.UnreadableImage:
+    except UnreadableImage:
         found = []
     if not found:  # of other places, or of another time
         found = [_drawn(number, size) for number in range(COUNT)]

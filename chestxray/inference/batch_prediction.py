@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chestxray.data.images.reading import MAX_PIXELS, UnreadableImage, read
+from chestxray.data.images.pixels import MAX_PIXELS, UnreadableImage
+from chestxray.data.images.reading import read
 from chestxray.inference.engine import Engine, Outputs
 
 if TYPE_CHECKING:
-    from chestxray.data.images.reading import Fit
+    from chestxray.data.images.pixels import Fit
 
 #: Files decoded in one go by one worker.
 CHUNK = 8

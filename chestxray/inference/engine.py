@@ -15,7 +15,7 @@ from chestxray.errors import InputError
 from chestxray.evaluation.decision.rule import Decision
 
 if TYPE_CHECKING:
-    from chestxray.data.images.reading import Fit
+    from chestxray.data.images.pixels import Fit
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from chestxray.data.images.reading import FILTER, Fit
+from chestxray.data.images.pixels import FILTER, Fit
 from chestxray.errors import DataError
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.recipe import LARGEST_SIDE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import xxhash
 
-from chestxray.data.images.reading import Fit
+from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution

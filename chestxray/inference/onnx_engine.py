@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.data.images.reading import Fit
+from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.inference.engine import Outputs, check_maps

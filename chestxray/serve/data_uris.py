@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from chestxray.data.images.reading import fitted
+from chestxray.data.images.pixels import fitted
 from chestxray.explanation.overlay import colours
 
 if TYPE_CHECKING:
-    from chestxray.data.images.reading import Fit
+    from chestxray.data.images.pixels import Fit
 
 #: The longer side of a picture.
 SIDE = 768

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from chestxray.data.images import reading
-from chestxray.data.images.reading import TooManyPixels, UnreadableImage
+from chestxray.data.images.pixels import TooManyPixels, UnreadableImage
 from chestxray.serve.data_uris import picture
 
 LENGTH = struct.Struct("<I")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.data.images.reading import Fit
+from chestxray.data.images.pixels import Fit
 from chestxray.serve import decoder
 from chestxray.serve.errors import RequestProblem
 from chestxray.serve.json_logs import log

@@ -29,18 +29,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from chestxray.testing.models import check_model_plugin, run_checks
+    from chestxray.testing.model_suite import check_model_plugin, run_checks
     from chestxray.testing.results import CheckFailed, CheckResult, CheckSkipped
-    from chestxray.testing.sources import check_source_plugin, run_source_checks
+    from chestxray.testing.source_suite import check_source_plugin, run_source_checks
 
 _EXPORTS = {
     "CheckFailed": "results",
     "CheckResult": "results",
     "CheckSkipped": "results",
-    "check_model_plugin": "models",
-    "check_source_plugin": "sources",
-    "run_checks": "models",
-    "run_source_checks": "sources",
+    "check_model_plugin": "model_suite",
+    "check_source_plugin": "source_suite",
+    "run_checks": "model_suite",
+    "run_source_checks": "source_suite",
 }
 
 

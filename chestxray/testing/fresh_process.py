@@ -51,7 +51,7 @@ class FreshProcess:
         """Start it and let it import what is to be preloaded, without waiting."""
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-                [sys.executable, "-P", "-m", "chestxray.testing.steps", *self._preload],
+                [sys.executable, "-P", "-m", "chestxray.testing.process_steps", *self._preload],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -60,7 +60,7 @@ class FreshProcess:
             )
 
     def ask(self, step: str, *, seconds: float = SECONDS, **arguments: Any) -> dict[str, Any]:
-        """Run a function of `chestxray.testing.steps` there and return what it returns.
+        """Run a function of `chestxray.testing.process_steps` there and return what it returns.
 
         Raises:
             CheckFailed: it took longer than `seconds`, or the process died.

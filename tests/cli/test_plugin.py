@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from chestxray.cli.plugin import command
 from chestxray.errors import ChestXrayError, InputError, PluginError
-from chestxray.testing.models import MODEL_CHECKS
+from chestxray.testing.model_suite import MODEL_CHECKS
 
 MODULE = """
 from broken_plugins import GOOD, replace

@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from chestxray.data import near_duplicates, neighbours
 from chestxray.data.decoded import decode, readable
 from chestxray.data.descriptors import _sampling
+from chestxray.data.grouping import dependent_groups
 from chestxray.data.image_registration import SIDE, correlations, placement
 from chestxray.data.near_duplicates import mark, pairs
 from chestxray.data.sources import folder
-from chestxray.data.splitting import groups
 from chestxray.plugin import SourceOptions
 from chestxray.runs.provenance import fingerprint
 from made import make_index
@@ -221,7 +221,7 @@ def test_films_that_are_nearly_one_are_named_unless_they_are_known_to_be_of_one_
 
 
 def test_splits_keep_near_copies_together(marked):
-    codes = groups(marked.rows[marked.rows["unreadable"] == ""])
+    codes = dependent_groups(marked.rows[marked.rows["unreadable"] == ""])
     assert codes[0] == codes[1] == codes[3]
     assert len(set(codes)) == 3
 

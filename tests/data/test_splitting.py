@@ -4,7 +4,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chestxray.data.splitting import groups, split
+from chestxray.data.grouping import dependent_groups
+from chestxray.data.splitting import split
 from chestxray.errors import ChestXrayError, DataError
 from chestxray.recipe import Recipe
 from made import make_index
@@ -63,7 +64,7 @@ def test_copies_of_an_image_stay_together():
 
 def test_groups_join_patients_through_a_shared_image():
     index = make_index(["a"] * 5, ["1", "1", "2", "3", ""], hashes=["x", "y", "y", "z", "w"])
-    codes = groups(index.rows)
+    codes = dependent_groups(index.rows)
     assert codes[0] == codes[1] == codes[2]
     assert len(set(codes)) == 3
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 import chestxray
 from chestxray.cli.main import group
 from chestxray.data.images import reading
+from chestxray.data.images.pixels import fitted
 from chestxray.errors import DataError, ExportError, InputError, OutputError
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.explanation.gradcam import Graph
@@ -165,7 +166,7 @@ def test_a_stranger_prepares_images_by_the_file_alone(run, fit, tmp_path):
     # What Pillow is told to do stands there as a call, too.
     image = Image.open(tmp_path / "deep.png").convert("L")
     call = eval(described["preprocessing"]["resize"]["pillow"], {"image": image, "Image": Image, "ImageOps": ImageOps})
-    np.testing.assert_array_equal(np.asarray(call), np.asarray(reading.fitted(image, (16, 16), fit)))
+    np.testing.assert_array_equal(np.asarray(call), np.asarray(fitted(image, (16, 16), fit)))
 
 
 def test_a_file_with_another_resize_filter_is_refused(run, tmp_path):

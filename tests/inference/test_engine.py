@@ -186,7 +186,8 @@ def films(tmp_path_factory):
 def test_bulk_says_what_is_said_one_by_one(engine, films, processes):
     from pathlib import Path
 
-    from chestxray.data.images.reading import UnreadableImage, read
+    from chestxray.data.images.pixels import UnreadableImage
+    from chestxray.data.images.reading import read
 
     found, reasons = [], []
     for batch in batch_prediction.predicted(engine, films, batch_size=10, maps=True, processes=processes):

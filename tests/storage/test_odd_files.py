@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from chestxray.data.images import reading
+from chestxray.data.images.pixels import UnreadableImage
 from chestxray.data.sources import npz, table
 from chestxray.errors import DataError, OutputError, WeightsError
 from chestxray.models import weight_files
@@ -125,9 +126,9 @@ def test_what_is_no_file_or_too_large_is_one_line(told, way, name):
 
 
 def test_a_file_of_the_system_that_has_no_size_is_bounded(tmp_path):
-    with pytest.raises(reading.UnreadableImage):
+    with pytest.raises(UnreadableImage):
         reading.read(tmp_path / "absent.png")
-    with pytest.raises(reading.UnreadableImage, match="not an image"):
+    with pytest.raises(UnreadableImage, match="not an image"):
         reading.read(Path("/proc/self/stat"))
 
 

@@ -12,9 +12,9 @@ import broken_plugins
 from broken_plugins import BROKEN, GOOD
 from chestxray import testing
 from chestxray.errors import InputError
-from chestxray.testing import check_model_plugin, run_checks, table
+from chestxray.testing import check_model_plugin, results_table, run_checks
 from chestxray.testing.fresh_process import FreshProcess
-from chestxray.testing.models import MODEL_CHECKS
+from chestxray.testing.model_suite import MODEL_CHECKS
 from chestxray.testing.results import Check, CheckFailed, CheckResult, CheckSkipped, run_all
 
 NAMES = [check.name for check in MODEL_CHECKS]
@@ -51,14 +51,14 @@ def outcomes(results, outcome):
 
 def test_a_good_plugin_passes_every_check(process):
     results = run_checks(GOOD, process=process)
-    assert outcomes(results, "passed") == NAMES, table.plain(results)
+    assert outcomes(results, "passed") == NAMES, results_table.plain(results)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_plugin_fails_the_check_meant_for_it(name, process):
     plugin, check = BROKEN[name]
     results = run_checks(plugin, process=process, only=NAMES if check == "replicas" else CHEAP)
-    assert outcomes(results, "failed") == [check], table.plain(results)
+    assert outcomes(results, "failed") == [check], results_table.plain(results)
     (failed,) = [result for result in results if result.name == check]
     assert failed.reason
 
@@ -77,14 +77,14 @@ def test_a_head_that_computes_something_else_than_its_layers_say_fails_one_pass(
 
     plugin = broken_plugins.replace(GOOD, head=head)
     results = run_checks(plugin, process=process, only=["cam_layer", "gradcam", "one_pass"])
-    assert outcomes(results, "failed") == ["one_pass"], table.plain(results)
+    assert outcomes(results, "failed") == ["one_pass"], results_table.plain(results)
     assert "differ from tf-keras-vis's by" in results[-1].reason
 
 
 @pytest.mark.parametrize("name", BAD_IMPORTS)
 def test_a_bad_import_fails_the_import_check_alone(name, process):
     results = run_checks(GOOD, module=f"bad_{name}", only=CHEAP, process=process)
-    assert outcomes(results, "failed") == ["import"], table.plain(results)
+    assert outcomes(results, "failed") == ["import"], results_table.plain(results)
     (failed,) = [result for result in results if result.name == "import"]
     assert re.search(BAD_IMPORTS[name][1], failed.reason)
 
@@ -105,7 +105,7 @@ def test_no_cam_layer_is_skipped_with_the_reason(process):
 
 def test_a_fixed_size_plugin_is_tried_at_its_own_size_alone(process):
     plugin = broken_plugins.replace(GOOD, fixed_size=True, build=broken_plugins.build_for_even_sizes)
-    assert not table.failed(run_checks(plugin, process=process, only=["scale", "features", "head", "sizes"]))
+    assert not results_table.failed(run_checks(plugin, process=process, only=["scale", "features", "head", "sizes"]))
 
 
 def test_a_failing_plugin_raises_with_the_table():
@@ -156,9 +156,9 @@ def test_what_needs_a_failed_check_is_skipped_and_an_exception_is_a_result():
 
 def test_a_skip_is_shown_and_is_no_pass():
     results = [CheckResult("a", True, 0.1), CheckResult("b", False, 0.0, skipped_reason="[why]")]
-    assert table.summary(results) == "1 passed, 1 skipped"
-    assert "[why]" in table.plain(results)
-    assert json.loads(json.dumps(table.to_json(results))) == {
+    assert results_table.summary(results) == "1 passed, 1 skipped"
+    assert "[why]" in results_table.plain(results)
+    assert json.loads(json.dumps(results_table.to_json(results))) == {
         "passed": True,
         "checks": [
             {"name": "a", "outcome": "passed", "seconds": 0.1, "reason": "", "hint": ""},
@@ -200,4 +200,4 @@ def test_the_module_on_the_page_for_authors_passes(process):
     names = {"__name__": "on_the_page"}
     exec(compile(code, "write-a-plugin.md", "exec"), names)
     results = run_checks(names["plugin"], only=[name for name in CHEAP if name != "import"], process=process)
-    assert {result.outcome for result in results} == {"passed"}, table.plain(results)
+    assert {result.outcome for result in results} == {"passed"}, results_table.plain(results)

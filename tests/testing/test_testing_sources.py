@@ -10,9 +10,9 @@ import pytest
 from chestxray.data.index import Index
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.testing import check_source_plugin, run_source_checks, table
+from chestxray.testing import check_source_plugin, results_table, run_source_checks
 from chestxray.testing.fresh_process import FreshProcess
-from chestxray.testing.sources import SOURCE_CHECKS
+from chestxray.testing.source_suite import SOURCE_CHECKS
 
 NAMES = [check.name for check in SOURCE_CHECKS]
 
@@ -151,7 +151,7 @@ def outcomes(results, outcome):
 
 def test_a_good_source_passes_every_check(process, folder):
     results = run_source_checks(GOOD, str(folder), module="chestxray.data.sources.folder", process=process)
-    assert outcomes(results, "passed") == NAMES, table.plain(results)
+    assert outcomes(results, "passed") == NAMES, results_table.plain(results)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -160,7 +160,7 @@ def test_a_broken_source_fails_the_check_meant_for_it(name, folder, tmp_path):
     plugin = broken if isinstance(broken, SourcePlugin) else dataclasses.replace(GOOD, load=broken)
     options = SourceOptions(cache=tmp_path / "cache", extra={"other": str(folder)})
     results = run_source_checks(plugin, str(folder), options=options, only=[n for n in NAMES if n != "import"])
-    assert outcomes(results, "failed") == [check], table.plain(results)
+    assert outcomes(results, "failed") == [check], results_table.plain(results)
 
 
 def test_every_check_fails_for_some_broken_source():
@@ -171,7 +171,7 @@ def test_a_source_that_is_slow_to_import_fails_that_check_alone(folder, tmp_path
     (tmp_path / "slow_source.py").write_text("import time\ntime.sleep(1.2)")
     monkeypatch.syspath_prepend(str(tmp_path))
     results = run_source_checks(GOOD, str(folder), module="slow_source")
-    assert outcomes(results, "failed") == ["import"], table.plain(results)
+    assert outcomes(results, "failed") == ["import"], results_table.plain(results)
 
 
 def test_no_wrong_address_is_skipped_and_says_so(folder):
@@ -192,4 +192,4 @@ def test_the_sources_that_ship_with_chestxray_pass(name, folder, process):
     plugin = registry.load_plugin(registry.SOURCES, name)
     address = {"folder": str(folder), "phantom": "images=24,size=32"}[name]
     results = run_source_checks(plugin, address, process=process)
-    assert outcomes(results, "passed") == NAMES, table.plain(results)
+    assert outcomes(results, "passed") == NAMES, results_table.plain(results)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chestxray.data.images import image_limits
-from chestxray.data.images.reading import UnreadableImage, check_size, scaled_to_uint8
+from chestxray.data.images.pixels import UnreadableImage, check_size, scaled_to_uint8
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -12,17 +12,24 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import xxhash
-from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from chestxray.data.images import deep_colour, image_limits
-from chestxray.errors import DataError
+from chestxray.data.images.pixels import (
+    FILTER,
+    MAX_PIXELS,
+    ORIENTATION,
+    Fit,
+    UnreadableImage,
+    check_size,
+    fitted,
+    scaled_to_uint8,
+    to_grey,
+)
 from chestxray.storage.files import content as content_of
-
-Fit = Literal["stretch", "pad", "crop"]
 
 #: Suffixes that a folder of images is searched for, in lower case.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
@@ -31,12 +38,8 @@ UNREAD_SUFFIXES = frozenset(
     {".gif", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".pgm", ".ppm", ".pnm", ".tga", ".psd",
      ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
 )  # fmt: skip
-MAX_PIXELS = 100_000_000
 #: Bytes that a file may have beside its pixels.
 _BESIDE_PIXELS = 64_000_000
-#: How an image is brought to its size: bilinear with Pillow's support scaled to the reduction, an area
-#: average, free of aliasing.
-FILTER = Image.Resampling.BILINEAR
 _FORMATS = tuple(
     plugin.format
     for plugin in (
@@ -52,7 +55,6 @@ _BROKEN = (
     OverflowError, MemoryError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 #: MPO: a JPEG with previews behind it.
 _JPEG_KINDS = ("JPEG", "MPO")
@@ -60,15 +62,6 @@ _SCAN = 0xDA
 #: Markers of segments that may come before the first scan, and those of comments and applications.
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xFF)})
 _NOTES = frozenset({*range(0xE0, 0xF0), 0xFE})
-_PHOTOMETRIC = 262  # TIFF; 0: the largest value is black
-
-
-class UnreadableImage(DataError):
-    """A file that holds no image that can be read whole. The message is the reason."""
-
-
-class TooManyPixels(UnreadableImage):
-    """An image of more pixels than are allowed, by its header."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +144,6 @@ def is_dicom(content: bytes) -> bool:
     return content[128:132] == b"DICM" and not content.startswith((_PNG, _JPEG))
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises `UnreadableImage` where an image has no pixel, `TooManyPixels` above `max_pixels`."""
-    if width * height > max_pixels:
-        raise TooManyPixels(f"{width}x{height} is more pixels than the {max_pixels:,} allowed")
-    if width < 1 or height < 1:
-        raise UnreadableImage(f"the header says {width}x{height} pixels")
-
-
 def _open(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
     with warnings.catch_warnings():
         # Pillow warns of odd tags.
@@ -214,66 +199,8 @@ def _least(image: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
     if size is None:
         return image.size
     height, width = size
-    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    turned = image.getexif().get(ORIENTATION) in _TURNED
     return (height, width) if turned else (width, height)
-
-
-def to_grey(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit grey (mode L), upright."""
-    # Pages may be turned by any format's EXIF; most files have none, and no copy is made of those.
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "L" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith(("I", "F")):
-        grey = scaled_to_uint8(np.asarray(image))
-        return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _over_black(image)
-    return image.convert("L")
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    """In bands of rows, as three copies in four colours of a whole film are half a gigabyte."""
-    grey = Image.new("L", image.size)
-    for top in range(0, image.height, 256):
-        band = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
-        black = Image.new("RGBA", band.size, (0, 0, 0, 255))
-        grey.paste(Image.alpha_composite(black, band).convert("L"), (0, top))
-    return grey
-
-
-def _white_is_zero(image: Image.Image) -> bool:
-    """Whether a TIFF stores white as 0: Pillow turns such images round in 8 bits, but not in 16."""
-    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-
-
-def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
-    """Map the range of `values` (any real dtype) onto 0..255. A constant image becomes black.
-
-    Raises:
-        UnreadableImage: a value is not finite.
-    """
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(low) or not np.isfinite(high):
-        raise UnreadableImage("a pixel is not a finite number")
-    values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
-    # In place: a film of 40 million pixels would otherwise take a gigabyte on its way.
-    values -= low
-    values *= 255.0 / (high - low) if high > low else 0.0
-    return np.round(values, out=values).astype(np.uint8)
-
-
-def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
-    """A grey image as `size` (height, width): stretched, padded with black, or cropped centrally."""
-    target = (size[1], size[0])
-    if image.size == target:
-        return image
-    if fit == "pad":
-        return ImageOps.pad(image, target, method=FILTER, color=0)
-    if fit == "crop":
-        return ImageOps.fit(image, target, method=FILTER)
-    return image.resize(target, FILTER)
 
 
 def preprocessing(size: tuple[int, int], fit: Fit) -> dict[str, object]:
@@ -311,7 +238,7 @@ def _compressed(content: bytes, image: Image.Image, mode: str) -> list[bytes | m
     """
     # Colours are understood by what these two segments say.
     colour = "" if mode == "L" else f"{'jfif' in image.info}:{image.info.get('adobe_transform')}"
-    kept: list[bytes | memoryview] = [f"jpeg:{image.getexif().get(_ORIENTATION, 1)}:{colour}:".encode()]
+    kept: list[bytes | memoryview] = [f"jpeg:{image.getexif().get(ORIENTATION, 1)}:{colour}:".encode()]
     # Parts of a view are no copies: large files would be copied twice.
     view, place = memoryview(content), 2
     while content[place + 1] != _SCAN:

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from chestxray.data.images.reading import MAX_PIXELS
+from chestxray.data.images.pixels import MAX_PIXELS
 from chestxray.data.index import Index
 from chestxray.data.sources.folder import expanded
 from chestxray.data.sources.materialised import Contents, Item, converted, png

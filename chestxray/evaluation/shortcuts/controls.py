@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray.data import splitting
-from chestxray.data.images.reading import Fit, UnreadableImage
+from chestxray.data.grouping import dependent_groups
+from chestxray.data.images.pixels import Fit, UnreadableImage
 from chestxray.data.index import SPLITS, Index
 from chestxray.evaluation.influence import accuracy
 from chestxray.evaluation.intervals import LEVEL
@@ -160,7 +160,7 @@ def _draw(places: np.ndarray, clusters: np.ndarray, count: int, rng: np.random.G
 def _sample(index: Index, splits: Sequence[np.ndarray], places: np.ndarray) -> tuple[pd.DataFrame, Rows]:
     sample = index.rows.iloc[places].reset_index(drop=True)
     clusters = pd.factorize(index.clusters().to_numpy()[places])[0]
-    return sample, Rows(tuple(each[places] for each in splits), splitting.groups(sample), clusters)
+    return sample, Rows(tuple(each[places] for each in splits), dependent_groups(sample), clusters)
 
 
 def _seen(index: Index, pixels: np.ndarray, places: np.ndarray, fit: Fit) -> tuple[inputs.Grids, dict[str, str]]:

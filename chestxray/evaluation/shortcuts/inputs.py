@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from chestxray.data.images.reading import Fit, UnreadableImage, read
+from chestxray.data.images.pixels import Fit, UnreadableImage
+from chestxray.data.images.reading import read
 
 SIDE = 32
 #: In cells: how wide the frame is, how long the squares in its corners, and what lies round the

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chestxray.data.images.reading import UnreadableImage, decode, scaled_to_uint8
+from chestxray.data.images.pixels import UnreadableImage, scaled_to_uint8
+from chestxray.data.images.reading import decode
 from image_bytes import saved
 
 #: A 12-bit film: its upper bytes alone have sixteen values.

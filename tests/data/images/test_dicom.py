@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from chestxray.data.images.reading import UnreadableImage, decode, read
+from chestxray.data.images.pixels import UnreadableImage
+from chestxray.data.images.reading import decode, read
 from image_bytes import dicom
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from chestxray.data.images import image_limits
-from chestxray.data.images.reading import UnreadableImage, decode
+from chestxray.data.images.pixels import UnreadableImage
+from chestxray.data.images.reading import decode
 from hostile_images import ITEM, chunk, dicom, frame, inserted, jpeg, jpeg2000, png, progressive, segment
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
@@ -201,7 +202,8 @@ def test_a_small_dicom_never_takes_gigabytes():
     code = (
         "import json, resource, sys\n"
         "import pydicom.pixels\n"
-        "from chestxray.data.images.reading import UnreadableImage, decode\n"
+        "from chestxray.data.images.pixels import UnreadableImage\n"
+        "from chestxray.data.images.reading import decode\n"
         "import numpy as np, PIL.Image\n"
         "had = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for text in json.load(sys.stdin):\n"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chestxray.data.images.reading import UnreadableImage, decode, fitted, read, scaled_to_uint8
+from chestxray.data.images.pixels import UnreadableImage, fitted, scaled_to_uint8
+from chestxray.data.images.reading import decode, read
 from image_bytes import dicom, saved
 
 RNG = np.random.default_rng(0)

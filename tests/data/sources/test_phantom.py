@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from chestxray.data.sources import phantom
-from chestxray.data.sources.phantom_drawing import draw
-from chestxray.data.sources.phantom_findings import FINDINGS
-from chestxray.data.sources.phantom_options import Options
+from chestxray.data.sources.phantom import source
+from chestxray.data.sources.phantom.drawing import draw
+from chestxray.data.sources.phantom.findings import FINDINGS
+from chestxray.data.sources.phantom.options import Options
 from chestxray.errors import InputError
 from chestxray.plugin import SourceOptions
 
@@ -28,7 +28,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def load(cache):
     def load(address, **options):
-        return phantom.load(address, SourceOptions(cache=cache, **options))
+        return source.load(address, SourceOptions(cache=cache, **options))
 
     return load
 
@@ -61,7 +61,7 @@ def test_a_set_is_grey_png_files_with_all_that_is_known_of_them(load):
 
 def test_the_same_seed_draws_the_same_pixels_and_another_seed_others(load, tmp_path):
     first = load(TINY, seed=3)
-    again = phantom.load(TINY, SourceOptions(cache=tmp_path, seed=3))
+    again = source.load(TINY, SourceOptions(cache=tmp_path, seed=3))
     other = load(TINY, seed=4)
     columns = ["label", "patient", "split"]
     assert first.rows[columns].equals(again.rows[columns])
@@ -86,7 +86,7 @@ def test_patients_have_one_label_one_split_and_one_to_four_images(load):
 
 
 def test_splits_hold_60_13_27_percent_of_each_class_s_patients():
-    films = phantom.plan(Options(patients=120))
+    films = source.plan(Options(patients=120))
     patients = {film.patient: (film.label, film.split) for film in films}
     for label in FINDINGS:
         splits = [split for of, split in patients.values() if of == label]
@@ -98,7 +98,7 @@ def test_the_smallest_sets_have_every_class_in_every_split(load):
 
 
 def test_the_default_is_large_enough_to_train_on_and_to_test_with():
-    films = phantom.plan(Options())
+    films = source.plan(Options())
     counts = {name: sum(film.split == name for film in films) for name in ("train", "validation", "test")}
     assert 480 <= counts["train"] <= 560 and counts["validation"] >= 90 and counts["test"] >= 200
 
@@ -208,7 +208,7 @@ def test_straddlers_have_images_in_train_and_test(load):
 
 def test_unreadable_files_are_rows_that_no_one_can_read(load):
     index = load(f"{TINY},unreadable=4")
-    bad = planted(index, *phantom.SPOILT)
+    bad = planted(index, *source.SPOILT)
     assert sorted(bad["planted"]) == ["empty", "garbage", "truncated", "truncated"]
     for row in bad.itertuples():
         assert f"/{row.label}/" in row.path and row.mask == row.lung_mask == ""
@@ -282,21 +282,21 @@ def test_a_bad_option_is_refused_in_one_line(load, cache, address, message):
 def test_a_set_is_drawn_once(tmp_path, monkeypatch, caplog, capsys):
     options = SourceOptions(cache=tmp_path)
     with caplog.at_level(logging.INFO, logger="chestxray"):
-        first = phantom.load("patients=3,size=32", options)
+        first = source.load("patients=3,size=32", options)
     assert [record.levelname for record in caplog.records] == ["INFO"]
     caplog.clear()
-    monkeypatch.setattr(phantom, "draw", None)
+    monkeypatch.setattr(source, "draw", None)
     with caplog.at_level(logging.INFO, logger="chestxray"):
-        again = phantom.load("size=32, patients=3", options)
+        again = source.load("size=32, patients=3", options)
     assert again.rows.equals(first.rows) and not caplog.records
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_newer_drawing_is_drawn_anew(monkeypatch):
-    old = phantom.key(Options())
-    assert old == phantom.key(Options()) != phantom.key(Options(seed=1))
-    monkeypatch.setattr(phantom, "VERSION", phantom.VERSION + 1)
-    assert phantom.key(Options()) != old
+    old = source.key(Options())
+    assert old == source.key(Options()) != source.key(Options(seed=1))
+    monkeypatch.setattr(source, "VERSION", source.VERSION + 1)
+    assert source.key(Options()) != old
 
 
 def test_a_failure_leaves_no_half_set(tmp_path, monkeypatch):
@@ -307,21 +307,21 @@ def test_a_failure_leaves_no_half_set(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draw(**arguments)
 
-    monkeypatch.setattr(phantom, "draw", fail)
+    monkeypatch.setattr(source, "draw", fail)
     with pytest.raises(KeyboardInterrupt):
-        phantom.load("patients=4,size=32", options)
+        source.load("patients=4,size=32", options)
     assert not list((tmp_path / "phantom").iterdir())
     monkeypatch.undo()
-    assert len(set(phantom.load("patients=4,size=32", options).rows["patient"])) == 4
+    assert len(set(source.load("patients=4,size=32", options).rows["patient"])) == 4
 
 
 def test_a_set_with_files_missing_is_mended(tmp_path):
     options = SourceOptions(cache=tmp_path)
-    index = phantom.load("patients=3,size=32", options)
+    index = source.load("patients=3,size=32", options)
     lost = tmp_path / index.rows["path"][0]
     kept = pixels(lost)
     lost.unlink()
-    assert phantom.load("patients=3,size=32", options).rows.equals(index.rows)
+    assert source.load("patients=3,size=32", options).rows.equals(index.rows)
     assert (pixels(lost) == kept).all()
 
 
@@ -329,15 +329,15 @@ def test_a_second_process_that_draws_the_same_set_does_no_harm(tmp_path, monkeyp
     options = SourceOptions(cache=tmp_path)
 
     def overtaken(**arguments):
-        monkeypatch.setattr(phantom, "draw", draw)
-        phantom.load("patients=2,size=32", options)
+        monkeypatch.setattr(source, "draw", draw)
+        source.load("patients=2,size=32", options)
         return draw(**arguments)
 
-    monkeypatch.setattr(phantom, "draw", overtaken)
-    index = phantom.load("patients=2,size=32", options)
+    monkeypatch.setattr(source, "draw", overtaken)
+    index = source.load("patients=2,size=32", options)
     assert all(pixels(path).any() for path in index.rows["path"])
     assert [folder.name for folder in (tmp_path / "phantom").iterdir()] == [
-        phantom.key(Options.parse("patients=2,size=32", options))
+        source.key(Options.parse("patients=2,size=32", options))
     ]
 
 

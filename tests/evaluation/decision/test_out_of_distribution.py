@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chestxray.data.sources.phantom_drawing import draw
+from chestxray.data.sources.phantom.drawing import draw
 from chestxray.errors import DataError
 from chestxray.evaluation.decision import out_of_distribution
 from chestxray.evaluation.decision.ood_images import ALTERED, KINDS, altered_films, mirrored_films, other_pictures

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from chestxray.models.assembly import CALIBRATION
+from chestxray.testing.model_under_test import Subject, outputs
 from chestxray.testing.results import CheckFailed
-from chestxray.testing.subject import Subject, outputs
 
 
 def check_seed(subject: Subject) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from chestxray.data.sources.phantom_anatomy import Chest, Field, Mask, draw_anatomy, posed_grid
-from chestxray.data.sources.phantom_findings import FINDINGS, Lesion
+from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, draw_anatomy, posed_grid
+from chestxray.data.sources.phantom.findings import FINDINGS, Lesion
 
 #: Raise it whenever a drawing changes: sets drawn by an older version are then drawn anew.
 VERSION = 3

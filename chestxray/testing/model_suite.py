@@ -8,17 +8,17 @@ from contextlib import ExitStack
 import keras
 
 from chestxray.plugin import ModelPlugin
-from chestxray.testing import table
-from chestxray.testing.elsewhere import check_import, check_reload, check_replicas
+from chestxray.testing import results_table
 from chestxray.testing.fresh_process import FreshProcess
-from chestxray.testing.functions import check_features, check_head, check_scale
-from chestxray.testing.graph import check_channels, check_flat, check_inference, check_sizes
-from chestxray.testing.importing import module_of
-from chestxray.testing.metadata import check_fields, check_metadata
-from chestxray.testing.named_layers import check_cam_layer, check_freezing, check_gradcam, check_one_pass
-from chestxray.testing.numbers import check_float16, check_seed
+from chestxray.testing.function_checks import check_features, check_head, check_scale
+from chestxray.testing.graph_checks import check_channels, check_flat, check_inference, check_sizes
+from chestxray.testing.import_checks import module_of
+from chestxray.testing.layer_checks import check_cam_layer, check_freezing, check_gradcam, check_one_pass
+from chestxray.testing.metadata_checks import check_fields, check_metadata
+from chestxray.testing.model_under_test import Subject
+from chestxray.testing.precision_checks import check_float16, check_seed
+from chestxray.testing.process_checks import check_import, check_reload, check_replicas
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
-from chestxray.testing.subject import Subject
 
 #: In the order in which a failure is best read: what comes first explains what comes later.
 MODEL_CHECKS = (
@@ -87,4 +87,4 @@ def check_model_plugin(plugin: ModelPlugin, *, only: Collection[str] | None = No
         InputError: a name in `only` that is no check.
     """
     __tracebackhide__ = True  # pytest then shows the table, not this function
-    return table.require_passed(run_checks(plugin, only=only))
+    return results_table.require_passed(run_checks(plugin, only=only))

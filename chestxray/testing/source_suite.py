@@ -14,9 +14,9 @@ from chestxray.data.images import reading
 from chestxray.data.index import COLUMNS, SPLITS, Index
 from chestxray.errors import ChestXrayError
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.testing import table
+from chestxray.testing import results_table
 from chestxray.testing.fresh_process import FreshProcess
-from chestxray.testing.importing import module_of, require_light_import
+from chestxray.testing.import_checks import module_of, require_light_import
 from chestxray.testing.results import Check, CheckFailed, CheckResult, CheckSkipped, chosen, described, run_all
 
 #: An address that no source knows.
@@ -237,4 +237,4 @@ def check_source_plugin(
     """
     __tracebackhide__ = True  # pytest then shows the table, not this function
     results = run_source_checks(plugin, address, options=options, wrong_address=wrong_address, only=only)
-    return table.require_passed(results)
+    return results_table.require_passed(results)

@@ -11,8 +11,8 @@ import tensorflow as tf
 from chestxray.explanation.gradcam import Graph
 from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import Built, Phase, freeze
+from chestxray.testing.model_under_test import CLASSES, Subject
 from chestxray.testing.results import CheckFailed, CheckSkipped
-from chestxray.testing.subject import CLASSES, Subject
 
 
 def check_cam_layer(subject: Subject) -> None:

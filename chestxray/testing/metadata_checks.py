@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chestxray.plugin import ModelPlugin
+from chestxray.testing.model_under_test import Subject
 from chestxray.testing.results import CheckFailed
-from chestxray.testing.subject import Subject
 
 
 def check_fields(subject: Subject) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chestxray.data.sources.phantom_anatomy import Chest, Field, Mask, smooth_noise, step
+from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, smooth_noise, step
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chestxray.data.sources.phantom_findings import FINDINGS
+from chestxray.data.sources.phantom.findings import FINDINGS
 from chestxray.errors import InputError, nearest
 from chestxray.plugin import SourceOptions
 

@@ -40,8 +40,8 @@ import numpy as np
 from PIL import Image
 
 from chestxray.data.index import Index
-from chestxray.data.sources.phantom_drawing import VERSION, draw, images_of
-from chestxray.data.sources.phantom_options import Options
+from chestxray.data.sources.phantom.drawing import VERSION, draw, images_of
+from chestxray.data.sources.phantom.options import Options
 from chestxray.errors import InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.storage.files import explained

@@ -1,4 +1,4 @@
-"""What the fresh process does: ``python -m chestxray.testing.steps [MODULE TO PRELOAD ...]``.
+"""What the fresh process does: ``python -m chestxray.testing.process_steps [MODULE TO PRELOAD ...]``.
 
 Reads questions from standard input, a JSON object a line, and writes an answer to each in the same
 way. Nothing is imported here before it is needed: an import is one of the things to be timed.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from chestxray.testing.model_under_test import CLASSES, Subject, outputs, times
 from chestxray.testing.results import CheckFailed, described, place
-from chestxray.testing.subject import CLASSES, Subject, outputs, times
 
 NESTED_HINT = (
     "apply the layers to the tensor itself, so that all are layers of one graph: keras.applications "

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.testing.importing import require_light_import
+from chestxray.testing.import_checks import require_light_import
+from chestxray.testing.model_under_test import Subject
 from chestxray.testing.results import CheckFailed, described
-from chestxray.testing.subject import Subject
 
 
 def check_import(subject: Subject) -> None:

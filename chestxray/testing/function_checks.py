@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from chestxray.testing.model_under_test import CLASSES, Subject, outputs
 from chestxray.testing.results import CheckFailed
-from chestxray.testing.subject import CLASSES, Subject, outputs
 
 
 def check_scale(subject: Subject) -> None:
