@@ -123,7 +123,7 @@ def mine(other, tmp_path) -> Path:
     return folder
 
 
-def answers_of(folder: Path) -> dict[tuple[str, str], model_card.Answer]:
+def answers_of(folder: Path) -> dict[tuple[str, str], model_card.AnsweredItem]:
     """The answers by checklist and number."""
     parts = model_card.answered(Record.read(folder))
     return {(part.checklist.name, answer.item.number): answer for part in parts for answer in part.answers}
