@@ -164,7 +164,7 @@ def _print(compared: Compared) -> None:
     from chestxray.cli.output import quoted, table
     from chestxray.evaluation.paired.letters import caption
     from chestxray.evaluation.shortcuts.verdict import short
-    from chestxray.report.formatting import duration, title, told_p
+    from chestxray.report.formatting import duration, p_text, title
     from chestxray.studies.comparison_page import cautions, told_spread, verdict
 
     comparison = compared.comparison
@@ -201,7 +201,7 @@ def _print(compared: Compared) -> None:
     click.echo(f"{caption(item['letters'] for item in compared.models)}\n")
     columns = ["first", "second", "difference (95% interval)", "p", "p (Holm)", "test"]
     lines = [
-        [p.first, p.second, quoted(p.difference.to_json()), told_p(p.p), told_p(p.p_holm), p.test]
+        [p.first, p.second, quoted(p.difference.to_json()), p_text(p.p), p_text(p.p_holm), p.test]
         for p in comparison.pairs
     ]
     if comparison.margin is not None:

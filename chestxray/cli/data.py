@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chestxray.cli.options import some_options
+from chestxray.cli.output import table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ def list_sets(as_json: bool, cache: Path | None) -> None:
         (name, f"{e.images:,}", f"{e.megabytes:,} MB", ", ".join(e.classes), e.licence, "yes" if places[name] else "no")
         for name, e in catalogue().entries.items()
     ]
-    _table(("name", "images", "download", "classes", "licence", "on disk"), rows)
+    table(("name", "images", "download", "classes", "licence", "on disk"), rows)
     click.echo("")
     for name, entry in catalogue().entries.items():
         click.echo(f"{name}: {entry.title}. {entry.defects}")
@@ -221,7 +222,7 @@ def _print_audit(found: Audit, images: int) -> None:
     rows = [(item.severity, item.kind, f"{item.count:,}", item.sentence) for item in found.findings]
     click.echo(f"{images:,} images, {len(rows) or 'no'} kinds of findings")
     if rows:
-        _table(("severity", "finding", "number", "what it means"), rows)
+        table(("severity", "finding", "number", "what it means"), rows)
     _listed("Unreadable", [f"{path}: {reason}" for path, reason in found.unreadable])
     _listed("Copies on both sides", [" = ".join(group) for group in found.duplicates_across_splits])
     _listed("Near copies on both sides", [" ~ ".join(group) for group in found.near_across_splits])
@@ -257,21 +258,4 @@ def _listed(title: str, lines: list[str], most: int = 10) -> None:
 
 def _frame(title: str, counts: pd.DataFrame) -> None:
     rows = [(str(label), *(f"{value:,}" for value in counts.loc[label])) for label in counts.index]
-    _table((title, *map(str, counts.columns)), rows)
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(show_edge=False)
-    for i, name in enumerate(columns):
-        number = i > 0 and all(row[i][:1].isdigit() for row in rows)
-        table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    # Wide enough for whole names also where there is no terminal to ask for its width.
-    console = Console(highlight=False)
-    console.width = max(console.width, 120)
-    console.print(table)
+    table((title, *map(str, counts.columns)), rows)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from chestxray.evaluation.figure_format import FigureFields, with_interval
 
 
-def quoted(figure: Mapping[str, float | None]) -> str:
-    """A figure with its interval, as it is quoted; ``-`` where it cannot be had."""
-    if figure["value"] is None:
-        return "-"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+def quoted(figure: FigureFields) -> str:
+    """Return a figure with its interval for a table's cell; ``-`` where it cannot be computed."""
+    return with_interval(figure, absent="-")
 
 
 def plain(text: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 from chestxray.data.audit import FEWEST_OF_A_CLASS
 from chestxray.data.splitting import SMALLEST_VALIDATION
+from chestxray.evaluation.figure_format import in_sentence, with_interval
 from chestxray.report.calibration_wording import direction
 from chestxray.report.caution import Caution
-from chestxray.report.formatting import plural, value_of, with_interval
+from chestxray.report.formatting import plural, value_of
 from chestxray.runs.run_folder import Run
 
 #: Pictures that are answered as if they were chest radiographs: a share of a kind worth naming; one of a
@@ -67,12 +68,12 @@ def sensitivity(run: Run) -> list[Caution]:
     if promise.get("confidence") and missed:
         text = (
             f"A sensitivity of at least {wanted:g} was promised with confidence {promise['confidence']:g} for patients "
-            f"like those of validation; on the test it is {with_interval(found)}. The test's patients are others, or "
+            f"like those of validation; on the test it is {in_sentence(found)}. The test's patients are others, or "
             "this is the exception that the confidence allows."
         )
         return [Caution("serious", "A promised sensitivity was not kept", text)]
     if missed:
-        text = f"{wanted:g} was asked for on validation; on the test images it is {with_interval(found)}."
+        text = f"{wanted:g} was asked for on validation; on the test images it is {in_sentence(found)}."
         return [Caution("note", "The sensitivity asked for was not reached", text)]
     if promise and not promise["confidence"]:
         text = (
@@ -90,11 +91,11 @@ def probabilities(run: Run) -> list[Caution]:
     measures = run.metrics.get("calibration") or {}
     slope, intercept = measures.get("slope") or {}, measures.get("intercept") or {}
     if _beyond(slope, *SLOPES):
-        parts.append(f"Calibration slope {with_interval(slope)}: {direction(slope)}.")
+        parts.append(f"Calibration slope {in_sentence(slope)}: {direction(slope)}.")
     if _beyond(intercept, -INTERCEPT, INTERCEPT):
         often = "more" if intercept["value"] > 0 else "less"
         parts.append(
-            f"Calibration intercept {with_interval(intercept)}: {run.positive} is {often} frequent than they say."
+            f"Calibration intercept {in_sentence(intercept)}: {run.positive} is {often} frequent than they say."
         )
     off = value_of(run.metrics["test"].get("ece"))
     if off is not None and off >= MISCALIBRATED:
@@ -135,7 +136,7 @@ def abstention(run: Run) -> list[Caution]:
     kept = found["test"].get("coverage_of_patients") or found["test"]["coverage"]
     if kept["high"] is None or kept["high"] >= found["coverage"]:
         return []
-    text = f"The true class is among those named for {with_interval(kept)} of the test images; {promised} was promised."
+    text = f"The true class is among those named for {in_sentence(kept)} of the test images; {promised} was promised."
     return [Caution("note", "The promised coverage was not kept", text)]
 
 
@@ -172,7 +173,7 @@ def _refused_films(found: Mapping[str, Any]) -> list[Caution]:
     if allowed is None or share["low"] is None or share["low"] <= allowed:
         return []
     text = (
-        f"Of 100 test radiographs, {100 * share['value']:.0f} ({100 * share['low']:.0f} to {100 * share['high']:.0f}) "
+        f"Of 100 test radiographs, {with_interval({name: 100 * share[name] for name in ('value', 'low', 'high')}, 0)} "
         f"are refused as unlike those of training, where about {100 * allowed:g} should be. The figures count them "
         "all the same."
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chestxray.report.formatting import number, span, value_of
+from chestxray.evaluation.figure_format import in_sentence, number, with_interval
+from chestxray.report.formatting import value_of
 
 
 def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: str = "95%") -> list[str]:
@@ -19,7 +20,7 @@ def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: s
 def in_figure(measures: Mapping[str, Any] | None) -> str:
     """Slope and intercept as short as a legend wants them."""
     parts = [
-        f"{name} {number(value_of(figure), 2)}" + (f" ({span(figure, 2)})" if span(figure) else "")
+        f"{name} {with_interval(figure, 2)}"
         for name in ("slope", "intercept")
         if value_of(figure := (measures or {}).get(name)) is not None
     ]
@@ -27,10 +28,9 @@ def in_figure(measures: Mapping[str, Any] | None) -> str:
 
 
 def _slope(slope: Mapping[str, float | None], level: str) -> str:
-    value = value_of(slope)
-    if value is None:
+    if value_of(slope) is None:
         return "The calibration slope is not available: the classes are separated, or only one has images."
-    return f"Calibration slope {number(value, 2)}{_between(slope, level)}: {direction(slope)}."
+    return f"Calibration slope {in_sentence(slope, level)}: {direction(slope)}."
 
 
 def direction(slope: Mapping[str, float | None]) -> str:
@@ -46,8 +46,7 @@ def direction(slope: Mapping[str, float | None]) -> str:
 
 
 def _intercept(intercept: Mapping[str, float | None], positive: str | None, level: str) -> str:
-    value = value_of(intercept)
-    if value is None or positive is None:
+    if value_of(intercept) is None or positive is None:
         return ""
     low, high = intercept.get("low"), intercept.get("high")
     what = "0 is as it should be"
@@ -55,7 +54,7 @@ def _intercept(intercept: Mapping[str, float | None], positive: str | None, leve
         what = "in line with 0, which is as it should be"
         if low > 0 or high < 0:
             what = f"{positive} is {'more' if low > 0 else 'less'} frequent here than the probabilities say"
-    return f"Calibration intercept {number(value, 2)}{_between(intercept, level)}: {what}."
+    return f"Calibration intercept {in_sentence(intercept, level)}: {what}."
 
 
 def error(ece: Mapping[str, Any], level: str = "95%") -> str:
@@ -65,11 +64,7 @@ def error(ece: Mapping[str, Any], level: str = "95%") -> str:
         return ""
     plain, noise, most = (number(ece[name]) for name in ("plain", "noise", "noise_up_to"))
     return (
-        f"Expected calibration error {number(corrected['value'])}{_between(corrected, level, 3)}, corrected for noise. "
+        f"Expected calibration error {with_interval(corrected, level=level)}, corrected for noise. "
         f"Uncorrected it is {plain}; a perfectly calibrated model would get {noise} on as many images of as many "
         f"patients, and up to {most} in 95 of 100 tests."
     )
-
-
-def _between(figure: Mapping[str, float | None], level: str, digits: int = 2) -> str:
-    return f" ({level} interval {span(figure, digits)})" if span(figure) else ""

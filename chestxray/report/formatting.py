@@ -8,17 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Interval = Mapping[str, float | None]
-ABSENT = "not available"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with a fixed number of digits, or that it is not available.
-
-    >>> number(0.9534), number(None)
-    ('0.953', 'not available')
-    """
-    return ABSENT if value is None else f"{value:.{digits}f}"
+from chestxray.evaluation.figure_format import FigureFields
 
 
 def whole(count: int | None) -> str:
@@ -30,34 +20,18 @@ def whole(count: int | None) -> str:
     return "not known" if count is None else f"{count:,}"
 
 
-def span(interval: Interval | None, digits: int = 3) -> str:
-    """The two ends of an interval, ``0.920 to 0.970``, or ``""`` where there is none."""
-    low, high = (interval or {}).get("low"), (interval or {}).get("high")
-    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
-
-
-def with_interval(interval: Interval, level: str = "95%") -> str:
-    """A figure and its interval in a sentence.
-
-    >>> with_interval({"value": 0.931, "low": 0.9, "high": 0.95})
-    '0.93 (95% interval 0.90 to 0.95)'
-    """
-    between = span(interval, 2)
-    return f"{interval['value']:.2f}" + (f" ({level} interval {between})" if between else "")
-
-
-def told_p(p: float | None) -> str:
+def p_text(p: float | None) -> str:
     """A p-value as it is quoted.
 
-    >>> told_p(0.00001), told_p(0.0421), told_p(None)
+    >>> p_text(0.00001), p_text(0.0421), p_text(None)
     ('< 0.001', '0.042', '-')
     """
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def value_of(interval: Interval | None) -> float | None:
-    """The value of a figure, None where it is not available."""
-    return (interval or {}).get("value")
+def value_of(figure: FigureFields | None) -> float | None:
+    """Return the value of a figure, None where it is not available."""
+    return (figure or {}).get("value")
 
 
 def plural(count: int, one: str, many: str = "") -> str:

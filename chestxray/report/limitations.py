@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from chestxray.evaluation.figure_format import in_sentence, span, with_interval
 from chestxray.evaluation.paired.p_value_function import ALPHA
 from chestxray.report import answer_cautions, interval_coverage
 from chestxray.report.caution import Caution
-from chestxray.report.formatting import in_hundred, plural, span, title, value_of, with_interval
+from chestxray.report.formatting import in_hundred, plural, title, value_of
 from chestxray.runs.run_folder import Run
 
 #: A class with fewer test images than this moves by more than 3 points with each of them.
@@ -202,7 +203,7 @@ def _generalisation_gap(run: Run) -> list[Caution]:
     if not lost or lost["gap"]["low"] is None or lost["gap"]["low"] <= 0:
         return []
     inside, here = (f"{lost[name]['value']:.2f}" for name in ("internal", "external"))
-    text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {with_interval(lost['gap'])}."
+    text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {in_sentence(lost['gap'])}."
     return [Caution("serious", "Worse here than where it was trained", text)]
 
 
@@ -214,7 +215,7 @@ def _groups(run: Run) -> list[Caution]:
         return []
     columns = {"source": run.extras.get("by_source") or {}, **(run.extras.get("by_group") or {})}
     worse = [
-        (auroc["value"], f"{column} {name} {with_interval(auroc)}")
+        (auroc["value"], f"{column} {name} {in_sentence(auroc)}")
         for column, parts in columns.items()
         for name, part in parts.items()
         if (auroc := part["test"].get("auroc") or {}).get("high") is not None and auroc["high"] < whole["low"]
@@ -235,7 +236,7 @@ def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
                 if gap["p_holm"] is None or gap["p_holm"] >= ALPHA:
                     continue
                 pair = (group, item["against"]) if gap["value"] < 0 else (item["against"], group)
-                size = with_interval(gap if gap["value"] >= 0 else _turned(gap))
+                size = in_sentence(gap if gap["value"] >= 0 else _turned(gap))
                 significant.append(
                     (gap["p_holm"], f"{title(name)} by {column}, {pair[0]} less than {pair[1]} by {size}")
                 )
@@ -298,12 +299,10 @@ def summary(run: Run) -> str:
     else:
         kind, apart = "a macro", f"{len(run.classes)} classes apart"
     first = (
-        f"{tested} tells {apart} with {kind} AUROC of {with_interval(auroc, run.level)}."
+        f"{tested} tells {apart} with {kind} AUROC of {in_sentence(auroc, run.level)}."
         if value_of(auroc) is not None
         else f"{tested} was asked to tell {apart}; the AUROC is not available."
     )
-    right = value_of(accuracy)
-    if right is None:
+    if value_of(accuracy) is None:
         return first
-    share = f" ({span(accuracy, 2)})" if span(accuracy) else ""
-    return f"{first} Its accuracy is {right:.2f}{share}."
+    return f"{first} Its accuracy is {with_interval(accuracy, 2)}."

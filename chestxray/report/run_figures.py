@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from chestxray.evaluation.calibration.calibration_curve import Curve, curve
 from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.evaluation.figure_format import number, with_interval
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.report import calibration_wording, figures
-from chestxray.report.formatting import ABSENT, number, ordered, plural, span, title, value_of
+from chestxray.report.formatting import ordered, plural, title
 from chestxray.runs.run_folder import Run
 
 Samples = Mapping[str, np.ndarray]
@@ -192,14 +193,7 @@ def _confusion_in_words(run: Run) -> str:
 
 
 def _areas(per_class: Mapping[str, Any], classes: list[str], name: str) -> str:
-    return "; ".join(f"{label} {_with_span((per_class.get(label) or {}).get(name))}" for label in classes) + "."
-
-
-def _with_span(interval: Mapping[str, float | None] | None) -> str:
-    if value_of(interval) is None:
-        return ABSENT
-    between = span(interval)
-    return number(value_of(interval)) + (f" ({between})" if between else "")
+    return "; ".join(f"{label} {with_interval((per_class.get(label) or {}).get(name))}" for label in classes) + "."
 
 
 def _answer(item: Mapping[str, Any]) -> figures.Prediction:

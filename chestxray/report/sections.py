@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.index import SPLITS
+from chestxray.evaluation.figure_format import ABSENT
 from chestxray.report import calibration_wording, formatting
 from chestxray.report.embedded_images import Picture, Tile, figure
 from chestxray.report.figures import best_epoch
@@ -144,7 +145,7 @@ def _training(material: Material) -> dict[str, Any] | None:
                 "name": _PHASES.get(name, name),
                 "epochs": len(rows),
                 "rate": float(rows["learning_rate"].max()) if "learning_rate" in rows else None,
-                "time": duration(seconds) if seconds is not None else formatting.ABSENT,
+                "time": duration(seconds) if seconds is not None else ABSENT,
             }
         )
     kept = None if best is None else _numbers(history.iloc[best])

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from chestxray._version import RESEARCH_ONLY, VERSION
+from chestxray.evaluation import figure_format
 from chestxray.report import formatting
 
 
@@ -26,12 +27,12 @@ def render(template: str, filters: dict[str, Callable[..., str]] | None = None, 
         keep_trailing_newline=not page,
     )
     environment.filters |= {
-        "number": formatting.number,
-        "span": formatting.span,
+        "number": figure_format.number,
+        "span": figure_format.span,
         "whole": formatting.whole,
         "plural": formatting.plural,
         "duration": formatting.duration,
-        "p_value": formatting.told_p,
+        "p_value": formatting.p_text,
         "figure_title": formatting.title,
         **(filters or {}),
     }

@@ -13,6 +13,7 @@ import pandas as pd
 from chestxray._version import RESEARCH_ONLY
 from chestxray.data.index import Patients
 from chestxray.errors import OutputError
+from chestxray.evaluation.figure_format import number, with_interval
 from chestxray.evaluation.paired.comparison_result import Comparison, Pair, Standing
 from chestxray.evaluation.paired.letters import caption
 from chestxray.evaluation.paired.p_value_function import ALPHA
@@ -93,11 +94,7 @@ def verdict(compared: Compared) -> tuple[str, ...]:
         return (f"The {title} cannot be had on these test images, so that nothing can be said of the models.",)
     where = f"{formatting.plural(comparison.rows, 'test image')} of {comparison.patients}"
     end = "lowest" if comparison.metric in LOSSES else "highest"
-    between = formatting.span(best.figure.to_json())
-    said = [
-        f"On {where}, {best.model} has the {end} {title}: {best.figure.value:.3f}"
-        + (f" (95% interval {between})." if between else ".")
-    ]
+    said = [f"On {where}, {best.model} has the {end} {title}: {with_interval(best.figure.to_json(), level='95%')}."]
     said += _against_the_rest(best, comparison, explained=contenders[best.model].controls["finding"] == "shortcut")
     # In the order of the table, next to who is best: no better score is worth more than what explains it.
     said += beside({s.model: contenders[s.model].controls for s in comparison.standings})
@@ -273,9 +270,7 @@ def _forest(comparison: Comparison, path: Path) -> Picture:
         repeats={s.model: s.repeats for s in standings},
     )
     figures.save(drawn, path)
-    listed = "; ".join(
-        f"{s.model} {formatting.number(s.figure.value)}{f' ({s.letters})' if s.letters else ''}" for s in standings
-    )
+    listed = "; ".join(f"{s.model} {number(s.figure.value)}{f' ({s.letters})' if s.letters else ''}" for s in standings)
     return figure(path, f"Forest plot of the {title}: {listed}.")
 
 
@@ -292,7 +287,7 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
         "method": "Method",
     }
     pairs = [
-        item | {"apart": pair.apart, "p_said": formatting.told_p(pair.p), "p_holm_said": formatting.told_p(pair.p_holm)}
+        item | {"apart": pair.apart, "p_said": formatting.p_text(pair.p), "p_holm_said": formatting.p_text(pair.p_holm)}
         for item, pair in zip(content["pairs"], comparison.pairs, strict=True)
     ]
     contenders = compared.contenders

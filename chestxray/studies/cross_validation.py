@@ -7,10 +7,10 @@ from pathlib import Path
 
 from chestxray.data.index import row_keys
 from chestxray.errors import InputError
+from chestxray.evaluation.figure_format import number, span
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired.candidate_figures import cross_validated
 from chestxray.evaluation.paired.comparison import METHODS
-from chestxray.report import formatting
 from chestxray.runs.run_folder import Run
 from chestxray.studies import derived_run, ensembling, shared_controls
 from chestxray.studies.study import Study
@@ -77,9 +77,9 @@ def _said(over_folds: Mapping[str, Figure]) -> str:
     summary = over_folds["auroc"].to_json()
     if summary["value"] is None:
         return ""
-    between = formatting.span(summary)
+    between = span(summary)
     return (
-        f"The mean AUROC over the {FOLDS} is {formatting.number(summary['value'])}"
+        f"The mean AUROC over the {FOLDS} is {number(summary['value'])}"
         + (f" (95% interval {between}, which speaks of models trained anew on other images)" if between else "")
         + f"; {FOLDS}.json has the other figures."
     )

@@ -21,6 +21,7 @@ from chestxray.data.index import SPLITS as INDEX_SPLITS
 from chestxray.data.index import Patients
 from chestxray.errors import InputError
 from chestxray.evaluation.evaluate import headline_class
+from chestxray.evaluation.figure_format import number, with_interval
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired import shared_patients
 from chestxray.evaluation.paired.candidate_figures import Estimated, estimated
@@ -132,7 +133,7 @@ class Leakage:
         """What the splits say, in plain sentences."""
         title = formatting.title(self.metric)
         random = self.splits[0]
-        value = formatting.number(random.figures[self.metric].value)
+        value = number(random.figures[self.metric].value)
         said = [
             f"With images drawn at random, {self.model} has this {title}: {value}. {random.leaking:,} of "
             f"{random.rows:,} test images have their patient or a copy in training or validation."
@@ -304,8 +305,7 @@ def _gain_sentence(name: str, gain: Figure, title: str, trainings: int) -> str:
     against = f"the split {SPLITS[name]}"
     if gain.value is None:
         return f"Against {against} nothing can be said: the {title} cannot be had on both tests."
-    between = formatting.span(gain.to_json())
-    size = f"{gain.value:+.3f}" + (f" (95% interval {between})" if between else "")
+    size = with_interval(gain.to_json(), level="95%", signed=True)
     if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
         return f"Against {against} that is {size}: a difference that may be luck."
     if trainings == 1:
@@ -330,7 +330,7 @@ def _write(found: Leakage, folder: Path) -> Path:
         write_json(folder / LEAKAGE, found.to_json())
         items = {split.name: split.figures[found.metric].to_json() for split in found.splits}
         figures.save(figures.forest(items, f"{title} and 95% interval (no unit)"), folder / "forest.png")
-        listed = "; ".join(f"{name} {formatting.number(item['value'])}" for name, item in items.items())
+        listed = "; ".join(f"{name} {number(item['value'])}" for name, item in items.items())
         page = render(
             "leakage.html.jinja",
             kind="leakage",

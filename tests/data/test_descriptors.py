@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.fft import dctn
 
-from chestxray.data.descriptors import FLIPS, POSES, described, signs, whiten
+from chestxray.data.descriptors import _WINDOW, FLIPS, POSES, _equalised, _sampling, described, signs, whiten
 from chestxray.data.image_registration import SIDE
 
 
@@ -52,3 +53,12 @@ def test_a_few_films_and_blank_ones_have_descriptions(few):
     whiten(found)
     assert np.isfinite(found).all()
     assert not found[:, few].any()
+
+
+def test_each_pose_is_described_by_the_lowest_cosine_coefficients_of_its_window():
+    picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+    even = _equalised(picture).ravel()
+    for (rotation, scale), coefficients in zip(POSES, described(picture[None])[:, 0], strict=True):
+        window = (_sampling(rotation, _WINDOW * scale) @ even).reshape(SIDE, SIDE)
+        lowest = SIDE / 2 * dctn(window, norm="ortho")[:12, :12].ravel()[1:]
+        np.testing.assert_allclose(coefficients, lowest, atol=1e-3 * np.abs(lowest).max())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chestxray.evaluation.figure_format import with_interval
+
 #: What could be learnt from a leak is worth an alarm above this AUROC.
 LIMIT = 0.55
 #: A leak is excluded where the interval of what could be learnt from it ends below this AUROC.
@@ -37,7 +39,7 @@ def settle_source(tested: Sequence[dict[str, Any]]) -> None:
         sentence = "Images hardly show which source they are from (AUROC {})."
     else:
         sentence = "Too few images to tell whether they show which source they are from (AUROC {})."
-    looks["says"] = sentence.format(_formatted(looks["learnt"]["auroc"]))
+    looks["says"] = sentence.format(with_interval(looks["learnt"]["auroc"], 2))
 
 
 def says(item: Item) -> str:
@@ -52,13 +54,13 @@ def _of_leak(item: Item) -> str:
     if learnt["auroc"]["value"] is None:
         return f"{item['title']} could not be scored on these images."
     of_class = f" for {learnt['class']}" if learnt["class"] else ""
-    reached = f"From {_inner(item)} alone an AUROC of {_formatted(learnt['auroc'])} could be learnt{of_class}"
+    reached = f"From {_inner(item)} alone an AUROC of {with_interval(learnt['auroc'], 2)} could be learnt{of_class}"
     if item["state"] == "excluded":
         return f"{reached}; {EXCLUDED:.2f} or more is excluded."
     if item["state"] == "undecided":
         room = "nothing is excluded" if item["up_to"] is None else f"{item['up_to']:.2f} is not excluded"
         return f"{reached}: too few images to tell; {room}."
-    on_test = f"{reached}; on the test images it has {_formatted(item['auroc'])}{_share_of(item)}"
+    on_test = f"{reached}; on the test images it has {with_interval(item['auroc'], 2)}{_share_of(item)}"
     if _explains(item):
         return f"{on_test}: this score cannot be taken for disease."
     return f"{on_test}: part of the score may come from there, not from disease."
@@ -67,7 +69,7 @@ def _of_leak(item: Item) -> str:
 def _of_likeness(item: Item) -> str:
     if item["auroc"]["value"] is None:
         return f"{item['title']} could not be scored on these test images."
-    reached = f"{item['title']} alone: AUROC {_formatted(item['auroc'])}"
+    reached = f"{item['title']} alone: AUROC {with_interval(item['auroc'], 2)}"
     if item["share"]["value"] is None:
         return f"{reached}; the model gains nothing over a coin toss that it could explain."
     reached += _share_of(item)
@@ -98,8 +100,8 @@ def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
     if model["value"] is not None and scored:
         highest = max(scored, key=lambda item: item["auroc"]["value"])
         opening = (
-            f"The model's AUROC is {_formatted(model)}, that of the highest control ({_inner(highest)}) "
-            f"{_formatted(highest['auroc'])}. "
+            f"The model's AUROC is {with_interval(model, 2)}, that of the highest control ({_inner(highest)}) "
+            f"{with_interval(highest['auroc'], 2)}. "
         )
     leaks = [item for item in own if item["fires"] and item["kind"] == "leak"]
     if strong := [item for item in leaks if _explains(item)]:
@@ -240,10 +242,3 @@ def _joined(names: Sequence[str]) -> str:
 
 def _inner(item: Item) -> str:
     return item["title"][0].lower() + item["title"][1:]
-
-
-def _formatted(figure: Mapping[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "not available"
-    between = "" if figure["low"] is None else f" ({figure['low']:.2f} to {figure['high']:.2f})"
-    return f"{figure['value']:.2f}{between}"

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import pandas as pd
 
 from chestxray.data.index import SPLITS, column_of
+from chestxray.evaluation.figure_format import span
 from chestxray.evaluation.subgroups import plain_ages
-from chestxray.report.formatting import plural, span, value_of
+from chestxray.report.formatting import plural, value_of
 from chestxray.report.sections import data_facts
 from chestxray.runs.run_folder import Run
 

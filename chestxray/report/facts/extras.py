@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chestxray.report.formatting import Interval, number, span
 from chestxray.runs.run_folder import Run
 
 
@@ -19,9 +18,3 @@ def listing(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The mappings in the list of that name."""
     found = content.get(name)
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
-
-
-def with_span(figure: Interval) -> str:
-    """A figure with its interval: ``0.931 (0.902 to 0.951)``."""
-    between = span(figure)
-    return number(figure.get("value")) + (f" ({between})" if between else "")

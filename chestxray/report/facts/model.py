@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from chestxray.evaluation.figure_format import number
 from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.figures import best_epoch
-from chestxray.report.formatting import number, plural
+from chestxray.report.formatting import plural
 from chestxray.report.sections import data_facts, environment_facts
 from chestxray.runs.run_folder import Run
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from chestxray.evaluation.figure_format import with_interval
 from chestxray.report import calibration_wording, formatting
-from chestxray.report.facts.extras import listing, mapping, with_span
+from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.formatting import ordered, plural
 from chestxray.report.limitations import cautions
 from chestxray.report.limitations import summary as in_words
@@ -59,7 +60,7 @@ def diagnostic(run: Run) -> list[str]:
     if run.positive:
         return [f"{run.positive}: {_figures_of(run, _DIAGNOSTIC)}"]
     return [
-        f"{label}: {', '.join(f'{name} {with_span(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
+        f"{label}: {', '.join(f'{name} {with_interval(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
         for label, item in run.metrics["per_class"].items()
     ]
 
@@ -94,13 +95,13 @@ def external(run: Run) -> list[str]:
         lines.append(f"{images} of {names}: {_figures_of(run, ('auroc', 'accuracy'))}")
     fall = mapping(mapping(mapping(run, "generalisation_gap"), "figures"), "auroc")
     if fall:
-        inside, lost = with_span(mapping(fall, "internal")), with_span(mapping(fall, "gap"))
+        inside, lost = with_interval(mapping(fall, "internal")), with_interval(mapping(fall, "gap"))
         lines.append(f"AUROC on the test of the training run {inside}; less by {lost} here.")
     later = {name: mapping(metrics, "test").get("auroc") for name, metrics in run.external.items()}
     return [
         *lines,
         *(
-            f"Evaluated later on {name}: AUROC {with_span(figure)}.{_seen(run.external_audits.get(name, {}))}"
+            f"Evaluated later on {name}: AUROC {with_interval(figure)}.{_seen(run.external_audits.get(name, {}))}"
             for name, figure in later.items()
             if figure
         ),
@@ -149,8 +150,10 @@ def robustness(run: Run) -> list[str]:
     """Controls that see no lungs, sources, groups."""
     controls = mapping(run, "controls")
     tested = listing(controls, "controls")
-    each = ", ".join(f"{item.get('title', item.get('name'))} {with_span(mapping(item, 'auroc'))}" for item in tested)
-    own = with_span(run.metrics["test"].get("auroc") or {})
+    each = ", ".join(
+        f"{item.get('title', item.get('name'))} {with_interval(mapping(item, 'auroc'))}" for item in tested
+    )
+    own = with_interval(run.metrics["test"].get("auroc") or {})
     beside = [f"Controls that see no lungs or little of them, AUROC: {each}; the model {own}."] if each else []
     beside += [str(controls["verdict"])] if controls.get("verdict") else []
     return [*beside, *by_source(run), *groups_compared(run)]
@@ -173,11 +176,11 @@ def poor_input(run: Run) -> list[str]:
         part = mapping(refusal, key)
         if "refused" in part:
             count = part.get("pictures", "not recorded")
-            lines.append(f"Refused of {count} {what}: {with_span(mapping(part, 'refused'))}.")
+            lines.append(f"Refused of {count} {what}: {with_interval(mapping(part, 'refused'))}.")
     abstention = mapping(mapping(run, "abstention"), "test")
     if "answered" in abstention:
         lines.append(
-            f"Share of test images answered, not abstained from: {with_span(mapping(abstention, 'answered'))}."
+            f"Share of test images answered, not abstained from: {with_interval(mapping(abstention, 'answered'))}."
         )
     return lines
 
@@ -194,7 +197,7 @@ def beside_guess(run: Run) -> list[str]:
     if not accuracy or not counts.sum():
         return []
     guess = counts.max() / counts.sum()
-    return [f"Accuracy {with_span(accuracy)}; always naming the commonest class gets {guess:.3f}."]
+    return [f"Accuracy {with_interval(accuracy)}; always naming the commonest class gets {guess:.3f}."]
 
 
 def _tests_elsewhere(run: Run) -> bool:
@@ -204,12 +207,14 @@ def _tests_elsewhere(run: Run) -> bool:
 
 def _figures_of(run: Run, names: tuple[str, ...]) -> str:
     known = run.metrics["test"]
-    return "; ".join(f"{formatting.title(name)} {with_span(known[name])}" for name in names if known.get(name)) + "."
+    return (
+        "; ".join(f"{formatting.title(name)} {with_interval(known[name])}" for name in names if known.get(name)) + "."
+    )
 
 
 def _aurocs(parts: Mapping[str, Any]) -> str:
     each = {name: mapping(mapping(parts, name), "test").get("auroc") for name in parts}
-    return ", ".join(f"{name} {with_span(figure)}" for name, figure in each.items() if figure)
+    return ", ".join(f"{name} {with_interval(figure)}" for name, figure in each.items() if figure)
 
 
 FACTS = (

@@ -8,17 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chestxray.report.figures.style import (
-    FAINT,
-    Interval,
-    canvas,
-    line_style,
-    plain_text,
-    shortened,
-    spoken,
-    styled,
-    unit_square,
-)
+from chestxray.evaluation.figure_format import FigureFields, with_interval
+from chestxray.report.figures.style import FAINT, canvas, line_style, plain_text, shortened, styled, unit_square
 
 #: With more curves than this, the legend stands beside the plot, not below it.
 _MOST_BELOW = 6
@@ -29,7 +20,7 @@ def roc(
     truth: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
-    areas: Mapping[str, Interval],
+    areas: Mapping[str, FigureFields],
     positive: str | None = None,
 ) -> Figure:
     """The figure of `draw_roc`, with its legend beside the plot."""
@@ -45,7 +36,7 @@ def draw_roc(
     truth: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
-    areas: Mapping[str, Interval],
+    areas: Mapping[str, FigureFields],
     positive: str | None = None,
 ) -> None:
     """Sensitivity against 1 - specificity: one curve a class against the rest, or `positive` alone.
@@ -53,15 +44,15 @@ def draw_roc(
     `truth` holds class numbers (rows,), `probabilities` is (rows, classes); `areas` gives the
     AUROC with its interval, class by class. A class without images on both sides has no curve.
     """
+    from sklearn.metrics import roc_curve
+
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
     for i in _drawn(classes, positive):
         hit, score = truth == i, probabilities[:, i]
         if hit.all() or not hit.any():
             continue
-        true_positive, false_positive = _counts_by_threshold(hit, score)
-        x = np.concatenate([[0], false_positive / (~hit).sum()])
-        y = np.concatenate([[0], true_positive / hit.sum()])
-        ax.plot(x, y, label=_label(classes[i], "AUROC", areas), **line_style(i))
+        false_positive_rate, sensitivity, _ = roc_curve(hit, score, drop_intermediate=False)
+        ax.plot(false_positive_rate, sensitivity, label=_label(classes[i], "AUROC", areas), **line_style(i))
     unit_square(ax, "1 - specificity (share of the others called positive)", "Sensitivity (share found)")
     plain_text(ax)
 
@@ -71,20 +62,21 @@ def precision_recall(
     truth: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
-    areas: Mapping[str, Interval],
+    areas: Mapping[str, FigureFields],
     positive: str | None = None,
 ) -> Figure:
     """Precision against recall, arguments as for `roc`; dotted: the class's share of the images,
     which is the precision of a coin.
     """
+    from sklearn.metrics import precision_recall_curve
+
     figure, ax = canvas(*_size(classes, positive))
     for i in _drawn(classes, positive):
         hit, score = truth == i, probabilities[:, i]
         if not hit.any():
             continue
-        true_positive, false_positive = _counts_by_threshold(hit, score)
-        precision = true_positive / (true_positive + false_positive)
-        recall = true_positive / hit.sum()
+        # From the strictest threshold on, without the point at recall 0 that scikit-learn adds at a precision of 1.
+        precision, recall = (values[-2::-1] for values in precision_recall_curve(hit, score)[:2])
         style = line_style(i)
         ax.step(
             np.concatenate([[0], recall]), np.concatenate([precision[:1], precision]), where="pre",
@@ -108,8 +100,8 @@ def _size(classes: Sequence[str], positive: str | None) -> tuple[float, float]:
     return (5.2, 5.1 + 0.19 * curves) if curves <= _MOST_BELOW else (8.4, 5.2)
 
 
-def _label(name: str, kind: str, areas: Mapping[str, Interval]) -> str:
-    return f"{shortened(name)}: {kind} {spoken(areas.get(name))}"
+def _label(name: str, kind: str, areas: Mapping[str, FigureFields]) -> str:
+    return f"{shortened(name)}: {kind} {with_interval(areas.get(name), 2)}"
 
 
 def _legend(figure: Figure, ax: Axes) -> None:
@@ -120,11 +112,3 @@ def _legend(figure: Figure, ax: Axes) -> None:
     else:
         size = 8 if len(handles) <= 24 else 6
         figure.legend(handles, labels, loc="outside right center", fontsize=size, frameon=False)
-
-
-def _counts_by_threshold(hit: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives at each distinct score, from the strictest threshold to the laxest."""
-    order = np.argsort(-score, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(score[order])), hit.size - 1]  # equal scores fall together
-    true_positive = np.cumsum(hit[order])[last]
-    return true_positive, last + 1 - true_positive

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from chestxray.report.figures.style import FAINT, INK, PALETTE, Interval, absent, canvas, shortened, spoken, styled
+from chestxray.evaluation.figure_format import FigureFields, with_interval
+from chestxray.report.figures.style import FAINT, INK, PALETTE, absent, canvas, shortened, styled
 
 
 @styled
 def forest(
-    items: Mapping[str, Interval],
+    items: Mapping[str, FigureFields],
     label: str,
     *,
     marks: Mapping[str, str] | None = None,
@@ -42,8 +43,8 @@ def forest(
         if value is not None:
             ax.plot(value, row, "o", color=PALETTE[0], markersize=6)
         ax.text(
-            1.03, row, f"{spoken(item)}  {(marks or {}).get(name, '')}".rstrip(), transform=ax.get_yaxis_transform(),
-            va="center", fontsize=9, color=INK if value is not None else FAINT,
+            1.03, row, f"{with_interval(item, 2)}  {(marks or {}).get(name, '')}".rstrip(),
+            transform=ax.get_yaxis_transform(), va="center", fontsize=9, color=INK if value is not None else FAINT,
         )  # fmt: skip
     ax.set_yticks(range(len(items)), [shortened(name, 40) for name in items])
     ax.set_ylim(len(items) - 0.5, -0.5)

@@ -9,18 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from chestxray.report.figures.style import (
-    FAINT,
-    INK,
-    PALETTE,
-    Interval,
-    absent,
-    canvas,
-    plain_text,
-    shortened,
-    spoken,
-    styled,
-)
+from chestxray.evaluation.figure_format import FigureFields, with_interval
+from chestxray.report.figures.style import FAINT, INK, PALETTE, absent, canvas, plain_text, shortened, styled
 
 #: With more classes than this, a cell has no room for its numbers.
 MOST_WRITTEN = 12
@@ -83,7 +73,7 @@ def _write_cells(ax: Axes, counts: np.ndarray, proportions: np.ndarray, totals: 
 
 
 @styled
-def metrics(test: Mapping[str, Interval], titles: Mapping[str, str] | None = None, level: str = "95%") -> Figure:
+def metrics(test: Mapping[str, FigureFields], titles: Mapping[str, str] | None = None, level: str = "95%") -> Figure:
     """Forest plot: each figure of `test` as a dot with its interval, and in numbers beside it.
 
     `titles` gives the names to write (default: the keys), `level` that of the intervals. A figure
@@ -102,7 +92,7 @@ def metrics(test: Mapping[str, Interval], titles: Mapping[str, str] | None = Non
         if value is not None:
             ax.plot(value, row, "o", color=PALETTE[0], markersize=6, clip_on=False)
         ax.text(
-            1.03, row, spoken(item), transform=ax.get_yaxis_transform(), va="center", fontsize=9,
+            1.03, row, with_interval(item, 2), transform=ax.get_yaxis_transform(), va="center", fontsize=9,
             color=INK if value is not None else FAINT,
         )  # fmt: skip
     ax.set_yticks(range(len(test)), [titles.get(name, name) for name in test])

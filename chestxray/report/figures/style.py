@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -20,7 +20,6 @@ from chestxray.storage.files import replacing
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Interval = Mapping[str, float | None]
 
 DOTS_PER_INCH = 150
 #: Okabe and Ito's colours, told apart with any colour vision; their yellow is left out, since it
@@ -112,18 +111,6 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     # Matplotlib leaves labels that start with an underscore out of legends.
     return " " + text if text.startswith("_") else text
-
-
-def spoken(interval: Interval | None) -> str:
-    """``0.95 (0.92 to 0.97)``, or ``not available``.
-
-    >>> spoken({"value": 0.951, "low": 0.92, "high": 0.97})
-    '0.95 (0.92 to 0.97)'
-    """
-    if not interval or interval.get("value") is None:
-        return "not available"
-    value, low, high = interval["value"], interval.get("low"), interval.get("high")
-    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def unit_square(ax: Axes, x: str, y: str) -> None:
