@@ -60,14 +60,14 @@ def test_the_page_has_figures_with_intervals_and_what_weakens_them(run, tmp_path
 
 
 def test_the_report_is_linked_from_below_the_working_directory(run, tmp_path, monkeypatch):
-    odd = tmp_path / 'a "quoted" & <i>folder</i>'
+    odd = tmp_path / 'a "quoted" & <i>folder'
     run.folder.rename(odd)
     run = cx.load(odd)
     write_text(odd / "report.html", "<p>")
     assert page_of(run, tmp_path).all("a")[0]["href"].startswith("file:///")
     monkeypatch.chdir(tmp_path)
     found = page_of(cx.load(os.path.relpath(odd)), tmp_path)
-    assert found.all("a")[0]["href"] == "a%20%22quoted%22%20%26%20%3Ci%3Efolder%3C/i%3E/report.html"
+    assert found.all("a")[0]["href"] == "a%20%22quoted%22%20%26%20%3Ci%3Efolder/report.html"
     assert not found.all("i")
 
 
@@ -101,7 +101,7 @@ def test_controls_have_a_row_each(run):
 
 
 def test_parts_are_frozen(run):
-    for part in (run, run.audit, run.environment, run.controls, run.evaluation, run.decision if False else run.recipe):
+    for part in (run, run.audit, run.environment, run.controls, run.evaluation, run.recipe):
         name = dataclasses.fields(part)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(part, name, None)

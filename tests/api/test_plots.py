@@ -87,7 +87,7 @@ def test_names_of_classes_are_no_formulas_and_many_classes_have_a_scale(tmp_path
 def test_a_mistake_is_told_in_a_line(run, tmp_path):
     with pytest.raises(InputError, match=r"matplotlib Axes.*Received: Figure"):
         run.plot_roc(Figure())
-    with pytest.raises(InputError, match="of must be one of loss, accuracy. Received: 'auroc'"):
+    with pytest.raises(InputError, match=r"of must be one of loss, accuracy\. Received: 'auroc'"):
         run.plot_history(of="auroc")
     untrained = chestxray.load(write_run(tmp_path / "untrained", TWO, history=None))
     assert untrained.plot_history(Figure().subplots()).texts[0].get_text() == "No epoch was recorded."
