@@ -6,32 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 from chestxray._version import VERSION as __version__
 
-__all__ = ["Recipe", "Run", "__version__", "compare", "evaluate", "load", "run"]
+__all__ = ["DataSet", "Recipe", "Run", "__version__", "compare", "evaluate", "load", "load_data", "run"]
 
 if TYPE_CHECKING:
-    from chestxray.api import Run, load, run
-    from chestxray.evaluation.arrays import compare, evaluate
+    # For editors and type checkers; the table below says the same to Python.
+    from chestxray.api.comparing import compare
+    from chestxray.api.datasets import DataSet, load_data
+    from chestxray.api.runs import Run, load, run
+    from chestxray.evaluation.arrays import evaluate
     from chestxray.recipe import Recipe
 
-_EXPORTS = {
-    "compare": ("chestxray.evaluation.arrays", "compare"),
-    "evaluate": ("chestxray.evaluation.arrays", "evaluate"),
-    "Recipe": ("chestxray.recipe", "Recipe"),
-    "Run": ("chestxray.api", "Run"),
-    "load": ("chestxray.api", "load"),
-    "run": ("chestxray.api", "run"),
+_MODULES = {
+    "DataSet": "chestxray.api.datasets",
+    "Recipe": "chestxray.recipe",
+    "Run": "chestxray.api.runs",
+    "compare": "chestxray.api.comparing",
+    "evaluate": "chestxray.evaluation.arrays",
+    "load": "chestxray.api.runs",
+    "load_data": "chestxray.api.datasets",
+    "run": "chestxray.api.runs",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Lazy: `import chestxray` must not wait for pandas and TensorFlow.
-    if name not in _EXPORTS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'chestxray' has no attribute {name!r}")
     from importlib import import_module
 
-    module, attribute = _EXPORTS[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,17 +1,15 @@
-"""Probabilities of any program, as arrays -> the same evaluation and comparison as of our own runs."""
+"""Probabilities of any program, as arrays -> the same table and evaluation as of our own runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chestxray.errors import InputError
+from chestxray.errors import InputError, first_line
 from chestxray.evaluation import evaluate as evaluation
-from chestxray.evaluation.paired import comparison
-from chestxray.evaluation.paired.comparison_result import Comparison
 from chestxray.evaluation.predictions import Predictions
 
 
@@ -57,46 +55,13 @@ def evaluate(
     return evaluation.evaluate(predictions, positive=positive, replicates=replicates, seed=seed)
 
 
-def compare(
-    y_prob: Mapping[str, Any],
-    y_true: Any,
-    *,
-    groups: Any = None,
-    classes: Sequence[str] | None = None,
-    metric: str = "auroc",
-    positive: str | None = None,
-    margin: float | None = None,
-    replicates: int = 2000,
-    seed: int = 0,
-) -> Comparison:
-    """Models on the same images, each pair by a paired test; see `comparison.compare`.
-
-    Args:
-        y_prob: the probabilities of each model by its name, as `evaluate` takes them.
-        y_true: (n,), as `evaluate` takes it.
-        groups: (n,), the patients, as `evaluate` takes them.
-        classes: names of the classes, as `evaluate` takes them.
-        metric: what is compared, one of `HEADLINE`.
-        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
-            computed.
-        margin: how much worse a model may be without mattering: tests of non-inferiority and equivalence.
-        replicates: number of bootstrap replicates.
-        seed: fixes the draws.
-
-    Raises:
-        InputError, DataError: as `evaluate`; fewer than two models, an unknown metric, an impossible margin.
-    """
-    tables = {name: from_arrays(y_true, given, groups=groups, classes=classes) for name, given in y_prob.items()}
-    return comparison.compare(tables, metric, positive=positive, margin=margin, replicates=replicates, seed=seed)
-
-
 def from_arrays(y_true: Any, y_prob: Any, *, groups: Any = None, classes: Sequence[str] | None = None) -> Predictions:
     """The table of a test from its arrays, as `evaluate` takes them; the larger probability decides.
 
     Raises:
         InputError: arrays of other shapes or lengths, or an unknown class.
     """
-    truth, given = np.asarray(y_true), np.asarray(y_prob, dtype=np.float64)
+    truth, given = _numbers_of_classes(_array("y_true", y_true)), _array("y_prob", y_prob, np.float64)
     if truth.ndim != 1 or given.ndim not in (1, 2):
         raise InputError(
             f"y_true must be (n,) and y_prob (n, classes), or (n,) of two classes. Received: {truth.shape} and "
@@ -116,6 +81,23 @@ def from_arrays(y_true: Any, y_prob: Any, *, groups: Any = None, classes: Sequen
     rows = pd.DataFrame({"path": [f"{i:09}" for i in range(len(labels))], "label": labels})
     rows = rows.assign(patient=_patients(groups, len(labels)), source="", split="test")
     return Predictions.from_probabilities(rows, names, given)
+
+
+def _array(name: str, values: Any, kind: Any = None) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=kind)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is of a tensor that needs its gradient
+        raise InputError(f"{name} must be an array{' of numbers' if kind else ''}: {first_line(error)}.") from error
+
+
+def _numbers_of_classes(truth: np.ndarray) -> np.ndarray:
+    """Numbers of classes that are kept as floats, as losses want them, as whole numbers."""
+    if truth.dtype.kind != "f":
+        return truth
+    if not (np.isfinite(truth).all() and (truth == np.floor(truth)).all()):
+        odd = truth[~(np.isfinite(truth) & (truth == np.floor(truth)))].ravel()
+        raise InputError(f"y_true must have numbers of classes, or their names. Received: {odd[0]:g}.")
+    return truth.astype(np.int64)
 
 
 def _names(truth: np.ndarray, given: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:

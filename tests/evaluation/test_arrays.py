@@ -1,4 +1,4 @@
-"""Arrays of any program get the evaluation and the comparison of our own runs."""
+"""Arrays of any program get the evaluation of our own runs."""
 
 import subprocess
 import sys
@@ -10,7 +10,6 @@ from sklearn import metrics
 import chestxray
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation import evaluate as evaluation
-from chestxray.evaluation.paired import comparison
 from drawn_predictions import made
 
 RNG = np.random.default_rng(0)
@@ -28,6 +27,8 @@ def test_it_is_the_evaluation_of_a_run_with_the_same_predictions():
         found = chestxray.evaluate(given, PROBABILITIES, groups=PATIENTS, classes=NAMES, replicates=200)
         assert found == own
     assert chestxray.evaluate(labels, PROBABILITIES, groups=PATIENTS, replicates=200) == own, "names in their order"
+    floats = TRUTH.astype(np.float32)  # as a loss of PyTorch wants them
+    assert chestxray.evaluate(floats, PROBABILITIES, groups=PATIENTS, classes=NAMES, replicates=200) == own
 
 
 def test_figures_are_those_of_scikit_learn():
@@ -63,16 +64,6 @@ def test_patients_make_the_interval_wider_and_unknown_ones_are_their_own():
     assert (known.patients.known, known.patients.unknown) == (87, 3)
 
 
-def test_a_comparison_is_that_of_the_tables():
-    other = RNG.dirichlet(np.ones(3), 90)
-    found = chestxray.compare(
-        {"ours": PROBABILITIES, "chance": other}, TRUTH, groups=PATIENTS, classes=NAMES, replicates=200, margin=0.05
-    )
-    tables = {name: made(TRUTH, p, NAMES, PATIENTS) for name, p in (("ours", PROBABILITIES), ("chance", other))}
-    assert found == comparison.compare(tables, replicates=200, margin=0.05)
-    assert found.to_frame()["model"].tolist() == ["ours", "chance"]
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -83,6 +74,9 @@ def test_a_comparison_is_that_of_the_tables():
         ({"groups": PATIENTS[:5]}, "each of the 90 images. Received: 5"),
         ({"classes": ("a", "a", "b")}, "each once"),
         ({"classes": ("a",)}, "two names or more"),
+        ({"y_prob": ["a"] * 90}, "y_prob must be an array of numbers: could not convert"),
+        ({"y_prob": [[0.1, 0.9], [1.0]]}, "y_prob must be an array of numbers"),
+        ({"y_true": np.append(TRUTH[:89], np.nan)}, "numbers of classes, or their names. Received: nan"),
         ({"threshold": 0.5}, "threshold is for two classes"),
         ({"positive": "COVID", "classes": NAMES}, "positive is for two classes"),
         ({"y_true": TRUTH > 0, "y_prob": PROBABILITIES[:, 0], "threshold": 7}, "from 0 to 1. Received: 7"),
@@ -100,13 +94,9 @@ def test_logits_are_no_probabilities():
 
 def test_it_shows_itself_in_a_notebook_without_running_what_a_class_is_called():
     odd = ("<script>x</script>", "NORMAL", "PNEUMONIA")
-    pages = [
-        chestxray.evaluate(TRUTH, PROBABILITIES, classes=odd, replicates=100)._repr_html_(),
-        chestxray.compare({odd[0]: PROBABILITIES, "b": PROBABILITIES}, TRUTH, replicates=100)._repr_html_(),
-    ]
-    for page in pages:
-        assert "<table" in page and "90 images" in page
-        assert "<script" not in page
+    page = chestxray.evaluate(TRUTH, PROBABILITIES, classes=odd, replicates=100)._repr_html_()
+    assert "<table" in page and "90 images" in page
+    assert "<script" not in page
 
 
 def test_the_statistics_need_no_tensorflow():

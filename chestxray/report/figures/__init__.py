@@ -14,7 +14,7 @@ from chestxray.report.figures.distribution import class_distribution
 from chestxray.report.figures.forest import forest
 from chestxray.report.figures.grids import Prediction, prediction_grid, sample_grid
 from chestxray.report.figures.history import MEASURES, best_epoch, draw_history, training_curves
-from chestxray.report.figures.results import MOST_WRITTEN, confusion_matrix, draw_confusion, metrics
+from chestxray.report.figures.results import MOST_WRITTEN, confusion_matrix, draw_confusion, draw_scale, metrics
 from chestxray.report.figures.style import save
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "draw_history",
     "draw_reliability",
     "draw_roc",
+    "draw_scale",
     "forest",
     "metrics",
     "precision_recall",

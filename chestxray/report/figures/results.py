@@ -23,7 +23,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     grid = min(max(0.75 * len(classes), 2.8), 8.5)
     below = 0.6 if _flat(classes) else 0.7 + 0.06 * longest
     figure, ax = canvas(grid + 1.5 + 0.09 * longest, grid + below)
-    _scale(ax, draw_confusion(ax, counts, classes))
+    draw_scale(ax, draw_confusion(ax, counts, classes))
     return figure
 
 
@@ -49,7 +49,9 @@ def draw_confusion(ax: Axes, counts: np.ndarray, classes: Sequence[str]) -> Axes
     return image
 
 
-def _scale(ax: Axes, image: AxesImage) -> None:
+@styled
+def draw_scale(ax: Axes, image: AxesImage) -> None:
+    """The scale of the colours of `draw_confusion`, beside `ax`."""
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.set_label("Share of the true class")
     bar.outline.set_visible(False)

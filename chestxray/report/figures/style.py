@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,7 +64,8 @@ _RC: dict[Any, Any] = {
 
 
 @contextmanager
-def _look() -> Iterator[None]:
+def look() -> Iterator[None]:
+    """The look of this module for the block, whatever the user's matplotlibrc says; their settings come back."""
     with _ONE_AT_A_TIME, mpl.rc_context(_RC), warnings.catch_warnings():
         # A class name in a script that DejaVu lacks is drawn as boxes; the page has it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -71,14 +73,24 @@ def _look() -> Iterator[None]:
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Run `draw` with the look of this module, whatever the user's matplotlibrc says."""
+    """Run `draw` with this `look`."""
 
     @functools.wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _look():
+        with look():
             return draw(*args, **kwargs)
 
     return inner
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows although pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with look():
+            self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -89,14 +101,14 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 
 def blank(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     """An empty figure of `width` by `height` inches."""
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
+    figure = Drawing(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` as PNG, whole or not at all. Raises as `chestxray.storage.files.replacing`."""
-    with replacing(path) as temporary, _look():
+    with replacing(path) as temporary, look():
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
 
 

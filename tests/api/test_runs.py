@@ -41,7 +41,10 @@ def test_a_run_is_opened_with_all_that_is_in_it(run):
     assert again.recipe.model == "shallow_cnn"
     assert list(again.history["epoch"]) == [0, 1]
     assert isinstance(again.evaluation, Evaluation)
-    assert again.evaluation.to_frame().loc["auroc", "value"] == again.metrics["test"]["auroc"]["value"]
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert again.evaluation.to_frame().loc["auroc", "value"] == metrics["test"]["auroc"]["value"]
+    assert again.decision.positive == "PNEUMONIA"
+    assert again.report.is_file() and "report.html" in again._repr_html_()
     with pytest.raises(InputError, match="is not a run"):
         cx.load(run.folder / "nowhere")
 
@@ -83,6 +86,8 @@ def test_a_file_that_cannot_be_read_has_a_row_with_the_reason(run, films, tmp_pa
     assert found["decision"].isna().tolist()[0]
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         run.explain(tmp_path / "a.png")
+    missing = run.predict([tmp_path / "nowhere.png", "odd\0name.png"])
+    assert missing["unreadable"].notna().all() and missing["decision"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -91,13 +96,38 @@ def test_a_file_that_cannot_be_read_has_a_row_with_the_reason(run, films, tmp_pa
         (np.zeros((2, 3, 4, 5), np.uint8), "uint8 or uint16"),
         (np.zeros((8, 8), np.float32), "float32"),
         (np.zeros((0, 8, 8), np.uint8), "uint8 or uint16"),
+        (np.zeros((40, 32, 3), np.uint8), "looks like one image in colour"),
+        (np.full((2, 8, 8), np.nan), "float64"),
+        (np.zeros((2, 8, 8), np.int32), "int32"),
+        (np.zeros(8, np.uint8), r"Received: \(8,\), uint8"),
+        ([], "at least one. Received: none"),
+        (pd.DataFrame({"path": []}), "at least one. Received: none"),
+        (pd.DataFrame({"path": ["a.png", np.nan]}), "Received: a list of float"),
+        (None, "paths, or one array of pixels. Received: NoneType"),
+        (7, "Received: int"),
+        (b"a.png", "a list of int"),
         ([np.zeros((8, 8), np.uint8)], "one array of pixels. Received: a list of ndarray"),
         (pd.DataFrame({"file": []}), "the column path. Received: file"),
     ],
 )
 def test_what_is_no_image_is_told_in_a_line(run, images, told):
-    with pytest.raises(InputError, match=told):
-        run.predict(images)
+    for ask in (run.predict, run.explain):
+        with pytest.raises(InputError, match=told) as caught:
+            ask(images)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, True, "8"])
+def test_a_batch_has_a_whole_number_of_images(run, films, size):
+    with pytest.raises(InputError, match="batch_size must be a whole number from 1 on"):
+        run.predict(films, batch_size=size)
+
+
+def test_data_are_read_audited_and_split_as_the_run_did(run):
+    recipe = run.recipe
+    data = cx.load_data(recipe.data, image_size=recipe.image_size)
+    pd.testing.assert_frame_equal(data.split().rows, run.index.rows)
+    assert data.audit() == run.audit
 
 
 def test_an_answer_is_explained(run, films):
@@ -110,8 +140,6 @@ def test_an_answer_is_explained(run, films):
     assert "data:image/png;base64," in found._repr_html_()
     with pytest.raises(InputError, match=r"one image\. Received: several"):
         run.explain(films[:2])
-    with pytest.raises(InputError, match=r"one image\. Received: none"):
-        run.explain([])
 
 
 def test_a_run_without_training_has_no_history(run, tmp_path):

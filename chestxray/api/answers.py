@@ -1,0 +1,143 @@
+"""Images of any form -> a model's answers, and where in the image one comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from chestxray.errors import InputError
+from chestxray.inference.answer import PREFIX, Answer, answered
+from chestxray.inference.engine import Engine, Outputs
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Paths of files, arrays of grey pixels, or a table with the column path.
+Images: TypeAlias = str | Path | Iterable[str | Path] | np.ndarray | pd.DataFrame
+_PIXELS = "An array of images must be (height, width) or (n, height, width) of grey pixels, uint8 or uint16"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one image has its answer.
+
+    ``pixels`` uint8 (height, width), as the model sees the image; ``map`` float32 (height, width) in 0..1, where
+    the score of the class decided on comes from.
+    """
+
+    answer: Answer
+    pixels: np.ndarray
+    map: np.ndarray
+
+    def overlay(self, strength: float = 0.5) -> Image.Image:
+        """The map laid over the image, `strength` (0 to 1) of it covered where the map is 1."""
+        from PIL import Image
+
+        from chestxray.explanation.overlay import overlay
+
+        return Image.fromarray(overlay(self.pixels, self.map, strength))
+
+    def _repr_html_(self) -> str:
+        """The overlay with the answer in words, for a notebook."""
+        import base64
+        import html
+        import io
+
+        buffer = io.BytesIO()
+        self.overlay().save(buffer, "PNG")
+        picture = base64.b64encode(buffer.getvalue()).decode("ascii")
+        words = html.escape(self.answer.words)
+        return f'<img width="320" alt="heat map" src="data:image/png;base64,{picture}"><p>{words}</p>'
+
+
+def answers(
+    engine: Engine, images: Images, batch_size: int, *, maps: bool, max_pixels: int
+) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
+    """The answers for `images` a batch at a time, the pixels of those that can be read and what the engine said.
+
+    Raises:
+        InputError: something else than images, or none; a batch size that is none.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number from 1 on. Received: {batch_size!r}.")
+    if isinstance(images, np.ndarray):
+        return _of_arrays(engine, _films(images), batch_size, maps=maps)
+    return _of_files(engine, _paths(images), batch_size, maps=maps, max_pixels=max_pixels)
+
+
+def row(answer: Answer, classes: Sequence[str]) -> dict[str, Any]:
+    """An answer as a row of a table, with the columns of `chestxray.inference.answer.columns`."""
+    told = answer.to_json()
+    given = {PREFIX + name: answer.probabilities.get(name) for name in classes}
+    return {name: value for name, value in told.items() if name != "probabilities"} | given
+
+
+def _of_arrays(
+    engine: Engine, films: np.ndarray, batch_size: int, *, maps: bool
+) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
+    for start in range(0, len(films), batch_size):
+        part = _fitted(films[start : start + batch_size], engine)
+        names = [str(start + i) for i in range(len(part))]
+        outputs = engine.run(part, maps=maps)
+        yield answered(names, [""] * len(part), outputs, engine, engine.decision.limit), part, outputs
+
+
+def _of_files(
+    engine: Engine, paths: Sequence[str], batch_size: int, *, maps: bool, max_pixels: int
+) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
+    from chestxray.inference import batch_prediction
+
+    for batch in batch_prediction.predicted(engine, paths, batch_size=batch_size, maps=maps, max_pixels=max_pixels):
+        given = answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
+        yield given, batch.pixels, batch.outputs
+
+
+def _paths(images: Any) -> list[str]:
+    if isinstance(images, (str, Path)):
+        return [str(images)]
+    if isinstance(images, pd.DataFrame):
+        if "path" not in images:
+            raise InputError(f"A table of images must have the column path. Received: {', '.join(map(str, images))}.")
+        images = images["path"]
+    if not isinstance(images, Iterable):
+        raise InputError(f"images must be paths, or one array of pixels. Received: {type(images).__name__}.")
+    paths = list(images)
+    if odd := sorted({type(one).__name__ for one in paths if not isinstance(one, (str, Path))}):
+        raise InputError(f"images must be paths, or one array of pixels. Received: a list of {', '.join(odd)}.")
+    if not paths:
+        raise InputError("images must be at least one. Received: none.")
+    return [str(path) for path in paths]
+
+
+def _films(images: np.ndarray) -> np.ndarray:
+    """(n, height, width), uint8 or uint16, of any size."""
+    films = images[np.newaxis] if images.ndim == 2 else images
+    if films.ndim != 3 or films.dtype not in (np.uint8, np.uint16) or not films.size:
+        raise InputError(f"{_PIXELS}. Received: {images.shape}, {images.dtype}.")
+    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] > 4:
+        # Read as films they would be some of three pixels' width, and be answered.
+        raise InputError(
+            f"{_PIXELS}. Received: {images.shape}, which looks like one image in colour; "
+            "np.asarray(Image.open(path).convert('L')) is grey."
+        )
+    return films
+
+
+def _fitted(films: np.ndarray, engine: Engine) -> np.ndarray:
+    """uint8 (n, height, width) at the size of the model's input."""
+    from PIL import Image
+
+    from chestxray.data.images.pixels import fitted, scaled_to_uint8
+
+    deep = films.dtype != np.uint8
+    return np.stack(
+        [
+            np.asarray(fitted(Image.fromarray(scaled_to_uint8(film) if deep else film), engine.image_size, engine.fit))
+            for film in films
+        ]
+    )

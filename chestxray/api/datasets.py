@@ -1,0 +1,200 @@
+"""Data in a notebook: read, looked at, audited and split exactly as a run of the same recipe does it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import pandas as pd
+
+from chestxray.api.fields import Names, check_data_fields
+from chestxray.api.results import AuditResult
+from chestxray.data.index import SPLITS, Index
+from chestxray.errors import InputError, nearest
+from chestxray.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from chestxray.api.fields import DataFields
+    from chestxray.workflow import Prepared
+
+#: The size in pixels that most architectures want, so that a run finds decoded what was looked at here.
+SIZE = (224, 224)
+#: Further images that are tried for each one that is to be shown, where some cannot be read.
+_TRIED = 3
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as its source gives it; ``rows`` are those of ``index``. `load_data` makes one.
+
+    What needs pixels (`audit`, `split`) decodes every image once, into the cache, where a run of the same size
+    finds it.
+    """
+
+    index: Index
+    recipe: Recipe
+    cache: Path
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """A row an image: path, label, patient, split (of an official split, else empty), source, and what else the
+        source knows of it, such as sex, age and view.
+        """
+        return self.index.rows
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in the order of a model's outputs."""
+        return self.index.classes
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def counts(self) -> pd.DataFrame:
+        """Images by class (rows) and official split (columns); those of none in the column ``no split``."""
+        return _counts(self.index)
+
+    def audit(self) -> AuditResult:
+        """What is wrong with the data, split as a run would split them: copies and patients on both sides, files that
+        cannot be read, and whatever but the radiograph goes with the class. Leaks are reported, never an error.
+
+        Raises:
+            DataError: the data cannot be split, or too many images cannot be read.
+            LeakError: ``on_leak`` is ``drop``, and that would leave nothing to train on.
+        """
+        found = dataclasses.replace(_audit_of(self._prepared), on_leak=self.recipe.on_leak)
+        return AuditResult.from_json(found.to_json())
+
+    def split(self) -> Index:
+        """The index of a run on these data: its rows have their splits, what decoding saw of each file, and in
+        ``audit`` why a row was left out.
+
+        Raises:
+            LeakError: an image or a patient is on both sides, and ``on_leak`` is ``stop``.
+            DataError: the data cannot be split, or too many images cannot be read.
+        """
+        from chestxray.data.audit import settle
+
+        prepared = self._prepared
+        if self.recipe.on_leak != "stop":
+            return prepared.index
+        # Where leaks stop a run, they stop this.
+        return settle(prepared.index, _audit_of(prepared), "stop", self.recipe.split)[0]
+
+    def show(self, n: int = 4, *, label: str | None = None, split: str | None = None) -> Figure:
+        """A picture of `n` images of each class, a row a class, spread over the data.
+
+        Args:
+            n: images a class.
+            label: this class alone.
+            split: those of this split alone: ``train``, ``validation`` or ``test``, as a run splits the data.
+
+        Raises:
+            InputError: an unknown class or split; none of its images can be read.
+        """
+        from chestxray.report import figures
+
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 50:
+            raise InputError(f"n must be a whole number from 1 to 50. Received: {n!r}.")
+        for name, value, allowed in (("label", label, self.classes), ("split", split, SPLITS)):
+            if value is not None and value not in allowed:
+                raise InputError(f"Unknown {name} {value!r}.{nearest(str(value), allowed)} Allowed: {_list(allowed)}.")
+        rows = self.rows
+        if split is not None:
+            rows = self.split().rows
+            rows = rows[rows["split"] == split]
+        shown = self.classes if label is None else (label,)
+        samples = {one: self._samples(rows.loc[rows["label"] == one, "path"].tolist(), n) for one in shown}
+        if not any(samples.values()):
+            raise InputError(f"No image of {_list(shown)} can be read{f' in {split}' if split else ''}.")
+        return figures.sample_grid({name: images for name, images in samples.items() if images})
+
+    def _samples(self, paths: Sequence[str], count: int) -> list[np.ndarray]:
+        from chestxray.data.images.pixels import UnreadableImage
+        from chestxray.data.images.reading import read
+
+        assert self.recipe.image_size is not None
+        found: list[np.ndarray] = []
+        spread = np.linspace(0, len(paths) - 1, min(len(paths), count)).round().astype(int).tolist()
+        # Others take the place of what cannot be read.
+        others = [place for place in range(min(len(paths), count * _TRIED)) if place not in set(spread)]
+        for place in [*spread, *others]:
+            if len(found) == count:
+                break
+            try:
+                film = read(
+                    Path(paths[place]),
+                    size=self.recipe.image_size,
+                    fit=self.recipe.fit,
+                    max_pixels=self.recipe.max_pixels,
+                )
+            except UnreadableImage:
+                continue
+            found.append(film.pixels)
+        return found
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        """The data as a run has them before it builds a model, but that leaks do not stop it."""
+        from chestxray import workflow
+
+        on_leak = "ignore" if self.recipe.on_leak == "stop" else self.recipe.on_leak
+        return workflow.prepare(self.recipe.replace(on_leak=on_leak), self.cache, workflow.Clock())
+
+    def _repr_html_(self) -> str:
+        """Counts by class, split and source, and the patients, for a notebook."""
+        from chestxray.api import displays
+
+        tables = [("Images by class and official split:", self.counts())]
+        if self.rows["source"].nunique() > 1:
+            by_source = pd.crosstab(self.rows["label"], self.rows["source"])
+            tables.append(("Images by class and source:", by_source.reindex(list(self.classes), fill_value=0)))
+        return displays.of_data(self.index.name, self.rows, tables, self.index.notes, self.index.licence)
+
+
+def load_data(data: Names, *, cache: str | Path | None = None, **fields: Unpack[DataFields]) -> DataSet:
+    """Read data as a run does: ``load_data("folder:films", patient_pattern="(patient[0-9]+)_")``.
+
+    Args:
+        data: KIND:ADDRESS, such as ``folder:PATH``, or a name of the catalogue; several are merged.
+        cache: the cache folder; default: ``chestxray.storage.cache.root``.
+        fields: the fields of `Recipe` that concern data, under the same names. ``image_size`` is 224 by default; give
+            that of the run whose data these are to be.
+
+    Raises:
+        InputError: an unknown field or one out of its range; data that nobody knows.
+        DataError: data that cannot be had or read.
+    """
+    from chestxray.data import sources
+    from chestxray.storage import cache as caches
+
+    check_data_fields(fields)
+    given: dict[str, Any] = {"image_size": SIZE, **fields, "data": data}
+    recipe = sources.absolute(Recipe().replace(**given))
+    root = caches.root(cache)
+    return DataSet(sources.load_index(recipe, root), recipe, root)
+
+
+def _audit_of(prepared: Prepared) -> Any:
+    assert prepared.audit is not None, "only a run that is gone on with has none"
+    return prepared.audit
+
+
+def _counts(index: Index) -> pd.DataFrame:
+    from chestxray.report.data_summary import NO_SPLIT
+
+    splits = index.rows["split"].replace("", NO_SPLIT)
+    table = pd.crosstab(index.rows["label"], splits)
+    order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
+    return table.reindex(index=list(index.classes), columns=order, fill_value=0)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)

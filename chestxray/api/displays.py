@@ -1,0 +1,78 @@
+"""Runs and data as HTML for a notebook. Names of classes, files and sets are anyone's: all text is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from chestxray._version import RESEARCH_ONLY
+from chestxray.data.index import Patients
+from chestxray.evaluation.intervals import Figure
+from chestxray.report.caution import Caution
+from chestxray.report.formatting import ordered, title
+from chestxray.report.limitations import summary
+from chestxray.runs.run_folder import Run
+
+#: Cautions that are shown; the report has all.
+MOST = 6
+
+
+def of_run(run: Run, limitations: tuple[Caution, ...], report: Path) -> str:
+    """Headline figures with their intervals, the data, what weakens the result, and a link to the report."""
+    rows = [
+        (title(name), *map(_number, (figure.value, figure.low, figure.high)))
+        for name, item in ordered(run.metrics["test"]).items()
+        if (figure := Figure.from_json(item)).value is not None
+    ]
+    parts = [
+        f"<h4>{html.escape(run.recipe.model)} on {html.escape(run.data_name)}</h4>",
+        f"<p>{html.escape(summary(run))}</p>",
+        pd.DataFrame(rows, columns=["figure of the test", "value", "low", "high"]).to_html(index=False),
+        f"<p>Data: {html.escape(_counted(run))}. Intervals are of {html.escape(run.level)}.</p>",
+    ]
+    if limitations:
+        parts.append(f"<p>What weakens this result:</p>{_listed(_words(run, item) for item in limitations[:MOST])}")
+    if len(limitations) > MOST:
+        parts.append(f"<p>And {len(limitations) - MOST} more, in the report.</p>")
+    if report.is_file():
+        parts.append(f'<p><a href="{html.escape(_link(report))}" target="_blank">Report</a></p>')
+    return "".join([*parts, f"<p><em>{html.escape(RESEARCH_ONLY)}</em></p>"])
+
+
+def of_data(
+    name: str, rows: pd.DataFrame, tables: Iterable[tuple[str, pd.DataFrame]], notes: Iterable[str], licence: str
+) -> str:
+    """How many images of whom, tables of counts, each below its caption, and notes."""
+    head = f"<h4>{html.escape(name)}</h4><p>{len(rows):,} images of {Patients.of(rows)}.</p>"
+    counted = "".join(f"<p>{html.escape(caption)}</p>{table.to_html()}" for caption, table in tables)
+    said = [*notes, *([f"Licence: {licence}"] if licence else [])]
+    return head + counted + (_listed(map(html.escape, said)) if said else "")
+
+
+def _counted(run: Run) -> str:
+    totals = run.counts.sum()
+    splits = ", ".join(f"{int(totals[name]):,} {name}" for name in totals.index)
+    return f"{len(run.used):,} images of {run.patients()} ({splits})"
+
+
+def _words(run: Run, item: Caution) -> str:
+    told = f"<b>{html.escape(item.title)}.</b> {html.escape(run.shorten_in(item.text))}"
+    return f"&#9888; {told}" if item.weight == "serious" else told
+
+
+def _listed(items: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _link(path: Path) -> str:
+    """Relative where the file lies below the working directory, which a notebook's server serves."""
+    whole = path.absolute()
+    return quote(whole.relative_to(Path.cwd()).as_posix()) if whole.is_relative_to(Path.cwd()) else whole.as_uri()

@@ -1,0 +1,103 @@
+"""The fields of `Recipe` as keywords, so that an editor completes them and a type checker reads them.
+
+No default stands here: those are in `Recipe`, and so are the words that say what each field means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+from chestxray.errors import InputError, nearest
+from chestxray.recipe import Recipe
+
+#: One name, or several.
+Names = str | Sequence[str]
+#: N, ``"HEIGHTxWIDTH"`` or (height, width), in pixels.
+Size = int | str | tuple[int, int]
+
+
+class DataFields(TypedDict, total=False):
+    """The fields that say how data are read, fitted and split, but for ``data`` itself."""
+
+    test_data: Names
+    path: Names
+    data_option: Names
+    patient_pattern: str | None
+    label_pattern: str | None
+    classes: Names
+    map: Names
+    drop: Names
+    image_size: Size | None
+    fit: Literal["stretch", "pad", "crop"]
+    max_pixels: int
+    max_unreadable: float
+    split: Literal["auto", "official", "random", "stratified", "grouped", "source"]
+    folds: int
+    fold: int | None
+    held_out: str | None
+    validation_share: float
+    test_share: float
+    keep_validation: bool
+    on_leak: Literal["stop", "drop", "ignore"]
+    split_seed: int | None
+    seed: int
+    by: Names
+
+
+class RecipeFields(DataFields, total=False):
+    """All fields of `Recipe`."""
+
+    model: str
+    data: Names
+    weights: str
+    normalisation: Literal["plugin", "pixel", "image"]
+    mixed_precision: bool
+    batch_norm_momentum: float | None
+    finetune_from: str | None
+    head_epochs: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["adamw", "adam", "sgd"]
+    learning_rate: float
+    finetune_learning_rate: float
+    schedule: Literal["cosine", "constant", "plateau"]
+    warmup_share: float
+    weight_decay: float
+    loss: Literal["crossentropy", "focal", "soft_f1"]
+    label_smoothing: float
+    class_weights: bool
+    augment: Literal["none", "light", "heavy", "crop"]
+    mix: Literal["none", "mixup", "cutmix"]
+    patience: int
+    devices: str
+    jit_compile: Literal["auto", "on", "off"]
+    cached_views: int | None
+    cache_precision: Literal["float32", "float16"]
+    cache_gigabytes: float
+    predict_batch_size: int
+    calibrate: bool
+    sensitivity: float | None
+    confidence: float | None
+    abstain: float | None
+    refuse: float
+    controls: bool
+    positive: str | None
+    prevalence: float | None
+    replicates: int
+    heatmaps: int
+
+
+#: The names of `DataFields`, in the order of `Recipe`.
+OF_DATA = tuple(field.name for field in dataclasses.fields(Recipe) if field.name in DataFields.__annotations__)
+
+
+def check_data_fields(given: Mapping[str, Any]) -> None:
+    """Raises `InputError` where `given` has a name that is no field of the data."""
+    for name in given:
+        if name not in OF_DATA:
+            raise InputError(
+                f"{name[:100]!r} is no field of a recipe's data.{nearest(name[:100], OF_DATA)} Allowed: "
+                f"{', '.join(OF_DATA)}."
+            )

@@ -1,0 +1,74 @@
+"""The figures of a run on axes: the user's own, or new ones that a notebook shows.
+
+The drawing is that of the report (`chestxray.report.figures`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from chestxray.errors import InputError
+from chestxray.report import figures, run_figures
+from chestxray.report.figures.style import look
+from chestxray.runs.run_folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def roc(run: Run, ax: Axes | None) -> Axes:
+    """The ROC curves of a test with their areas in the legend."""
+    ax = _axes(ax)
+    figures.draw_roc(ax, *run_figures.scores(run, "auroc"))
+    _legend(ax, "lower right")
+    return ax
+
+
+def calibration(run: Run, ax: Axes | None) -> Axes:
+    """Stated probability against what came true in a test."""
+    ax = _axes(ax)
+    figures.draw_reliability(ax, **run_figures.reliability(run))
+    _legend(ax, "upper left")
+    return ax
+
+
+def confusion(run: Run, ax: Axes | None) -> Axes:
+    """The confusion matrix of a test; with more classes than a cell has room for, with a scale of its colours."""
+    ax = _axes(ax)
+    counts, classes = run_figures.confusion(run)
+    image = figures.draw_confusion(ax, counts, classes)
+    if len(classes) > figures.MOST_WRITTEN:
+        figures.draw_scale(ax, image)
+    return ax
+
+
+def history(run: Run, ax: Axes | None, of: str) -> Axes:
+    """Loss or accuracy by epoch. Raises `InputError` where `of` is neither."""
+    if of not in figures.MEASURES:
+        raise InputError(f"of must be one of {', '.join(figures.MEASURES)}. Received: {of!r}.")
+    ax = _axes(ax)
+    figures.draw_history(ax, run.history, of)
+    _legend(ax, "best")
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """`ax`, or those of a new figure of pyplot, so that a notebook shows it."""
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        # Here alone: a program that brings its own axes has pyplot's state, and its backend, left as they are.
+        import matplotlib.pyplot as plt
+
+        with look():
+            return plt.subplots(layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise InputError(f"ax must be matplotlib Axes, such as those of plt.subplots(). Received: {type(ax).__name__}.")
+    return ax
+
+
+def _legend(ax: Axes, place: Literal["lower right", "upper left", "best"]) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        with look():
+            ax.legend(handles, labels, loc=place)
