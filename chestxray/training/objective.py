@@ -11,7 +11,6 @@ import keras
 from keras import ops
 
 from chestxray.recipe import Recipe
-from chestxray.training import fused_optimizers
 
 
 def loss(recipe: Recipe) -> keras.losses.Loss:
@@ -43,10 +42,10 @@ def optimizer(recipe: Recipe, rate: float, steps: int) -> keras.optimizers.Optim
     """The recipe's optimiser with the peak learning `rate` over `steps` of a phase."""
     schedule = learning_rate(recipe, rate, steps)
     if recipe.optimizer == "sgd":
-        return fused_optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
     if recipe.optimizer == "adam":
-        return fused_optimizers.Adam(schedule)
-    chosen = fused_optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+        return keras.optimizers.Adam(schedule)
+    chosen = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
     # Decay pulls towards zero, which is no prior for offsets and scales (Loshchilov and Hutter 2019).
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return chosen
