@@ -131,8 +131,8 @@ class Recipe:
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
     jit_compile: Literal["auto", "on", "off"] = _field(
         "auto",
-        "Compile with XLA, never on several devices; auto: as a few timed steps say, where there is enough work "
-        "to pay for them.",
+        "Compile with XLA, never on several devices; auto: never on a CPU, on a GPU as a few timed steps say, where "
+        "there is enough work to pay for them.",
     )
     cached_views: int | None = _field(
         None,

@@ -1,4 +1,4 @@
-"""Starts TensorFlow and Keras, without their pages about themselves."""
+"""Starts TensorFlow and Keras with oneDNN, and without the lines they print about themselves."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ _NOISE = re.compile(
 
 
 def start() -> None:
-    """Import tensorflow and keras. Their greetings are dropped, whatever else they print is passed on."""
+    """Import tensorflow and keras. Their greetings are dropped, whatever else they print is passed on.
+
+    oneDNN's kernels are on unless the environment variable ``TF_ENABLE_ONEDNN_OPTS`` says otherwise: by itself
+    TensorFlow uses them only on processors with AVX-512 VNNI or AMX, although with AVX2 they train 1.4 to 1.7 times
+    as fast. Sums are taken in another order, so that results may differ in their last bits.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:  # it looks once, when it is imported
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with _greetings_dropped():
         import keras  # noqa: F401
         import tensorflow as tf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,8 @@ _PACKAGES = (
     "keras", "tensorflow", "tf-keras-vis", "numpy", "scipy", "scikit-learn", "pandas", "pillow",
     "datasets", "tensorflow-datasets",
 )  # fmt: skip
+
+_SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "NVIDIA_TF32_OVERRIDE", "XLA_FLAGS")
 
 
 def now() -> str:
@@ -41,6 +44,7 @@ def describe(
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": devices,
+        "settings": settings(),
         "plugin": {
             "name": entry.name,
             "distribution": entry.distribution,
@@ -58,6 +62,11 @@ def describe(
         },
         "model": model,
     }
+
+
+def settings() -> dict[str, str]:
+    """Environment variables of TensorFlow that may change results in their last bits; empty: not set."""
+    return {name: os.environ.get(name, "") for name in _SETTINGS}
 
 
 def _version(name: str) -> str:

@@ -20,7 +20,14 @@ from chestxray.models.assembly import Built, Phase, freeze
 from chestxray.recipe import Recipe
 from chestxray.storage import cache as caches
 from chestxray.storage import result_files
-from chestxray.training import cached_features, checkpoint, input_pipeline, objective
+from chestxray.training import (
+    cached_features,
+    checkpoint,
+    fused_batch_norm,
+    fused_optimizers,
+    input_pipeline,
+    objective,
+)
 from chestxray.training.checkpoint import HISTORY, STATE, Record
 
 log = logging.getLogger(__name__)
@@ -125,7 +132,11 @@ def _fit(
     )  # fmt: skip
     batches = kept.training if kept else partial(input_pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(forward.labelled, pixels)
-    with interrupts.deferred() as check:
+    with (
+        interrupts.deferred() as check,
+        fused_batch_norm.fused(trained),
+        fused_optimizers.fused(trained.optimizer),
+    ):
         between = keras.callbacks.LambdaCallback(
             on_train_batch_begin=lambda batch, logs: check(), on_test_batch_begin=lambda batch, logs: check()
         )

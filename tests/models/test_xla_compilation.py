@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from chestxray.models import assembly, xla_compilation
 from chestxray.models.xla_compilation import Timing
@@ -36,13 +37,29 @@ def test_compiled_and_plain_predict_alike(built):
     np.testing.assert_allclose(built.predict(images, verbose=0), plain, atol=1e-5)
 
 
-def test_little_work_is_not_measured(built, tmp_path, monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch):
+    """The choice as it is made on a GPU; what is timed runs on the CPU."""
+    monkeypatch.setattr(xla_compilation, "on_gpu", lambda: True)
+
+
+def test_on_a_cpu_nothing_is_measured_and_xla_is_off(built, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(xla_compilation, "timed", never)
+    assert xla_compilation.choose(built, "inference", 4, 10**9, tmp_path) is False
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        assert xla_compilation.choose(built, "full", 4, 10**9, tmp_path) is False
+
+
+def test_little_work_is_not_measured(built, tmp_path, monkeypatch, gpu):
     monkeypatch.setattr(xla_compilation, "SHORTEST", 0.0)
     assert xla_compilation.choose(built, "inference", 4, 3, tmp_path) is False
     assert not list(tmp_path.iterdir())
 
 
-def test_a_measurement_is_made_once_and_kept(built, tmp_path, monkeypatch):
+def test_a_measurement_is_made_once_and_kept(built, tmp_path, monkeypatch, gpu):
     monkeypatch.setattr(xla_compilation, "SHORTEST", 0.0)
     monkeypatch.setattr(xla_compilation, "WORTHWHILE", 0.0)
     first = xla_compilation.choose(built, "inference", 4, 10**9, tmp_path)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -297,6 +298,64 @@ def test_two_replicas_never_see_a_ragged_batch(tmp_path):
     replicas, finite, epochs, refused = json.loads(result.stdout.strip().splitlines()[-1])
     assert (replicas, finite, epochs) == (2, True, 2)
     assert "at least the number of devices (2)" in refused
+
+
+FUSED_OR_PLAIN = """
+    import json, sys
+    sys.path.insert(0, {tests!r})
+    import numpy as np, tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from contextlib import nullcontext
+    from pathlib import Path
+    from made import make_index, tiny_plugin
+    from chestxray.models import devices
+    from chestxray.training import fit
+    from chestxray.models.assembly import build
+    from chestxray.recipe import Recipe
+    pixels = np.random.default_rng(0).integers(0, 255, (41, 16, 16), dtype=np.uint8)
+    index = make_index(["a", "b"] * 20 + ["a"], splits=["train"] * 33 + ["validation"] * 8)
+    strategy = devices.strategy("cpu:0,1")
+    recipe = Recipe(weights="none", epochs=2, batch_size=16, devices="cpu:0,1", optimizer={optimizer!r})
+
+    def trained(folder):
+        folder.mkdir()
+        with strategy.scope():
+            built = build(tiny_plugin(), 2, (16, 16))
+        history = fit.train(built, pixels, index, recipe, folder, strategy)
+        # Not the weights: those of an offset before batch normalisation have no effect, and rounding for a gradient.
+        return [*history["val_loss"], *np.asarray(built.model(pixels[..., None].astype("float32"))).ravel()]
+
+    quick = trained(Path({folder!r}) / "fused")
+    fit.fused_batch_norm.fused = fit.fused_optimizers.fused = lambda replaced: nullcontext()
+    plain = trained(Path({folder!r}) / "plain")
+    print(json.dumps([strategy.num_replicas_in_sync, float(np.abs(np.subtract(quick, plain)).max())]))
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_two_replicas_train_fused_as_plain_keras_does(tmp_path, optimizer):
+    from pathlib import Path
+
+    given = {"tests": str(Path(__file__).parents[1]), "folder": str(tmp_path), "optimizer": optimizer}
+    code = textwrap.dedent(FUSED_OR_PLAIN.format(**given))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    replicas, difference = json.loads(result.stdout.strip().splitlines()[-1])
+    assert replicas == 2
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("options", [{}, {"mixed_precision": True}], ids=["float32", "mixed"])
+def test_it_trains_as_plain_keras_does(tiny, data, tmp_path, monkeypatch, options):
+    fused, quick = train(tiny, data, tmp_path / "fused", **options)
+    monkeypatch.setattr(fit.fused_batch_norm, "fused", lambda model: nullcontext())
+    monkeypatch.setattr(fit.fused_optimizers, "fused", lambda optimizer: nullcontext())
+    plain, slow = train(tiny, data, tmp_path / "plain", **options)
+    near = 1e-2 if options else 1e-5
+    np.testing.assert_allclose(quick["val_loss"], slow["val_loss"], rtol=near)
+    images = data[0][..., None].astype(np.float32)
+    np.testing.assert_allclose(fused.model(images), plain.model(images), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("devices", ["tpu", "gpu:7", "cpu:0,0", "gpu"])
