@@ -80,8 +80,9 @@ def command(
     --output that exists is gone on with: only images without a row in it are predicted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
+    from chestxray.data.images import listing
     from chestxray.evaluation.decision.conformal_quantile import patients_needed
-    from chestxray.inference import keras_engine, listing
+    from chestxray.inference import keras_engine
     from chestxray.inference.answer import limit_for, validation_of
     from chestxray.inference.output_file import Lines, alone, done
 
@@ -137,8 +138,8 @@ def _predict(
     """
     from chestxray.inference import batch_prediction
     from chestxray.inference.answer import answered
-    from chestxray.inference.listing import write_overlays
     from chestxray.inference.output_file import behind
+    from chestxray.inference.overlay_files import write_overlays
 
     counts: Counter[str] = Counter()
     batches = batch_prediction.predicted(

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from chestxray.cli import main
+from chestxray.data.images.listing import listed
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.predictions import Predictions
 from chestxray.inference import keras_engine
 from chestxray.inference.answer import limit_for
-from chestxray.inference.listing import listed, overlay_name
 from chestxray.inference.output_file import alone
+from chestxray.inference.overlay_files import overlay_name
 from public_trees import too_deep
 from run_folders import CLASSES, SIZE, pixels_of, write_run
 

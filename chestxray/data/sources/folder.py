@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chestxray.data.images.listing import walk
 from chestxray.data.images.reading import SUFFIXES, UNREAD_SUFFIXES
 from chestxray.data.index import Index
 from chestxray.errors import DataError, InputError
@@ -151,24 +152,15 @@ def image_folders(root: Path, skip: Iterable[str], beside: Beside) -> Iterator[t
     Mask folders are left out; what else is left out goes into `beside`.
     """
     patterns = (*_ALWAYS_SKIPPED, *skip)
-    seen: set[tuple[int, int]] = set()
 
-    def below(folder: str) -> str:
-        return "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/")
+    def enter(place: str, name: str) -> bool:
+        return not _skipped(place, name, patterns)
 
     def refused(error: OSError) -> None:
-        beside.unlisted[below(str(error.filename))] = error.strerror or type(error).__name__
+        place = os.path.relpath(str(error.filename), root).replace(os.sep, "/")
+        beside.unlisted["" if place == "." else place] = error.strerror or type(error).__name__
 
-    for folder, children, files in os.walk(root, onerror=refused, followlinks=True):
-        place = below(folder)
-        status = os.stat(folder)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:
-            beside.again.append(place)
-            children.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        children[:] = sorted(name for name in children if not _skipped(place, name, patterns))
-        names = [name for name in sorted(files) if not name.startswith(".")]
+    for _, place, names in walk(root, enter, refused, beside.again.append):
         images = [name for name in names if _suffix(name) in SUFFIXES]
         if place:
             beside.unread += [f"{place}/{name}" for name in names if _suffix(name) in UNREAD_SUFFIXES]
@@ -229,7 +221,7 @@ def _place(place: str) -> tuple[str, str]:
 
 
 def _skipped(place: str, name: str, patterns: Iterable[str]) -> bool:
-    if name.startswith(".") or name.lower() in MASK_FOLDERS:
+    if name.lower() in MASK_FOLDERS:
         return True
     inner = f"{place}/{name}" if place else name
     return any(fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(inner, pattern) for pattern in patterns)

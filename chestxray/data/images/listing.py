@@ -1,30 +1,48 @@
-"""Image files that somebody named: which they are, and what their overlays are called."""
+"""Image files below folders: one walk for the folders that are trained on and those that are predicted."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import xxhash
 
 from chestxray.data.images.reading import SUFFIXES, UNREAD_SUFFIXES
 from chestxray.errors import DataError, InputError
-from chestxray.explanation.overlay import overlay
-from chestxray.storage.files import ABSENT, refusal, replacing
-
-if TYPE_CHECKING:
-    from chestxray.inference.answer import Answer
-    from chestxray.inference.batch_prediction import Batch
+from chestxray.storage.files import ABSENT, refusal
 
 log = logging.getLogger(__name__)
+
+
+def walk(
+    root: Path,
+    enter: Callable[[str, str], bool],
+    unlisted: Callable[[OSError], None],
+    again: Callable[[str], None] = lambda inner: None,
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each folder below `root`: its path, its path below `root` (``""`` for `root`), and the names of its
+    files, sorted. Hidden files and folders are left out; links are followed, but never in a circle.
+
+    Args:
+        root: where the walk begins.
+        enter: says of a folder's path below `root` and the name of a folder in it whether to go on there.
+        unlisted: receives the error of each folder that cannot be listed.
+        again: receives the path below `root` of each folder that was visited before under another name.
+    """
+    seen: set[tuple[int, int]] = set()
+    for folder, children, names in os.walk(root, onerror=unlisted, followlinks=True):
+        inner = "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/")
+        status = os.stat(folder)  # noqa: PTH116 - os.walk gives text
+        if (status.st_dev, status.st_ino) in seen:
+            again(inner)
+            children.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        children[:] = [name for name in sorted(children) if not name.startswith(".") and enter(inner, name)]
+        yield folder, inner, sorted(name for name in names if not name.startswith("."))
 
 
 def listed(paths: Iterable[Path], *, recursive: bool = False) -> list[str]:
@@ -61,40 +79,6 @@ def listed(paths: Iterable[Path], *, recursive: bool = False) -> list[str]:
     return list(found)
 
 
-def overlay_name(path: str) -> str:
-    """A file name of its own for the overlay of the image at `path`: letters, digits, ``._-`` alone.
-
-    >>> overlay_name("../a b.png")
-    'a-b-5600e982328d7db5.png'
-    """
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).strip("-.")[:60]
-    digest = xxhash.xxh3_64_hexdigest(path.encode("utf-8", "surrogateescape"))
-    return f"{readable or 'image'}-{digest}.png"
-
-
-def write_overlays(folder: Path, answers: Sequence[Answer], batch: Batch) -> list[str | None]:
-    """Write the overlays of `batch` to `folder`; their names, None for what was unreadable or refused.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-    """
-    from PIL import Image
-
-    if batch.outputs is None or batch.outputs.maps is None:
-        return [None] * len(answers)
-    names: list[str | None] = []
-    readable = iter(zip(batch.pixels, batch.outputs.maps, strict=True))
-    for answer in answers:
-        pixels, heat = (None, None) if answer.unreadable else next(readable)
-        if pixels is None or heat is None or answer.refused:
-            names.append(None)
-            continue
-        names.append(overlay_name(answer.path))
-        with replacing(folder / overlay_name(answer.path)) as temporary:
-            Image.fromarray(np.ascontiguousarray(overlay(pixels, heat))).save(temporary)
-    return names
-
-
 @dataclass
 class _Search:
     """What a search of folders for images meets beside them."""
@@ -106,20 +90,9 @@ class _Search:
 
     def images(self, root: Path) -> Iterator[str]:
         """The image files in `root`, and the folders that cannot be listed."""
-        seen: set[tuple[int, int]] = set()
         refused: list[OSError] = []
-        for folder, children, names in os.walk(root, onerror=refused.append, followlinks=True):
-            status = os.stat(folder)  # noqa: PTH116 - os.walk gives text
-            if (status.st_dev, status.st_ino) in seen:
-                children.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            wanted = sorted(name for name in children if not name.startswith(".") and name != "__MACOSX")
-            self.not_searched += 0 if self.recursive else len(wanted)
-            children[:] = wanted if self.recursive else []
-            for name in sorted(names):
-                if name.startswith("."):
-                    continue
+        for folder, _, names in walk(root, self._enter, refused.append):
+            for name in names:
                 path = Path(folder, name)
                 suffix = path.suffix.lower()
                 if suffix in SUFFIXES or suffix in UNREAD_SUFFIXES or (not suffix and _may_be_dicom(path)):
@@ -128,6 +101,11 @@ class _Search:
                     self.passed_over[suffix or "(none)"] += 1
         self.unlisted += refused
         yield from (str(error.filename) for error in refused)
+
+    def _enter(self, inner: str, name: str) -> bool:
+        wanted = name != "__MACOSX"
+        self.not_searched += wanted and not self.recursive
+        return wanted and self.recursive
 
     def say(self) -> None:
         """Log what is not among the images, so that nothing is left out unsaid."""
