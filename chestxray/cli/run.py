@@ -11,7 +11,7 @@ import click
 from chestxray import recipe_files
 from chestxray.cli.closing import close
 from chestxray.cli.options import recipe_from, recipe_options
-from chestxray.cli.output import quoted
+from chestxray.cli.output import plain, quoted, table
 from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
 
@@ -79,7 +79,6 @@ def command(
 
 def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool) -> None:
     """Every fold, or every source held out in turn; the same command goes on with what is missing."""
-    from chestxray.cli.output import table
     from chestxray.studies import cross_validation, study
 
     with repeatable():
@@ -105,31 +104,24 @@ def _refuse_beside_resume(recipe_name: str | None, output: Path | None, given: d
 
 def summarise(run: Run) -> None:
     """The table at the end: what to quote, with intervals, and where the report is."""
-    from rich.console import Console
-    from rich.table import Table
-
     from chestxray.data.index import Patients
 
-    console = Console(highlight=False)
-    console.width = max(console.width, 100)
     by_source = run.by_source
     parts = {"all test images": run.metrics, **(by_source if len(by_source) > 1 else {})}
-    table = Table()
-    table.add_column("figure")
-    for name in parts:
-        table.add_column(f"{name} (95% interval)" if len(parts) == 1 else name, justify="right")
+    columns = [f"{name} (95% interval)" if len(parts) == 1 else name for name in parts]
+    rows = []
     for name in HEADLINE:
         figures = [part["test"][name] for part in parts.values()]
         if figures[0]["value"] is not None:
-            table.add_row(name.replace("_", " "), *map(quoted, figures))
+            rows.append([name.replace("_", " "), *map(quoted, figures)])
     for name in ("slope", "intercept"):
         measured = [(part.get("calibration") or {}).get(name) or {"value": None} for part in parts.values()]
         if measured[0]["value"] is not None:
-            table.add_row(f"calibration {name}", *map(quoted, measured))
+            rows.append([f"calibration {name}", *map(quoted, measured)])
     metrics = run.metrics
     whom = f"{metrics['rows']} test images of {Patients.from_json(metrics)}"
-    console.print(f"\n{run.recipe.model} on {run.environment['data']['name']}: {whom}")
-    console.print(table)
+    click.echo(plain(f"\n{run.recipe.model} on {run.environment['data']['name']}: {whom}"))
+    table(["figure", *columns], rows)
     if metrics["positive"]:
-        console.print(f"Sensitivity speaks of {metrics['positive']}.")
+        click.echo(plain(f"Sensitivity speaks of {metrics['positive']}."))
     close(run)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.grouping import dependent_groups
+from chestxray.data.multiple_testing import holm
 
 Severity = Literal["critical", "warning", "note"]
 PERMUTATIONS = 999
@@ -91,12 +92,13 @@ def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, .
     of_part = {name: _proportions(unit, codes, size) for name, codes in coded.items()}
     ps = _permuted(of_class, of_part)
     found = []
-    for name, holm in zip(ps, _holm(list(ps.values())), strict=True):
+    for name, p_holm in zip(ps, holm(list(ps.values())), strict=True):
+        assert p_holm is not None
         association = _cramers_v(of_class.T @ of_part[name], len(size))
         right = _right(of_class, of_part[name])
-        flagged = holm <= LEVEL and association >= LEAST
+        flagged = p_holm <= LEVEL and association >= LEAST
         described = _sentence(name, of_class, of_part[name], classes, flagged)
-        numbers = (round(association, 4), ps[name], round(holm, 4), bool(flagged), round(right, 4))
+        numbers = (round(association, 4), ps[name], round(p_holm, 4), bool(flagged), round(right, 4))
         found.append(Confound(name, *numbers, round(1 / len(classes), 4), len(size), described))
     return tuple(sorted(found, key=lambda item: -item.association))
 
@@ -168,16 +170,6 @@ def _right(of_class: np.ndarray, of_part: np.ndarray) -> float:
     """Share of units, classes weighted alike, that are of the likeliest class of their part."""
     proportions = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
     return float(proportions.max(axis=0).sum() / len(proportions))
-
-
-def _holm(ps: list[float]) -> list[float]:
-    order = np.argsort(ps, kind="stable")
-    corrected = np.empty(len(ps))
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = highest
-    return corrected.tolist()
 
 
 def _sentence(name: str, of_class: np.ndarray, of_part: np.ndarray, classes: tuple[str, ...], flagged: bool) -> str:

@@ -47,7 +47,7 @@ def refused(result, *words):
             ["pattern", "regular"],
         ),
         (["--model", "shallow_fc", "--data", "folder:rare", "--patient-pattern", "x"], ["group"]),
-        (["--resume", "absent"], ["absent", "no run"]),
+        (["--resume", "absent"], ["absent", "not a run"]),
         (["--resume", "absent", "--epochs", "3"], ["--resume", "epochs"]),
         (["--model", "shallow_fc", "--output", "one"], ["one", "is not a run"]),
         (["--model", "shallow_fc", "--output", "file/run"], ["file/run", "is a file"]),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.index import Patients
+from chestxray.data.multiple_testing import holm
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.evaluation.evaluate import check, headline_class
 from chestxray.evaluation.intervals import METHOD, Interval
@@ -17,7 +18,7 @@ from chestxray.evaluation.paired.candidate_figures import Estimated, estimated, 
 from chestxray.evaluation.paired.comparison_result import Comparison, Margin, Pair, Standing
 from chestxray.evaluation.paired.letters import letters
 from chestxray.evaluation.paired.p_value_function import DifferenceTest
-from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, holm
+from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES
 

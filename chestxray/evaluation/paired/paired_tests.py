@@ -7,7 +7,6 @@ used instead: each `DifferenceTest` names its test.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -100,21 +99,6 @@ def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -
 def singletons(clusters: np.ndarray) -> bool:
     """Has every patient one row?"""
     return len(np.unique(clusters)) == len(clusters)
-
-
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected for being many (Holm 1979), in the order received; None stays None.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    corrected: list[float | None] = [None] * len(values)
-    known = sorted((p, i) for i, p in enumerate(values) if p is not None)
-    highest = 0.0
-    for rank, (p, i) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
-        corrected[i] = highest
-    return corrected
 
 
 def _sums(values: np.ndarray, keys: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from chestxray.data.multiple_testing import holm
 from chestxray.evaluation import influence
 from chestxray.evaluation.influence import Influence
 from chestxray.evaluation.intervals import LEVEL, Figure, around, satterthwaite
-from chestxray.evaluation.paired.paired_tests import holm
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.support import effective
 

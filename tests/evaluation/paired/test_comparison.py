@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from chestxray.data.index import Patients
+from chestxray.data.multiple_testing import holm
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired.candidate_figures import estimated
 from chestxray.evaluation.paired.comparison import align, compare
-from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, delong, holm
+from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, delong
 from chestxray.evaluation.predictions import Predictions
 from simulated import CLASSES, predictions
 
