@@ -2,7 +2,8 @@
 
     ChestXrayError
      ├─ InputError        an option, a path or an image that cannot be used
-     │   └─ OutputError   a folder that exists already, cannot be written, or is full
+     │   ├─ OutputError   a folder that exists already, cannot be written, or is full
+     │   └─ MissingPackageError   a package that an extra of chestxray installs, and that is not installed
      ├─ DataError         a data set that cannot be had, read or split
      │   └─ LeakError     the same image or patient on both sides of a split
      ├─ PluginError       a model or source that is unknown, broken or claimed twice
@@ -14,7 +15,28 @@ The command line prints the message of a ``ChestXrayError`` on one line and exit
 ``exit_code``. Any other exception is a defect of ours and keeps its traceback.
 """
 
+import importlib.util
 from collections.abc import Iterable
+
+#: Extra of chestxray -> the modules that it installs.
+EXTRAS = {
+    "train": (
+        "tensorflow",
+        "keras",
+        "datasets",
+        "h5py",
+        "huggingface_hub",
+        "kagglehub",
+        "safetensors",
+        "tensorflow_datasets",
+        "tf_keras_vis",
+    ),
+    "report": ("matplotlib", "pyarrow"),
+    "serve": ("flask", "prometheus_client", "waitress"),
+    "export": ("ai_edge_litert", "onnx", "tf2onnx"),
+    "dicom": ("pydicom", "pylibjpeg"),
+    "excel": ("openpyxl",),
+}
 
 #: Most characters of a line of a message.
 LONGEST_LINE = 4000
@@ -48,6 +70,10 @@ class OutputError(InputError):
     """A folder or file that cannot be written."""
 
 
+class MissingPackageError(InputError):
+    """A package that an extra of chestxray installs, and that is not installed."""
+
+
 class DataError(ChestXrayError):
     """A data set that cannot be had, read or split."""
 
@@ -76,6 +102,35 @@ class TrainingError(ChestXrayError):
     """Training that went wrong. Not the fault of the input, hence exit code 1."""
 
     exit_code = 1
+
+
+def require(what: str, *modules: str) -> None:
+    """Raises `MissingPackageError` unless all `modules`, of one extra, are installed; imports none of them.
+
+    >>> require("Counting", "no_such_module")
+    Traceback (most recent call last):
+    ...
+    chestxray.errors.MissingPackageError: Counting needs no_such_module: pip install no_such_module
+    """
+    if absent := [name for name in modules if importlib.util.find_spec(name) is None]:
+        raise MissingPackageError(f"{what} needs {', '.join(absent)}: pip install {_requirement(absent[0])}")
+
+
+def missing_package(error: ModuleNotFoundError, what: str) -> MissingPackageError | None:
+    """What to say of an import that failed because `what` needs an extra that is not installed; None where the import
+    failed for another reason.
+
+    >>> print(missing_package(ModuleNotFoundError("No module named 'flask_'", name="flask_"), "serve"))
+    None
+    """
+    name = (error.name or "").partition(".")[0]
+    if not any(name in modules for modules in EXTRAS.values()) or importlib.util.find_spec(name) is not None:
+        return None
+    return MissingPackageError(f"{what} needs {name}: pip install {_requirement(name)}")
+
+
+def _requirement(module: str) -> str:
+    return next((f"'chestxray[{extra}]'" for extra, modules in EXTRAS.items() if module in modules), module)
 
 
 def first_line(error: BaseException) -> str:

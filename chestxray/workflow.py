@@ -146,8 +146,10 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
 
     Raises:
         PluginError: an unknown or broken model.
-        InputError: an image size or weights that the architecture does not take.
+        InputError: an image size or weights that the architecture does not take; TensorFlow is not installed.
     """
+    # Said first: a model's package brings it, so that without it there is seldom a model either.
+    startup.require_tensorflow("Training")
     if not recipe.model:
         raise InputError("No model. Choose one with --model; `chestxray models` lists them.")
     if not recipe.data:

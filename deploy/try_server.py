@@ -13,7 +13,7 @@ import urllib.request
 
 from PIL import Image
 
-ABSENT = ("tensorflow", "keras", "pandas", "scipy", "sklearn", "matplotlib", "datasets", "pip")
+ABSENT = ("tensorflow", "keras", "matplotlib", "pyarrow", "datasets", "pip")
 PATIENCE = 30.0
 
 

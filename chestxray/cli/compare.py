@@ -14,6 +14,7 @@ from chestxray import recipe_files
 from chestxray.cli.options import recipe_from, some_options
 from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
+from chestxray.models.startup import require_tensorflow
 from chestxray.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def command(
             "Name two finished runs or more, or two models or more to train, each with --model. "
             f"Received: {', '.join(models) or 'neither'}."
         )
+    require_tensorflow("Training")
     with repeatable():
         _train_and_compare(
             models, metric, margin, 1 if seeds is None else seeds, recipe_name, given, output, overwrite, cache

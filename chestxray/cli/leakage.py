@@ -11,6 +11,7 @@ import click
 
 from chestxray.cli.options import recipe_from, some_options
 from chestxray.cli.resume_hint import repeatable
+from chestxray.models.startup import require_tensorflow
 from chestxray.recipe import Recipe
 
 log = logging.getLogger("chestxray")
@@ -52,6 +53,7 @@ def command(
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    require_tensorflow("Training")
     from chestxray.cli.output import quoted, table
     from chestxray.report.formatting import title
     from chestxray.studies import split_leakage

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from chestxray._version import VERSION
-from chestxray.errors import ChestXrayError, InputError
+from chestxray.errors import ChestXrayError, InputError, missing_package
 
 #: The system's answers that only a name can be the cause of.
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -47,6 +47,15 @@ class Lazy(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return importlib.import_module(f"chestxray.cli.{cmd_name}").command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a package that it needs and that an extra installs is a `MissingPackageError`."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (missing := missing_package(error, f"`chestxray {ctx.invoked_subcommand}`")) is None:
+                raise
+            raise missing from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table above."""

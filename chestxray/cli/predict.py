@@ -28,7 +28,7 @@ log = logging.getLogger("chestxray")
 
 
 @click.command(name="predict")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--recursive", is_flag=True, help="Search the folders below a folder too.")
 @click.option("--csv", "kinds", flag_value="csv", multiple=True, help="A table [default].")
@@ -69,11 +69,13 @@ def command(
     estimate_prevalence: bool,
     batch_size: int,
 ) -> None:
-    """Predict image files, or folders of them, with RUN, a finished run's folder or an ensemble's.
+    """Predict image files, or folders of them, with RUN: a finished run's folder, an ensemble's, or an ONNX file
+    that `chestxray export` made, which needs no TensorFlow.
 
     \b
         chestxray predict runs/x film.png other.dcm
         chestxray predict runs/x films --recursive --output answers.csv
+        chestxray predict model.onnx films --recursive
         chestxray predict runs/x films --jsonl --heatmaps maps --abstain 0.95 > answers.jsonl
 
     A row an image: calibrated probabilities, the class decided on, or why nothing is decided. An
@@ -82,11 +84,11 @@ def command(
     kind = _kind(kinds, output)
     from chestxray.data.images import listing
     from chestxray.evaluation.decision.conformal_quantile import patients_needed
-    from chestxray.inference import keras_engine
+    from chestxray.inference import opening
     from chestxray.inference.answer import limit_for, validation_of
     from chestxray.inference.output_file import Lines, alone, done
 
-    engine = keras_engine.load_engine(run)
+    engine = opening.open_engine(run)
     if heatmaps is not None:
         _check_heatmaps(engine, heatmaps)
     limit = limit_for(run, engine.decision, abstain)
@@ -98,7 +100,7 @@ def command(
     judges = validation_of(run, engine.decision, "estimate-prevalence") if estimate_prevalence else None
     files = listing.listed(paths, recursive=recursive)
     options = ("" if limit is None else f"{limit:.12g}") + ("" if prevalence is None else f" at {prevalence:.12g}")
-    mark = keras_engine.fingerprint(run, options)
+    mark = opening.fingerprint(run, options)
     lines = Lines(kind, engine.classes, mark, heatmaps=heatmaps is not None)
     with nullcontext() if output is None else alone(output):
         known = set() if output is None else done(output, lines)
@@ -108,7 +110,7 @@ def command(
         if not missing:
             log.info("Nothing is left to do.")
             return
-        most = keras_engine.max_pixels(run)
+        most = opening.max_pixels(run)
         seen: list[np.ndarray] = []
         counts = _predict(
             engine, missing, lines, output, limit, heatmaps, adjustment, seen, batch_size=batch_size, max_pixels=most

@@ -14,6 +14,7 @@ from chestxray.cli.options import recipe_from, recipe_options
 from chestxray.cli.output import plain, quoted, table
 from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
+from chestxray.models.startup import require_tensorflow
 
 if TYPE_CHECKING:
     from chestxray.recipe import Recipe
@@ -60,6 +61,7 @@ def command(
 
         summarise(workflow.resume(resume, cache=cache))
         return
+    require_tensorflow("Training")
     recipe, demonstration = recipe_from(recipe_name, given)
     if recipe_name is not None and not recipe.model and (models := recipe_files.read(recipe_name)[1]):
         raise InputError(

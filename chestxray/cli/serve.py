@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from pathlib import Path
 
 import click
 
 from chestxray._version import RESEARCH_ONLY
-from chestxray.errors import InputError
+from chestxray.errors import require
 
 
 @click.command(name="serve")
@@ -62,7 +61,7 @@ def command(
 
     Several models answer side by side. Ctrl-C stops the server. docs/serve.md describes its interface.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    _require("flask", "waitress", "prometheus_client")
+    require("serve", "flask", "waitress", "prometheus_client")
     from chestxray.serve.app import create_app
     from chestxray.serve.connections import Server
     from chestxray.serve.decoding import Decoders
@@ -98,9 +97,3 @@ def command(
         click.echo(RESEARCH_ONLY, err=True)
         speak()
         serve_until_stopped(server, app.extensions["chestxray"])
-
-
-def _require(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"serve needs {', '.join(missing)}: pip install 'chestxray[serve]'")

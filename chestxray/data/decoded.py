@@ -25,7 +25,7 @@ import pandas as pd
 from chestxray.data.images.pixels import MAX_PIXELS, Fit, UnreadableImage
 from chestxray.data.images.reading import read
 from chestxray.data.index import Index
-from chestxray.errors import DataError
+from chestxray.errors import DataError, require
 from chestxray.storage import checksums
 from chestxray.storage.files import explained, replacing
 
@@ -65,9 +65,11 @@ def decode(
 
     Raises:
         OutputError: the cache's disk is full or cannot be written.
+        MissingPackageError: pyarrow is not installed.
     """
     from filelock import FileLock
 
+    require("Decoding images for training", "pyarrow")
     started = time.perf_counter()
     folder = cache / "decoded" / key(index, size, fit, max_pixels)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from chestxray.data.grouping import patient_keys
-from chestxray.errors import DataError, first_line
+from chestxray.errors import DataError, first_line, require
 from chestxray.storage import checksums
 from chestxray.storage.schema import LONGEST_NAME
 
@@ -222,6 +222,7 @@ class Index:
 
     def write(self, path: Path) -> None:
         """Write the rows as Parquet; classes and origin go into the file's metadata."""
+        require("A table of images", "pyarrow")
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -242,7 +243,9 @@ class Index:
 
         Raises:
             DataError: the file is damaged.
+            MissingPackageError: pyarrow is not installed.
         """
+        require("A table of images", "pyarrow")
         import pyarrow.parquet as pq
 
         checksums.check(path)

@@ -5,7 +5,6 @@ What was written is read back and compared with the run's own model before it is
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chestxray.errors import InputError, OutputError, nearest
+from chestxray.errors import InputError, OutputError, nearest, require
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.models import startup
 from chestxray.runs import run_folder
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 #: Format -> name of its file below ``export/`` in the run's folder.
 FORMATS = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "savedmodel", "keras": "model.keras"}
 #: Format -> modules that it needs besides TensorFlow.
-_PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
+_PACKAGES = {"onnx": ("tf2onnx", "onnx"), "litert": ("ai_edge_litert",)}
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,7 @@ def _check_output(path: Path, form: str, overwrite: bool) -> None:
 
 
 def _check_packages(form: str) -> None:
-    for module in _PACKAGES.get(form, ()):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"The format {form} needs {module}: pip install 'chestxray[export]'")
+    require(f"The format {form}", *_PACKAGES.get(form, ()))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class OnnxEngine:
     most so many cores; None: all. ``seconds``: an evaluation that takes longer is ended; None: never.
 
     Raises:
-        InputError: no such file, or ONNX Runtime is not installed.
+        InputError: no such file.
         DataError: the file is damaged, or of another origin.
     """
 
@@ -169,10 +169,6 @@ def _check(session: Any, described: Description, path: Path) -> None:
 
 
 def _open(path: Path, threads: int | None) -> Any:
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise InputError("An ONNX file needs onnxruntime: pip install 'chestxray[export]'") from error
     try:
         check_size(path, MOST)
     except OSError as error:

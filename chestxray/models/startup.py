@@ -9,11 +9,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from chestxray.errors import require
+
 #: What TensorFlow's libraries print while they are loaded, before any setting can silence them.
 _NOISE = re.compile(
     rb"^(WARNING: All log messages before absl|[IWE]\d{4} |To enable the following instructions"
     rb"|\d{4}-\d\d-\d\d .*(cuda|oneDNN|cpu_feature_guard))"
 )
+
+
+def require_tensorflow(what: str) -> None:
+    """Raises `MissingPackageError`, which says that `what` needs them, unless TensorFlow and Keras are installed."""
+    require(what, "tensorflow", "keras")
 
 
 def start() -> None:
@@ -22,7 +29,11 @@ def start() -> None:
     oneDNN's kernels are on unless the environment variable ``TF_ENABLE_ONEDNN_OPTS`` says otherwise: by itself
     TensorFlow uses them only on processors with AVX-512 VNNI or AMX, although with AVX2 they train 1.4 to 1.7 times
     as fast. Sums are taken in another order, so that results may differ in their last bits.
+
+    Raises:
+        MissingPackageError: they are not installed.
     """
+    require_tensorflow("A Keras model")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:  # it looks once, when it is imported
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

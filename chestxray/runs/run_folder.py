@@ -15,6 +15,7 @@ import pandas as pd
 from chestxray.data.index import SPLITS, Index, Patients
 from chestxray.errors import DataError, InputError, first_line
 from chestxray.evaluation.predictions import Predictions
+from chestxray.models import startup
 from chestxray.recipe import Recipe
 from chestxray.storage import checksums, result_files, schema
 from chestxray.storage.result_forms import SomeMetrics
@@ -125,11 +126,12 @@ class Run:
         """The trained model: raw pixels to probabilities.
 
         Raises:
-            InputError: the folder holds none, as that of an ensemble.
+            InputError: the folder holds none, as that of an ensemble; TensorFlow is not installed.
             DataError: it is damaged, or no model of images to classes.
         """
         if not self.has_model:
             raise InputError(f"{self.folder} has no model of its own ({MODEL}), only predictions.")
+        startup.require_tensorflow("A Keras model")
         path = self.folder / MODEL
         checksums.check(path)
         model = _loaded(path)

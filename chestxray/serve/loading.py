@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chestxray.errors import DataError, InputError
+from chestxray.inference import opening
 from chestxray.inference.answer import answers
 from chestxray.inference.engine import Engine, Outputs
 from chestxray.storage.files import content
@@ -100,17 +101,11 @@ def _wrong(engine: Engine, outputs: Outputs) -> str | None:
 def _open(path: Path, seconds: float | None) -> Engine:
     if not path.exists():
         raise InputError(f"No such model: {path}. Allowed: a run's folder, or an ONNX file.")
-    if path.is_dir():
-        from chestxray.inference import keras_engine
-
-        return keras_engine.load_engine(path)
-    if path.suffix.lower() != ".onnx":
+    if not (path.is_dir() or opening.is_onnx(path)):
         raise InputError(
             f"A model must be a run's folder, or an ONNX file that `chestxray export` made. Received: {path}."
         )
-    from chestxray.inference.onnx_engine import OnnxEngine
-
-    return OnnxEngine(path, threads=1, seconds=seconds)
+    return opening.open_engine(path, threads=1, seconds=seconds)
 
 
 def _key(number: int, count: int) -> str:

@@ -368,19 +368,13 @@ def test_an_unknown_format_is_told_with_the_nearest(run):
 
 
 @pytest.mark.parametrize(
-    ("form", "module"), [("onnx", "tf2onnx"), ("onnx", "onnxruntime"), ("litert", "ai_edge_litert")]
+    ("form", "module"), [("onnx", "tf2onnx"), ("litert", "ai_edge_litert")]
 )
 def test_what_is_not_installed_is_told_with_the_command(run, form, module, monkeypatch, tmp_path):
     known = __import__("importlib.util").util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else known(name))
     with pytest.raises(InputError, match=rf"needs {module}: pip install 'chestxray\[export\]'"):
         export(run.folder, form, output=tmp_path / "m")
-
-
-def test_an_engine_without_onnxruntime_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"chestxray\[export\]"):
-        OnnxEngine(tmp_path / "m.onnx")
 
 
 def test_an_engine_of_a_wrong_file_says_so(tmp_path):

@@ -1,0 +1,227 @@
+"""What chestxray does where its extra `serve` is installed and TensorFlow is not: `tox -e light`.
+
+Nothing is replaced here: the environment of this test has no TensorFlow, Keras, matplotlib or PyArrow.
+"""
+
+import csv
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+import chestxray
+from chestxray.errors import MissingPackageError
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.inference.export_metadata import KEY
+
+SIZE = (16, 16)
+COMMANDS = (
+    "plan", "run", "evaluate", "predict", "export", "serve", "compare", "ensemble", "leakage", "recipes", "models",
+    "data", "plugin", "cache",
+)  # fmt: skip
+
+
+def chestxray_command(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-c", "from chestxray.cli.main import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An ONNX file as `chestxray export` writes them: the brighter an image, the more probably it is sick."""
+    decision = Decision(
+        classes=("clear", "sick"),
+        positive="sick",
+        calibration=Calibration(),
+        thresholds={"sick": 0.5},
+        chosen_by="Youden's index",
+    )
+    height, width = SIZE
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["real", "most"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["sick"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["sick", "last"], ["column"]),
+        helper.make_node("Sub", ["one", "column"], ["clear"]),
+        helper.make_node("Concat", ["clear", "column"], ["probabilities"], axis=1),
+        helper.make_node("Squeeze", ["scaled", "channel"], ["map"]),
+    ]
+    constants = {
+        "most": np.float32(255),
+        "one": np.float32(1),
+        "last": np.array([1], np.int64),
+        "channel": np.array([3], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", height, width, 1])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2]),
+            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["n", height, width]),
+        ],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    description = {
+        "name": "tiny",
+        "model": "tiny",
+        "image_size": list(SIZE),
+        "fit": "stretch",
+        "outputs": ["probabilities", "map"],
+        "decision": decision.to_json(),
+        "refusal_threshold": None,
+    }
+    helper.set_model_props(made, {KEY: json.dumps(description)})
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    onnx.save(made, path)
+    return path
+
+
+@pytest.fixture
+def films(tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name, grey in (("dark", 51), ("bright", 204)):
+        Image.new("L", (40, 30), grey).save(folder / f"{name}.png")
+    return folder
+
+
+def test_nothing_that_only_training_needs_is_installed():
+    absent = ("tensorflow", "keras", "h5py", "datasets", "kagglehub", "safetensors", "matplotlib", "pyarrow")
+    assert [name for name in absent if importlib.util.find_spec(name)] == []
+
+
+def test_an_onnx_file_is_served(model):
+    command = [sys.executable, "-c", "from chestxray.cli.main import main; main()", "serve", str(model), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            said = server.stderr.readline()
+            assert said.startswith("Serving on "), said + server.stderr.read()
+            answer = asked(said.split()[-1])
+        finally:
+            server.terminate()
+    assert server.returncode == 0
+    assert answer["decision"] == "sick" and answer["map"]
+    assert answer["probabilities"] == pytest.approx({"clear": 0.2, "sick": 0.8}, abs=1e-6)
+
+
+def asked(root):
+    """The answer of the server at `root` for an image whose pixels are all 204."""
+    buffer = io.BytesIO()
+    Image.new("L", (40, 30), 204).save(buffer, "PNG")
+    headers = {"Content-Type": "image/png"}
+    request = urllib.request.Request(f"{root}/api/predict?maps=true", buffer.getvalue(), headers, method="POST")
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)["answers"][0]
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise AssertionError("no answer")
+
+
+def test_an_onnx_file_predicts_and_explains(model, films, tmp_path):
+    done = chestxray_command("predict", model, films, "--csv", "--heatmaps", tmp_path / "maps")
+    assert done.returncode == 0, done.stderr
+    rows = {Path(row["path"]).stem: row for row in csv.DictReader(io.StringIO(done.stdout))}
+    assert {name: row["decision"] for name, row in rows.items()} == {"dark": "clear", "bright": "sick"}
+    assert float(rows["dark"]["probability_sick"]) == pytest.approx(0.2, abs=1e-6)
+    assert len(list((tmp_path / "maps").glob("*.png"))) == 2
+
+
+def test_rows_that_are_there_are_not_predicted_again(model, films, tmp_path):
+    table = tmp_path / "answers.csv"
+    assert chestxray_command("predict", model, films, "--output", table).returncode == 0
+    first = table.read_bytes()
+    again = chestxray_command("predict", model, films, "--output", table)
+    assert again.returncode == 0 and "Nothing is left to do." in again.stderr
+    assert table.read_bytes() == first
+
+
+def test_what_an_onnx_file_cannot_tell_is_one_line(model, films):
+    done = chestxray_command("predict", model, films, "--abstain", "0.9")
+    assert done.returncode == 2
+    assert "learned from its validation predictions" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_predictions_of_any_program_are_evaluated_and_compared():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 200)
+    first = np.clip(0.3 * truth + rng.random(200) * 0.7, 0.01, 0.99)
+    second = np.clip(0.2 * truth + rng.random(200) * 0.8, 0.01, 0.99)
+    patients = np.arange(200) // 2
+    table = chestxray.evaluate(truth, first, groups=patients, replicates=200).to_frame()
+    assert 0.5 < table.loc["auroc", "low"] < table.loc["auroc", "value"] < table.loc["auroc", "high"] < 1
+    found = chestxray.compare({"a": first, "b": second}, truth, groups=patients, replicates=200)
+    assert len(found.pairs) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    done = chestxray_command(command, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("models",),
+        ("recipes",),
+        ("data", "list"),
+        ("cache", "show"),
+        ("plan", "--auroc", "0.9", "--prevalence", "0.3"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_tensorflow_works(arguments):
+    done = chestxray_command(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "extra"),
+    [
+        (("run", "--model", "inceptionv3"), "Training needs tensorflow, keras", "train"),
+        (("run", "--model", "vgg16", "--data", "phantom", "--folds", "3"), "Training needs tensorflow", "train"),
+        (("compare", "--model", "a", "--model", "b", "--data", "phantom"), "Training needs tensorflow", "train"),
+        (("leakage", "--model", "a", "--data", "phantom"), "Training needs tensorflow", "train"),
+        (("data", "show", "phantom"), "`chestxray data` needs matplotlib", "report"),
+        (("compare", "runs/a", "runs/b"), "`chestxray compare` needs matplotlib", "report"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_is_missing_is_one_line_that_says_what_to_install(arguments, missing, extra, tmp_path):
+    done = chestxray_command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert missing in error and error.endswith(f"pip install 'chestxray[{extra}]'")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_python_it_is_said_too():
+    with pytest.raises(
+        MissingPackageError, match=r"^Training needs tensorflow, keras: pip install 'chestxray\[train\]'$"
+    ):
+        chestxray.run(model="inceptionv3", data="phantom")
