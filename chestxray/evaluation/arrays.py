@@ -1,4 +1,4 @@
-"""Probabilities of any program, as arrays -> the same evaluation and comparison as of our own runs."""
+"""Evaluates and compares probabilities of any program, given as arrays, in the same way as runs of this package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluate(
     replicates: int = 2000,
     seed: int = 0,
 ) -> evaluation.Evaluation:
-    """Every figure of a test with its 95% interval, clustered by patient.
+    """Return every figure of a test with its 95% interval, clustered by patient.
 
     Args:
         y_true: (n,), the true class of each image: its name, or its number from 0.
@@ -40,7 +40,7 @@ def evaluate(
         threshold: of two classes, the probability from which the positive one is decided on, chosen on other
             images than these. Default: the larger probability decides.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
 
     Raises:
         InputError: arrays of other shapes or lengths, or an unknown class.
@@ -69,19 +69,20 @@ def compare(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Models on the same images, each pair by a paired test; see `comparison.compare`.
+    """Compare models on the same images, each pair by a paired test; see `comparison.compare`.
 
     Args:
         y_prob: the probabilities of each model by its name, as `evaluate` takes them.
         y_true: (n,), as `evaluate` takes it.
         groups: (n,), the patients, as `evaluate` takes them.
         classes: names of the classes, as `evaluate` takes them.
-        metric: what is compared, one of `HEADLINE`.
+        metric: the figure that is compared, one of `HEADLINE`.
         positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
             computed.
-        margin: how much worse a model may be without mattering: tests of non-inferiority and equivalence.
+        margin: the largest difference that does not matter, above 0 and below 1; with it, tests of non-inferiority and
+            equivalence are made.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
 
     Raises:
         InputError, DataError: as `evaluate`; fewer than two models, an unknown metric, an impossible margin.
@@ -91,7 +92,7 @@ def compare(
 
 
 def from_arrays(y_true: Any, y_prob: Any, *, groups: Any = None, classes: Sequence[str] | None = None) -> Predictions:
-    """The table of a test from its arrays, as `evaluate` takes them; the larger probability decides.
+    """Return the table of a test from arrays as `evaluate` takes them; the largest probability decides.
 
     Raises:
         InputError: arrays of other shapes or lengths, or an unknown class.
