@@ -18,7 +18,7 @@ from chestxray.data.images import reading
 from chestxray.data.sources.phantom_drawing import draw
 from chestxray.data.sources.phantom_findings import FINDINGS
 from chestxray.errors import ExportError
-from chestxray.explanation.gradcam import OnePass
+from chestxray.explanation.inference_graph import OnePass
 from chestxray.export.source_run import Subject
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import features_model

@@ -87,7 +87,7 @@ def interaction(parts: Sequence[Part]) -> float | None:
     """Return the p-value of no difference between any `parts`, None with fewer than two that are defined.
 
     Cochran's Q of the logits with their covariance over patients, referred to Welch's F (1951), which allows
-    for the number of patients of each group. Half an event is added to a figure of 0 or 1 (Haldane 1956; Anscombe 1956).
+    for the number of patients of each group. Half an event is added to each figure (Haldane 1956; Anscombe 1956).
     """
     known = [part for part in parts if not math.isnan(part.value) and part.support > 1]
     count = len(known)
