@@ -23,7 +23,8 @@ from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray import registry
 from chestxray.data.sources.phantom.drawing import draw
-from chestxray.explanation.gradcam import OnePass, finish
+from chestxray.explanation.gradcam import finish
+from chestxray.explanation.inference_graph import OnePass
 from chestxray.explanation.panel import engine_of, gradcam
 from chestxray.models.assembly import build, logits_model
 

@@ -21,7 +21,7 @@ from benchmarks.gradcam import films
 from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray import registry
-from chestxray.explanation.gradcam import Graph, OnePass
+from chestxray.explanation.inference_graph import Graph, OnePass
 from chestxray.export.formats import onnx_model
 from chestxray.inference.onnx_engine import session
 from chestxray.models.assembly import build

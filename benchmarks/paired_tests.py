@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from chestxray.evaluation.paired.candidate_figures import estimated, tested
+from chestxray.evaluation.paired.candidate_figures import estimated
+from chestxray.evaluation.paired.candidate_tests import tested
 from chestxray.evaluation.paired.p_value_function import DifferenceTest, t_test
 from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test, delong
 from chestxray.evaluation.paired.training_variance import over_folds, over_seeds

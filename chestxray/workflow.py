@@ -29,7 +29,7 @@ from chestxray.data.index import Index
 from chestxray.data.splitting import split
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation.decision import out_of_distribution
-from chestxray.evaluation.decision.rule import check, check_promise
+from chestxray.evaluation.decision.selection import check, check_promise
 from chestxray.evaluation.evaluate import Evaluation
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups

@@ -1,4 +1,4 @@
-"""Correction of p-values for being many."""
+"""Correction of p-values for multiple testing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected for being many (Holm 1979), in the order received; None stays None.
+    """Return p-values corrected for multiple testing (Holm 1979), in the order received; None stays None.
+
+    statsmodels has this too, and is no dependency for these few lines; a test compares the two.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]

@@ -1,1 +1,1 @@
-"""Predictions become figures with intervals."""
+"""Figures of a test with their intervals, comparisons, operating points and shortcut controls, from predictions."""

@@ -1,4 +1,4 @@
-"""Probabilities of any program, as arrays -> the same table and evaluation as of our own runs."""
+"""Evaluates and compares probabilities of any program, given as arrays, in the same way as runs of this package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluate(
     replicates: int = 2000,
     seed: int = 0,
 ) -> evaluation.Evaluation:
-    """Every figure of a test with its 95% interval, clustered by patient.
+    """Return every figure of a test with its 95% interval, clustered by patient.
 
     Args:
         y_true: (n,), the true class of each image: its name, or its number from 0.
@@ -38,7 +38,7 @@ def evaluate(
         threshold: of two classes, the probability from which the positive one is decided on, chosen on other
             images than these. Default: the larger probability decides.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
 
     Raises:
         InputError: arrays of other shapes or lengths, or an unknown class.
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def from_arrays(y_true: Any, y_prob: Any, *, groups: Any = None, classes: Sequence[str] | None = None) -> Predictions:
-    """The table of a test from its arrays, as `evaluate` takes them; the larger probability decides.
+    """Return the table of a test from arrays as `evaluate` takes them; the largest probability decides.
 
     Raises:
         InputError: arrays of other shapes or lengths, or an unknown class.

@@ -20,7 +20,7 @@ def resamples(clusters: np.ndarray, replicates: int, seed: int) -> Iterator[np.n
     """Yield blocks of row weights, float64 (some replicates, rows): how often each row was drawn.
 
     `clusters` are codes 0, 1, ... of the patients, int (rows,). The same clusters, replicates and
-    seed give the same weights, whoever asks, so that models can be compared on the same draws.
+    seed always give the same weights, so that models can be compared on the same draws.
     """
     count = int(clusters.max()) + 1
     for times in draws(count, replicates, seed, max(1, BLOCK // len(clusters))):
@@ -41,9 +41,9 @@ def draws(patients: int, replicates: int, seed: int, block: int = 0) -> Iterator
 def bootstrap(
     tables: Sequence[Table], clusters: np.ndarray, *, replicates: int, seed: int
 ) -> list[dict[Key, np.ndarray]]:
-    """Every figure of every table in every replicate, each float64 (replicates,).
+    """Return every figure of every table in every replicate, each float64 (replicates,).
 
-    All tables must speak of the same rows; each replicate draws the same patients for all of them.
+    All tables must have the same rows in the same order; each replicate draws the same patients for all of them.
     """
     blocks: list[list[dict[Key, np.ndarray]]] = [[] for _ in tables]
     for weights in resamples(clusters, replicates, seed):

@@ -1,8 +1,8 @@
-"""Means of losses over rows -> their intervals, by the bootstrap-t clustered by patient.
+"""Intervals for means of losses over rows, by the bootstrap-t clustered by patient.
 
-A loss such as the squared error is skewed: most rows lose next to nothing, a few lose much, and a test
-that happens to hold few of these has both too low a mean and too low a standard error. An interval
-that is as wide on both sides then misses on one of them. The bootstrap-t (Efron 1979; Hall 1988) learns
+A loss such as the squared error is skewed: most rows have a loss near 0, a few a large one, and a test
+that happens to hold few of these has both too low a mean and too low a standard error. A symmetric
+interval then covers too seldom on one side. The bootstrap-t (Efron 1979; Hall 1988) learns
 the skewness from replicates, each measured by its own standard error.
 """
 
@@ -26,19 +26,20 @@ def mean_losses(
     replicates: int,
     seed: int,
 ) -> list[Figure]:
-    """The mean of each column of `losses` with its 95% interval, on the logit scale.
+    """Return the mean of each column of `losses` with its 95% interval, computed on the logit scale.
 
-    The standard errors are those of the jackknife over patients. Each limit is the farther one of the
-    bootstrap-t's and of Student's t for the patients behind the variance (`support.behind_variance`), which
-    alone is left where replicates have no error of their own, as hard zeros and ones make them.
+    The standard errors are those of the jackknife over patients. Each limit is the wider of two: that of the
+    bootstrap-t, and that of Student's t with the number of patients behind the variance
+    (`support.behind_variance`). Only the second is used where replicates have a standard error of 0, as
+    with probabilities that are all 0 or 1.
 
     Args:
         losses: float (rows, columns), from 0 to `greatest`.
         clusters: codes 0, 1, ... of the patients, int (rows,).
-        support: patients that the means rest on.
-        greatest: float (columns,), the most that a mean can be.
+        support: effective number of patients.
+        greatest: float (columns,), the largest possible value of each mean.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
     """
     if not len(losses):
         return [Figure(None, None, None)] * losses.shape[1]
@@ -71,7 +72,8 @@ def _figure(sums: np.ndarray, sizes: np.ndarray, statistics: np.ndarray, support
 
 
 def _studentised(sums: np.ndarray, sizes: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """Distance on the logit scale of each replicate's means from those of all, in its own standard errors.
+    """Return the distance of each replicate's means from the overall ones, on the logit scale, in units of its own
+    standard error.
 
     (replicates, columns), NaN where a replicate has none.
     """

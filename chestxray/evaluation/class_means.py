@@ -1,11 +1,11 @@
-"""Figures and their replicates -> intervals; those of means over classes from what is known of each class.
+"""Intervals of figures from bootstrap replicates, and of means over classes from the intervals of each class.
 
-A mean over classes is only as sure as its least sure classes, and neither of the easy ways sees that.
-A rare class of which every image is right has no bootstrap variance and would be taken for certain,
-and the degrees of freedom of the rarest class alone would make every other class as unsure as that.
-Here the variance is that of the class figures together, a class at the end of its range and one of few
-patients add what their own intervals leave open (MOVER; Zou and Donner 2008), and the degrees of freedom
-are those of Satterthwaite (1946), to which each class adds by its share of the variance.
+The uncertainty of a mean over classes comes from its least certain classes, and neither simple way shows
+it. A rare class whose images are all classified correctly has no bootstrap variance and would count as
+certain; the degrees of freedom of the rarest class, used for all, would make every class as uncertain as
+that one. Here the variance is that of the class figures together; a class at the end of its range, or with
+few patients, adds the width of its own interval (MOVER; Zou and Donner 2008); and the degrees of freedom
+are those of Satterthwaite (1946), in which each class counts by its part of the variance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy import stats
 from chestxray.evaluation.intervals import LEVEL, Figure, around, at_end, satterthwaite, standard_error
 from chestxray.evaluation.weighted_metrics import LOSSES, Key, matthews
 
-#: Patients below which the bootstrap's standard error of a class says less than the interval of the class.
+#: With fewer patients than this, the interval of a class is used in place of its bootstrap standard error.
 FEW = 10
 #: Of each mean over classes, the figure of a class that it is the mean of.
 _ALWAYS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
@@ -35,15 +35,15 @@ def figures(
     counts: np.ndarray,
     positive: int | None,
 ) -> dict[Key, Figure]:
-    """Every figure but the losses with its 95% interval.
+    """Return every figure but the losses with its 95% interval.
 
     Args:
-        values: the figures on the rows themselves, NaN for what cannot be had.
-        replicates: float (replicates,) of each, NaN where a replicate had none.
-        support: patients that each figure rests on, see `support.supports`.
-        behind: of some, the patients behind their variance, see `support.behind`.
+        values: the figures on the rows themselves, NaN for one that cannot be computed.
+        replicates: float (replicates,) of each, NaN where it cannot be computed.
+        support: effective number of patients of each figure, see `support.supports`.
+        behind: for some figures, the effective number of patients behind their variance, see `support.behind`.
         counts: the confusion matrix (classes, classes), true classes in rows.
-        positive: the class that the headline speaks of, None for means over the classes that have rows.
+        positive: number of the positive class, None for means over the classes that have rows.
     """
     freedom = {key: min(size, behind.get(key, math.inf)) - 1 for key, size in support.items()}
     found = {
@@ -64,7 +64,7 @@ def figures(
 
 
 def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freedom: float) -> Figure:
-    """The interval of a figure that is no mean over classes."""
+    """Return the interval of a figure that is not a mean over classes."""
     if at_end(value, _span(key)):
         return around(value, math.nan, support, _span(key))
     figure = around(value, standard_error(np.asarray(replicates), support), freedom + 1, _span(key))
@@ -72,7 +72,7 @@ def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freed
 
 
 def _no_wider_than_exact(figure: Figure, support: float) -> Figure:
-    """The part of an interval that is within that of Clopper and Pearson (1934) for `support` patients.
+    """Return the part of an interval within that of Clopper and Pearson (1934) for `support` patients.
 
     No share of images of so many patients, and no area of which either side has so many (Birnbaum and Klose
     1957), varies more than the share of so many single images.
@@ -98,7 +98,7 @@ def _mean(
     support: Mapping[Key, float],
     freedom: Mapping[Key, float],
 ) -> Figure:
-    """The interval of a mean of class figures `keys`; a class never predicted has a precision of 0 in it."""
+    """Return the interval of the mean of the class figures `keys`; a class never predicted has precision 0."""
     none = (0.0, 1.0)
     left_open = [
         _left_open(found[key] if found[key].value is not None else Figure(0.0, *none), support[key]) for key in keys
@@ -115,7 +115,7 @@ def _mean(
 def _added(
     value: float, error: float, freedom: float, left_open: tuple[float, float], span: tuple[float, float]
 ) -> Figure:
-    """The interval of what the bootstrap sees, `error`, and of what it does not, put together (MOVER)."""
+    """Combine the bootstrap's standard error `error` with the widths that the bootstrap cannot show (MOVER)."""
     seen = around(value, error, freedom + 1, span) if error > 1e-9 else Figure(value, value, value)
     assert seen.low is not None and seen.high is not None
     below, above = math.hypot(value - seen.low, left_open[0]), math.hypot(seen.high - value, left_open[1])
@@ -125,7 +125,7 @@ def _added(
 
 
 def _left_open(figure: Figure, support: float) -> tuple[float, float] | None:
-    """How far the interval of a class reaches to either side, None where the bootstrap's error says it all.
+    """Return how far the interval of a class reaches below and above, None where the bootstrap's error suffices.
 
     It does not for a figure at an end of its range, of few patients, or without an interval, which may be anything.
     """
@@ -157,7 +157,7 @@ def _correlation(
 ) -> Figure:
     """The interval of Matthews's correlation, `value`, from that of each class's sensitivity.
 
-    It is no mean, so that what a class adds is how far the correlation moves where its sensitivity does.
+    It is not a mean: each class contributes the change of the correlation when the sensitivity of the class changes.
     """
     key = (None, "mcc")
     error = standard_error(np.asarray(replicates.get(key, np.empty(0))), support[key])
@@ -181,7 +181,10 @@ def _correlation(
 
 
 def _moved(counts: np.ndarray, k: int, sensitivity: float) -> float:
-    """Matthews's correlation if class `k` had this sensitivity, its errors as they are or, without any, as others'."""
+    """Return Matthews's correlation if class `k` had this sensitivity.
+
+    Its errors keep their distribution over the classes; without errors, that of the other classes is used.
+    """
     table = np.asarray(counts, dtype=np.float64).copy()
     own = table[k].sum()
     errors = np.delete(table[k], k)

@@ -1,9 +1,9 @@
-"""Figures of a test and their replicates -> every figure with its interval, each by the method that covers.
+"""Every figure of a test with its interval, each by the method that keeps its nominal coverage.
 
-Shares, areas and what is made of them have logit-t intervals (`intervals`), means over classes and
-Matthews's correlation what their classes leave open (`class_means`), the Brier score the bootstrap-t
-(`bootstrap_t`), and the expected calibration error is corrected for its bias (`calibration_error`).
-`benchmarks/coverage.md` has how often each of them holds the truth.
+Proportions, areas under curves and functions of them have logit-t intervals (`intervals`); means over classes
+and Matthews's correlation combine the intervals of their classes (`class_means`); the Brier score has the
+bootstrap-t (`bootstrap_t`); the expected calibration error is corrected for its bias (`calibration_error`).
+`benchmarks/coverage.md` has the measured coverage of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chestxray.evaluation.weighted_metrics import Key, squared_errors
 
 @dataclass(frozen=True)
 class Scored:
-    """The rows of a test as one training of a model sees them, with its figures.
+    """The rows of a test with the predictions and figures of one training of a model.
 
     ``truth`` and ``predicted`` are class numbers, int (rows,); ``probabilities`` is (rows, classes);
     ``values`` are the figures on the rows themselves and ``replicates`` those of the bootstrap.
@@ -47,14 +47,14 @@ class Estimates:
 def estimate(
     trainings: Sequence[Scored], clusters: np.ndarray, positive: int | None, *, replicates: int, seed: int
 ) -> Estimates:
-    """Every figure, the mean over `trainings`, with its 95% interval over other patients.
+    """Return every figure, the mean over `trainings`, with its 95% interval over other patients.
 
     Args:
-        trainings: one, or several of one model, of the same rows in the same order.
+        trainings: one or several trainings of one model, with the same rows in the same order.
         clusters: codes 0, 1, ... of the patients, int (rows,).
-        positive: the class that the headline speaks of, None for means over classes.
-        replicates: number of draws of what is drawn here.
-        seed: fixes the draws.
+        positive: number of the positive class, None for means over classes.
+        replicates: number of draws of the bootstrap-t and of the calibration error's noise.
+        seed: of the random draws.
     """
     classes = trainings[0].probabilities.shape[1]
     values = {key: float(np.mean([one.values[key] for one in trainings])) for key in trainings[0].values}
@@ -87,6 +87,6 @@ def _answers(one: Scored) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean(figures: Sequence[Figure]) -> Figure:
-    """The mean of values and of limits, which is the interval where trainings err together."""
+    """Return the mean of values and of limits: the interval of the mean if the trainings are fully correlated."""
     parts = [[getattr(figure, name) for figure in figures] for name in ("value", "low", "high")]
     return Figure(*(None if None in part else float(np.mean(part)) for part in parts))

@@ -1,4 +1,4 @@
-"""Predictions -> Evaluation: every figure of a test, each with a 95% interval."""
+"""Evaluates the predictions of a test: every figure with a 95% interval."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NORMAL = frozenset(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a test showed. Written as ``metrics.json``; docs/run-folder.md explains each field.
+    """The figures of a test. Written as ``metrics.json``; docs/run-folder.md explains each field.
 
     ``counts`` is the confusion matrix: true classes in rows, predicted ones in columns. ``calibration`` is None
-    where a version wrote it that did not measure it.
+    in files of versions that did not measure it.
     """
 
     test: Mapping[str, Figure]
@@ -49,7 +49,7 @@ class Evaluation:
         return tuple(self.per_class)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``metrics.json``, None for a figure that cannot be had."""
+        """Return the content of ``metrics.json``, None for a figure that cannot be computed."""
         return {
             "test": {name: figure.to_json() for name, figure in self.test.items()},
             "per_class": {
@@ -69,8 +69,8 @@ class Evaluation:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """The figures of the test: a row a figure, its name the index, with the columns value, low and high (of the
-        95% interval), NaN for what cannot be had.
+        """Return the figures of the test: a row a figure, its name the index, with the columns value, low and high (of
+        the 95% interval), NaN for what cannot be computed.
         """
         return _frame(self.test)
 
@@ -90,10 +90,10 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
-        """What `to_json` gave.
+        """Return the evaluation from what `to_json` gave.
 
         Raises:
-            DataError: `content` is not of that form.
+            DataError: `content` does not have that form.
         """
         try:
             return cls(
@@ -122,16 +122,16 @@ def evaluate(
     ``predicted``; AUROC, AUPRC, Brier score and calibration error from the probabilities.
 
     Args:
-        predictions: the rows of the test; of a run's folder, ``.of("test")``.
+        predictions: the rows of the test; for those of a run, ``run.predictions.of("test")``.
         positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
             computed; default: the abnormal one (`abnormal`). With more classes each of them is the mean over the
             classes that have rows.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
 
     Raises:
-        InputError: `positive` is no class.
-        DataError: a label or prediction outside the classes, or probabilities that are none.
+        InputError: `positive` is not one of the classes.
+        DataError: a label or prediction outside the classes, or values that are not probabilities.
     """
     check(predictions)
     classes = predictions.classes
@@ -163,7 +163,7 @@ def evaluate(
 
 
 def check(predictions: Predictions) -> None:
-    """Refuse predictions that cannot be evaluated. Raises `DataError`."""
+    """Raise `DataError` for predictions that cannot be evaluated."""
     allowed = ", ".join(predictions.classes)
     for column in ("label", "predicted"):
         if stray := sorted(set(predictions.rows[column].astype(str)) - set(predictions.classes)):
@@ -184,12 +184,12 @@ def check(predictions: Predictions) -> None:
 
 
 def headline_class(classes: tuple[str, ...], positive: str | None) -> int | None:
-    """Number of the class that the headline speaks of: of two, `positive` or the abnormal one.
+    """Return the number of the positive class: of two classes, `positive` or else the abnormal one.
 
-    None with more than two classes: the headline has means over classes then, and no class is positive.
+    Returns None with more than two classes: their headline figures are means over classes.
 
     Raises:
-        InputError: `positive` is no class, or there are more than two.
+        InputError: `positive` is not one of the classes, or there are more than two.
     """
     if positive is not None and len(classes) != 2:
         raise InputError(
@@ -207,7 +207,7 @@ def headline_class(classes: tuple[str, ...], positive: str | None) -> int | None
 
 
 def abnormal(classes: tuple[str, ...]) -> int:
-    """Number of the one of two classes that is not named like a normal radiograph or as ``no OTHER``, else 1.
+    """Return the number of the one of two classes that is not named like a normal radiograph, nor ``no OTHER``; else 1.
 
     >>> abnormal(("PNEUMONIA", "NORMAL")), abnormal(("Edema", "no Edema"))
     (0, 0)

@@ -1,6 +1,6 @@
-"""AUROC and accuracy with what each row adds to them, so that what is made of several has a variance too.
+"""AUROC and accuracy with the influence of each row, from which means and differences get their variance.
 
-The influence of a row is how much the figure moves with it. Summed by patient and squared it gives
+The influence of a row is the change of the figure with it. Summed by patient and squared it gives
 the variance of DeLong et al. (1988) with the clusters of Obuchowski (1997); the influence of a mean
 or a difference is the mean or difference of the influences (LeDell et al. 2015 for cross-validated
 areas).
@@ -20,17 +20,17 @@ from chestxray.evaluation.intervals import LEVEL, Figure, around
 
 @dataclass(frozen=True)
 class Influence:
-    """A figure of some rows: its value, NaN where it cannot be had, and float (rows,) of what each adds."""
+    """A figure of some rows: its value, NaN where it cannot be computed, and each row's influence, float (rows,)."""
 
     value: float
     rows: np.ndarray
 
     def figure(self, clusters: np.ndarray, support: float, level: float = LEVEL) -> Figure:
-        """The figure with its interval of confidence `level`.
+        """Return the figure with its interval of confidence `level`.
 
-        `clusters` are codes of the patients, int (rows,); `support` is the number of patients that it
-        rests on. A figure that no row can move, such as the area of a score that is the same for all
-        rows, is sure.
+        `clusters` are codes of the patients, int (rows,); `support` is the effective number of patients. A
+        figure that no row influences, such as the AUROC of a score that is the same for all rows, has an
+        interval of width 0.
         """
         error = math.sqrt(max(0.0, covariance(self, self, clusters)))
         if support > 1 and error <= 1e-12 and 0 < self.value < 1:
@@ -40,7 +40,7 @@ class Influence:
 
 
 def auroc(positive: np.ndarray, scores: np.ndarray, strata: np.ndarray) -> Influence:
-    """Area under the ROC curve, of pairs within a stratum alone.
+    """Return the area under the ROC curve over pairs within the same stratum.
 
     Scores of different models, such as the folds of a cross-validation, do not compare with each
     other: only pairs within one stratum count, and each pair counts alike.
@@ -72,7 +72,7 @@ def auroc(positive: np.ndarray, scores: np.ndarray, strata: np.ndarray) -> Influ
 
 
 def accuracy(right: np.ndarray) -> Influence:
-    """Share of true `right`, bool (rows,)."""
+    """Return the proportion of True in `right`, bool (rows,)."""
     if not len(right):
         return Influence(math.nan, np.zeros(0))
     value = float(right.mean())
@@ -80,7 +80,7 @@ def accuracy(right: np.ndarray) -> Influence:
 
 
 def mean(parts: Sequence[Influence]) -> Influence:
-    """The mean of figures of the same rows, of those that can be had."""
+    """Return the mean of those figures of the same rows that can be computed."""
     known = [part for part in parts if math.isfinite(part.value)]
     if not known:
         return Influence(math.nan, parts[0].rows)
@@ -88,11 +88,11 @@ def mean(parts: Sequence[Influence]) -> Influence:
 
 
 def covariance(one: Influence, other: Influence, clusters: np.ndarray) -> float:
-    """Covariance of two figures of the same rows over other patients; `clusters` are codes, int (rows,)."""
+    """Return the covariance of two figures of the same rows over patients; `clusters` are codes, int (rows,)."""
     return float(np.bincount(clusters, one.rows) @ np.bincount(clusters, other.rows))
 
 
 def correlation(one: Influence, other: Influence, clusters: np.ndarray) -> float:
-    """Correlation of two figures of the same rows, 0 where one of them does not vary."""
+    """Return the correlation of two figures of the same rows, 0 where one of them does not vary."""
     both = math.sqrt(covariance(one, one, clusters) * covariance(other, other, clusters))
     return covariance(one, other, clusters) / both if both > 1e-24 else 0.0

@@ -1,10 +1,10 @@
-"""A figure and its interval, from the replicates of a clustered bootstrap.
+"""A figure and its interval, from the replicates of a bootstrap clustered by patient.
 
-Plain percentile intervals cover too seldom where the field needs them most: figures near 1, few
-positive patients, several images a patient (``benchmarks/coverage.md`` has both). The interval here
-is symmetric on the logit scale, which keeps it within the range of the figure and lets it lean away
-from the end; its width is the bootstrap's standard error with Student's t for the number of patients
-that the figure rests on (Hesterberg 2015 for the correction of a bootstrap of few units).
+Percentile intervals cover too seldom for figures near 1, few positive patients and several images a
+patient (``benchmarks/coverage.md`` compares them). The interval here is symmetric on the logit scale, which
+keeps it within the range of the figure and makes it longer towards the middle; its width is the bootstrap's
+standard error times Student's t for the effective number of patients
+(Hesterberg 2015 for the correction of a bootstrap of few units).
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ METHOD = "logit-t bootstrap clustered by patient"
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with its interval; None where one of them cannot be had."""
+    """A value with its interval; None for a part that cannot be computed."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def to_json(self) -> dict[str, float | None]:
-        """``{"value": ..., "low": ..., "high": ...}``, None for what cannot be had."""
+        """``{"value": ..., "low": ..., "high": ...}``, None for what cannot be computed."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Figure:
-        """What `to_json` gave."""
+        """Return the figure from what `to_json` gave."""
         return cls(*(None if fields[k] is None else float(fields[k]) for k in ("value", "low", "high")))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """How the intervals were made."""
+    """Level, method and number of replicates of the intervals of an evaluation."""
 
     level: float = LEVEL
     method: str = METHOD
@@ -49,9 +49,9 @@ class Interval:
 
 
 def standard_error(replicates: np.ndarray, support: float) -> float:
-    """Standard error from bootstrap `replicates`, of which NaN are left out; NaN if there is none.
+    """Return the standard error from bootstrap `replicates`, float (replicates,), without NaN; NaN if undefined.
 
-    `support` is the number of patients drawn; drawing m patients understates the variance by (m-1)/m.
+    `support` is the number of patients drawn, m: drawing m patients understates the variance by (m - 1) / m.
     """
     finite = replicates[np.isfinite(replicates)]
     if len(finite) < 2 or support <= 1:
@@ -60,19 +60,17 @@ def standard_error(replicates: np.ndarray, support: float) -> float:
 
 
 def logit_t(value: float, replicates: np.ndarray, support: float, span: tuple[float, float] = (0.0, 1.0)) -> Figure:
-    """`value` with its 95% interval.
+    """Return `value` with its 95% interval.
 
     Args:
-        value: the figure on the rows themselves; NaN where it cannot be had.
-        replicates: float (replicates,), the figure in each bootstrap replicate, NaN where it had none.
-        support: patients that the figure rests on, for a sensitivity those with an image of the class;
-            their effective number where they have unlike numbers of images.
-        span: least and greatest value that the figure can take.
+        value: the figure on the rows themselves; NaN where it cannot be computed.
+        replicates: float (replicates,), the figure in each bootstrap replicate, NaN where it cannot be computed.
+        support: effective number of patients of the figure; for a sensitivity, of those with an image of the class.
+        span: least and greatest possible value of the figure.
 
     At an end of the span no replicate differs from the value; the limit is then that of Clopper and
-    Pearson (1934) for as many successes as there are patients, since a perfect score on few patients is
-    not a sure one. Elsewhere, a figure that rests on one patient, or is the same in all replicates, has
-    no interval.
+    Pearson (1934) for `support` successes out of as many patients. Elsewhere, a figure of one patient, or one that
+    is the same in all replicates, has no interval.
 
     >>> round(logit_t(1.0, np.ones(100), support=20).low, 3)
     0.832
@@ -83,11 +81,12 @@ def logit_t(value: float, replicates: np.ndarray, support: float, span: tuple[fl
 def around(
     value: float, error: float, support: float, span: tuple[float, float] = (0.0, 1.0), level: float = LEVEL
 ) -> Figure:
-    """`value` with its interval of confidence `level`, from its standard `error`; else as `logit_t`."""
+    """Return `value` with its interval of confidence `level` from its standard `error`; otherwise as `logit_t`."""
     if not math.isfinite(value) or support < 1:
         return Figure(None, None, None)
     least, greatest = span
     if at_end(value, span):
+        # scipy's binomtest has this limit for whole numbers of patients alone; effective numbers are fractions.
         width = (greatest - least) * (1 - ((1 - level) / 2) ** (1 / support))
         low, high = (greatest - width, greatest) if value > (least + greatest) / 2 else (least, least + width)
         return Figure(value, min(low, value), max(high, value))
@@ -104,9 +103,9 @@ def around(
 
 
 def satterthwaite(variances: Iterable[float], freedoms: Iterable[float]) -> float:
-    """Degrees of freedom of a sum of independent `variances`, each with its own (Satterthwaite 1946; Welch 1947).
+    """Return the degrees of freedom of a sum of independent `variances` (Satterthwaite 1946; Welch 1947).
 
-    Those of variance 0 do not count; 0 where one that counts has none itself, or none counts.
+    Terms of variance 0 are left out. Returns 0 where none is left, or where one that is left has 0 degrees.
 
     >>> satterthwaite([1.0, 1.0], [9, 9]), round(satterthwaite([1.0, 0.1], [9, 99]), 1)
     (18.0, 10.9)
@@ -118,7 +117,7 @@ def satterthwaite(variances: Iterable[float], freedoms: Iterable[float]) -> floa
 
 
 def at_end(value: float, span: tuple[float, float]) -> bool:
-    """Is `value` the least or greatest that the figure can take?"""
+    """Return whether `value` is the least or greatest possible value of the figure."""
     least, greatest = span
     return min(value - least, greatest - value) <= 1e-12 * (greatest - least)
 

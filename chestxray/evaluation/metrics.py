@@ -1,4 +1,4 @@
-"""Every figure of a table of predictions on its rows as they are, by scikit-learn."""
+"""Every figure of a table of predictions on its own rows, without interval, computed by scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from chestxray.evaluation.weighted_metrics import Calibration, Key
 def points(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> dict[Key, float]:
-    """Every figure on the rows themselves, by scikit-learn; NaN for what cannot be had."""
+    """Return every figure on the rows themselves; NaN for one that cannot be computed.
+
+    `truth` and `predicted` are class numbers, int (rows,), `probabilities` float (rows, classes); `positive` is the
+    number of the positive class, None for means over the classes that have rows.
+    """
     classes = range(probabilities.shape[1])
     present = [k for k in classes if (truth == k).any()]
     by_class = {k: _against_rest(truth == k, predicted == k, probabilities[:, k]) for k in classes}
@@ -30,7 +34,7 @@ def points(
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error with 15 bins of equal mass; `Calibration.error` says how.
+    """Return the expected calibration error with 15 bins of equal mass, as defined by `Calibration.error`.
 
     Args:
         confidence: float (rows,), probability of the most probable class.

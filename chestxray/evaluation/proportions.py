@@ -1,4 +1,4 @@
-"""A share of the images with its interval: how many were refused, answered, covered."""
+"""A proportion of the images, such as those refused or answered, with its interval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chestxray.evaluation.support import effective
 
 
 def share(flags: np.ndarray, clusters: np.ndarray, *, replicates: int = 2000, seed: int = 0) -> Figure:
-    """The share of true `flags`, bool (rows,), with a bootstrap clustered by patient.
+    """Return the proportion of True in `flags`, bool (rows,), with an interval from a bootstrap clustered by patient.
 
     `clusters` are codes of the patients, int (rows,). All parts are None without rows.
 
@@ -29,8 +29,8 @@ def share(flags: np.ndarray, clusters: np.ndarray, *, replicates: int = 2000, se
 
 
 def share_of_patients(flags: np.ndarray, clusters: np.ndarray, *, replicates: int = 2000, seed: int = 0) -> Figure:
-    """As `share`, but each patient counts alike, however many rows there are of her: the mean over
-    patients of the share of her rows.
+    """Return the mean over patients of the proportion of each patient's rows: as `share`, but every patient counts
+    equally, whatever the number of rows.
 
     >>> share_of_patients(np.array([True, True, True, False]), np.array([0, 0, 0, 1])).value
     0.5

@@ -1,4 +1,4 @@
-"""By what groups of people a test is told: the column that a heading means, and each row's group in it."""
+"""Subgroups of a test by a column of the data, such as sex or age: the group of each row."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 from chestxray.data.index import COLUMNS, column_name, column_of
 from chestxray.errors import InputError, nearest
 
-#: Bands of age in years, by their lower ends, and the most that is taken for an age.
+#: Lower ends of the age bands in years, and the largest number that is taken for an age.
 AGES = (0, 18, 40, 65)
 OLDEST = 120
-#: A column of numbers with more values than this is broken into quarters.
+#: A column of numbers with more values than this is grouped into quartiles.
 MOST_VALUES = 12
 OUT_OF_RANGE = "out of range"
 #: Years in a unit of age; DICOM writes 058Y, 011M, 002W, 010D.
@@ -22,13 +22,13 @@ _AGE = re.compile(r"(>=?|over )?\s*(-?\d+(?:[.,]\d+)?)\s*(?:([ymwd])[a-z]*\.?)?(
 
 
 def groups(rows: pd.DataFrame, column: str) -> pd.Series:
-    """The group of each row by a column of the data, ``""`` where it is not known.
+    """Return the group of each row by a column of the data, ``""`` where it is not known.
 
-    `column` is found by its heading in any spelling, and by its meaning: ``age`` is ``Patient Age`` too.
-    Ages are put into bands (see `age_bands`), other numbers of many values into quarters.
+    `column` matches a heading in any spelling, and by meaning: ``age`` also finds ``Patient Age``.
+    Ages are grouped into bands (see `age_bands`), other numbers with many values into quartiles.
 
     Raises:
-        InputError: no such column.
+        InputError: the data have no such column.
     """
     extra = [name for name in rows if name not in (*COLUMNS, "audit", "external")]
     found = column_of(column, extra)
@@ -48,11 +48,11 @@ def groups(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def age_bands(values: pd.Series) -> pd.Series | None:
-    """The band of each age, such as ``18 to 39``; None where most values are no ages but the user's own groups.
+    """Return the band of each age, such as ``18 to 39``; None where most values are not ages but the user's own groups.
 
-    Numbers are years; DICOM's units (``058Y``, ``011M``) are understood, and words (``6 months``). An
-    age of which only the least is known (``50+``) has a band where that says which. What nobody can be
-    (below 0, above `OLDEST`) is ``out of range``, any other text not known, ``""``.
+    Numbers are years; DICOM's units (``058Y``, ``011M``) are understood, and words (``6 months``). An age with
+    only a lower bound (``50+``) has a band where the bound determines it. Impossible ages (below 0, above
+    `OLDEST`) are ``out of range``; any other text counts as not known, ``""``.
     """
     bands = values.map({text: _band(text) for text in values.unique()})
     if (bands != "").sum() < (values != "").sum() / 2 or (bands == "").all():
@@ -61,9 +61,9 @@ def age_bands(values: pd.Series) -> pd.Series | None:
 
 
 def plain_ages(values: pd.Series) -> pd.Series:
-    """Ages as plain numbers of years in text, ``""`` where they are not known or out of range.
+    """Return ages as text with a plain number of years, ``""`` where they are not known or out of range.
 
-    As they are where `age_bands` takes them for groups of the user's own.
+    Values that `age_bands` takes for the user's own groups are returned unchanged.
     """
     if age_bands(values) is None:
         return values
@@ -86,7 +86,7 @@ def _band(text: str) -> str:
 
 
 def _years(text: str) -> tuple[float, bool] | None:
-    """An age in years and whether it is but the least that it may be; None where the text is none."""
+    """Return an age in years and whether it is only a lower bound; None where the text is not an age."""
     match = _AGE.fullmatch(text.strip())
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""How many patients a figure rests on, which says how sure its standard error is."""
+"""Effective number of patients behind each figure, which gives the degrees of freedom of its standard error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from chestxray.evaluation.influence import auroc
 from chestxray.evaluation.weighted_metrics import Key
 
-#: A variance is taken to have no fewer patients behind it than this.
+#: Lower bound of the effective number of patients behind a variance.
 FEWEST_BEHIND = 4.0
 
 
@@ -18,11 +18,13 @@ def supports(
     classes: int,
     positive: int | None,
 ) -> dict[Key, float]:
-    """Number of patients that each figure rests on, `effective` where they have unlike numbers of images.
+    """Return the effective number of patients of each figure (`effective`).
 
-    A sensitivity rests on the patients with an image of the class, F1 on those with one that is of it or is
-    called it, an area on the fewer of those with and those without, a mean over classes on the fewest of any
-    class that has rows, and Matthews's correlation on all.
+    For a sensitivity these are the patients with an image of the class; for F1, those with an image that is of the
+    class or predicted to be; for an area, the fewer of the patients with and without the class; for a mean over
+    classes, the fewest of any class that has rows; for Matthews's correlation, all patients.
+
+    `truth` and `predicted` are class numbers, int (rows,), `clusters` codes of the patients, int (rows,).
     """
     present = [k for k in range(classes) if (truth == k).any()]
     everyone = effective(clusters)
@@ -42,9 +44,8 @@ def supports(
 
 
 def effective(clusters: np.ndarray) -> float:
-    """Effective number of patients behind rows with these codes (Kish 1965).
-
-    As many patients of like size would make a mean as sure as these do.
+    """Return the effective number of patients behind rows with these codes (Kish 1965): so many patients with equal
+    numbers of rows give a mean the same variance.
 
     >>> effective(np.array([0, 1, 2])), effective(np.array([0, 0, 0, 1]))
     (3.0, 1.6)
@@ -58,10 +59,10 @@ def effective(clusters: np.ndarray) -> float:
 def behind(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, clusters: np.ndarray
 ) -> dict[Key, float]:
-    """Effective number of patients behind the variance of each class's precision, F1 and AUROC.
+    """Return the effective number of patients behind the variance of each class's precision, F1 and AUROC.
 
-    Fewer than there are where a few patients have many of the images that count, or are ranked far from
-    the others. Arguments as of `supports`; `probabilities` is (rows, classes).
+    It is lower than the number of patients where a few of them have many of the images that count, or scores far
+    from the others'. Arguments as of `supports`; `probabilities` is (rows, classes).
     """
     alike = np.zeros(len(truth), dtype=np.int64)
     found: dict[Key, float] = {}
@@ -82,11 +83,11 @@ def behind(
 
 
 def behind_variance(influences: np.ndarray, clusters: np.ndarray) -> float:
-    """Effective number of patients behind the variance of a figure.
+    """Return the effective number of patients behind the variance of a figure.
 
-    A variance that a few patients make up, because their side is rare, their images many or their scores
-    far off, is as unsure as if there were no more of them: that of `influences` (rows,), summed by patient,
-    has the degrees of freedom that their fourth moment says (Satterthwaite 1946 by moments).
+    A variance that comes from a few patients, because their class is rare, their images many or their scores
+    extreme, is as uncertain as if there were only these. The degrees of freedom of the variance of `influences`,
+    summed by patient, follow from their fourth moment (Satterthwaite 1946 by moments).
 
     Args:
         influences: float (rows,), what each row adds to the figure, of mean 0.

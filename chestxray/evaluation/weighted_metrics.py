@@ -28,7 +28,7 @@ HEADLINE = (
     "ece",
 )
 PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc", "brier")
-#: Figures of which less is better.
+#: Figures for which lower is better.
 LOSSES = ("brier", "ece")
 ECE_BINS = 15
 
@@ -54,7 +54,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: np.ndarray, positive: np.ndarray) -> Ranking:
-        """Rank `scores`, float (rows,), of which `positive`, bool (rows,), says the truth."""
+        """Rank `scores`, float (rows,); `positive`, bool (rows,), is the truth."""
         order = np.argsort(-scores, kind="stable")
         ends = _group_ends(scores[order])
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
@@ -94,7 +94,7 @@ class Calibration:
 
     @classmethod
     def of(cls, confidence: np.ndarray, right: np.ndarray) -> Calibration:
-        """Sort `confidence`, float (rows,) in 0..1; `right`, bool (rows,): was that class the true one."""
+        """Sort `confidence`, float (rows,) in 0..1; `right`, bool (rows,): whether the most probable class is true."""
         order = np.argsort(confidence, kind="stable")
         ends = np.concatenate([[0], _group_ends(confidence[order])]).astype(np.int64)
         return cls(order, right[order] - confidence[order], ends)
@@ -110,7 +110,7 @@ class Calibration:
         return np.abs(self.gaps(weights, bins)).sum(axis=1)
 
     def gaps(self, weights: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
-        """What each bin adds to `error`, signed: (replicates, bins), positive where more is right than was stated."""
+        """Return each bin's signed part of `error`, (replicates, bins); above 0 where more is right than stated."""
         ranked = weights.take(self.order, axis=1)
         mass = _running(ranked)
         excess = _running(ranked * self.excess)
@@ -148,7 +148,7 @@ class Table:
     def of(cls, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None) -> Table:
         """`truth` and `predicted` are class numbers, int (rows,); `probabilities` is (rows, classes).
 
-        `positive` is the class that the headline speaks of, None for the mean over classes.
+        `positive` is the number of the positive class, None for means over classes.
         """
         classes = probabilities.shape[1]
         cells = np.eye(classes * classes)[truth * classes + predicted]
@@ -162,9 +162,9 @@ class Table:
         )
 
     def figures(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
-        """Every figure, each (replicates,), for `weights` (replicates, rows), none below 0.
+        """Return every figure, each (replicates,), for `weights` (replicates, rows), none below 0.
 
-        NaN where a figure cannot be had: the AUROC of a class without rows, say, or a mean over classes
+        NaN where a figure cannot be computed: the AUROC of a class without rows, or a mean over classes
         where one that is `present` has no weight, which would be a mean over other classes.
         """
         k = self.classes
@@ -191,7 +191,7 @@ class Table:
 
 
 def squared_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """What each row adds to the Brier score of each class and, last, to that of all: (rows, classes + 1)."""
+    """Return the contribution of each row to the Brier score of each class and, last, of all: (rows, classes + 1)."""
     classes = probabilities.shape[1]
     hot = np.eye(classes)[truth]
     normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -201,7 +201,7 @@ def squared_errors(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def threshold_figures(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of each class against the rest, (..., classes), of counts (..., true, predicted).
+    """Return figures of each class against the rest, (..., classes), from counts (..., true, predicted).
 
     A class without rows has no sensitivity and no F1; one that is never predicted has no precision.
     """
@@ -245,9 +245,9 @@ def gathered(whole: Mapping[str, np.ndarray], per_class: Mapping[str, np.ndarray
 
 
 def matthews(confusion: np.ndarray) -> np.ndarray:
-    """Matthews's correlation for any number of classes (Gorodkin 2004), of counts (..., true, predicted).
+    """Return Matthews's correlation for any number of classes (Gorodkin 2004), from counts (..., true, predicted).
 
-    NaN where all rows are of one class; 0, its limit, where all are predicted to be.
+    NaN where all rows are of one class; 0, its limit, where all are predicted as one class.
     """
     true, claimed = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = confusion.sum(axis=(-2, -1))

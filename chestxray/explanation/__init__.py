@@ -1,1 +1,1 @@
-"""Where in the image a score comes from."""
+"""Heat maps: where in an image the score of a class comes from."""

@@ -1,11 +1,11 @@
 """The gradient of a logit with respect to a feature map, written in forward operations.
 
-Grad-CAM needs that gradient, and what ONNX and LiteRT files are made of has none. So the layers that
-lead from the feature map to the logits are walked back here, each with its vector-Jacobian product.
+Grad-CAM needs that gradient, and ONNX and LiteRT have no automatic differentiation. The layers from the
+feature map to the logits are therefore traversed backwards here, each with its vector-Jacobian product.
 
-Grad-CAM takes the mean of the gradient over places. A pooling layer hands the gradient of each of its
-outputs to places of that output's window, and whatever their shares, the sum over all places stays
-what it was: where only pooling lies between, sums are all that is carried.
+Grad-CAM takes the mean of the gradient over positions. A pooling layer distributes the gradient of each output
+over that output's window; the sum over all positions does not change. Where only pooling layers are left, only
+these sums are computed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _POOLING = (layers.MaxPooling2D, layers.AveragePooling2D, layers.GlobalAveragePo
 
 
 class NoClosedForm(Exception):
-    """A layer between the feature map and the logits whose gradient is not written here. Says which."""
+    """A layer between the feature map and the logits has no closed-form gradient here; the message names it."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A layer with the symbolic tensors that it takes and gives."""
+    """A layer with its symbolic input and output tensors."""
 
     layer: Any
     before: Tensor
@@ -38,14 +38,14 @@ class _Step:
 
 @dataclass(frozen=True)
 class HeadGradient:
-    """How to come from the logits (batch, classes) back to a feature map (batch, height, width, channels)."""
+    """The steps from the logits (batch, classes) back to a feature map (batch, height, width, channels)."""
 
     steps: tuple[_Step, ...]
     feature_map: Tensor
 
     @classmethod
     def between(cls, layer: Any, logits: Tensor) -> HeadGradient:
-        """The way from `logits` back to the output of `layer`.
+        """Return the steps from `logits` back to the output of `layer`.
 
         Raises:
             NoClosedForm: it leads through a branch or a layer that is not known here.
@@ -67,11 +67,11 @@ class HeadGradient:
 
     @property
     def needs(self) -> list[Tensor]:
-        """The symbolic tensors whose values `weights` asks for, in order."""
+        """The symbolic tensors whose values `weights` needs, in order."""
         return [tensor for step in self.steps[: self._sums_from] for tensor in (step.before, step.after)]
 
     def weights(self, values: Sequence[Tensor], chosen: Tensor) -> Tensor:
-        """Grad-CAM's weights float32 (batch, channels): the mean over places of the gradient of the
+        """Return Grad-CAM's weights, float32 (batch, channels): the mean over positions of the gradient of the
         logit that `chosen` (batch, classes), one-hot, picks. `values` are those of `needs`.
         """
         gradient = ops.cast(chosen, "float32")
@@ -86,7 +86,7 @@ class HeadGradient:
 
     @property
     def _sums_from(self) -> int:
-        """The number of the first step, from the logits, from which on only pooling is left."""
+        """Return the number of the first step, counted from the logits, after which only pooling layers are left."""
         number = len(self.steps)
         while number and _keeps_sums(self.steps[number - 1].layer):
             number -= 1
@@ -155,13 +155,13 @@ def _slope(activation: Any, after: Tensor) -> Tensor:
 
 
 def _inside(after: Tensor, top: float | None) -> Tensor:
-    """1 where a ReLU lets through: above 0 and, where it has a `top`, below that."""
+    """Return 1 where a ReLU is linear, above 0 and below its `top` if it has one; else 0."""
     inside = ops.cast(after > 0, "float32")
     return inside if top is None else inside * ops.cast(after < top, "float32")
 
 
 def _unknown(step: _Step) -> str | None:
-    """Why the gradient of this step is not known, to stand behind the layer's class; None: it is."""
+    """Return why the gradient of this step is not supported, as text after the layer's class; None where it is."""
     layer = step.layer
     if type(layer) not in _BACKWARD:
         return ""

@@ -1,26 +1,26 @@
-"""A heat map laid over the radiograph it explains."""
+"""Draws a heat map over the radiograph that it explains."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Colours from cold to hot, linear between these stops; dark at both vision-deficient-safe ends.
+#: Colours from low to high (position, red, green, blue), linear in between; safe for colour vision deficiency.
 _STOPS = np.array(
     [[0.0, 13, 8, 135], [0.25, 126, 3, 168], [0.5, 204, 71, 120], [0.75, 248, 149, 64], [1.0, 240, 249, 33]]
 )
 
 
 def colours(heat: np.ndarray) -> np.ndarray:
-    """uint8 (height, width, 3) from a map (height, width) in 0..1, by matplotlib's plasma stops."""
+    """Return the colours, uint8 (height, width, 3), of a map (height, width) in 0..1, as matplotlib's plasma."""
     channels = [np.interp(heat, _STOPS[:, 0], _STOPS[:, i]) for i in (1, 2, 3)]
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """uint8 (height, width, 3): `heat` (height, width) in 0..1 over grey `pixels` uint8 of that size.
+    """Return `heat`, float (height, width) in 0..1, over grey `pixels`, uint8 (height, width): uint8, three channels.
 
-    The more a place matters, the less of the radiograph shows through, at most `strength` of it
-    covered: cold places keep the radiograph as it is.
+    The opacity of the colours is proportional to the heat, at most `strength`: where the heat is 0 the radiograph
+    is unchanged.
     """
     cover = strength * np.clip(heat, 0, 1)[..., np.newaxis]
     grey = np.repeat(pixels[..., np.newaxis].astype(np.float32), 3, axis=-1)

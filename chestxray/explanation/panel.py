@@ -1,5 +1,4 @@
-"""Where in the image a score comes from: the panel of a run, and tf-keras-vis's own Grad-CAM (Selvaraju
-2017), which `gradcam` is measured against.
+"""The panel of explained images of a run, and tf-keras-vis's Grad-CAM as the reference that `gradcam` must equal.
 
 The only module that imports tf_keras_vis.
 """
@@ -15,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from chestxray.evaluation.predictions import PREFIX, Predictions
-from chestxray.explanation.gradcam import OnePass, check_layer
+from chestxray.explanation.gradcam import check_layer
+from chestxray.explanation.inference_graph import OnePass
 from chestxray.explanation.overlay import overlay
 from chestxray.models.assembly import logits_model
 from chestxray.storage.files import replacing, write_json
@@ -30,12 +30,11 @@ def gradcam(
     *,
     finished: bool = True,
 ) -> np.ndarray:
-    """Heat maps of the logit of one class an image, by tf-keras-vis.
+    """Return heat maps of the logit of one class an image, computed by tf-keras-vis.
 
     `images`: float32 (rows, height, width, channels) in 0..255; `classes`: int (rows,). Returns
-    float32 (rows, height, width) in 0..1, each map from its own least to its own greatest place; a
-    map without any positive evidence is all zero. Not `finished`, maps are as the layer has them:
-    neither enlarged nor scaled.
+    float32 (rows, height, width) in 0..1, each map scaled from its own minimum to its own maximum; a
+    map without positive evidence is all zero. Without `finished`, maps have the layer's own size and scale.
 
     Raises:
         PluginError: the model has no layer of that name, or it is not rank 4.
@@ -58,7 +57,7 @@ def gradcam(
 
 
 def engine_of(model: keras.Model) -> tuple[Any, Any]:
-    """tf-keras-vis's Grad-CAM of `model`, which ends at its logits, and its ``CategoricalScore``."""
+    """Return tf-keras-vis's Grad-CAM of `model`, whose output are logits, and its ``CategoricalScore``."""
     with warnings.catch_warnings():
         # tf-keras-vis imports scipy.ndimage.interpolation, which SciPy calls deprecated.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"tf_keras_vis|scipy")
@@ -70,9 +69,9 @@ def engine_of(model: keras.Model) -> tuple[Any, Any]:
 
 
 def choose(predictions: Predictions, each: int, seed: int) -> np.ndarray:
-    """Rows of up to `each` right and `each` wrong images of every class, drawn at random.
+    """Return the rows, int64, of up to `each` right and `each` wrong images of every class, drawn at random.
 
-    At random and not by confidence: a panel of the best-looking cases would flatter the model.
+    They are not chosen by confidence: a panel of the best-looking cases would flatter the model.
     """
     generator = np.random.default_rng(seed)
     chosen: list[int] = []
@@ -96,8 +95,8 @@ def write_panel(
 ) -> None:
     """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
 
-    `images`: uint8 (height, width) by path. The predicted class is explained: why the model said
-    what it said. Without a `layer` there are no maps, and the index gives the `reason`.
+    `images`: uint8 (height, width) by path. The predicted class is explained. Without a `layer` there are no
+    maps, and the index gives the `reason`.
     """
     record: dict[str, Any] = {"layer": layer, "method": "gradcam", "reason": "", "images": []}
     if layer is None:

@@ -20,7 +20,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import ExportError
-from chestxray.explanation.gradcam import Graph
+from chestxray.explanation.inference_graph import Graph
 from chestxray.export.source_run import Subject, pixels_of
 from chestxray.inference.export_metadata import FILE, KEY, OUTPUTS
 from chestxray.runs.run_folder import MODEL

@@ -16,7 +16,7 @@ from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import Decision
-from chestxray.explanation.gradcam import OWN, Graph
+from chestxray.explanation.inference_graph import OWN, Graph
 from chestxray.inference.export_metadata import OUTPUTS
 from chestxray.runs.run_folder import Run
 

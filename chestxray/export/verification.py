@@ -19,7 +19,7 @@ from chestxray.data.images.pixels import UnreadableImage
 from chestxray.data.sources.phantom.drawing import draw
 from chestxray.data.sources.phantom.findings import FINDINGS
 from chestxray.errors import ExportError
-from chestxray.explanation.gradcam import OnePass
+from chestxray.explanation.inference_graph import OnePass
 from chestxray.export.source_run import Subject
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import features_model

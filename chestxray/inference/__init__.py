@@ -1,1 +1,1 @@
-"""New images become answers."""
+"""Inference on new images: engines, batch prediction, answers and their output files."""

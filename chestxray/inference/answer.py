@@ -1,4 +1,4 @@
-"""What is said of one image: probabilities, the class decided on, or why nothing is decided."""
+"""The answer for one image: probabilities and the decided class, or the reason why nothing is decided."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PREFIX = "probability_"
 
 @dataclass(frozen=True)
 class Answer:
-    """One image's answer.
+    """The answer for one image.
 
-    ``probabilities`` float by class, calibrated, empty where the image cannot be read. ``decision``
-    is the class decided on at the run's threshold, None where nothing is decided: the image is
-    ``unreadable`` (the reason, else empty), ``refused`` as no chest radiograph, or ``abstained`` from
-    because the conformal ``classes_in_set`` are not that class alone. ``refused`` and ``distance`` are None
-    where the run refuses nothing, ``abstained`` and ``classes_in_set`` where it always answers.
+    ``probabilities``: calibrated, by class; empty where the image cannot be read. ``decision``: the class decided by
+    the run's rule, None where nothing is decided, because the image is ``unreadable`` (the reason, else empty), is
+    ``refused`` as out of distribution, or the model ``abstained`` since the conformal set ``classes_in_set`` is not
+    that class alone. ``refused`` and ``distance`` are None where the run refuses nothing, ``abstained`` and
+    ``classes_in_set`` where it always answers.
     """
 
     path: str
@@ -63,7 +63,7 @@ class Answer:
         return f"{self.decision}, with a probability of {self.probabilities[str(self.decision)]:.3f}."
 
     def to_json(self) -> dict[str, Any]:
-        """For JSON: null is what the run does not do, or what there is none of."""
+        """Return the answer for JSON; null for what the run does not compute and for empty values."""
         return {
             "path": self.path,
             "decision": self.decision,
@@ -76,8 +76,8 @@ class Answer:
         }
 
     def row(self, classes: Sequence[str]) -> dict[str, str]:
-        """For a table, the columns of `columns`: text, empty where JSON has null, classes of a set
-        parted by ``|``. A set without classes is ``-``.
+        """Return the answer as a row of a table with the columns of `columns`: text, empty where JSON has null. Classes
+        of a set are separated by ``|``; an empty set is ``-``.
         """
         inside = None if self.classes_in_set is None else "|".join(self.classes_in_set) or "-"
         return {
@@ -93,26 +93,26 @@ class Answer:
 
 
 def columns(classes: Sequence[str]) -> tuple[str, ...]:
-    """Names of a row's columns, in order."""
+    """Return the names of a row's columns, in order."""
     return tuple(unreadable("", "").row(classes))
 
 
 def unreadable(path: str, reason: str) -> Answer:
-    """The answer for a file that `reason` keeps from being read."""
+    """Return the answer for a file that cannot be read for `reason`."""
     return Answer(path, {}, None, None, None, None, None, None, reason)
 
 
-#: Probabilities (rows, classes) as they are told, of those that are decided by.
+#: Maps calibrated probabilities, float (rows, classes), to those that are reported; decisions use the calibrated ones.
 Adjustment = Callable[[np.ndarray], np.ndarray]
 
 
 def answers(
     paths: Sequence[str], outputs: Outputs, engine: Engine, limit: float | None, adjustment: Adjustment | None = None
 ) -> list[Answer]:
-    """An answer for each of `paths` from the row of `outputs` that belongs to it.
+    """Return an answer for each of `paths` from the corresponding row of `outputs`.
 
-    `limit` is the conformal quantile to abstain by, see `limit_for`; None: never. `told` changes what is
-    said of the probabilities, such as for another prevalence, and nothing that is decided.
+    `limit` is the conformal quantile of abstention, see `limit_for`; None: the model always answers. `adjustment`
+    changes the reported probabilities, for example for another prevalence, and no decision.
     """
     probabilities, far = outputs.probabilities, outputs.distances
     shown = probabilities if adjustment is None else adjustment(probabilities.astype(np.float64))
@@ -154,19 +154,19 @@ def answered(
     limit: float | None,
     adjustment: Adjustment | None = None,
 ) -> list[Answer]:
-    """An answer for each of `paths` where only those without one of `reasons` have a row in `outputs`."""
+    """Return an answer for each of `paths`; only those with an empty item in `reasons` have a row in `outputs`."""
     readable = [path for path, reason in zip(paths, reasons, strict=True) if not reason]
     given = iter([] if outputs is None else answers(readable, outputs, engine, limit, adjustment))
     return [unreadable(path, reason) if reason else next(given) for path, reason in zip(paths, reasons, strict=True)]
 
 
 def limit_for(folder: Path, decision: Decision, coverage: float | None) -> float | None:
-    """The conformal quantile to abstain by: the run's own, or that of `coverage` (0 to 1) on the
-    validation predictions in `folder`, which are calibrated.
+    """Return the conformal quantile of abstention: the run's own, or that of `coverage` (above 0, below 1) on the
+    calibrated validation predictions in `folder`.
 
     Raises:
-        InputError: `coverage` is none, or the folder has no validation predictions.
-        DataError: these are damaged, or of other classes.
+        InputError: `coverage` is out of range, or the folder has no validation predictions.
+        DataError: these are damaged, or have other classes.
     """
     if coverage is None:
         return decision.limit
@@ -179,12 +179,13 @@ def limit_for(folder: Path, decision: Decision, coverage: float | None) -> float
 
 
 def validation_of(folder: Path, decision: Decision, asked: str) -> Predictions:
-    """The validation predictions in `folder`, which are calibrated, with the classes in the order of `decision`;
-    `asked` names the option that is learned from them.
+    """Return the calibrated validation predictions in `folder`, with the classes in the order of `decision`.
+
+    `asked` names the option that needs them, for the error message.
 
     Raises:
         InputError: the folder has none.
-        DataError: these are damaged, or of other classes.
+        DataError: these are damaged, or have other classes.
     """
     from chestxray.evaluation.predictions import Predictions
 

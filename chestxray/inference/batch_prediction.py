@@ -1,4 +1,4 @@
-"""Many image files through an engine: files are decoded ahead of the inference that needs them."""
+"""Inference on many image files: files are decoded in parallel, ahead of the inference that needs them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from chestxray.inference.engine import Engine, Outputs
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
 
-#: Files decoded in one go by one worker.
+#: Files that one worker decodes in one task.
 CHUNK = 8
-#: From so many files on, processes decode: below, threads have finished before processes have begun.
+#: Number of files from which processes decode instead of threads: with fewer, starting processes takes longer.
 MANY = 1000
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``reasons``: why each of ``paths`` cannot be read, empty where it can. ``pixels`` uint8
-    (readable, height, width) and the rows of ``outputs`` are those that can, in their order;
-    ``outputs`` is None where none can.
+    """A batch of files with their outputs.
+
+    ``reasons``: why each of ``paths`` cannot be read, empty where it can. ``pixels``, uint8 (readable, height,
+    width), and the rows of ``outputs`` are those of the readable files, in order; ``outputs`` is None where no file
+    is readable.
     """
 
     paths: Sequence[str]
@@ -48,7 +50,7 @@ def predicted(
     max_pixels: int = MAX_PIXELS,
     processes: bool | None = None,
 ) -> Iterator[Batch]:
-    """Read the files `paths` and run `engine` on them, a batch at a time, in their order.
+    """Read the files `paths` and run `engine` on them; yield a batch at a time, in order.
 
     A few batches are in memory at once, however many files there are. `processes`: decode in
     processes rather than threads; default: where there are many files.
@@ -68,8 +70,8 @@ def decoded(
     max_pixels: int = MAX_PIXELS,
     processes: bool | None = None,
 ) -> Iterator[tuple[Sequence[str], np.ndarray, list[str]]]:
-    """Batches of files with the pixels uint8 (readable, height, width) of those that can be read, and
-    the reasons of `Batch`. While one is used, the next ones are decoded on every processor.
+    """Yield batches of files: their paths, the pixels, uint8 (readable, height, width), of the readable ones, and the
+    reasons of `Batch`. While one batch is used, the next ones are decoded on all processors.
     """
     workers = _processors()
     ahead = 1 + math.ceil(2 * workers * CHUNK / batch_size)
@@ -119,7 +121,7 @@ def _pool(workers: int, processes: bool) -> Iterator[Any]:
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
         return
-    # Loky's processes import what they are sent and not the program: TensorFlow is not loaded anew.
+    # Loky's processes import only what their tasks need, not the main program: TensorFlow is not loaded again.
     from joblib.externals.loky import ProcessPoolExecutor
 
     pool = ProcessPoolExecutor(workers)

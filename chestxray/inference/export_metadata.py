@@ -1,4 +1,4 @@
-"""What an exported file says of itself: read without TensorFlow, by whoever computes it."""
+"""Metadata in an exported file: how its input is prepared and its outputs are read. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from chestxray.recipe import LARGEST_SIDE
 from chestxray.storage import schema
 from chestxray.storage.schema import Within
 
-#: Under this name it stands among the properties of an ONNX file, and with this ending in the ZIP
-#: part of a LiteRT or Keras file and in ``assets.extra`` of a SavedModel.
+#: Name of the metadata among the properties of an ONNX file; as a file, in the ZIP part of a LiteRT or Keras file
+#: and in ``assets.extra`` of a SavedModel.
 KEY = "chestxray"
 FILE = f"{KEY}.json"
-#: What a file gives, in this order; a file without one of them keeps the order of the others.
+#: Possible outputs of a file, in this order.
 OUTPUTS = ("probabilities", "map", "distance")
 
 
@@ -34,7 +34,7 @@ class _Description(TypedDict):
 
 @dataclass(frozen=True)
 class Description:
-    """Of which run a file is, and how it is to be asked and understood."""
+    """The run behind an exported file, its input and its outputs."""
 
     name: str
     model: str
@@ -46,10 +46,10 @@ class Description:
 
     @classmethod
     def parse(cls, text: str | None, path: Path) -> Description:
-        """Read the JSON `text` that was found in the file `path`.
+        """Parse the JSON `text` found in the file `path`.
 
         Raises:
-            DataError: there is none, it is damaged, or its images are to be prepared otherwise than here.
+            DataError: it is missing or damaged, or asks for another preparation of images than this version has.
         """
         if text is None:
             raise DataError(f"{path} was not made by `chestxray export`: it does not say how it is to be understood.")
@@ -76,6 +76,6 @@ class Description:
 
 
 def _filter(preprocessing: dict[str, Any]) -> str:
-    """The filter that images are resized with. Files that do not say it are older, and were prepared as now."""
+    """Return the resampling filter for images; files of earlier versions do not name it and used the current one."""
     resize = schema.conform(preprocessing.get("resize", {}), dict[str, Any], "preprocessing.resize")
     return schema.conform(resize.get("filter", FILTER.name.lower()), str, "preprocessing.resize.filter")

@@ -1,4 +1,4 @@
-"""A run's folder, or an ensemble's, as an engine computed by Keras on TensorFlow."""
+"""Inference engine for the folder of a run or an ensemble, with Keras on TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from chestxray.evaluation.decision.out_of_distribution import FeatureDistributio
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
-from chestxray.inference.engine import Engine, Ensemble, Outputs, check_maps
+from chestxray.inference.engine import Engine, Outputs, check_maps
+from chestxray.inference.ensemble import Ensemble
 from chestxray.models import interrupts, startup
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import MODEL, RECIPE, Run
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
     import keras
 
 ENSEMBLE = "ensemble.json"
-#: Most runs that an ensemble may lead to, and ensembles within one another.
+#: Most runs of an ensemble in all, and most levels of ensembles within ensembles.
 MOST, DEEPEST = 100, 4
 
 
 def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
-    """The folders of the runs that answer for `folder`: itself, or the members of an ensemble. `above` are the
-    ensembles, resolved, that it is a member of.
+    """Return the folders of the runs behind `folder`: itself, or the members of an ensemble.
+
+    `above` are the ensembles that it is a member of, resolved paths.
 
     Raises:
-        InputError: no such folder, one without weights, a run that was not finished or that lacks
-            what it decided by.
-        DataError: an ensemble's list of members is damaged, or leads back to it.
+        InputError: the folder does not exist, has no weights or decision rule, or its run is not finished.
+        DataError: an ensemble's list of members is damaged, or contains the ensemble itself.
     """
     if (folder / ENSEMBLE).is_file():
         members, place = _members(folder), folder.resolve()
@@ -66,9 +67,9 @@ def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
 
 
 def load_engine(folder: Path) -> Engine:
-    """The engine of a finished run's folder, or of an ensemble's.
+    """Return the engine for the folder of a finished run or of an ensemble.
 
-    The weights, and TensorFlow, are loaded when it is first run.
+    Weights and TensorFlow are loaded at its first `run`.
 
     Raises:
         InputError, DataError: as `folders`, and files that are damaged.
@@ -78,19 +79,18 @@ def load_engine(folder: Path) -> Engine:
         return KerasEngine(runs[0])
     members = [load_engine(member) for member in _members(folder)]
     path = folder / DECISION
-    # Members without validation images in common left no thresholds: the most probable class, then.
+    # Members without validation images in common have no thresholds: the most probable class decides.
     plain = Decision(members[0].classes, None, Calibration(), {}, "")
     return Ensemble(folder.resolve().name, members, Decision.read(path) if path.is_file() else plain)
 
 
 def max_pixels(folder: Path) -> int:
-    """Most pixels an image may have: the least that any of the runs of `folder` allowed."""
+    """Return the most pixels that an image may have: the least limit of the runs of `folder`."""
     return min(run_folder.open_trained(path).recipe.max_pixels for path in folders(folder))
 
 
 def fingerprint(folder: Path, options: str = "") -> str:
-    """16 digits that tell whatever answers depend on from that of another run: weights, decisions and
-    `options`.
+    """Return a hash, 16 hexadecimal digits, of all that answers depend on: weights, decision rules and `options`.
 
     Raises:
         InputError, DataError: as `folders`.
@@ -109,17 +109,17 @@ def fingerprint(folder: Path, options: str = "") -> str:
 
 @dataclass(frozen=True)
 class KerasEngine:
-    """The model of the run in ``folder``, computed as one graph for any number of images.
+    """The model of the run in ``folder``, compiled as one graph for any number of images.
 
     Raises:
-        InputError, DataError: the folder's files are damaged; of the weights this is found by `run`.
+        InputError, DataError: the folder's files are damaged; damaged weights are found by the first `run`.
     """
 
     folder: Path
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # What is damaged is told here, and threads that read these later change nothing.
+        # Read here, so that damage is reported at once and threads only read cached values.
         _ = self.decision, self.image_size, self.fit, self.has_maps, self.refusal_threshold
 
     @cached_property
@@ -128,7 +128,7 @@ class KerasEngine:
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """The name of the folder."""
         return self.folder.resolve().name
 
     @property
@@ -151,7 +151,7 @@ class KerasEngine:
 
     @cached_property
     def decision(self) -> Decision:
-        """What validation chose."""
+        """The decision rule chosen on validation."""
         return Decision.read(self.folder / DECISION)
 
     @cached_property
@@ -160,7 +160,7 @@ class KerasEngine:
 
     @property
     def refusal_threshold(self) -> float | None:
-        """A distance; None where the run refuses nothing."""
+        """The distance above which images are refused; None where the run refuses nothing."""
         return None if self._distribution is None else self._distribution.threshold
 
     @property
@@ -169,7 +169,7 @@ class KerasEngine:
 
     @property
     def has_maps(self) -> bool:
-        """Whether the architecture has a layer to explain by."""
+        """Whether the architecture has a layer for heat maps."""
         return self._layer is not None
 
     @cached_property
@@ -204,11 +204,11 @@ class KerasEngine:
         return self._compiled(self._layer)
 
     def _compiled(self, layer: str | None) -> Any:
-        """uint8 (n, height, width) -> what `gradcam.Graph` gives of them, traced once for any n."""
+        """Return the outputs of `inference_graph.Graph` as a function of uint8 (n, height, width), traced for any n."""
         model = self._model
         import tensorflow as tf
 
-        from chestxray.explanation.gradcam import Graph
+        from chestxray.explanation.inference_graph import Graph
 
         graph = Graph(model, layer, decision=self.decision, features=self.decision.features)
         signature = [tf.TensorSpec((None, *self.image_size), tf.uint8)]

@@ -1,4 +1,4 @@
-"""An exported ONNX file as an engine: serves a run with ONNX Runtime, without TensorFlow."""
+"""Inference engine for an exported ONNX file, with ONNX Runtime and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from chestxray.inference.engine import Outputs, check_maps
 from chestxray.inference.export_metadata import KEY, Description
 from chestxray.storage.files import check_size
 
-#: Bytes of a file, which is one message of a protocol that allows no more.
+#: Most bytes of a file: the limit of a protobuf message.
 MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class OnnxEngine:
-    """The file at ``path``, as `chestxray export --format onnx` writes it. ``threads`` computes with at
-    most so many cores; None: all. ``seconds``: an evaluation that takes longer is ended; None: never.
+    """The file at ``path``, as `chestxray export --format onnx` writes it. ``threads`` is
+    the most cores used; None: all. ``seconds`` is the time limit of an evaluation; None: no limit.
 
     Raises:
-        InputError: no such file.
-        DataError: the file is damaged, or of another origin.
+        InputError: the file does not exist.
+        DataError: the file is damaged, or was not made by `chestxray export`.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class OnnxEngine:
     _described: Description = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Read here: a damaged file is told at once, and two threads never read it both.
+        # Read here, so that damage is reported at once and no two threads read the file.
         session = _open(self.path, self.threads)
         described = Description.parse(_metadata(session, self.path), self.path)
         _check(session, described, self.path)
@@ -68,21 +68,21 @@ class OnnxEngine:
 
     @property
     def decision(self) -> Decision:
-        """What validation chose."""
+        """The decision rule chosen on validation."""
         return self._described.decision
 
     @property
     def refusal_threshold(self) -> float | None:
-        """A distance; None where the run refuses nothing."""
+        """The distance above which images are refused; None where the run refuses nothing."""
         return self._described.refusal_threshold
 
     @property
     def has_maps(self) -> bool:
-        """Whether the file gives heat maps."""
+        """Whether the file has an output of heat maps."""
         return "map" in self._described.outputs
 
     def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
-        """As `Engine.run`: one evaluation, whether with maps or without."""
+        """As `Engine.run`, in one evaluation with or without maps."""
         if maps:
             check_maps(self)
         wanted = [name for name in self._described.outputs if maps or name != "map"]
@@ -91,16 +91,16 @@ class OnnxEngine:
         return Outputs(given["probabilities"], distances, given.get("map"))
 
     def answer(self, pixels: np.ndarray, outputs: Collection[str]) -> dict[str, np.ndarray]:
-        """The `outputs` of the file for `pixels` uint8 (n, height, width, channels).
+        """Return the `outputs` of the file, by name, for `pixels`, uint8 (n, height, width, channels).
 
         Raises:
             DataError: they cannot be computed.
-            TimeoutError: not within ``seconds``.
+            TimeoutError: they are not computed within ``seconds``.
         """
         import onnxruntime
 
         options = onnxruntime.RunOptions()
-        # What only the other outputs need is not computed.
+        # Nodes that only the other outputs need are not computed.
         options.only_execute_path_to_fetches = True
         names = list(outputs)
         with _computable(self.path), _at_most(self.seconds, options):
@@ -109,7 +109,7 @@ class OnnxEngine:
 
 @contextmanager
 def _at_most(seconds: float | None, options: Any) -> Iterator[None]:
-    """Let ONNX Runtime end an evaluation between two of its nodes, also within a loop of the graph."""
+    """End ONNX Runtime's evaluation after `seconds`, between two nodes, also within a loop of the graph."""
     if seconds is None:
         yield
         return
@@ -135,12 +135,12 @@ def _at_most(seconds: float | None, options: Any) -> Iterator[None]:
 
 
 def session(model: str | bytes, threads: int | None = None) -> Any:
-    """ONNX Runtime's session on the CPU for `model`: the path of a file, or its content."""
+    """Return ONNX Runtime's session on the CPU for `model`: the path of a file, or its content."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Its threads would wait in a loop, and take the cores from whatever else the machine does.
+    # Spinning threads would take the cores from other work of the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -148,24 +148,24 @@ def session(model: str | bytes, threads: int | None = None) -> Any:
 
 
 def _check(session: Any, described: Description, path: Path) -> None:
-    """Raises `DataError` where the graph does not take or give what the file says of itself."""
+    """Raise `DataError` where the inputs or outputs of the graph differ from the file's metadata."""
     given = [output.name for output in session.get_outputs()]
     lacks = [name for name in ("probabilities", *described.outputs) if name not in given]
     (taken, *others) = session.get_inputs() or [None]
     wanted = (*described.image_size, 1)
     if lacks or "probabilities" not in described.outputs:
         raise DataError(
-            f"{path} answers otherwise than it says of itself: it gives no {', '.join(map(str, lacks)) or 'answer'}."
+            f"{path} does not match its metadata: it has no output {', '.join(map(str, lacks)) or 'probabilities'}."
         )
     shape = None if taken is None else taken.shape
-    # A side may be free, and is then a name.
+    # A side of variable length has a name.
     fits = (
         shape is not None
         and len(shape) == 4
         and all(a in (b, None) or isinstance(a, str) for a, b in zip(shape[1:], wanted, strict=True))
     )
     if others or not fits or taken.name != "pixels":
-        raise DataError(f"{path} takes otherwise than it says of itself: pixels of {wanted}. Its input: {shape}.")
+        raise DataError(f"{path} does not match its metadata: its input must be pixels of {wanted}. Received: {shape}.")
 
 
 def _open(path: Path, threads: int | None) -> Any:
@@ -187,7 +187,7 @@ def _metadata(session: Any, path: Path) -> str | None:
 
 @contextmanager
 def _computable(path: Path) -> Iterator[None]:
-    """Turn what ONNX Runtime says of a file into a `DataError`."""
+    """Raise ONNX Runtime's errors on a file as `DataError`."""
     from onnxruntime.capi import onnxruntime_pybind11_state as states
 
     damaged = (
@@ -198,7 +198,7 @@ def _computable(path: Path) -> Iterator[None]:
         yield
     except damaged as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{path} is no ONNX file that can be computed: {reason}") from error
+        raise DataError(f"{path} is not an ONNX file that can be computed: {reason}") from error
     except UnicodeDecodeError as error:
         # Names and messages are bytes in the file, and text for Python.
-        raise DataError(f"{path} is no ONNX file that can be computed: it holds text that is no UTF-8.") from error
+        raise DataError(f"{path} is not an ONNX file that can be computed: it holds text that is not UTF-8.") from error

@@ -1,8 +1,8 @@
-"""Answers as lines of CSV or JSON, to a stream or to a file that a later call goes on with.
+"""Writes answers as lines of CSV or JSON, to a stream or to a file that a later call can continue.
 
-In CSV a text that a spreadsheet would take for a formula, since it begins with ``= + - @``, a tab or
-the end of a line, has an apostrophe before it, also one that has apostrophes before such a sign: without
-the first one it is what it was. A lone ``-``, a set without classes, is no formula.
+In CSV, text that a spreadsheet would take for a formula (it begins with ``= + - @``, a tab or a line break,
+with or without apostrophes before it) gets an apostrophe in front; removing the first apostrophe restores it.
+A lone ``-``, an empty set of classes, is not a formula.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chestxray.inference.answer import Answer, columns
 from chestxray.storage.files import ABSENT, check_writable, explained, refusal, write_bytes
 
 Format = Literal["csv", "json", "jsonl"]
-#: Paths are bytes: those that are no UTF-8 are written as they are.
+#: Paths are bytes: those that are not UTF-8 are written unchanged.
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _GUARDED = re.compile(r"'+[=+\-@\t\r\n]")
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Lines:
-    """How answers are written: ``opening``, a line an answer, ``closing``, all bytes.
+    """Formats answers: ``opening``, a line an answer, ``closing``, all bytes.
 
-    ``run`` stands in every line and tells whose answers, by which options, these are. With `heatmaps`
-    a line names the image's overlay.
+    Every line has ``run``, the fingerprint of the run and its options. With `heatmaps` a line names the image's
+    overlay.
     """
 
     def __init__(self, kind: Format, classes: Sequence[str], run: str, *, heatmaps: bool = False) -> None:
@@ -58,7 +58,7 @@ class Lines:
         return b"\n]\n" if self.kind == "json" else b""
 
     def of(self, answers: Sequence[Answer], heatmaps: Sequence[str | None]) -> bytes:
-        """The lines of `answers`; `heatmaps` are the names of their overlays, None where there is none."""
+        """Return the lines of `answers`; `heatmaps` are the names of their overlays, None for an image without one."""
         return b"".join(self._line(answer, name) for answer, name in zip(answers, heatmaps, strict=True))
 
     def _line(self, answer: Answer, heatmap: str | None) -> bytes:
@@ -75,12 +75,12 @@ class Lines:
 
 
 def done(path: Path, lines: Lines) -> set[str]:
-    """The paths that `path`, written by an earlier call of the same kind, has answers for.
+    """Return the paths that the file `path`, written by an earlier call, has answers for.
 
-    A last line that was not written whole is taken off the file.
+    An incomplete last line is removed from the file.
 
     Raises:
-        OutputError: the file holds something else, or answers of another run or by other options.
+        OutputError: the file has other content, or answers of another run or with other options.
     """
     if not path.exists() or not path.stat().st_size:
         return set()
@@ -103,7 +103,7 @@ def done(path: Path, lines: Lines) -> set[str]:
         whole = end
     with explained(path):
         if not whole:
-            # Not even one line: begun anew, heading and all.
+            # Without a single whole line the file is written anew, with its heading.
             path.unlink()
         elif whole < path.stat().st_size:
             os.truncate(path, whole)
@@ -112,12 +112,12 @@ def done(path: Path, lines: Lines) -> set[str]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keep other calls from writing to `path` at the same time: two would predict the same images.
+    """Hold a lock on `path`, so that no two calls write to it at the same time.
 
-    The lock is a hidden file beside `path`, and ends with the process that holds it.
+    The lock is a hidden file beside `path`, and is released when the process ends.
 
     Raises:
-        OutputError: another call writes to `path`, or nobody can.
+        OutputError: another call writes to `path`, or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -128,7 +128,7 @@ def alone(path: Path) -> Iterator[None]:
         raise OutputError(f"Cannot write {path}: {reason}.")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # By its real name: a link and what it leads to are one file.
+        # The real name: a link and its target are one file.
         real = path.resolve()
         lock = FileLock(real.with_name(f".{real.name[-200:]}.lock"), timeout=0)
         try:
@@ -147,7 +147,7 @@ def alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def appending(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that appends what it is given to `path` in one write, and puts it on the disk."""
+    """Yield a function that appends bytes to `path` and flushes them to the disk."""
     check_writable(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def appending(path: Path) -> Iterator[Callable[[bytes], None]]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that keeps what it is given; all of it is written at once at the end."""
+    """Yield a function that collects bytes; all are written to `path` at the end, whole or not at all."""
     parts: list[bytes] = []
     yield parts.append
     write_bytes(path, b"".join(parts))
@@ -172,9 +172,9 @@ def whole(path: Path) -> Iterator[Callable[[bytes], None]]:
 
 @contextmanager
 def behind(work: Callable[[Any], None], most: int = 4) -> Iterator[Callable[[Any], None]]:
-    """Yield a function that has `work` done on what it is given, in order, in a thread of its own.
+    """Yield a function that passes items, in order, to `work` in a separate thread.
 
-    It waits while `most` items lie ahead. What `work` raises is raised by the next call or at the end.
+    It blocks while `most` items are waiting. An error of `work` is raised by the next call or at the end.
     """
     items: queue.Queue[Any] = queue.Queue(most)
     failures: list[BaseException] = []
@@ -220,7 +220,7 @@ def _read(cell: str) -> str:
 
 
 def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[dict[str, str], int]]:
-    """Each whole row with the place where it ends."""
+    """Yield each whole row with the byte position of its end."""
     places = [0]
 
     def text(file: io.BufferedReader) -> Iterator[str]:
@@ -241,7 +241,7 @@ def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[dict[str, str], int]]:
                     raise _foreign(path)
                 yield dict(zip(lines.columns, map(_read, row), strict=True)), places[0]
         except csv.Error as error:
-            # A line break within quotes at the very end is a row that was cut there.
+            # A line break within quotes at the end of the file is an incomplete row.
             if "unexpected end of data" not in str(error):
                 raise DataError(f"{path} is no table of answers: {error}.") from error
 

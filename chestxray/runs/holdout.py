@@ -15,7 +15,8 @@ from chestxray.evaluation.decision import out_of_distribution
 from chestxray.evaluation.decision import temperature_scaling as calibrations
 from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
-from chestxray.evaluation.decision.rule import Decision, decide
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.models import forward, xla_compilation

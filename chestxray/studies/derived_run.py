@@ -12,7 +12,8 @@ from typing import Any
 from chestxray import report
 from chestxray.data.index import Index
 from chestxray.evaluation.decision.rule import FILE as DECISION
-from chestxray.evaluation.decision.rule import Decision, decide
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.shortcuts import controls as shortcut_controls

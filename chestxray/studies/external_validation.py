@@ -25,7 +25,8 @@ from chestxray.errors import DataError, InputError, OutputError
 from chestxray.evaluation.clinical.prevalence_shift import label_shift
 from chestxray.evaluation.decision import out_of_distribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
-from chestxray.evaluation.decision.rule import Decision, decide
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.evaluate import Evaluation
 from chestxray.evaluation.paired.generalisation_gap import difference
 from chestxray.evaluation.predictions import Predictions

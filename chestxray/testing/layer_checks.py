@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from chestxray.explanation.gradcam import Graph
+from chestxray.explanation.inference_graph import Graph
 from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import Built, Phase, freeze
 from chestxray.testing.model_under_test import CLASSES, Subject

@@ -236,7 +236,7 @@ def test_what_is_not_among_the_images_is_named(call, run, films, tmp_path):
     assert reasons.keys() == {"0.png", "1.GIF", "lost"}
     assert reasons["1.GIF"].startswith("not an image in a known format (PNG, JPEG, TIFF, BMP, DICOM)")
     assert reasons["lost"] == "No such file or directory"
-    assert "Passed over, no images by their suffix: 1 .txt." in err
+    assert "Skipped, not images by their suffix: 1 .txt." in err
     assert "Folders below that are not searched without --recursive: 1." in err
     assert "3 images: " in err
     assert "2 unreadable" in err

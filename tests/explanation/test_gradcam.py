@@ -12,7 +12,8 @@ from chestxray.evaluation.decision.out_of_distribution import learn
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
-from chestxray.explanation.gradcam import Graph, OnePass, enlargement, finish
+from chestxray.explanation.gradcam import enlargement, finish
+from chestxray.explanation.inference_graph import Graph, OnePass
 from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import build, features_model
 from heads import KNOWN, UNKNOWN, dense, flattened, vectors

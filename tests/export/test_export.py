@@ -16,7 +16,7 @@ from chestxray.data.images import reading
 from chestxray.data.images.pixels import fitted
 from chestxray.errors import DataError, ExportError, InputError, OutputError
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
-from chestxray.explanation.gradcam import Graph
+from chestxray.explanation.inference_graph import Graph
 from chestxray.export import FORMATS, export, formats, verification
 from chestxray.export.source_run import Subject, single_precision
 from chestxray.inference import export_metadata
@@ -367,9 +367,7 @@ def test_an_unknown_format_is_told_with_the_nearest(run):
         export(run.folder, "onxx")
 
 
-@pytest.mark.parametrize(
-    ("form", "module"), [("onnx", "tf2onnx"), ("litert", "ai_edge_litert")]
-)
+@pytest.mark.parametrize(("form", "module"), [("onnx", "tf2onnx"), ("litert", "ai_edge_litert")])
 def test_what_is_not_installed_is_told_with_the_command(run, form, module, monkeypatch, tmp_path):
     known = __import__("importlib.util").util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else known(name))
@@ -383,7 +381,7 @@ def test_an_engine_of_a_wrong_file_says_so(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         OnnxEngine(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(DataError, match="no ONNX file"):
+    with pytest.raises(DataError, match="is not an ONNX file"):
         OnnxEngine(tmp_path / "text.onnx")
     value = onnx.helper.make_tensor_value_info("x", 1, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [

@@ -10,9 +10,9 @@ from chestxray.errors import ChestXrayError
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
-from chestxray.explanation.gradcam import OnePass
+from chestxray.explanation.inference_graph import OnePass
 from chestxray.inference import batch_prediction, keras_engine
-from chestxray.inference.engine import Ensemble
+from chestxray.inference.ensemble import Ensemble
 from chestxray.models.assembly import features_model
 from chestxray.runs.run_folder import Run
 from run_folders import CLASSES, SIZE, pixels_of, write_ensemble, write_run

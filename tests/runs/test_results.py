@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from chestxray import report
 from chestxray.cli.closing import close
 from chestxray.evaluation.decision import conformal
-from chestxray.evaluation.decision.rule import decide
+from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.report.limitations import cautions

@@ -128,7 +128,7 @@ def test_what_is_no_model(tmp_path):
         open_models([other])
     damaged = tmp_path / "model.onnx"
     damaged.write_bytes(b"no ONNX")
-    with pytest.raises(DataError, match="is no ONNX file"):
+    with pytest.raises(DataError, match="is not an ONNX file"):
         open_models([damaged])
     run = tmp_path / "run"
     run.mkdir()

@@ -46,13 +46,13 @@ def walk(
 
 
 def listed(paths: Iterable[Path], *, recursive: bool = False) -> list[str]:
-    """The files among `paths` as they are, and the image files in the folders among them, sorted.
+    """Return the files among `paths` and the image files in the folders among them, those of a folder sorted.
 
-    In a folder, hidden files are passed over, and those that are no images by their suffix, which are
-    counted in the log; a file without a suffix counts where it bears DICOM's mark. Images in formats
-    that are not read (such as GIF) and folders that cannot be listed stand among the files, so that
-    whoever reads them says why not. With `recursive`, folders below are searched too, but hidden ones,
-    ``__MACOSX`` and circles of links. No file is named twice.
+    In a folder, hidden files are skipped, and so are files without an image suffix, which are counted in the log;
+    a file without any suffix is taken if it has DICOM's magic number. Images in formats that are not supported
+    (such as GIF) and folders that cannot be listed are among the results, so that reading them reports the reason.
+    With `recursive`, folders below are searched too, except hidden ones, ``__MACOSX`` and cyclic links. No file is
+    returned twice.
 
     Raises:
         InputError: a path that does not exist or cannot be reached.
@@ -81,7 +81,7 @@ def listed(paths: Iterable[Path], *, recursive: bool = False) -> list[str]:
 
 @dataclass
 class _Search:
-    """What a search of folders for images meets beside them."""
+    """Searches folders for images, and counts what is skipped."""
 
     recursive: bool
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -89,7 +89,7 @@ class _Search:
     unlisted: list[OSError] = field(default_factory=list)
 
     def images(self, root: Path) -> Iterator[str]:
-        """The image files in `root`, and the folders that cannot be listed."""
+        """Yield the image files in `root`, and the folders that cannot be listed."""
         refused: list[OSError] = []
         for folder, _, names in walk(root, self._enter, refused.append):
             for name in names:
@@ -108,20 +108,20 @@ class _Search:
         return wanted and self.recursive
 
     def say(self) -> None:
-        """Log what is not among the images, so that nothing is left out unsaid."""
+        """Log what was skipped."""
         for error in self.unlisted[:20]:
             log.warning("Cannot be listed: %s: %s", error.filename, error.strerror)
         if len(self.unlisted) > 20:
             log.warning("... and %s more folders that cannot be listed.", f"{len(self.unlisted) - 20:,}")
         if self.passed_over:
             kinds = ", ".join(f"{number:,} {suffix}" for suffix, number in self.passed_over.most_common())
-            log.info("Passed over, no images by their suffix: %s.", kinds)
+            log.info("Skipped, not images by their suffix: %s.", kinds)
         if self.not_searched:
             log.info("Folders below that are not searched without --recursive: %s.", f"{self.not_searched:,}")
 
 
 def _may_be_dicom(path: Path) -> bool:
-    """Whether a file bears DICOM's mark; True too where it cannot be looked at, for its reader to say why."""
+    """Return whether a file has DICOM's magic number; True where it cannot be read, so that reading says why."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return False

@@ -1,1 +1,1 @@
-"""How far probabilities can be taken at their word."""
+"""Calibration of probabilities: expected calibration error, slope, intercept and curve."""

@@ -1,8 +1,8 @@
-"""Stated probability against what came true, as a smooth curve with a band clustered by patient.
+"""Smooth calibration curve, observed against stated probability, with a band clustered by patient.
 
-Groups of images jump with where their borders happen to lie. Here the outcome is regressed on a natural
-cubic spline of the stated probability's logit (Harrell 2015, ch. 10; Austin and Steyerberg 2014), which
-has the logistic recalibration of Cox (1958) as its straight case.
+A curve from groups of images depends on where the borders of the groups lie. Here the outcome is regressed on a natural
+cubic spline of the stated probability's logit (Harrell 2015, ch. 10; Austin and Steyerberg 2014), whose
+linear case is the logistic recalibration of Cox (1958).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Curve:
 
 
 def curve(stated: np.ndarray, happened: np.ndarray, clusters: np.ndarray) -> Curve | None:
-    """The smooth calibration curve over the range of `stated`; None where none can be fitted.
+    """Return the smooth calibration curve over the range of `stated`; None where it cannot be fitted.
 
     Args:
         stated: float (rows,), a probability.
-        happened: bool (rows,), whether it came true.
+        happened: bool (rows,), whether the class is the true one.
         clusters: patients as codes, int (rows,).
     """
     fewer = min(len(np.unique(clusters[happened])), len(np.unique(clusters[~happened])))
@@ -65,7 +65,7 @@ def curve(stated: np.ndarray, happened: np.ndarray, clusters: np.ndarray) -> Cur
 
 
 def natural_spline(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Columns of a constant, `values`, and the cubic parts of a spline that is straight beyond its `knots`.
+    """Return the columns of a natural cubic spline, linear beyond its `knots`: a constant, `values`, the cubic terms.
 
     >>> natural_spline(np.array([0.0, 1.0]), np.empty(0)).tolist()
     [[1.0, 0.0], [1.0, 1.0]]

@@ -1,11 +1,11 @@
-"""The expected calibration error without its bias, and with an interval that knows of it.
+"""The expected calibration error, corrected for its bias, with an interval.
 
-The absolute gap between stated probability and share of right answers is never below 0, so that noise
+The absolute gap between stated probability and proportion of correct answers is never below 0, so that noise
 adds to it: a perfectly calibrated model has an error of .08 on 200 images in 15 bins. A plain bootstrap
-adds the noise a second time and centres on the bias. Here the noise is estimated apart and the figure
-is corrected by inversion, as a test is inverted into an interval: the error reported is the one with
-which the plain error that was seen is the median of what would be, and the limits are those with which
-it is as far out as 95% allow, the upper one never below the plain error (for the bias and other
+adds the noise a second time and centres on the bias. Here the noise is estimated separately and the figure
+is corrected by inversion, as a test is inverted into an interval: the reported error is the true error under
+which the observed plain error is the median; the limits are the true errors under which it is the 2.5% or
+97.5% quantile, the upper one never below the plain error (for the bias and other
 corrections Bröcker 2012; Kumar et al. 2019).
 """
 
@@ -25,8 +25,8 @@ from chestxray.evaluation.weighted_metrics import ECE_BINS
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """``corrected`` with its interval; ``plain`` is the error as most programs print it, ``noise`` the mean of
-    it that a calibrated model would get on as many images and ``noise_up_to`` what it would exceed in 5 of 100.
+    """``corrected`` with its interval; ``plain`` is the error as most programs print it. ``noise`` is the mean plain
+    error of a perfectly calibrated model on as many images, ``noise_up_to`` its 95% quantile.
     """
 
     corrected: Figure
@@ -56,17 +56,17 @@ NOTHING = CalibrationError(Figure(None, None, None), None, None, None)
 def calibration_error(
     confidence: np.ndarray, right: np.ndarray, clusters: np.ndarray, *, replicates: int, seed: int
 ) -> CalibrationError:
-    """The expected calibration error, corrected for the noise of this many images of this many patients.
+    """Return the expected calibration error, corrected for the noise of as many images and patients.
 
-    The bins are those of `weighted_metrics.Calibration.error`. Noise is drawn by patient, with the residuals of
-    each bin, and in no bin smaller than independent answers of the stated probabilities would make it.
+    The bins are those of `weighted_metrics.Calibration.error`. Noise is drawn by patient from the residuals of
+    each bin, and is in no bin smaller than that of independent answers with the stated probabilities.
 
     Args:
         confidence: float (rows,), probability of the most probable class.
         right: bool (rows,), whether that class is the true one.
         clusters: codes 0, 1, ... of the patients, int (rows,).
         replicates: number of draws of the noise.
-        seed: fixes the draws.
+        seed: of the random draws.
     """
     if not len(right):
         return NOTHING
@@ -86,7 +86,7 @@ def calibration_error(
 
 
 def _membership(confidence: np.ndarray) -> np.ndarray:
-    """Share of each row in each of the bins of equal mass, (rows, bins), ties spread evenly."""
+    """Return the part of each row in each of the bins of equal mass, (rows, bins), ties spread evenly."""
     order = np.argsort(confidence, kind="stable")
     ordered = confidence[order]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
@@ -107,7 +107,7 @@ def _noise(
     replicates: int,
     seed: int,
 ) -> np.ndarray:
-    """What chance adds to the gap of each bin, (replicates, bins)."""
+    """Return draws of the noise in the gap of each bin, (replicates, bins)."""
     codes = np.unique(clusters, return_inverse=True)[1]
     patients, rows = codes.max() + 1, len(right)
     residuals = membership * ((right - confidence)[:, None] - ECE_BINS * gaps) / rows
@@ -130,7 +130,7 @@ def _noise(
 
 
 def _factor(gaps: np.ndarray, noise: np.ndarray, plain: float, tail: float) -> float:
-    """By how much the gaps must be multiplied for `plain` to be that quantile of the error they would show."""
+    """Return the factor by which the gaps must be multiplied for `plain` to be the quantile `tail` of the error."""
 
     def quantile(factor: float) -> float:
         return float(np.quantile(np.abs(factor * gaps + noise).sum(axis=1), tail))

@@ -1,7 +1,7 @@
-"""How far the probabilities of a test can be taken at their word, in figures.
+"""Calibration of a test: intercept, slope and expected calibration error.
 
-Intercept and slope first: they say in which way the probabilities are off, and are unbiased on few
-images, which the expected calibration error is not.
+Intercept and slope show in which direction the probabilities are wrong, and are unbiased on few images; the
+expected calibration error is not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CalibrationMeasures:
     per_class: Mapping[str, Mapping[str, Figure]]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by their names, None for what cannot be had."""
+        """Return the fields by their names, None for what cannot be computed."""
         return {
             "intercept": self.intercept.to_json(),
             "slope": self.slope.to_json(),
@@ -63,10 +63,10 @@ def measure(
     positive: int | None,
     error: CalibrationError,
 ) -> CalibrationMeasures:
-    """Calibration of `probabilities` (rows, classes), of which class numbers `truth` (rows,) are true.
+    """Return the calibration of `probabilities` (rows, classes) with the true class numbers `truth` (rows,).
 
-    `clusters` are codes of the patients, int (rows,); `positive` is the class of two that the intercept
-    speaks of; `error` is the expected calibration error of the same rows.
+    `clusters` are codes of the patients, int (rows,); `positive` is the number of the positive of two classes,
+    for which the intercept is; `error` is the expected calibration error of the same rows.
     """
     own = [effective(clusters[truth == k]) for k in range(len(classes))]
     rest = [effective(clusters[truth != k]) for k in range(len(classes))]

@@ -17,26 +17,26 @@ from scipy import stats
 from chestxray.evaluation.calibration.logistic_regression import fit
 from chestxray.evaluation.intervals import LEVEL, Figure
 
-#: Probabilities are taken as if no nearer to 0 than this, about where float32 ends near 1.
+#: Lower bound of probabilities before the logarithm: about float32's resolution near 1.
 LEAST = 1e-7
 _NOTHING = Figure(None, None, None)
 
 
 def logits(probabilities: np.ndarray) -> np.ndarray:
-    """Logarithms of `probabilities` (rows, classes), which are logits but for a number a row."""
+    """Return the logarithms of `probabilities` (rows, classes): logits up to a constant a row."""
     return np.log(np.clip(probabilities, LEAST, None))
 
 
 def slope(probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, support: float) -> Figure:
-    """The calibration slope of `probabilities` (rows, classes) with its 95% interval.
+    """Return the calibration slope of `probabilities` (rows, classes) with its 95% interval.
 
-    All parts are None where there is none: perfect separation, one class, equal probabilities throughout.
+    All parts are None where it does not exist: perfect separation, one class, equal probabilities in all rows.
 
     Args:
         probabilities: float (rows, classes).
         truth: class numbers, int (rows,); classes without rows are left out.
         clusters: patients as codes, int (rows,).
-        support: patients that the slope rests on, those of the class that has fewest.
+        support: effective number of patients of the class that has fewest.
     """
     if len(np.unique(truth)) < 2:
         return _NOTHING
@@ -48,7 +48,7 @@ def slope(probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, su
 
 
 def intercept(probability: np.ndarray, positive: np.ndarray, clusters: np.ndarray, support: float) -> Figure:
-    """The calibration intercept, with a slope of 1, of a class against the rest, with its 95% interval.
+    """Return the calibration intercept, with a slope of 1, of a class against the rest, with its 95% interval.
 
     `probability`, float (rows,), is that of the class and `positive`, bool (rows,), says where it is true;
     the rest as for `slope`.

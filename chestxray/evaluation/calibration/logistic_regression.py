@@ -1,8 +1,8 @@
 """Logistic regression on features of each class, with a covariance clustered by patient.
 
-The conditional logit of McFadden (1974): a row has a vector of features for each class, one vector of
-coefficients weighs them all, and softmax makes probabilities of the sums. Two classes, of which one has
-no features, are plain logistic regression. The covariance is the sandwich of Huber and White with the
+The conditional logit of McFadden (1974): a row has a vector of features for each class; the sums with one vector
+of coefficients go through softmax. With two classes, one of them with features of 0, it is plain logistic
+regression. The covariance is the sandwich of Huber and White with the
 scores summed by patient (Liang and Zeger 1986) and the usual correction for few clusters.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Newton steps that any honest fit ends within, and the change of a coefficient that ends it.
+#: Most Newton steps, and the change of a coefficient at which they end.
 _STEPS, _CLOSE = 50, 1e-10
-#: A linear predictor beyond this says that the classes are separated and the coefficients run away.
+#: A linear predictor beyond this means that the classes are separated and the coefficients diverge.
 _SEPARATED = 500.0
 
 
@@ -27,9 +27,9 @@ class Fit:
 
 
 def fit(features: np.ndarray, truth: np.ndarray, clusters: np.ndarray, offset: np.ndarray | None = None) -> Fit | None:
-    """The coefficients of the greatest likelihood, None where there are none.
+    """Return the maximum-likelihood coefficients, None where they do not exist.
 
-    There are none where classes are separated, a class is missing, or features are no more than each other.
+    They do not exist where the classes are separated, a class has no rows, or features are collinear.
 
     Args:
         features: float (rows, classes, features).
@@ -67,7 +67,7 @@ def fit(features: np.ndarray, truth: np.ndarray, clusters: np.ndarray, offset: n
 
 
 def _derivatives(features: np.ndarray, truth: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Score of each row, (rows, features), and the information of all, (features, features)."""
+    """Return the score of each row, (rows, features), and the Fisher information, (features, features)."""
     probabilities = np.exp(sums - np.logaddexp.reduce(sums, axis=1, keepdims=True))
     expected = np.einsum("rk,rkf->rf", probabilities, features)
     scores = features[np.arange(len(truth)), truth] - expected

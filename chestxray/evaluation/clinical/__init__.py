@@ -1,1 +1,1 @@
-"""What figures mean where patients are: prevalence, thresholds, net benefit, sizes of tests."""
+"""Figures for clinical use: operating points, predictive values, net benefit, patients, prevalence, sample size."""

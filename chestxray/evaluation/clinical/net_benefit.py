@@ -1,10 +1,10 @@
-"""Net benefit: what acting on a model's answers is worth beside acting on everyone or on no one.
+"""Net benefit of acting on a model's answers, compared with acting on every patient and on none.
 
-A threshold probability says how many needless actions one missed finding outweighs; net benefit counts
-true positives less false positives at that exchange, in units of true positives an image (Vickers and
-Elkin 2006). Its interval is put together from those of prevalence, sensitivity and specificity, which
-are figures of different rows (MOVER; Zou and Donner 2008): with a bootstrap of the net benefit itself a
-model without errors would be a sure one.
+A threshold probability sets how many unnecessary actions are as bad as one missed finding. Net benefit is
+true positives minus false positives weighted by that ratio, per image (Vickers and Elkin 2006). Its
+interval combines those of prevalence, sensitivity and specificity, which are figures of different rows
+(MOVER; Zou and Donner 2008): a bootstrap of the net benefit itself would give a model without errors an
+interval of width 0.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)
 
 @dataclass(frozen=True)
 class Point:
-    """Net benefit at one threshold probability: of the ``model``, of acting on ``everyone`` (on no one it
-    is 0), and how much more the model's is than the better of these two (``gain``).
+    """Net benefit at one threshold probability: of the ``model``, of acting on ``everyone`` (acting on no one has
+    0), and the model's minus the better of these two (``gain``).
     """
 
     threshold: float
@@ -46,10 +46,10 @@ def curve(
     replicates: int = 2000,
     seed: int = 0,
 ) -> list[Point]:
-    """The decision curve: a point for each of `thresholds`, in 0..1 without its ends.
+    """Return the decision curve: a point for each of `thresholds`, above 0 and below 1.
 
-    `probability` float (rows,), at and above the threshold of which the model acts; `positive` bool (rows,)
-    with rows of both kinds; `clusters` codes of the patients, int (rows,). `prevalence` is a stated one,
+    `probability` float (rows,): the model acts at and above the threshold; `positive` bool (rows,) with
+    rows of both kinds; `clusters` codes of the patients, int (rows,). `prevalence` is an assumed one,
     without uncertainty; default: that of the rows.
     """
     called = probability[:, None] >= thresholds
@@ -70,7 +70,7 @@ class Parts:
     specificity: Figure
 
     def figure(self, of: Callable[..., float]) -> Figure:
-        """A function of the three that is monotone in each, with its interval."""
+        """Return a function of the three that is monotone in each, with its interval."""
         parts = (self.prevalence, self.sensitivity, self.specificity)
         at = [part.value for part in parts]
         if any(value is None for value in at):
@@ -107,8 +107,8 @@ def _point(threshold: float, parts: Parts) -> Point:
 
 
 def useful(points: list[Point]) -> tuple[float, float] | None:
-    """The ends of the longest run of threshold probabilities at which the gain is above 0 with its interval;
-    None where there is none.
+    """Return the ends of the longest range of threshold probabilities at which the whole interval of the gain is
+    above 0; None where there is none.
     """
     runs: list[list[float]] = [[]]
     for point in points:
@@ -123,7 +123,7 @@ def useful(points: list[Point]) -> tuple[float, float] | None:
 def _proportions(
     called: np.ndarray, positive: np.ndarray, clusters: np.ndarray, replicates: int, seed: int
 ) -> tuple[list[Figure], list[Figure], Figure]:
-    """Sensitivity and specificity at each column of `called`, bool (rows, thresholds), and the prevalence."""
+    """Return sensitivity and specificity at each column of `called`, bool (rows, thresholds), and the prevalence."""
     codes = np.unique(clusters, return_inverse=True)[1]
     hits, rejections = (called & positive[:, None]).astype(np.float64), (~called & ~positive[:, None]).astype(float)
     blocks = []

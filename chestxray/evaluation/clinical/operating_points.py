@@ -1,4 +1,4 @@
-"""What a test shows at each threshold that a decision names, and where the ROC curve has to be good.
+"""Figures at each threshold of a decision rule, regions of the ROC curve, and the decision curve.
 
 The contents of ``operating_points.json`` and ``decision_curve.json``; docs/run-folder.md has their fields.
 """
@@ -21,16 +21,16 @@ from chestxray.evaluation.predictions import PREFIX, Predictions
 if TYPE_CHECKING:
     from chestxray.runs.results import Scorer
 
-#: The rule that most tables of others go by.
+#: The rule behind most published figures.
 LARGEST = "the larger probability"
 FIGURES = ("sensitivity", "specificity", "precision", "accuracy", "balanced_accuracy")
 
 
 def contents(test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer) -> dict[str, Any]:
-    """``operating_points.json``: figures at each threshold, and regions of each class's ROC curve."""
+    """Return the content of ``operating_points.json``: figures at each threshold, and regions of each ROC curve."""
     shown = [(label, threshold, decision.chosen_by) for label, threshold in decision.thresholds.items()]
     if decision.positive is not None:
-        # Beside the one that decides, what most tables of others go by.
+        # For comparison with published figures, besides the threshold that decides.
         shown.append((decision.positive, 0.5, LARGEST))
     points = []
     for label, threshold, rule in shown:
@@ -47,8 +47,9 @@ def contents(test: Predictions, validation: Predictions | None, decision: Decisi
 
 
 def decision_curve(test: Predictions, decision: Decision, score: Scorer) -> dict[str, Any] | None:
-    """``decision_curve.json``: net benefit of two classes' positive one, at the share that it has in the test
-    and at a stated one; None of more classes, or of a test of one.
+    """Return the content of ``decision_curve.json``: net benefit for the positive of two classes, at its proportion in
+    the test and, where the recipe states one, at that prevalence. None with more classes, or where the test has
+    rows of one class alone.
     """
     positive = None if decision.positive is None else (test.rows["label"] == decision.positive).to_numpy()
     if positive is None or positive.all() or not positive.any():
@@ -94,8 +95,8 @@ def _figures(predictions: Predictions, label: str, threshold: float, score: Scor
 
 
 def _optimism(validation: Predictions, label: str, decision: Decision) -> dict[str, float] | None:
-    """How much better validation looks at the threshold that it chose itself; of a promised one nothing, since
-    its promise allows for that.
+    """Return the optimism of validation's figures at the threshold chosen on it. None for a threshold promised with
+    a confidence, which allows for it.
     """
     if decision.promise is not None and decision.promise.confidence:
         return None

@@ -1,9 +1,8 @@
-"""Images -> patients: the predictions of a test with one row a patient, and their figures.
+"""Figures of patients: predictions with one row a patient instead of one row an image.
 
-A clinician asks of a patient, not of a film. Two ways of putting a patient's images together are told,
-since either is in use and which is better depends on the data: their mean probabilities, and, of two
-classes, the image with the highest one, as if a single suspicious film were enough. The decision is the
-one that the run makes of an image: the threshold was chosen for images, and nothing is chosen anew.
+Two ways of combining a patient's images are reported, since both are in use and which is better depends
+on the data: the mean of the probabilities and, with two classes, the image with the highest probability.
+The decision rule is the one chosen for images; no threshold is chosen anew.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.evaluate import Evaluation
 from chestxray.evaluation.predictions import PREFIX, Predictions
 
-#: The figures told of patients.
+#: The figures reported of patients.
 FIGURES = (
     "auroc",
     "auprc",
@@ -32,11 +31,11 @@ FIGURES = (
 
 
 def by_patient(images: Predictions, decision: Decision, *, highest: bool = False) -> tuple[Predictions, int]:
-    """One row a patient, as `decision` decides on them, and how many patients were left out.
+    """Return predictions with one row a patient, decided by `decision`, and the number of patients left out.
 
-    Probabilities are means over the patient's images, or those of the image with the ``highest`` one of the
-    positive class, of two. A patient is positive with one positive image; with more than two classes,
-    patients with images of several are left out. An image of unknown patient is a patient.
+    Probabilities are means over the patient's images or, with `highest` and two classes, those of the image with
+    the highest probability of the positive class. A patient is positive with one positive image; with more than
+    two classes, patients with images of several are left out. An image of an unknown patient counts as a patient.
     """
     rows = images.rows.reset_index(drop=True)
     codes = images.clusters
@@ -66,7 +65,7 @@ def by_patient(images: Predictions, decision: Decision, *, highest: bool = False
 def _labels(
     truth: np.ndarray, codes: np.ndarray, classes: tuple[str, ...], positive: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The class of each patient by code, and whether none can be told."""
+    """Return the class of each patient by code, and whether it is undetermined: images of several classes."""
     least, most = (np.full(codes.max() + 1, edge) for edge in (len(classes), -1))
     np.minimum.at(least, codes, truth)
     np.maximum.at(most, codes, truth)
@@ -80,8 +79,7 @@ def _labels(
 def figures(
     test: Predictions, decision: Decision, evaluate: Callable[[Predictions], Evaluation]
 ) -> dict[str, Any] | None:
-    """The contents of ``patient_level.json``; None where no patient has several test images, and every figure
-    is one of patients already.
+    """Return the content of ``patient_level.json``; None where no patient has several test images.
 
     `evaluate` evaluates a table of predictions as the run's recipe says.
     """

@@ -1,10 +1,10 @@
-"""Predictive values where the finding is as common as somebody says, not as in the test.
+"""Positive and negative predictive values at an assumed prevalence instead of that of the test.
 
-By Bayes's rule they follow from sensitivity, specificity and prevalence, where the first two are what
-they are in the test: a claim about whom the model is used on, which no test shows. Their intervals come
-from those of sensitivity and specificity, which are figures of different images, by the method of
-variance estimates recovery for a ratio (MOVER-R; Donner and Zou 2012): unlike that of a logit
-(Mercaldo, Lau and Zhou 2007) it holds where no negative image was called positive.
+They follow from sensitivity, specificity and prevalence by Bayes's rule, on the assumption, which a test
+cannot check, that sensitivity and specificity are those of the test. Their intervals come from those of
+sensitivity and specificity, which are figures of different images, by the method of variance estimates
+recovery for a ratio (MOVER-R; Donner and Zou 2012): unlike the logit interval (Mercaldo, Lau and Zhou
+2007) it is defined where no negative image was called positive.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ABSENT = Figure(None, None, None)
 
 
 def ppv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
-    """The positive predictive value at `prevalence`, above 0 and below 1.
+    """Return the positive predictive value at `prevalence`, above 0 and below 1.
 
     >>> found = ppv(Figure(0.9, 0.8, 0.95), Figure(0.9, 0.85, 0.94), 0.01)
     >>> [round(end, 3) for end in (found.low, found.value, found.high)]
@@ -27,7 +27,7 @@ def ppv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
 
 
 def npv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
-    """The negative predictive value at `prevalence`, above 0 and below 1."""
+    """Return the negative predictive value at `prevalence`, above 0 and below 1."""
     return _of_odds(specificity, _rest(sensitivity), (1 - prevalence) / prevalence)
 
 
@@ -37,7 +37,7 @@ def _rest(share: Figure) -> Figure:
 
 
 def _of_odds(above: Figure, below: Figure, scale: float) -> Figure:
-    """The share whose odds are `scale` times the ratio of two independent shares."""
+    """Return the proportion whose odds are `scale` times the ratio of two independent shares."""
     if above.value is None or below.value is None or above.value + below.value == 0:
         return _ABSENT
     value = _share(scale * _ratio(above.value, below.value))
@@ -48,8 +48,8 @@ def _of_odds(above: Figure, below: Figure, scale: float) -> Figure:
 
 
 def ratio_limits(above: Figure, below: Figure) -> tuple[float, float]:
-    """Limits of the ratio of two independent figures that are at least 0 and have limits; infinite where
-    nothing keeps the lower one from 0.
+    """Return the limits of the ratio of two independent figures of at least 0 that have limits; the upper one is
+    infinite where the interval of `below` reaches 0.
     """
     assert above.value is not None and above.low is not None and above.high is not None
     assert below.value is not None and below.low is not None and below.high is not None

@@ -1,13 +1,13 @@
-"""Another share of diseased patients than in validation: estimated without labels, and put right.
+"""Prevalence shift: class proportions that differ from validation, estimated without labels and corrected for.
 
-A calibrated probability holds where the classes are as common as on validation. Where they are not, but
-the radiographs of each class are still like those of validation (label shift), the new shares can be
-estimated from the predictions alone, and the probabilities put right by Bayes's rule; Godau et al. (2023)
-show what is lost by not doing so. Two estimates, since neither is always better: expectation and
+A calibrated probability is valid where the classes are as common as in validation. Where they are not, but
+the radiographs of each class are still like those of validation (label shift), the new proportions can be
+estimated from the predictions alone, and the probabilities corrected by Bayes's rule; Godau et al. (2023)
+show the cost of not doing so. Two estimates are given, since neither is always better: expectation
 maximisation (Saerens, Latinne and Decaestecker 2002), which uses the probabilities and needs them
-calibrated, and the confusion matrix of validation turned around (Lipton, Wang and Smola 2018), which uses
-the decisions alone. Another hospital, device or stage of disease is no label shift, and both err there
-without a sign of it; estimates that disagree are one.
+calibrated, and inversion of validation's confusion matrix (Lipton, Wang and Smola 2018), which uses the
+decisions alone. Another hospital, device or stage of disease is not a label shift; both estimates are then
+wrong, and only their disagreement can show it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ASSUMPTION = (
     "This holds if the radiographs of each class are like those of validation and only the shares of the classes "
     "differ (label shift); labels alone can show whether they are."
 )
-#: Rounds of expectation and maximisation, and the change of a share below which they end.
+#: Most rounds of expectation maximisation, and the change of a proportion below which they end.
 _ROUNDS, _STILL = 2000, 1e-7
 
 
 @dataclass(frozen=True)
 class Known:
-    """What validation says: ``truth`` and ``decided``, class numbers (rows,), and patients' codes ``clusters``."""
+    """Validation: ``truth`` and ``decided``, class numbers (rows,), and the patients' codes ``clusters``, (rows,)."""
 
     truth: np.ndarray
     decided: np.ndarray
@@ -44,7 +44,7 @@ class Known:
 
     @property
     def proportions(self) -> np.ndarray:
-        """Of each class, float (classes,)."""
+        """The proportion of each class, float (classes,)."""
         return np.bincount(self.truth, minlength=self.classes) / len(self.truth)
 
     def confusion(self, weights: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ class Known:
 
     @classmethod
     def of(cls, validation: Predictions) -> Known | None:
-        """Of the rows of `validation` as decided; None where a class has none."""
+        """Return this from the rows of `validation` as decided; None where a class has no rows."""
         truth = validation.truth
         if len(np.unique(truth)) < len(validation.classes):
             return None
@@ -63,7 +63,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Estimates:
-    """The shares of the classes by each way, a `Figure` a class."""
+    """The proportions of the classes by each method, a `Figure` a class."""
 
     maximisation: tuple[Figure, ...]
     confusion: tuple[Figure, ...]
@@ -78,11 +78,11 @@ def estimate(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Estimates:
-    """The shares of the classes among images without labels, with 95% intervals.
+    """Return the proportions of the classes among images without labels, with 95% intervals.
 
     `probabilities` float (rows, classes), calibrated on validation, `decided` class numbers (rows,),
     `clusters` codes of the patients int (rows,). The bootstrap draws these patients and those of
-    validation; what calibration errs by is not in the intervals.
+    validation; the intervals do not include errors of the calibration.
     """
     every = known.confusion(np.ones((1, len(known.truth))))
     codes, theirs = (np.unique(part, return_inverse=True)[1] for part in (clusters, known.clusters))
@@ -107,10 +107,10 @@ def estimate(
 
 
 def by_maximisation(probabilities: np.ndarray, proportions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The shares of the classes, float (replicates, classes), that make `probabilities` likeliest.
+    """Return the class proportions of maximum likelihood for `probabilities`, float (replicates, classes).
 
-    `probabilities` float (rows, classes) hold where the classes have the `shares` (replicates, classes), of
-    which none is 0, else all are NaN. `weights` (replicates, rows): how often each row counts.
+    `probabilities`, float (rows, classes), are calibrated for the class `proportions` (replicates, classes); where
+    one of these is 0 the result is NaN. `weights` (replicates, rows): how often each row counts.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = found = np.where((proportions > 0).all(axis=1, keepdims=True), proportions, np.nan)
@@ -124,11 +124,11 @@ def by_maximisation(probabilities: np.ndarray, proportions: np.ndarray, weights:
 
 
 def by_confusion(decided: np.ndarray, confusion: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The shares of the classes, float (replicates, classes), that would be decided on as often as they are.
+    """Return the class proportions, float (replicates, classes), under which decisions are as frequent as observed.
 
     `decided` class numbers (rows,); `confusion` counts (replicates, true, decided) of validation; `weights`
-    (replicates, rows). Shares are kept within 0 and 1; NaN where validation lacks a class, or its decisions
-    do not tell the classes apart.
+    (replicates, rows). Proportions are clipped to 0..1; NaN where validation lacks a class, or its confusion matrix is
+    singular.
     """
     classes = confusion.shape[-1]
     seen = weights @ np.eye(classes)[decided] / weights.sum(axis=1, keepdims=True)
@@ -142,8 +142,8 @@ def by_confusion(decided: np.ndarray, confusion: np.ndarray, weights: np.ndarray
 
 
 def adjusted(probabilities: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Probabilities float (rows, classes) that hold where the classes have the shares `before`, as they are
-    where these are `after`, both float (classes,) (Saerens et al. 2002).
+    """Return `probabilities`, float (rows, classes), adjusted from class proportions `before` to `after`, both float
+    (classes,), by Bayes's rule (Saerens et al. 2002).
 
     >>> adjusted(np.array([[0.5, 0.5]]), np.array([0.5, 0.5]), np.array([0.9, 0.1])).round(3).tolist()
     [[0.9, 0.1]]
@@ -155,10 +155,10 @@ def adjusted(probabilities: np.ndarray, before: np.ndarray, after: np.ndarray) -
 def label_shift(
     test: Predictions, validation: Predictions, whole: Evaluation, *, replicates: int, seed: int
 ) -> dict[str, Any] | None:
-    """The contents of ``prevalence.json``: what would be said of the classes' shares in `test` without its
-    labels, beside what the labels say, and what putting the probabilities right does to their errors.
+    """Return the content of ``prevalence.json``: the class proportions of `test` estimated without its labels, those of
+    its labels, and calibration errors before and after adjusting the probabilities.
 
-    Both tables are of the same classes, calibrated, and decided as the run decides; `whole` is the test's
+    Both tables have the same classes, calibrated probabilities, and the run's decisions; `whole` is the test's
     evaluation. None where validation lacks a class.
     """
     known = Known.of(validation)

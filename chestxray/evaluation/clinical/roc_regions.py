@@ -1,8 +1,8 @@
-"""The part of the ROC curve where a test would be used: specificity at a sensitivity, partial AUROC.
+"""Specificity at given sensitivities, and the partial AUROC.
 
-Both are read off the curve of the test itself, corners joined by straight lines: they compare rankings,
-and no threshold known beforehand gets exactly there. What a chosen threshold gets stands among the
-operating points.
+Both are read off the ROC curve of the test itself, its corners joined by straight lines. They compare
+rankings: no threshold chosen beforehand reaches exactly these points. Figures at the chosen threshold are in
+`operating_points`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chestxray.evaluation.intervals import Figure, logit_t
 from chestxray.evaluation.support import effective
 from chestxray.evaluation.weighted_metrics import Ranking, ratio
 
-#: Sensitivities at which the specificity is told, and the largest 1 - specificity of the partial area.
+#: Sensitivities at which the specificity is reported, and the largest 1 - specificity of the partial area.
 SENSITIVITIES = (0.9, 0.95)
 MOST_FALSE = 0.1
 
@@ -31,8 +31,8 @@ def regions(
     replicates: int = 2000,
     seed: int = 0,
 ) -> tuple[list[Figure], Figure]:
-    """The specificity at each of `sensitivities`, and the partial AUROC up to a share `most_false` of false
-    positives, standardised (McClish 1989): 0.5 for a coin toss, 1 for a perfect score.
+    """Return the specificity at each of `sensitivities`, and the partial AUROC up to a false positive rate
+    `most_false`, standardised (McClish 1989): 0.5 for a coin toss, 1 for a perfect score.
 
     `scores` float (rows,), `positive` bool (rows,), `clusters` codes of the patients, int (rows,). Without
     rows of both kinds all parts are None.
@@ -59,8 +59,8 @@ def regions(
 
 
 def _corners(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the ROC curve from (0, 0) to (1, 1) for each row of `weights`: shares of false and of true
-    positives, both (replicates, corners); NaN where either kind has no weight.
+    """Return the corners of the ROC curve from (0, 0) to (1, 1) for each row of `weights`: false and true positive
+    rates, both (replicates, corners); NaN where either kind has no weight.
     """
     ranked = np.pad(np.cumsum(weights.take(ranking.order, axis=1), axis=1), ((0, 0), (1, 0)))
     hits = np.pad(np.cumsum(weights.take(ranking.positives, axis=1), axis=1), ((0, 0), (1, 0)))
@@ -78,7 +78,7 @@ def _corners(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _false_at(false: np.ndarray, true: np.ndarray, wanted: float) -> np.ndarray:
-    """The least share of false positives, (replicates,), at which the share of true ones is `wanted`."""
+    """Return the least false positive rate, (replicates,), at which the true positive rate is `wanted`."""
     rows = np.arange(len(true))
     after = np.maximum(np.argmax(true >= wanted - 1e-12, axis=1), 1)
     x0, x1, y0, y1 = (part[rows, place] for part in (false, true) for place in (after - 1, after))
@@ -86,7 +86,7 @@ def _false_at(false: np.ndarray, true: np.ndarray, wanted: float) -> np.ndarray:
 
 
 def _area(false: np.ndarray, true: np.ndarray, limit: float) -> np.ndarray:
-    """The area below the curve up to `limit`, (replicates,)."""
+    """Return the area below the curve up to `limit`, (replicates,)."""
     x0, x1, y0, y1 = false[:, :-1], false[:, 1:], true[:, :-1], true[:, 1:]
     width = np.minimum(x1, limit) - np.minimum(x0, limit)
     end = y0 + (y1 - y0) * np.nan_to_num(ratio(width, x1 - x0))

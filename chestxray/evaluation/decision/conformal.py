@@ -1,10 +1,10 @@
-"""Conformal prediction: sets of classes that hold the true one as often as asked for.
+"""Conformal prediction sets, which contain the true class with a wanted coverage.
 
 Split conformal prediction with the score 1 - probability of the true class (Vovk et al. 2005;
-Sadinle, Lei and Wasserman 2019), calibrated on validation. A set of one class, if it is the class
-decided on, is an answer; with none or several, the model abstains. The promise is for an image of a
-patient like those of validation, on average over patients, classes and validations; what was kept of it
-is measured on the test.
+Sadinle, Lei and Wasserman 2019), calibrated on validation. The model answers where the set
+has the decided class alone, and abstains where it has no class or several. The coverage is marginal: for an
+image of a patient like those of validation, on average over patients, classes and validation sets. The test
+measures the coverage that is reached.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from chestxray.evaluation.decision import conformal_quantile
 
 
 def quantile(probabilities: np.ndarray, truth: np.ndarray, coverage: float, clusters: np.ndarray) -> float:
-    """The largest score of a class that is in the set: in 0..1.
+    """Return the largest score with which a class is in the set, in 0..1.
 
     `probabilities` float (rows, classes), `truth` class numbers (rows,), `clusters` codes of the patients,
-    int (rows,). It is the conformal quantile of the scores of the true classes, patients counting alike
-    (`conformal_quantile`); 1, so that all classes are in every set, where the patients are too few to
-    promise that coverage.
+    int (rows,). It is the conformal quantile of the scores of the true classes, each patient weighted equally
+    (`conformal_quantile`); 1, so that all classes are in every set, where there are too few patients for
+    that coverage.
 
     >>> quantile(np.array([[0.9, 0.1]] * 9), np.zeros(9, dtype=int), 0.9, np.arange(9))
     0.1
@@ -30,14 +30,14 @@ def quantile(probabilities: np.ndarray, truth: np.ndarray, coverage: float, clus
 
 
 def sets(probabilities: np.ndarray, limit: float) -> np.ndarray:
-    """Which classes are in each set: bool (rows, classes)."""
+    """Return which classes are in each set: bool (rows, classes)."""
     return 1 - probabilities <= limit + 1e-12
 
 
 def answered(inside: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    """Whether the model answers, its set `inside` (rows, classes) being the one class that was `decided`
-    on, class numbers (rows,): bool (rows,).
+    """Return whether the model answers, bool (rows,): where the set `inside`, bool (rows, classes), has the
+    `decided` class, class numbers (rows,), alone.
 
-    Of two classes, set and threshold are two rules; where they name different classes there is no answer.
+    With two classes, set and threshold are two rules; where they name different classes there is no answer.
     """
     return (inside.sum(axis=1) == 1) & inside[np.arange(len(inside)), decided]

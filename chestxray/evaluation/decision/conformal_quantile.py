@@ -1,9 +1,9 @@
-"""The conformal quantile of images that come in patients, each patient counting alike.
+"""The conformal quantile of images clustered by patient, each patient weighted equally.
 
-Images of one patient resemble each other, and no patient may count as many witnesses. With K patients
-of whom patient k has N_k images, each image has the weight 1 / ((K + 1) N_k), and the patient to come
-1 / (K + 1), at the far end (hierarchical conformal prediction; Lee, Barber and Willett 2023). With an
-image a patient this is the usual quantile of rank ceil((n + 1) * level).
+Images of one patient resemble each other and are not independent. With K patients, of whom patient k has
+N_k images, each image has the weight 1 / ((K + 1) N_k), and a new patient 1 / (K + 1) at infinity
+(hierarchical conformal prediction; Lee, Barber and Willett 2023). With one image a patient this is the usual
+quantile of rank ceil((n + 1) * level).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 
 def quantile(scores: np.ndarray, clusters: np.ndarray, level: float) -> float | None:
-    """The least of `scores`, float (rows,), that an image of a new patient is at or below with
-    probability `level`; None where the patients are too few for that, see `patients_needed`.
+    """Return the least of `scores`, float (rows,), that an image of a new patient is at or below with
+    probability `level`; None where there are too few patients for that, see `patients_needed`.
 
     `clusters` are codes of the patients, int (rows,).
 
@@ -29,7 +29,7 @@ def quantile(scores: np.ndarray, clusters: np.ndarray, level: float) -> float | 
 
 
 def patients_needed(level: float) -> int:
-    """Fewest patients from whom a quantile of this `level` can be had.
+    """Return the least number of patients with which the quantile of this `level` exists.
 
     >>> patients_needed(0.9), patients_needed(0.95), patients_needed(0.99)
     (9, 19, 99)
@@ -38,12 +38,12 @@ def patients_needed(level: float) -> int:
 
 
 def spread(clusters: np.ndarray, level: float, within: float = 0.9) -> tuple[float, float]:
-    """Where the share at or below the quantile lies, over validations as large as this one: the middle
-    `within` of them, as (low, high).
+    """Return the range of the coverage of the quantile over validation sets of this size, as (low, high): the
+    central `within` of its distribution.
 
-    Of n independent rows the share has the distribution Beta(rank, n + 1 - rank) (Vovk 2012). Here n
-    is the number of patients, as if images of one patient were all the same: where they are not, the
-    spread is smaller. (0, 1) without patients.
+    With n independent rows the coverage has the distribution Beta(rank, n + 1 - rank) (Vovk 2012). Here n
+    is the number of patients, as if all images of one patient were the same; otherwise the range is
+    narrower. (0, 1) without patients.
 
     >>> [round(end, 3) for end in spread(np.arange(100), 0.9)]
     [0.848, 0.945]

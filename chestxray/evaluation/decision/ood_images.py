@@ -1,8 +1,9 @@
-"""Pictures that are no chest radiographs, to measure how many of them a refusal lets through.
+"""Images that are not chest radiographs, to measure how many of them out-of-distribution detection misses.
 
 Crops of the two photographs and the handwritten digits that come with scikit-learn, drawn pages,
 textures, noise and even grey, and the test's own films inverted and turned: nothing is downloaded.
-Radiographs of other parts of the body, and lateral views, cannot be had so: of these nothing is known.
+Radiographs of other parts of the body and lateral views are not among them, so that the miss rate for these is
+unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ ALTERED = ("inverted film", "film on its side", "film upside down")
 
 
 def other_pictures(size: tuple[int, int], each: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (6 * each, height, width) in grey, and the kind of each, one of `KINDS`."""
+    """Return grey images, uint8 (6 * each, height, width), and the kind of each, one of `KINDS`, str (6 * each,)."""
     generator = np.random.default_rng(seed)
     drawers = (_photographs, _digits, _pages, _textures, _noise, _blanks)
     pictures = [_fitted(picture, size) for draw in drawers for picture in draw(generator, each)]
@@ -23,9 +24,8 @@ def other_pictures(size: tuple[int, int], each: int = 40, seed: int = 0) -> tupl
 
 
 def altered_films(pixels: np.ndarray, places: np.ndarray, each: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `each` of the films `places` of `pixels` uint8 (rows, height, width), altered in each of the ways
-    of `ALTERED`: pictures of the same size, and the kind of each. Films on their side lie on the left and on
-    the right in turn.
+    """Return up to `each` of the films at `places` of `pixels`, uint8 (rows, height, width), altered in each of the
+    ways of `ALTERED`, and the kind of each. Films on their side are rotated to the left and to the right in turn.
     """
     films = _some(pixels, places, each)
     size = (films.shape[1], films.shape[2])
@@ -34,7 +34,7 @@ def altered_films(pixels: np.ndarray, places: np.ndarray, each: int = 40) -> tup
 
 
 def mirrored_films(pixels: np.ndarray, places: np.ndarray, each: int = 40) -> np.ndarray:
-    """The same films as of `altered_films`, left and right exchanged: chest radiographs still."""
+    """Return the films that `altered_films` takes, mirrored left to right: these are chest radiographs still."""
     return _some(pixels, places, each)[:, :, ::-1]
 
 
@@ -101,7 +101,7 @@ def _noise(generator: np.random.Generator, count: int) -> list[np.ndarray]:
 
 
 def _blanks(generator: np.random.Generator, count: int) -> list[np.ndarray]:
-    # Every level from black to white, and as far as they reach a trace of a detector's noise.
+    # Every level from black to white, three of four with a little noise as of a detector.
     levels = np.linspace(0, 255, count)
     return [
         np.clip(generator.normal(level, number % 4, (64, 64)), 0, 255).astype(np.uint8)

@@ -1,11 +1,11 @@
-"""Thresholds of decision: chosen on validation, to be reported on test.
+"""Decision thresholds, chosen on validation and reported on the test.
 
-A threshold that reaches a wanted sensitivity on validation misses it on other patients about as often
-as not. One that promises it is chosen by fixed-sequence testing (Learn then Test; Angelopoulos et al.
-2021): from the lowest threshold up, each is kept whose hypothesis "the sensitivity is lower" the exact
-binomial test rejects, which is where the lower limit of Clopper and Pearson (1934) is above what was
-wanted. The sensitivity falls with the threshold, so that testing in this order needs no correction.
-Images of one patient count as if they were all found or all missed together (Kish's effective number).
+A threshold that reaches a wanted sensitivity on validation misses it on other patients about half of the
+time. A threshold that guarantees it with a confidence is chosen by fixed-sequence testing (Learn then Test;
+Angelopoulos et al. 2021): from the lowest threshold up, thresholds are accepted as long as the exact binomial
+test rejects the hypothesis "the sensitivity is lower", that is, while the lower limit of Clopper and Pearson
+(1934) is above the wanted one. Sensitivity falls with the threshold, so that testing in this order needs no
+correction. Each patient counts equally, with the proportion of the patient's images found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from chestxray.errors import InputError
 from chestxray.evaluation.predictions import PREFIX, Predictions
 
-#: The two classes of a decision about one class.
+#: Name of all other classes in a decision about one class.
 REST = "(rest)"
 
 
@@ -30,17 +30,17 @@ def choose(
     confidence: float = 0.0,
     clusters: np.ndarray | None = None,
 ) -> float:
-    """The threshold at and above which a score is called positive.
+    """Return the threshold at and above which a score is called positive.
 
-    `scores` float (rows,), `positive` bool (rows,). Without `sensitivity` the threshold of the
-    largest sensitivity + specificity (Youden 1950), of equally good ones the one in the widest gap
-    between scores. With it, the highest one that finds at least that share of the positive rows of
-    other patients, who count alike, with this `confidence`; with a confidence of 0, of these rows alone.
-    `clusters`, codes of the patients int (rows,), default to a patient a row. The threshold stands
-    halfway between neighbouring scores. 0.5 where all rows are of one kind.
+    `scores` float (rows,), `positive` bool (rows,). Without `sensitivity`: the threshold of the largest
+    sensitivity + specificity (Youden 1950), among equals the one in the widest gap between scores. With it: the
+    highest threshold that has at least that sensitivity on other patients, each counting equally, with this
+    `confidence`; with a confidence of 0, on these rows alone. `clusters`, codes of the patients, int (rows,),
+    default to a patient a row. The threshold lies halfway between neighbouring scores. 0.5 where all rows are
+    positive or none is.
 
     Raises:
-        InputError: too few patients with a positive row for that promise.
+        InputError: too few patients with a positive row for that confidence.
 
     >>> choose(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, False, True, True]))
     0.5
@@ -48,7 +48,7 @@ def choose(
     if positive.all() or not positive.any():
         return 0.5
     values = np.unique(scores)
-    # Called positive from values[i] on: so many of each kind stand there or above.
+    # Of rows called positive from values[i] on.
     above = np.searchsorted(np.sort(scores[positive]), values, side="left")
     found = 1 - above / positive.sum()
     below = np.searchsorted(np.sort(scores[~positive]), values, side="left") / (~positive).sum()
@@ -68,8 +68,8 @@ def choose(
 
 
 def _found_of_patients(scores: np.ndarray, clusters: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
-    """For each of `values`, rising, the mean over patients of the share of their `scores` at or above it,
-    and the number of patients.
+    """Return, for each of `values` in ascending order, the mean over patients of the proportion of their `scores` at
+    or above it, and the number of patients.
     """
     codes, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
     order = np.argsort(scores, kind="stable")
@@ -78,10 +78,11 @@ def _found_of_patients(scores: np.ndarray, clusters: np.ndarray, values: np.ndar
 
 
 def p_values(found: np.ndarray, patients: int, sensitivity: float) -> np.ndarray:
-    """How likely at least the shares `found` (any shape) of `patients` are where `sensitivity` is the true one.
+    """Return p-values of finding at least the proportions `found` (any shape) of `patients` if `sensitivity` is true.
 
-    The upper tail of a binomial, between those of its neighbours where a share of the patients is no whole
-    number. At most 1 - confidence where the one-sided limit of Clopper and Pearson is at least `sensitivity`.
+    The upper tail of a binomial distribution, interpolated by the incomplete beta function where a proportion is
+    not a whole number of patients (scipy's binomtest takes whole numbers alone). At most 1 - confidence where the
+    one-sided limit of Clopper and Pearson is at least `sensitivity`.
     """
     from scipy.special import betainc
 
@@ -90,8 +91,8 @@ def p_values(found: np.ndarray, patients: int, sensitivity: float) -> np.ndarray
 
 
 def patients_needed(sensitivity: float, confidence: float) -> int | None:
-    """Fewest patients with the finding from whom `sensitivity` can be promised with `confidence`, all of
-    them found; None where no number is enough.
+    """Return the least number of patients with the finding with which `sensitivity` can be promised with
+    `confidence`, if all of them are found; None where no number is enough.
 
     >>> patients_needed(0.9, 0.95), patients_needed(0.95, 0.95), patients_needed(1.0, 0.95)
     (29, 59, None)
@@ -102,7 +103,7 @@ def patients_needed(sensitivity: float, confidence: float) -> int | None:
 
 
 def require_enough(patients: int, sensitivity: float, confidence: float) -> None:
-    """Refuse a promise for which there are too few patients with the finding. Raises `InputError`."""
+    """Raise `InputError` where there are too few patients with the finding for the promise."""
     needed = patients_needed(sensitivity, confidence) if confidence else 0
     if needed is not None and patients >= needed:
         return
@@ -116,7 +117,7 @@ def require_enough(patients: int, sensitivity: float, confidence: float) -> None
 
 
 def decided(predictions: Predictions, label: str, threshold: float) -> Predictions:
-    """The decision about one class as predictions of two classes, `REST` and `label`."""
+    """Return the decision about one class at a threshold as predictions of two classes, `REST` and `label`."""
     score = predictions.rows[PREFIX + label].to_numpy()
     rows = predictions.rows[["path", "patient", "split", "source"]].copy()
     rows["label"] = np.where(predictions.rows["label"] == label, label, REST)

@@ -1,10 +1,10 @@
-"""How much better a threshold looks on the rows that chose it than it is: its optimism.
+"""Optimism of a threshold: how much better its figures are on the rows that it was chosen on than on others.
 
-Validation is drawn anew many times, patients with all their images; each draw chooses a threshold as
-validation did, which is judged on the patients that were not drawn (leave-one-out bootstrap; Efron and
-Tibshirani 1997). The optimism is how much less these get than validation itself, on average. Harrell's
-difference between draw and validation finds only two thirds of it, since a threshold jumps from row to
-row; this one errs a little on the safe side, since a draw has fewer different patients.
+Validation is resampled many times, patients with all their images. A threshold is chosen on each resample in
+the same way and evaluated on the patients that were not drawn (leave-one-out bootstrap; Efron and Tibshirani
+1997). The optimism is the figure of validation itself minus the mean of these. Harrell's difference between
+resample and validation finds only two thirds of it, since a threshold changes in steps from row to row; the
+one here is slightly too large, since a resample has fewer different patients.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: Draws of validation: the optimism's own error is then a fourteenth of what one threshold varies by.
+#: Resamples of validation: the standard error of the optimism is then 1/14 of a threshold's standard deviation.
 DRAWS = 200
 
-#: A threshold from scores (rows,), which are positive (rows,), and patients' codes (rows,).
+#: Chooses a threshold from scores, float (rows,), positive rows, bool (rows,), and patients' codes, int (rows,).
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 def of_threshold(
     scores: np.ndarray, positive: np.ndarray, clusters: np.ndarray, rule: Rule, *, seed: int = 0
 ) -> dict[str, float] | None:
-    """The optimism of sensitivity and specificity at the threshold that `rule` chooses on these rows.
+    """Return the optimism of sensitivity and specificity at the threshold that `rule` chooses on these rows.
 
-    `scores` float (rows,), `positive` bool (rows,), `clusters` codes of the patients int (rows,). Draws
-    that leave rows of one kind alone, on either side, are left out; None where there are no others.
+    `scores` float (rows,), `positive` bool (rows,), `clusters` codes of the patients int (rows,). Resamples
+    in which the drawn or the other patients have rows of one class alone are left out; None where none remains.
     """
     codes = np.unique(clusters, return_inverse=True)[1]
     patients = int(codes.max()) + 1 if len(codes) else 0
@@ -40,7 +40,7 @@ def of_threshold(
         rest = ~np.isin(codes, drawn)
         if any(part.all() or not part.any() for part in (positive[rows], positive[rest])):
             continue
-        # A patient drawn twice is two patients.
+        # A patient drawn twice counts as two patients.
         threshold = rule(scores[rows], positive[rows], np.repeat(np.arange(patients), np.diff(starts)[drawn]))
         reached.append(_reached(scores[rest], positive[rest], threshold))
     if not reached:

@@ -1,13 +1,13 @@
-"""Refusal of what is no chest radiograph as those of training are: other pictures, turned and inverted films.
+"""Out-of-distribution detection: refuses images that are not chest radiographs like those of training.
 
-Two scores, of which the larger counts. The features of the backbone, averaged over places, are described
-by probabilistic principal components (Tipping and Bishop 1999) of the training images; the first score is
-Mahalanobis's distance under that description (Lee et al. 2018 use it so). Averaged features hardly show
-how a film lies, nor, of some networks, that black and white have changed places. So the second is a
-logistic regression on a thumbnail that tells the training films from the same films inverted and turned
-(outlier exposure, Hendrycks et al. 2019; turned images as outliers, Golan and El-Yaniv 2018). Each is
-measured in units of its own threshold; the common one is taken from validation.
-``benchmarks/refusal.md`` has what each refuses, and the scores that were weighed beside it.
+These are other images, and rotated or inverted films. The larger of two scores counts. The features of the
+backbone, averaged over positions, are modelled by probabilistic principal components (Tipping and Bishop 1999)
+of the training images; the first score is the Mahalanobis distance under that model (Lee et al. 2018).
+Averaged features hardly show the orientation of a film nor, for some networks, that black and white are
+swapped. The second score is therefore a logistic regression on a thumbnail that separates the training films
+from the same films inverted and rotated (outlier exposure, Hendrycks et al. 2019; rotated images as outliers,
+Golan and El-Yaniv 2018). Each is measured in units of its own threshold; the common threshold comes from
+validation. ``benchmarks/refusal.md`` has the refusal rates, and the alternatives that were compared.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from chestxray.storage import checksums
 from chestxray.storage.files import replacing
 
 FILE = "refusal.npz"
-#: Most bytes of its arrays: those of 100,000 features have about half as many.
+#: Most bytes of its arrays in memory; 100,000 features need about half.
 LARGEST = 2**27
-#: Most components kept; what lies outside them counts as one noise of equal size in all directions.
+#: Most principal components; the remaining variance is modelled as isotropic noise.
 COMPONENTS = 64
-#: Training images that both scores are learned from.
+#: Most training images that both scores are fitted on.
 SAMPLE = 2000
 #: Height and width of the thumbnail.
 SIDE = 16
-#: Grey levels added to a thumbnail's standard deviation: an even picture has no contrast to be made larger.
+#: Grey levels added to a thumbnail's standard deviation, so that the noise of an even picture is not amplified.
 FAINT = 8.0
-#: Inverse strength of the regression's penalty: 40 films are then enough to learn from.
+#: Inverse strength of the regression's penalty: 40 films are then enough to fit it.
 PENALTY = 0.001
 
 
 @dataclass(frozen=True)
 class FeatureDistribution:
-    """What chest radiographs look like, and how far is too far.
+    """The distribution of features and thumbnails of chest radiographs, with the threshold of refusal.
 
     ``centre``, ``scale`` float (features,); ``components`` float (kept, features), orthonormal, of
-    the standardised features; ``variances`` float (kept,); ``noise`` the variance left over in each
-    further direction; ``reach`` the Mahalanobis distance that counts as 1. ``weights`` float (SIDE * SIDE,)
-    of a thumbnail's cells and ``bias`` give the second score. ``threshold``, about 1: what is above it
+    the standardised features; ``variances`` float (kept,); ``noise`` the variance in each further
+    direction; ``reach`` the Mahalanobis distance at which the first score is 1. ``weights`` float (SIDE * SIDE,)
+    of a thumbnail's cells and ``bias`` give the second score. ``threshold``, about 1: an image with a larger distance
     is refused.
     """
 
@@ -63,28 +63,28 @@ class FeatureDistribution:
     threshold: float
 
     def distances(self, features: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Distances float64 (rows,) from the training radiographs, of `features` (rows, features) and
-        `pixels` (rows, height, width) in 0..255: the larger of both scores.
+        """Return the distances from the training radiographs, float64 (rows,), the larger of both scores, for
+        `features` (rows, features) and `pixels` (rows, height, width) in 0..255.
         """
         return np.maximum(self.by_features(features), self.by_pixels(pixels))
 
     def by_features(self, features: np.ndarray) -> np.ndarray:
-        """The first score: float64 (rows,), of `features` (rows, features)."""
+        """Return the first score, float64 (rows,), for `features` (rows, features)."""
         standardised = (features.astype(np.float64) - self.centre) / self.scale
         along = standardised @ self.components.T
         rest = np.maximum((standardised**2).sum(axis=1) - (along**2).sum(axis=1), 0)
         return np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.noise) / self.reach
 
     def by_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """The second score: float64 (rows,), of `pixels` (rows, height, width)."""
+        """Return the second score, float64 (rows,), for `pixels` (rows, height, width)."""
         return thumbnails(pixels).reshape(len(pixels), -1) @ self.weights + self.bias
 
     def refused(self, features: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Whether each row is no chest radiograph by its distance: bool (rows,)."""
+        """Return whether each row is refused, its distance being above the threshold: bool (rows,)."""
         return self.distances(features, pixels) > self.threshold
 
     def write(self, path: Path) -> None:
-        """Write the arrays as NPZ, at once."""
+        """Write the arrays as NPZ, whole or not at all."""
         with replacing(path) as temporary, temporary.open("wb") as file:
             arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
             np.savez_compressed(file, **arrays)
@@ -94,7 +94,7 @@ class FeatureDistribution:
         """Read what `write` wrote.
 
         Raises:
-            DataError: the file is damaged, or of a version that had the first score alone.
+            DataError: the file is damaged, or of an earlier version without the second score.
         """
         checksums.check(path)
         try:
@@ -115,7 +115,7 @@ class FeatureDistribution:
 
 
 def _require_small(path: Path) -> None:
-    """Raises ValueError where the arrays of the archive are larger than any that `learn` makes."""
+    """Raise ValueError where the arrays of the archive are larger than any that `learn` makes."""
     with zipfile.ZipFile(path) as archive:
         total = sum(item.file_size for item in archive.infolist())
     if total > LARGEST:
@@ -123,7 +123,7 @@ def _require_small(path: Path) -> None:
 
 
 def _require_agreement(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError unless the arrays are finite numbers of shapes that agree, with scales above 0."""
+    """Raise ValueError unless the arrays are finite numbers of shapes that agree, with scales above 0."""
     kept, features = (*arrays["components"].shape, 0, 0)[:2]
     shapes = {"centre": (features,), "scale": (features,), "components": (kept, features), "variances": (kept,)}
     for name, value in arrays.items():
@@ -144,14 +144,14 @@ def learn(
     allowed: float,
     clusters: np.ndarray | None = None,
 ) -> FeatureDistribution | None:
-    """Describe the training images so that about the share `allowed` of radiographs like those of
-    validation is refused.
+    """Fit the distribution of the training images so that about the proportion `allowed` of radiographs like those
+    of validation is refused.
 
     Features are (rows, features), pixels of the same rows (rows, height, width) in 0..255. The threshold
-    is the conformal quantile of the distances of validation, whose patients, by their codes `clusters`
-    int (rows,), count alike (default: a patient a row); where they are too few for that share, see
-    `least_allowed`, the farthest distance. None where there are too few training images or features to
-    know a radiograph by, or these never vary.
+    is the conformal quantile of the distances of validation, each patient weighted equally; `clusters` are the
+    codes of the patients, int (rows,) (default: a patient a row). With too few patients for that proportion, see
+    `least_allowed`, it is the largest distance. Returns None with too few training images or features, or where
+    the features never vary.
     """
     patients = np.arange(len(validation)) if clusters is None else clusters
     from sklearn.decomposition import PCA
@@ -162,7 +162,7 @@ def learn(
     scale = np.maximum(spread, max(float(spread.max()) * 1e-3, 1e-12))
     standardised = (training - centre) / scale
     kept = min(COMPONENTS, standardised.shape[1] - 1, len(training) // 4)
-    # What varies by no more than float32's rounding says nothing of an image.
+    # Variation within float32's rounding carries no information.
     if kept < 1 or float(spread.max()) <= 1e-6 * float(np.abs(centre).max()):
         return None
     found = PCA(n_components=kept, random_state=0).fit(standardised)
@@ -178,7 +178,7 @@ def learn(
         "weights": weights,
     }
     plain = FeatureDistribution(**parts, reach=1.0, bias=bias, threshold=math.inf)
-    # Each score is 1 at its own threshold, so that neither speaks louder than the other.
+    # Each score is 1 at its own threshold, so that both have equal weight.
     reach = max(at_rank(plain.by_features(validation), allowed, patients), 1e-12)
     bias += 1 - at_rank(plain.by_pixels(validation_pixels), allowed, patients)
     alike = FeatureDistribution(**parts, reach=reach, bias=bias, threshold=math.inf)
@@ -187,8 +187,8 @@ def learn(
 
 
 def thumbnails(pixels: np.ndarray) -> np.ndarray:
-    """float64 (rows, SIDE, SIDE) of `pixels` (rows, height, width) in 0..255: averages over equal cells,
-    less their mean, by their standard deviation, so that exposure has no part.
+    """Return thumbnails, float64 (rows, SIDE, SIDE), of `pixels` (rows, height, width) in 0..255: averages over equal
+    cells, minus their mean, divided by their standard deviation, which removes differences of exposure.
     """
     rows, columns = (averaging(length, SIDE) for length in pixels.shape[1:])
     # Row by row: all of a sample at once would take eight times its pixels.
@@ -198,7 +198,7 @@ def thumbnails(pixels: np.ndarray) -> np.ndarray:
 
 
 def averaging(given: int, wanted: int) -> np.ndarray:
-    """Matrix float32 (wanted, given) that averages over `wanted` equal parts of a line of `given` places.
+    """Return the matrix, float32 (wanted, given), that averages a line of `given` pixels over `wanted` equal parts.
 
     >>> (3 * averaging(3, 2)).round().tolist()
     [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]
@@ -210,15 +210,16 @@ def averaging(given: int, wanted: int) -> np.ndarray:
 
 
 def at_rank(distances: np.ndarray, allowed: float, clusters: np.ndarray) -> float:
-    """The conformal quantile of `distances` (rows,) that the share `allowed` of a new patient's images lies
-    beyond; where the patients, by their codes `clusters` (rows,), are too few for that, the largest.
+    """Return the conformal quantile of `distances`, float (rows,), exceeded by the proportion `allowed` of a new
+    patient's images; with too few patients (codes `clusters`, (rows,)) for that, the largest distance.
     """
     found = conformal_quantile.quantile(distances, clusters, 1 - allowed)
     return float(distances.max()) if found is None else found
 
 
 def least_allowed(clusters: np.ndarray) -> float:
-    """The least share of radiographs that a validation of these patients can promise to refuse at most.
+    """Return the least upper bound on the proportion of refused radiographs that validation with these patients can
+    guarantee.
 
     >>> least_allowed(np.array([0, 0, 1, 2, 3]))
     0.2
@@ -227,18 +228,18 @@ def least_allowed(clusters: np.ndarray) -> float:
 
 
 def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights float (cells,) and bias of a score that is high for `films` (rows, SIDE, SIDE) inverted or
-    turned. Its unit is how far these lie from the films themselves, on average.
+    """Return the weights, float (cells,), and bias of a score that is high for inverted or rotated `films`, (rows,
+    SIDE, SIDE). Its unit is the mean distance of these from the films themselves.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     turned = [np.rot90(films, quarters, axes=(1, 2)) for quarters in (1, 2, 3)]
-    # A mirrored film is a chest radiograph still, an upside-down one is not, mirrored or not.
+    # A film mirrored left to right is still accepted; one upside down is refused, mirrored or not.
     altered = [-films, *turned, films[:, ::-1]]
     cells = np.concatenate([films, *altered]).reshape(-1, SIDE * SIDE)
     is_altered = np.arange(len(cells)) >= len(films)
-    # Even pictures alone have cells that never vary.
+    # Only even pictures have cells that never vary.
     scale = cells.std(axis=0) + 1e-6
     # Beside another busy process, threads that wait for each other make so small a fit many times slower.
     with threadpool_limits(1):
@@ -246,6 +247,6 @@ def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:
     weights = found.coef_[0] / scale
     scores = cells @ weights
     gap = scores[is_altered].mean() - scores[~is_altered].mean()
-    if gap <= 0:  # films that look the same however they lie
+    if gap <= 0:  # films that look the same in every orientation
         return np.zeros_like(weights), 0.0
     return weights / gap, float(-scores[~is_altered].mean() / gap)

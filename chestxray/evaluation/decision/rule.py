@@ -1,6 +1,7 @@
-"""What a run decides by, all of it chosen on validation: calibration, thresholds, when to abstain.
+"""The decision rule of a run, chosen on validation: calibration, thresholds, abstention, refusal.
 
-Written as ``decision.json``; whoever predicts with the run's model later decides by the same.
+Written as ``decision.json``; later predictions with the run's model are decided by the same rule. This module
+needs neither pandas nor SciPy: a server imports it. `selection` chooses the rule.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from chestxray.errors import DataError, InputError
+from chestxray.errors import DataError
 from chestxray.evaluation.decision.temperature_scaling import Calibration, CalibrationJson
 from chestxray.storage import schema
 from chestxray.storage.schema import Count, Share, Within
 
 if TYPE_CHECKING:
     from chestxray.evaluation.predictions import Predictions
-    from chestxray.recipe import Recipe
 
 FILE = "decision.json"
 
@@ -51,8 +51,8 @@ class DecisionJson(TypedDict):
 
 @dataclass(frozen=True)
 class Promise:
-    """The sensitivity that was asked for of a threshold, with what ``confidence`` it is promised (0: not at
-    all), and the number of validation ``patients`` with the finding.
+    """The sensitivity that a threshold was asked to reach, the ``confidence`` with which other patients are promised it
+    (0: no promise), and the number of validation ``patients`` with the finding.
     """
 
     sensitivity: float
@@ -61,7 +61,7 @@ class Promise:
 
     @property
     def words(self) -> str:
-        """What is promised, in a sentence."""
+        """The promise in a sentence."""
         if not self.confidence:
             return (
                 f"A sensitivity of at least {self.sensitivity:g} was asked for on validation alone: nothing is "
@@ -76,13 +76,15 @@ class Promise:
 
 @dataclass(frozen=True)
 class Decision:
-    """``thresholds``: class -> calibrated probability at and above which it is called present; of two
-    classes the positive one alone, of more each class by itself, for information. ``priors``: of more
-    than two classes, what their probabilities are divided by before the largest is decided on; none:
-    the most probable class is. ``limit`` is the conformal quantile of `abstention`, None where the
-    model always answers. ``features`` names the layer whose pooled output tells radiographs from other
-    pictures, with ``refusal.npz``; None where nothing is refused. ``promise`` is what sensitivity the
-    threshold was asked for, None where none was.
+    """A decision rule.
+
+    ``thresholds``: class -> calibrated probability at and above which it is called present; with two classes of the
+    positive one alone, with more of each class by itself, for information. ``priors``: with more than two classes,
+    divisors of the probabilities before the largest is chosen; empty: the most probable class is chosen. ``limit``
+    is the conformal quantile (`conformal`), None where the model always answers; ``coverage`` the wanted coverage.
+    ``features`` names the layer whose pooled output distinguishes radiographs from other images, with
+    ``refusal.npz``; None where nothing is refused. ``promise`` is the promised sensitivity, None where none was
+    asked for.
     """
 
     classes: tuple[str, ...]
@@ -98,19 +100,19 @@ class Decision:
 
     @property
     def threshold(self) -> float | None:
-        """Of two classes, the threshold of the positive one; None where none was chosen."""
+        """With two classes, the threshold of the positive one; None where none was chosen."""
         return None if self.positive is None else self.thresholds.get(self.positive)
 
     @property
     def cutoff(self) -> tuple[int, float] | None:
-        """Of two classes, the number of the positive one and the threshold at and above which it is."""
+        """With two classes, the number of the positive one and its threshold; None otherwise."""
         if self.positive is None or self.threshold is None:
             return None
         return self.classes.index(self.positive), self.threshold
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """Numbers of the classes decided on, int64 (rows,), from calibrated probabilities float
-        (rows, classes): by the threshold of two classes, by the largest of more.
+        """Return the decided class numbers, int64 (rows,), from calibrated probabilities, float (rows, classes): by the
+        threshold with two classes, by the largest with more.
         """
         if self.cutoff is None:
             weighed = (
@@ -137,12 +139,12 @@ class Decision:
         return "A film is given its most probable class."
 
     def applied(self, predictions: Predictions, refused: np.ndarray | None = None) -> Predictions:
-        """`predictions`, with calibrated probabilities, as this decides.
+        """Return `predictions`, whose probabilities are calibrated, with the decisions of this rule.
 
-        ``predicted`` is the class decided on, whether or not it is given as an answer; ``decision`` is
-        the answer, empty where the film is refused or the model abstains. ``abstained`` and ``refused``
+        The column ``predicted`` is the decided class, whether or not it is given as an answer; ``decision`` is
+        the answer, empty where the image is refused or the model abstains. ``abstained`` and ``refused``
         are ``true`` or ``false``, empty where the run always answers or refuses nothing. `refused`: bool
-        (rows,); None: what the table says already.
+        (rows,); None keeps the column of the table.
         """
         from chestxray.evaluation.decision import conformal
         from chestxray.evaluation.predictions import Predictions
@@ -177,9 +179,9 @@ class Decision:
 
     @classmethod
     def from_json(cls, content: Any) -> Decision:
-        """What `to_json` gave. Raises ValueError, in a sentence, where `content` is not of that form."""
+        """Return the rule from what `to_json` gave. Raises ValueError, with a sentence, for content of another form."""
         fields = cast("dict[str, Any]", schema.conform(content, DecisionJson))
-        # Earlier versions promised nothing.
+        # Files of earlier versions have no promise.
         known: dict[str, Any] = {item.name: fields.get(item.name) for item in dataclasses.fields(cls)}
         lists = {name: tuple(fields[name]) for name in ("classes", "priors")}
         known["promise"] = None if known["promise"] is None else Promise(**known["promise"])
@@ -188,7 +190,7 @@ class Decision:
         return found
 
     def _require_agreement(self) -> None:
-        """Raises ValueError where the parts speak of different classes."""
+        """Raise ValueError where the fields are of different classes."""
         classes, allowed = self.classes, ", ".join(self.classes)
         if len(classes) < 2 or len(set(classes)) < len(classes) or not all(name.isprintable() for name in classes):
             raise ValueError(
@@ -214,97 +216,10 @@ class Decision:
         """Read a ``decision.json``.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the file is damaged.
         """
         content = schema.read(path)
         try:
             return cls.from_json(content)
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}.") from error
-
-
-def check(classes: tuple[str, ...], recipe: Recipe) -> None:
-    """Refuse choices of `recipe` that cannot be made of these classes. Raises `InputError`."""
-    from chestxray.evaluation.evaluate import headline_class
-
-    headline_class(classes, recipe.positive)
-    for name, value in (("sensitivity", recipe.sensitivity), ("prevalence", recipe.prevalence)):
-        if value is not None and len(classes) != 2:
-            raise InputError(
-                f"{name} is for two classes, of which one threshold decides; with {len(classes)} the largest "
-                f"probability does. Received: {value:g}, with the classes {', '.join(classes)}."
-            )
-
-
-def check_promise(validation: Predictions, recipe: Recipe) -> None:
-    """Refuse a sensitivity that a `validation` of these patients cannot promise; its probabilities are not
-    looked at, so that this is known before training. Raises `InputError`.
-    """
-    if recipe.sensitivity is not None:
-        from chestxray.evaluation.evaluate import headline_class
-
-        positive = headline_class(validation.classes, recipe.positive)
-        _promise(validation, validation.truth == positive, recipe)
-
-
-def decide(validation: Predictions, recipe: Recipe, calibration: Calibration) -> Decision:
-    """Choose by `validation`, whose probabilities `calibration` has calibrated.
-
-    Raises:
-        InputError: choices of `recipe` that its classes do not allow, or a sensitivity that so few patients
-            cannot promise.
-    """
-    # Not above: whoever only decides by what was learned here needs neither pandas nor SciPy.
-    from chestxray.evaluation.decision import conformal, operating_point
-    from chestxray.evaluation.evaluate import headline_class
-    from chestxray.evaluation.predictions import PREFIX
-
-    classes, truth, clusters = validation.classes, validation.truth, validation.clusters
-    check(classes, recipe)
-    chosen = headline_class(classes, recipe.positive)
-    positive = None if chosen is None else classes[chosen]
-    promise = None if recipe.sensitivity is None else _promise(validation, truth == chosen, recipe)
-    own = {
-        label: operating_point.choose(
-            validation.rows[PREFIX + label].to_numpy(),
-            truth == classes.index(label),
-            recipe.sensitivity,
-            confidence=recipe.confident,
-            clusters=clusters,
-        )
-        for label in ((positive,) if positive is not None else classes)
-    }
-    counts = np.bincount(truth, minlength=len(classes))
-    # Weights ask for errors of all classes to count alike; calibrated probabilities alone would favour
-    # the common ones again. Of two classes, Youden's threshold sees to it.
-    weighed = positive is None and recipe.class_weights and counts.min() > 0
-    limit = None
-    if recipe.abstain is not None:
-        limit = conformal.quantile(validation.probabilities, truth, recipe.abstain, clusters)
-    return Decision(
-        classes=classes,
-        positive=positive,
-        calibration=calibration,
-        thresholds=own,
-        chosen_by=_chosen_by(recipe),
-        priors=tuple(float(share) for share in counts / counts.sum()) if weighed else (),
-        coverage=recipe.abstain,
-        limit=limit,
-        promise=promise,
-    )
-
-
-def _promise(validation: Predictions, positive: np.ndarray, recipe: Recipe) -> Promise:
-    from chestxray.evaluation.decision.operating_point import require_enough
-
-    assert recipe.sensitivity is not None
-    patients = len(np.unique(validation.clusters[positive]))
-    require_enough(patients, recipe.sensitivity, recipe.confident)
-    return Promise(recipe.sensitivity, recipe.confident, patients)
-
-
-def _chosen_by(recipe: Recipe) -> str:
-    if recipe.sensitivity is None:
-        return "Youden's index"
-    sure = f"with confidence {recipe.confident:g}" if recipe.confident else "on validation alone"
-    return f"sensitivity of at least {recipe.sensitivity:g} {sure}"

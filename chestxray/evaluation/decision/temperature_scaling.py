@@ -1,11 +1,10 @@
-"""Calibration: the least change of a model's logits, fitted on validation, that makes its probabilities
-as sure as it is right.
+"""Calibration of a model's probabilities by temperature scaling, fitted on validation.
 
 Temperature scaling (Guo et al. 2017) divides the logits by one number. A model that was trained with
-class weights also states the class frequencies that the weights pretend; since the weights are known,
-that shift is undone first (Saerens et al. 2002; Menon et al. 2021). Where a number for each class,
-added to the logits, predicts validation images that it was not fitted on better still, these are
-fitted beside the temperature (bias-corrected temperature scaling, Alexandari et al. 2020).
+class weights predicts class frequencies shifted by the weights; since the weights are known,
+that shift is undone first (Saerens et al. 2002; Menon et al. 2021). Where an offset for each class,
+added to the logits, improves the likelihood in cross-validation on validation, offsets are
+fitted together with the temperature (bias-corrected temperature scaling, Alexandari et al. 2020).
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from chestxray.storage.schema import Within
 if TYPE_CHECKING:
     from chestxray.evaluation.predictions import Predictions
 
-#: A temperature outside these says that validation was too small or too easy to learn it from.
+#: Bounds of the temperature: a fit at one of them means that validation is too small or too easy for it.
 BOUNDS = (0.2, 20.0)
 #: Largest offset of a class: e^10 is more than any data set's frequencies differ by.
 MOST_OFFSET = 10.0
-#: Folds of validation in which the forms of calibration are compared, and images a class that it takes.
+#: Folds of validation in which the forms of calibration are compared, and least number of images a class for that.
 FOLDS, FEWEST_OF_A_CLASS = 5, 10
 
-#: How each form is called in files and reports.
+#: Names of the forms in files and reports.
 NONE, TEMPERATURE = "none", "temperature"
 PRIOR_SHIFT = "class weights undone, temperature"
 OFFSETS = "temperature and class offsets"
@@ -55,7 +54,7 @@ class Calibration:
     method: str = NONE
 
     def applied(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, float64 (rows, classes), of uncalibrated ones.
+        """Return calibrated probabilities, float64 (rows, classes), from uncalibrated ones.
 
         >>> Calibration(temperature=2.0).applied(np.array([[0.8, 0.2]])).round(3).tolist()
         [[0.667, 0.333]]
@@ -63,18 +62,18 @@ class Calibration:
         return _softmax(_logits(probabilities) / self.temperature + self._added)
 
     def undone(self, probabilities: np.ndarray) -> np.ndarray:
-        """The uncalibrated probabilities, float64 (rows, classes), of calibrated ones."""
+        """Return the uncalibrated probabilities, float64 (rows, classes), from calibrated ones."""
         return _softmax((_logits(probabilities) - self._added) * self.temperature)
 
     @property
     def at_bound(self) -> bool:
-        """Whether the fit ended at a bound of the temperature, which means little then."""
+        """Whether the fitted temperature is at one of `BOUNDS` and so is unreliable."""
         fitted = self.method != NONE
         return fitted and not BOUNDS[0] * 1.01 < self.temperature < BOUNDS[1] / 1.01
 
     @classmethod
     def from_json(cls, fields: CalibrationJson) -> Calibration:
-        """Of the fields as JSON has them, checked before."""
+        """Return the calibration from its JSON fields, which were checked before."""
         return cls(fields["temperature"], tuple(fields["offsets"]), fields["method"])
 
     @property
@@ -83,12 +82,12 @@ class Calibration:
 
 
 def fit(validation: Predictions, class_weights: np.ndarray | None = None) -> Calibration:
-    """The calibration that `validation`, whose probabilities are uncalibrated, asks for.
+    """Fit the calibration on `validation`, whose probabilities are uncalibrated.
 
-    Without `class_weights`, float (classes,), the temperature of the smallest negative log-likelihood;
-    with those that the cross-entropy was trained with, the same after their shift is undone. Offsets
-    are fitted beside it where, over folds of validation with patients whole, they gain more
-    likelihood than the standard error of that gain, and each class has `FEWEST_OF_A_CLASS` images.
+    Without `class_weights`, float (classes,), this is the temperature of the least negative log-likelihood;
+    with class weights of the cross-entropy, the same after their shift is undone. Offsets are fitted as well
+    where, in cross-validation with whole patients, they improve the log-likelihood by more than its standard
+    error, and each class has `FEWEST_OF_A_CLASS` images.
     """
     logits, truth = _logits(validation.probabilities), validation.truth
     shift = np.zeros(logits.shape[1]) if class_weights is None else np.log(class_weights)
@@ -103,12 +102,12 @@ def fit(validation: Predictions, class_weights: np.ndarray | None = None) -> Cal
 
 
 def calibrated(predictions: Predictions, calibration: Calibration) -> Predictions:
-    """The same predictions with calibrated probabilities; what is predicted is left as it is."""
+    """Return the predictions with calibrated probabilities; the column ``predicted`` is unchanged."""
     return _with(predictions, calibration.applied(predictions.probabilities))
 
 
 def uncalibrated(predictions: Predictions, calibration: Calibration) -> Predictions:
-    """The reverse of `calibrated`."""
+    """Return calibrated predictions with their uncalibrated probabilities: the reverse of `calibrated`."""
     return _with(predictions, calibration.undone(predictions.probabilities))
 
 
@@ -121,7 +120,7 @@ def _with(predictions: Predictions, probabilities: np.ndarray) -> Predictions:
 
 
 def _gains_from_offsets(logits: np.ndarray, truth: np.ndarray, shift: np.ndarray, clusters: np.ndarray) -> bool:
-    """Whether offsets fitted on other folds beat the plainer form by more than chance would."""
+    """Return whether offsets improve the likelihood on held-out folds by more than its standard error."""
     classes = logits.shape[1]
     if np.bincount(truth, minlength=classes).min() < FEWEST_OF_A_CLASS:
         return False
@@ -143,9 +142,9 @@ def _gains_from_offsets(logits: np.ndarray, truth: np.ndarray, shift: np.ndarray
 
 
 def _fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature of the smallest negative log-likelihood, within `BOUNDS`.
+    """Return the temperature of the least negative log-likelihood, within `BOUNDS`.
 
-    Where a model makes no mistake on validation the likelihood has no optimum, and the bound is returned.
+    If the model makes no error on validation the likelihood has no optimum, and a bound is returned.
     """
     from scipy import optimize
 
@@ -157,7 +156,7 @@ def _fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _fit_both(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
-    """Temperature and offsets (classes,), of mean 0, of the smallest negative log-likelihood."""
+    """Return temperature and offsets, float (classes,) of mean 0, of the least negative log-likelihood."""
     from scipy import optimize
 
     rows = np.arange(len(truth))
@@ -179,7 +178,7 @@ def _fit_both(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]
 
 
 def _centred(offsets: np.ndarray) -> np.ndarray:
-    # Softmax does not see a number that is added to all classes.
+    # Softmax is invariant to a number added to all classes.
     return offsets - offsets.mean()
 
 
@@ -192,5 +191,5 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
-    # Logits but for a constant a row, which softmax does not see. Float32's least number for a 0.
+    # Logits up to a constant a row, to which softmax is invariant. A 0 is replaced by float32's least number.
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-38))

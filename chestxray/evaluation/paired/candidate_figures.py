@@ -1,4 +1,4 @@
-"""Trainings of the compared models -> their figures, and the test of two models that no book names."""
+"""Figures of compared models, each from one or several trainings, with intervals over patients and trainings."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from chestxray.evaluation.bootstrap import bootstrap
 from chestxray.evaluation.calibration.calibration_error import calibration_error
 from chestxray.evaluation.estimation import Scored, estimate
 from chestxray.evaluation.evaluate import headline_class
-from chestxray.evaluation.intervals import LEVEL, Figure, around, satterthwaite
+from chestxray.evaluation.intervals import LEVEL, Figure, around
 from chestxray.evaluation.metrics import points
 from chestxray.evaluation.paired import trainings
-from chestxray.evaluation.paired.p_value_function import DifferenceTest, t_test
 from chestxray.evaluation.paired.training_variance import Spread, over_folds, over_folds_of_one_test, over_seeds
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.support import supports
 from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES, Key, Table, span
 
-#: What is averaged over classes, by the name of the mean.
+#: Name of a mean over classes -> the figure of single classes that it averages.
 _MEAN_OF = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
-#: What of more than two classes is a mean over them.
+#: Figures that are means over classes where there are more than two.
 _AVERAGED = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")
 
 
@@ -55,12 +54,12 @@ class Estimated:
 
     @property
     def value(self) -> float:
-        """The compared figure: the mean over the trainings; NaN where it cannot be had."""
+        """The compared figure: the mean over the trainings; NaN where it cannot be computed."""
         return float(self.values.mean())
 
     def spread(self) -> Spread:
-        """How sure ``value`` is where patients and seeds are drawn."""
-        covariance = _covariance(self.replicates) * _inflation(self.support)
+        """Return the standard error of ``value`` over patients and seeds."""
+        covariance = covariance_of_replicates(self.replicates) * inflation(self.support)
         return over_seeds([self.values], [1], covariance, self.support - 1)
 
 
@@ -74,7 +73,7 @@ def estimated(
     replicates: int,
     seed: int,
 ) -> list[Estimated]:
-    """Every model with its figures, the best by `metric` first, those without figure last.
+    """Return every model with its figures, the best by `metric` first, models without that figure last.
 
     `aligned` are the trainings of each model on the same rows in the same order; the other arguments are
     those of `comparison.compare`, `chosen` the number of the positive class, `clusters` codes of the
@@ -95,34 +94,12 @@ def estimated(
 
 
 def cross_validated(table: Predictions, positive: str | None) -> Mapping[str, Figure]:
-    """Every figure of `HEADLINE` as the mean over the folds of one cross-validation, drawn at random.
+    """Return every figure of `HEADLINE` as the mean over the folds of one cross-validation, with its interval.
 
-    `table` tells the fold of each row, see `trainings.marked`. Raises as `headline_class`.
+    `table` has the fold of each row in a column, see `trainings.marked`. Raises as `headline_class`.
     """
     chosen = headline_class(table.classes, positive)
     return _cross_validated("", (table,), "auroc", chosen, table.clusters).figures
-
-
-def tested(one: Estimated, other: Estimated, design: trainings.Design) -> DifferenceTest:
-    """The test of the difference of two models, as their trainings are drawn."""
-    if design == "folds":
-        spread = over_folds(one.folds - other.folds, one.test_ratios)
-        name = "corrected resampled t over folds (Nadeau and Bengio 2003)"
-        return t_test(spread.value, spread.error, spread.freedom, name, one.largest)
-    scale, freedom = _patients(one, other)
-    both = np.concatenate([one.replicates, other.replicates])
-    covariance = _covariance(both) * scale
-    if design == "folds of one test":
-        turned = trainings.by_fold(one.tables, one.replicates) - trainings.by_fold(other.tables, other.replicates)
-        gaps = trainings.by_fold(one.tables, one.values) - trainings.by_fold(other.tables, other.values)
-        spread = over_folds_of_one_test(gaps, _covariance(turned) * scale, freedom)
-        name = "patients and folds (Obuchowski and Rockette 1995; Nadeau and Bengio 2003)"
-    else:
-        spread = over_seeds([one.values, other.values], [1, -1], covariance, freedom)
-        name = "patients and seeds (Obuchowski and Rockette 1995)"
-    if design == "one":
-        name = "paired bootstrap clustered by patient"
-    return t_test(spread.value, spread.error, spread.freedom, name, one.largest)
 
 
 def _repeated(
@@ -136,7 +113,7 @@ def _repeated(
     draws: int,
     seed: int,
 ) -> Estimated:
-    """A model whose trainings were all tested on the same rows."""
+    """Return the figures of a model whose trainings were all tested on the same rows."""
     classes = len(tables[0].classes)
     of_model = [(p.truth, p.predicted, p.probabilities) for p in tables]
     values = [points(*part, chosen) for part in of_model]
@@ -180,7 +157,7 @@ def _repeated(
 def _cross_validated(
     model: str, tables: Sequence[Predictions], metric: str, chosen: int | None, clusters: np.ndarray
 ) -> Estimated:
-    """A model of which each fold was tested on rows of its own."""
+    """Return the figures of a model of which each fold was tested on its own rows."""
     classes = len(tables[0].classes)
     parts, test_ratios = (
         trainings.parts(tables[0]),
@@ -222,7 +199,7 @@ def _cross_validated(
 
 
 def _unbiased(table: Predictions, rows: np.ndarray, clusters: np.ndarray) -> float:
-    """The expected calibration error of some rows, without what so few of them add to it."""
+    """Return the expected calibration error of some rows, corrected for the bias of small numbers."""
     probabilities = table.probabilities[rows]
     right = probabilities.argmax(axis=1) == table.truth[rows]
     patients = np.unique(clusters[rows], return_inverse=True)[1]
@@ -235,37 +212,17 @@ def _finite_or_none(values: Iterable[float]) -> tuple[float | None, ...]:
 
 
 def _classes_of(metric: str, chosen: int | None) -> str:
-    """The figure of single classes that `metric` is the mean of, "" where it is no such mean."""
+    """Return the figure of single classes that `metric` is the mean of, "" where it is not a mean over classes."""
     return _MEAN_OF.get(metric, metric if chosen is None and metric in _AVERAGED else "")
 
 
-def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
-    """By how much the bootstrap understates the variance of a difference over patients, and the degrees of
-    freedom of that.
-
-    A mean over classes rests on the patients of each class as much as that class varies: a rare one makes
-    it unsure only by its own part.
-    """
-    support = min(one.support, other.support)
-    if not len(one.by_class):
-        return _inflation(support), support - 1
-    gaps = one.by_class - other.by_class
-    variances = np.array([_covariance(gap[None])[0, 0] for gap in gaps])
-    each = np.minimum(one.class_supports, other.class_supports)
-    varies = variances > 0
-    if not varies.any():
-        return _inflation(support), support - 1
-    inflated = [variance * _inflation(n) for variance, n in zip(variances[varies], each[varies], strict=True)]
-    return sum(inflated) / float(variances.sum()), satterthwaite(inflated, each[varies] - 1)
-
-
-def _inflation(support: float) -> float:
-    """Drawing m patients understates the variance by (m - 1) / m."""
+def inflation(support: float) -> float:
+    """Return m / (m - 1): drawing `support` = m patients understates the variance by (m - 1) / m."""
     return support / (support - 1) if support > 1 else math.nan
 
 
-def _covariance(replicates: np.ndarray) -> np.ndarray:
-    """Covariance of the rows of float (figures, replicates) over the replicates in which all can be had."""
+def covariance_of_replicates(replicates: np.ndarray) -> np.ndarray:
+    """Return the covariance of the rows of float (figures, replicates), over the replicates in which all are finite."""
     finite = replicates[:, np.isfinite(replicates).all(axis=0)]
     if finite.shape[1] < 2:
         return np.full((len(replicates),) * 2, np.nan)
@@ -281,12 +238,12 @@ def _widened(
     tables: Sequence[Predictions],
     limits: tuple[float, float],
 ) -> Figure:
-    """`figure`, whose interval speaks of other patients alone, with one that speaks of other trainings too."""
-    covariance = _covariance(replicates) * _inflation(support)
+    """Return `figure`, whose interval is over patients alone, with an interval over patients and trainings."""
+    covariance = covariance_of_replicates(replicates) * inflation(support)
     if figure.value is None or figure.low is None or figure.high is None or not np.isfinite(covariance).all():
         return figure
     if design == "folds of one test":
-        gathered = _covariance(trainings.by_fold(tables, replicates)) * _inflation(support)
+        gathered = covariance_of_replicates(trainings.by_fold(tables, replicates)) * inflation(support)
         spread = over_folds_of_one_test(trainings.by_fold(tables, values), gathered, support - 1)
     else:
         spread = over_seeds([values], [1], covariance, support - 1)
@@ -300,7 +257,7 @@ def _widened(
 
 
 def _moved(value: float, end: float, times: float, limits: tuple[float, float]) -> float:
-    """`end` moved away from `value` to so many `times` its distance on the logit scale."""
+    """Return `end` moved away from `value` to `times` its distance on the logit scale."""
     least, greatest = limits
     middle, edge = (_logit((x - least) / (greatest - least)) for x in (value, end))
     moved = middle + times * (edge - middle)

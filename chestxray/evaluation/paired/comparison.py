@@ -1,4 +1,4 @@
-"""Predictions of many models on the same rows -> Comparison: which of them differ, and by how much."""
+"""Compares the predictions of models on the same rows: differences with intervals, p-values and a ranking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from chestxray.errors import DataError, InputError, nearest
 from chestxray.evaluation.evaluate import check, headline_class
 from chestxray.evaluation.intervals import METHOD, Interval
 from chestxray.evaluation.paired import trainings
-from chestxray.evaluation.paired.candidate_figures import Estimated, estimated, tested
+from chestxray.evaluation.paired.candidate_figures import Estimated, estimated
+from chestxray.evaluation.paired.candidate_tests import tested
 from chestxray.evaluation.paired.comparison_result import Comparison, Margin, Pair, Standing
 from chestxray.evaluation.paired.letters import letters
 from chestxray.evaluation.paired.p_value_function import DifferenceTest
@@ -43,28 +44,28 @@ def compare(
     """Compare models on the same rows of a test, each pair by a paired test.
 
     A pair's interval and its p-value come from one method: DeLong's test for the AUROC of two classes and
-    McNemar's mid-p for accuracy, both clustered by patient where patients have several rows, and for all
-    else a bootstrap in which each replicate draws the same patients for all models. Holm's correction goes
-    over all pairs. p-values and intervals speak of these trained models.
+    McNemar's mid-p for accuracy, both clustered by patient where patients have several rows, and for other
+    figures a bootstrap in which each replicate draws the same patients for all models. p-values are corrected
+    over all pairs (Holm). p-values and intervals refer to these trained models.
 
-    Where a model was trained several times, its figure is the mean over the trainings, and these are drawn
-    at random as patients are, see `training_variance`: seeds, and the folds of a cross-validation, which
-    the column ``fold`` of the predictions tells. Of a cross-validation in which each image was tested once,
-    figures are means over the folds. ``repeats`` are the single trainings, ``scope`` says what p speaks of.
+    Where a model was trained several times, its figure is the mean over the trainings, and these count
+    as a random sample, as patients do, see `training_variance`: seeds, or the folds of a cross-validation, given
+    by the column ``fold`` of the predictions. In a cross-validation in which each image was tested once,
+    figures are means over the folds. ``repeats`` are the single trainings, ``scope`` says what p refers to.
 
     Args:
         predictions: the test of each model by its name, or of each of its trainings; two models or more.
         metric: one of `HEADLINE`.
         positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
             computed; default: the abnormal one.
-        margin: how much worse a model may be without mattering, above 0 and below 1; tests of non-inferiority
-            and equivalence are made where it is given.
+        margin: the largest difference that does not matter, above 0 and below 1; with it, tests of non-inferiority
+            and equivalence are made.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
 
     Raises:
         InputError: an unknown metric or class; fewer than two models; an impossible margin.
-        DataError: predictions that cannot be evaluated, or that are of other images, labels or classes.
+        DataError: predictions that cannot be evaluated, or whose images, labels or classes differ.
 
     >>> compare({"vgg16": one, "resnet50": other}).to_frame()  # doctest: +SKIP
           model  value    low   high letters
@@ -83,7 +84,7 @@ def compare(
     aligned = {name: tuple(next(tables) for _ in t) for name, t in repeated.items()}
     some = next(iter(flat.values()))
     chosen = headline_class(some.classes, positive)
-    # Where the tables know the patients differently, the fewest and so largest groups are the careful choice.
+    # Where the tables group patients differently, the fewest and so largest groups are the conservative choice.
     known = min(flat.values(), key=lambda p: len(np.unique(p.clusters)))
     clusters = known.clusters
     design = trainings.design(aligned)
@@ -114,17 +115,17 @@ def _standing(contender: Estimated, metric: str, marks: str) -> Standing:
 
 
 def check_metric(metric: str) -> None:
-    """Raises `InputError` unless `metric` is one of `HEADLINE`."""
+    """Raise `InputError` unless `metric` is one of `HEADLINE`."""
     if metric not in HEADLINE:
         known = ", ".join(HEADLINE)
         raise InputError(f"Unknown metric.{nearest(metric, HEADLINE)} Allowed: {known}. Received: {metric!r}.")
 
 
 def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """The same predictions with rows and classes in one order.
+    """Return the predictions with rows and classes in the same order.
 
     Raises:
-        DataError: they cannot be evaluated, or are not of the same images, labels and classes.
+        DataError: predictions that cannot be evaluated, or whose images, labels or classes differ.
     """
     aligned: dict[str, Predictions] = {}
     for model, table in predictions.items():
@@ -161,7 +162,7 @@ def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.Da
 
 
 def check_margin(margin: float | None) -> None:
-    """Raises `InputError` unless `margin` is None, or above 0 and below 1."""
+    """Raise `InputError` unless `margin` is None, or above 0 and below 1."""
     if margin is not None and not 0 < margin < 1:
         raise InputError(f"margin must be above 0 and below 1, such as 0.02. Received: {margin}.")
 
@@ -187,7 +188,7 @@ def _pairs(
 
 
 def _margins(tests: Sequence[DifferenceTest], metric: str, margin: float | None) -> list[Margin | None]:
-    """Is neither, or none, of two models worse by `margin` or more? Corrected for all these questions."""
+    """Return the non-inferiority tests of both models of each pair, corrected over all of them (Holm)."""
     if margin is None:
         return [None] * len(tests)
     # The first is worse by the margin where the difference is so far below 0, of a loss so far above.
@@ -201,7 +202,7 @@ def _margins(tests: Sequence[DifferenceTest], metric: str, margin: float | None)
 def _classical(
     one: Predictions, other: Predictions, metric: str, chosen: int | None, clusters: np.ndarray
 ) -> DifferenceTest | None:
-    """The test of the books for two tables, None where there is none for this figure."""
+    """Return DeLong's or McNemar's test for two tables, None where neither applies to `metric`."""
     if metric == "accuracy":
         return accuracy_test(one.predicted == one.truth, other.predicted == other.truth, clusters)
     if metric == "auroc" and chosen is not None:

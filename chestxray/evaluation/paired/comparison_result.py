@@ -1,4 +1,4 @@
-"""What a comparison of models found: their order, and every pair of them."""
+"""The result of a comparison of models: their ranking, and the test of every pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Standing:
     """One model: its figure, and letters that it shares with the models it cannot be told from.
 
     ``figures`` are all of `HEADLINE`. ``repeats`` is the compared figure of each repeated training (of
-    each seed, say), of which the figures are the means; None where it cannot be had.
+    each seed, say), of which the figures are the means; None where it cannot be computed.
     """
 
     model: str
@@ -48,12 +48,12 @@ class Margin:
 
     @property
     def first_not_inferior(self) -> bool:
-        """Is the first shown not to be worse by the margin?"""
+        """Whether the first model is shown not to be worse by the margin."""
         return self.first_p_holm is not None and self.first_p_holm < ALPHA / 2
 
     @property
     def second_not_inferior(self) -> bool:
-        """Is the second shown not to be worse by the margin?"""
+        """Whether the second model is shown not to be worse by the margin."""
         return self.second_p_holm is not None and self.second_p_holm < ALPHA / 2
 
     @property
@@ -66,7 +66,7 @@ class Margin:
         return "second not inferior" if self.second_not_inferior else "undecided"
 
     def to_json(self) -> dict[str, Any]:
-        """The p-values and the finding, ready for JSON."""
+        """Return the p-values and the finding, ready for JSON."""
         return dataclasses.asdict(self) | {"finding": self.finding}
 
 
@@ -88,13 +88,13 @@ class Pair:
 
     @property
     def apart(self) -> bool:
-        """Are the two told apart?"""
+        """Whether the two differ significantly after Holm's correction."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models by one figure, the best first, and every pair of them. ``design`` is how trainings are drawn."""
+    """Models ranked by one figure, the best first, and every pair of them. ``design`` is how trainings are drawn."""
 
     metric: str
     positive: str | None
@@ -108,11 +108,11 @@ class Comparison:
 
     @property
     def scope(self) -> str:
-        """What p-values and intervals speak of."""
+        """The population that p-values and intervals refer to, in a sentence."""
         return SCOPES[self.design]
 
     def to_json(self) -> dict[str, Any]:
-        """The whole comparison, ready for JSON."""
+        """Return the whole comparison, ready for JSON."""
         return {
             "metric": self.metric,
             "positive": self.positive,
@@ -152,7 +152,7 @@ class Comparison:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """The models, the best first: model, value, low, high, letters."""
+        """Return the models, the best first, with the columns model, value, low, high, letters."""
         return pd.DataFrame(self.to_json()["models"], columns=["model", "value", "low", "high", "letters"])
 
     def _repr_html_(self) -> str:
@@ -162,7 +162,7 @@ class Comparison:
         return f"<p>{of}</p>" + "".join(tables)
 
     def pairs_to_frame(self) -> pd.DataFrame:
-        """The pairs: first, second, difference, low, high, test, p, p_holm, and with a margin its finding."""
+        """Return the pairs: first, second, difference, low, high, test, p, p_holm; with a margin, its finding too."""
         records = []
         for p in self.pairs:
             record = {"first": p.first, "second": p.second, "difference": p.difference.value}

@@ -13,10 +13,10 @@ _MOST_OF_A_MODEL = 12
 
 
 def letters(count: int, different: Sequence[tuple[int, int]]) -> list[str]:
-    """Letters for models 0, 1, ...: two that share a letter cannot be told apart, two that share none are.
+    """Return letters for models 0, 1, ...: two models share a letter exactly where they do not differ significantly.
 
-    `different` are the pairs that were told apart. The display is that of Piepho (2004), found as the edge
-    clique cover of the pairs that were not, by the greedy heuristic of Gramm et al. (2008) in polynomial
+    `different` are the pairs that differ significantly. The display is that of Piepho (2004), found as the edge
+    clique cover of the other pairs, by the greedy heuristic of Gramm et al. (2008) in polynomial
     time; insert-and-absorb, Piepho's own algorithm, takes exponential time and as many letters. Where more
     than 52 are needed, or 12 for one model, which takes many pairs against the models' order, every model has
     the empty string, and `caption` says so.
@@ -36,14 +36,14 @@ def letters(count: int, different: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def caption(marks: Iterable[str]) -> str:
-    """What the letters of all models say, in a sentence."""
+    """Return the meaning of the letters of all models in a sentence."""
     if any(marks):
         return "Models that share a letter cannot be told apart."
     return "No letters are given: the pairs that cannot be told apart need too many. The table of pairs has them."
 
 
 def _cliques(alike: np.ndarray) -> list[set[int]]:
-    """Cliques of the graph `alike`, bool (models, models), that hold each of its edges and vertices."""
+    """Return cliques of the graph `alike`, bool (models, models), that cover all its edges and vertices."""
     uncovered = alike.copy()
     found = []
     for i, j in np.argwhere(np.triu(alike)):  # a vertex is the edge to itself
@@ -51,7 +51,7 @@ def _cliques(alike: np.ndarray) -> list[set[int]]:
             continue
         members = [i] if i == j else [i, j]
         while (common := alike[members].all(axis=0) & ~np.isin(np.arange(len(alike)), members)).any():
-            # Who brings the most edges that no letter tells yet.
+            # The vertex that covers most edges that are not covered yet.
             members.append(int(np.where(common, uncovered[members].sum(axis=0), -1).argmax()))
         uncovered[np.ix_(members, members)] = False
         found.append({int(member) for member in members})
@@ -59,7 +59,7 @@ def _cliques(alike: np.ndarray) -> list[set[int]]:
 
 
 def _swept(groups: list[set[int]]) -> list[set[int]]:
-    """The groups without those, and without those members, whose edges others hold: Piepho's sweeping."""
+    """Return the groups without those groups and members whose edges others cover (Piepho's sweeping)."""
     shared = np.zeros((1 + max(map(max, groups), default=0),) * 2, dtype=np.int64)
     for group in groups:
         shared[np.ix_(list(group), list(group))] += 1

@@ -1,7 +1,7 @@
-"""Two models right or wrong on the same rows: the p-value function of the difference of their accuracies.
+"""The p-value function of the difference of two accuracies on the same rows (matched pairs).
 
 The score test of Tango (1998), whose p at no difference is that of McNemar without correction, is scaled so
-that its p there is that of a better test: McNemar's mid-p, or the clustered test of Obuchowski.
+that its p at no difference is that of a better test: McNemar's mid-p, or the clustered test of Obuchowski.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from scipy import stats
 
 
 def mid_p(wins: int, losses: int) -> float:
-    """McNemar's mid-p of as many rows on which one model alone is right (Fagerland et al. 2013).
+    """Return McNemar's mid-p (Fagerland et al. 2013); `wins` and `losses` count rows on which one model alone is right.
 
-    The exact p counts half of what was observed itself; it keeps the level nearly everywhere and rejects
-    more often than the exact test, which stays far below it.
+    It counts half the probability of the observed table. It keeps the level nearly everywhere and has more power
+    than the exact test, which is conservative.
 
     >>> round(mid_p(1, 7), 3)  # Fagerland et al. 2013, first example; exact .070
     0.039
@@ -28,12 +28,12 @@ def mid_p(wins: int, losses: int) -> float:
 
 
 def score(wins: float, losses: float, rows: float, difference: float) -> float:
-    """Tango's score of the hypothesis that the first model is right more often by `difference`.
+    """Return Tango's score statistic of the hypothesis that the first accuracy is higher by `difference`.
 
-    `wins` and `losses` are the rows on which the first, or the second, alone is right, of `rows`; counts may
-    be effective ones, as of rows that resemble each other.
+    `wins` and `losses` count the rows on which only the first, or only the second, model is right, out of `rows`;
+    counts may be effective numbers where rows are clustered.
     """
-    # The share of losses that is most likely if the difference is as large as that.
+    # Maximum-likelihood proportion of losses under the hypothesis.
     slope = (2 * rows - wins + losses) * difference - wins - losses
     free = losses * difference * (1 - difference)
     share = (math.sqrt(max(0.0, slope**2 + 8 * rows * free)) - slope) / (4 * rows)
@@ -45,7 +45,7 @@ def score(wins: float, losses: float, rows: float, difference: float) -> float:
 
 
 def curve(wins: float, losses: float, rows: float, p: float) -> Callable[[float], float]:
-    """The p-value function of Tango's score, scaled so that it is `p` at no difference."""
+    """Return the p-value function of Tango's score, scaled so that it is `p` at no difference."""
     plain = abs(score(wins, losses, rows, 0.0))
     scale = float(stats.norm.isf(max(p, 1e-300) / 2)) / plain if plain > 0 and p < 1 else 1.0
 

@@ -1,8 +1,8 @@
-"""The test of a difference as its p-value function: p for every size that the difference might have.
+"""The p-value function of a difference: p for every hypothetical size of the difference.
 
 Interval and p are read off the same function (Poole 1987; Fraser 2019): the 95% interval is all sizes with
-p of at least .05, the p of "no difference" is the function at 0, that of a margin the function there. An
-interval that excludes 0 beside a p above .05 cannot be.
+p of at least .05, the p of "no difference" is the function at 0, that of a margin the function at the margin.
+An interval that excludes 0 beside a p above .05 is therefore impossible.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class DifferenceTest:
-    """The test named ``name`` of a difference that was found to be ``value``, NaN where there is none.
+    """The test ``name`` of an observed difference ``value``, NaN where it cannot be computed.
 
-    ``curve`` gives the two-sided p of the hypothesis that the difference is as large as its argument; it
-    falls on both sides of ``value``, where it is 1. None where the rows say nothing of other values.
-    ``largest`` is the largest difference that the figures can have.
+    ``curve`` gives the two-sided p of the hypothesis that the difference equals its argument; it
+    falls on both sides of ``value``, where it is 1. None where the rows do not determine it.
+    ``largest`` is the largest possible difference.
     """
 
     value: float
@@ -34,13 +34,13 @@ class DifferenceTest:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p of no difference; None where it cannot be had. No difference found is p = 1."""
+        """Two-sided p of no difference; None where it cannot be computed; 1 for an observed difference of 0."""
         if self.curve is not None:
             return float(self.curve(0.0))
         return 1.0 if abs(self.value) < 1e-12 else None
 
     def figure(self, level: float = LEVEL) -> Figure:
-        """The difference with its interval of confidence `level`, every part None where it cannot be had."""
+        """Return the difference with its interval of confidence `level`, None for parts that cannot be computed."""
         if math.isnan(self.value):
             return Figure(None, None, None)
         if self.curve is None:
@@ -49,14 +49,14 @@ class DifferenceTest:
         return Figure(self.value, low, high)
 
     def above(self, least: float) -> float | None:
-        """One-sided p of the hypothesis that the difference is `least` or less."""
+        """Return the one-sided p of the hypothesis that the difference is `least` or less."""
         if self.curve is None:
             return None
         half = float(self.curve(least)) / 2
         return half if self.value > least else 1 - half
 
     def below(self, most: float) -> float | None:
-        """One-sided p of the hypothesis that the difference is `most` or more."""
+        """Return the one-sided p of the hypothesis that the difference is `most` or more."""
         if self.curve is None:
             return None
         half = float(self.curve(most)) / 2
@@ -74,9 +74,9 @@ class DifferenceTest:
 
 
 def t_test(value: float, error: float, freedom: float, name: str, largest: float = 1.0) -> DifferenceTest:
-    """Student's t of a difference `value` with a standard `error` of `freedom` degrees.
+    """Return Student's t test of a difference `value` with a standard `error` of `freedom` degrees.
 
-    Without an error, or without degrees of freedom, nothing is said of other values.
+    Without an error, or without degrees of freedom, the test has no p-value function.
 
     >>> round(t_test(0.05, 0.02, 20, "t").p, 4), round(t_test(0.05, 0.02, 20, "t").figure().low, 4)
     (0.0212, 0.0083)

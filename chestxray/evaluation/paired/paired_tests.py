@@ -54,10 +54,10 @@ def delong(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tu
 
 
 def auroc_test(positive: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> DifferenceTest:
-    """The difference of the AUROCs of two scores, float (rows,). `delong` says how.
+    """Return the test of the difference of the AUROCs of two scores, float (rows,), by `delong`.
 
-    Its reference is Student's t with the degrees of freedom of the fewer patients, of those with and those
-    without a positive row: of few, the normal one rejects too often.
+    The reference distribution is Student's t, with degrees of freedom from the fewer of the patients with and
+    without a positive row: with few patients, the normal distribution rejects too often.
     """
     name = "DeLong" if singletons(clusters) else "DeLong clustered by patient (Obuchowski 1997)"
     if positive.all() or not positive.any():
@@ -70,10 +70,10 @@ def auroc_test(positive: np.ndarray, first: np.ndarray, second: np.ndarray, clus
 
 
 def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> DifferenceTest:
-    """The difference of the shares in which two models are right, of which bool (rows,) says where they are.
+    """Return the test of the difference of two accuracies; `first` and `second` are bool (rows,), whether right.
 
     McNemar's mid-p on the rows where one model alone is right; with several rows a patient, the chi-square
-    of Obuchowski (1998), which adds up those rows by patient. Both go with the score interval of Tango
+    test of Obuchowski (1998), which sums those rows by patient. Both come with the score interval of Tango
     (1998), on effective numbers of rows where patients have several (Rao and Scott 1992).
     """
     lead = first.astype(np.int64) - second.astype(np.int64)
@@ -88,7 +88,7 @@ def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -
     if patients < 2:
         return DifferenceTest(value, name)
     if not squares:
-        # Nowhere is one model alone right, so that these rows do not show how much a patient's resemble each other.
+        # Without discordant rows the correlation within patients is unknown.
         return DifferenceTest(value, name, matched_pairs.curve(0, 0, effective(clusters), 1.0))
     statistic = (patients - 1) / patients * float(by_patient.sum()) ** 2 / squares
     p = float(stats.chi2.sf(statistic, df=1))
@@ -97,7 +97,7 @@ def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -
 
 
 def singletons(clusters: np.ndarray) -> bool:
-    """Has every patient one row?"""
+    """Return whether every patient has one row."""
     return len(np.unique(clusters)) == len(clusters)
 
 

@@ -1,4 +1,4 @@
-"""Two tests that have patients in common: how their figures go together."""
+"""Covariance of the figures of two tests that have patients in common."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chestxray.evaluation.weighted_metrics import Table
 
 
 def shared(one: Predictions, other: Predictions) -> int:
-    """Number of patients that have rows in both; an image of unknown patient is one of its own."""
+    """Return the number of patients with rows in both; an image of an unknown patient is a patient of its own."""
     codes = _codes(one, other)
     count = len(one.rows)
     return len(np.intersect1d(codes[:count], codes[count:]))
@@ -28,9 +28,9 @@ def covariance(
     replicates: int,
     seed: int,
 ) -> float:
-    """Covariance of a figure of two tests over other patients, each the mean over its trainings.
+    """Return the covariance over patients of a figure of two tests, each the mean over its trainings.
 
-    A bootstrap draws the patients of both tests together, each with all images. 0 where none is shared.
+    A bootstrap draws the patients of both tests together, each with all images. Returns 0 where no patient is in both.
 
     Args:
         one: the trainings tested on the rows of one test, in the same order.
@@ -38,7 +38,7 @@ def covariance(
         metric: one of `HEADLINE`.
         positive: number of the positive class, None for means over classes.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: of the random draws.
     """
     if not shared(one[0], other[0]):
         return 0.0
@@ -54,7 +54,7 @@ def covariance(
 
 
 def _codes(one: Predictions, other: Predictions) -> np.ndarray:
-    """Codes of the patients of the rows of both, one after the other."""
+    """Return the codes of the patients of the rows of both, concatenated."""
     columns = ["path", "patient", "source"]
     rows = pd.concat([one.rows[columns], other.rows[columns]], ignore_index=True)
     return Predictions(rows, one.classes).clusters

@@ -1,9 +1,9 @@
-"""Predictions and groups of people -> how much a model differs between the groups, and whether that is luck.
+"""Differences of a model's figures between subgroups, with intervals and corrected p-values.
 
-A gap is the figure of a group minus that of all others, with its interval and p by one method: the two
-intervals put together with their correlation (MOVER; Zou 2007), p where that interval would end at 0. The
-interaction test asks of all groups of a column at once whether the figure differs at all. Both are corrected
-(Holm 1979) for all columns, groups and figures: who looks at twenty groups finds one that stands out.
+A gap is the figure of a group minus that of all other rows, with its interval and p by one method: the two
+intervals combined with their correlation (MOVER; Zou 2007), p being the level at which that interval would
+end at 0. The interaction test is a single test of whether the figure differs between any groups of a column.
+Both are corrected (Holm 1979) over all columns, groups and figures: of twenty groups one stands out by chance.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from chestxray.evaluation.support import effective
 
 METHOD = "MOVER of logit-t intervals clustered by patient"
 INTERACTION = "Wald test on the logit scale with Welch's F, clustered by patient"
-#: A column of more groups than these is no column of groups, and is left out.
+#: A column with more values than this is left out.
 MOST_GROUPS = 50
-#: Figures that are looked at, with two classes and with more.
+#: Figures that are compared, with two classes and with more.
 OF_TWO = ("auroc", "sensitivity", "specificity")
 OF_MORE = ("auroc", "accuracy")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A figure of some rows: what each row adds to it, and the number of patients that it rests on."""
+    """A figure of some rows: the influence of each row, and the effective number of patients."""
 
     influence: Influence
     support: float
@@ -43,22 +43,22 @@ class Part:
 
     @property
     def value(self) -> float:
-        """The figure, NaN where it cannot be had."""
+        """The figure, NaN where it cannot be computed."""
         return self.influence.value
 
     @functools.cached_property
     def error(self) -> float:
-        """Its standard error over other patients, NaN where it rests on one."""
+        """Its standard error over patients, NaN with one patient."""
         own = math.sqrt(max(0.0, influence.covariance(self.influence, self.influence, self.clusters)))
         return own * math.sqrt(self.support / (self.support - 1)) if self.support > 1 else math.nan
 
     def figure(self, level: float = LEVEL) -> Figure:
-        """The figure with its interval."""
+        """Return the figure with its interval."""
         return around(self.value, self.error, self.support, level=level)
 
 
 def gap(one: Part, other: Part) -> tuple[Figure, float | None]:
-    """The figure of one part minus that of another, with its interval and p; they are of the same table."""
+    """Return the figure of one part minus that of another of the same table, with its interval, and p."""
     value = one.value - other.value
     if math.isnan(value):
         return Figure(None, None, None), None
@@ -84,10 +84,10 @@ def gap(one: Part, other: Part) -> tuple[Figure, float | None]:
 
 
 def interaction(parts: Sequence[Part]) -> float | None:
-    """P-value of no difference between any of the `parts`, None with fewer than two that can be had.
+    """Return the p-value of no difference between any `parts`, None with fewer than two that are defined.
 
-    Cochran's Q of the logits with their covariance over patients, referred to Welch's F (1951), which counts
-    how few patients a group has. A figure at its end has half an event added (Haldane 1956; Anscombe 1956).
+    Cochran's Q of the logits with their covariance over patients, referred to Welch's F (1951), which allows
+    for the number of patients of each group. Half an event is added to each figure (Haldane 1956; Anscombe 1956).
     """
     known = [part for part in parts if not math.isnan(part.value) and part.support > 1]
     count = len(known)
@@ -98,7 +98,7 @@ def interaction(parts: Sequence[Part]) -> float | None:
         share = (part.value * part.support + 0.5) / (part.support + 1)
         slopes[i] = 1 / (share * (1 - share))
         logits[i] = math.log(share / (1 - share))
-        # A figure that none of its rows can move is not sure: it has the error of as many coins.
+        # A figure that no row influences gets the binomial standard error.
         errors[i] = part.error if part.error > 1e-12 else math.sqrt(share * (1 - share) / part.support)
     errors *= slopes
     related = [[influence.correlation(a.influence, b.influence, a.clusters) for b in known] for a in known]
@@ -116,7 +116,7 @@ def interaction(parts: Sequence[Part]) -> float | None:
 
 
 def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | None) -> dict[str, Any] | None:
-    """What the groups of all `columns` differ by, ready for JSON; None where no column has two groups.
+    """Return the differences between the groups of all `columns`, ready for JSON; None where no column has two groups.
 
     ``left_out`` names columns of more than `MOST_GROUPS`.
 

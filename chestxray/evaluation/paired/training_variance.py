@@ -1,7 +1,7 @@
-"""A figure of several trainings of one model: how sure it is where patients and trainings both are drawn.
+"""Standard error of a figure over several trainings of one model, with patients and trainings both random.
 
-Trainings with other seeds are independent draws; those of a cross-validation share most of their images,
-so that they resemble each other more than new ones would.
+Trainings with other seeds are independent draws; those of a cross-validation share most of their images, so
+that their variance is lower than that of independent trainings.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Spread:
 
 
 def over_folds(values: np.ndarray, test_ratios: np.ndarray) -> Spread:
-    """Mean of a figure, or of a difference, over the folds of a cross-validation (Nadeau and Bengio 2003).
+    """Return the mean of a figure, or of a difference, over the folds of a cross-validation (Nadeau and Bengio 2003).
 
-    The corrected resampled t: folds share training images, so that their mean is less sure than that of as
-    many independent trainings, by the number of images tested for each one trained on.
+    The corrected resampled t: folds share training images, so that their mean has a larger variance than that of
+    as many independent trainings; the ratio of test to training images gives the correction.
 
     Args:
         values: float (folds,), NaN where a fold has none.
-        test_ratios: images tested in a fold for each that its model was trained on, float (folds,).
+        test_ratios: ratio of test to training images of each fold, float (folds,).
     """
     known = np.isfinite(values)
     folds = int(known.sum())
@@ -42,9 +42,9 @@ def over_folds(values: np.ndarray, test_ratios: np.ndarray) -> Spread:
 
 
 def over_seeds(groups: list[np.ndarray], signs: list[int], covariance: np.ndarray, freedom: float) -> Spread:
-    """Mean over trainings with other seeds, tested on the same patients, or the difference of two such means.
+    """Return the mean over trainings with other seeds on the same test patients, or the difference of two such means.
 
-    Trainings stand to patients as readers to cases: the variance is that of trainings and the covariance of
+    Trainings are to patients as readers are to cases: the variance is that of trainings and the covariance of
     different trainings over patients (Obuchowski and Rockette 1995, with trainings nested in models), and
     never less than that of patients alone.
 
@@ -64,10 +64,10 @@ def over_seeds(groups: list[np.ndarray], signs: list[int], covariance: np.ndarra
 
 
 def over_folds_of_one_test(values: np.ndarray, covariance: np.ndarray, freedom: float) -> Spread:
-    """Mean over the models of a cross-validation that were all tested on the same patients.
+    """Return the mean over the models of a cross-validation that were all tested on the same patients.
 
-    As `over_seeds`, but for the training images that folds share: each leaves out one of ``folds`` parts, so
-    that `over_folds` corrects by 1 / (folds - 1).
+    As `over_seeds`, with a correction for the training images that folds share: each leaves out one of ``folds``
+    parts, so that `over_folds` corrects by 1 / (folds - 1).
 
     Args:
         values: the figure, or the difference, of each fold's model, float (folds,), two or more.
@@ -80,7 +80,7 @@ def over_folds_of_one_test(values: np.ndarray, covariance: np.ndarray, freedom: 
 
 
 def _together(value: float, alone: float, twice: float, freedom: float, trainings: list[tuple[float, float]]) -> Spread:
-    """Add the variances of `trainings` to that of the patients `alone`, in which `twice` is counted already."""
+    """Add the variances of `trainings` to that of patients, `alone`, of which `twice` is counted in both."""
     alone = max(alone, 0.0)
     parts = [(max(alone - max(twice, 0.0), 0.0), freedom), *trainings]
     total = sum(variance for variance, _ in parts)
@@ -90,9 +90,9 @@ def _together(value: float, alone: float, twice: float, freedom: float, training
 
 
 def _twice(covariance: np.ndarray) -> float:
-    """What single trainings add on the patients of this test alone, in the variance of their mean.
+    """Return the variance of the interaction of trainings and patients in the mean over trainings.
 
-    Both the spread of the trainings and the variance over patients hold it.
+    It is contained in both the variance of trainings and that over patients.
     """
     count = len(covariance)
     between = (covariance.sum() - np.trace(covariance)) / (count * (count - 1))

@@ -1,4 +1,4 @@
-"""What the trainings of the compared models are to each other: one, seeds, or the folds of a cross-validation."""
+"""Design of the trainings of compared models: one each, several seeds, or the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAINED_ON = "training_images"
 
 Design = Literal["one", "seeds", "folds", "folds of one test"]
 
-#: What intervals and p-values speak of, by design.
+#: What intervals and p-values refer to, by design.
 SCOPES: dict[Design, str] = {
     "one": "p-values and intervals speak of these trained models on other patients like those of the test; luck in "
     "training is not counted, and with another seed the order may be another.",
@@ -30,15 +30,15 @@ SCOPES: dict[Design, str] = {
 
 
 def marked(predictions: Predictions, fold: int, training_images: int) -> Predictions:
-    """`predictions` by the model of one fold, with the columns that say so."""
+    """Return `predictions` by the model of one fold, with columns for the fold and its number of training images."""
     rows = predictions.rows.assign(**{FOLD: fold, TRAINED_ON: training_images})
     return Predictions(rows, predictions.classes)
 
 
 def design(aligned: Mapping[str, Sequence[Predictions]]) -> Design:
-    """How the trainings of all models are drawn; their tables have the same rows in the same order.
+    """Return how the trainings of all models are drawn; their tables have the same rows in the same order.
 
-    Folds count where those of all models are the same, since only then do they pair.
+    Folds are used where they are the same in all models, since only then can they be paired.
     """
     several: Design = "seeds" if any(len(tables) > 1 for tables in aligned.values()) else "one"
     names = {model: [_names(table) for table in tables] for model, tables in aligned.items()}
@@ -55,15 +55,15 @@ def design(aligned: Mapping[str, Sequence[Predictions]]) -> Design:
 
 
 def parts(table: Predictions) -> list[np.ndarray]:
-    """The places of the rows of each fold, in the order of the folds."""
+    """Return the row numbers of each fold, in the order of the folds."""
     names = _names(table)
     return [np.flatnonzero(names == name) for name in np.unique(names)]
 
 
 def test_to_training_ratios(table: Predictions) -> np.ndarray:
-    """Images tested in each fold for each that its model was trained on, float (folds,).
+    """Return the ratio of test to training images of each fold, float (folds,).
 
-    Where that number is not known, the model was trained on all other rows.
+    Where the number of training images is not known, the model counts as trained on all other rows.
     """
     rows = len(table.rows)
     known = TRAINED_ON in table.rows
@@ -76,13 +76,13 @@ def test_to_training_ratios(table: Predictions) -> np.ndarray:
 
 
 def by_fold(tables: Sequence[Predictions], values: np.ndarray) -> np.ndarray:
-    """Mean of `values` (trainings, ...) over the trainings of each fold, in the order of the folds: (folds, ...)."""
+    """Return the mean of `values` (trainings, ...) over the trainings of each fold: (folds, ...)."""
     names = np.array([_names(table)[0] for table in tables])
     return np.stack([values[names == name].mean(axis=0) for name in np.unique(names)])
 
 
 def _names(table: Predictions) -> np.ndarray:
-    """The fold of each row as text, of no rows where the table tells none."""
+    """Return the fold of each row as text, an empty array where the table has none."""
     if FOLD not in table.rows or table.rows[FOLD].isna().any():
         return np.zeros(0, dtype=str)
     return table.rows[FOLD].astype(str).to_numpy(dtype=str)

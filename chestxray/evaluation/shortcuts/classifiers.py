@@ -1,4 +1,4 @@
-"""Cheap models for controls: trained in a second, and weak on purpose."""
+"""Small classifiers for the shortcut controls: fitted in about a second."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 COMPONENTS = 64
-#: Cells that trees look at: those whose mean differs most between the classes in training.
+#: Number of cells that the trees use: those that differ most between the classes in training (ANOVA F).
 CELLS = 32
 #: Strengths of the logistic regression's penalty (its C, smaller is stronger); validation chooses.
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 
-#: Features and class codes of train, then of validation, and a seed -> what gives log-odds or
-#: probabilities of the classes seen in training, with their codes.
+#: Fits `Examples` with a seed; returns a function from features to probabilities of the classes seen in training,
+#: and their codes.
 Fitter = Callable[["Examples", int], tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]]
 
 
@@ -32,9 +32,9 @@ class Examples:
 
 
 def probabilities(fit: Fitter, examples: Examples, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Fit on `examples` and predict `test`, float (rows, features): float64 (rows, classes).
+    """Fit on `examples` and return probabilities for `test`, float (rows, features): float64 (rows, classes).
 
-    A class without training rows gets probability 0; without any training rows all are alike.
+    A class without training rows gets probability 0; without any training rows all classes get the same.
     """
     given = np.zeros((len(test), classes))
     present = np.unique(examples.truth)
@@ -49,7 +49,7 @@ def probabilities(fit: Fitter, examples: Examples, test: np.ndarray, classes: in
 
 
 def pictures(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """Logistic regression on at most `COMPONENTS` whitened principal components, classes balanced."""
+    """Fit a logistic regression on at most `COMPONENTS` whitened principal components, classes balanced."""
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -68,13 +68,13 @@ def pictures(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.n
 
 
 def pictures_and_trees(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """The mean of `pictures`, which finds what is spread out, and `trees`, which find one bright letter."""
+    """Fit the mean of `pictures`, which finds diffuse patterns, and `trees`, which find one bright letter."""
     (spread, codes), (local, _) = pictures(examples, seed), trees(examples, seed)
     return lambda images: (spread(images) + local(images)) / 2, codes
 
 
 def linear(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """Logistic regression, classes balanced; its penalty is the one with least loss on validation."""
+    """Fit a logistic regression, classes balanced; its penalty has the least loss on validation."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -82,7 +82,7 @@ def linear(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.nda
     for penalty in PENALTIES:
         model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=300, random_state=seed)
         with warnings.catch_warnings():
-            # A control needs no last digit.
+            # Full convergence is not needed for a control.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(examples.train, examples.truth)
         loss = _loss(model.predict_proba, model.classes_, examples)
@@ -93,7 +93,7 @@ def linear(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.nda
 
 
 def _loss(predict: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, examples: Examples) -> float:
-    """Mean log loss on validation, every class counting alike; infinite where there is none to choose by."""
+    """Return the mean log loss on validation, classes weighted equally; infinite without validation rows."""
     known = np.isin(examples.validation_truth, codes)
     if not known.any():
         return np.inf
@@ -104,13 +104,13 @@ def _loss(predict: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, exampl
 
 
 def trees(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """A few small boosted trees, classes balanced: a width or a format cuts where it likes."""
+    """Fit a few small boosted trees, classes balanced, which can split a width or a format anywhere."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.feature_selection import f_classif
 
-    # A letter is one bright cell: trees over all cells would take ten times as long and find the same.
+    # A letter is one bright cell: trees over all cells take ten times as long without finding more.
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        # A cell that is the same in all images has no figure, and is not chosen.
+        # A cell that is constant over images has no F value, and is not chosen.
         warnings.simplefilter("ignore", UserWarning)
         scores = np.nan_to_num(f_classif(examples.train, examples.truth)[0])
     chosen = np.sort(np.argsort(-scores, kind="stable")[:CELLS])

@@ -1,21 +1,21 @@
-"""Is the score to be believed? Beside it, what a cheap model gets that sees no lungs.
+"""Shortcut controls: small classifiers that see no lungs, compared with the model's score.
 
-A model that reads the corner of the film, the size of the file or the look of a hospital can score
-as one that reads lungs does (Zech et al. 2018; Maguolo and Nanni 2021). Each control is a cheap model
-that sees only what it names. It tests what could be learnt, not what the model in question uses.
+A model that uses the corner of the film, the size of the file or the appearance of a hospital's images can
+reach the score of one that uses the lungs (Zech et al. 2018; Maguolo and Nanni 2021). Each control is a small
+classifier with one such input. It shows what could be learnt, not what the model in question uses.
 
 Each control is in one of three states:
 
-- It *fires*. A leak (border, file facts, source) sees nothing of disease and should be near .5: it fires
-  where what could be learnt from it is surely above `LIMIT` (with more than two classes, for the one
-  that stands out most). A likeness (blanked centre, thumbnail) sees some disease, such as a large heart:
-  it fires where it surely has more than the share `SHARE` of the model's gain. Intervals are widened for
-  the number of figures that are looked at together (Bonferroni), which is meant to keep false alarms of
-  all controls together below one run in twenty (``benchmarks/controls.py`` measures it).
-- It is *excluded*: the 95% interval ends below `EXCLUDED` for a leak, below `SHARE` for a likeness.
-- Else there are too few images to tell, and what cannot be excluded is said.
+- *fires*: A leak (border, file facts, source) has no information on disease, so that its AUROC should be near
+  .5; it fires where the interval of the learnable AUROC is above `LIMIT` (with more than two classes, for the
+  class with the highest lower end). A likeness (blanked centre, thumbnail) has some information on disease, such
+  as the size of the heart; it fires where the interval of its share of the model's gain is above `SHARE`.
+  Intervals are widened for the number of figures (Bonferroni), to keep false alarms of all controls together
+  below one run in twenty (``benchmarks/controls.py`` measures it).
+- *excluded*: the 95% interval ends below `EXCLUDED` for a leak, below `SHARE` for a likeness.
+- *undecided*: there are too few images; what cannot be excluded is reported.
 
-Counts are fixed (`MOST`, `scores.FOLDS`), so that the same data, model and seed give the same
+Numbers of rows and folds are fixed (`MOST`, `scores.FOLDS`), so that the same data, model and seed give the same
 controls on any machine.
 """
 
@@ -46,14 +46,14 @@ from chestxray.storage.files import write_json
 log = logging.getLogger(__name__)
 
 FILE = "controls.json"
-#: Rows at most that are trained on, chosen by and tested on, patients whole.
+#: Most rows of each split, whole patients.
 MOST = {"train": 3000, "validation": 1000, "test": 3000}
 
 
 @dataclass(frozen=True)
 class Control:
     """One control. ``kind``: leak, likeness or source. ``features``: float (rows of the sample,
-    features); ``labels``: what it is to tell, for each of these rows one of ``classes``.
+    features); ``labels``: the target of each of these rows, one of ``classes``.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Control:
 
     @property
     def figures(self) -> int:
-        """Number of figures of it that are looked at: a leak may be one of any class."""
+        """Number of figures that are tested: a leak may be of any class."""
         return 1 if self.kind == "likeness" or len(self.classes) == 2 else len(self.classes)
 
 
@@ -84,16 +84,16 @@ def controls(
     """Train and test every control, and return the content of ``controls.json``.
 
     Args:
-        index: the decoded index with the run's splits; rows without a split have no part.
+        index: the decoded index with the run's splits; rows without a split are left out.
         pixels: uint8 (rows of `index`, height, width).
-        test: what the model in question predicted for the test rows.
-        metrics: ``metrics.json`` of that model.
+        test: predictions of the model for the test rows.
+        metrics: content of that model's ``metrics.json``.
         splits: where several trainings share the test, as the folds of a cross-validation do, the split
             of each row of `index` in each of them.
         fit: how the pixels were fitted, for lung masks.
-        seed: fixes the rows drawn and the models.
+        seed: of the drawn rows and the classifiers.
     """
-    # The limit holds for libraries that are loaded already, so that scikit-learn's must be.
+    # The limit applies to libraries that are already loaded: scikit-learn must be imported first.
     import sklearn.ensemble  # noqa: F401
     from threadpoolctl import threadpool_limits
 
@@ -124,18 +124,18 @@ def controls(
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write ``controls.json`` and say what it found."""
+    """Write ``controls.json`` and log its verdict."""
     write_json(folder / FILE, content)
     log.info("Controls: %s", content["verdict"])
 
 
 def keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """What names each row: its source and its path."""
+    """Return the key of each row: its source and its path."""
     return list(zip(rows["source"], rows["path"], strict=True))
 
 
 def _places(index: Index, splits: Sequence[np.ndarray], test: Predictions, seed: int) -> np.ndarray:
-    """Rows of `index` that controls use: at most `MOST` of those tested, else validated on, else trained on."""
+    """Return the rows of `index` that controls use, at most `MOST` of each split; int (rows,), in order."""
     rng = np.random.default_rng(seed)
     role = np.full(len(index), "", dtype="U10")
     for name in SPLITS:
@@ -148,7 +148,7 @@ def _places(index: Index, splits: Sequence[np.ndarray], test: Predictions, seed:
 
 
 def _draw(places: np.ndarray, clusters: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """About `count` of `places`, patients whole, in their order."""
+    """Return about `count` of `places`, whole patients, in their order."""
     if count >= len(places):
         return places
     codes = pd.factorize(clusters[places])[0]
@@ -164,7 +164,7 @@ def _sample(index: Index, splits: Sequence[np.ndarray], places: np.ndarray) -> t
 
 
 def _seen(index: Index, pixels: np.ndarray, places: np.ndarray, fit: Fit) -> tuple[inputs.Grids, dict[str, str]]:
-    """The cells of the rows, and why masks are not used where they are not."""
+    """Return the cells of the rows, and the reason where lung masks exist and are not used."""
     if not inputs.has_masks(index.rows.iloc[places]):
         return inputs.grids(index.rows, pixels, places, fit, masked=False), {}
     try:
@@ -176,7 +176,7 @@ def _seen(index: Index, pixels: np.ndarray, places: np.ndarray, fit: Fit) -> tup
 def _planned(
     index: Index, sample: pd.DataFrame, rows: Rows, seen: inputs.Grids
 ) -> tuple[list[Control], dict[str, str]]:
-    """The controls that these rows allow, and why the others have no part."""
+    """Return the controls that these rows allow, and the reason for each one left out."""
     task: dict[str, Any] = {"labels": sample["label"], "classes": index.classes}
     facts = inputs.file_facts(sample, seen)
     pictures, mixed = classifiers.pictures, classifiers.pictures_and_trees
@@ -207,7 +207,7 @@ def _planned(
 
 
 def _model(test: Predictions, sample: pd.DataFrame, rows: Rows) -> Area:
-    """The model's own AUROC on the tested rows of the sample, in the strata in which controls are tested."""
+    """Return the model's AUROC on the test rows of the sample, in the strata of the controls."""
     tested = rows.of("test")
     place = {key: i for i, key in enumerate(keys(test.rows))}
     places = [place[key] for key in keys(sample[tested])]
@@ -220,7 +220,7 @@ def _codes(labels: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def _tested(control: Control, rows: Rows, model: Area, figures: int, seed: int) -> dict[str, Any]:
-    """One item of ``controls`` in ``controls.json``."""
+    """Return one item of ``controls`` in ``controls.json``."""
     truth, tested = _codes(control.labels, control.classes), rows.of("test")
     asked = (control.fit, control.features, truth, len(control.classes), rows, seed)
     given, clusters = as_tested(*asked)[tested], rows.clusters[tested]
@@ -241,19 +241,19 @@ def _tested(control: Control, rows: Rows, model: Area, figures: int, seed: int) 
         "fires": found["state"] == "fires",
     }
     if control.kind == "source":
-        item["share"] = None  # it tells the source, of which the model knows nothing
+        item["share"] = None  # its target is the source, so that it has no share of the model's gain
     return item | {"says": says(item)}
 
 
 def _leak(control: Control, learnt: tuple[Area, ...], widened: float) -> dict[str, Any]:
-    """The state of a control that sees nothing of disease, from what could be learnt of each class."""
+    """Return the state of a leak from the learnable AUROC of each class."""
     names = control.classes if len(control.classes) > 2 else (None,)
     lows = [area.figure(widened).low for area in learnt]
     figures = [area.figure() for area in learnt]
     known = [k for k, figure in enumerate(figures) if figure.value is not None]
     surest = max(range(len(learnt)), key=lambda k: lows[k] or 0.0)
     fires = (lows[surest] or 0.0) > LIMIT
-    # What is not excluded is that of the class with the widest room, where any has an interval.
+    # What cannot be excluded is the highest upper end of any class, where all have an interval.
     bounded = bool(known) and all(figures[k].high is not None for k in known)
     widest = max(known, key=lambda k: figures[k].high or 0.0, default=surest)
     up_to = figures[widest].high if bounded else None
@@ -269,7 +269,7 @@ def _leak(control: Control, learnt: tuple[Area, ...], widened: float) -> dict[st
 
 
 def _likeness(control: Area, model: Area, widened: float) -> dict[str, Any]:
-    """The state of a control that sees some disease, from its share of the model's gain on the test."""
+    """Return the state of a likeness from its share of the model's gain on the test."""
     of_gain, sure = share(control, model), share(control, model, widened)
     low = control.figure(widened).low
     fires = sure.value is not None and sure.low is not None and sure.low > SHARE and low is not None and low > LIMIT

@@ -1,7 +1,7 @@
-"""What each control sees of an image: everything but the lungs, and numbers for a cheap model.
+"""Inputs of the shortcut controls: the parts of an image without the lungs, as features.
 
 Images are first averaged onto a grid of `SIDE` by `SIDE` cells, each the mean of its own pixels
-alone: no cell that a control sees holds anything of a cell that it must not see.
+alone, so that no visible cell contains pixels of a hidden one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from chestxray.data.images.pixels import Fit, UnreadableImage
 from chestxray.data.images.reading import read
 
 SIDE = 32
-#: In cells: how wide the frame is, how long the squares in its corners, and what lies round the
-#: blanked box in the centre. Lungs reach to a sixteenth of the width, but never into a corner, where
-#: letters and labels stand.
+#: In cells: width of the frame, side of the squares in its corners, and margin round the blanked box in the
+#: centre. Lungs reach to a sixteenth of the width, but never into a corner, where letters and labels are.
 FRAME = 2
 CORNER = 6
 MARGIN = 4
-#: A mask's lungs are blanked with one cell more on every side: masks are drawn a little too small.
+#: Cells by which a lung mask is dilated, since masks are drawn a little too small.
 GROWTH = 1
 THUMBNAIL = 8
 FACTS = ("width", "height", "aspect", "mode", "format", "brightness", "contrast")
@@ -31,8 +30,10 @@ FACTS = ("width", "height", "aspect", "mode", "format", "brightness", "contrast"
 
 @dataclass(frozen=True)
 class Grids:
-    """``cells``: float32 (rows, SIDE, SIDE), grey 0..255; ``lungs``: bool of the same shape, cells
-    that a lung mask touches, None where not every row has a mask.
+    """Images averaged onto cells.
+
+    ``cells``: float32 (rows, SIDE, SIDE), grey 0..255; ``lungs``: bool of the same shape, the cells that a dilated
+    lung mask touches, None where not every row has a mask.
     """
 
     cells: np.ndarray
@@ -40,9 +41,9 @@ class Grids:
 
 
 def grids(rows: pd.DataFrame, pixels: np.ndarray, places: np.ndarray, fit: Fit, *, masked: bool) -> Grids:
-    """Average the images at `places` of `pixels`, uint8 (rows, height, width), onto cells.
+    """Return the images at `places` of `pixels`, uint8 (rows, height, width), averaged onto cells.
 
-    `masked`: read the lung masks too (column ``lung_mask`` of `rows`), fitted as the pixels are.
+    `masked`: also read the lung masks (column ``lung_mask`` of `rows`), fitted as the pixels are.
 
     Raises:
         UnreadableImage: a mask that cannot be read, or is empty.
@@ -55,28 +56,28 @@ def grids(rows: pd.DataFrame, pixels: np.ndarray, places: np.ndarray, fit: Fit, 
 
 
 def has_masks(rows: pd.DataFrame) -> bool:
-    """Whether every row names a mask of its lungs. Blanking some rows by mask and others by box would
-    tell the two apart, and with them any class that comes with masks.
+    """Return whether every row names a lung mask. Blanking some rows by mask and others by box would make the two
+    distinguishable, and with them any class that comes with masks.
     """
     return "lung_mask" in rows and bool((rows["lung_mask"].fillna("") != "").all())
 
 
 def border(seen: Grids) -> np.ndarray:
-    """The frame and its corners, float32 (rows, cells)."""
+    """Return the cells of the frame and its corners, float32 (rows, cells)."""
     return seen.cells[:, in_border()]
 
 
 def in_border() -> np.ndarray:
-    """Cells that the control ``border`` sees, bool (SIDE, SIDE)."""
+    """Return the cells that the control ``border`` sees, bool (SIDE, SIDE)."""
     from_edge = np.minimum(np.arange(SIDE), np.arange(SIDE)[::-1])
     nearest, farthest = np.minimum.outer(from_edge, from_edge), np.maximum.outer(from_edge, from_edge)
     return (nearest < FRAME) | (farthest < CORNER)
 
 
 def blanked(seen: Grids) -> np.ndarray:
-    """The image without its lungs, or without its centre, float32 (rows, SIDE * SIDE).
+    """Return the image without its lungs, or without its centre, float32 (rows, SIDE * SIDE).
 
-    What is blanked takes the mean of the rest.
+    Blanked cells are set to the mean of the others.
     """
     hidden = seen.lungs
     if hidden is None:
@@ -90,16 +91,16 @@ def blanked(seen: Grids) -> np.ndarray:
 
 
 def thumbnail(seen: Grids) -> np.ndarray:
-    """The whole image at 8 by 8, float32 (rows, 64)."""
+    """Return the whole image at 8 by 8, float32 (rows, 64)."""
     each = SIDE // THUMBNAIL
     return seen.cells.reshape(-1, THUMBNAIL, each, THUMBNAIL, each).mean(axis=(2, 4)).reshape(len(seen.cells), -1)
 
 
 def file_facts(rows: pd.DataFrame, seen: Grids) -> np.ndarray:
-    """What a file's header tells, and how bright and how contrasty its border is: float64 (rows, `FACTS`).
+    """Return facts of the file header, and brightness and contrast of the border: float64 (rows, len(FACTS)).
 
-    Of the whole image the brightness would show a consolidation. Modes and formats are codes in
-    the order of their names; a fact that decoding did not note is 0.
+    The brightness of the whole image is not used, since it could show a consolidation. Modes and formats are codes
+    in the order of their names; a fact that is not known is 0.
     """
     width, height = (_numbers(rows, name) for name in ("width", "height"))
     codes = [pd.factorize(rows[name].astype(str), sort=True)[0] if name in rows else 0 for name in ("mode", "format")]

@@ -1,14 +1,14 @@
-"""Testing a control: what could be learnt from what it sees, and how much of a model's gain it reaches.
+"""Scores of a shortcut control: the AUROC learnable from its input, and its share of the model's gain.
 
-*Could it be learnt?* The control is cross-fitted over all rows of the run: each fifth is predicted by
-cheap models of the rest, so that a small test is not all there is to go by. Only pairs of rows of the
-same fifth count, and of the same side (the test, or the rest), since another share of disease in the
-test is nothing that a model could have learnt in training.
+*Learnable AUROC.* The control is cross-fitted over all rows of the run: each fifth is predicted by
+classifiers fitted on the rest, which uses more rows than the test alone. Only pairs of rows in the same fifth
+and on the same side (the test, or the other rows) count, since a model cannot have learnt in training that the
+test has another prevalence.
 
-*How much of this score?* Trained and tested on the rows that the model was trained and tested on, the
-control has a share of what the model gains over a coin toss. Its interval is paired: both are figures
-of the same patients. That of a difference is put together from the two intervals and their correlation
-(MOVER; Zou 2007), that of the share from the differences.
+*Share of the gain.* Trained and tested on the same rows as the model, the control reaches a share of what the
+model gains over an AUROC of .5. The interval is paired, since both are figures of the same patients: that of
+the difference combines the two intervals and their correlation (MOVER; Zou 2007), that of the share is found
+from the differences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from chestxray.evaluation.shortcuts import classifiers
 from chestxray.evaluation.support import effective
 
 FOLDS = 5
-#: Shares that are looked at for the ends of an interval.
+#: Grid of shares for the ends of an interval.
 SHARES = np.round(np.arange(0, 3.005, 0.01), 2)
 
 
@@ -32,9 +32,9 @@ SHARES = np.round(np.arange(0, 3.005, 0.01), 2)
 class Rows:
     """The rows that controls are trained and tested on.
 
-    ``splits``: for each training of the model (one, or one a fold), the split of each row, str (rows,)
-    or ``""``. ``groups``: what must stay together in cross-fitting, ``clusters``: the patients, both
-    codes, int (rows,).
+    ``splits``: for each training of the model (one, or one a fold), the split of each row, str (rows,),
+    ``""`` for none. ``groups``: rows that must stay in one fold of the cross-fitting; ``clusters``: the patients;
+    both codes, int (rows,).
     """
 
     splits: tuple[np.ndarray, ...]
@@ -42,17 +42,17 @@ class Rows:
     clusters: np.ndarray
 
     def of(self, name: str) -> np.ndarray:
-        """Which rows were in the split `name` in any training, bool (rows,)."""
+        """Return which rows were in the split `name` in any training, bool (rows,)."""
         return np.any([split == name for split in self.splits], axis=0)
 
     @property
     def side(self) -> np.ndarray:
-        """Which rows were tested in every training, and so are a set apart, int (rows,)."""
+        """1 for rows that were tested in every training, a separate test set, else 0: int (rows,)."""
         return np.all([split == "test" for split in self.splits], axis=0).astype(np.int64)
 
     @property
     def part(self) -> np.ndarray:
-        """The training that each row was tested in, int (rows,), 0 where none."""
+        """Number of the training that each row was tested in, int (rows,), 0 for none."""
         part = np.zeros(len(self.clusters), dtype=np.int64)
         for number, split in enumerate(self.splits):
             part[split == "test"] = number
@@ -61,21 +61,21 @@ class Rows:
 
 @dataclass(frozen=True)
 class Area:
-    """An AUROC and the number of patients that it rests on."""
+    """An AUROC with its effective number of patients and the patients' codes."""
 
     influence: Influence
     support: float
     clusters: np.ndarray
 
     def figure(self, level: float = LEVEL) -> Figure:
-        """The AUROC with its interval."""
+        """Return the AUROC with its interval."""
         return self.influence.figure(self.clusters, self.support, level)
 
 
 def cross_fitted(
     fit: classifiers.Fitter, features: np.ndarray, truth: np.ndarray, classes: int, rows: Rows, seed: int
 ) -> tuple[Area, ...]:
-    """AUROC of each class against the rest, of two classes of the second alone.
+    """Return the cross-fitted AUROC of each class against the rest; with two classes, of the second alone.
 
     `features`: float (rows, features); `truth`: class codes, int (rows,).
     """
@@ -90,9 +90,9 @@ def cross_fitted(
 def as_tested(
     fit: classifiers.Fitter, features: np.ndarray, truth: np.ndarray, classes: int, rows: Rows, seed: int
 ) -> np.ndarray:
-    """Probabilities of the tested rows by models of the rows that the model was trained on, float (rows, classes).
+    """Return probabilities of the test rows by classifiers fitted on the model's training rows, float (rows, classes).
 
-    Rows that were not tested stay 0.
+    Rows that were not tested are 0.
     """
     given = np.zeros((len(truth), classes))
     for split in rows.splits:
@@ -102,7 +102,7 @@ def as_tested(
 
 
 def deal(truth: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The fold of each row, int (rows,): groups whole, those of each class dealt out in turn."""
+    """Return the fold of each row, int (rows,): whole groups, those of each class dealt to the folds in turn."""
     codes, first = np.unique(groups, return_index=True)
     shuffled = np.random.default_rng(seed).permutation(len(codes))
     order = shuffled[np.argsort(truth[first][shuffled], kind="stable")]
@@ -112,7 +112,9 @@ def deal(truth: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def areas(given: np.ndarray, truth: np.ndarray, strata: np.ndarray, clusters: np.ndarray) -> tuple[Area, ...]:
-    """AUROC of each class against the rest, of two classes of the second alone, from float (rows, classes)."""
+    """Return the AUROC of each class against the rest from `given`, float (rows, classes); with two classes, of the
+    second alone.
+    """
     found = []
     for k in range(given.shape[1]) if given.shape[1] > 2 else (1,):
         own = truth == k
@@ -122,7 +124,7 @@ def areas(given: np.ndarray, truth: np.ndarray, strata: np.ndarray, clusters: np
 
 
 def average(parts: Sequence[Area]) -> Area:
-    """Mean of the AUROCs of several classes of the same rows; it rests on the patients of the rarest."""
+    """Return the mean of the AUROCs of several classes of the same rows, with the support of the rarest."""
     known = [part for part in parts if np.isfinite(part.influence.value)]
     return Area(
         mean([part.influence for part in parts]), min((p.support for p in known), default=0.0), parts[0].clusters
@@ -130,10 +132,9 @@ def average(parts: Sequence[Area]) -> Area:
 
 
 def share(control: Area, model: Area, level: float = LEVEL) -> Figure:
-    """How much of what `model` gains over a coin toss `control` has, both of the same rows.
+    """Return the share of `model`'s gain over an AUROC of .5 that `control` reaches on the same rows.
 
-    The value is None where the model gains nothing; ``low`` is 0 and ``high`` None where the rows cannot
-    bound it.
+    The value is None where the model has no gain; ``low`` is 0 and ``high`` None where there is no bound.
     """
     c, m = control.figure(level), model.figure(level)
     if c.value is None or m.value is None:

@@ -1,4 +1,4 @@
-"""Controls in words: what each figure means, the verdict on a model's score, and on several models'."""
+"""The shortcut controls in sentences: each figure, and the verdict on the score of one or several models."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from typing import Any
 
 from chestxray.evaluation.figure_format import with_interval
 
-#: What could be learnt from a leak is worth an alarm above this AUROC.
+#: A leak fires where the learnable AUROC is above this.
 LIMIT = 0.55
-#: A leak is excluded where the interval of what could be learnt from it ends below this AUROC.
+#: A leak is excluded where the interval of the learnable AUROC ends below this.
 EXCLUDED = 0.6
-#: A control explains the score where it has this share of what the model gains over a coin toss.
+#: A control explains the score where it reaches this share of the model's gain over an AUROC of .5.
 SHARE = 0.75
-#: The states of a control, the gravest first.
+#: The states of a control, the most serious first.
 STATES = ("fires", "undecided", "excluded")
-#: What the controls of a run come to, the gravest first.
+#: The findings of the controls of a run, the most serious first.
 FINDINGS = ("shortcut", "part", "likeness", "undecided", "none", "unknown")
 
 Item = Mapping[str, Any]
 
 
 def settle_source(tested: Sequence[dict[str, Any]]) -> None:
-    """That images show their source is a shortcut only where the source tells the class: say which in the items."""
+    """Set state and sentence of the control ``predict_the_source`` in `tested`.
+
+    That images show their source is a shortcut only where the source predicts the class: its state is then that of
+    the control ``source``.
+    """
     items = {item["name"]: item for item in tested}
     if "predict_the_source" not in items:
         return
@@ -43,7 +47,7 @@ def settle_source(tested: Sequence[dict[str, Any]]) -> None:
 
 
 def says(item: Item) -> str:
-    """One sentence: what the figure means; ``""`` of what tells the source, see `settle_source`."""
+    """Return the figure of a control in one sentence; ``""`` for one that predicts the source, see `settle_source`."""
     if item["kind"] == "source":
         return ""
     return _of_likeness(item) if item["kind"] == "likeness" else _of_leak(item)
@@ -81,7 +85,7 @@ def _of_likeness(item: Item) -> str:
 
 
 def finding(tested: Sequence[Item]) -> str:
-    """The gravest of `FINDINGS` that holds."""
+    """Return the most serious of `FINDINGS` that applies."""
     leaks = [item for item in tested if item["fires"] and item["kind"] == "leak"]
     if any(map(_explains, leaks)):
         return "shortcut"
@@ -93,7 +97,7 @@ def finding(tested: Sequence[Item]) -> str:
 
 
 def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
-    """The model's AUROC beside the highest control's, and what the controls come to."""
+    """Return the verdict in sentences: the model's AUROC, the highest control's, and the finding."""
     own = [item for item in tested if item["kind"] != "source"]
     scored = [item for item in own if item["auroc"]["value"] is not None]
     opening = ""
@@ -127,7 +131,7 @@ def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
 
 
 def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the controls of several trainings of a model come to: the gravest finding, and which fire in any.
+    """Return the most serious finding over several trainings of a model, and the controls that fire in any.
 
     `found` are contents of ``controls.json``, empty where no controls were run.
     """
@@ -136,7 +140,7 @@ def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {"finding": "unknown", "fires": [], "titles": [], "verdict": "No controls were run.", "trainings": 0}
     gravest = min(known, key=lambda content: FINDINGS.index(_finding(content)))
     worst = _finding(gravest)
-    # Of a shortcut and a part of one the leaks are named: what is like the image shows some disease.
+    # A likeness shows some disease: for a shortcut, or a part of one, only the leaks are named.
     kind = "likeness" if worst == "likeness" else "leak"
     fired = {item["name"]: item for content in known for item in content["controls"] if item["fires"]}
     named = [_inner(item) for item in fired.values() if item["kind"] == kind]
@@ -150,7 +154,7 @@ def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def short(summary: Mapping[str, Any]) -> str:
-    """What `together` gave in a few words, for a table."""
+    """Return the result of `together` in a few words, for a table."""
     return {
         "shortcut": "could be a shortcut",
         "part": "part could be a shortcut",
@@ -162,7 +166,7 @@ def short(summary: Mapping[str, Any]) -> str:
 
 
 def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What the controls say of several models, by their names, in sentences; the gravest first."""
+    """Return sentences on the controls of several models, the most serious first. `summaries` are by model name."""
     sentences = []
     for kind in FINDINGS:
         of = {name: summary for name, summary in summaries.items() if summary["finding"] == kind}
@@ -187,19 +191,19 @@ def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def state(item: Item) -> str:
-    """One of `STATES`. Folders made before states were kept know which controls fire, and excluded none."""
+    """Return one of `STATES`. Folders of versions without states have ``fires`` alone."""
     return str(item.get("state", "fires" if item["fires"] else "undecided"))
 
 
 def _finding(content: Mapping[str, Any]) -> str:
-    """One of `FINDINGS`, also of a folder made before findings were kept."""
+    """Return one of `FINDINGS`, also for folders of versions without findings."""
     leak = any(item["fires"] and item["kind"] == "leak" for item in content["controls"])
     before = "part" if leak else "likeness" if content.get("fires") else "undecided"
     return str(content.get("finding", before))
 
 
 def _explains(item: Item) -> bool:
-    """Whether a leak that fires has the share of the score that makes it worthless."""
+    """Return whether a leak that fires reaches `SHARE` of the model's gain."""
     share = item["share"]["value"]
     return share is None or share >= SHARE
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from chestxray.errors import InputError
-from chestxray.evaluation.decision import operating_point, rule
+from chestxray.evaluation.decision import operating_point, rule, selection
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
@@ -101,15 +101,15 @@ def test_as_many_patients_are_needed_as_are_enough(wanted, confidence, needed):
 def test_what_cannot_be_promised_is_known_without_a_model():
     rows = predictions(np.zeros(40), np.arange(40) < 20)
     with pytest.raises(InputError, match="validation has 20 patients with the finding, 29 would be needed"):
-        rule.check_promise(rows, Recipe(sensitivity=0.9))
-    rule.check_promise(rows, Recipe(sensitivity=0.8))
-    rule.check_promise(rows, Recipe(sensitivity=0.9, confidence=0))
-    rule.check_promise(rows, Recipe())
+        selection.check_promise(rows, Recipe(sensitivity=0.9))
+    selection.check_promise(rows, Recipe(sensitivity=0.8))
+    selection.check_promise(rows, Recipe(sensitivity=0.9, confidence=0))
+    selection.check_promise(rows, Recipe())
     with pytest.raises(InputError, match="no number of them is enough"):
-        rule.check_promise(rows, Recipe(sensitivity=1.0))
+        selection.check_promise(rows, Recipe(sensitivity=1.0))
     one = predictions(np.zeros(80), np.arange(80) < 60, ["p"] * 60 + [""] * 20)
     with pytest.raises(InputError, match="validation has 1 patient with"):
-        rule.check_promise(one, Recipe(sensitivity=0.5))
+        selection.check_promise(one, Recipe(sensitivity=0.5))
 
 
 def test_a_confidence_without_a_sensitivity_is_refused():
@@ -120,7 +120,7 @@ def test_a_confidence_without_a_sensitivity_is_refused():
 def test_the_decision_says_what_is_promised_and_reads_what_earlier_versions_wrote():
     scores, positive, clusters = drawn(np.random.default_rng(0), 50)
     validation = predictions(scores, positive, [f"p{c}" for c in clusters])
-    found = rule.decide(validation, Recipe(sensitivity=0.8, confidence=0.9), Calibration())
+    found = selection.decide(validation, Recipe(sensitivity=0.8, confidence=0.9), Calibration())
     assert found.promise == rule.Promise(0.8, 0.9, 50)
     assert (
         "with confidence 0.9 it finds at least 80% of such films of patients like the 50 of validation" in found.words

@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as arrays
 
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation.decision import conformal, operating_point, temperature_scaling
-from chestxray.evaluation.decision.rule import Decision, Promise, decide
+from chestxray.evaluation.decision.rule import Decision, Promise
+from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.proportions import share

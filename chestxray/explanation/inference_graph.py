@@ -1,0 +1,193 @@
+"""One compiled graph from raw pixels to probabilities, Grad-CAM map and distance from the training images.
+
+The map equals tf-keras-vis's `Gradcam` of the logits with `normalize_cam`, which evaluates the network once
+more for the probabilities and builds its graph anew at every call. Where `closed_form_gradient` supports the
+layers behind the feature map, the graph has forward operations only and can be exported.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from chestxray.errors import PluginError
+from chestxray.evaluation.decision.out_of_distribution import FAINT, SIDE, FeatureDistribution, averaging
+from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
+from chestxray.explanation.gradcam import check_layer, finish, positive
+from chestxray.models.assembly import CALIBRATION
+
+if TYPE_CHECKING:
+    from chestxray.evaluation.decision.rule import Decision
+
+Tensor = Any
+#: In place of a class number: the class that the model decides on.
+OWN = -1
+
+
+class Graph:
+    """The outputs of `model` as one graph of raw pixels.
+
+    `layer` is the layer that maps are computed from, None for no maps. `decision` determines the explained class,
+    the decided one; None: the most probable one. `features` names a layer whose pooled output is returned, or, with
+    `distribution`, its distance from the training images.
+
+    ``reason`` is empty where the maps come from forward operations only; otherwise it names the layer that has no
+    closed form, and TensorFlow's tape takes the gradient. `tape` asks for the tape in any case.
+
+    Raises:
+        PluginError: the model has no layer of that name, or its output is not of rank 4.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: str | None,
+        *,
+        decision: Decision | None = None,
+        distribution: FeatureDistribution | None = None,
+        features: str | None = None,
+        tape: bool = False,
+    ) -> None:
+        self.input_shape = tuple(model.inputs[0].shape[1:])
+        self.classes = int(model.output.shape[-1])
+        self.has_map = layer is not None
+        self.reason = "asked for" if tape else ""
+        self._decision, self._distribution = decision, distribution
+        self._head: HeadGradient | None = None
+        wanted: dict[str, Any] = {"probabilities": model.output}
+        if features is not None:
+            wanted["features"] = model.get_layer(features).output
+        if layer is not None:
+            check_layer(model, layer)
+            wanted["map"] = model.get_layer(layer).output
+            wanted["logits"] = model.get_layer(CALIBRATION).input
+            if not tape:
+                try:
+                    self._head = HeadGradient.between(model.get_layer(layer), wanted["logits"])
+                    wanted["needs"] = self._head.needs
+                except NoClosedForm as unknown:
+                    self.reason = str(unknown)
+        self.probe = keras.Model(model.inputs[0], wanted)
+
+    def compute(self, pixels: Tensor, classes: Tensor = OWN) -> dict[str, Tensor]:
+        """Return the outputs for `pixels`, float32 (batch, height, width, channels) in 0..255, all float32.
+
+        ``probabilities`` (batch, classes); with a layer, ``map`` (batch, height, width) in 0..1 for the class of
+        each image in `classes`, int32 (batch,); with a distribution, ``distance`` (batch,), else, with a layer of
+        features, ``features`` (batch, channels).
+        """
+        values, evidence = self._values(pixels, classes)
+        given = {"probabilities": values["probabilities"]}
+        if evidence is not None:
+            given["map"] = finish(evidence, self.input_shape[:2])
+        if self._distribution is not None:
+            given["distance"] = distance(values["features"], pixels, self._distribution)
+        elif "features" in values:
+            given["features"] = pooled(values["features"])
+        return given
+
+    def evidence(self, pixels: Tensor, classes: Tensor) -> Tensor:
+        """Return the maps, float32 (batch, rows, columns), at the layer's own size and scale."""
+        return self._values(pixels, classes)[1]
+
+    def _values(self, pixels: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        if not self.has_map:
+            return self.probe(pixels, training=False), None
+        if self._head is not None:
+            values = self.probe(pixels, training=False)
+            weights = self._head.weights(values.get("needs", ()), self._chosen(values["probabilities"], classes))
+            return values, positive(values["map"], weights)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(pixels)
+            values = self.probe(pixels, training=False)
+            score = ops.sum(values["logits"] * self._chosen(values["probabilities"], classes))
+        gradient = tape.gradient(score, values["map"])
+        if gradient is None:
+            raise PluginError("cam_layer must name a layer that the logits depend on: no gradient leads there.")
+        return values, positive(values["map"], ops.mean(ops.cast(gradient, "float32"), axis=(1, 2)))
+
+    def _chosen(self, probabilities: Tensor, classes: Tensor) -> Tensor:
+        """Return `classes` one-hot, float32 (batch, classes); `OWN` stands for the decided class."""
+        decision = self._decision
+        if decision is not None and decision.cutoff is not None:
+            number, threshold = decision.cutoff
+            own = ops.where(probabilities[:, number] >= threshold, number, 1 - number)
+        else:
+            weighed = probabilities
+            if decision is not None and decision.priors:
+                weighed = probabilities / tf.constant(decision.priors, tf.float32)
+            # Not Keras's argmax, whose bit operations ONNX and LiteRT do not have.
+            own = tf.argmax(weighed, axis=-1, output_type=tf.int32)
+        return ops.one_hot(ops.where(ops.equal(classes, OWN), own, classes), self.classes, dtype="float32")
+
+
+class OnePass:
+    """``OnePass(model, layer)(images)`` computes probabilities and heat maps together, by a `Graph` compiled at the
+    first call for any number of images.
+    """
+
+    def __init__(self, model: keras.Model, layer: str) -> None:
+        check_layer(model, layer)
+        self.graph = Graph(model, layer)
+
+    def __call__(
+        self, images: np.ndarray, classes: np.ndarray | None = None, batch_size: int = 16
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities, float32 (rows, classes), and maps, float32 (rows, height, width) in 0..1.
+
+        `images`: (rows, height, width, channels) in 0..255; `classes`: the class to explain, int
+        (rows,); None: the most probable one of each image. Each map is scaled from its own minimum to its own
+        maximum; a map without positive evidence is all zero.
+        """
+        wanted = np.full(len(images), OWN, np.int32) if classes is None else np.asarray(classes, np.int32)
+        probabilities = [np.empty((0, self.graph.classes), np.float32)]
+        maps = [np.empty((0, *self.graph.input_shape[:2]), np.float32)]
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            given = self._compiled(tf.constant(images[part], tf.float32), tf.constant(wanted[part]))
+            probabilities.append(given["probabilities"].numpy())
+            maps.append(given["map"].numpy())
+        return np.concatenate(probabilities), np.concatenate(maps)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        images = tf.TensorSpec((None, *self.graph.input_shape), tf.float32)
+        compute = tf.function(self.graph.compute, autograph=False)
+        return compute.get_concrete_function(images, tf.TensorSpec((None,), tf.int32))
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Return float32 (batch, channels): a feature map averaged over its positions; vectors are returned as they are."""
+    features = ops.cast(features, "float32")
+    return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
+
+
+def distance(features: Tensor, pixels: Tensor, distribution: FeatureDistribution) -> Tensor:
+    """Return `FeatureDistribution.distances`, float32 (batch,), for `features` as `pooled` takes them and `pixels`,
+    float32 (batch, height, width, channels) in 0..255.
+
+    The residual outside the components is computed as a vector: in single precision the difference of
+    two sums of squares would lose it.
+    """
+    features = pooled(features)
+    components = distribution.components.astype(np.float32)
+    standardised = (features - distribution.centre.astype(np.float32)) / distribution.scale.astype(np.float32)
+    along = ops.matmul(standardised, components.T)
+    rest = ops.sum((standardised - ops.matmul(along, components)) ** 2, axis=1)
+    squared = ops.sum(along**2 / distribution.variances.astype(np.float32), axis=1) + rest / distribution.noise
+    return ops.maximum(ops.sqrt(squared) / distribution.reach, _by_pixels(pixels, distribution))
+
+
+def _by_pixels(pixels: Tensor, distribution: FeatureDistribution) -> Tensor:
+    """Return `FeatureDistribution.by_pixels`, float32 (batch,), for `pixels` as `distance` takes them."""
+    rows, columns = (averaging(length, SIDE) for length in pixels.shape[1:3])
+    cells = ops.matmul(rows, ops.matmul(ops.mean(pixels, axis=-1), columns.T))
+    apart = cells - ops.mean(cells, axis=(1, 2), keepdims=True)
+    deviation = ops.sqrt(ops.mean(apart**2, axis=(1, 2), keepdims=True))
+    weights = distribution.weights.astype(np.float32).reshape(SIDE, SIDE)
+    return ops.sum(apart / (deviation + FAINT) * weights, axis=(1, 2)) + distribution.bias
