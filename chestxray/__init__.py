@@ -28,13 +28,15 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Lazy: `import chestxray` must not wait for pandas and TensorFlow.
-    if name not in _MODULES:
-        raise AttributeError(f"module 'chestxray' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # which would take any name for one of ours
 
-    return getattr(import_module(_MODULES[name]), name)
+    def __getattr__(name: str) -> Any:
+        # Lazy: `import chestxray` must not wait for pandas and TensorFlow.
+        if name not in _MODULES:
+            raise AttributeError(f"module 'chestxray' has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The examples in docstrings and in docs/python.md do what they say."""
+"""The examples in docstrings and in the pages of the Python API do what they say."""
 
 import doctest
 import importlib
@@ -17,12 +17,22 @@ MODULES = [
 ]
 
 
-def test_the_page_of_the_python_api():
-    page = Path(__file__).parents[1] / "docs" / "python.md"
+@pytest.mark.parametrize("name", ["python.md", "pytorch.md"])
+def test_pages_of_the_python_api(name):
+    page = Path(__file__).parents[1] / "docs" / name
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     found = doctest.testfile(str(page), module_relative=False, optionflags=options, encoding="utf-8")
     assert found.attempted > 5
     assert not found.failed
+
+
+def test_what_the_page_of_the_python_api_names_is_there():
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    named = {kind: set(re.findall(rf"\b{kind}\.([a-z_]+)", page)) for kind in ("cx", "run")}
+    assert named["cx"] >= {"load_data", "run", "load", "evaluate", "compare"}
+    assert named["run"] >= {"history", "predict", "explain", "plot_roc", "plot_history", "model"}
+    assert [name for name in named["cx"] if not hasattr(chestxray, name)] == []
+    assert [name for name in named["run"] if not hasattr(chestxray.Run, name)] == []
 
 
 def test_what_pages_import_is_there():

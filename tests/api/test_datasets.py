@@ -137,7 +137,7 @@ def test_mistakes_of_what_to_show(films, tmp_path):
     for given, told in (
         ({"n": 0}, "n must be a whole number from 1 to 50. Received: 0"),
         ({"n": 2.5}, "Received: 2.5"),
-        ({"label": "NORMALL"}, "Unknown label 'NORMALL'"),
+        ({"label": "NORMA"}, "Unknown label 'NORMA'"),
         ({"split": "valid"}, "Unknown split 'valid'.*Allowed: train, validation, test"),
     ):
         with pytest.raises(InputError, match=told):
