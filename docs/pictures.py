@@ -113,7 +113,8 @@ FLOW = (
     ("Training", "#e3efe3", (("model", "one Keras graph"), ("training", "epoch by epoch"))),
     ("Holdout", "#f6ead8", (("validation", "chooses everything"), ("test", "predicted once"))),
     ("Result", "#ece4f1", (
-        ("results", "with intervals"), ("controls", "see no lungs"), ("explanation", "heat maps"), ("report", "one page"),
+        ("results", "with intervals"), ("controls", "see no lungs"), ("explanation", "heat maps"),
+        ("report", "one page"),
     )),
 )  # fmt: skip
 
