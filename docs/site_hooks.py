@@ -1,4 +1,4 @@
-"""What mkdocs does beyond its settings: pages from outside docs/, links into the repository, no foreign resources.
+"""What mkdocs does beyond its settings: pages of commands, pages from outside docs/, links, no foreign resources.
 
 Links in a page are written as they work on GitHub, relative to the file. Here those to other pages of the site
 become links within it, those to other files of the repository links to GitHub; what is neither fails the build.
@@ -6,15 +6,22 @@ become links within it, those to other files of the repository links to GitHub; 
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+# mkdocs runs this file by its path.
+sys.path.insert(0, str(ROOT))
+from chestxray.cli.main import group  # noqa: E402
+from docs.command_pages import page as command_page  # noqa: E402
+
 REPOSITORY = "https://github.com/chestxray/chestxray"
 #: Files of the repository that are pages of the site -> their address there.
 OUTSIDE = {
@@ -23,6 +30,7 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
 } | {f"benchmarks/{page.name}": f"benchmarks/{page.name}" for page in sorted((ROOT / "benchmarks").glob("*.md"))}
 
+_OPTIONS = re.compile(r"^<!-- options of chestxray (\w+) -->$", re.MULTILINE)
 _FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 #: What a browser would fetch by itself when it opens a page.
@@ -41,7 +49,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between files of the repository into links between pages."""
+    """Put in the options of commands, and turn links between files of the repository into links between pages."""
+    markdown = _OPTIONS.sub(lambda match: _options(match[1]), markdown)
     addresses = {str(ROOT / path): address for path, address in OUTSIDE.items()}
     addresses |= {file.abs_src_path: file.src_uri for file in files if file.abs_src_path}
     assert page.file.abs_src_path is not None
@@ -65,6 +74,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         pieces += [_LINK.sub(rewritten, markdown[end : fence.start()]), fence[0]]
         end = fence.end()
     return "".join([*pieces, _LINK.sub(rewritten, markdown[end:])])
+
+
+def _options(name: str) -> str:
+    command = group.get_command(click.Context(group), name)
+    if command is None:
+        raise PluginError(f"There is no command chestxray {name}.")
+    return command_page(command, f"chestxray {name}")
 
 
 def on_post_build(config: MkDocsConfig, **_: Any) -> None:
