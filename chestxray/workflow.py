@@ -35,6 +35,7 @@ from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
 from chestxray.plugin import ModelPlugin
+from chestxray.progress import show_if_interactive
 from chestxray.recipe import Recipe
 from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import assess
@@ -68,8 +69,10 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Measure the block as the step `name`."""
+    def step(self, name: str, doing: str = "") -> Iterator[None]:
+        """Measure the block as the step `name`; say first what is being done."""
+        if doing:
+            log.info("%s ...", doing)
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
@@ -92,6 +95,7 @@ def run(
         ChestXrayError: anything that a user can mend. Before training starts nothing is left
             behind; afterwards the folder holds what `resume` needs.
     """
+    show_if_interactive()
     recipe, plugin, entry = resolve(recipe)
     folder = Path(output) if output else output_folder.default_folder(recipe.model, recipe.data[0])
     new = output_folder.create(folder, overwrite=overwrite)
@@ -120,6 +124,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
         InputError: `folder` is no run, or what was trained has lost its index.
         DataError: the data are not what they were when the run began.
     """
+    show_if_interactive()
     path = Path(folder)
     if not (path / run_folder.RECIPE).is_file():
         raise InputError(f"{path} is not a run: --resume needs a folder with {run_folder.RECIPE} in it.")
@@ -187,7 +192,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
     log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
-    with clock.step("split and audit"):
+    with clock.step("split and audit", "Splitting, and looking for leaks and copies"):
         index = readable(index, decoded, recipe.max_unreadable)
         if like is not None:
             allowed = "the data as they were when the first part was trained, or --overwrite to train all parts anew"
@@ -244,15 +249,27 @@ def _prepare_job(
     cache: Path,
     clock: Clock,
 ) -> Job:
+    log.info("%s", _plan(recipe, prepared.index))
     log.info("Loading TensorFlow ...")
     # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
     startup.start()
     from chestxray.models import devices
 
     strategy = devices.strategy(recipe.devices)
-    with clock.step("build"), strategy.scope():
+    with clock.step("build", "Building the network"), strategy.scope():
         built = _build(recipe, plugin, prepared)
     return Job(recipe, plugin, entry, prepared, built, strategy, folder, cache, clock)
+
+
+def _plan(recipe: Recipe, index: Index) -> str:
+    """What the run will do, in a sentence. How long it takes is said once the first steps were timed."""
+    counts = index.rows["split"].value_counts()
+    phases = [f"{recipe.epochs} epochs of {recipe.model} on {counts.get('train', 0):,} images"]
+    if recipe.weights != "none" and recipe.head_epochs:
+        phases.insert(0, f"{recipe.head_epochs} epochs of its head")
+    steps = [f"decide on {counts.get('validation', 0):,}", f"test on {counts.get('test', 0):,}"]
+    steps += ["train controls"] * recipe.controls + ["draw heat maps"] * (recipe.heatmaps > 0)
+    return f"This run will train {' and '.join(phases)}, {', '.join(steps)} and write a report."
 
 
 def _begin(prepared: Prepared, folder: Path) -> None:
@@ -278,7 +295,7 @@ def _finish(job: Job) -> Run:
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
     with clock.step("train"):
         fit.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
-    with clock.step("predict"):
+    with clock.step("predict", "Predicting validation and test"):
         outcome = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
             save(model, temporary)
@@ -287,7 +304,7 @@ def _finish(job: Job) -> Run:
             outcome.distribution.write(folder / out_of_distribution.FILE)
         checksums.write(folder, (run_folder.MODEL, out_of_distribution.FILE, run_folder.INDEX))
     test = outcome.test
-    with clock.step("evaluate"):
+    with clock.step("evaluate", f"Computing figures, and intervals from {recipe.replicates:,} bootstrap replicates"):
         found = assess(
             test,
             prepared.index,
@@ -298,10 +315,10 @@ def _finish(job: Job) -> Run:
             refusals=outcome.refusals,
         )
     if recipe.controls:
-        with clock.step("controls"):
+        with clock.step("controls", "Training the controls"):
             _control(prepared, test, found, recipe, folder)
     images = _by_path(prepared, test)
-    with clock.step("explain"):
+    with clock.step("explain", "Drawing heat maps"):
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
         panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
@@ -309,6 +326,7 @@ def _finish(job: Job) -> Run:
     record["data"]["decoded"] = name_of(prepared.pixels)
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
+    log.info("Writing the report ...")
     report.write(folder, samples=images | _training_samples(prepared))
     checkpoint.finish(folder)
     return Run(folder)

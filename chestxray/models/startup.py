@@ -37,7 +37,7 @@ def start() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:  # it looks once, when it is imported
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with _greetings_dropped():
+    with quiet():
         import keras  # noqa: F401
         import tensorflow as tf
 
@@ -46,8 +46,11 @@ def start() -> None:
 
 
 @contextmanager
-def _greetings_dropped() -> Iterator[None]:
-    """Catch file descriptor 2 itself: the greetings come from C++, past Python's sys.stderr."""
+def quiet() -> Iterator[None]:
+    """Drop TensorFlow's log lines within the block, which is kept short: whatever else is printed appears at its end.
+
+    File descriptor 2 itself is caught: the lines come from C++, past Python's sys.stderr.
+    """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
         kept = os.dup(2)

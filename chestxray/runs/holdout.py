@@ -21,6 +21,7 @@ from chestxray.evaluation.decision.temperature_scaling import Calibration, calib
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.models import forward, xla_compilation
 from chestxray.models.assembly import Built, features_model, set_calibration
+from chestxray.models.forward import Forward
 from chestxray.recipe import Recipe
 from chestxray.runs.results import Refusals
 from chestxray.training.fit import class_weights
@@ -54,8 +55,12 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     """
     model = built.model
     layer = built.backbone[-1] if recipe.refuse and built.backbone else None
-    feature_model = model if layer is None else features_model(model, layer)
-    _compile(feature_model, recipe, int(index.rows["split"].isin(["validation", "test"]).sum()), cache)
+    feature_model = _forward(
+        model if layer is None else features_model(model, layer),
+        recipe,
+        int(index.rows["split"].isin(["validation", "test"]).sum()),
+        cache,
+    )
     validation, seen = _predict(feature_model, pixels, index, "validation", recipe.predict_batch_size)
     calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
     validation = calibrated(validation, calibration)
@@ -100,8 +105,9 @@ def repeat(
 ) -> tuple[Predictions, Refusals | None]:
     """Predict the test rows of other data with a calibrated `model`, as its run decides."""
     known = distribution is not None and decision.features is not None
-    feature_model = features_model(model, str(decision.features)) if known else model
-    _compile(feature_model, recipe, len(index), cache)
+    feature_model = _forward(
+        features_model(model, str(decision.features)) if known else model, recipe, len(index), cache
+    )
     test, refusals = _test(feature_model, pixels, index, distribution if known else None, recipe)
     return decision.applied(test, None if refusals is None else refusals.test), refusals
 
@@ -116,14 +122,14 @@ def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
     return np.array([weights[number] for number in range(len(index.classes))])
 
 
-def _compile(feature_model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> None:
+def _forward(model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> Forward:
     batch = recipe.predict_batch_size
-    jit = xla_compilation.choose(feature_model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
-    feature_model.compile(jit_compile=jit)
+    jit = xla_compilation.choose(model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
+    return Forward(model, rows, jit=jit)
 
 
 def _predict(
-    feature_model: keras.Model, pixels: np.ndarray, index: Index, split: str, batch_size: int
+    feature_model: Forward, pixels: np.ndarray, index: Index, split: str, batch_size: int
 ) -> tuple[Predictions, list[np.ndarray]]:
     places = np.flatnonzero((index.rows["split"] == split).to_numpy())
     parts = list(forward.outputs(feature_model, pixels, places, batch_size))
@@ -133,11 +139,7 @@ def _predict(
 
 
 def _test(
-    feature_model: keras.Model,
-    pixels: np.ndarray,
-    index: Index,
-    distribution: FeatureDistribution | None,
-    recipe: Recipe,
+    feature_model: Forward, pixels: np.ndarray, index: Index, distribution: FeatureDistribution | None, recipe: Recipe
 ) -> tuple[Predictions, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     probabilities, far, done = [], [], 0

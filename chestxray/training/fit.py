@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from chestxray.training import (
     objective,
 )
 from chestxray.training.checkpoint import HISTORY, STATE, Record
+from chestxray.training.epoch_log import EpochLog
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,7 @@ def _fit(
         record.phase, len(training.places), epochs, steps, type(optimizer).__name__, type(built.model.loss).__name__,
         f", going on after epoch {first}" if first else "",
     )  # fmt: skip
+    told = EpochLog(steps=steps, validation_steps=-(-len(validation.places) // batch), batch=batch, epochs=epochs)
     batches = kept.training if kept else partial(input_pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(forward.labelled, pixels)
     with (
@@ -147,9 +148,9 @@ def _fit(
             epochs=epochs,
             steps_per_epoch=steps,
             class_weight=class_weights(training.labels) if recipe.class_weights else None,
-            callbacks=[record, between],
+            callbacks=[record, between, told],
             shuffle=False,  # the pipeline shuffles
-            verbose=_verbosity(),
+            verbose=0,
         )
 
 
@@ -164,9 +165,3 @@ def class_weights(labels: np.ndarray) -> dict[int, float]:
     """
     counts = labels.sum(axis=0)
     return {i: float(len(labels) / (len(counts) * count)) for i, count in enumerate(counts)}
-
-
-def _verbosity() -> int:
-    if not log.isEnabledFor(logging.INFO):
-        return 0
-    return 1 if sys.stdout.isatty() else 2
