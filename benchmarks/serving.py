@@ -168,8 +168,8 @@ def megabytes(pid: int) -> float:
 
 def export(folder: Path, model: str, size: int, films: int = 200) -> None:
     """An ONNX file of `model`, hardly trained, and films to ask about."""
-    import chestxray
     from benchmarks.bulk import drawn
+    from chestxray import workflow
     from chestxray.export import export as write_export
 
     recipe = chestxray.Recipe(
@@ -183,7 +183,7 @@ def export(folder: Path, model: str, size: int, films: int = 200) -> None:
         replicates=100,
         heatmaps=1,
     )
-    run = chestxray.run(recipe, output=folder / "run", cache=folder / "cache")
+    run = workflow.run(recipe, output=folder / "run", cache=folder / "cache")
     write_export(run.folder, "onnx", output=folder / f"{model}.onnx")
     drawn(folder / "films", films)
 

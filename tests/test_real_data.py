@@ -2,7 +2,7 @@
 
 import pytest
 
-import chestxray
+from chestxray import workflow
 from chestxray.data.audit import audit
 from chestxray.data.decoded import decode, readable
 from chestxray.data.near_duplicates import mark
@@ -94,7 +94,7 @@ def test_a_run_on_a_leaking_set_stops_and_goes_on_without_the_leaks(real_data, t
         replicates=100,
     )
     with pytest.raises(LeakError, match="images have copies"):
-        chestxray.run(recipe, output=tmp_path / "stopped")
-    run = chestxray.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")
+        workflow.run(recipe, output=tmp_path / "stopped")
+    run = workflow.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")
     assert (run.index.rows["audit"] != "").sum() >= 1
     assert run.metrics["test"]["auroc"]["value"] > 0.6

@@ -39,7 +39,7 @@ def recipe(folder):
 
 
 def test_a_run_makes_the_whole_folder(recipe, tmp_path):
-    run = chestxray.run(recipe, output=tmp_path / "run")
+    run = workflow.run(recipe, output=tmp_path / "run")
     assert {path.name for path in run.folder.iterdir()} == FILES
     assert run.recipe == recipe.replace(weights="none", image_size=(16, 16))
     rows = run.index.rows
@@ -77,16 +77,16 @@ def test_the_saved_model_takes_raw_pixels_and_gives_the_predictions(recipe, tmp_
 
 def test_a_run_can_be_repeated_from_its_own_recipe_in_any_folder(recipe, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    first = chestxray.run(recipe.replace(data=(f"folder:{folder.name}",)), output=tmp_path / "a")
+    first = workflow.run(recipe.replace(data=(f"folder:{folder.name}",)), output=tmp_path / "a")
     monkeypatch.chdir("/")
-    second = chestxray.run(Recipe.read(first.folder / "recipe.toml"), output=tmp_path / "b")
+    second = workflow.run(Recipe.read(first.folder / "recipe.toml"), output=tmp_path / "b")
     pd.testing.assert_frame_equal(first.predictions.rows, second.predictions.rows, atol=1e-5)
     assert first.environment["data"]["fingerprint"] == second.environment["data"]["fingerprint"]
 
 
 def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeypatch):
     recipe = recipe.replace(epochs=2)
-    whole = chestxray.run(recipe, output=tmp_path / "whole")
+    whole = workflow.run(recipe, output=tmp_path / "whole")
     end = checkpoint.Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
@@ -96,7 +96,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(recipe, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            chestxray.run(recipe, output=tmp_path / "cut")
+            workflow.run(recipe, output=tmp_path / "cut")
     with pytest.raises(InputError, match="--resume"):
         chestxray.load(tmp_path / "cut")
     resumed = workflow.resume(tmp_path / "cut")
@@ -119,7 +119,7 @@ def cut(recipe, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.Record, "on_epoch_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            chestxray.run(recipe.replace(epochs=2), output=tmp_path / "cut")
+            workflow.run(recipe.replace(epochs=2), output=tmp_path / "cut")
     return tmp_path / "cut"
 
 
@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_before_its_split_was_written_begins_anew(recipe,
     with monkeypatch.context() as patch:
         patch.setattr(workflow, "_begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            chestxray.run(recipe, output=tmp_path / "run")
+            workflow.run(recipe, output=tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
     assert {path.name for path in workflow.resume(tmp_path / "run").folder.iterdir()} == FILES
 
@@ -187,9 +187,9 @@ def test_leaks_stop_a_run_before_anything_is_made(recipe, folder, tmp_path):
     copy = next((folder / "train" / "normal").iterdir())
     (folder / "test" / "normal" / "p999_0.png").write_bytes(copy.read_bytes())
     with pytest.raises(LeakError, match=r"1 images have copies.*Allowed: --split grouped .*, --on-leak drop"):
-        chestxray.run(recipe, output=tmp_path / "run")
+        workflow.run(recipe, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    run = chestxray.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")
+    run = workflow.run(recipe.replace(on_leak="drop"), output=tmp_path / "run")
     audit = json.loads((run.folder / "audit.json").read_text())
     assert [item["path"] for item in audit["dropped"]] == [str(copy)]
     assert run.index.rows.set_index("path").loc[str(copy), "split"] == ""
@@ -197,28 +197,28 @@ def test_leaks_stop_a_run_before_anything_is_made(recipe, folder, tmp_path):
 
 def test_an_output_folder_is_never_overwritten_by_mistake(recipe, tmp_path):
     output = tmp_path / "run"
-    first = chestxray.run(recipe, output=output)
+    first = workflow.run(recipe, output=output)
     before = (first.folder / "metrics.json").read_bytes()
     with pytest.raises(OutputError, match="--overwrite"):
-        chestxray.run(recipe, output=output)
+        workflow.run(recipe, output=output)
     with pytest.raises(DataError, match="no official split"):
-        chestxray.run(recipe.replace(test_share=0.01, split="official"), output=output, overwrite=True)
+        workflow.run(recipe.replace(test_share=0.01, split="official"), output=output, overwrite=True)
     assert (output / "metrics.json").read_bytes() == before, "a run that fails early destroys nothing"
     (output / "old.txt").write_text("")
-    chestxray.run(recipe, output=output, overwrite=True)
+    workflow.run(recipe, output=output, overwrite=True)
     assert not (output / "old.txt").exists()
 
 
 def test_an_unknown_positive_class_is_found_before_training(recipe, tmp_path):
     with pytest.raises(InputError, match="Did you mean pneumonia"):
-        chestxray.run(recipe.replace(positive="Pneumonai"), output=tmp_path / "run")
+        workflow.run(recipe.replace(positive="Pneumonai"), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="is not a run"):
-        chestxray.run(recipe, output=tmp_path, overwrite=True)
+        workflow.run(recipe, output=tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -232,7 +232,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     ],
 )
 def test_options_make_whole_runs(recipe, tmp_path, changes):
-    run = chestxray.run(recipe.replace(**changes), output=tmp_path / "run")
+    run = workflow.run(recipe.replace(**changes), output=tmp_path / "run")
     assert np.isfinite(run.predictions.probabilities).all()
     heatmaps = json.loads((run.folder / "heatmaps" / "index.json").read_text())
     assert bool(heatmaps["images"]) == (run.recipe.model != "shallow_fc")
@@ -245,7 +245,7 @@ def test_an_external_test_is_the_whole_test_and_is_told_by_source(recipe, folder
             for n in range(4):
                 draw(tmp_path / place / label / f"{n}.png", offset + 100 * k + n)
     external = (f"folder:{tmp_path / 'here'}", f"folder:{tmp_path / 'there'}")
-    run = chestxray.run(recipe.replace(test_data=external), output=tmp_path / "run")
+    run = workflow.run(recipe.replace(test_data=external), output=tmp_path / "run")
     rows = run.index.rows
     assert set(rows.loc[rows["split"] == "test", "source"]) == {"here", "there"}
     assert set(rows.loc[rows["source"] == "xrays", "split"]) == {"train", "validation"}

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageOps
 
-import chestxray
+from chestxray import workflow
 from chestxray.cli.main import group
 from chestxray.data.images import reading
 from chestxray.data.images.pixels import fitted
@@ -36,7 +36,7 @@ def trained(folder, data, **choices):
         augment="none", controls=False,
         **{"model": "shallow_cnn", "refuse": 0.05, "sensitivity": 0.9, "confidence": 0} | choices,
     )  # fmt: skip
-    return chestxray.run(recipe, output=folder)
+    return workflow.run(recipe, output=folder)
 
 
 @pytest.fixture(scope="module")

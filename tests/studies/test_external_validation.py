@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import chestxray
+from chestxray import workflow
 from chestxray.data import sources
 from chestxray.data.decoded import decode, readable
 from chestxray.errors import ChestXrayError
@@ -50,7 +50,7 @@ def run(places, tmp_path_factory):
             model="shallow_cnn", data=(f"folder:{places / 'first'}",), image_size=16, epochs=8, batch_size=8,
             test_share=0.3, replicates=100, heatmaps=1, augment="none", controls=False, refuse=0.05,
         )  # fmt: skip
-        return chestxray.run(recipe, output=tmp_path_factory.mktemp("runs") / "run")
+        return workflow.run(recipe, output=tmp_path_factory.mktemp("runs") / "run")
 
 
 def content(run, name):

@@ -3,7 +3,6 @@
 import json
 
 import chestxray
-from chestxray.evaluation.paired.comparison import compare
 
 
 def test_it_is_run_explained_and_compared(tmp_path, monkeypatch):
@@ -16,5 +15,5 @@ def test_it_is_run_explained_and_compared(tmp_path, monkeypatch):
         runs[model] = chestxray.run(recipe, output=tmp_path / model)
     heatmaps = json.loads((runs["squeezenet"].folder / "heatmaps" / "index.json").read_text())
     assert heatmaps["images"]
-    table = compare({name: run.predictions.of("test") for name, run in runs.items()}).to_frame()
+    table = chestxray.compare(runs).to_frame()
     assert set(table["model"]) == set(runs)
