@@ -12,7 +12,7 @@ from PIL import Image
 import chestxray as cx
 from chestxray import recipe as recipes
 from chestxray.api import fields
-from chestxray.errors import DataError, InputError, LeakError
+from chestxray.errors import InputError, LeakError
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_mistakes_of_what_to_show(films, tmp_path):
     ):
         with pytest.raises(InputError, match=told):
             films.show(**given)
-    with pytest.raises(DataError):
+    with pytest.raises(InputError, match="No folder"):
         cx.load_data(f"folder:{tmp_path / 'nowhere'}")
 
 
