@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
@@ -15,7 +15,7 @@ import pandas as pd
 from chestxray.api import answers as answering
 from chestxray.api.answers import Explanation, Images
 from chestxray.api.results import AuditResult, Controls, Environment
-from chestxray.errors import DataError, InputError
+from chestxray.errors import DataError, InputError, require
 from chestxray.inference.answer import columns
 from chestxray.runs import run_folder
 from chestxray.storage import result_files
@@ -191,33 +191,32 @@ class Run:
         Returns:
             The axes that were drawn on.
         """
-        from chestxray.api import plots
-
-        return plots.roc(self._files, ax)
+        return _plots().roc(self._files, ax)
 
     def plot_calibration(self, ax: Axes | None = None) -> Axes:
         """Draw stated probabilities against what came true in the test, as in the report."""
-        from chestxray.api import plots
-
-        return plots.calibration(self._files, ax)
+        return _plots().calibration(self._files, ax)
 
     def plot_confusion(self, ax: Axes | None = None) -> Axes:
         """Draw the confusion matrix of the test, true classes in rows, as in the report."""
-        from chestxray.api import plots
-
-        return plots.confusion(self._files, ax)
+        return _plots().confusion(self._files, ax)
 
     def plot_history(self, ax: Axes | None = None, *, of: str = "loss") -> Axes:
         """Draw loss, or ``of="accuracy"``, by epoch, as in the report."""
-        from chestxray.api import plots
-
-        return plots.history(self._files, ax, of)
+        return _plots().history(self._files, ax, of)
 
     def _repr_html_(self) -> str:
         """The run for a notebook: data, figures with intervals, what weakens the result, the report."""
         from chestxray.api import displays
 
         return displays.of_run(self._files, self.limitations, self.report)
+
+
+def _plots() -> ModuleType:
+    require("A figure", "matplotlib")
+    from chestxray.api import plots
+
+    return plots
 
 
 def _evaluations(contents: Mapping[str, Any]) -> dict[str, Evaluation]:
@@ -248,6 +247,9 @@ def run(
         ChestXrayError: anything that a user can mend. Before training starts nothing is left behind;
             afterwards `chestxray run --resume` goes on with what is done.
     """
+    from chestxray.models.startup import require_tensorflow
+
+    require_tensorflow("Training")
     from chestxray import workflow
     from chestxray.recipe import Recipe
 
