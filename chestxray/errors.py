@@ -8,7 +8,7 @@
      │   └─ LeakError     the same image or patient on both sides of a split
      ├─ PluginError       a model or source that is unknown, broken or claimed twice
      ├─ WeightsError      weights that cannot be had or do not fit
-     ├─ ExportError      a model that a format cannot hold, or a file that answers otherwise
+     ├─ ExportError      a model that a format cannot hold, or a file with other outputs
      └─ TrainingError     training that went wrong: loss or weights not finite
 
 The command line prints the message of a ``ChestXrayError`` on one line and exits with its

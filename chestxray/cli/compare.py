@@ -18,8 +18,8 @@ from chestxray.models.startup import require_tensorflow
 from chestxray.recipe import Recipe
 
 if TYPE_CHECKING:
-    from chestxray.studies.candidates import Contender
-    from chestxray.studies.comparison_page import Compared
+    from chestxray.studies.candidates import Candidate
+    from chestxray.studies.compared import Compared
 
 log = logging.getLogger("chestxray")
 
@@ -112,7 +112,7 @@ def _compare_runs(
     if len(runs) < 2:
         raise InputError(f"A comparison needs two runs or more. Received: {runs[0]}.")
     found = candidates.of_runs(runs)
-    places = "\n".join(str(run.folder.absolute()) for contender in found.values() for run in contender.runs)
+    places = "\n".join(str(run.folder.absolute()) for candidate in found.values() for run in candidate.runs)
     digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
     folder = output or Path("comparisons") / f"{output_folder.slug(*found)[:70]}-{digest}"
     positive = changes.get("positive") or candidates.positive_of(found)
@@ -141,7 +141,7 @@ def _train_and_compare(
 
 
 def _report(
-    found: dict[str, Contender],
+    found: dict[str, Candidate],
     metric: str,
     margin: float | None,
     positive: str | None,
@@ -150,12 +150,13 @@ def _report(
 ) -> None:
     from chestxray.evaluation.paired.comparison import compare
     from chestxray.studies import comparison_page
+    from chestxray.studies.compared import Compared
 
     comparison_page.check_folder(folder)
-    tests = {name: contender.tests for name, contender in found.items()}
+    tests = {name: candidate.tests for name, candidate in found.items()}
     comparison = compare(tests, metric, positive=positive, margin=margin, replicates=replicates)
     data = next(iter(found.values())).runs[0].environment["data"]["name"]
-    compared = comparison_page.Compared(comparison, found, data)
+    compared = Compared(comparison, found, data)
     page = comparison_page.write(compared, folder)
     _print(compared)
     click.echo(f"Page: {page}")
@@ -167,7 +168,8 @@ def _print(compared: Compared) -> None:
     from chestxray.evaluation.paired.letters import caption
     from chestxray.evaluation.shortcuts.verdict import short
     from chestxray.report.formatting import duration, p_text, title
-    from chestxray.studies.comparison_page import cautions, told_spread, verdict
+    from chestxray.studies.compared import repeats_text
+    from chestxray.studies.comparison_verdict import cautions, verdict
 
     comparison = compared.comparison
     named = title(comparison.metric)
@@ -188,7 +190,7 @@ def _print(compared: Compared) -> None:
             item["model"],
             quoted(item),
             item["letters"],
-            short(compared.contenders[item["model"]].controls),
+            short(compared.candidates[item["model"]].controls),
             "-" if item["parameters"] is None else f"{item['parameters']:,}",
             "-" if item["train_seconds"] is None else duration(item["train_seconds"]),
             "-"
@@ -196,7 +198,7 @@ def _print(compared: Compared) -> None:
             else f"{item['images_per_second']:,.{0 if item['images_per_second'] >= 100 else 1}f}",
             str(item["trainings"]),
         ]
-        + ([told_spread(item["repeats"])] if repeated else [])
+        + ([repeats_text(item["repeats"])] if repeated else [])
         for item in compared.models
     ]
     table([*columns, *(["single trainings"] if repeated else [])], rows)
@@ -213,7 +215,7 @@ def _print(compared: Compared) -> None:
             for line, pair in zip(lines, comparison.pairs, strict=True)
         ]
     table(columns, lines)
-    click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.contenders)]))
+    click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.candidates)]))
 
 
 def _check(metric: str, margin: float | None) -> None:

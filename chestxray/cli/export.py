@@ -23,7 +23,7 @@ def command(run: Path, form: str, output: Path | None, overwrite: bool) -> None:
         chestxray export runs/x --format onnx
         chestxray export runs/x --format litert --output phone.tflite
 
-    The file is read back and compared with the run's model; one that answers otherwise is deleted.
+    The file is read back and compared with the run's model; a file whose outputs differ is deleted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from chestxray.export import export
 

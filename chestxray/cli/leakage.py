@@ -57,13 +57,14 @@ def command(
     from chestxray.cli.output import quoted, table
     from chestxray.report.formatting import title
     from chestxray.studies import split_leakage
+    from chestxray.studies.leakage_result import SPLITS
 
     with repeatable():
         found, page = split_leakage.measure(recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite)
     rows = [
         (
             split.name,
-            split_leakage.SPLITS[split.name],
+            SPLITS[split.name],
             f"{split.training:,}",
             f"{split.rows:,}",
             f"{split.leaking:,}",

@@ -1,6 +1,6 @@
-"""A finished run as one file that other programs can load: ONNX, LiteRT, SavedModel, Keras.
+"""Exports a finished run to one file for other programs: ONNX, LiteRT, SavedModel or Keras.
 
-What was written is read back and compared with the run's own model before it is called done.
+The written file is loaded and its outputs are compared with those of the run's model.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 #: Format -> name of its file below ``export/`` in the run's folder.
 FORMATS = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "savedmodel", "keras": "model.keras"}
-#: Format -> modules that it needs besides TensorFlow.
+#: Format -> modules that it needs in addition to TensorFlow.
 _PACKAGES = {"onnx": ("tf2onnx", "onnx"), "litert": ("ai_edge_litert",)}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """``path`` of the file (of a SavedModel: the folder), the names of its ``outputs``, ``notes`` on what
-    it does not give, what its check found, and its size.
+    """An exported file: its ``path`` (of a SavedModel: the folder), the names of its ``outputs``, ``notes`` on missing
+    outputs, the result of its verification ``checked``, and its size in ``megabytes``.
     """
 
     path: Path
@@ -43,14 +43,14 @@ class Exported:
 
 
 def export(folder: str | Path, form: str, *, output: Path | None = None, overwrite: bool = False) -> Exported:
-    """Write the run in `folder` as `form`, one of `FORMATS`, to `output` (by default in its ``export/``).
+    """Export the run in `folder` as `form`, one of `FORMATS`, to `output` (default: in its ``export/``).
 
     Raises:
-        InputError: no run, a run without weights or decision, an unknown format, a package that is
+        InputError: `folder` is not a run, has no weights or decision rule; an unknown format; a package that is
             not installed.
-        OutputError: `output` exists and is not to be overwritten, or cannot be written.
-        ExportError: the architecture cannot be converted, or the file does not answer as the model
-            does; no file is left then.
+        OutputError: `output` exists and may not be overwritten, or cannot be written.
+        ExportError: the architecture cannot be converted, or the outputs of the file differ from the model's; no
+            file is left then.
     """
     if form not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}.{nearest(form, FORMATS)} Received: {form!r}.")
@@ -60,9 +60,9 @@ def export(folder: str | Path, form: str, *, output: Path | None = None, overwri
     _check_packages(form)
     startup.start()
     from chestxray.export import formats, verification
-    from chestxray.export.source_run import Subject
+    from chestxray.export.source_run import SourceRun
 
-    subject = Subject.of(run, form)
+    subject = SourceRun.of(run, form)
     with _replacing(path, form) as temporary:
         formats.WRITERS[form](subject, temporary)
         checked = verification.check(subject, temporary)
@@ -88,7 +88,7 @@ def _check_output(path: Path, form: str, overwrite: bool) -> None:
     if not path.exists():
         return
     if path.is_dir() and not (form == "savedmodel" and (path / "saved_model.pb").is_file()):
-        raise OutputError(f"The output {path} is a folder of something else; choose another with --output.")
+        raise OutputError(f"The output {path} is a folder with other content; choose another with --output.")
     if not overwrite:
         raise OutputError(f"The output {path} exists. Allowed: another --output, or --overwrite to replace it.")
 
@@ -99,7 +99,7 @@ def _check_packages(form: str) -> None:
 
 @contextmanager
 def _replacing(path: Path, form: str) -> Iterator[Path]:
-    """As `files.replacing`, for a SavedModel's folder too."""
+    """As `files.replacing`, also for the folder of a SavedModel."""
     if form != "savedmodel":
         with replacing(path) as temporary:
             yield temporary

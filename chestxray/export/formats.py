@@ -1,4 +1,4 @@
-"""Writers, one a format. Each writes a `Subject` to a path together with what it says of itself."""
+"""Writers of the export formats. Each writes a run to a path, together with its metadata."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import ExportError
 from chestxray.explanation.inference_graph import Graph
-from chestxray.export.source_run import Subject, pixels_of
+from chestxray.export.source_run import SourceRun, pixels_of
 from chestxray.inference.export_metadata import FILE, KEY, OUTPUTS
 from chestxray.runs.run_folder import MODEL
 
-#: Of 2022, so that runtimes of a few years ago read the file too.
+#: From 2022, so that older runtimes can read the file.
 OPSET = 17
-#: Bytes of a variable above which tf2onnx does not get to see it: it takes fifty times its size.
+#: Variables with more bytes than this are kept out of tf2onnx, which needs fifty times their size in memory.
 LARGE = 2**24
 
 
-def write_onnx(subject: Subject, path: Path) -> None:
-    """ONNX, converted by tf2onnx; the description is one of its metadata properties.
+def write_onnx(subject: SourceRun, path: Path) -> None:
+    """Write an ONNX file, converted by tf2onnx, with the metadata as a property.
 
     Raises:
-        ExportError: an operation without a counterpart.
+        ExportError: an operation that ONNX does not have.
     """
     import onnx
 
@@ -49,10 +49,10 @@ def write_onnx(subject: Subject, path: Path) -> None:
 
 
 def onnx_model(graph: Graph) -> Any:
-    """Convert `graph`: an ``onnx.ModelProto`` from ``pixels`` uint8 to its outputs by name.
+    """Return `graph` as an ``onnx.ModelProto`` from ``pixels``, uint8, to its outputs by name.
 
     Raises:
-        ExportError: an operation without a counterpart.
+        ExportError: an operation that ONNX does not have.
     """
     import onnx
 
@@ -75,7 +75,7 @@ def onnx_model(graph: Graph) -> Any:
         model.graph.input.remove(item)
     for kernel, name in zip(kernels, names, strict=True):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(kernel), name))
-    # TensorFlow sorts what a function gives by name; a stranger takes the first output for the answer.
+    # TensorFlow sorts outputs by name; other programs expect the probabilities first.
     ordered = sorted(model.graph.output, key=lambda item: OUTPUTS.index(item.name))
     del model.graph.output[:]
     model.graph.output.extend(ordered)
@@ -84,7 +84,7 @@ def onnx_model(graph: Graph) -> Any:
 
 def _converted(function: Any, signature: list[tf.TensorSpec]) -> Any:
     with warnings.catch_warnings():
-        # tf2onnx and what it imports speak of what others have deprecated.
+        # tf2onnx and its imports warn of deprecations in other packages.
         warnings.simplefilter("ignore")
         import tf2onnx
 
@@ -96,7 +96,7 @@ def _converted(function: Any, signature: list[tf.TensorSpec]) -> Any:
 
 
 def _complement(graph: Any, node: Any, name: str, arguments: Any) -> None:
-    """``Erfc``, of which tf2onnx knows nothing and Keras's GELU is made, as 1 - ``Erf``."""
+    """Replace ``Erfc``, which Keras's GELU uses and tf2onnx does not support, by 1 - ``Erf``."""
     shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
     erf = graph.make_node("Erf", [node.input[0]], shapes=[shape], dtypes=[dtype])
     one = graph.make_const(f"{name}_one", np.array(1, np.float32))
@@ -106,37 +106,37 @@ def _complement(graph: Any, node: Any, name: str, arguments: Any) -> None:
     )
 
 
-def write_savedmodel(subject: Subject, path: Path) -> None:
-    """TensorFlow's SavedModel with the signature ``serve``; the description is in ``assets.extra``."""
+def write_savedmodel(subject: SourceRun, path: Path) -> None:
+    """Write a TensorFlow SavedModel with the signature ``serve`` and the metadata in ``assets.extra``."""
     save(subject.graph.probe, subject.compiled, path)
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / FILE).write_text(json.dumps(subject.description, indent=2), encoding="utf-8")
 
 
 def save(model: keras.Model, function: Any, path: Path) -> None:
-    """Write a ``tf.function`` with a signature that computes with `model` as the signature ``serve``."""
+    """Write `function`, a ``tf.function`` with a signature that uses `model`, as the signature ``serve``."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", function)
     archive.write_out(str(path), verbose=False)
 
 
-def write_litert(subject: Subject, path: Path) -> None:
-    """LiteRT with its built-in operations alone, in float32; the description is a file in the ZIP
-    archive at its end, where LiteRT's own metadata keep theirs.
+def write_litert(subject: SourceRun, path: Path) -> None:
+    """Write a LiteRT file with built-in operations alone, in float32; the metadata are a file in the ZIP archive at
+    its end, as LiteRT's own metadata.
 
     Raises:
-        ExportError: an operation without a counterpart.
+        ExportError: an operation that LiteRT does not have.
     """
     path.write_bytes(litert_model(subject.graph.probe, subject.compiled))
     _append(subject, path)
 
 
 def litert_model(model: keras.Model, function: Any) -> bytes:
-    """Convert a ``tf.function`` with a signature that computes with `model`: a LiteRT file.
+    """Return the LiteRT file of `function`, a ``tf.function`` with a signature that uses `model`.
 
     Raises:
-        ExportError: an operation without a counterpart.
+        ExportError: an operation that LiteRT does not have.
     """
     with tempfile.TemporaryDirectory() as aside:
         save(model, function, Path(aside) / "model")
@@ -150,8 +150,8 @@ def litert_model(model: keras.Model, function: Any) -> bytes:
 
 
 def _outputs_in_order(content: bytes) -> bytes:
-    """A LiteRT file with the numbers of its output tensors in the order of `OUTPUTS`, for those who go by
-    place and not by the signature's names.
+    """Return a LiteRT file with its output tensors in the order of `OUTPUTS`, for programs that use their position and
+    not the names of the signature.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -161,18 +161,18 @@ def _outputs_in_order(content: bytes) -> bytes:
     named = [signature.Outputs(place) for place in range(signature.OutputsLength())]
     numbers = {item.Name().decode(): item.TensorIndex() for item in named}
     ordered = [numbers[name] for name in OUTPUTS if name in numbers]
-    # A view of the file's own bytes: the tensors stay where they are.
+    # A view of the file's bytes: only the order changes, not the tensors.
     model.Subgraphs(signature.SubgraphIndex()).OutputsAsNumpy()[:] = ordered
     return bytes(changed)
 
 
-def write_keras(subject: Subject, path: Path) -> None:
-    """The run's own ``model.keras``, which is a ZIP archive, with the description as one more file."""
+def write_keras(subject: SourceRun, path: Path) -> None:
+    """Write a copy of the run's ``model.keras``, a ZIP archive, with the metadata as an additional file."""
     shutil.copyfile(subject.run.folder / MODEL, path)
     _append(subject, path)
 
 
-WRITERS: dict[str, Callable[[Subject, Path], None]] = {
+WRITERS: dict[str, Callable[[SourceRun, Path], None]] = {
     "onnx": write_onnx,
     "litert": write_litert,
     "savedmodel": write_savedmodel,
@@ -180,6 +180,6 @@ WRITERS: dict[str, Callable[[Subject, Path], None]] = {
 }
 
 
-def _append(subject: Subject, path: Path) -> None:
+def _append(subject: SourceRun, path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(FILE, json.dumps(subject.description, indent=2))

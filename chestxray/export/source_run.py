@@ -1,4 +1,4 @@
-"""What is exported of a run: its graph in single precision, and what is to be said of it."""
+"""The run behind an exported file: its graph in single precision, and the metadata."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from chestxray.runs.run_folder import Run
 
 
 @dataclass(frozen=True)
-class Subject:
-    """``model`` is the run's own, which the file is compared with; ``graph`` computes what goes into
-    the file, of the format ``form``; ``layer`` is explained, None where nothing can be.
+class SourceRun:
+    """A run to be exported in the format ``form``.
+
+    ``model`` is the run's own, with which the file is compared; ``graph`` is the exported computation; ``layer`` is
+    the layer of the heat maps, None where there is none.
     """
 
     run: Run
@@ -36,11 +38,11 @@ class Subject:
     distribution: FeatureDistribution | None
 
     @classmethod
-    def of(cls, run: Run, form: str) -> Subject:
+    def of(cls, run: Run, form: str) -> SourceRun:
         """Load the model of `run`.
 
         Raises:
-            DataError: a damaged file.
+            DataError: a file of the run is damaged.
         """
         decision = Decision.read(run.folder / DECISION)
         distribution = FeatureDistribution.read(run.folder / REFUSAL) if decision.features else None
@@ -51,14 +53,14 @@ class Subject:
         whole = single_precision(model)
         features = None if distribution is None else decision.features
         graph = Graph(whole, layer, decision=decision, distribution=distribution, features=features)
-        # TensorFlow's gradients have no counterpart in the other formats.
+        # The other formats have no gradients.
         if graph.reason and form != "savedmodel":
             graph = Graph(whole, None, distribution=distribution, features=features)
         return cls(run, form, model, graph, layer, decision, distribution)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the file gives."""
+        """Names of the file's outputs."""
         if self.form == "keras":
             return ("probabilities",)
         given = {"probabilities": True, "map": self.graph.has_map, "distance": self.distribution is not None}
@@ -66,7 +68,7 @@ class Subject:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the file does not give, and why."""
+        """Outputs that the file does not have, with the reasons."""
         if self.form == "keras":
             return ("A Keras file gives probabilities alone: no map, no distance.",)
         notes = []
@@ -86,14 +88,14 @@ class Subject:
 
     @property
     def halved(self) -> bool:
-        """Whether the run's model computes in half precision, with which no file agrees closely."""
+        """Whether the run's model computes in half precision: the float32 file then agrees less closely."""
         return _halved(self.model)
 
     @cached_property
     def compiled(self) -> Any:
-        """The graph as a function of raw pixels uint8 (batch, height, width, channels) to all outputs.
+        """The graph as a function of raw pixels, uint8 (batch, height, width, channels), to all outputs.
 
-        uint8, so that pixels which somebody has scaled to 0..1 are refused instead of misread.
+        The input is uint8 so that pixels scaled to 0..1 are rejected instead of misread.
         """
 
         def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -103,7 +105,7 @@ class Subject:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the file says of itself, see docs/export.md."""
+        """The metadata of the file, see docs/export.md."""
         run = self.run
         height, width = self.graph.input_shape[:2]
         return {
@@ -123,12 +125,12 @@ class Subject:
 
 
 def pixels_of(graph: Graph) -> tf.TensorSpec:
-    """The input of a file: raw pixels uint8 (batch, height, width, channels)."""
+    """Return the input of a file: raw pixels, uint8 (batch, height, width, channels)."""
     return tf.TensorSpec((None, *graph.input_shape), tf.uint8, name="pixels")
 
 
 def single_precision(model: keras.Model) -> keras.Model:
-    """`model`, or where any layer computes in half precision a copy that computes in float32."""
+    """Return `model`, or, where any layer computes in half precision, a copy that computes in float32."""
     if not _halved(model):
         return model
 
@@ -144,7 +146,7 @@ def single_precision(model: keras.Model) -> keras.Model:
 
 
 def _drowned(distribution: FeatureDistribution) -> bool:
-    """Whether rounding moves the distances: two runtimes' features agree to about a millionth."""
+    """Return whether rounding changes the distances too much: features of two runtimes agree to about 1e-6."""
     return bool(np.sqrt(np.mean((distribution.centre / distribution.scale) ** 2)) * 1e-6 > 1e-3)
 
 

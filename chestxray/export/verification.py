@@ -1,4 +1,4 @@
-"""Does the file that was written answer as the run's model does, and how fast is it?"""
+"""Verifies an exported file against the run's model, and measures its speed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from chestxray.data.sources.phantom.drawing import draw
 from chestxray.data.sources.phantom.findings import FINDINGS
 from chestxray.errors import ExportError
 from chestxray.explanation.inference_graph import OnePass
-from chestxray.export.source_run import Subject
+from chestxray.export.source_run import SourceRun
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import features_model
 
-#: Images compared, and the batch that the speed is measured with.
+#: Number of compared images, and batch size of the speed measurement.
 COUNT = 16
-#: Largest difference allowed; that of distances is relative.
+#: Largest allowed differences; that of distances is relative.
 TOLERANCE = {"probabilities": 1e-4, "map": 1e-3, "distance": 1e-3}
-#: The same where the run's model computes in half precision: the file computes in single.
+#: The same where the run's model computes in half precision and the file in single precision.
 HALVED = {"probabilities": 2e-2, "map": 1e-1, "distance": 5e-2}
 
 Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -36,10 +36,11 @@ Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Checked:
-    """``differences``: output -> the largest difference from the run's model, below ``tolerances``.
+    """The result of a verification.
 
-    ``rate`` and ``tensorflow_rate`` are images a second with all outputs, of the file and of
-    TensorFlow. ``images`` says what was compared.
+    ``differences``: output -> the largest difference from the run's model, below ``tolerances``. ``rate`` and
+    ``tensorflow_rate``: images a second with all outputs, of the file and of TensorFlow. ``images`` describes the
+    compared images.
     """
 
     images: str
@@ -49,11 +50,11 @@ class Checked:
     tensorflow_rate: float
 
 
-def check(subject: Subject, path: Path) -> Checked:
+def check(subject: SourceRun, path: Path) -> Checked:
     """Compare the file at `path` with the model of `subject`.
 
     Raises:
-        ExportError: it answers otherwise.
+        ExportError: the outputs differ by more than the tolerances.
     """
     pixels, said = _pixels(subject)
     runner = RUNNERS[subject.form](subject, path)
@@ -74,8 +75,8 @@ def check(subject: Subject, path: Path) -> Checked:
     )
 
 
-def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest difference of each output from what the run's own model says of `pixels` uint8."""
+def compare(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the largest difference of each output `given` from that of the run's model for `pixels`, uint8."""
     model = subject.model
     wanted = {"probabilities": model.output}
     if subject.distribution is not None:
@@ -85,7 +86,7 @@ def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray
     differences = {"probabilities": _largest(given["probabilities"] - probabilities)}
     if "map" in given and subject.layer is not None:
         decided = subject.decision.decided(probabilities)
-        # An image right at the threshold may be decided the other way by rounding alone.
+        # Rounding may change the decision of an image exactly at the threshold.
         alike = subject.decision.decided(given["probabilities"]) == decided
         _, maps = OnePass(model, subject.layer)(pixels[alike], decided[alike])
         differences["map"] = _largest(given["map"][alike] - maps)
@@ -96,7 +97,7 @@ def compare(subject: Subject, pixels: np.ndarray, given: Mapping[str, np.ndarray
 
 
 def rate(answer: Callable[[], Any], count: int, seconds: float = 1.0) -> float:
-    """Images a second of `answer`, which takes `count` images: the best of some calls after the first."""
+    """Return images a second of `answer`, which processes `count` images: the best of several calls after the first."""
     answer()
     best, spent = np.inf, 0.0
     while spent < seconds:
@@ -107,8 +108,8 @@ def rate(answer: Callable[[], Any], count: int, seconds: float = 1.0) -> float:
     return count / best
 
 
-def _pixels(subject: Subject) -> tuple[np.ndarray, str]:
-    """uint8 (COUNT, height, width, channels), and what they are."""
+def _pixels(subject: SourceRun) -> tuple[np.ndarray, str]:
+    """Return images, uint8 (COUNT, height, width, channels), and a description of them."""
     rows = subject.run.index.rows
     paths = rows.loc[rows["split"] == "test", "path"].head(COUNT)
     size = (int(subject.graph.input_shape[0]), int(subject.graph.input_shape[1]))
@@ -117,9 +118,9 @@ def _pixels(subject: Subject) -> tuple[np.ndarray, str]:
         said = f"{len(found)} test images of the run"
     except UnreadableImage:
         found = []
-    if not found:  # of other places, or of another time
+    if not found:  # the files were moved or deleted
         found = [_drawn(number, size) for number in range(COUNT)]
-        said = f"{COUNT} drawn phantoms (the run's images are not at hand)"
+        said = f"{COUNT} drawn phantoms (the run's images are not available)"
     return np.repeat(np.stack(found)[..., np.newaxis], subject.graph.input_shape[2], axis=-1), said
 
 
@@ -133,30 +134,30 @@ def _largest(differences: np.ndarray) -> float:
     return float(np.abs(differences).max(initial=0))
 
 
-def _run_onnx(subject: Subject, path: Path) -> Runner:
+def _run_onnx(subject: SourceRun, path: Path) -> Runner:
     engine = OnnxEngine(path)
     return lambda pixels: engine.answer(pixels, subject.outputs)
 
 
-def _run_litert(subject: Subject, path: Path) -> Runner:
+def _run_litert(subject: SourceRun, path: Path) -> Runner:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
     return lambda pixels: interpreter.get_signature_runner("serve")(pixels=pixels)
 
 
-def _run_savedmodel(subject: Subject, path: Path) -> Runner:
+def _run_savedmodel(subject: SourceRun, path: Path) -> Runner:
     loaded = tf.saved_model.load(str(path))
     return lambda pixels: {name: value.numpy() for name, value in loaded.serve(tf.constant(pixels)).items()}
 
 
-def _run_keras(subject: Subject, path: Path) -> Runner:
+def _run_keras(subject: SourceRun, path: Path) -> Runner:
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     compiled = tf.function(model, reduce_retracing=True)
     return lambda pixels: {"probabilities": compiled(tf.constant(pixels, tf.float32), training=False).numpy()}
 
 
-RUNNERS: dict[str, Callable[[Subject, Path], Runner]] = {
+RUNNERS: dict[str, Callable[[SourceRun, Path], Runner]] = {
     "onnx": _run_onnx,
     "litert": _run_litert,
     "savedmodel": _run_savedmodel,

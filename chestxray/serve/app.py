@@ -1,4 +1,4 @@
-"""The web application: the page, the JSON interface, health and metrics."""
+"""The web application: the page, the JSON API, health check and metrics."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from chestxray.serve.url_fetch import Links
 
 @dataclass(frozen=True)
 class Work:
-    """What an application does with images: let in, decoded."""
+    """The parts of an application that hold threads and processes: the gate and the decoders."""
 
     gate: Gate
     decoders: Decoders
 
     def close(self, *, wait: bool = True) -> None:
-        """Begin nothing more; end what is fetched or decoded. By default, wait for what is computed."""
+        """Accept no more work and end fetching and decoding; by default, wait for running models."""
         self.gate.close(wait=False)
         self.decoders.close()
         if wait:
@@ -48,8 +48,10 @@ class Work:
 def create_app(
     models: Sequence[Served], settings: Settings, links: Links | None = None, decoders: Decoders | None = None
 ) -> Flask:
-    """The WSGI application that answers with `models`. `links` fetches, where `settings` allow it;
-    `decoders` decode. ``app.extensions["chestxray"]`` is its `Work`, to be closed in the end.
+    """Return the WSGI application that serves `models`.
+
+    `links` fetches images by URL, where `settings` allow it; `decoders` decodes them.
+    ``app.extensions["chestxray"]`` is its `Work`, which must be closed at the end.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload
@@ -77,7 +79,7 @@ def create_app(
 
         request_type = _ANY if link else request.mimetype
         if not link:
-            # What is plainly wrong is told without waiting for a place.
+            # Invalid content is rejected without waiting for a slot.
             uploads.check_content(content, request_type)
         with measures.busy.track_inprogress():
             answered = gate.run(work)
@@ -92,17 +94,17 @@ _ANY = "application/octet-stream"
 
 
 class _StrictJson(DefaultJSONProvider):
-    """JSON has no NaN: a number that is none is a defect of ours, and nothing that a browser must guess at."""
+    """JSON without NaN, which JSON does not have: it raises ValueError instead of writing an invalid document."""
 
     sort_keys = False
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """The text of `obj`."""
+        """Return `obj` as text."""
         return super().dumps(obj, **kwargs, allow_nan=False)
 
 
 def _asked(settings: Settings) -> tuple[bytes, str | None]:
-    """The image in the request's body, or the link to one."""
+    """Return the image in the request's body, or the link to one."""
     if request.mimetype != uploads.LINK:
         uploads.check_type(request.mimetype, links=settings.allow_links)
         return _body(settings), None
@@ -112,7 +114,7 @@ def _asked(settings: Settings) -> tuple[bytes, str | None]:
 
 
 def _body(settings: Settings) -> bytes:
-    """The request's body. waitress has it in memory already: it is not copied again."""
+    """Return the request's body, without another copy of what waitress has in memory."""
     source, length = request.environ["wsgi.input"], request.content_length or 0
     if isinstance(source, io.BytesIO) and length <= settings.max_upload and len(source.getbuffer()) == length:
         return source.getvalue()
@@ -127,7 +129,7 @@ def _flag(name: str) -> bool:
 
 
 def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measures: Measures) -> None:
-    """Everything that is only read."""
+    """Add the routes that only read: page, models, cards, API description, health check and metrics."""
     described = _described(json.loads((Path(__file__).parent / "openapi.json").read_text(encoding="utf-8")), settings)
     cards = {model.key: card_text(model.card) for model in models if model.card}
     listed = [model.to_json() for model in models]
@@ -163,7 +165,7 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
 
 
 def _described(specification: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The interface as `settings` have it: a link is told only where it is taken."""
+    """Return the OpenAPI description for `settings`: without links where they are not allowed."""
     body = specification["paths"]["/api/predict"]["post"]["requestBody"]
     if not settings.allow_links:
         del body["content"][uploads.LINK], specification["components"]["schemas"]["Link"]
@@ -171,7 +173,7 @@ def _described(specification: dict[str, Any], settings: Settings) -> dict[str, A
 
 
 def _add_frame(app: Flask, settings: Settings, measures: Measures) -> None:
-    """What every request has: an id, headers, a line in the log, and errors in words."""
+    """Add to every request an id, security headers, a line in the log, and error messages."""
 
     @app.before_request
     def begin() -> None:

@@ -1,9 +1,9 @@
-"""Connections of clients on waitress, each held to a time, a share and a size, whatever the client does.
+"""Connections of clients on waitress, with limits on time, on connections a client and on bytes in memory.
 
-waitress waits as long as a client sends a byte now and then, and counts neither connections nor bytes of a
-client. Here a request must have come in a given time and its answer have been taken, a client that holds
-more than its share loses what has waited longest, and the bytes of all requests together are bounded.
-Requests that two programs could understand in two ways (RFC 9112) are refused.
+waitress waits as long as a client sends a byte now and then, and limits neither connections nor bytes of a
+client. Here a request must arrive, and its response be received, within a given time; a client with too many
+connections loses the one that has waited longest; and the bytes of all requests together are limited.
+Ambiguous requests, which two programs could parse differently (RFC 9112), are refused.
 
 Why waitress still: hypercorn (0.18) has a timeout between two reads, granian (2.8) one for heads, gunicorn's
 gevent workers (27) none, and none of them counts connections or bytes of a client, so that all of this would
@@ -37,28 +37,28 @@ from chestxray.serve.settings import Settings
 if TYPE_CHECKING:
     from flask import Flask
 
-#: Connections of all clients together. One more takes the place of what has waited longest.
+#: Most connections of all clients together. One more replaces the one that has waited longest.
 CONNECTIONS = 100
-#: Threads beyond those that answer images, so that the page, health and metrics never wait for them.
+#: Threads in addition to those for images, so that the page, health check and metrics never wait.
 SPARE = 4
-#: Seconds until the head of a request has come, and until a connection that asks nothing is closed.
+#: Most seconds until the header of a request has arrived, and until an idle connection is closed.
 HEAD, IDLE = 10.0, 30.0
-#: Seconds that what has begun is given when the server stops.
+#: Seconds that running requests have when the server stops.
 GRACE = 5.0
-#: So many bytes of a request come before what is held is counted again.
+#: Bytes of a request between two checks of the memory in use.
 _STEP = 1 << 20
 _FIELD = re.compile(rb"^(host|content-length|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*\Z")
 
 
 class Busy(Error):
-    """The answer to a request whose bytes have no room."""
+    """The response to a request for whose bytes there is no memory left."""
 
     code = 503
     reason = "Service Unavailable"
 
     def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        """As the application tells a problem. The request has not come to it, and has an id of its own."""
+        """Return the response in the format of the application's errors, with an id of its own."""
         request_id = uuid.uuid4().hex
         content = {
             "request_id": request_id,
@@ -70,7 +70,7 @@ class Busy(Error):
 
 
 class Request(HTTPRequestParser):
-    """A request that comes, of a channel."""
+    """A request that is being received on a channel."""
 
     completed: bool
     error: Any
@@ -83,11 +83,11 @@ class Request(HTTPRequestParser):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of its body that are in memory."""
+        """Bytes of its body in memory."""
         return 0 if self.body_rcv is None else len(self.body_rcv)
 
     def received(self, data: bytes) -> int:
-        """As waitress has it, but for a request whose bytes have no room: that is refused at once."""
+        """Extend waitress's method: refuse a request at once for whose bytes there is no memory left."""
         consumed = super().received(data)
         if not self.completed and self.body_bytes_received - self._counted >= _STEP:
             self._counted = self.body_bytes_received
@@ -97,10 +97,10 @@ class Request(HTTPRequestParser):
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
-        """As waitress has it.
+        """Extend waitress's method by checks for ambiguous requests.
 
         Raises:
-            ParsingError: no host or two, or two ways to tell where the request ends (RFC 9112, 3.2 and 6.1).
+            ParsingError: not exactly one Host, or two definitions of the request's length (RFC 9112, 3.2 and 6.1).
         """
         super().parse_header(header_plus)
         fields = [(name.lower(), value) for name, value in _FIELD.findall(header_plus)]
@@ -115,13 +115,13 @@ class Request(HTTPRequestParser):
             raise ParsingError("Transfer-Encoding needs HTTP/1.1")
 
     def close(self) -> None:
-        """Let go of the body."""
+        """Release the body."""
         super().close()
         self.body_rcv = None
 
 
 class Channel(HTTPChannel):
-    """A connection."""
+    """A connection of a client."""
 
     def __init__(self, server: Server, connection: socket.socket, address: Any, adjustments: Any, map: Any) -> None:
         super().__init__(server, connection, address, adjustments, map)
@@ -134,7 +134,7 @@ class Channel(HTTPChannel):
 
     @property
     def client(self) -> str:
-        """Who it is: behind a proxy, whom that names in the request, once it is known."""
+        """The key of the client: behind a proxy, of the forwarded address, once a request has it."""
         for request in (*self.requests, self.request):
             forwarded_for = request.headers.get("X_FORWARDED_FOR") if request is not None else None
             if forwarded_for and self.server.behind_proxy:
@@ -143,27 +143,27 @@ class Channel(HTTPChannel):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of requests, unfinished or being answered."""
+        """Bytes in memory of its requests, unfinished or being answered."""
         return sum(request.held_bytes for request in (*self.requests, self.request) if request is not None)
 
     @property
     def waits(self) -> bool:
-        """Whether nothing is computed for it, so that closing it loses nothing but a slow client's patience."""
+        """Whether nothing is being computed for it, so that it can be closed."""
         return not self.requests and not self.will_close
 
     @property
     def since(self) -> tuple[bool, float]:
-        """Idle connections first, then by how long they have waited."""
+        """Sort key: idle connections first, then by the time that they have waited."""
         return (self.request is not None, self.asked_last if self.request is None else self.request.began)
 
     def drop(self) -> None:
-        """Close it when the loop comes by: at once, its number could be another's within the same turn."""
+        """Mark it to be closed by the loop: closed at once, its descriptor could be reused in the same iteration."""
         self.will_close = True
 
     def look(self, now: float, seconds: float) -> None:
-        """Drop it if it is slower than is allowed: `seconds` for a request, and for taking an answer."""
+        """Drop it if it is too slow: `seconds` are allowed for a request, and for receiving a response."""
         if self.total_outbufs_len:
-            # Also while the rest of an answer waits for room.
+            # Also while the rest of a response waits in the buffer.
             self.sending_since = self.sending_since or now
             if now - self.sending_since > seconds:
                 self.drop()
@@ -181,7 +181,7 @@ class Channel(HTTPChannel):
 
 
 class Server(TcpWSGIServer):
-    """waitress's server with the channels above. `stop` ends `run` in good order."""
+    """waitress's server with these channels. `stop` ends `run` after the running requests."""
 
     channel_class = Channel
     stopping = False
@@ -198,9 +198,9 @@ class Server(TcpWSGIServer):
         )
 
     def admit(self, channel: Channel) -> None:
-        """Make room for a connection: its client's share is bounded, and so are all together."""
+        """Drop a connection where `channel` exceeds the limit of its client, or of all clients together."""
         channels = [other for other in self.active_channels.values() if not other.will_close]
-        # A proxy's connections are its own affair: it counts its clients itself.
+        # Connections of a proxy are not limited here: it serves many clients.
         mine = [] if self.behind_proxy else [other for other in channels if other.peer == channel.peer]
         if len(mine) > self.settings.connections:
             self._drop_one(mine, channel)
@@ -214,20 +214,20 @@ class Server(TcpWSGIServer):
         (min(waiting, key=lambda channel: channel.since) if waiting else newest).drop()
 
     def has_room(self, channel: Channel) -> bool:
-        """Whether the bytes that have come for `channel` may stay."""
+        """Return whether the bytes in memory for `channel` are within the limits."""
         held = {other: other.held_bytes for other in list(self.active_channels.values())}
         if sum(size for other, size in held.items() if other.client == channel.client) > self.settings.client_bytes:
             return False
         return sum(held.values()) <= self.settings.held_bytes
 
     def maintenance(self, now: float) -> None:
-        """Called by the loop about once a second."""
+        """Check all channels; called by the loop about once a second."""
         for channel in list(self.active_channels.values()):
             channel.look(time.monotonic(), self.settings.upload_timeout)
 
     def stop(self) -> None:
-        """Take no more requests, and let `run` return once those that have come are answered, or after
-        `GRACE` seconds. For another thread, or a signal's handler.
+        """Accept no more requests, and let `run` return once the running ones are answered, or after `GRACE` seconds.
+        May be called from another thread or a signal handler.
         """
         self.stopping = True
         self.pull_trigger()
@@ -255,7 +255,7 @@ class Server(TcpWSGIServer):
 
 
 def _adjustments(settings: Settings, listener: socket.socket) -> Adjustments:
-    # Uploads stay in memory: waitress would put what is larger than its buffer into a file.
+    # Uploads stay in memory: waitress writes what exceeds its buffer to a file.
     body = settings.max_upload + 1_000_000
     proxy: dict[str, Any] = {}
     if settings.behind_proxy:
@@ -269,7 +269,7 @@ def _adjustments(settings: Settings, listener: socket.socket) -> Adjustments:
         outbuf_overflow=1 << 30,
         max_request_header_size=16_384,
         recv_bytes=65_536,
-        # Poll has no limit of descriptors' numbers, which `select` has.
+        # `select` has a limit on the numbers of descriptors, poll has none.
         asyncore_use_poll=hasattr(select, "poll"),
         cleanup_interval=1,
         connection_limit=2 * CONNECTIONS,

@@ -1,4 +1,4 @@
-"""What the page shows: the radiograph as the model was given it, and its heat map as a second layer."""
+"""Images of the page as data URIs: the radiograph as the model's input, and its heat map as a second layer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from chestxray.explanation.overlay import colours
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
 
-#: The longer side of a picture.
+#: Longer side of an image in pixels.
 SIDE = 768
 _PALETTE = colours(np.linspace(0, 1, 256)[np.newaxis])[0].tobytes()
 
 
 def picture(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> str:
-    """A data URI of grey uint8 `pixels` (height, width) of a whole image, cut or padded as `fit` does
-    for a model's `size` (height, width), so that a map of that model lies over it in place.
+    """Return the data URI of a whole grey image, `pixels` uint8 (height, width), cropped or padded by `fit` for a
+    model's `size` (height, width), so that a map of that model can be laid over it.
     """
     image = Image.fromarray(pixels)
     height, width = size if fit != "stretch" else pixels.shape
@@ -31,9 +31,9 @@ def picture(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> str:
 
 
 def heat_map(heat: np.ndarray) -> str:
-    """A data URI of a map float (height, width) in 0..1: transparent where it is 0, opaque where it is 1.
+    """Return the data URI of a map, float (height, width) in 0..1: transparent where it is 0, opaque where it is 1.
 
-    Shown over the picture at an opacity, it is what `overlay.overlay` draws at that strength.
+    Shown over the image at an opacity, it looks as `overlay.overlay` with that strength.
     """
     image = Image.fromarray(np.round(np.clip(heat, 0, 1) * 255).astype(np.uint8))
     image.putpalette(_PALETTE)

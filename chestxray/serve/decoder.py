@@ -1,9 +1,9 @@
-"""The process that decodes: bytes of a stranger come in, a few small arrays go out.
+"""The decoding process: receives untrusted image files, returns pixel arrays.
 
-It may take so much memory, a job so many seconds, and no file be written; what breaks it breaks nothing else.
-It imports what reads images, and neither Flask nor anything that computes a model. `decoding` starts it,
-talks to it and ends it. What they say to each other is JSON, each with its length in front, and plain bytes:
-nothing that could make the server run what a broken decoder sent.
+Its memory and the seconds of a job are limited and it cannot write files; if it crashes, the server goes on. It
+imports the code that reads images, and neither Flask nor the models. `decoding` starts it, sends jobs and ends it.
+Messages are JSON, prefixed by their length, and plain bytes: no format that could make the server execute what a
+compromised decoder sends.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from chestxray.data.images.pixels import TooManyPixels, UnreadableImage
 from chestxray.serve.data_uris import picture
 
 LENGTH = struct.Struct("<I")
-#: Kinds of what a job came to: pixels, or why there are none; ``defect`` is a mistake of ours.
+#: Outcomes of a job: pixels, or the reason why there are none; ``defect`` is an error of this program.
 FINE, TOO_MANY, UNREADABLE, DEFECT = "fine", "too_many_pixels", "unreadable", "defect"
 
 
 def main(memory: int) -> None:
-    """Do jobs from standard input until it ends. `memory`: bytes beyond what the process has at its start."""
+    """Process jobs from standard input until it ends. `memory`: most bytes in addition to those at the start."""
     if importlib.util.find_spec("pydicom"):
-        # Before the limits, and before anybody waits for it.
+        # Imported before the limits apply, and before a job waits for it.
         from pydicom import dcmread  # noqa: F401
         from pydicom.pixels import pixel_array  # noqa: F401
     jobs = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    # A library that prints must not be taken for an answer.
+    # What a library prints must not be read as a result.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     limit(memory)
     write(results, json.dumps({"ready": True}).encode())
@@ -53,14 +53,14 @@ def main(memory: int) -> None:
 
 
 def limit(memory: int) -> None:
-    """Hold this process to `memory` bytes more than it has, and to writing no file. Windows and macOS have
-    no such limits, and there the deadline alone holds.
+    """Limit this process to `memory` bytes more than it has, and forbid it to write files. Windows and macOS have
+    no such limits; there only the deadline applies.
     """
     try:
         import resource
     except ImportError:
         return
-    # Address space and not what is resident, which Linux does not limit: hence what the process has already.
+    # Linux limits address space, not resident memory: hence the addition of what the process has already.
     with contextlib.suppress(OSError):
         has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (has + memory, has + memory))
@@ -69,7 +69,7 @@ def limit(memory: int) -> None:
 
 
 def read(source: IO[bytes], most: int = 1 << 20) -> bytes | None:
-    """A message that `write` framed; None at the end. Raises `EOFError` for a part of one, or too long a one."""
+    """Return a message framed by `write`; None at the end. Raises `EOFError` for an incomplete or too long one."""
     start = source.read(1)
     if not start:
         return None
@@ -80,7 +80,7 @@ def read(source: IO[bytes], most: int = 1 << 20) -> bytes | None:
 
 
 def exactly(source: IO[bytes], length: int) -> bytes:
-    """So many bytes. Raises `EOFError` if there are fewer."""
+    """Return exactly `length` bytes. Raises `EOFError` if there are fewer."""
     made = bytearray(length)
     view, at = memoryview(made), 0
     while at < length:
@@ -93,7 +93,7 @@ def exactly(source: IO[bytes], length: int) -> bytes:
 
 
 def write(target: IO[bytes], content: bytes, *, framed: bool = True) -> None:
-    """All of `content`, by default with its length in front."""
+    """Write `content`, by default prefixed by its length."""
     if framed:
         target.write(LENGTH.pack(len(content)))
     view = memoryview(content)
@@ -103,7 +103,7 @@ def write(target: IO[bytes], content: bytes, *, framed: bool = True) -> None:
 
 @contextlib.contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """End this process after `seconds`, wherever it is: also where whoever started it is gone."""
+    """End this process after `seconds`, also if the server that started it is gone."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -125,7 +125,7 @@ def _done(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[byt
     except MemoryError:
         return {"kind": UNREADABLE, "reason": "it needs more memory than is allowed"}, []
     except Exception as error:
-        # Its type and places, and not its message, which may quote the file.
+        # Type and places of the error, not its message, which may quote the file.
         places = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
@@ -133,7 +133,7 @@ def _done(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[byt
 
 
 def _decoded(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Of each ``[height, width, fit]`` in ``ways`` the pixels, and of each in ``pictures`` a data address."""
+    """Return the pixels for each ``[height, width, fit]`` in ``ways``, and a data URI for each in ``pictures``."""
     parts, first = [], None
     for height, width, fit in job["ways"]:
         image = reading.decode(content, size=(height, width), fit=fit, max_pixels=job["max_pixels"])

@@ -1,9 +1,8 @@
-"""Images decoded in processes of their own, which are held to limits, and ended when time is up.
+"""Decodes images in separate processes with limits on memory and time.
 
-A file of a few kilobytes can keep a decoder busy for minutes, or make it ask for gigabytes, and what a
-thread has begun cannot be stopped. A process can: it is killed at the deadline, and the next job gets
-another one. What the models compute stays in the server: their input has one size, whatever was sent, so
-that the bytes of a stranger change neither how long they compute nor how much memory they take.
+A file of a few kilobytes can keep a decoder busy for minutes or make it allocate gigabytes, and a thread
+cannot be stopped. A process is killed at the deadline, and the next job gets a new one. The models run in the
+server: their input has a fixed size, so that the uploaded file changes neither their time nor their memory.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from chestxray.serve.errors import RequestProblem
 from chestxray.serve.json_logs import log
 from chestxray.serve.settings import Settings
 
-#: (height, width) of the pixels, and how the image is brought there.
+#: (height, width) of the pixels, and how the image is fitted to it.
 Way = tuple[tuple[int, int], Fit]
-#: Bytes of a picture, a data address of at most 768 x 768 pixels.
+#: Most bytes of an image as data URI, of at most 768 x 768 pixels.
 _PICTURE = 2_000_000
 _BUSY = 5
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """``pixels``: uint8 (height, width) of each way that was asked for, ``pictures`` data addresses;
-    ``width`` and ``height`` are those of the file.
+    """A decoded image: ``pixels``, uint8 (height, width), for each of the ways, ``pictures`` as data URIs, and
+    ``width`` and ``height`` of the file.
     """
 
     pixels: tuple[np.ndarray, ...]
@@ -49,7 +48,7 @@ class Decoded:
 
 
 class Decoders:
-    """As many decoding processes as images may be computed at once, started when they are first needed."""
+    """A pool of decoding processes, one for each image that may be computed at the same time, started on demand."""
 
     def __init__(self, settings: Settings) -> None:
         self._memory = settings.decoder_memory
@@ -61,7 +60,7 @@ class Decoders:
             self._idle.put(None)
 
     def start(self) -> None:
-        """Start all processes, and do not wait for them."""
+        """Start all processes without waiting for them."""
         found = [self._idle.get() for _ in range(self._idle.qsize())]
         for process in found:
             self._idle.put(process or self._started())
@@ -69,12 +68,12 @@ class Decoders:
     def decode(
         self, content: bytes, ways: Sequence[Way], pictures: Sequence[Way], max_pixels: int, deadline: float
     ) -> Decoded:
-        """The image file `content` in each of `ways`, and as `pictures` to look at, until `deadline`, of
+        """Return the image file `content` in each of `ways`, and as `pictures` for display. `deadline` is a time of
         `time.monotonic`.
 
         Raises:
-            RequestProblem: more than `max_pixels` (413), or the image cannot be read, or not with the
-                memory that is allowed (422); the time is up, or the server stops (503).
+            RequestProblem: more than `max_pixels` (413); the image cannot be read, or not within the memory
+                limit (422); the time is over, or the server stops (503).
         """
         try:
             process = self._idle.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -87,7 +86,7 @@ class Decoders:
             process = process or self._started()
             header, parts = process.ask(content, ways, pictures, max_pixels, deadline)
         except EOFError:
-            # It is gone, by a limit, or by what a decoder did.
+            # The process has ended, by a limit or a crash.
             assert process is not None
             if self._closed:
                 raise _busy() from None
@@ -101,14 +100,14 @@ class Decoders:
             if process is not None and process.ended():
                 self._forget(process)
                 process = None
-                # The next one starts while nobody waits for it.
+                # Its successor is started before the next job needs it.
                 with contextlib.suppress(RequestProblem):
                     process = self._started()
             self._idle.put(process)
         return _understood(header, parts, ways)
 
     def close(self) -> None:
-        """End all processes, also those that decode."""
+        """End all processes, also those that are decoding."""
         with self._lock:
             self._closed = True
             running = list(self._running)
@@ -140,7 +139,7 @@ class _Process:
     """One process of `decoder.main`."""
 
     def __init__(self, memory: int) -> None:
-        # The search path of this process and no other: nothing from the folder that the server was started in.
+        # The search path of this process, without the current folder.
         path = [*filter(None, sys.path), str(Path(__file__).parents[2])]
         code = f"import sys; sys.path[:] = {path!r}; from chestxray.serve.decoder import main; main({memory})"
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -151,10 +150,10 @@ class _Process:
             stderr=subprocess.DEVNULL,
             bufsize=0,
             env={**os.environ, **one, "PYTHONWARNINGS": "ignore"},
-            # Ctrl-C is for the server, which then ends it.
+            # Ctrl-C goes to the server alone, which then ends the process.
             start_new_session=True,
         )
-        # However long a busy machine takes to start it, a deadline does not end that.
+        # Starting it may take long on a busy machine, and is not subject to a deadline.
         self._ready = threading.Event()
         threading.Thread(target=self._await, name="decoder starts", daemon=True).start()
 
@@ -166,15 +165,17 @@ class _Process:
     def ask(
         self, content: bytes, ways: Sequence[Way], pictures: Sequence[Way], max_pixels: int, deadline: float
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """Raises `EOFError` where the process ended before it answered, `RequestProblem` (503) where it has
-        not started in time: then it goes on doing so.
+        """Send a job and return its result.
+
+        Raises `EOFError` where the process ended before it answered, and `RequestProblem` (503) where it has not
+        started in time; it then continues to start.
         """
         jobs, results = self._process.stdin, self._process.stdout
         assert jobs is not None and results is not None
         if not self._ready.wait(max(0.0, deadline - time.monotonic())):
             raise _late()
         left = deadline - time.monotonic()
-        # Reading ends when the process does, so that nothing else needs a timeout.
+        # Reading ends with the process, so that no other timeout is needed.
         watch = threading.Timer(max(0.0, left), self._process.kill)
         watch.daemon = True
         watch.start()
@@ -182,7 +183,7 @@ class _Process:
             job = {
                 "bytes": len(content),
                 "max_pixels": max_pixels,
-                # A little later than here, where it is told apart.
+                # Later than the timer here, so that a time-out is recognised here.
                 "seconds": max(0.1, left + 1),
                 "ways": [[*size, fit] for size, fit in ways],
                 "pictures": [[*size, fit] for size, fit in pictures],
@@ -197,7 +198,7 @@ class _Process:
                 raise EOFError
             return answer, [decoder.exactly(results, size) for size in sizes]
         except (BrokenPipeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            # Of a process that was broken, whatever it says is no answer.
+            # The output of a corrupted process is not used.
             self.end()
             raise EOFError from error
         except EOFError:
@@ -207,19 +208,19 @@ class _Process:
             watch.cancel()
 
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """Return whether the process has ended."""
         return self._process.poll() is not None
 
     def code(self) -> str:
-        """By which signal or status it ended."""
+        """Return the signal or status with which it ended."""
         return str(self._process.returncode)
 
     def kill(self) -> None:
-        """End it, whatever it does. Whoever reads its answer closes the pipes."""
+        """Kill the process. The thread that reads its answer closes the pipes."""
         self._process.kill()
 
     def end(self) -> None:
-        """Kill it, and close its pipes, which nobody else may read."""
+        """Kill the process and close its pipes, which no other thread may be reading."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -229,7 +230,7 @@ class _Process:
 
 
 def _checked(header: Any) -> dict[str, Any]:
-    """What a process said, each part of the kind that it must be. Raises what Python raises where it is not."""
+    """Return the header that a process sent with each field converted to its type; raises if one cannot be."""
     kinds = (decoder.FINE, decoder.TOO_MANY, decoder.UNREADABLE, decoder.DEFECT)
     return {
         "kind": kinds[kinds.index(header["kind"])],
@@ -256,7 +257,7 @@ def _understood(header: dict[str, Any], parts: list[bytes], ways: Sequence[Way])
 
 
 class Undecoded(Exception):
-    """A defect of ours in the decoding process: the exception's type, and where it was raised."""
+    """An error of this program in the decoding process: the exception's type, and where it was raised."""
 
     def __init__(self, kind: str, raised: list[str]) -> None:
         super().__init__(kind)

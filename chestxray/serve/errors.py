@@ -1,10 +1,10 @@
-"""Why a request gets no answer: an HTTP status, a code for programs and a sentence for people."""
+"""The error of a request: an HTTP status, a code for programs and a sentence for people."""
 
 from __future__ import annotations
 
 
 class RequestProblem(Exception):
-    """Answered with ``status`` and ``{"error": {"code", "message"}}``. ``retry_after`` is in seconds.
+    """An error with the response ``status`` and ``{"error": {"code", "message"}}``. ``retry_after`` is in seconds.
 
     The message never repeats what the client sent, which may be about a patient.
     """

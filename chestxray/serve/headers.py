@@ -1,4 +1,8 @@
-"""Headers that keep a browser from doing what the page does not need."""
+"""Security headers of the responses: Content-Security-Policy and others.
+
+flask-talisman is not used: it redirects to HTTPS and sets cookie options by default, has no Cross-Origin-*-Policy for
+resources, and the policy of a model card is computed from its content; what would be left of it is this dictionary.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,15 @@ _STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
 
 
 def policy(**changes: str) -> str:
-    """The Content-Security-Policy; `changes` by directive, ``_`` for ``-``."""
+    """Return the Content-Security-Policy with `changes` by directive, ``_`` standing for ``-``."""
     directives = _POLICY | {name.replace("_", "-"): value for name, value in changes.items()}
     return "; ".join(f"{name} {value}" for name, value in directives.items())
 
 
 def card_policy(html: str) -> str:
-    """The policy of a model card, one file with its style sheet inside: that sheet alone, by its hash. A card may
-    be a stranger's: it runs nothing, asks for nothing, and does not lead elsewhere by itself (``sandbox``).
+    """Return the policy of a model card, an HTML file with an inline style sheet, which is allowed by its hash.
+
+    A card may come from someone else: it may run no script, load nothing and not navigate (``sandbox``).
     """
     return policy(
         script_src="'none'",

@@ -1,4 +1,8 @@
-"""A line of JSON a request. No image, no name of a file, no address of a client or of a link is in it."""
+"""Logs a line of JSON a request, without images, file names, addresses of clients or links.
+
+python-json-logger is not used: its formatter writes messages and texts of exceptions, which may quote what a client
+sent, so that its ``format`` would have to be overridden as a whole.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,15 @@ log = logging.getLogger("chestxray.serve")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object: ``time`` (UTC), ``level``, ``message`` and what ``extra={"fields": ...}`` adds.
+    """Formats a record as one JSON object: ``time`` (UTC), ``level``, ``message`` and the items of
+    ``extra={"fields": ...}``.
 
-    Of an exception, its type and where it was raised are kept, and not its message, which may quote
-    what a client sent.
+    Of an exception, the type and the places where it was raised are written, not the message, which may quote what a
+    client sent.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line, without line break."""
         entry: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -35,7 +40,7 @@ class JsonLines(logging.Formatter):
 
 
 def speak(stream: TextIO | None = None) -> None:
-    """Log this package and waitress as lines of JSON, by default on standard error."""
+    """Log `chestxray.serve` and waitress as lines of JSON to `stream`, by default standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     for name, level in (("chestxray.serve", logging.INFO), ("waitress", logging.ERROR)):

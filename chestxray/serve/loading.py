@@ -1,4 +1,4 @@
-"""The models that a server answers with, opened and tried before the first client comes."""
+"""Loads the models of a server, and tries each before the first request."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from chestxray.inference.answer import answers
 from chestxray.inference.engine import Engine, Outputs
 from chestxray.storage.files import content
 
-#: Bytes of a model card, its pictures in it.
+#: Most bytes of a model card with its images.
 _MOST_CARD = 50_000_000
 
 
 @dataclass(frozen=True)
 class Served:
-    """An engine under the ``key`` that addresses and metrics name it by; ``card``: its model card, HTML."""
+    """An engine with its ``key`` in URLs and metrics; ``card``: the path of its model card, HTML."""
 
     key: str
     engine: Engine
     card: Path | None
 
     def to_json(self) -> dict[str, Any]:
-        """What ``/api/models`` says of it."""
+        """Return the item of ``/api/models``."""
         decision = self.engine.decision
         return {
             "id": self.key,
@@ -47,14 +47,14 @@ class Served:
 
 
 def open_models(paths: Sequence[Path], seconds: float | None = None) -> tuple[Served, ...]:
-    """The models at `paths`: folders of runs or ensembles, and ONNX files that `chestxray export` made.
+    """Return the models at `paths`: folders of runs or ensembles, and ONNX files made by `chestxray export`.
 
-    Each answers for one black image before it counts as opened, so that damaged weights are told at
-    once. An ONNX file needs no TensorFlow, and computes an image on one core: several images are
-    computed at once; one that it computes for more than `seconds` is given up.
+    Each model is run on one black image, so that damaged weights are reported at once. An ONNX file needs no
+    TensorFlow, and uses one core for an image, since several images are computed at the same time; an evaluation of
+    more than `seconds` is ended.
 
     Raises:
-        InputError: no path, or no run, no weights, no such file.
+        InputError: no path is given; a path does not exist, is not a run, or has no weights.
         DataError: a damaged file.
     """
     if not paths:
@@ -68,30 +68,30 @@ def open_models(paths: Sequence[Path], seconds: float | None = None) -> tuple[Se
 
 
 def _try(model: Served, path: Path) -> None:
-    """Answer one black image, as a client would be answered."""
+    """Run the model on one black image and check its outputs, as for a client. Raises `DataError`."""
     engine = model.engine
     try:
         wrong = _wrong(engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.has_maps))
     except TimeoutError as error:
         raise DataError(f"{path} cannot be served: {error}.") from error
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # What a description of the wrong kinds leads to, wherever it is first used.
-        raise DataError(f"{path} does not answer by what it says of itself: {error!r}.") from error
+        # Metadata of wrong types raise these wherever they are first used.
+        raise DataError(f"{path} does not match its metadata: {error!r}.") from error
     if wrong:
-        raise DataError(f"{path} answers otherwise than it says of itself: {wrong}.")
+        raise DataError(f"{path} does not match its metadata: {wrong}.")
 
 
 def _wrong(engine: Engine, outputs: Outputs) -> str | None:
-    """What is wrong with the `outputs` for one image."""
+    """Return what is wrong with the `outputs` for one image, None if nothing is."""
     probabilities, classes = outputs.probabilities, engine.classes
     if probabilities.shape != (1, len(classes)):
         return f"probabilities of shape {probabilities.shape} for {len(classes)} classes"
     if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-2):
         return f"probabilities that do not add up to 1: {', '.join(f'{value:g}' for value in probabilities[0])}"
     if (outputs.distances is None) != (engine.refusal_threshold is None):
-        return "it refuses by a distance that it does not give, or gives one that it does not refuse by"
+        return "it has a refusal threshold and no output of distances, or the reverse"
     if outputs.distances is not None and not (outputs.distances.shape == (1,) and np.isfinite(outputs.distances).all()):
-        return "a distance that is no finite number"
+        return "a distance that is not a finite number"
     if outputs.maps is not None and not (outputs.maps.ndim == 3 and len(outputs.maps) == 1):
         return f"a heat map of shape {outputs.maps.shape[1:]}"
     answers([""], outputs, engine, engine.decision.limit)
@@ -113,16 +113,16 @@ def _key(number: int, count: int) -> str:
 
 
 def _card(path: Path) -> Path | None:
-    # An export lies in export/ in the run's folder, or was copied elsewhere together with the card.
+    # An exported file is in export/ in the run's folder, or was copied elsewhere together with the card.
     near = (path,) if path.is_dir() else (path.parent, path.parent.parent)
     return next((found for folder in near if (found := folder / "MODEL_CARD.html").is_file()), None)
 
 
 def card_text(path: Path) -> str:
-    """The model card at `path`; what is no UTF-8 in it is shown as such.
+    """Return the model card at `path`; bytes that are not UTF-8 are replaced.
 
     Raises:
-        DataError: it cannot be read, or is larger than any card with pictures.
+        DataError: it cannot be read, or is larger than `_MOST_CARD`.
     """
     try:
         return content(path, _MOST_CARD).decode("utf-8", "replace")

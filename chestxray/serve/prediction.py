@@ -1,4 +1,4 @@
-"""One image -> the answers of all models, a few at a time, and no longer than the operator allows."""
+"""Answers of all models for one image, with limits on concurrency and time."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def answer_image(
     maps: bool,
     pictures: bool,
 ) -> dict[str, Any]:
-    """What all `models` say of the image file `content`, as ``/api/predict`` gives it.
+    """Return the answers of all `models` for the image file `content`, in the format of ``/api/predict``.
 
-    An image is decoded once for each size and fit that models ask for, exactly as `chestxray predict`
-    decodes it, so that both answer alike. Decoding ends at `deadline`, of `time.monotonic`.
+    An image is decoded once for each size and fit of the models, exactly as `chestxray predict` does, so that both
+    give the same answers. Decoding ends at `deadline`, a time of `time.monotonic`.
 
     Raises:
         RequestProblem: the image cannot be read, or not in time.
@@ -68,7 +68,7 @@ def _fields(model: Served, answer: Answer) -> dict[str, Any]:
 
 
 class Gate:
-    """Lets ``settings.threads`` pieces of work be done at once and ``settings.waiting`` more wait."""
+    """Runs at most ``settings.threads`` tasks at the same time; ``settings.waiting`` more may wait."""
 
     def __init__(self, settings: Settings) -> None:
         self._places = threading.BoundedSemaphore(settings.threads + settings.waiting)
@@ -76,14 +76,13 @@ class Gate:
         self._timeout = settings.timeout
 
     def run(self, work: Callable[[float], T]) -> T:
-        """Do `work` and return what it returns. It is given its deadline, of `time.monotonic`.
+        """Call `work` with its deadline, a time of `time.monotonic`, and return its result.
 
-        Fetching and decoding end at the deadline, wherever they are. A model that still computes then keeps
-        its place until it ends, though nobody waits for it any more, so that there is never more of it than
-        was allowed.
+        Fetching and decoding end at the deadline. A model that still computes then keeps its slot until it ends,
+        although the request has been answered, so that the limit on concurrency holds.
 
         Raises:
-            RequestProblem: too many wait, or it takes too long (503).
+            RequestProblem: too many tasks wait, or the time is over (503).
         """
         if not self._places.acquire(blocking=False):
             raise RequestProblem(503, "busy", "Too many images are being answered. Try again.", retry_after=1)
@@ -103,5 +102,5 @@ class Gate:
             raise RequestProblem(503, "timeout", message, retry_after=5) from error
 
     def close(self, *, wait: bool = True) -> None:
-        """Begin nothing more; by default, let what has begun come to its end."""
+        """Accept no more work; by default, wait for the running tasks."""
         self._pool.shutdown(wait=wait, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells, in the text format of Prometheus. Nothing of it is about an image or a client."""
+"""The content of ``/metrics`` in the text format of Prometheus, without data on images or clients."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Measures:
         self._busy = Gauge("chestxray_images_in_progress", "Images being answered or waiting.", registry=self._registry)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request. `route` is a pattern and never what a client wrote."""
+        """Count a request. `route` is the pattern of the route, never the path that a client sent."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def answer(self, fields: dict[str, Any]) -> None:
-        """Count what a model said, an item of ``answers``."""
+        """Count the answer of a model, an item of ``answers``."""
         outcome = "refused" if fields["refused"] else "abstained" if fields["abstained"] else "decided"
         self._answers.labels(fields["model"], outcome).inc()
 
@@ -42,5 +42,5 @@ class Measures:
         return self._busy
 
     def text(self) -> bytes:
-        """All of it."""
+        """Return all metrics as text."""
         return generate_latest(self._registry)

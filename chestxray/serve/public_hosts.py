@@ -1,7 +1,7 @@
-"""Which hosts a link may lead to: public addresses alone, whatever way they are written.
+"""Restricts links to public hosts, in whatever notation an address is written.
 
-An address is resolved once and its result is connected to, so that a name that changes its mind
-between the check and the connection (DNS rebinding) reaches nothing else.
+A name is resolved once and the checked address is connected to, so that a name whose address changes
+between check and connection (DNS rebinding) reaches no other host.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import socket
 
 from chestxray.serve.errors import RequestProblem
 
-#: Ports of the web. Others belong to mail, data bases and control panels.
+#: Ports of HTTP and HTTPS. Others belong to mail, databases and control panels.
 PORTS = (80, 443)
 _NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]\Z")
-#: Refused although Python's registers call (some of) them global.
+#: Refused although Python counts some of them as global.
 _SPECIAL_4 = tuple(
     map(
         ipaddress.IPv4Network,
@@ -41,11 +41,11 @@ _SPECIAL_6 = tuple(
 
 
 def public_address(host: str, port: int) -> str:
-    """The address to connect to for `host`, a name or an address as it stands in a link.
+    """Return the address to connect to for `host`, a name or an address from a link.
 
     Raises:
-        RequestProblem: it is no proper name or address, not found, or any of its addresses is not
-            public; a port other than `PORTS`.
+        RequestProblem: `host` is not a valid name or address, is not found, or one of its addresses is not
+            public; the port is not one of `PORTS`.
     """
     if port not in PORTS:
         raise refused(f"A link's port must be one of {', '.join(map(str, PORTS))}.")
@@ -65,10 +65,9 @@ def public_address(host: str, port: int) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether `address`, IPv4 or IPv6 in its usual notation, is one of the public internet's hosts.
+    """Return whether `address`, IPv4 or IPv6 in standard notation, is a public host.
 
-    Of IPv6, addresses that carry one of IPv4 (mapped, compatible, NAT64, 6to4, Teredo) are refused
-    whatever they carry.
+    IPv6 addresses that embed an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) are refused.
     """
     try:
         found = ipaddress.ip_address(address)
@@ -78,18 +77,18 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(found, ipaddress.IPv4Address):
         return not any(found in network for network in _SPECIAL_4)
-    # A scope ("%eth0") is of this link alone.
+    # An address with a scope ("%eth0") is local to a network link.
     return found.scope_id is None and found in _UNICAST_6 and not any(found in network for network in _SPECIAL_6)
 
 
 def refused(message: str) -> RequestProblem:
-    """The problem of a link that must not be followed."""
+    """Return the error of a link that must not be followed."""
     return RequestProblem(422, "link_refused", message)
 
 
 def _literal(host: str) -> str | None:
-    """`host` if it is an address in its usual notation. ``127.1``, ``0x7f000001`` or ``017700000001`` are
-    not: the operating system would take them for one, and `_NAME` for no name.
+    """Return `host` if it is an address in standard notation, else None. ``127.1``, ``0x7f000001`` and
+    ``017700000001``, which operating systems accept, are not, and `_NAME` does not match them either.
     """
     try:
         return str(ipaddress.ip_address(host))

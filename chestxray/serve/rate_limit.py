@@ -1,4 +1,9 @@
-"""How often one client may ask."""
+"""Limits the requests of one client per minute.
+
+Flask-Limiter is not used: its windows allow twice the rate at their border or keep every request in memory, where a
+token bucket needs two numbers a client; its storage in memory does not bound the number of clients; and a client of
+IPv6 must count by its network.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,13 @@ from collections.abc import Callable
 
 from chestxray.serve.errors import RequestProblem
 
-#: Clients remembered. Of more, those not seen for longest begin anew.
+#: Most clients that are remembered; beyond that, those not seen for longest are forgotten.
 CLIENTS = 10_000
 
 
 def client_of(address: str) -> str:
-    """Who asks, by an address as a socket or a proxy gives it: ``192.0.2.7``, ``192.0.2.7:5000``,
-    ``2001:db8::1``, ``[2001:db8::1]:5000``. Of IPv6 the network of 64 bits, which is what one client is given.
+    """Return the key of a client from its address as a socket or a proxy gives it: ``192.0.2.7``, ``192.0.2.7:5000``,
+    ``2001:db8::1``, ``[2001:db8::1]:5000``. For IPv6 it is the /64 network, which is what one client gets.
 
     >>> client_of("[2001:db8::1]:5000")
     '2001:db8::/64'
@@ -39,7 +44,7 @@ def client_of(address: str) -> str:
 
 
 class Limit:
-    """A bucket of ``per_minute`` requests for each client, refilled steadily; 0: no limit."""
+    """A token bucket for each client, of ``per_minute`` requests, refilled at that rate; 0: no limit."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
@@ -51,7 +56,7 @@ class Limit:
         """Count a request of `client`.
 
         Raises:
-            RequestProblem: it asks too often (429).
+            RequestProblem: too many requests (429).
         """
         if not self._per_minute:
             return

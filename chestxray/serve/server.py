@@ -1,4 +1,4 @@
-"""The server of an application, from its socket until it is stopped."""
+"""Runs the server of an application: binds its socket, serves, and stops on a signal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from chestxray.serve.connections import Server
 if TYPE_CHECKING:
     from chestxray.serve.app import Work
 
-#: Seconds from the signal to the end of the process; containers are given ten before they are killed.
+#: Most seconds from the signal to the end of the process; containers are killed after ten.
 LAST = 8.0
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at `host` and `port` that does not listen yet: a port in use is told before models load.
+    """Return a socket bound to `host` and `port` that does not listen yet, so that a port in use is reported before
+    models are loaded.
 
     Raises:
-        InputError: the port is in use or not allowed, or there is no such host.
+        InputError: the port is in use or not permitted, or the host is not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -50,9 +51,8 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve_until_stopped(server: Server, work: Work) -> None:
-    """Serve until Ctrl-C or SIGTERM, which a container is stopped by. Then what has begun is given
-    `connections.GRACE` seconds; after `LAST` the process ends, whatever is still computed. A second signal
-    ends it at once.
+    """Serve until Ctrl-C or SIGTERM, the signal that stops a container. Running requests then have
+    `connections.GRACE` seconds; after `LAST` seconds the process ends in any case. A second signal ends it at once.
     """
     last = threading.Timer(LAST, os._exit, (1,))
     last.daemon = True
@@ -66,7 +66,7 @@ def serve_until_stopped(server: Server, work: Work) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     server.run()
-    # Decoding is ended here. A model that still computes is waited for, until the timer runs out.
+    # Decoding processes are ended. A model that still computes is waited for until the timer ends the process.
     work.close()
 
 

@@ -1,4 +1,4 @@
-"""What the operator of a server decides, and its defaults."""
+"""Settings of a server, with their defaults."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from dataclasses import dataclass
 
 from chestxray.errors import InputError
 
-#: An X-ray film is about 20 million pixels.
+#: A radiograph has about 20 million pixels.
 MAX_PIXELS = 40_000_000
-#: Bytes that decoding takes for each pixel of the costliest image that is accepted, and beside that: measured,
-#: see docs/reliability.md.
+#: Memory of decoding in bytes: for each pixel of the most expensive accepted image, and in addition. Measured, see
+#: docs/reliability.md.
 DECODER_BYTES = 16
 DECODER_ROOM = 64_000_000
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``threads`` images are computed at once and ``waiting`` more may wait; an answer takes at most
-    ``timeout`` seconds; a client (an address) may ask ``per_minute`` times, 0: as often as it likes.
-    ``max_upload`` in bytes.
-    A request must have come, and its answer have been taken, within ``upload_timeout`` seconds each, and one
-    client may hold ``connections``. ``allow_links``: images may be named by a web address. ``behind_proxy``:
-    the last X-Forwarded-For says who the client is.
+    """Settings of a server.
+
+    ``threads``: images computed at the same time; ``waiting``: further images that may wait. ``timeout``: most
+    seconds until an answer. ``per_minute``: most requests a minute of a client (an address), 0: no limit.
+    ``upload_timeout``: most seconds to receive a request, and to send its response. ``connections``: most connections
+    of a client. ``max_upload``: most bytes of an image file, ``max_pixels``: most pixels. ``allow_links``: images may
+    be given by a URL. ``behind_proxy``: the last X-Forwarded-For is the address of the client.
 
     Raises:
         InputError: a number that is not positive.
@@ -54,15 +55,15 @@ class Settings:
 
     @property
     def decoder_memory(self) -> int:
-        """Bytes that one decoding process may take beyond what it has when it starts."""
+        """Most bytes of memory of one decoding process, in addition to those at its start."""
         return DECODER_BYTES * self.max_pixels + 4 * self.max_upload + DECODER_ROOM
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of requests that may be held at once, unfinished or waiting, of all clients together."""
+        """Most bytes of requests in memory, unfinished or waiting, of all clients together."""
         return 10 * self.max_upload
 
     @property
     def client_bytes(self) -> int:
-        """The same of one client."""
+        """Most bytes of requests in memory of one client."""
         return 4 * self.max_upload

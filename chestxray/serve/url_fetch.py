@@ -1,4 +1,4 @@
-"""An image by its web address: public hosts only, at most so many bytes, at most so many seconds."""
+"""Fetches an image by its URL, from public hosts only, with limits on bytes and seconds."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from chestxray.serve.errors import RequestProblem
 from chestxray.serve.public_hosts import public_address, refused
 
 REDIRECTS = 3
-#: Names looked up at once.
+#: Most look-ups of names at the same time.
 LOOK_UPS = 16
 LONGEST = 2048
 _MOVED = (301, 302, 303, 307, 308)
 
-#: (host, port) -> the address to connect to, or a `RequestProblem`.
+#: Returns the address to connect to for (host, port), or raises `RequestProblem`.
 Resolver = Callable[[str, int], str]
 
 
 @dataclass(frozen=True)
 class Links:
-    """Fetches at most ``max_bytes`` within ``seconds`` all in all. ``resolve`` decides what may be reached."""
+    """Fetches at most ``max_bytes`` within ``seconds`` in total. ``resolve`` decides which hosts may be reached."""
 
     max_bytes: int
     seconds: float = 10.0
     resolve: Resolver = public_address
 
     def fetch(self, url: str) -> bytes:
-        """The content at `url`, redirects followed, each checked as the first.
+        """Return the content at `url`. Redirects are followed, each checked as the first address.
 
         No cookie, credential or proxy of this machine is used.
 
         Raises:
-            RequestProblem: an address that is refused or cannot be reached, no answer in time, an
-                answer other than 200 or compressed (422), too many bytes (413).
+            RequestProblem: an address that is refused or cannot be reached, a time-out, a status other than 200, or
+                compressed content (422); too many bytes (413).
         """
         ends = time.monotonic() + self.seconds
         for _ in range(REDIRECTS + 1):
@@ -58,13 +58,13 @@ class Links:
         raise refused(f"The link leads on more than {REDIRECTS} times.")
 
     def _once(self, parts: SplitResult, ends: float) -> bytes | str:
-        """The content, or the address of a redirect."""
+        """Return the content, or the address of a redirect."""
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         with _within(ends) as (left, watch):
             address = _resolved(self.resolve, host, port, left())
             connection = watch(socket.create_connection((address, port), timeout=left()))
             if parts.scheme == "https":
-                # The handshake comes later: the socket that is watched is the one that shakes hands.
+                # The handshake is done later, on the socket that is watched.
                 context = ssl.create_default_context()
                 connection = watch(context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False))
                 connection.settimeout(left())
@@ -96,14 +96,14 @@ _HEADERS = {"Accept": "image/png, image/jpeg, application/dicom", "User-Agent": 
 
 
 def _split(url: str) -> SplitResult:
-    # Parsers disagree on what blanks, backslashes and letters beyond ASCII mean in a host.
+    # Parsers disagree on blanks, backslashes and non-ASCII letters in a host.
     if len(url) > LONGEST or not url.isascii() or not url.isprintable() or any(char in url for char in ' \\<>"'):
         raise refused(f"A link must be at most {LONGEST} printable ASCII characters, without blanks and backslashes.")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise refused("The link is no web address.") from error
+        raise refused("The link is not a URL.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise refused("A link must begin with https:// or http:// and a host.")
     if "@" in parts.netloc or "%" in parts.netloc:
@@ -112,8 +112,8 @@ def _split(url: str) -> SplitResult:
 
 
 def _resolved(resolve: Resolver, host: str, port: int, seconds: float) -> str:
-    """What `resolve` says within `seconds`. The operating system's look-up cannot be stopped: a thread is
-    left to it, and there are never more of those than `LOOK_UPS`.
+    """Return the result of `resolve` within `seconds`. The operating system's look-up cannot be cancelled: it runs in
+    a thread of its own, at most `LOOK_UPS` at the same time.
     """
     if not _looking.acquire(timeout=seconds):
         raise TimeoutError
@@ -142,7 +142,7 @@ _Socket = TypeVar("_Socket", bound=socket.socket)
 
 
 class _Watched:
-    """Sockets that are shut when the time is up, also those that come later."""
+    """Sockets that are shut when the time is over, also those added later."""
 
     def __init__(self) -> None:
         self.late = False
@@ -162,7 +162,7 @@ class _Watched:
             self.late = True
             for connection in self._sockets:
                 with contextlib.suppress(OSError):
-                    # Of a socket, also where TLS lies over it: its own `shutdown` takes that off first.
+                    # The plain socket's method: that of an SSL socket would remove TLS first.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class _Watched:
 
 @contextmanager
 def _within(ends: float) -> Iterator[tuple[Callable[[], float], Callable[[Any], Any]]]:
-    """Shut what is watched when the time is up: a socket's own timeout begins anew with every byte."""
+    """Shut the watched sockets when the time is over: a socket's own timeout starts again with every byte."""
     watched = _Watched()
 
     def left() -> float:

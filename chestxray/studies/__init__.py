@@ -1,1 +1,1 @@
-"""Jobs of many runs: comparison, folds, ensembles, leakage, a second hospital."""
+"""Studies of several runs: comparison, cross-validation, ensembles, leakage, external validation."""

@@ -1,4 +1,4 @@
-"""Finished runs, or a study -> contenders: what is compared, and what it cost."""
+"""The candidates of a comparison, from finished runs or a study: predictions, and costs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from chestxray.studies.study import Study
 
 
 @dataclass(frozen=True)
-class Contender:
-    """``tests`` has a table of predictions for each repetition, ``runs`` a run for each training.
+class Candidate:
+    """A compared model: ``tests``, a table of predictions for each repetition, and ``runs``, a run for each training.
 
     ``parameters`` are those of one model; ``train_seconds`` of one training and ``images_per_second``
-    of prediction are means over the trainings. None where it is not known. ``controls`` is what the
-    controls of all trainings come to, see `verdict.together`.
+    of prediction are means over the trainings. None where a number is not known. ``controls`` is the result of the
+    controls over all trainings, see `verdict.together`.
     """
 
     tests: tuple[Predictions, ...]
@@ -35,7 +35,7 @@ class Contender:
     controls: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """What it cost, where it is, and what its controls say."""
+        """Return costs, folders and controls as in ``comparison.json``."""
         return {
             "parameters": self.parameters,
             "train_seconds": self.train_seconds,
@@ -46,35 +46,35 @@ class Contender:
         }
 
 
-def of_runs(folders: Sequence[str | Path]) -> dict[str, Contender]:
-    """Contenders by their folders' names, with as much of the path as tells them apart.
+def of_runs(folders: Sequence[str | Path]) -> dict[str, Candidate]:
+    """Return candidates by their folders' names, with as much of the path as makes them distinct.
 
     Raises:
-        InputError: a folder that is named twice, or that nothing was evaluated in.
+        InputError: a folder that is named twice, or that has no evaluation.
     """
     paths = [Path(folder).absolute().resolve() for folder in folders]
     if twice := [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]:
         raise InputError(f"Each run may be named once. Named more often: {', '.join(twice)}.")
     runs = [run_folder.open_evaluated(folder) for folder in folders]
     return {
-        name: _contender((run,), (run.predictions.of("test"),))
+        name: _candidate((run,), (run.predictions.of("test"),))
         for name, run in zip(distinct_names(paths), runs, strict=True)
     }
 
 
-def of_study(study: Study) -> dict[str, Contender]:
-    """The contenders of a study by their names. Raises as `Study.tests`."""
-    return {name: _contender(study.runs(name), study.tests(name)) for name in study.recipes}
+def of_study(study: Study) -> dict[str, Candidate]:
+    """Return the candidates of a study by their names. Raises as `Study.tests`."""
+    return {name: _candidate(study.runs(name), study.tests(name)) for name in study.recipes}
 
 
-def positive_of(contenders: Mapping[str, Contender]) -> str | None:
-    """The positive class that all contenders speak of. Raises `InputError` where they differ."""
-    runs = {name: contender.runs[0] for name, contender in contenders.items()}
+def positive_of(candidates: Mapping[str, Candidate]) -> str | None:
+    """Return the positive class of all candidates. Raises `InputError` where they differ."""
+    runs = {name: candidate.runs[0] for name, candidate in candidates.items()}
     return shared_positive(runs)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of different `paths`, as many as it takes to tell each from the others.
+    """Return the last parts of different `paths`, as many as make each distinct.
 
     >>> distinct_names([Path("/a/x"), Path("/b/x"), Path("/b/y")])
     ['a/x', 'b/x', 'y']
@@ -89,9 +89,9 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _contender(runs: tuple[Run, ...], tests: tuple[Predictions, ...]) -> Contender:
+def _candidate(runs: tuple[Run, ...], tests: tuple[Predictions, ...]) -> Candidate:
     facts = [run.environment.get("model", {}) for run in runs]
-    return Contender(
+    return Candidate(
         tests=tests,
         runs=runs,
         parameters=facts[0].get("parameters"),

@@ -1,7 +1,7 @@
-"""What of a test a finished run has seen already: its training and validation images, exactly or in
-other pixels, and their patients.
+"""Contamination of an external test: images that a finished run was trained or validated on, as exact or near
+copies, and images of their patients.
 
-An image that a model was trained or chosen on is no test of it, whatever folder it lies in.
+An image that a model was trained or chosen on is no test of it, whatever folder it is in.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ _WHY = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run has seen of a test. ``exact`` and ``near`` are groups of paths, the image of the test
-    first and after it those of the run, ``correlations`` those of ``near``; ``patients`` are as in
-    `Audit`, and so are ``look_alikes``, of images of the test that were not seen. ``reasons`` says of each
-    image of the test that was seen why (a key of `_WHY`). ``unsearched`` is as in `Audit`; ``notes`` are
-    sentences.
+    """The test images that a run was trained or chosen on.
+
+    ``exact`` and ``near`` are groups of paths, the test image first and then those of the run; ``correlations`` are
+    those of ``near``. ``patients`` are as in `Audit`, and so are ``look_alikes``, of test images that are not
+    contaminated. ``reasons``: path of each contaminated test image -> a key of `_WHY`. ``unsearched`` is as in
+    `Audit`; ``notes`` are sentences.
     """
 
     exact: Groups
@@ -54,11 +55,11 @@ class Seen:
 
 
 def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path) -> Seen:
-    """Look for the images and patients that `run` was trained or chosen on among the test rows of `index`.
+    """Search the test rows of `index` for the images and patients that `run` was trained or chosen on.
 
-    `data` is what `index` was read from, `pixels` uint8 (rows, height, width) are its images as the run
-    decodes them. The run's own images are taken from the cache, or decoded once more; where neither can
-    be, near copies are not looked for, and ``unsearched`` says so.
+    `data` is the recipe of `index`; `pixels`, uint8 (rows, height, width), are its images decoded as by the run.
+    The run's own images are taken from the cache, or decoded again; where neither is possible, near copies are not
+    searched for, and ``unsearched`` says so.
     """
     own = run.index.rows[run.index.rows["split"].isin(SPLITS)]
     seen, tested = own[own["split"] != "test"], index.rows[index.rows["split"] == "test"]
@@ -84,7 +85,7 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     if own_test := {path for path, *_ in (*alike, *near)} - set(reasons):
         notes.append(
             f"{plural(len(own_test), 'image is', 'images are')} of the run's own test, as they are or edited: on them "
-            "this is no second place, and the generalisation gap from that test is not one of other patients."
+            "this is not an external test, and the generalisation gap is not one to other patients."
         )
     correlations = tuple(round(near[group], 4) for group in near if group[0] in {path for path, *_ in groups})
     look_alikes = tuple(
@@ -96,19 +97,19 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
 
 
 def _of_training(groups: Iterable[tuple[str, ...]], not_seen: set[str]) -> Groups:
-    """The groups without the images of the run's own test, as far as there are others of the run in them."""
+    """Return the groups without images of the run's own test; groups with no other image of the run are left out."""
     kept = ((path, *(other for other in others if other not in not_seen)) for path, *others in groups)
     return tuple(group for group in kept if len(group) > 1)
 
 
 def settle(index: Index, seen: Seen, on_leak: str) -> tuple[Index, Audit]:
-    """Do what `on_leak` says with the images that were seen, and audit the rest of `index`.
+    """Apply `on_leak` to the contaminated images, and audit the others of `index`.
 
-    ``drop`` takes them out of this test, since nothing can take them out of the training any more.
+    ``drop`` leaves them out of this test; they cannot be taken out of the training any more.
 
     Raises:
-        LeakError: there are some and `on_leak` is ``stop``.
-        DataError: nothing is left to test on.
+        LeakError: there are contaminated images and `on_leak` is ``stop``.
+        DataError: no test image is left.
     """
     rows = index.rows
     tested = rows["split"] == "test"
@@ -141,7 +142,7 @@ def settle(index: Index, seen: Seen, on_leak: str) -> tuple[Index, Audit]:
 
 
 def _exact(own: pd.DataFrame, tested: pd.DataFrame) -> Groups:
-    """For each test image with the pixels or the bytes of one of the run: it and those."""
+    """Return, for each test image with the same pixels or bytes as images of the run, its path and theirs."""
     copies: dict[str, dict[str, None]] = {}
     for name in ("pixel_hash", "file_hash"):
         if name in own and name in tested:
@@ -155,9 +156,8 @@ def _exact(own: pd.DataFrame, tested: pd.DataFrame) -> Groups:
 def _near(
     run: Run, own: pd.DataFrame, index: Index, tested: pd.DataFrame, pixels: np.ndarray, cache: Path
 ) -> tuple[dict[tuple[str, ...], float], bool, str]:
-    """Path of a test image and after it those of the run that show the same radiograph, with the highest
-    correlation, down to that of look-resembling, of which the likeliest is named; whether any were looked for,
-    and why not all that were trained or chosen on.
+    """Return pairs of a test image and the most similar image of the run with their correlation, near copies and
+    look-alikes; whether any image of the run was searched for; and why not all that it was trained or chosen on.
     """
     drawn = index.drawn[tested.index]
     own = own[~run.index.drawn[own.index]]
@@ -170,11 +170,11 @@ def _near(
     if left < seen:
         unsearched = (
             f"{f'Only {left:,}' if left else 'None'} of the {plural(seen, 'image')} that the run was trained or chosen "
-            "on can be had any more, neither from the cache nor as it was from its file."
+            "on is still available, in the cache or unchanged in its file."
         )
     if decoded is None or there.empty:
         return {}, False, unsearched
-    # Of exact copies in training and test the one that was trained on counts.
+    # Of exact copies in training and test, the one in training is used.
     trained_first = there.iloc[np.argsort((there["split"] == "test").to_numpy(), kind="stable")]
     of_run = trained_first.drop_duplicates("pixel_hash")
     rows = tested[~drawn].drop_duplicates("pixel_hash")
@@ -198,7 +198,7 @@ def _near(
 
 
 def _decoded(run: Run, own: pd.DataFrame, cache: Path) -> Decoded | None:
-    """The run's images as they were decoded for it, or decoded anew; None where no file is left."""
+    """Return the run's images from the cache, or decoded again; None where no file is left."""
     before = known(cache, run.environment.get("data", {}).get("decoded", ""))
     if before is not None and len(before.facts) == len(run.index):
         return before
@@ -211,7 +211,7 @@ def _decoded(run: Run, own: pd.DataFrame, cache: Path) -> Decoded | None:
 
 
 def _unchanged(own: pd.DataFrame, facts: pd.DataFrame) -> np.ndarray:
-    """Whether each image could be read and is the one that the run had: bool (rows,)."""
+    """Return whether each image can be read and is unchanged since the run: bool (rows,)."""
     # Of runs of earlier versions the bytes alone compare.
     name = "file_hash" if "file_hash" in own else "pixel_hash"
     return (facts["unreadable"] == "").to_numpy() & (facts[name].to_numpy() == own[name].to_numpy())
@@ -220,9 +220,9 @@ def _unchanged(own: pd.DataFrame, facts: pd.DataFrame) -> np.ndarray:
 def _patients(
     trained: Recipe, seen: pd.DataFrame, data: Recipe, tested: pd.DataFrame
 ) -> tuple[tuple[dict[str, Any], ...], list[str], str]:
-    """Patients on both sides, the paths of their test images, and what can be said of patients.
+    """Return the patients in both training and test, the paths of their test images, and a sentence on patients.
 
-    A number means the same person in the same set alone, read by the same rule.
+    Equal identifiers are the same person only within one data set, read by the same rule.
     """
     named, others = (rows[rows["patient"] != ""] for rows in (tested, seen))
     if named.empty or others.empty:
@@ -248,7 +248,7 @@ def _patients(
 
 
 def _same_set(trained: Recipe, data: Recipe) -> bool:
-    """Whether both read their patients from the same set in the same way."""
+    """Return whether both recipes read patients from the same set by the same rule."""
     rules = ("patient_pattern", "data_option")
     shared = set(data.data) & {*trained.data, *trained.test_data}
     return bool(shared) and all(getattr(trained, name) == getattr(data, name) for name in rules)

@@ -1,4 +1,4 @@
-"""The folds of one model -> one folder that is read as a run's."""
+"""Pools the folds of one model into one folder with the format of a run's."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from chestxray.runs.run_folder import Run
 from chestxray.studies import derived_run, ensembling, shared_controls
 from chestxray.studies.study import Study
 
-#: Name, without ending, of the file of figures that are means over folds.
+#: Name, without extension, of the file with figures that are means over folds.
 FOLDS = "folds"
 
 
 def pool(study: Study, cache: str | Path | None = None) -> Run:
     """Evaluate the parts of a study of one model and one seed together, in the study's folder.
 
-    Its controls are trained and tested as the parts were, on images decoded in `cache`.
+    The shortcut controls use the splits of the parts, and images decoded in `cache`.
 
-    Where each part has a test of its own, every image is tested once, by the model that did not see
-    it; there is no model of all images then. Where the test is the same for all parts, their ensemble
-    is tested.
+    Where each part has its own test, every image is tested once, by the model that was not trained on it, and no
+    single model exists. Where the test is the same for all parts, their ensemble is evaluated.
 
     Raises:
         InputError: several models, or several seeds.
-        DataError: tests that are neither the same nor apart.
+        DataError: tests that overlap without being the same.
     """
     (name, *others) = study.recipes
     runs = {part.name: run for part, run in zip(study.parts, study.runs(name), strict=False)}
@@ -59,7 +58,7 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
         tables[0],
         positive=positive,
         audit=ensembling.audit(runs, [note]),
-        # The models are alternatives here, not members: one of them is as large as all.
+        # The models are alternatives, not members of an ensemble: the size is that of one.
         record=ensembling.record(runs) | {"model": first.environment["model"]},
         controls=lambda metrics: shared_controls.of(runs, index, tables[0], metrics, cache, apart=True),
         extra={
@@ -73,7 +72,7 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
 
 
 def _said(over_folds: Mapping[str, Figure]) -> str:
-    """The mean over folds of the AUROC, whose interval counts the draw of training images too."""
+    """Return a sentence with the mean AUROC over folds; its interval includes the sampling of training images."""
     summary = over_folds["auroc"].to_json()
     if summary["value"] is None:
         return ""

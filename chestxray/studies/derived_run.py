@@ -44,8 +44,7 @@ def write(
 
     Args:
         folder: may hold what was written there before.
-        recipe: the choices that the members share. Only its names, ``replicates``, ``by`` and the other options of
-            the evaluation are used.
+        recipe: written as ``recipe.toml``; its options of the evaluation, such as ``replicates`` and ``by``, are used.
         index: the images, each with the split it has in `predictions`.
         predictions: the test, and the validation where there is one.
         positive: of two classes, the one that sensitivity speaks of.

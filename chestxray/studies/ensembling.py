@@ -1,4 +1,4 @@
-"""Several runs with one test -> their ensemble: the mean of their probabilities."""
+"""Ensemble of several runs with the same test: the mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from chestxray.runs import output_folder, provenance
 from chestxray.runs.run_folder import Run
 from chestxray.studies import derived_run, shared_controls
 
-#: Names the members: what else than a model can predict.
+#: Name of an ensemble as a model, and of the file that lists its members.
 ENSEMBLE = "ensemble"
 
 
 def default_folder(runs: Mapping[str, Run]) -> Path:
-    """``runs/<time>-ensemble-<data>`` below the working directory."""
+    """Return ``runs/<time>-ensemble-<data>`` below the working directory."""
     return output_folder.default_folder(ENSEMBLE, next(iter(runs.values())).recipe.data[0])
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raises `OutputError` unless `folder` is free, or holds an ensemble that may be overwritten."""
+    """Raise `OutputError` unless `folder` is empty or missing, or holds an ensemble that may be overwritten."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"The output {folder} is a file; it must be a folder.")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / f"{ENSEMBLE}.json").is_file():
-        raise OutputError(f"The output folder {folder} exists and is no ensemble; choose another with --output.")
+        raise OutputError(f"The output folder {folder} exists and is not an ensemble; choose another with --output.")
     if not overwrite:
         raise OutputError(
             f"The output folder {folder} exists. Allowed: another --output, or --overwrite to replace it."
@@ -42,15 +42,15 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None, *, notes: Sequence[str] = ()) -> Run:
-    """Average the probabilities of `runs`, two or more by their names, and evaluate that in `folder`.
+    """Average the probabilities of `runs`, two or more by their names, and evaluate the mean in `folder`.
 
-    Validation is averaged too where all runs have the same validation images, and thresholds are then
-    chosen on it. ``ensemble.json`` names the members. It has controls of its own where images are still
-    decoded in `cache`, else those of its members.
+    Where all runs have the same validation images, their predictions are averaged too and thresholds are chosen on
+    them. ``ensemble.json`` lists the members. Controls are computed where images are still decoded in `cache`,
+    else taken from the members.
 
     Raises:
-        InputError: fewer than two runs; runs that speak of different positive classes.
-        DataError: tests of other images, labels or classes.
+        InputError: fewer than two runs; runs with different positive classes.
+        DataError: tests with different images, labels or classes.
         OutputError: `folder` cannot be written to.
     """
     if len(runs) < 2:
@@ -84,21 +84,21 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
 
 
 def shared_positive(runs: Mapping[str, Run]) -> str | None:
-    """The positive class that all `runs` speak of. Raises `InputError` where they differ."""
+    """Return the positive class of all `runs`. Raises `InputError` where they differ."""
     spoken = {name: run.metrics["positive"] for name, run in runs.items()}
     if len(set(spoken.values())) > 1:
         listed = ", ".join(f"{name} of {positive}" for name, positive in spoken.items())
-        raise InputError(f"The runs speak of different positive classes: {listed}. Choose one with --positive.")
+        raise InputError(f"The runs have different positive classes: {listed}. Choose one with --positive.")
     return next(iter(spoken.values()))
 
 
 def audit(runs: Mapping[str, Run], notes: Sequence[str]) -> dict[str, Any]:
-    """``audit.json`` of `runs` taken together: what leaked in any of them; `notes` before their own."""
+    """Return ``audit.json`` of `runs` together: all leaks of any of them, with `notes` before their own."""
     found = [run.audit for run in runs.values()]
-    # What is said of the split of one part is not true of all.
+    # A note on the split of one part does not hold for all.
     shared = [note for note in found[0]["notes"] if all(note in one["notes"] for one in found)]
     near = [one.get("near_duplicates", {}) for one in found]
-    # A member that kept what leaks is in the mean of all.
+    # A member that kept leaks is part of the mean.
     kept = any(one.get("on_leak") == "ignore" and _leaks(one) for one in found)
     reasons = [item.get("reason") or "A member of the ensemble was not searched." for item in near]
     unsearched = [why for item, why in zip(near, reasons, strict=True) if not item.get("searched")]
@@ -176,7 +176,7 @@ def _mean(tables: Mapping[str, Predictions]) -> Predictions:
 
 
 def _index(runs: Mapping[str, Run], predictions: Predictions) -> Index:
-    """The images of the first run; one that any member was trained or chosen on is no fresh image."""
+    """Return the images of the first run; those that any member was trained or chosen on have the split ``train``."""
     first = next(iter(runs.values())).index
     split_of = dict(zip(row_keys(predictions.rows), predictions.rows["split"], strict=True))
     tables = [run.index.rows for run in runs.values()]

@@ -1,7 +1,7 @@
-"""A finished run on other data, or evaluated anew: what is left of the figures at a second hospital.
+"""External validation of a finished run on other data, and re-evaluation of its own test.
 
-An external evaluation is a folder like a run's, without a model, with ``generalisation_gap.json`` beside: how much
-less each figure is there than on the run's own test.
+An external evaluation is a folder with the format of a run's, without a model. Its ``generalisation_gap.json`` has
+the difference of each figure from that on the run's own test.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 #: The figures that are compared with those of the training run's own test.
 COMPARED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "mcc", "brier", "ece")
 Part = Literal["all", "train", "validation", "test"]
-#: The fields of a recipe that say which images are tested, and what their classes and patients are.
+#: Fields of a recipe that determine the tested images, their classes and their patients.
 _CHOICE_OF_IMAGES = (
     "data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak",
 )  # fmt: skip
@@ -55,21 +55,20 @@ _CHOICE_OF_IMAGES = (
 def evaluate_on(
     run: Run, data: Recipe, cache: Path, *, part: Part = "all", output: Path | None = None, overwrite: bool = False
 ) -> Run:
-    """Evaluate `run` on the data that `data` names, with all that its validation decided.
+    """Evaluate `run` on the data of the recipe `data`, with the run's calibration and decision rule.
 
-    Of `data` count the fields of the data and those of evaluation; classes, size and fit are the
-    run's. `part` takes the rows of one official split alone. Images that the run trained or
-    validated on, as they are or edited, and images of its patients are a leak: ``data.on_leak`` says
-    whether to stop, leave them out or keep them, see `contamination`.
+    The recipe's fields of data and evaluation are used; classes, image size and fit are the run's. `part` selects
+    one official split. Images that the run was trained or validated on, exact or near copies, and images of their
+    patients are leaks: ``data.on_leak`` says whether to stop, leave them out or keep them, see `contamination`.
 
-    The folder (default: `default_folder`, where an earlier evaluation of the same data is replaced) is
-    returned as a `Run` without a model.
+    Returns the folder (default: `default_folder`, where an earlier evaluation of the same data is replaced) as a
+    `Run` without a model.
 
     Raises:
-        DataError: classes that the run does not know; nothing to evaluate.
+        DataError: classes that the run does not have; no image to evaluate.
         LeakError: images or patients of the run's training, where `data` says stop.
-        InputError: a run without what evaluation needs.
-        OutputError: `output` holds something and is not to be overwritten, or holds the run itself.
+        InputError: a run without the files that evaluation needs.
+        OutputError: `output` has content and may not be overwritten, or contains the run itself.
     """
     trained = run.recipe
     decision = _decision(run, data)
@@ -121,16 +120,16 @@ def evaluate_on(
         write_json(folder / "environment.json", _environment(run, index))
         report.write(folder, samples=images)
     if output is None:
-        # The run's own card tells of its external tests.
+        # The run's model card lists its external tests.
         model_card.write(run_folder.open_complete(run.folder))
     return Run(folder)
 
 
 def default_folder(run: Run, data: Recipe, part: Part) -> Path:
-    """``external/<name>-<hash>`` in the run's folder: one folder for each choice of images to test on.
+    """Return ``external/<name>-<hash>`` in the run's folder: one folder for each selection of test images.
 
-    `data` has absolute paths. The hash is of all that says which images are tested and what their
-    classes and patients are; the choices of evaluation are not in it.
+    `data` has absolute paths. The hash is of `_CHOICE_OF_IMAGES` and `part`; options of the evaluation do not change
+    it.
     """
     chosen = {name: getattr(data, name) for name in _CHOICE_OF_IMAGES} | {"part": part}
     digest = hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=4).hexdigest()
@@ -139,7 +138,7 @@ def default_folder(run: Run, data: Recipe, part: Part) -> Path:
 
 
 def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
-    """A folder that cannot be used is known before hours of prediction."""
+    """Raise `OutputError` for a folder that cannot be used, before the prediction, which may take hours."""
     if run.folder.resolve().is_relative_to(folder.resolve()):
         raise OutputError(f"The output {folder} holds the run itself; choose another with --output.")
     if (folder / run_folder.MODEL).is_file():
@@ -149,14 +148,14 @@ def _check_folder(run: Run, folder: Path, *, overwrite: bool) -> None:
 
 
 def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
-    """Evaluate the test of `run` anew, with other choices of evaluation than it was made with.
+    """Evaluate the test of `run` again, with other options of the evaluation.
 
     `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
-    ``prevalence``, ``replicates``. The model and its probabilities stay as they are; the run's recipe, its
+    ``prevalence``, ``replicates``. The model and its probabilities do not change; the run's recipe, its
     figures and its report are replaced.
 
     Raises:
-        InputError: a column that the data has not, or another impossible choice.
+        InputError: a column that the data do not have, or another impossible option.
     """
     recipe = run.recipe.replace(**changes)
     decision = _decision(run, recipe)
@@ -176,12 +175,12 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
 
 
 def _explain_again(run: Run, test: Predictions, images: Mapping[str, np.ndarray], recipe: Recipe) -> None:
-    """Draw the panel of heat maps for what is decided now; without images there is none any more."""
+    """Write the panel of heat maps for the new decisions; without `images` it is removed."""
     layer, reason = run.cam_layer
     folder = run.folder / "heatmaps"
     if layer is None:
         return
-    log.info("Other classes are decided on than before: drawing the heat maps anew ...")
+    log.info("Decisions have changed: drawing the heat maps again ...")
     startup.start()
     from chestxray.explanation import panel
 
@@ -190,7 +189,7 @@ def _explain_again(run: Run, test: Predictions, images: Mapping[str, np.ndarray]
 
 
 def _decision(run: Run, wanted: Recipe) -> Decision:
-    """What the run decided by, with other thresholds or abstention where `wanted` asks for them."""
+    """Return the run's decision rule, with new thresholds or abstention where `wanted` asks for them."""
     path = run.folder / DECISION
     if not path.is_file():
         raise InputError(f"{run.folder} has no {DECISION}: run it again with this version of chestxray.")
@@ -204,7 +203,7 @@ def _decision(run: Run, wanted: Recipe) -> Decision:
 
 
 def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision) -> Recipe:
-    """The recipe of the evaluation: the run's, on other data."""
+    """Return the recipe of the evaluation: the run's, on other data."""
     kept = ("data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "by")
     chosen = ("max_unreadable", "abstain", "sensitivity", "confidence")
     own = {name: getattr(data, name) for name in (*kept, *chosen)}
@@ -231,7 +230,7 @@ def _tested(index: Index, part: Part) -> Index:
 
 
 def _generalisation_gap(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:
-    # The same decision on both sides, also where it is another one than the run's own.
+    # The same decision rule on both sides, also where it differs from the run's own.
     internal = Scorer(run.recipe, decision.positive)(decision.applied(run.predictions.of("test")))
     figures = {
         metric: {
@@ -266,7 +265,7 @@ def _images(predictions: Predictions, index: Index, pixels: np.ndarray) -> dict[
 
 
 def _samples(run: Run, cache: Path) -> dict[str, np.ndarray]:
-    """Images of the run, as far as they are decoded in the cache: a new report needs no old file."""
+    """Return the run's images by path if they are decoded in the cache, else none: the files may be gone."""
     recipe = run.recipe
     assert recipe.image_size is not None
     if not (cache / "decoded" / key(run.index, recipe.image_size, recipe.fit, recipe.max_pixels)).is_dir():

@@ -1,4 +1,4 @@
-"""Controls of several runs taken together, such as an ensemble or the folds of a cross-validation."""
+"""Shortcut controls of several runs together, such as an ensemble or the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def of(
     *,
     apart: bool = False,
 ) -> dict[str, Any] | None:
-    """The content of ``controls.json``; None where `runs` were made without controls.
+    """Return the content of ``controls.json``; None where `runs` were made without controls.
 
-    Where the images of a run are still decoded in `cache`, the controls are trained and tested anew,
-    beside the predictions `test` and their `metrics`; else those of the runs are taken over, of each
-    control the gravest, and the verdict says so.
+    Where the images of a run are still decoded in `cache`, the controls are trained and tested anew and
+    compared with the predictions `test` and their `metrics`. Otherwise those of the runs are used, of each
+    control the most serious one, and the verdict says so.
 
     Args:
         runs: by their names.
         index: the images, each with its split for all runs together.
-        test: what the runs together predicted for the test.
-        metrics: ``metrics.json`` of `test`.
+        test: predictions of the runs together for the test.
+        metrics: content of ``metrics.json`` for `test`.
         cache: the cache folder.
-        apart: each run was tested on rows of its own, on which its controls are tested too.
+        apart: each run was tested on its own rows, as its controls are.
     """
     if not any(run.recipe.controls or run.controls for run in runs.values()):
         return None
-    # Of an external test nothing was trained on: there is nothing to train a control on either.
+    # An external test has no training rows to train a control on.
     trained = apart or (index.rows["split"] == "train").any()
     for run in runs.values() if trained else ():
         rows, recipe = run.index.rows, run.recipe
@@ -68,7 +68,7 @@ def _splits(run: Run, index: Index) -> np.ndarray:
 
 
 def _inherited(runs: Mapping[str, Run], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The gravest item of each control, and whose it is."""
+    """Return the most serious item of each control, with the name of its run."""
     known = {name: run.controls for name, run in runs.items() if run.controls}
     if not known:
         return None

@@ -1,8 +1,8 @@
-"""Several trainings as one folder: models, seeds, folds, held-out sources.
+"""A study: several trainings in one folder, by model, seed, fold or held-out source.
 
-Each part is an ordinary run in ``<folder>/parts/``, made on the splits that its siblings have. A part
-that is finished is not made again, one that was interrupted is gone on with, so that the same call,
-or the same command, goes on with a study that was stopped::
+Each part is an ordinary run in ``<folder>/parts/``; all parts of the same data have the same splits. Finished
+parts are not made again and interrupted ones are resumed, so that repeating the call, or the command, continues
+a study that was stopped::
 
     recipes = [Recipe(model=name, data=("folder:xrays",), folds=5) for name in ("vgg16", "resnet18")]
     study.run(recipes, seeds=3).tests("vgg16")  # one table of predictions a seed
@@ -38,10 +38,10 @@ from chestxray.storage.files import write_json
 
 log = logging.getLogger(__name__)
 
-#: What makes a folder a study's: the list of its parts.
+#: The file that identifies the folder of a study: the list of its parts.
 STUDY = "study.json"
 PARTS = "parts"
-#: What of a recipe says which images there are and what they are called.
+#: Fields of a recipe that determine the images, their labels and their patients.
 _DATA = (
     "data", "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
     "max_pixels", "splits_by",
@@ -50,9 +50,9 @@ _DATA = (
 
 @dataclass(frozen=True)
 class Part:
-    """One training. ``recipe`` is that of a single run; ``label`` is how a person calls it."""
+    """One training. ``recipe`` is that of a single run; ``label`` names it for people."""
 
-    contender: str
+    candidate: str
     name: str
     label: str
     recipe: Recipe
@@ -60,33 +60,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """A finished study. ``recipes`` are those it was asked for, by the name of the contender."""
+    """A finished study. ``recipes`` are the given ones, by the name of the candidate."""
 
     folder: Path
     recipes: Mapping[str, Recipe]
     parts: tuple[Part, ...]
 
-    def runs(self, contender: str) -> tuple[Run, ...]:
-        """The runs of one contender, seed by seed and within a seed fold by fold."""
-        return tuple(Run(self.folder / PARTS / part.name) for part in self.parts if part.contender == contender)
+    def runs(self, candidate: str) -> tuple[Run, ...]:
+        """Return the runs of one candidate, ordered by seed, then by fold."""
+        return tuple(Run(self.folder / PARTS / part.name) for part in self.parts if part.candidate == candidate)
 
-    def tests(self, contender: str) -> tuple[Predictions, ...]:
-        """The test predictions of one contender, a table for each repetition.
+    def tests(self, candidate: str) -> tuple[Predictions, ...]:
+        """Return the test predictions of one candidate, a table for each repetition.
 
-        Where each fold has a test of its own, the folds of a seed make one table, in which every image
-        stands once, predicted by the model that did not see it. Where a test is kept apart for all
-        folds, each fold's model is a repetition. Of a cross-validation the tables tell the fold, see `trainings`.
+        Where each fold has its own test, the folds of a seed make one table with every image once, predicted by
+        the model that was not trained on it. Where all folds have the same test, each fold's model is a
+        repetition. The tables of a cross-validation have the fold in a column, see `trainings`.
 
         Raises:
-            DataError: tests that are neither the same nor apart.
+            DataError: tests that overlap without being the same.
         """
         by_seed: dict[int, list[Predictions]] = {}
-        for run in self.runs(contender):
+        for run in self.runs(candidate):
             folds, test = by_seed.setdefault(run.recipe.seed, []), run.predictions.of("test")
-            if self.recipes[contender].parts:
+            if self.recipes[candidate].parts:
                 test = trainings.marked(test, len(folds), int((run.index.rows["split"] == "train").sum()))
             folds.append(test)
-        return tuple(table for folds in by_seed.values() for table in _pooled(contender, folds))
+        return tuple(table for folds in by_seed.values() for table in _pooled(candidate, folds))
 
 
 def run(
@@ -98,10 +98,10 @@ def run(
     overwrite: bool = False,
     below: str = "comparisons",
 ) -> Study:
-    """Make every part of the study that is not finished, one after the other.
+    """Train every part of the study that is not finished, one after the other.
 
     Args:
-        recipes: one for each contender, with a name for each or named by their models. A recipe with
+        recipes: one for each candidate, with a name for each or named by their models. A recipe with
             folds and no fold, or that leaves each source out, is of several parts.
         folder: default: a name below the folder `below` made of models, data and a hash of the
             recipes, so that the same recipes come back to the same folder.
@@ -112,17 +112,17 @@ def run(
         below: folder of the default folder.
 
     Raises:
-        DataError: the data are not what they were when the first part was begun.
-        InputError: seeds below 1; two contenders, or sources to hold out, of one name.
-        OutputError: `folder` holds something else, or a study with other settings.
-        TrainingError: some parts went wrong; the others were made and are kept.
+        DataError: the data have changed since the first part was begun.
+        InputError: seeds below 1; two candidates, or sources to hold out, of one name.
+        OutputError: `folder` has other content, or a study with other settings.
+        TrainingError: some parts failed; the others are finished and kept.
         ChestXrayError: as `workflow.run`; the parts made until then are kept.
     """
     resolved = {name: workflow.resolve(recipe)[0] for name, recipe in _named(recipes).items()}
     parts = plan(resolved, seeds, caches.root(cache))
     path = Path(folder) if folder else default_folder(resolved, below)
     _check_folder(path, parts, overwrite=overwrite)
-    listed = [{"contender": p.contender, "name": p.name, "label": p.label} for p in parts]
+    listed = [{"candidate": p.candidate, "name": p.name, "label": p.label} for p in parts]
     write_json(path / STUDY, {"parts": listed})
     failed: dict[str, ChestXrayError] = {}
     for number, part in enumerate(parts, 1):
@@ -134,7 +134,7 @@ def run(
         try:
             _make(part.recipe, place, cache, like=_begun_on(part, parts, path))
         except TrainingError as error:
-            # The next model may well train; hours of a night are not given up for this one.
+            # The other parts are trained nevertheless: they may take hours, and need not fail.
             log.warning("%s failed: %s", part.label, error)
             failed[part.label] = error
         except BaseException:
@@ -151,12 +151,12 @@ def run(
 
 
 def plan(recipes: Mapping[str, Recipe], seeds: int, cache: Path) -> tuple[Part, ...]:
-    """The parts of a study of resolved `recipes`, without making any. Arguments and errors as of `run`."""
+    """Return the parts of a study of resolved `recipes`, without training any. Arguments and errors as of `run`."""
     if seeds < 1:
         raise InputError(f"seeds must be at least 1. Received: {seeds}.")
     parts = tuple(
         Part(
-            contender=name,
+            candidate=name,
             name=_slug(name) + (f"-seed{seed}" if seed != recipe.seed else "") + suffix,
             label=name + (f", seed {seed}" if seeds > 1 else "") + words,
             recipe=recipe.replace(seed=seed, split_seed=recipe.splits_by, **changes),
@@ -172,7 +172,7 @@ def plan(recipes: Mapping[str, Recipe], seeds: int, cache: Path) -> tuple[Part, 
 
 
 def default_folder(recipes: Mapping[str, Recipe], below: str) -> Path:
-    """``<below>/<models>-<data>-<hash>``, the same for the same resolved recipes."""
+    """Return ``<below>/<models>-<data>-<hash>``, the same for the same resolved recipes."""
     content = json.dumps({name: recipe.to_toml() for name, recipe in recipes.items()}, sort_keys=True)
     models = "-".join(dict.fromkeys(recipe.model for recipe in recipes.values()))
     data = output_folder.slug(*next(iter(recipes.values())).data)
@@ -195,7 +195,7 @@ def _named(recipes: Sequence[Recipe] | Mapping[str, Recipe]) -> dict[str, Recipe
 
 
 def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int | str]]]:
-    """For each part of a recipe: the end of its name, the same in words, and the fields to change."""
+    """Return for each part of a recipe the suffix of its name, of its label, and the fields to change."""
     if not recipe.parts:
         return [("", "", {})]
     if recipe.folds:
@@ -205,7 +205,7 @@ def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int
 
 
 def _begun_on(part: Part, parts: Sequence[Part], folder: Path) -> Index | None:
-    """The index of a part of the same data that was begun before; None where there is none."""
+    """Return the index of an earlier part with the same data; None where none was begun."""
     for other in parts:
         run = Run(folder / PARTS / other.name)
         if _data(other.recipe) == _data(part.recipe) and (run.folder / run_folder.INDEX).is_file():
@@ -218,7 +218,7 @@ def _data(recipe: Recipe) -> tuple:
 
 
 def _make(recipe: Recipe, folder: Path, cache: str | Path | None, like: Index | None) -> None:
-    """Make one part, or what is missing of it, on the data of the index `like`."""
+    """Train one part, or resume it, on the data of the index `like`."""
     try:
         if (folder / run_folder.RECIPE).is_file():
             workflow.resume(folder, cache=cache, like=like)
@@ -229,8 +229,8 @@ def _make(recipe: Recipe, folder: Path, cache: str | Path | None, like: Index | 
 
 
 def _forget() -> None:
-    """Free what Keras keeps of a model, so that memory does not grow with the parts."""
-    # A mistake that is found before training must not wait for Keras.
+    """Free Keras's global state, so that memory does not grow with the number of parts."""
+    # An error before training must not import Keras.
     if "keras" in sys.modules:
         import keras
 
@@ -239,11 +239,11 @@ def _forget() -> None:
 
 
 def _check_folder(folder: Path, parts: Sequence[Part], *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else; with `overwrite`, delete the parts of the study there."""
+    """Raise `OutputError` for a folder with other content; with `overwrite`, delete the parts of its study."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"The output {folder} is a file; it must be a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY).is_file():
-        raise OutputError(f"The output folder {folder} exists and is no study; choose another with --output.")
+        raise OutputError(f"The output folder {folder} exists and is not a study; choose another with --output.")
     if overwrite:
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     for part in parts:
@@ -256,7 +256,7 @@ def _check_folder(folder: Path, parts: Sequence[Part], *, overwrite: bool) -> No
 
 
 def _nothing_made(folder: Path) -> bool:
-    """Remove a study that no part was begun of. Returns whether it was one."""
+    """Return whether no part of the study was begun; its folder is then removed."""
     begun = [part for part in (folder / PARTS).glob("*") if any(part.iterdir())]
     if not begun and {item.name for item in folder.iterdir()} <= {STUDY, PARTS}:
         shutil.rmtree(folder)
@@ -268,12 +268,12 @@ def _differences(old: Recipe, new: Recipe) -> str:
     return ", ".join(f"{name} {getattr(old, name)!r}, now {getattr(new, name)!r}" for name in fields[:3])
 
 
-def _pooled(contender: str, folds: Sequence[Predictions]) -> list[Predictions]:
+def _pooled(candidate: str, folds: Sequence[Predictions]) -> list[Predictions]:
     paths = [frozenset(table.rows["path"]) for table in folds]
     if len(set(paths)) == 1:
         return list(folds)
     if sum(map(len, paths)) > len(frozenset().union(*paths)):
-        raise DataError(f"The tests of the parts of {contender} overlap, so they can be neither pooled nor compared.")
+        raise DataError(f"The tests of the parts of {candidate} overlap, so they can be neither pooled nor compared.")
     rows = pd.concat([table.rows[folds[0].rows.columns] for table in folds], ignore_index=True)
     return [Predictions(rows, folds[0].classes)]
 

@@ -66,7 +66,7 @@ def test_several_images_and_a_wrong_file(open_page, films):
         choose(page, *(films / f"{name}.png" for name in ("bright", "notes", "dark")))
         first, wrong, last = answered(page, 3)
         assert "bright, with" in first.inner_text() and "dark, with" in last.inner_text()
-        assert "This is no image of a kind that can be read here" in wrong.inner_text()
+        assert "This is not an image of an accepted format" in wrong.inner_text()
         assert page.locator("#status").inner_text() == "3 images: 2 answered, 1 without an answer."
         page.get_by_role("button", name="Clear").click()
         assert not page.locator("#results").is_visible()

@@ -208,7 +208,7 @@ def test_an_ensemble_is_a_folder_like_a_run(runs):
     assert "mean" in output
     with pytest.raises(OutputError, match="--overwrite"):
         invoke(ensemble.command, runs / "good", runs / "fair", "--output", "mean")
-    with pytest.raises(OutputError, match="is no ensemble"):
+    with pytest.raises(OutputError, match="is not an ensemble"):
         invoke(ensemble.command, runs / "good", runs / "fair", "--output", runs / "poor", "--overwrite")
 
 
@@ -279,7 +279,7 @@ def test_a_comparison_says_whose_training_has_seen_the_test(runs):
         (["good", "poor", "--metric", "aurok"], InputError, "Did you mean auroc"),
         (["good", "poor", "--epochs", "3"], InputError, "compared as they are.*epochs"),
         (["good", "poor", "--model", "vgg16"], InputError, "compared as they are.*model"),
-        (["good", "poor", "--output", "thesis"], OutputError, "is no comparison"),
+        (["good", "poor", "--output", "thesis"], OutputError, "is not a comparison"),
         ([], InputError, "two models or more"),
         (["--model", "vgg16"], InputError, "two models or more.*vgg16"),
         (["--model", "vgg61", "--model", "resnet18"], ChestXrayError, "Unknown model 'vgg61'"),
@@ -325,7 +325,7 @@ def finish(named, folder, cache, seeds=1):
     """Finish every part of a study but for the training: real splits, drawn probabilities."""
     for part in study.plan({name: workflow.resolve(recipe)[0] for name, recipe in named.items()}, seeds, cache):
         prepared = workflow.prepare(part.recipe, cache, workflow.Clock())
-        finished(folder / "parts" / part.name, prepared.index, part.recipe, skill=0.5 + 0.5 * len(part.contender))
+        finished(folder / "parts" / part.name, prepared.index, part.recipe, skill=0.5 + 0.5 * len(part.candidate))
     (folder / "study.json").write_text("{}")
 
 

@@ -18,7 +18,7 @@ from chestxray.errors import DataError, ExportError, InputError, OutputError
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.explanation.inference_graph import Graph
 from chestxray.export import FORMATS, export, formats, verification
-from chestxray.export.source_run import Subject, single_precision
+from chestxray.export.source_run import SourceRun, single_precision
 from chestxray.inference import export_metadata
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import build
@@ -184,7 +184,7 @@ def test_a_file_with_another_resize_filter_is_refused(run, tmp_path):
 
 def test_the_engine_answers_as_the_run_does(run, pixels, tmp_path):
     engine = OnnxEngine(export(run.folder, "onnx", output=tmp_path / "m.onnx").path, threads=1)
-    subject = Subject.of(run, "onnx")
+    subject = SourceRun.of(run, "onnx")
     given = engine.run(pixels, maps=True)
     answers = {"probabilities": given.probabilities, "map": given.maps, "distance": given.distances}
     differences = verification.compare(subject, pixels[..., np.newaxis], answers)
@@ -325,7 +325,7 @@ def test_what_exists_is_kept_unless_asked(run, tmp_path):
     assert path.read_text() == "mine"
     export(run.folder, "keras", output=path, overwrite=True)
     assert path.stat().st_size > 1000
-    with pytest.raises(OutputError, match="folder of something else"):
+    with pytest.raises(OutputError, match="folder with other content"):
         export(run.folder, "savedmodel", output=tmp_path, overwrite=True)
     with pytest.raises(InputError, match=r"must end with \.keras"):
         export(run.folder, "keras", output=tmp_path / "m.h5")

@@ -196,7 +196,9 @@ def test_images_that_are_gone_are_searched_from_the_cache_or_not_at_all(run, edi
         first.rename(places / "first")
     for found in (gone, changed):
         assert found.near == ()
-        assert found.unsearched.startswith("None of the 56 images that the run was trained or chosen on can be had")
+        assert found.unsearched.startswith(
+            "None of the 56 images that the run was trained or chosen on is still available"
+        )
         assert "0 exact copies, edited copies not looked for." in found.notes[0]
     _, audit = contamination.settle(index, gone, "stop")
     assert audit.to_json()["near_duplicates"]["searched"] is False

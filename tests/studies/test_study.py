@@ -91,7 +91,7 @@ def test_all_parts_of_a_study_are_of_the_same_data(recipe, folder, tmp_path, dra
     assert not (tmp_path / "s" / "parts" / "small").exists()
     with pytest.raises(DataError, match="1 image is new"):
         study.run([recipe.replace(folds=2)], tmp_path / "f", tmp_path / "cache")
-    # A contender that was asked for with other data is not held to these.
+    # A candidate that was asked for with other data is not held to these.
     others = {"flat": recipe, "small": small.replace(patient_pattern=None)}
     made = study.run(others, tmp_path / "s", tmp_path / "cache")
     assert [len(made.runs(name)[0].index) for name in others] == [48, 49]
@@ -242,7 +242,7 @@ def test_other_settings_and_other_folders_are_refused(recipe, tmp_path):
         study.run([recipe.replace(epochs=2)], tmp_path / "s")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="is no study"):
+    with pytest.raises(OutputError, match="is not a study"):
         study.run([recipe], tmp_path / "thesis", overwrite=True)
     with pytest.raises(InputError, match="seeds must be at least 1"):
         study.run([recipe], tmp_path / "t", seeds=0)

@@ -110,8 +110,8 @@ def _label(model: str, training: int, trainings: int) -> str:
     return model if trainings == 1 else f"{model} (training {training + 1} of {trainings})"
 
 
-def _standing(contender: Estimated, metric: str, marks: str) -> Standing:
-    return Standing(contender.model, contender.figures[metric], marks, contender.figures, contender.repeats)
+def _standing(candidate: Estimated, metric: str, marks: str) -> Standing:
+    return Standing(candidate.model, candidate.figures[metric], marks, candidate.figures, candidate.repeats)
 
 
 def check_metric(metric: str) -> None:
@@ -168,7 +168,7 @@ def check_margin(margin: float | None) -> None:
 
 
 def _pairs(
-    contenders: Sequence[Estimated],
+    candidates: Sequence[Estimated],
     design: trainings.Design,
     metric: str,
     chosen: int | None,
@@ -176,7 +176,7 @@ def _pairs(
     margin: float | None,
 ) -> tuple[Pair, ...]:
     tests = []
-    for one, other in itertools.combinations(contenders, 2):
+    for one, other in itertools.combinations(candidates, 2):
         classical = _classical(one.tables[0], other.tables[0], metric, chosen, clusters) if design == "one" else None
         tests.append((one.model, other.model, classical or tested(one, other, design)))
     corrected = holm([test.p for *_, test in tests])

@@ -1,0 +1,167 @@
+"""The result of a leakage study: each split's figures, the gain of the leaky split, and both in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from chestxray._version import RESEARCH_ONLY
+from chestxray.data.index import Patients
+from chestxray.evaluation.figure_format import number, with_interval
+from chestxray.evaluation.intervals import Figure
+from chestxray.report import formatting
+from chestxray.runs.run_folder import Run
+
+#: Name of each split -> how it is drawn, in words.
+SPLITS = {
+    "random": "image by image, at random",
+    "grouped": "by patient",
+    "official": "given with the data",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its ``runs``, one a seed; ``training`` and ``rows``, its numbers of training and test images;
+    ``leaking``, the number of test images whose patient, or a copy, is in training or validation; ``shared``, the
+    number of its test patients that are also in the test of the random split.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    figures: Mapping[str, Figure]
+    training: int
+    rows: int
+    patients: Patients
+    leaking: int
+    shared: int
+    repeats: tuple[float | None, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the split as ``leakage.json`` has it."""
+        return {
+            "split": self.name,
+            "training": self.training,
+            "rows": self.rows,
+            **self.patients.to_json(),
+            "leaking": self.leaking,
+            "test": {name: found.to_json() for name, found in self.figures.items()},
+            "patients_shared_with_random": self.shared,
+            "repeats": list(self.repeats),
+            "folder": str(self.runs[0].folder),
+            "folders": [str(run.folder) for run in self.runs],
+        }
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """The result of a leakage study.
+
+    ``gains``: the figure of the random split minus that of each other split, with a 95% interval. ``official``
+    describes the official split in a sentence; ``known`` is the proportion of images with a known patient.
+    """
+
+    model: str
+    data: str
+    metric: str
+    positive: str | None
+    splits: tuple[Split, ...]
+    gains: Mapping[str, Figure]
+    known: float
+    official: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``leakage.json``."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "metric": self.metric,
+            "positive": self.positive,
+            "splits": [split.to_json() for split in self.splits],
+            "gains": {name: gain.to_json() for name, gain in self.gains.items()},
+            "patients_known": self.known,
+            "official": self.official,
+            "verdict": list(self.verdict),
+            "research_only": RESEARCH_ONLY,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row a split: numbers of images, leaking images, the figure, and the gain of the random split."""
+        records = []
+        for split in self.splits:
+            own, gain = split.figures[self.metric], self.gains.get(split.name, Figure(None, None, None))
+            records.append(
+                {
+                    "split": split.name,
+                    "training": split.training,
+                    "rows": split.rows,
+                    **split.patients.to_json(),
+                    "leaking": split.leaking,
+                    **{self.metric: own.value, f"{self.metric}_low": own.low, f"{self.metric}_high": own.high},
+                    **{"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high},
+                }
+            )
+        return pd.DataFrame(records)
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """The result in sentences."""
+        title = formatting.title(self.metric)
+        random = self.splits[0]
+        value = number(random.figures[self.metric].value)
+        said = [
+            f"With images drawn at random, {self.model} has this {title}: {value}. {random.leaking:,} of "
+            f"{random.rows:,} test images have their patient or a copy in training or validation."
+        ]
+        trainings = len(random.runs)
+        said += [_gain_sentence(name, gain, title, trainings) for name, gain in self.gains.items()]
+        if any(gain.low is not None for gain in self.gains.values()):
+            said.append(_luck(trainings))
+        for split in self.splits[1:]:
+            if split.shared:
+                patients = formatting.plural(split.shared, "patient")
+                said.append(
+                    f"{patients} of the test {SPLITS[split.name]} are in the random one too, which the interval counts."
+                )
+        if "official" in self.gains:
+            said.append(self.official)
+            said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
+        sizes = {split.name: split.training for split in self.splits}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            said.append(
+                f"The splits train on different numbers of images ({listed}): part of a difference may come from that."
+            )
+        if self.known == 0:
+            said.append(
+                "No patient is known in this data: the random split and the one by patient differ by copies of "
+                "images alone, and what patients on both sides are worth cannot be measured here."
+            )
+        elif self.known < 1:
+            said.append(f"The patient is known of {100 * self.known:.0f}% of the images; the others may leak unseen.")
+        said.append("Each split was drawn once; another draw may show another gain.")
+        return tuple(said)
+
+
+def _gain_sentence(name: str, gain: Figure, title: str, trainings: int) -> str:
+    against = f"the split {SPLITS[name]}"
+    if gain.value is None:
+        return f"Against {against} nothing can be said: the {title} cannot be computed on both tests."
+    size = with_interval(gain.to_json(), level="95%", signed=True)
+    if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+        return f"Against {against} that is {size}: a difference that may be luck."
+    if trainings == 1:
+        return f"Against {against} that is {size}: more than luck in who is tested explains."
+    return f"Against {against} that is {size}: more than luck in who is tested and in training explains."
+
+
+def _luck(trainings: int) -> str:
+    if trainings > 1:
+        return f"The figures are means over {trainings} trainings of each split, whose spread the intervals count."
+    return (
+        "Each split was trained once: luck in training is not counted, and may be as large as the difference "
+        "(--seeds 3 counts it)."
+    )
