@@ -171,8 +171,9 @@ def export(folder: Path, model: str, size: int, films: int = 200) -> None:
     from benchmarks.bulk import drawn
     from chestxray import workflow
     from chestxray.export import export as write_export
+    from chestxray.recipe import Recipe
 
-    recipe = chestxray.Recipe(
+    recipe = Recipe(
         model=model,
         data=("phantom:images=48",),
         image_size=(size, size),

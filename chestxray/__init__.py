@@ -9,7 +9,7 @@ from chestxray._version import VERSION as __version__
 __all__ = ["DataSet", "Recipe", "Run", "__version__", "compare", "evaluate", "load", "load_data", "run"]
 
 if TYPE_CHECKING:
-    # For editors and type checkers; the table below says the same to Python.
+    # For editors and type checkers only; at run time `__getattr__` imports the same names from `_MODULES`.
     from chestxray.api.comparing import compare
     from chestxray.api.datasets import DataSet, load_data
     from chestxray.api.runs import Run, load, run

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and nothing else.
+"""Errors that a user can fix, and nothing else.
 
     ChestXrayError
      ├─ InputError        an option, a path or an image that cannot be used
@@ -7,12 +7,12 @@
      ├─ DataError         a data set that cannot be had, read or split
      │   └─ LeakError     the same image or patient on both sides of a split
      ├─ PluginError       a model or source that is unknown, broken or claimed twice
-     ├─ WeightsError      weights that cannot be had or do not fit
-     ├─ ExportError      a model that a format cannot hold, or a file with other outputs
-     └─ TrainingError     training that went wrong: loss or weights not finite
+     ├─ WeightsError      weights that cannot be obtained or do not fit
+     ├─ ExportError       a model that a format cannot represent, or a file with other outputs than the model
+     └─ TrainingError     training that failed: loss or weights not finite
 
 The command line prints the message of a ``ChestXrayError`` on one line and exits with its
-``exit_code``. Any other exception is a defect of ours and keeps its traceback.
+``exit_code``. Any other exception is a defect of chestxray and keeps its traceback.
 """
 
 import importlib.util
@@ -48,9 +48,9 @@ def _bounded(line: str) -> str:
 
 
 class ChestXrayError(Exception):
-    """Root of the errors that a user can mend. The message says what is wrong, what is allowed
-    and what was received; it may be followed by a table on further lines. Of a line of more than
-    `LONGEST_LINE` characters, as where a file has a name of a megabyte, the middle is left out.
+    """Root of the errors that a user can fix. The message says what is wrong, what is allowed and
+    what was received; a table may follow on further lines. The middle of a line longer than
+    `LONGEST_LINE` characters is left out.
 
     >>> len(str(InputError("a" * 100_000 + ".")))
     4000
@@ -75,7 +75,7 @@ class MissingPackageError(InputError):
 
 
 class DataError(ChestXrayError):
-    """A data set that cannot be had, read or split."""
+    """A data set that cannot be obtained, read or split."""
 
 
 class LeakError(DataError):
@@ -87,19 +87,19 @@ class PluginError(ChestXrayError):
 
 
 class WeightsError(ChestXrayError):
-    """Weights that cannot be had or do not fit the architecture."""
+    """Weights that cannot be obtained or do not fit the architecture."""
 
 
 class ExportError(ChestXrayError):
-    """A model that a format cannot hold, or a file that does not answer as the model does. Not the
-    fault of the input, hence exit code 1.
+    """A model that a format cannot represent, or an exported file whose outputs differ from the
+    model's. Not the fault of the input, hence exit code 1.
     """
 
     exit_code = 1
 
 
 class TrainingError(ChestXrayError):
-    """Training that went wrong. Not the fault of the input, hence exit code 1."""
+    """Training that failed. Not the fault of the input, hence exit code 1."""
 
     exit_code = 1
 
@@ -134,8 +134,8 @@ def _requirement(module: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, as far as it fits on one line, without a full stop; its kind where it
-    says nothing.
+    """Return the first line of another library's error message, without its full stop and at most 300 characters
+    long, or the name of the exception's class if the message is empty.
 
     >>> first_line(ValueError("no ZIP.")), first_line(EOFError())
     ('no ZIP', 'EOFError')
@@ -146,7 +146,7 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean a or b?`` for the known names nearest to `name`, or ``""``.
+    """Return `` Did you mean a or b?`` for the (at most three) known names closest to `name`, or ``""`` if none is.
 
     >>> nearest("inceptionv4", ["inceptionv3", "vgg16"])
     ' Did you mean inceptionv3?'

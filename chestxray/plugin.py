@@ -1,13 +1,13 @@
 """What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data.
 
-A plugin is one object in one module, named by one entry point. The name of the entry point is the
-name of the model or source::
+A plugin is one object in one module, registered by one entry point, whose name is the name of the
+model or source::
 
     [project.entry-points."chestxray.models"]
     inceptionv3 = "chestxray_inceptionv3:plugin"
 
-All else that a plugin may want of this package is had from here as well: `load_weights` and
-`load_huggingface` for weights, `Index` for the rows of a source, `InputError` and `DataError`.
+This module also exports everything else that a plugin may need from this package: `load_weights`
+and `load_huggingface` for weights, `Index` for the rows of a source, `InputError` and `DataError`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "pooled_head",
 ]
 
-#: Imported when they are asked for: pandas and h5py stand behind them, and listing models must not wait for these.
+#: Imported on first use: they need pandas and h5py, which are not needed to list the models.
 _LATER = {
     "Index": "chestxray.data.index",
     "load_huggingface": "chestxray.models.weights",
@@ -50,11 +50,11 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_LATER[name]), name)
 
 
-Tensor = Any  # a keras.KerasTensor: keras is not imported before a plugin asks for it
+Tensor = Any  # a keras.KerasTensor; keras is not imported until a plugin needs it
 
 
 def pooled_head(features: Tensor, classes: int) -> Tensor:
-    """Global average pooling (of a rank-4 feature map), dropout .2, one dense layer of logits.
+    """Return logits (batch, classes): global average pooling (of a rank-4 feature map), dropout 0.2, a dense layer.
 
     The dense layer is named ``logits`` and computes in float32, also under mixed precision.
     """
@@ -68,23 +68,23 @@ def pooled_head(features: Tensor, classes: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlugin:
-    """An architecture: functions of keras tensors, and what a user should know of it.
+    """An architecture: functions of keras tensors, and what a user should know about it.
 
     - ``build(scaled, weights) -> features``: the backbone, applied to a tensor, so that the whole
       model is one flat functional graph. `weights` is None (random) or one of the names listed
-      in ``weights``; files given by path are loaded by chestxray itself. Returns a feature map
+      in ``weights``; chestxray itself loads files given by path. Returns a feature map
       (batch, height, width, channels) or a vector (batch, features).
-    - ``scale(pixels) -> scaled``: float32 (batch, height, width, channels) in 0..255 to what the
-      backbone was trained on, in keras layers.
+    - ``scale(pixels) -> scaled``: converts float32 (batch, height, width, channels) in 0..255 to
+      the range that the backbone was trained on, in keras layers.
     - ``image_size``: (height, width) in pixels of the published network.
-    - ``minimum_size``: the smallest (height, width) that the graph can be built with.
-    - ``fixed_size``: True where the graph takes no other size than ``image_size``.
+    - ``minimum_size``: the smallest (height, width) in pixels that the graph can be built with.
+    - ``fixed_size``: True if the graph accepts only ``image_size``.
     - ``channels``: 1 (grey) or 3 (grey repeated).
-    - ``cam_layer``: name of the layer that Grad-CAM explains, rank 4; None where nothing is
+    - ``cam_layer``: name of the layer that Grad-CAM explains, rank 4; None if no layer is
       convolutional, with the reason in ``cam_reason``.
     - ``finetune_from``: name of the first layer trained in the second phase; None: all.
-    - ``weights``: names of pretrained weights on offer.
-    - ``head(features, classes) -> logits``: `pooled_head` unless given.
+    - ``weights``: names of the available pretrained weights.
+    - ``head(features, classes) -> logits``: default `pooled_head`.
     - ``convert(tensors) -> arrays``: for weights published under other names (PyTorch's, say):
       maps {published name: array} to {"layer/variable": array} in keras layout.
     - ``reference``, ``licence``, ``weights_licence``: paper; licence of the code and of the weights.
@@ -115,7 +115,7 @@ class ModelPlugin:
                 raise PluginError(f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}.")
 
     def check_image_size(self, name: str, size: tuple[int, int]) -> None:
-        """Raises `InputError` where the model `name` cannot be built for `size` (height, width)."""
+        """Raise `InputError` if the model `name` cannot be built for `size` (height, width) in pixels."""
         low = self.minimum_size
         if self.fixed_size and size != self.image_size:
             allowed = f"exactly {self.image_size[0]}x{self.image_size[1]}"
@@ -128,7 +128,7 @@ class ModelPlugin:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """What a run tells a source besides its address."""
+    """What a run passes to a source besides the address."""
 
     cache: Path
     """Folder for what the source downloads or draws; shared by all runs."""
@@ -149,12 +149,12 @@ class SourceOptions:
 class SourcePlugin:
     """A kind of data source: ``--data KIND:ADDRESS`` calls ``load(ADDRESS, options)``.
 
-    ``load`` ends with image files on local disk and returns an `Index`; it raises `DataError` or
-    `InputError` where it cannot. ``address_help`` says in a few words what the address is.
-    ``options`` has the names that the source takes from ``--data-option`` with a line of help each;
-    None: the source is given all of them and checks them itself. ``path_options`` are those of them
-    that are paths: like every path of a user's they are relative to the current folder, and the
-    source is given them absolute.
+    ``load`` makes sure that the image files are on the local disk and returns an `Index`; it raises
+    `DataError` or `InputError` if it cannot. ``address_help`` says in a few words what the address
+    is. ``options`` maps the names that the source accepts from ``--data-option`` to a line of help
+    each; None: the source receives all options and checks them itself. ``path_options`` names those
+    options that are paths: the user gives them relative to the current folder, and the source
+    receives them as absolute paths.
     """
 
     load: Callable[[str, SourceOptions], Index]

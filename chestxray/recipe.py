@@ -1,6 +1,6 @@
-"""Recipe: the whole intent of a run, and the one place where its defaults stand.
+"""Recipe: every choice of a run, and the only place where its defaults are defined.
 
-The command line makes its options from the fields below, so that a field is an option, a key of a
+The command line makes its options from the fields below, so each field is an option, a key of a
 TOML file and an attribute at once.
 """
 
@@ -20,7 +20,7 @@ from chestxray.errors import InputError, nearest
 
 #: The recipe of a run that names neither data nor a recipe.
 DEMONSTRATION = "demonstration"
-#: Most pixels of a side of what a network sees, and of any other whole number: computing refuses larger ones.
+#: Maximum side of a network's input in pixels, and maximum of any other whole number.
 LARGEST_SIDE, LARGEST = 8192, 2**31 - 1
 
 
@@ -33,10 +33,10 @@ class Recipe:
     """Every choice of a run. ``Recipe(model="vgg16", data=("folder:xrays",))``.
 
     Raises:
-        InputError: a value out of its range or of the wrong kind, named with what is allowed.
+        InputError: a value is out of its range or of the wrong type; the message says what is allowed.
     """
 
-    # What is trained on what
+    # Model and data
     model: str = _field("", "Architecture, as listed by `chestxray models`.")
     data: tuple[str, ...] = _field(
         (), "Data as KIND:ADDRESS, such as folder:PATH, or a name of the catalogue; repeated: merged."
@@ -225,12 +225,12 @@ class Recipe:
 
     @property
     def parts(self) -> bool:
-        """Whether this recipe is of several trainings: every fold or every source in turn."""
+        """Whether this recipe describes several trainings: every fold or every source in turn."""
         return (self.folds > 0 and self.fold is None) or (self.split == "source" and self.held_out is None)
 
     @property
     def confident(self) -> float:
-        """With what confidence the sensitivity is promised, 0: not at all."""
+        """The confidence (0 to 1) with which the sensitivity is guaranteed; 0: no guarantee."""
         return 0.95 if self.confidence is None else self.confidence
 
     @property
@@ -239,12 +239,12 @@ class Recipe:
         return self.seed if self.split_seed is None else self.split_seed
 
     def replace(self, **changes: Any) -> Recipe:
-        """The same recipe with some fields changed. Unknown names raise `InputError`."""
+        """Return the recipe with some fields changed. Raises `InputError` for unknown names."""
         _check_names(changes)
         return dataclasses.replace(self, **changes)
 
     def to_toml(self) -> str:
-        """All fields as TOML; fields that are None are left out."""
+        """Return all fields as TOML; fields that are None are left out."""
         import tomli_w
 
         fields = dataclasses.asdict(self)
@@ -254,10 +254,10 @@ class Recipe:
     def read(cls, name_or_path: str | Path) -> Recipe:
         """Read a recipe that ships with chestxray, by name, or a TOML file, by path.
 
-        A recipe of several models (`recipe_files.read` names them) comes without a model.
+        A recipe of several models (`recipe_files.read` returns their names) is read without a model.
 
         Raises:
-            InputError: neither a shipped name nor a file; not TOML; unknown keys or values.
+            InputError: neither a shipped name nor a file; not TOML; unknown keys or invalid values.
         """
         values, _ = recipe_files.read(name_or_path)
         return cls().replace(**values)
@@ -273,7 +273,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:
-    """`value` as `hint` has it: TOML gives lists for tuples and whole numbers for floats."""
+    """Return `value` converted to the type `hint`: TOML has lists for tuples and whole numbers for floats."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None
@@ -300,12 +300,16 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
 
 
 def parse_image_size(value: object) -> tuple[int, int]:
-    """(height, width) from ``96``, ``"96"``, ``"96x128"`` or a pair of whole numbers."""
+    """Return (height, width) in pixels from ``96``, ``"96"``, ``"96x128"`` or a pair of whole numbers.
+
+    Raises:
+        InputError: anything else, or a side that is not from 1 to `LARGEST_SIDE`.
+    """
     parts = value.lower().split("x") if isinstance(value, str) else value
     if isinstance(parts, int):
         parts = [parts]
     if isinstance(parts, (list, tuple)) and len(parts) in (1, 2):
-        # Neither 1.5 nor true, of which Python makes whole numbers too.
+        # Reject 1.5 and true, which int() would accept.
         whole = [type(part) is int or (isinstance(part, str) and len(part) < 10) for part in parts]
         try:
             numbers = [int(part) for part in parts] if all(whole) else []
@@ -331,7 +335,7 @@ def _check_range(name: str, value: Any, low: float | None, high: float | None) -
 
 
 def _received(value: object) -> str:
-    """`value` as it was received, cut where it is long."""
+    """Return `value` as it was received, shortened if it is long."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, int) and abs(value) > 10**30:

@@ -1,7 +1,7 @@
-"""Recipes as files: those that ship with chestxray, by name, and anyone's, by path.
+"""Recipes as files: those that ship with chestxray, by name, and the user's own, by path.
 
-A file has the fields of `Recipe` as keys, and may have ``models``, a list for `chestxray compare`
-in the place of ``model``. The comment that it begins with says what it is.
+A file has the fields of `Recipe` as keys. ``models``, a list for `chestxray compare`, may replace
+``model``. The comment at the start of the file describes the recipe.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from chestxray.errors import InputError, nearest
 from chestxray.storage.files import ABSENT, content, refusal
 
 RECIPES = Path(__file__).parent / "recipes"
-#: The one key of a file that is no field of `Recipe`.
+#: The only key of a file that is not a field of `Recipe`.
 MODELS = "models"
-#: Bytes of a recipe. Those of ours have a thousandth of them.
+#: Maximum size of a recipe in bytes, a thousand times that of the recipes that ship with chestxray.
 MOST = 1_000_000
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that ship with chestxray: name -> file, by name."""
+    """Return the files of the recipes that ship with chestxray by name, sorted."""
     return {file.stem: file for file in sorted(RECIPES.glob("*.toml"), key=lambda file: file.stem)}
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The file of a shipped recipe, or the file of that path.
+    """Return the file of the shipped recipe of that name, or the path itself if it is a file.
 
     Raises:
         InputError: neither a shipped name nor a file.
@@ -46,11 +46,11 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def read(name_or_path: str | Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The fields that a recipe sets, unchecked, and its models where it is of several.
+    """Return the fields that a recipe sets, unchecked, and its models if it lists several, else ``()``.
 
     Raises:
-        InputError: no such recipe; not TOML; models that are no list of two names or more, or that
-            stand beside a model.
+        InputError: no such recipe; not TOML; ``models`` that is not a list of at least two names, or
+            is given together with ``model``.
     """
     path = find(name_or_path)
     try:
@@ -72,7 +72,7 @@ def read(name_or_path: str | Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def comment(path: Path) -> str:
-    """The comment that a recipe begins with, without its signs, lines kept; empty where it has none."""
+    """Return the comment at the start of a recipe, line by line without ``#``, or ``""`` if there is none."""
     lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):

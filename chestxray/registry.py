@@ -1,4 +1,4 @@
-"""Plugins by name, from entry points. Naming them imports none; loading imports the one asked for."""
+"""Plugins by name, from entry points. Listing them imports none; loading one imports only that one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class InstalledPlugin:
 
 
 def entries(group: str) -> list[InstalledPlugin]:
-    """All plugins installed in `group`, sorted by name and distribution. Imports none of them."""
+    """Return all plugins installed in `group`, sorted by name and distribution, without importing them."""
     off = {name.strip() for name in os.environ.get(DISABLED, "").split(",")}
     found = {
         (point.name, (point.dist.name or "") if point.dist else ""): InstalledPlugin(
@@ -55,10 +55,10 @@ def entries(group: str) -> list[InstalledPlugin]:
 
 
 def find(group: str, name: str) -> InstalledPlugin:
-    """The one plugin of that name. ``distribution:name`` chooses between two of one name.
+    """Return the plugin of that name. ``distribution:name`` chooses between two of one name.
 
     Raises:
-        PluginError: no plugin of that name, or two distributions that claim it.
+        PluginError: no plugin has that name, or two distributions claim it.
     """
     known = entries(group)
     matches = [entry for entry in known if name in (entry.name, entry.qualified)]
@@ -80,24 +80,24 @@ def load_plugin(group: str, name: str) -> Any:
     """Import the plugin of that name and return its object.
 
     Raises:
-        PluginError: as `find`; also where the plugin cannot be imported, or is no plugin.
+        PluginError: as `find`; also if the plugin cannot be imported or is not a plugin object.
     """
     return load_entry(group, find(group, name))
 
 
 def load_entry(group: str, entry: InstalledPlugin) -> Any:
-    """Import the plugin behind `entry`. See `load_plugin`.
+    """Import the plugin of `entry` and return its object. Raises as `load_plugin`.
 
-    The plugin's module is really imported, so that what is broken shows; keras behind it is
-    executed when it is first used: models are listed, and mistakes found, without waiting for it.
+    The plugin's module is imported, so that a broken plugin is reported here; keras is imported only
+    when the plugin first uses it, so that models can be listed and options checked without it.
     """
     from chestxray.plugin import ModelPlugin, SourcePlugin
 
     wanted = ModelPlugin if group == MODELS else SourcePlugin
-    # A plugin is a stranger's code: whatever its import raises is its defect, not the user's and
-    # not ours, and must not take the other plugins down.
+    # A plugin is third-party code: whatever its import raises is a defect of the plugin, not of the
+    # user or of chestxray, and must not affect the other plugins.
     try:
-        # What a plugin prints must not stand between the lines of a result.
+        # What a plugin prints must not appear among the lines of a result.
         with _deferred("keras"), redirect_stdout(sys.stderr), _interrupts() as pressed:
             plugin = entry.point.load()
     except BaseException as error:
@@ -116,9 +116,9 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until an attribute of it is wanted, then imports it and passes them on.
+    """Stand-in for a module, which imports the module when one of its attributes is first used.
 
-    importlib's LazyLoader does not serve: a second `import` of its module already executes it.
+    importlib's LazyLoader is not suitable: a second `import` of its module already executes the module.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -129,7 +129,7 @@ class _Deferred(ModuleType):
 
 @contextmanager
 def _deferred(name: str) -> Iterator[None]:
-    """Within the block, ``import name`` is put off. Afterwards only those who did so hold the stand-in."""
+    """Defer ``import name`` within the block. Afterwards only modules that imported it there hold the stand-in."""
     stand_in = _Deferred(name)
     if sys.modules.setdefault(name, stand_in) is not stand_in:
         yield
@@ -143,11 +143,13 @@ def _deferred(name: str) -> Iterator[None]:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Yields what fills when Ctrl-C is pressed within the block: a plugin may raise the same by itself."""
+    """Yield a list that receives an item when Ctrl-C is pressed within the block: a plugin may also raise
+    KeyboardInterrupt by itself.
+    """
     pressed: list[int] = []
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        # Whoever has taken the signal, or runs us in a thread, raises no KeyboardInterrupt here.
+        # With another handler, or outside the main thread, Ctrl-C raises no KeyboardInterrupt here.
         yield pressed
         return
 
@@ -159,5 +161,5 @@ def _interrupts() -> Iterator[list[int]]:
     try:
         yield pressed
     finally:
-        # A plugin that put a handler of its own there keeps it no longer than its import.
+        # A handler that the plugin installed is removed after its import.
         signal.signal(signal.SIGINT, signal.default_int_handler)

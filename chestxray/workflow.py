@@ -3,8 +3,8 @@
 recipe -> source -> index -> decoded -> split -> audit -> model -> training -> holdout (validation
 decides, the test is predicted) -> results -> controls -> explanation -> report
 
-Images are decoded before they are audited and split, because decoding sees what both need: which
-files cannot be read, and which have the same pixels.
+Images are decoded before they are audited and split, because both need to know which files cannot
+be read and which have the same pixels.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data made ready: rows of ``index`` and ``pixels`` uint8 (rows, height, width) correspond.
-    ``audit`` is None where a run is gone on with, whose audit stands in its folder.
+    """Data ready for training: ``pixels``, uint8 (rows, height, width), has one image per row of ``index``.
+    ``audit`` is None if an interrupted run is resumed, whose folder already has its audit.
     """
 
     index: Index
@@ -63,7 +63,7 @@ class Prepared:
 
 @dataclass
 class Clock:
-    """Seconds by step, for the record."""
+    """Duration of each step in seconds, and the time of the start in ISO 8601."""
 
     started: str = field(default_factory=provenance.now)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,14 +86,14 @@ def run(
     overwrite: bool = False,
     like: Index | None = None,
 ) -> Run:
-    """Train and evaluate what `recipe` says, and return the finished run.
+    """Train and evaluate a model as `recipe` says, and return the finished run.
 
     `output` is the run's folder (default: ``runs/`` with time, model and data), `cache` the cache
-    folder. `like` is the index of another run, on whose data this one must be.
+    folder. `like` is the index of another run; this run's data must be the same.
 
     Raises:
-        ChestXrayError: anything that a user can mend. Before training starts nothing is left
-            behind; afterwards the folder holds what `resume` needs.
+        ChestXrayError: any error that a user can fix. If it occurs before training starts, no files
+            are left behind; afterwards the folder holds what `resume` needs.
     """
     show_if_interactive()
     recipe, plugin, entry = resolve(recipe)
@@ -104,7 +104,7 @@ def run(
         prepared = prepare(recipe, caches.root(cache), clock, like=like)
         job = _prepare_job(recipe, plugin, entry, prepared, folder, caches.root(cache), clock)
     except BaseException:
-        # Nothing has been made yet, neither by mistake nor by Ctrl-C.
+        # On an error or Ctrl-C: nothing has been written yet, so the new folder is empty.
         if new:
             folder.rmdir()
         raise
@@ -117,12 +117,12 @@ def run(
 
 
 def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index | None = None) -> Run:
-    """Go on with an interrupted run from its last finished epoch, on the split that it began with.
-    `like` as of `run`, for one that was interrupted before it had a split.
+    """Continue an interrupted run after its last finished epoch, on the split that it started with, and return
+    the finished run. `like` as in `run`, used if the run was interrupted before it had a split.
 
     Raises:
-        InputError: `folder` is no run, or what was trained has lost its index.
-        DataError: the data are not what they were when the run began.
+        InputError: `folder` is not a run, or the index of a run whose training had started is missing.
+        DataError: the data have changed since the run started.
     """
     show_if_interactive()
     path = Path(folder)
@@ -136,7 +136,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
     begun = (path / run_folder.INDEX).is_file()
     if not begun and (path / "state").is_dir():
         raise InputError(f"{path} was trained and has lost {run_folder.INDEX}, so that nobody knows on which images.")
-    # Without an index nothing was trained yet: the run was stopped while it wrote its first files.
+    # Without an index, training had not started: the run was stopped while it wrote its first files.
     known = Run(path).index if begun else None
     prepared = prepare(recipe, root, clock, like=like) if known is None else _again(known, path, recipe, root, clock)
     job = _prepare_job(recipe, plugin, entry, prepared, path, root, clock)
@@ -147,7 +147,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlugin]:
-    """Fill in what depends on the architecture, image size and weights, and make paths absolute.
+    """Return the recipe with image size, weights and absolute paths filled in, the model's plugin and its entry.
 
     Raises:
         PluginError: an unknown or broken model.
@@ -181,11 +181,11 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
 
 
 def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = None) -> Prepared:
-    """Source, decoding, split and audit: everything before a model is needed. `like` as of `run`."""
+    """Read, decode, split and audit the data: everything before a model is needed. `like` as in `run`."""
     assert recipe.image_size is not None, "resolve() fills in the size"
     with clock.step("source"):
         index = sources.load_index(recipe, cache)
-    # A mistake that evaluation would find is found before hours of training.
+    # Finds errors that evaluation would only find after hours of training.
     check(index.classes, recipe)
     for column in recipe.by:
         groups(index.rows, column)
@@ -197,7 +197,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
         if like is not None:
             allowed = "the data as they were when the first part was trained, or --overwrite to train all parts anew"
             require_same(like, index, allowed)
-        # Before the split, so that one that is drawn keeps copies together.
+        # Before the split, so that a drawn split keeps copies together.
         index = near_duplicates.mark(index, decoded.pixels)
         splits = split(index, recipe)
         index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak, recipe.split)
@@ -210,7 +210,7 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
 
 
 def _again(index: Index, folder: Path, recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
-    """The data of a run that was interrupted: its own index, which says what image is in what split."""
+    """Return the data of an interrupted run with its own index, which holds the split of each image."""
     assert recipe.image_size is not None, "resolve() fills in the size"
     allowed = (
         f"the data as {folder / run_folder.INDEX} lists them (and the same --cache, where they lie in it), or a new "
@@ -251,7 +251,7 @@ def _prepare_job(
 ) -> Job:
     log.info("%s", _plan(recipe, prepared.index))
     log.info("Loading TensorFlow ...")
-    # Here and not above: everything until now goes, and fails, without waiting for TensorFlow.
+    # TensorFlow is loaded only here, so that all earlier steps run, or fail, without waiting for it.
     startup.start()
     from chestxray.models import devices
 
@@ -273,7 +273,7 @@ def _plan(recipe: Recipe, index: Index) -> str:
 
 
 def _begin(prepared: Prepared, folder: Path) -> None:
-    """Write down what the data are and how they are split. The index is last: with it a run has begun."""
+    """Write the audit and the index with the split. The index is written last: it marks that a run has begun."""
     from chestxray.report.figures.pairs import write_contact_sheets
 
     assert prepared.audit is not None
@@ -284,7 +284,7 @@ def _begin(prepared: Prepared, folder: Path) -> None:
 
 
 def _finish(job: Job) -> Run:
-    """Training, prediction, evaluation, controls, explanation, report."""
+    """Train, predict, evaluate, run the controls, explain and report; return the finished run."""
     from chestxray import report
     from chestxray.explanation import panel
     from chestxray.models import devices
@@ -333,7 +333,7 @@ def _finish(job: Job) -> Run:
 
 
 def _control(prepared: Prepared, test: Predictions, found: Evaluation, recipe: Recipe, folder: Path) -> None:
-    """What cheap models get that see no lungs."""
+    """Write what cheap models achieve that do not see the lungs."""
     from chestxray.evaluation.shortcuts import controls
 
     pixels, metrics = prepared.pixels, found.to_json()
@@ -342,7 +342,7 @@ def _control(prepared: Prepared, test: Predictions, found: Evaluation, recipe: R
 
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
-    """Whatever stops the block, say that what is done is kept and how to go on with it."""
+    """If the block fails to write or is interrupted, say that finished work is kept and how to resume."""
     again = f"What is done is kept. Go on with it: chestxray run --resume {folder}"
     try:
         with explained(folder):
@@ -389,13 +389,13 @@ def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:
 
 
 def _by_path(prepared: Prepared, predictions: Predictions) -> dict[str, np.ndarray]:
-    """The pixels of predicted images, by path: views of the map, nothing is copied."""
+    """Return the pixels of the predicted images by path, as views of the memory map without copying."""
     places = {path: i for i, path in enumerate(prepared.index.rows["path"])}
     return {path: prepared.pixels[places[path]] for path in predictions.rows["path"]}
 
 
 def _training_samples(prepared: Prepared, each: int = 6) -> dict[str, np.ndarray]:
-    """The first images of each class in the training split."""
+    """Return the pixels of the first `each` images of each class in the training split, by path."""
     rows = prepared.index.rows
     first = rows[rows["split"] == "train"].groupby("label").head(each)
     return {path: prepared.pixels[i] for i, path in first["path"].items()}

@@ -1,1 +1,1 @@
-"""A run's folder, and where its numbers come from."""
+"""A run's folder: writing it, reading it, and recording where its numbers come from."""

@@ -1,4 +1,4 @@
-"""A trained model put to the test: validation decides first, then the test is predicted once."""
+"""Testing a trained model: thresholds are chosen on validation first, then the test is predicted once."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trial:
-    """``validation`` and ``test`` calibrated and as decided; ``distribution`` and ``refusals`` are None where
-    nothing is refused.
+    """Calibrated predictions of ``validation`` and ``test`` with the decision applied; ``distribution`` and
+    ``refusals`` are None if nothing is refused.
     """
 
     decision: Decision
@@ -44,14 +44,14 @@ class Trial:
 
     @property
     def predictions(self) -> Predictions:
-        """The rows of both."""
+        """The predictions of validation and test together."""
         return together([self.validation, self.test])
 
 
 def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: Path) -> Trial:
-    """Decide by validation, put the calibration into the model, and predict the test.
+    """Choose the decision on validation, put the calibration into the model, predict the test, and return the result.
 
-    `pixels` uint8 (rows, height, width); its rows and those of `index` correspond.
+    `pixels`, uint8 (rows, height, width), has one image per row of `index`.
     """
     model = built.model
     layer = built.backbone[-1] if recipe.refuse and built.backbone else None
@@ -103,7 +103,10 @@ def repeat(
     recipe: Recipe,
     cache: Path,
 ) -> tuple[Predictions, Refusals | None]:
-    """Predict the test rows of other data with a calibrated `model`, as its run decides."""
+    """Predict the test rows of other data with a calibrated `model` and the decision of its run.
+
+    Returns the predictions, and the refusals or None. `pixels` as in `hold`.
+    """
     known = distribution is not None and decision.features is not None
     feature_model = _forward(
         features_model(model, str(decision.features)) if known else model, recipe, len(index), cache
@@ -113,7 +116,9 @@ def repeat(
 
 
 def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
-    """What cross-entropy was weighted by, float (classes,). Of other losses weights shift no frequencies."""
+    """Return the class weights of the cross-entropy, float (classes,), or None without weights and for other losses,
+    in which weights do not shift the predicted frequencies.
+    """
     if not recipe.class_weights or recipe.loss != "crossentropy":
         return None
     rows = index.rows
@@ -173,6 +178,6 @@ def _test(
 
 
 def _sample(index: Index, seed: int) -> np.ndarray:
-    """Places of up to `out_of_distribution.SAMPLE` training images, in order."""
+    """Return the row numbers of at most `out_of_distribution.SAMPLE` random training images, sorted."""
     places = np.flatnonzero((index.rows["split"] == "train").to_numpy())
     return np.sort(np.random.default_rng(seed).permutation(places)[: out_of_distribution.SAMPLE])

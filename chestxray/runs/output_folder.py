@@ -1,4 +1,4 @@
-"""The folder that a new run is written to: its name, and what stands there already."""
+"""The folder that a new run is written to: its name, and what it may already contain."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from chestxray.storage.files import explained
 
 
 def default_folder(model: str, data: str) -> Path:
-    """``runs/<time>-<model>-<data>`` below the working directory."""
+    """Return ``runs/<time>-<model>-<data>`` below the working directory."""
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(model, data)}"
 
 
 def slug(*parts: str) -> str:
-    """A short name for a folder from names and addresses, of which the last part is the telling one.
+    """Return a short folder name made of the last parts of names and addresses.
 
     >>> slug("vgg16", "folder:/a/b/kermany")
     'vgg16-kermany'
@@ -28,12 +28,12 @@ def slug(*parts: str) -> str:
 
 
 def create(folder: Path, *, overwrite: bool) -> bool:
-    """Make the folder of a new run. Returns whether it is new.
+    """Create the folder of a new run, and return whether it is new (False: it was empty or holds an older run).
 
-    With `overwrite`, an older run stays where it is until `clear` is called.
+    With `overwrite`, the files of an older run are kept until `clear` is called.
 
     Raises:
-        OutputError: it exists (and is not to be overwritten, or is not a run), or cannot be written.
+        OutputError: it exists and is not empty (without `overwrite`, or it is not a run), or cannot be written.
     """
     if folder.exists():
         if not folder.is_dir():
@@ -57,7 +57,7 @@ def create(folder: Path, *, overwrite: bool) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Delete what an older run left in `folder`, once the new one has something to put there."""
+    """Delete the files of an older run in `folder`. To be called when the new run is about to write its first."""
     for item in folder.iterdir():
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)

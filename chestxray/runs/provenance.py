@@ -1,4 +1,4 @@
-"""What a run was made with: versions, devices, data. So that a reviewer finds every number's origin."""
+"""What a run was made with (versions, devices, data), so that a reviewer can trace the origin of every number."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "TF_DETERMINISTIC_OPS", "NVIDIA_TF32_OVERR
 
 
 def now() -> str:
-    """The time in ISO 8601, UTC, to the second."""
+    """Return the current time in UTC in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def fingerprint(index: Index) -> str:
-    """A hash of what was in the data: the pixels, labels and splits, wherever the files lie."""
+    """Return a hash of the pixels, labels, splits, patients and sources, which does not depend on the files' paths."""
     columns = ["pixel_hash", "label", "split", "patient", "source"]
     lines = sorted("\0".join(row) for row in index.rows[columns].itertuples(index=False))
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
@@ -37,7 +37,7 @@ def fingerprint(index: Index) -> str:
 def describe(
     entry: InstalledPlugin, plugin: ModelPlugin, index: Index, model: dict[str, Any], devices: list[str]
 ) -> dict[str, Any]:
-    """The contents of ``environment.json`` but for the times, see docs/run-folder.md."""
+    """Return the contents of ``environment.json`` except for the times, see docs/run-folder.md."""
     return {
         "chestxray": VERSION,
         "python": platform.python_version(),
@@ -65,7 +65,7 @@ def describe(
 
 
 def settings() -> dict[str, str]:
-    """Environment variables of TensorFlow that may change results in their last bits; empty: not set."""
+    """Return the environment variables of TensorFlow that may change results in their last bits; ``""``: not set."""
     return {name: os.environ.get(name, "") for name in _SETTINGS}
 
 

@@ -1,9 +1,9 @@
-"""Test predictions and a decision -> what the run's folder says of them, a JSON file a question.
+"""Writing the JSON files of results to a run's folder, from test predictions and a decision.
 
-``metrics.json``: how good; ``by_source.json`` and ``by_group.json``: for whom; ``gaps.json``: better
-for some than for others; ``calibration.json``: are the probabilities true; ``operating_points.json``:
-at the thresholds; ``decision_curve.json``: is acting on it worth it; ``patient_level.json``: patient
-by patient; ``abstention.json``: where it may abstain; ``refusal.json``: what it takes for no radiograph.
+``metrics.json``: performance; ``by_source.json`` and ``by_group.json``: the same by subgroup; ``gaps.json``:
+differences between subgroups; ``calibration.json``: calibration of the probabilities; ``operating_points.json``:
+performance at the thresholds; ``decision_curve.json``: net benefit; ``patient_level.json``: results by patient;
+``abstention.json``: conformal abstention; ``refusal.json``: images refused as out of distribution.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ from chestxray.evaluation.subgroups import groups
 from chestxray.recipe import Recipe
 from chestxray.storage.files import write_json
 
-#: What a calibration is judged by: less is better.
+#: Measures of calibration error; lower is better.
 CALIBRATION_ERRORS = ("ece", "brier")
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """Who was refused: bool (rows,) of each kind of picture, and the threshold of distance. ``kinds`` names
-    the kind of each of ``others``, all of which should be refused; of ``mirrored`` films nothing is asked.
-    ``judges``: codes of the patients of validation, whose distances gave the threshold.
+    """Which images were refused, and the threshold of the distance beyond which they are.
+
+    ``validation``, ``test``, ``others`` and ``mirrored`` are bool (images,), True for refused ones. ``others`` are
+    not chest radiographs and should all be refused; ``kinds`` names the kind of each. ``mirrored`` are mirrored test
+    films, for which no result is expected. ``allowed`` is the proportion of validation images that may be refused,
+    ``judges`` the codes of the patients of validation, whose distances gave the threshold.
     """
 
     threshold: float
@@ -62,11 +65,11 @@ def assess(
     validation: Predictions | None = None,
     refusals: Refusals | None = None,
 ) -> Evaluation:
-    """Write every file that this module names and that has something to say; return ``metrics.json``.
+    """Write each file of this module that applies to `folder`, and return the evaluation in ``metrics.json``.
 
     `test` and `validation` have calibrated probabilities; without `validation` (an external test)
-    only the test stands in the files. A file that has nothing to say any more is removed, but for
-    ``refusal.json``, which speaks of pictures that need not be at hand again.
+    the files describe the test only. A file that no longer applies is deleted, except for
+    ``refusal.json``, whose images need not be available again.
 
     Raises:
         InputError: ``recipe.by`` names no column of the data.
@@ -97,13 +100,13 @@ def assess(
 
 @dataclass(frozen=True)
 class Scorer:
-    """Evaluates predictions as the recipe says, of two classes about ``positive``."""
+    """Evaluates predictions as the recipe says; of two classes, ``positive`` is the one of sensitivity."""
 
     recipe: Recipe
     positive: str | None
 
     def __call__(self, predictions: Predictions, positive: str | None = None) -> Evaluation:
-        """Every figure of `predictions`, about another class where `positive` is given."""
+        """Return every figure of `predictions`, for the positive class `positive` if given."""
         return evaluate(
             predictions,
             positive=positive or self.positive,
@@ -112,16 +115,16 @@ class Scorer:
         )
 
     def share(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
-        """The share of true flags with its interval."""
+        """Return the proportion of True in `flags`, bool (rows,), with its confidence interval."""
         return share(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
 
     def share_of_patients(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:
-        """The same with all patients counting alike."""
+        """Return the same proportion with every patient weighted equally."""
         return share_of_patients(flags, clusters, replicates=self.recipe.replicates, seed=self.recipe.seed).to_json()
 
 
 def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
-    # The whole test's positive class, so that the figures of all sources speak of the same one.
+    # The positive class of the whole test, so that the figures of all sources are for the same class.
     parts = {name: part for name, part in _parts(test, test.rows["source"]).items() if name}
     return {name: score(part).to_json() for name, part in parts.items()} if len(parts) > 1 else None
 
@@ -175,7 +178,7 @@ def _calibration(
 
 
 def _rose(test: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    """Is a figure higher after calibration, by more than its interval has room for?"""
+    """Return whether a figure is higher after calibration by more than its confidence interval allows."""
     before, after = test["before"][name]["value"], test["after"][name]["low"]
     return before is not None and after is not None and after > before
 

@@ -1,4 +1,4 @@
-"""The one reader of a run's folder, which docs/run-folder.md describes and `workflow.run` makes."""
+"""Reading a run's folder, which `workflow.run` writes and docs/run-folder.md describes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Every choice of the run."""
+        """The recipe: every choice of the run."""
         return Recipe.read(self.folder / RECIPE)
 
     @cached_property
@@ -60,22 +60,22 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """A row an epoch: phase, epoch, losses, accuracies, learning rate and seconds; no rows where nothing
-        was trained in this folder, as in that of an ensemble.
+        """One row per epoch: phase, epoch, losses, accuracies, learning rate and seconds; no rows if nothing
+        was trained in this folder, as for an ensemble.
         """
         path = self.folder / HISTORY
         return result_files.history(path) if path.is_file() else pd.DataFrame(columns=["phase", "epoch"])
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """Every figure of the test, with its interval."""
+        """Every figure of the test, with its confidence interval."""
         from chestxray.evaluation.evaluate import Evaluation
 
         return Evaluation.from_json(self.metrics)
 
     @cached_property
     def decision(self) -> Decision:
-        """What validation chose: threshold, temperature, when to abstain and what to refuse."""
+        """What was chosen on validation: threshold, temperature, when to abstain and what to refuse."""
         from chestxray.evaluation.decision import rule
 
         return rule.Decision.read(self.folder / rule.FILE)
@@ -87,27 +87,27 @@ class Run:
 
     @cached_property
     def by_source(self) -> dict[str, Any]:
-        """Metrics of each source of the test images; empty where there is only one."""
+        """Metrics for each source of the test images; empty if there is only one source."""
         return result_files.read_if_any(self.folder / "by_source.json")
 
     @cached_property
     def controls(self) -> dict[str, Any]:
-        """The contents of ``controls.json``; empty where no controls were run."""
+        """The contents of ``controls.json``; empty if no controls were run."""
         return result_files.read_if_any(self.folder / "controls.json")
 
     @cached_property
     def audit(self) -> dict[str, Any]:
-        """The contents of ``audit.json``; empty where nothing was audited."""
+        """The contents of ``audit.json``; empty if nothing was audited."""
         return result_files.read_if_any(self.folder / "audit.json")
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """The contents of ``environment.json``; empty where it is missing."""
+        """The contents of ``environment.json``; empty if it is missing."""
         return result_files.read_if_any(self.folder / ENVIRONMENT)
 
     @cached_property
     def cam_layer(self) -> tuple[str | None, str]:
-        """The layer that Grad-CAM explains; or None, and why there is none.
+        """The layer that Grad-CAM explains, None if there is none; and why there are no heat maps.
 
         Raises:
             DataError: ``heatmaps/index.json`` is damaged.
@@ -123,7 +123,7 @@ class Run:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The trained model: raw pixels to probabilities.
+        """The trained model, from raw pixels (images, height, width, channels) to probabilities (images, classes).
 
         Raises:
             InputError: the folder holds none, as that of an ensemble; TensorFlow is not installed.
@@ -135,13 +135,13 @@ class Run:
         path = self.folder / MODEL
         checksums.check(path)
         model = _loaded(path)
-        # On a GPU Keras would choose XLA unmeasured.
+        # On a GPU, Keras would choose XLA without measuring whether it is faster.
         model.compile(jit_compile=False)
         return model
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end: the report is its last file."""
+        """Whether the run is complete: the report is its last file."""
         return self.report.is_file()
 
     @property
@@ -151,17 +151,17 @@ class Run:
 
     @property
     def has_only_predictions(self) -> bool:
-        """Whether the folder holds predictions and no weights: an ensemble's, or that of an external test."""
+        """Whether the folder has predictions but no weights, as for an ensemble or an external test."""
         return is_run(self.folder) and not self.has_model and (self.folder / PREDICTIONS).is_file()
 
     @cached_property
     def heatmaps(self) -> dict[str, Any]:
-        """The contents of ``heatmaps/index.json``; empty where none were drawn."""
+        """The contents of ``heatmaps/index.json``; empty if there are no heat maps."""
         return result_files.read_if_any(self.folder / HEATMAPS)
 
     @cached_property
     def extras(self) -> dict[str, Any]:
-        """Every further JSON file at the top of the folder by its stem: what only some runs have."""
+        """The contents of the JSON files in the folder that only some runs have, by name without suffix."""
         own = {"environment", "audit", "metrics", "checksums"}
         return {p.stem: result_files.read(p) for p in sorted(self.folder.glob("*.json")) if p.stem not in own}
 
@@ -172,58 +172,58 @@ class Run:
 
     @property
     def positive(self) -> str | None:
-        """Of two classes, the one that sensitivity speaks of."""
+        """Of two classes, the positive one, which sensitivity refers to."""
         return self.metrics.get("positive")
 
     @property
     def level(self) -> str:
-        """How sure the intervals are, ``95%``."""
+        """The confidence level of the intervals as text, such as ``95%``."""
         return f"{100 * self.metrics.get('interval', {}).get('level', 0.95):g}%"
 
     @property
     def data_name(self) -> str:
-        """What the data set is called."""
+        """The name of the data set."""
         return self.environment.get("data", {}).get("name") or self.index.name
 
     @property
     def notes(self) -> list[str]:
-        """What the run noted on its data, in sentences."""
+        """The run's notes on its data, in sentences."""
         return list(self.audit.get("notes", []))
 
     @property
     def split_note(self) -> str:
-        """The sentence among the notes that says how a split was drawn, ``""`` where none was."""
+        """The note that says how the split was drawn, ``""`` if none was drawn."""
         return next((note for note in self.notes if note.startswith("Split ")), "")
 
     @cached_property
     def external(self) -> Mapping[str, Any]:
-        """``metrics.json`` of each evaluation on other data below ``external/``, by its name."""
+        """The contents of ``metrics.json`` of each evaluation on other data in ``external/``, by name."""
         found = sorted(self.folder.glob("external/*/metrics.json"))
         return {path.parent.name: schema.read(path, SomeMetrics) for path in found}
 
     @cached_property
     def external_audits(self) -> Mapping[str, Any]:
-        """``audit.json`` of the same evaluations."""
+        """The contents of ``audit.json`` of the same evaluations, by name."""
         return {path.parent.name: result_files.read(path) for path in sorted(self.folder.glob("external/*/audit.json"))}
 
     @property
     def drawn(self) -> int:
-        """Number of images that a program drew."""
+        """The number of images that were drawn by a program, not taken of a person."""
         return int(self.index.drawn.sum())
 
     @cached_property
     def used(self) -> pd.DataFrame:
-        """The rows of the index that were in a split."""
+        """The rows of the index that are in a split."""
         return self.index.rows[self.index.rows["split"].isin(SPLITS)]
 
     @cached_property
     def counts(self) -> pd.DataFrame:
-        """Images by class (rows) and split (columns)."""
+        """The number of images by class (rows) and split (columns)."""
         table = pd.crosstab(self.used["label"], self.used["split"])
         return table.reindex(index=list(self.index.classes), columns=list(SPLITS), fill_value=0)
 
     def patients(self, **wanted: str) -> Patients:
-        """The patients of the rows used, of ``label=`` or ``split=``."""
+        """Return the number of patients in `used`, or in its rows with the given ``label=`` or ``split=``."""
         rows = self.used
         for column, value in wanted.items():
             rows = rows[rows[column] == value]
@@ -237,12 +237,12 @@ class Run:
             return ""
 
     def short(self, path: str) -> str:
-        """A path below the data's common folder: names no home folder, and is read at a glance."""
+        """Return `path` relative to the data's common folder, so that it is short and shows no home folder."""
         below = PurePath(path).is_relative_to(self._root) if self._root else False
         return PurePath(path).relative_to(self._root).as_posix() if below else path
 
     def shorten_in(self, text: str) -> str:
-        """A sentence in which the data's common folder is left out of the paths."""
+        """Return `text` with the data's common folder removed from the paths."""
         return text.replace(self._root.rstrip(os.sep) + os.sep, "") if self._root.strip(os.sep) else text
 
 
@@ -253,7 +253,7 @@ def _loaded(path: Path) -> keras.Model:
         _require_stored(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes, gives = [tensor.shape for tensor in model.inputs], [tensor.shape for tensor in model.outputs]
-    except Exception as error:  # Keras, HDF5, ZIP and TensorFlow each have errors of their own for a damaged file
+    except Exception as error:  # Keras, HDF5, ZIP and TensorFlow each raise their own errors for a damaged file
         raise DataError(f"{path} cannot be loaded: {first_line(error)}.") from error
     if [len(shape) for shape in takes] != [4] or [len(shape) for shape in gives] != [2]:
         raise DataError(
@@ -264,7 +264,7 @@ def _loaded(path: Path) -> keras.Model:
 
 
 def _require_stored(path: Path) -> None:
-    """Raises ValueError where the file would unpack to more than it has: Keras packs without compression."""
+    """Raise ValueError if the file would unpack to more bytes than it has: Keras packs without compression."""
     with zipfile.ZipFile(path) as archive:
         total = sum(item.file_size for item in archive.infolist())
     if total > path.stat().st_size:
@@ -272,7 +272,7 @@ def _require_stored(path: Path) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether chestxray made `folder`, finished or not: its recipe is the first file written."""
+    """Return whether chestxray made `folder`, finished or not: the recipe is the first file of a run."""
     return (folder / RECIPE).is_file()
 
 
@@ -280,28 +280,28 @@ def open_trained(folder: str | Path) -> Run:
     """Open the folder of a run whose training is finished.
 
     Raises:
-        InputError: no such folder, no run, or a run that was not finished.
+        InputError: no such folder, not a run, or a run that was not finished.
     """
     return _opened(folder, (MODEL,), f"{RECIPE} in it")
 
 
 def open_evaluated(folder: str | Path) -> Run:
-    """Open a folder that has predictions and metrics, with a model or without: a run, an ensemble, a
+    """Open a folder that has predictions and metrics, with or without a model: a run, an ensemble, a
     pooled cross-validation, an external evaluation.
 
     Raises:
-        InputError: no such folder, one that was not made by chestxray, or a run that was not finished.
+        InputError: no such folder, a folder that was not made by chestxray, or a run that was not finished.
     """
     return _opened(folder, (PREDICTIONS, METRICS, ENVIRONMENT), f"{RECIPE} and {PREDICTIONS} in it")
 
 
 def open_complete(folder: str | Path) -> Run:
-    """Open an evaluated folder and read all that a report is made of, so that damage is found before anything
+    """Open an evaluated folder and read all files that a report needs, so that damage is found before anything
     is written.
 
     Raises:
         InputError: as `open_evaluated`, or the index is missing.
-        DataError: a file is damaged, or two files are of different classes.
+        DataError: a file is damaged, or two files have different classes.
     """
     run = _opened(folder, (INDEX, PREDICTIONS, METRICS), f"{RECIPE} and {PREDICTIONS} in it")
     _ = run.recipe, run.environment, run.audit, run.history, run.heatmaps, run.extras

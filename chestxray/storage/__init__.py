@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, checked against their forms, kept in the cache."""
+"""Files: written completely or not at all, checked against their schemas, kept in the cache."""

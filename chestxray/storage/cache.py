@@ -1,4 +1,4 @@
-"""Where chestxray keeps what it can make again: decoded arrays, drawn phantoms, downloads."""
+"""The cache folder, for files that chestxray can make again: decoded arrays, drawn phantoms, downloads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENVIRONMENT = "CHESTXRAY_CACHE"
-#: A folder is only ever cleared where this file says that it is ours.
+#: A folder is cleared only if it contains this file, which marks it as a cache of chestxray.
 _MARK = "CHESTXRAY_CACHE.txt"
 _MARK_TEXT = "This folder is a cache of chestxray. `chestxray cache clear` empties it.\n"
 
 
 def root(folder: str | Path | None = None) -> Path:
-    """The cache folder: `folder`, else ``$CHESTXRAY_CACHE``, else the platform's cache folder.
+    """Return the cache folder: `folder`, else ``$CHESTXRAY_CACHE``, else the platform's cache folder.
 
-    Created where it is missing.
+    The folder is created if it is missing.
+
+    Raises:
+        OutputError: it cannot be created or written.
     """
     import platformdirs
 
@@ -33,7 +36,7 @@ def root(folder: str | Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One thing in the cache: ``kind`` (decoded, phantom, ...), its name, size and what it holds."""
+    """One file or folder in the cache: its ``kind`` (decoded, phantom, ...), name, size in bytes and path."""
 
     kind: str
     name: str
@@ -42,7 +45,7 @@ class CacheEntry:
 
 
 def entries(folder: Path) -> list[CacheEntry]:
-    """What is in the cache, largest first."""
+    """Return the entries of the cache, largest first."""
     found = [
         CacheEntry(kind.name, item.name, _size(item), item)
         for kind in folder.iterdir()
@@ -57,7 +60,7 @@ def clear(folder: Path, kind: str | None = None) -> int:
     """Delete the cache's entries (of one `kind`) and return the bytes freed.
 
     Raises:
-        InputError: `folder` was not made by chestxray, so that nothing in it is ours to delete.
+        InputError: `folder` was not made by chestxray; nothing is deleted.
     """
     from chestxray.errors import InputError
 

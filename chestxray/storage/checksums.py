@@ -1,8 +1,8 @@
-"""Checksums: whether a file is still what was written. They tell damage, and a file that was put in another's
-place; they are no seal against someone who writes both anew.
+"""Checksums: whether a file is still what was written. They detect damaged and exchanged files, but do not protect
+against somebody who rewrites the file and its checksum.
 
-A run's folder has ``checksums.json`` for the files that nobody can look into; entries of the cache have
-their own, see `decoded` and `feature_cache`.
+A run's folder has ``checksums.json`` for its binary files; entries of the cache have their own, see `decoded` and
+`feature_cache`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from chestxray.storage import schema
 from chestxray.storage.files import write_json
 
 FILE = "checksums.json"
-#: Bytes read at a time.
+#: Number of bytes read at a time.
 _BLOCK = 2**22
 
 
 def of(path: Path) -> str:
-    """The XXH3 of a file's bytes, 128 bits in hexadecimal digits."""
+    """Return the 128-bit XXH3 hash of a file's bytes in hexadecimal digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -31,13 +31,13 @@ def of(path: Path) -> str:
 
 
 def write(folder: Path, names: Iterable[str]) -> None:
-    """Write ``checksums.json`` of those of `names` that are files of `folder`."""
+    """Write the checksums of those `names` that are files in `folder` to ``checksums.json`` in it."""
     write_json(folder / FILE, {name: of(folder / name) for name in names if (folder / name).is_file()})
 
 
 def all_match(folder: Path) -> bool:
-    """Whether each file that ``checksums.json`` in `folder` names is what was written; True without such a list,
-    which earlier versions did not write.
+    """Return whether every file listed in the ``checksums.json`` of `folder` is unchanged; True if there is no such
+    file, as in folders of earlier versions.
     """
     known = folder / FILE
     try:
@@ -48,10 +48,10 @@ def all_match(folder: Path) -> bool:
 
 
 def check(path: Path) -> None:
-    """Compare the file with the ``checksums.json`` beside it, where there is one that names it.
+    """Compare the file with its checksum, if the ``checksums.json`` beside it lists one.
 
     Raises:
-        DataError: the file is not the one that was written there, or the list is damaged.
+        DataError: the file is not the one that was written there, or ``checksums.json`` is damaged.
     """
     known = path.parent / FILE
     if not known.is_file():

@@ -1,4 +1,4 @@
-"""Files written so that a killed program leaves the old one or the new one, never a part."""
+"""Atomic writing, so that a killed program leaves the old file or the new one, never a part; safe reading."""
 
 import errno
 import json
@@ -12,19 +12,19 @@ from typing import Any
 
 from chestxray.errors import OutputError
 
-#: What `refusal` says of a path that does not exist.
+#: What `refusal` returns for a path that does not exist.
 ABSENT = (os.strerror(errno.ENOENT), os.strerror(errno.ENOTDIR))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there becomes `path` at the end.
+    """Yield a temporary path beside `path`; the file written there replaces `path` at the end of the block.
 
-    The temporary name ends as `path` does, since many writers look at that. If the block raises,
-    nothing is left behind.
+    The temporary name has the same ending as `path`, since many writers choose a format by it. If the
+    block raises, the temporary file is deleted.
 
     Raises:
-        OutputError: the disk is full, the folder cannot be written, or a pipe or device is at `path`.
+        OutputError: the disk is full, the folder cannot be written, or `path` is a pipe or device.
     """
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,24 +41,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` at once. Raises as `replacing`."""
+    """Write `content` to `path` atomically. Raises as `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` to `path` at once, as UTF-8. Raises as `replacing`."""
+    """Write `content` to `path` atomically, as UTF-8. Raises as `replacing`."""
     write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON; not-a-number is refused rather than written as invalid JSON."""
+    """Write `content` to `path` atomically, as JSON. Raises as `replacing`, and ValueError for NaN and infinity,
+    which JSON does not have.
+    """
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write at `path` into an `OutputError`."""
+    """Raise `OutputError` in place of the operating system's errors if `path` cannot be written in the block."""
     try:
         yield
     except OSError as error:
@@ -74,9 +76,9 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def refusal(path: Path) -> str:
-    """Why the operating system does not let `path` be reached, such as ``Permission denied``; ``""`` where it does.
+    """Return why `path` cannot be accessed, such as ``Permission denied``; ``""`` if it can.
 
-    `Path.exists` and its siblings say no to some of these and raise others.
+    `Path.exists`, `is_file` and `is_dir` return False for some of these errors and raise others.
     """
     try:
         os.stat(path)  # noqa: PTH116 - as above
@@ -86,18 +88,18 @@ def refusal(path: Path) -> str:
 
 
 def content(path: Path, most: int) -> bytes:
-    """The bytes of a file of at most `most` bytes; a pipe or device is not waited for.
+    """Return the bytes of a file of at most `most` bytes; never waits for a pipe or device.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger; ``strerror`` says which.
+        OSError: it cannot be read, is not a regular file, or is larger; ``strerror`` says which.
     """
     try:
-        # Before it is opened: opening alone makes some devices act.
+        # Checked before it is opened: some devices act when they are opened.
         _require_regular(os.stat(path).st_mode, path)  # noqa: PTH116 - Path.stat is the same
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             _require_regular(status.st_mode, path)
-            # A file that grows while it is read, or has no size of its own (/proc), is cut there too.
+            # Also limits a file that grows while it is read, or that reports no size (/proc).
             found = file.read(most + 1) if status.st_size <= most else b""
             if found is None:
                 raise OSError(errno.EAGAIN, "it has nothing to be read at present", str(path))
@@ -109,7 +111,7 @@ def content(path: Path, most: int) -> bytes:
 
 
 def check_size(path: Path, most: int) -> None:
-    """For files that a library opens. Raises as `content`."""
+    """Check the size and kind of a file that a library will open. Raises as `content`."""
     try:
         status = os.stat(path)  # noqa: PTH116
     except ValueError as error:
@@ -120,11 +122,11 @@ def check_size(path: Path, most: int) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises `OutputError` where `path` is a pipe, a device or a socket: it would be waited for, or replaced."""
+    """Raise `OutputError` if `path` is a pipe, a device or a socket: writing would wait for it, or replace it."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except (OSError, ValueError):
-        return  # absent, or whoever writes there says why it cannot
+        return  # absent, or the following write reports the error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OutputError(f"Cannot write {path}: it is {_kind(mode)}; it must be a file.")
 
@@ -142,7 +144,7 @@ def _kind(mode: int) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    # What became a pipe after it was looked at, or a file of the system that waits for news, answers at once.
+    # Never blocks, even if the file was replaced by a pipe after the check, or is a system file that waits for events.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

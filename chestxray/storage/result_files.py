@@ -1,4 +1,4 @@
-"""Reads the files of a run's folder, each checked against its form."""
+"""Reading the files of a run's folder, each checked against its schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read(path: Path) -> Any:
-    """The content of a file of a run's folder, of the form that its name asks for.
+    """Return the content of a JSON file of a run's folder, checked against the schema that `FORMS` has for its name.
 
     Raises:
         DataError: it cannot be read, or is damaged.
@@ -35,12 +35,12 @@ def _require_agreement(metrics: Metrics, path: Path) -> None:
 
 
 def read_if_any(path: Path) -> Any:
-    """As `read`, or an empty table where there is no such file."""
+    """Return what `read` returns, or an empty dictionary if there is no such file."""
     return read(path) if path.is_file() else {}
 
 
 def history(path: Path) -> pd.DataFrame:
-    """The rows of a ``history.csv``.
+    """Return the rows of a ``history.csv``, one per epoch.
 
     Raises:
         DataError: it cannot be read, or is damaged.
@@ -49,7 +49,7 @@ def history(path: Path) -> pd.DataFrame:
 
     figures = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
     try:
-        # pandas' own way of reading numbers may miss the last digit, and a loss would be less than itself.
+        # pandas' own parser may change the last digit of a number, so that equal losses would differ.
         table = pd.read_csv(path, dtype={"phase": str}, converters=dict.fromkeys(figures, float))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {first_line(error)}.") from error

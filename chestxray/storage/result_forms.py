@@ -1,7 +1,7 @@
-"""The form of each JSON file that evaluation writes to a run's folder; docs/run-folder.md says what the fields mean.
+"""The schema of each JSON file that evaluation writes to a run's folder; docs/run-folder.md explains the fields.
 
-Of files that only some runs have, and of those of earlier versions, fields may be missing; a field that is
-there is of the type given here.
+Fields may be missing from files that only some runs have, and from those of earlier versions; a field that is
+present has the type given here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from chestxray.storage.schema import Count, Share
 
 
 class FigureJson(TypedDict):
-    """A number with its interval, null where it cannot be had."""
+    """A number with its confidence interval; null if it cannot be computed."""
 
     value: float | None
     low: NotRequired[float | None]
@@ -62,7 +62,7 @@ class Metrics(TypedDict):
 
 
 class SomeMetrics(TypedDict, total=False):
-    """Of `Metrics`, what a table of several tests shows."""
+    """The fields of `Metrics` that a table of several test sets shows."""
 
     test: Figures
     per_class: dict[str, Figures]
@@ -190,7 +190,7 @@ class _Control(TypedDict):
     kind: Literal["leak", "likeness", "source"]
     auroc: FigureJson
     accuracy: NotRequired[FigureJson]
-    # None for the source, of which the model knows nothing.
+    # None for the control by source, which is no input of the model.
     share: NotRequired[FigureJson | None]
     learnt: NotRequired[_Learnt | None]
     widened_low: NotRequired[float | None]
@@ -441,7 +441,7 @@ class Gaps(TypedDict):
     left_out: NotRequired[list[str]]
 
 
-#: Name of a file -> its form. Others are any JSON.
+#: Schema by file name. Other files may hold any JSON.
 FORMS: dict[str, Any] = {
     "metrics.json": Metrics,
     "by_source.json": dict[str, SomeMetrics],

@@ -1,8 +1,8 @@
-"""What a file of JSON must be, as a type, and whether it is: checked once, where it is read.
+"""Validation of JSON files against a schema, once, when they are read.
 
-A form is written as Python writes types: ``float``, ``str | None``, ``list[str]``, ``dict[str, float]``, a
-`TypedDict`, a `Literal`, and ``Annotated[float, Within(0, 1)]``. Keys that a `TypedDict` does not name are
-kept as they are, so that files of a later version are read.
+A schema (`form`) is a Python type: ``float``, ``str | None``, ``list[str]``, ``dict[str, float]``, a
+`TypedDict`, a `Literal`, or ``Annotated[float, Within(0, 1)]``. Keys that a `TypedDict` does not name are
+kept unchecked, so that files of a later version can be read.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from chestxray.errors import DataError
 
-#: Most bytes of a file of JSON: the largest, an audit of a million images, has about a tenth.
+#: Maximum size of a JSON file in bytes: the largest, an audit of a million images, has about a tenth of it.
 LARGEST = 2**28
-#: Most characters of the name of a class, which messages and pages repeat.
+#: Maximum length of a class name in characters; messages and pages repeat it.
 LONGEST_NAME = 300
 
 
 @dataclass(frozen=True)
 class Within:
-    """A number from ``low`` to ``high``."""
+    """The allowed range of a number, from ``low`` to ``high``, both included."""
 
     low: float
     high: float = math.inf
@@ -36,13 +36,13 @@ class Within:
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
-#: A probability, or a share.
+#: A probability or a proportion.
 Share = Annotated[float, Within(0, 1)]
 Count = Annotated[int, Within(0, 2**53)]
 
 
 def parsed(text: str | bytes) -> Any:
-    """What `text` holds as JSON. Raises ValueError, in a sentence, where it holds none."""
+    """Return the value of the JSON in `text`. Raises ValueError, with a readable message, if it is not JSON."""
     try:
         return json.loads(text, parse_constant=_no_number)
     except RecursionError as error:
@@ -50,11 +50,11 @@ def parsed(text: str | bytes) -> Any:
 
 
 def read(path: Path, form: Any = Any) -> Any:
-    """The content of a file of JSON, of that `form`.
+    """Return the content of a JSON file that conforms to `form`.
 
     Raises:
-        DataError: it cannot be read, holds no JSON, or is of another form; where, what is allowed and what
-            was received.
+        DataError: it cannot be read, is not JSON, or does not conform; the message says where in the file, what
+            is allowed and what was received.
     """
     try:
         with path.open("rb") as file:
@@ -69,10 +69,10 @@ def read(path: Path, form: Any = Any) -> Any:
 
 
 def conform(value: Any, form: Any, where: str = "") -> Any:
-    """`value`, which is JSON, where it is of that `form`; whole numbers are floats where floats are wanted.
+    """Return the JSON `value` if it conforms to `form`, with whole numbers converted to floats where `form` has floats.
 
     Raises:
-        ValueError: it is not; `where` names the place in the file.
+        ValueError: it does not conform; the message names the place in the file, below `where`.
 
     >>> conform({"a": 1}, dict[str, float])
     {'a': 1.0}
@@ -117,8 +117,8 @@ def _fields(value: Any, form: Any, where: str) -> dict[str, Any]:
 
 @functools.cache
 def _keys(form: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """The kind of each key of a `TypedDict`, and those that must be there."""
-    # Its own __required_keys__ are wrong where annotations are text, as after our __future__ import.
+    """Return the type of each key of a `TypedDict`, and the required keys."""
+    # Its own __required_keys__ are wrong if annotations are strings, as with `from __future__ import annotations`.
     hints = typing.get_type_hints(form, include_extras=True)
     optional = {name for name, hint in hints.items() if typing.get_origin(hint) is NotRequired}
     kinds = {name: typing.get_args(hint)[0] if name in optional else hint for name, hint in hints.items()}
@@ -126,7 +126,7 @@ def _keys(form: Any) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def _one_of(value: Any, forms: tuple[Any, ...], where: str) -> Any:
-    """`value` as None, where that is allowed, else as the one other form."""
+    """Return None if `value` is None and None is allowed, else `value` checked against the only other form."""
     if value is None and types.NoneType in forms:
         return None
     (form,) = (form for form in forms if form is not types.NoneType)
@@ -150,7 +150,7 @@ def _plain(value: Any, kind: type, where: str) -> Any:
 
 
 def _text(value: Any, where: str) -> str:
-    """Text that can be written down, in a name or a table: no null byte, no half of a surrogate pair."""
+    """Return `value` if it is text without null bytes and lone surrogates, which files and tables cannot hold."""
     if not isinstance(value, str):
         return _refuse(where, "text", value)
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
