@@ -1,4 +1,4 @@
-"""`chestxray cache`: what is kept to be used again."""
+"""`chestxray cache`: shows or clears the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chestxray.storage import cache
 
 @click.group(name="cache")
 def command() -> None:
-    """Show or clear what is kept to be used again: decoded images, drawn phantoms, downloads.
+    """Show or clear the cache: decoded images, phantoms and downloads that later runs reuse.
 
     The folder is the platform's cache folder, or $CHESTXRAY_CACHE, or --cache.
     """
@@ -20,7 +20,7 @@ def command() -> None:
 @command.command()
 @click.option("--cache", "folder", type=click.Path(path_type=Path), help="Cache folder.")
 def show(folder: Path | None) -> None:
-    """Show what is kept and how large it is."""
+    """Show the entries of the cache and their sizes."""
     path = cache.root(folder)
     found = cache.entries(path)
     for entry in found:
@@ -32,6 +32,6 @@ def show(folder: Path | None) -> None:
 @click.option("--cache", "folder", type=click.Path(path_type=Path), help="Cache folder.")
 @click.option("--kind", help="Only this kind, as `cache show` names it before the slash.")
 def clear(folder: Path | None, kind: str | None) -> None:
-    """Delete what is kept; the next run makes it again."""
+    """Delete the entries of the cache; later runs create them again."""
     path = cache.root(folder)
     click.echo(f"Freed {cache.clear(path, kind) / 1e6:.1f} MB in {path}.")

@@ -1,4 +1,4 @@
-"""The last lines of a command that evaluates: what weakens the result, and where the report is."""
+"""The last lines of a command that evaluates: the limitations of the result and the path of the report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 if TYPE_CHECKING:
     from chestxray.runs.run_folder import Run
 
-#: Columns that a sentence is broken at.
+#: Columns of the terminal at which sentences are wrapped.
 WIDTH = 100
 
 
 def close(run: Run) -> None:
-    """Print what weakens the result, the gravest first and marked, then where the report is."""
+    """Print the limitations of the result, the serious ones first and marked, then the path of the report."""
     from chestxray._version import RESEARCH_ONLY
     from chestxray.report.limitations import NOTED, cautions
     from chestxray.runs import run_folder
@@ -24,7 +24,7 @@ def close(run: Run) -> None:
     rule = run.extras.get("operating_points", {}).get("rule")
     if rule and run.positive:
         click.echo(textwrap.fill(rule, WIDTH, break_long_words=False))
-    # What was noted on the data was told as the run went.
+    # Notes on the data were already logged during the run.
     found = [caution for caution in cautions(run) if caution.title != NOTED]
     if found:
         click.echo("\nWhat weakens this result:")

@@ -1,4 +1,4 @@
-"""`chestxray compare`: several models on the same test."""
+"""`chestxray compare`: compares several models on the same test images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("chestxray")
 
 _ALL_BUT_MODEL = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "model")
-#: What may be said of finished runs.
+#: Fields of `Recipe` that may be given for finished runs.
 _OF_RUNS = ("positive", "replicates")
 
 
@@ -65,8 +65,8 @@ def command(
         chestxray compare runs/a runs/b --metric accuracy --output comparisons/mine
         chestxray compare runs/small runs/large --margin 0.02
 
-    Or models to train on the same splits, each fold and each seed a training of its own. The same
-    command goes on where it was stopped, and trains nothing twice:
+    Or models to train on the same splits, with a separate training for each fold and each seed. To continue
+    after an interruption, repeat the command; finished trainings are not repeated:
 
     \b
         chestxray compare --model vgg16 --model resnet18 --data folder:xrays
@@ -74,8 +74,8 @@ def command(
         chestxray compare --model deep_cnn --model resnet18 --data npz:films.npz --folds 5
         chestxray compare --recipe seven-models
 
-    Two models are called different only by a paired test, corrected for the number of pairs.
-    comparison.html is the page to open; comparison.csv, pairs.csv and comparison.json hold the numbers.
+    Two models are reported as different only if a paired test, corrected for the number of pairs, says so.
+    Open comparison.html for the result; comparison.csv, pairs.csv and comparison.json hold the numbers.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     _check(metric, margin)
     changes = {name: value for name, value in given.items() if value not in (None, ())}
@@ -219,7 +219,7 @@ def _print(compared: Compared) -> None:
 
 
 def _check(metric: str, margin: float | None) -> None:
-    """A mistake that the comparison would find is found before hours of training."""
+    """Check the arguments of the comparison before the training, which may take hours."""
     from chestxray.evaluation.paired.comparison import check_margin, check_metric
 
     check_metric(metric)

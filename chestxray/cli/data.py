@@ -1,4 +1,4 @@
-"""`chestxray data`: which sets there are, what is in one, and one made ready."""
+"""`chestxray data`: lists, shows, audits, prepares and exports data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-#: The size that most architectures want, so that a run finds decoded what was looked at here.
+#: (height, width) in pixels: the input size of most architectures, so that runs find the images already decoded.
 SIZE = (224, 224)
 _SOURCE = (
     "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
@@ -52,7 +52,7 @@ def _takes_data(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., An
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder.")
 def list_sets(as_json: bool, cache: Path | None) -> None:
-    """List the catalogue of public sets, and which of them are on disk."""
+    """List the catalogue of public data sets, and which of them are on disk."""
     import dataclasses
 
     from chestxray.data.catalogue import catalogue, on_disk
@@ -83,7 +83,7 @@ def list_sets(as_json: bool, cache: Path | None) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for figures [default: none are drawn].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def show(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
-    """Show what DATA holds: images by class and split, sizes, modes, patients; figures with --output."""
+    """Show the contents of DATA: images by class and split, sizes, modes, patients; figures with --output."""
     summary = _summary(_recipe(data, given), cache)
     drawn = summary.write_figures(output) if output else []
     if as_json:
@@ -100,13 +100,13 @@ def show(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for contact sheets of the copies.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json: bool, **given: Any) -> int:
-    """Look for what would make results on DATA too good.
+    """Search DATA for defects that would make results too optimistic.
 
-    Unreadable files; copies of one image, exact and edited, and their labels; patients on both
-    sides of the official split; a small validation split; and whatever but the radiograph goes
-    with the class: source, format, colour mode, size, brightness.
+    Reports unreadable files; copies of one image, exact and edited, and their labels; patients in more
+    than one part of the official split; a small validation split; and properties of the files that are
+    associated with the class: source, format, colour mode, size, brightness.
 
-    Exits with 1 where the splits leak.
+    The exit code is 1 if the splits leak.
     """
     from chestxray.data.audit import audit as audit_index
     from chestxray.data.near_duplicates import mark
@@ -116,7 +116,7 @@ def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_jso
     index = mark(summary.index, summary.pixels)
     rows = index.rows
     if "external" in rows:
-        # Whatever is tested on must not be among what is trained on, split or not.
+        # No external test image may be among the training images, with or without an official split.
         own = rows["split"].replace("", "train").where(rows["split"] != "test", "")
         rows = rows.assign(split=own.where(~rows["external"], "test"))
     index = index.replace(rows)
@@ -159,7 +159,7 @@ def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
 @click.option("--to", "form", type=click.Choice(["tfds", "folder", "npz"]), required=True, help="What to write.")
 @_takes_data(*_SPLIT)
 def export(data: tuple[str, ...], folder: Path, form: Any, cache: Path | None, **given: Any) -> None:
-    """Write DATA, audited, split and decoded, to a new FOLDER for other programs to read."""
+    """Write DATA, audited, split and decoded, to a new FOLDER for use in other programs."""
     from chestxray import workflow
     from chestxray.data.data_export import export as export_index
     from chestxray.storage import cache as caches

@@ -1,4 +1,4 @@
-"""`chestxray ensemble`: the mean of several runs."""
+"""`chestxray ensemble`: averages the probabilities of several runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace the ensemble that is in the output folder.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool, cache: Path | None) -> None:
-    """Average the probabilities of two runs or more that were tested on the same images.
+    """Average the probabilities of two or more runs that were tested on the same images.
 
     \b
         chestxray ensemble runs/a runs/b runs/c --output runs/mean
         chestxray compare runs/mean runs/a runs/b runs/c
 
-    Its folder is like a run's, without a model: ensemble.json names the members. Controls are trained
-    anew where the images of a run are still decoded in the cache; else they are the members'.
+    The ensemble's folder is like a run's, but without a model: ensemble.json names the members. Controls are
+    trained anew if the decoded images of a run are still in the cache; otherwise the members' are used.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from chestxray.studies import candidates, ensembling
 

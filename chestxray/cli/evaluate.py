@@ -1,4 +1,4 @@
-"""`chestxray evaluate`: a finished run at a second hospital."""
+"""`chestxray evaluate`: tests a finished run on other data, such as a second hospital's."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalenc
 def command(
     run: Path, data: tuple[str, ...], part: str, output: Path | None, overwrite: bool, cache: Path | None, **given: Any
 ) -> None:
-    """Test RUN on other data and say how much is lost there, or evaluate its own test anew.
+    """Test RUN on other data and report the loss in performance, or evaluate its own test anew.
 
     \b
         chestxray evaluate runs/x --data folder:second-hospital --map viral=PNEUMONIA --drop covid19
         chestxray evaluate runs/x --data manifest:other.csv --by sex --by age
         chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95 --confidence 0.95 --prevalence 0.02
 
-    Threshold, calibration and abstention are those that the run's validation chose: nothing is
-    fitted to the other data. The other data is searched for the images that RUN was trained or
-    chosen on, also where they were edited, and for its patients; --on-leak says what happens then.
+    Threshold, calibration and abstention are those chosen on the run's validation images; nothing is
+    fitted to the other data. The other data are searched for RUN's training and validation images,
+    including edited copies, and for their patients; --on-leak sets what happens to those found.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     log.info("Opening %s ...", run)
     from chestxray.recipe import Recipe

@@ -1,4 +1,4 @@
-"""`chestxray export`: a run as one file for other programs."""
+"""`chestxray export`: writes a run's model as one file for other programs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path), help="File [default: below export/ in the run's folder].")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --output.")
 def command(run: Path, form: str, output: Path | None, overwrite: bool) -> None:
-    """Write RUN as one file from raw pixels to probabilities, heat map and distance.
+    """Write the model of RUN as one file that maps raw pixels to probabilities, heat map and distance.
 
     \b
         chestxray export runs/x --format onnx
         chestxray export runs/x --format litert --output phone.tflite
 
-    The file is read back and compared with the run's model; a file whose outputs differ is deleted.
+    The file is read back and compared with the run's model; a file with different outputs is deleted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from chestxray.export import export
 

@@ -1,4 +1,4 @@
-"""`chestxray leakage`: one model under leaky and honest splits."""
+"""`chestxray leakage`: trains one model with leaky and with leak-free splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chestxray.recipe import Recipe
 
 log = logging.getLogger("chestxray")
 
-#: What this command decides itself.
+#: Fields of `Recipe` that this command sets itself.
 _DECIDED = ("split", "folds", "fold", "held_out", "on_leak", "test_data")
 _GIVEN = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in _DECIDED)
 
@@ -40,15 +40,15 @@ def command(
     cache: Path | None,
     **given: Any,
 ) -> None:
-    """Measure what a leaky split is worth: train one model under several splits.
+    """Measure how much a leaky split inflates the results: train one model with several splits.
 
     \b
         chestxray leakage --model shallow_cnn --data kermany
         chestxray leakage --model resnet18 --data folder:xrays --patient-pattern '(person\\d+)_'
 
-    The splits: by image at random, as most notebooks do; by patient; and the official one where the data
-    has one. Settings are the same, leaks are kept. The same command goes on where it was stopped.
-    leakage.html is the page to open.
+    The splits are random by image, as in most notebooks; by patient; and the official one, if the data have
+    one. All other settings are the same, and leaks are kept. To continue after an interruption, repeat the
+    command. Open leakage.html for the result.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration and recipe.model:

@@ -1,4 +1,4 @@
-"""`chestxray`: the group of commands. A command's module is imported when it is called."""
+"""The command line `chestxray`. The module of a command is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import click
 from chestxray._version import VERSION
 from chestxray.errors import ChestXrayError, InputError, missing_package
 
-#: The system's answers that only a name can be the cause of.
+#: Error numbers of the system that only an invalid file name causes.
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
-#: Command -> its one line of help, shown without importing the command.
+#: Commands with their one-line help, which is shown without importing the commands.
 COMMANDS = {
     "plan": "How many patients a test needs, before it is collected.",
     "run": "Train, evaluate, explain and report one model.",
@@ -39,11 +39,11 @@ class Lazy(click.Group):
     """A group whose commands are modules of `chestxray.cli`, imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of their use."""
+        """Return the names of the commands, in the order in which they are usually used."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
+        """Return the command of that name, or None."""
         if cmd_name not in COMMANDS:
             return None
         return importlib.import_module(f"chestxray.cli.{cmd_name}").command
@@ -58,7 +58,7 @@ class Lazy(click.Group):
             raise missing from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table above."""
+        """Write the list of commands from `COMMANDS`."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -71,13 +71,13 @@ def group(quiet: bool) -> None:
 
     Research use only. Not a medical device; not for diagnosis.
 
-    The first thing to try: chestxray run --model inceptionv3
+    To get started: chestxray run --model inceptionv3
     """
     _speak(quiet)
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one clear line, a defect of ours keeps its traceback."""
+    """Run the command line. A user error prints one line; a defect of chestxray keeps its traceback."""
     try:
         result: Any = group(standalone_mode=False)
     except ChestXrayError as error:
@@ -87,17 +87,17 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        # click makes the same of Ctrl-C and of a file that ends too early.
+        # click raises Abort both for Ctrl-C and for a file that ends too early.
         if isinstance(error.__cause__, EOFError):
             raise error.__cause__ from None
         click.echo("Stopped by Ctrl-C.", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); Python must not complain of it on its way out.
+        # The reader of the output has closed it (`| head`); this keeps Python from reporting that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        # Names that were given, wherever they are first looked at; everything else is a defect of ours.
+        # A file name from the user, wherever it is first used; any other OSError is a defect of chestxray.
         if error.errno not in _NAMES:
             raise
         click.echo(f"Error: {_shortened(error.filename)} cannot be reached: {error.strerror}.", err=True)

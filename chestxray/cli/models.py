@@ -1,4 +1,4 @@
-"""`chestxray models`: what is installed."""
+"""`chestxray models`: lists or times the installed architectures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("chestxray")
 def command(
     names: tuple[str, ...], as_json: bool, benchmark: bool, batch_size: int, image_size: str | None, cache: Path | None
 ) -> None:
-    """List the architectures that are installed, also broken ones with the reason; or time those NAMED."""
+    """List the installed architectures, including broken ones with the reason; with --benchmark, time NAMES."""
     from chestxray import registry
     from chestxray.cli import plugin_listing
 

@@ -1,4 +1,4 @@
-"""Options of the command line made from the fields of `Recipe`, the one place of their defaults."""
+"""Command line options generated from the fields of `Recipe`, which define their defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Command = Callable[..., Any]
 
 
 def recipe_options(command: _Command) -> _Command:
-    """Add an option for every field of `Recipe`; what is not given arrives as None."""
+    """Add an option for every field of `Recipe` and return the command; options not given are passed as None or ()."""
     hints = typing.get_type_hints(Recipe)
     for field in reversed(dataclasses.fields(Recipe)):
         command = _option(field, hints[field.name])(command)
@@ -25,7 +25,7 @@ def recipe_options(command: _Command) -> _Command:
 
 
 def some_options(*names: str) -> Callable[[_Command], _Command]:
-    """Add the options of these fields of `Recipe` alone; what is not given arrives as None."""
+    """Return a decorator that adds options for these fields of `Recipe` only; options not given are None or ()."""
 
     def add(command: _Command) -> _Command:
         hints = typing.get_type_hints(Recipe)
@@ -38,13 +38,13 @@ def some_options(*names: str) -> Callable[[_Command], _Command]:
 
 
 def recipe_from(recipe_name: str | None, given: dict[str, Any]) -> tuple[Recipe, bool]:
-    """The recipe of a command line, and whether it is the demonstration for want of data.
+    """Return the recipe of a command line, and whether it is the demonstration because no data were given.
 
     Raises:
-        InputError: as `Recipe` and `Recipe.read`.
+        InputError: see `Recipe` and `Recipe.read`.
     """
     changes = {name: value for name, value in given.items() if value is not None and value != ()}
-    # A list of a recipe that is to be empty cannot be left out on the command line: '' stands for it.
+    # '' on the command line empties a list of the recipe, since leaving the option out keeps the list.
     changes = {name: () if value == ("",) else value for name, value in changes.items()}
     demonstration = recipe_name is None and "data" not in changes
     name = DEMONSTRATION if demonstration else recipe_name

@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Prints tables on the terminal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from chestxray.evaluation.figure_format import FigureFields, with_interval
 
 
 def quoted(figure: FigureFields) -> str:
-    """Return a figure with its interval for a table's cell; ``-`` where it cannot be computed."""
+    """Return a figure with its interval for a table cell; ``-`` if it could not be computed."""
     return with_interval(figure, absent="-")
 
 
 def plain(text: str) -> str:
-    """Text of strangers for the terminal: signs that would steer it are escaped; lines are kept."""
+    """Return untrusted text with control characters escaped, except line breaks, for the terminal."""
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, error: bool = False) -> None:
-    """Print `rows` under `columns`, or on standard ``error``; columns of numbers stand to the right."""
+    """Print a table on standard output, or with `error` on standard error; columns of numbers are right-aligned."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -29,7 +29,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, error: bool 
         found.add_column(escape(name), justify="right" if number else "left", overflow="fold")
     for row in rows:
         found.add_row(*(escape(plain(text)) for text in row))
-    # Wide enough for whole names also where there is no terminal to ask for its width.
+    # Wide enough for whole names also if there is no terminal whose width is known.
     console = Console(highlight=False, stderr=error)
     console.width = max(console.width, 120)
     console.print(found)

@@ -1,4 +1,4 @@
-"""`chestxray plan`: how large a test must be, before it is collected."""
+"""`chestxray plan`: computes the required size of a test set before it is collected."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def command(
     promise: tuple[float, float],
     as_json: bool,
 ) -> None:
-    """How wide the intervals of a test will be, what it can tell, and how many patients it needs.
+    """Plan the size of a test: expected intervals, statistical power and the number of patients needed.
 
     \b
         chestxray plan --auroc 0.9 --prevalence 0.3 --patients 200 --patients 500 --images 3
@@ -163,7 +163,7 @@ def _expected(
 
 
 def _patients(size: int, images: float, shared: float) -> int:
-    """Patients of several images each that say as much as `size` of one."""
+    """Return the number of patients with `images` images each that is equivalent to `size` patients with one image."""
     return -int(-size * (1 + (images - 1) * shared) // images)
 
 

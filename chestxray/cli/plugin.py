@@ -1,4 +1,4 @@
-"""`chestxray plugin`: check a plugin, or begin a new one."""
+"""`chestxray plugin`: checks a plugin, or creates a new one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = click.Choice(("model", "source"))
 
 @click.group(name="plugin")
 def command() -> None:
-    """Check a plugin, or begin a new one."""
+    """Check a plugin, or create a new one."""
 
 
 @command.command()
@@ -53,7 +53,7 @@ def check(
     entry = registry.find(group, name)
     if kind == "model" and (address is not None or data_option):
         raise InputError("--address and --data-option are for sources (--kind source).")
-    # What a plugin prints must not stand between the lines of the JSON.
+    # Output that a plugin prints must not mix with the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         plugin = registry.load_entry(group, entry)
         if kind == "model":
@@ -75,7 +75,7 @@ def check(
 @click.option("--path", type=click.Path(path_type=Path), help="Folder of the package [default: chestxray-NAME].")
 @click.option("--kind", type=KINDS, default="model", show_default=True, help="What the plugin is.")
 def new(name: str, path: Path | None, kind: Any) -> None:
-    """Write the package of a new plugin, which installs and passes its checks as it is.
+    """Write the package of a new plugin, which can be installed and passes its checks without changes.
 
     \b
         chestxray plugin new my_model --path my_model
@@ -131,7 +131,7 @@ def _check_source(
 
 @contextlib.contextmanager
 def _progress(entry: InstalledPlugin) -> Any:
-    """Show on a terminal which check is running; yields a function that takes its name."""
+    """Show on a terminal which check is running; yields a function that takes the name of the check."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"{entry.name}: loading") as status:

@@ -1,8 +1,9 @@
-"""What the installed plugins say of themselves, found out in another process.
+"""Reads the metadata of the installed plugins in a separate process.
 
-A plugin is a stranger's code, and its import may end the process, wait for ever, or write where our
-results stand. Another process imports one after the other and reports each through a pipe of its own;
-where it ends or stays silent, the plugin that it was at is broken, and a new one takes those behind it.
+A plugin is third-party code: importing it may end the process, hang, or write to the output that
+carries the results. A separate process imports the plugins in turn and reports each through a pipe of its
+own. If it ends or stays silent, the current plugin is reported as broken, and a new process continues
+with the plugins after it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import IO, Any
 from chestxray import registry
 from chestxray.errors import PluginError
 
-#: Seconds that the import of one plugin may take; TensorFlow on a cold disk takes a tenth of them.
+#: Timeout in seconds of the import of one plugin; TensorFlow takes a tenth of it on a cold disk.
 SECONDS = 120.0
-#: What is told of a model besides its name.
+#: Fields of a model plugin that are listed besides its name.
 _MODEL = (
     "image_size", "minimum_size", "fixed_size", "channels", "weights", "cam_layer", "reference", "licence",
     "weights_licence",
@@ -37,7 +38,7 @@ _FACTS = {registry.MODELS: _MODEL, registry.SOURCES: ("address_help", "licence")
 
 @dataclass(frozen=True)
 class Listed:
-    """A plugin with its ``facts``, fields by name as JSON has them; or none, and the ``reason`` it is broken."""
+    """A plugin with its ``facts``, fields by name in JSON types; or None, and the ``reason`` why it is broken."""
 
     entry: registry.InstalledPlugin
     facts: dict[str, Any] | None
@@ -45,7 +46,7 @@ class Listed:
 
 
 def survey(group: str, seconds: float = SECONDS) -> Iterator[Listed]:
-    """Try every plugin of `group`, each for at most so many seconds, in the order of `registry.entries`."""
+    """Yield every plugin of `group`, in the order of `registry.entries`; an import may take at most `seconds`."""
     left = registry.entries(group)
     while left:
         answered = 0
@@ -56,10 +57,10 @@ def survey(group: str, seconds: float = SECONDS) -> Iterator[Listed]:
 
 
 def _reports(group: str, entries: list[registry.InstalledPlugin], seconds: float) -> Iterator[dict[str, Any]]:
-    """A report an entry, until all are there or the process has ended: then the last one says so."""
+    """Yield one report per entry; if the process ends or hangs, the last report says so."""
     order = [[entry.name, entry.point.value, entry.distribution, entry.version] for entry in entries]
     task = json.dumps({"group": group, "path": sys.path, "entries": order}).encode()
-    # A session of its own: Ctrl-C is ours to answer, and what a plugin has started ends with it.
+    # A session of its own: Ctrl-C reaches only this process, and processes that a plugin started can be ended too.
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-c", _PROGRAM.format(root=str(Path(__file__).parents[2]))],
         stdin=subprocess.PIPE,
@@ -70,7 +71,7 @@ def _reports(group: str, entries: list[registry.InstalledPlugin], seconds: float
     threading.Thread(target=_forward, args=(process.stdout, lines), name="plugins", daemon=True).start()
     try:
         assert process.stdin is not None
-        # Where it has ended already, that is told below.
+        # If the process has already ended, the loop below reports it.
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
             stdin.write(task)
         for entry in entries:
@@ -87,10 +88,10 @@ _PROGRAM = "import sys; sys.path.insert(0, {root!r}); from chestxray.cli import 
 
 
 def report() -> None:
-    """In the other process: import what standard input names, and write a line of JSON for each to standard output."""
+    """In the other process: import the plugins named on standard input; write a line of JSON for each to the pipe."""
     task = json.load(sys.stdin.buffer)
     sys.path[:] = task["path"]
-    # What a plugin writes, by whatever way, is no result; and programs that it starts do not hold the pipe.
+    # Anything a plugin writes goes to standard error, and programs that it starts do not inherit the pipe.
     pipe = os.dup(1)
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -103,12 +104,12 @@ def report() -> None:
             reported = json.dumps({"facts": facts, "reason": ""})
         except PluginError as error:
             reported = json.dumps({"reason": str(error)})
-        except BaseException as error:  # of its fields, or of what they print themselves as
+        except BaseException as error:  # raised by its fields or their representation
             reported = json.dumps({"reason": _broken(task["group"], entry, f"{type(error).__name__}: {error}")})
         content = memoryview(reported.encode() + b"\n")
         while content:
             content = content[os.write(pipe, content) :]
-    # Not by the usual way out, on which plugins may have left something to be done.
+    # Skips the usual exit handlers, in which plugins may have registered work.
     os._exit(0)
 
 
@@ -120,10 +121,10 @@ def _forward(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
 
 
 def _line(lines: queue.Queue[bytes], process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """The next report; empty where the process has ended, or says nothing for so many seconds."""
+    """Return the next report; empty if the process has ended or sent nothing for `seconds`."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        # What a plugin has started may hold the pipe open: its end alone is not waited for.
+        # A process that a plugin started may keep the pipe open, so the end of the pipe alone is not waited for.
         ended = process.poll() is not None
         try:
             return lines.get(timeout=0.2)

@@ -1,4 +1,4 @@
-"""`chestxray predict`: a finished run's answers for image files."""
+"""`chestxray predict`: predicts image files with a finished run."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def command(
     estimate_prevalence: bool,
     batch_size: int,
 ) -> None:
-    """Predict image files, or folders of them, with RUN: a finished run's folder, an ensemble's, or an ONNX file
-    that `chestxray export` made, which needs no TensorFlow.
+    """Predict image files or folders with RUN: the folder of a finished run or of an ensemble, or an ONNX file
+    made by `chestxray export`, which needs no TensorFlow.
 
     \b
         chestxray predict runs/x film.png other.dcm
@@ -78,8 +78,8 @@ def command(
         chestxray predict model.onnx films --recursive
         chestxray predict runs/x films --jsonl --heatmaps maps --abstain 0.95 > answers.jsonl
 
-    A row an image: calibrated probabilities, the class decided on, or why nothing is decided. An
-    --output that exists is gone on with: only images without a row in it are predicted.
+    Writes one row per image: calibrated probabilities, the predicted class, or why there is none. An existing
+    --output (CSV or JSONL) is continued: only images without a row in it are predicted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
     from chestxray.data.images import listing
@@ -135,8 +135,9 @@ def _predict(
     batch_size: int,
     max_pixels: int,
 ) -> Counter[str]:
-    """Read, run and write: three steps that wait for nobody as long as there is work. Probabilities of what is
-    taken for a radiograph are added to `seen`.
+    """Read, predict and write concurrently; return the number of images by outcome.
+
+    The probabilities (rows, classes) of images accepted as radiographs are appended to `seen`.
     """
     from chestxray.inference import batch_prediction
     from chestxray.inference.answer import answered
@@ -147,7 +148,7 @@ def _predict(
     batches = batch_prediction.predicted(
         engine, paths, batch_size=batch_size, maps=heatmaps is not None, max_pixels=max_pixels
     )
-    # The first batch finds whether the weights can be loaded: until then nothing is written.
+    # The first batch shows whether the weights can be loaded; nothing is written before.
     first = next(batches)
     with _sink(output, lines) as put, _bar(len(paths)) as advance:
 
@@ -170,7 +171,7 @@ def _predict(
 
 
 def _prevalence_adjustment(engine: Engine, run: Path, prevalence: float) -> Adjustment:
-    """Probabilities for another share of the positive class than on validation."""
+    """Return a function that adjusts probabilities to `prevalence`, the proportion (0 to 1) of the positive class."""
     import numpy as np
 
     from chestxray.evaluation.clinical.prevalence_shift import Known, adjusted
@@ -189,7 +190,7 @@ def _prevalence_adjustment(engine: Engine, run: Path, prevalence: float) -> Adju
 
 
 def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -> None:
-    """Say how common the classes seem to be among the images that were `seen`, and on what assumption."""
+    """Print the estimated proportions of the classes among the images in `seen`, and the assumption made."""
     import numpy as np
 
     from chestxray.cli.output import quoted, table
@@ -237,7 +238,7 @@ def _check_heatmaps(engine: Engine, folder: Path) -> None:
 
 @contextmanager
 def _sink(output: Path | None, lines: Lines) -> Iterator[Callable[[bytes], None]]:
-    """Where lines go, the opening and closing written."""
+    """Yield a function that writes lines to the output; the opening and closing lines are written around them."""
     from chestxray.inference.output_file import appending, whole
 
     if output is None:

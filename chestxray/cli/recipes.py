@@ -1,4 +1,4 @@
-"""`chestxray recipes`: what ships with chestxray to be run by name."""
+"""`chestxray recipes`: lists or prints the recipes that ship with chestxray."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from chestxray import recipe_files
 @click.command(name="recipes")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the recipes that ship with chestxray; with a NAME, print that one.
+    """List the recipes that ship with chestxray, or print the recipe NAME.
 
     \b
         chestxray recipes resnet18-keremberke > mine.toml
         chestxray run --recipe mine.toml --epochs 5
 
-    Every field of a recipe is an option of `chestxray run` and `chestxray compare`, which goes before it.
+    Every field of a recipe is also an option of `chestxray run` and `chestxray compare`, which overrides it.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     if name is not None:
         click.echo(recipe_files.find(name).read_text(encoding="utf-8"), nl=False)

@@ -1,4 +1,4 @@
-"""What is said where a command is stopped that goes on when it is given again."""
+"""Prints how to continue an interrupted command that can be resumed by repeating it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Where Ctrl-C stops the block, print the command to go on with."""
+    """Print the command to continue with if Ctrl-C stops the block."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`chestxray run`: the main job."""
+"""`chestxray run`: trains, evaluates, explains and reports one model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """Train, evaluate, explain and report one model.
 
-    Without --data it runs on drawn phantoms, a demonstration that needs nothing but a few minutes:
+    Without --data it uses synthetic phantom images, as a demonstration of a few minutes:
 
     \b
         chestxray run --model inceptionv3
@@ -50,10 +50,10 @@ def command(
         chestxray run --recipe resnet18-keremberke
         chestxray run --resume runs/20260102-030405-inceptionv3-xrays
 
-    With --folds, or --split source, it trains a model for each part and pools their tests; the same
-    command goes on with the parts that are missing.
+    With --folds or --split source, it trains a model for each part and pools their tests; repeat the
+    command to continue with the missing parts.
 
-    Everything it makes is in the run's folder; report.html is the page to open.
+    All results are written to the run's folder; open report.html first.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     if resume is not None:
         _refuse_beside_resume(recipe_name, output, given)
@@ -80,7 +80,7 @@ def command(
 
 
 def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool) -> None:
-    """Every fold, or every source held out in turn; the same command goes on with what is missing."""
+    """Train every fold, or hold out every source in turn, skipping finished parts, and print the pooled result."""
     from chestxray.studies import cross_validation, study
 
     with repeatable():
@@ -105,7 +105,7 @@ def _refuse_beside_resume(recipe_name: str | None, output: Path | None, given: d
 
 
 def summarise(run: Run) -> None:
-    """The table at the end: what to quote, with intervals, and where the report is."""
+    """Print the headline figures with intervals, the limitations and the path of the report."""
     from chestxray.data.index import Patients
 
     by_source = run.by_source

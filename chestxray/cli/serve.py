@@ -1,4 +1,4 @@
-"""`chestxray serve`: finished runs and exported models behind a web page."""
+"""`chestxray serve`: serves finished runs and exported models on a web page and as JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def command(
         chestxray serve model.onnx --host 0.0.0.0 --port 8000
         chestxray serve runs/x runs/y --allow-links
 
-    Several models answer side by side. Ctrl-C stops the server. docs/serve.md describes its interface.
+    Answers of several models are shown side by side. Ctrl-C stops the server. docs/serve.md describes the interface.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     require("serve", "flask", "waitress", "prometheus_client")
     from chestxray.serve.app import create_app
@@ -83,7 +83,7 @@ def command(
         behind_proxy=behind_proxy,
     )
     with contextlib.closing(bound(host, port)) as listener:
-        # They start while the models load.
+        # The decoder processes start while the models load.
         decoders = Decoders(settings)
         decoders.start()
         try:

@@ -1,4 +1,4 @@
-"""A run's folder -> figures, one self-contained page, and a model card::
+"""Builds the figures, the self-contained HTML report and the model card of a run::
 
 write(Path("runs/x"))  # PosixPath('runs/x/report.html')
 """
@@ -22,16 +22,16 @@ __all__ = ["SECTIONS", "Material", "Run", "Section", "page", "write"]
 
 
 def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path:
-    """Write ``figures/``, the model card and last ``report.html``, whose path is returned.
+    """Write ``figures/``, the model card and, last, ``report.html``; return the path of ``report.html``.
 
-    All numbers are read from `folder`, none is computed anew. `samples` maps paths of images to
-    their pixels, uint8 (height, width), and may hold any of them; a few are picked for the grids of
-    training and of test images. Without it the page has no such grids.
+    All numbers are read from `folder`; none is recomputed. `samples` maps image paths to pixels, uint8
+    (height, width), for any subset of the images; a few are picked for the grids of training and test
+    images. Without `samples` the page has no such grids.
 
     Raises:
-        InputError: `folder` lacks what every evaluated run has, or its ``card.toml`` cannot be used.
-        DataError: a file in it is damaged.
-        OutputError: it cannot be written to.
+        InputError: `folder` lacks a file that every evaluated run has, or its ``card.toml`` is invalid.
+        DataError: a file in the folder is damaged.
+        OutputError: the folder cannot be written to.
     """
     run = run_folder.open_complete(folder)
     drawn = _write_figures(run, samples or {})
@@ -49,7 +49,7 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
 
 
 def _write_figures(run: Run, samples: Mapping[str, np.ndarray]) -> dict[str, embedded_images.Picture]:
-    """Write ``figures/`` and return those that stand in the page as they are."""
+    """Write ``figures/`` and return, by name, the figures that the page embeds unchanged."""
     alternatives = run_figures.alternatives(run)
     drawn: dict[str, embedded_images.Picture] = {}
     stale = {run.folder / "figures" / f"{name}.png" for name in run_figures.NAMES}
@@ -57,16 +57,16 @@ def _write_figures(run: Run, samples: Mapping[str, np.ndarray]) -> dict[str, emb
         path = run.folder / "figures" / f"{name}.png"
         figures.save(figure, path)
         stale.discard(path)
-        if name in alternatives:  # the grids of radiographs stand in the page picture by picture
+        if name in alternatives:  # the page shows the grids of radiographs image by image
             drawn[name] = embedded_images.figure(path, alternatives[name])
-    # What an earlier report drew from other predictions must not stand beside this one.
+    # Figures that an earlier report drew from other predictions must not remain.
     for path in stale:
         path.unlink(missing_ok=True)
     return drawn
 
 
 def page(material: Material, sections: Sequence[Section] = SECTIONS) -> str:
-    """The page as HTML: those of `sections` that have something to show, in order."""
+    """Return the page as HTML: the `sections` that have content, in order."""
     built = [(section, section.build(material)) for section in sections]
     return render(
         "report.html.jinja",

@@ -1,4 +1,4 @@
-"""What weakens the answers that a model gives to new images: what it refuses, says and was chosen by."""
+"""Cautions about predictions on new images: refusal, validation size, sensitivity, calibration, abstention."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from chestxray.report.caution import Caution
 from chestxray.report.formatting import plural, value_of
 from chestxray.runs.run_folder import Run
 
-#: Pictures that are answered as if they were chest radiographs: a share of a kind worth naming; one of a
-#: kind, and one of all, that is serious.
+#: Proportions of non-radiographs that are predicted instead of refused: of one kind, from which that kind is
+#: listed; of one kind, and of all kinds together, from which the caution is serious.
 LET_THROUGH, MOST_OF_A_KIND, MANY_OF_ALL = 0.1, 0.5, 0.2
-#: Radiographs that are refused: a share that is serious.
+#: Proportion of refused radiographs from which the caution is serious.
 REFUSED = 0.2
-#: An expected calibration error above which probabilities mislead, and a change of it that is more than rounding.
+#: Expected calibration error from which a caution is given, and the smallest change that is more than rounding.
 MISCALIBRATED, CHANGED = 0.1, 0.005
-#: Calibration slopes outside these, and intercepts as far from 0, mislead, where their intervals agree.
+#: Acceptable range of the calibration slope, and the acceptable distance of the intercept from 0. A caution is
+#: given outside them if the confidence interval excludes the ideal value too.
 SLOPES, INTERCEPT = (0.8, 1.25), 0.3
 
 
 def refusal(run: Run) -> list[Caution]:
-    """How many other pictures it answers for, and how many radiographs it refuses."""
+    """Return cautions about non-radiographs that the model accepts and radiographs that it refuses."""
     found, decision = run.extras.get("refusal"), run.extras.get("decision")
     if not found:
-        # Without a decision, or as an ensemble, it is no model that is shown anything by itself.
+        # A folder without a decision rule, or of an ensemble, has no single model that new images are given to.
         if not decision or "ensemble" in run.extras:
             return []
         text = (
@@ -40,7 +41,7 @@ def refusal(run: Run) -> list[Caution]:
 
 
 def validation(run: Run) -> list[Caution]:
-    """Too few images to choose by."""
+    """Return a caution if the validation set is small or has few images of a class."""
     each = run.counts["validation"]
     total, few = int(each.sum()), each[each < FEWEST_OF_A_CLASS]
     if not total or (total >= SMALLEST_VALIDATION and few.empty):
@@ -56,13 +57,13 @@ def validation(run: Run) -> list[Caution]:
 
 
 def sensitivity(run: Run) -> list[Caution]:
-    """A sensitivity that was asked for and not reached."""
+    """Return a caution if the requested sensitivity was not reached on the test or is not guaranteed."""
     wanted = run.recipe.sensitivity
     points = (run.extras.get("operating_points") or {}).get("points", [])
     if wanted is None or not points:
         return []
     promise = (run.extras.get("decision") or {}).get("promise") or {}
-    # What is promised is of patients, each of whom counts alike.
+    # The guarantee is per patient: each patient has the same weight.
     found = points[0]["test"].get("sensitivity_of_patients") or points[0]["test"]["sensitivity"]
     missed = (found["high"] or 1) < wanted
     if promise.get("confidence") and missed:
@@ -85,7 +86,7 @@ def sensitivity(run: Run) -> list[Caution]:
 
 
 def probabilities(run: Run) -> list[Caution]:
-    """Probabilities that are not as often right as they say."""
+    """Return a caution if the probabilities are miscalibrated on the test images."""
     found = run.extras.get("calibration") or {}
     parts = []
     measures = run.metrics.get("calibration") or {}
@@ -113,7 +114,7 @@ def probabilities(run: Run) -> list[Caution]:
 
 
 def _beyond(figure: Mapping[str, Any], least: float, most: float) -> bool:
-    """Is a figure outside, and does its interval not reach the middle, where all is well?"""
+    """Return whether a measure is outside `least` to `most` and its interval excludes the ideal value (0 or 1)."""
     value, low, high = (figure.get(name) for name in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return False
@@ -122,7 +123,7 @@ def _beyond(figure: Mapping[str, Any], least: float, most: float) -> bool:
 
 
 def abstention(run: Run) -> list[Caution]:
-    """A promise of conformal prediction that is empty or was not kept."""
+    """Return a caution if the conformal coverage guarantee is vacuous or was not met on the test images."""
     found = run.extras.get("abstention") or {}
     if not found:
         return []

@@ -1,4 +1,4 @@
-"""Calibration in plain sentences: intercept and slope first, then the error with its noise."""
+"""Describes calibration in plain sentences: slope and intercept first, then the error with its noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chestxray.report.formatting import value_of
 
 
 def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: str = "95%") -> list[str]:
-    """What the field ``calibration`` of ``metrics.json`` says; nothing where it is absent."""
+    """Return sentences on the field ``calibration`` of ``metrics.json``; an empty list if it is absent."""
     if not measures:
         return []
     slope_and_intercept = [_slope(measures["slope"], level), _intercept(measures["intercept"], positive, level)]
@@ -18,7 +18,7 @@ def sentences(measures: Mapping[str, Any] | None, positive: str | None, level: s
 
 
 def in_figure(measures: Mapping[str, Any] | None) -> str:
-    """Slope and intercept as short as a legend wants them."""
+    """Return slope and intercept in short form, for a legend."""
     parts = [
         f"{name} {with_interval(figure, 2)}"
         for name in ("slope", "intercept")
@@ -34,7 +34,7 @@ def _slope(slope: Mapping[str, float | None], level: str) -> str:
 
 
 def direction(slope: Mapping[str, float | None]) -> str:
-    """What a slope says of the probabilities, as far as its interval lets it."""
+    """Return the interpretation of a calibration slope, as far as its confidence interval allows one."""
     low, high = slope.get("low"), slope.get("high")
     if low is None or high is None:
         return "1 is as it should be"
@@ -58,7 +58,7 @@ def _intercept(intercept: Mapping[str, float | None], positive: str | None, leve
 
 
 def error(ece: Mapping[str, Any], level: str = "95%") -> str:
-    """The expected calibration error beside what noise alone would make of it."""
+    """Return a sentence on the expected calibration error and on the value that noise alone would give."""
     corrected = ece["corrected"]
     if value_of(corrected) is None or ece["noise"] is None:
         return ""

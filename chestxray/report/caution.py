@@ -1,4 +1,4 @@
-"""One weakness of a run, in words."""
+"""A caution: one limitation of a run, in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Caution:
-    """``weight`` is ``serious`` where the results may be wrong, ``note`` where they are only weak."""
+    """``weight`` is ``serious`` if the results may be wrong, ``note`` if they are only weakened."""
 
     weight: str
     title: str

@@ -1,4 +1,4 @@
-"""What a data set holds, counted: the numbers and figures behind ``chestxray data show``."""
+"""Counts and figures that describe a data set, for ``chestxray data show``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import pandas as pd
 from chestxray.data.decoded import Decoded
 from chestxray.data.index import SPLITS, Index, Patients
 
-#: How many rows a histogram of grey values is taken of, spread over the set.
+#: Number of rows, evenly spaced over the data set, that the histograms of grey values are computed from.
 _SAMPLED = 2000
 NO_SPLIT = "no split"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """``index`` has the facts of decoding joined to it; ``pixels`` uint8 (rows, height, width)."""
+    """``index`` includes the columns found by decoding; ``pixels`` is uint8 (rows, height, width)."""
 
     index: Index
     pixels: np.ndarray
 
     @property
     def readable(self) -> pd.DataFrame:
-        """The rows that could be read."""
+        """The rows whose image could be read."""
         return self.index.rows[self.index.rows["unreadable"] == ""]
 
     def counts(self) -> pd.DataFrame:
-        """Images by class and split; those of no split in a column of their own."""
+        """Return the number of images by class (rows) and split (columns); images of no split have their own column."""
         rows = self.index.rows
         splits = rows["split"].replace("", NO_SPLIT)
         table = pd.crosstab(rows["label"], splits)
@@ -38,18 +38,18 @@ class Summary:
         return table.reindex(index=list(self.index.classes), columns=order, fill_value=0)
 
     def sources(self) -> pd.DataFrame:
-        """Images by class and source."""
+        """Return the number of images by class (rows) and source (columns)."""
         table = pd.crosstab(self.index.rows["label"], self.index.rows["source"])
         return table.reindex(list(self.index.classes), fill_value=0)
 
     def patients(self) -> dict[str, int | None]:
-        """The patients as `Patients` counts them, and the most images of one, None where none is known."""
+        """Return the counts of `Patients`, and the largest number of images of one patient (None if none is known)."""
         rows = self.index.rows
         each = rows[rows["patient"] != ""].groupby(["source", "patient"]).size()
         return {**Patients.of(rows).to_json(), "most_images": int(each.max()) if len(each) else None}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return the whole summary as plain values for JSON; widths and heights are in pixels."""
         rows, index = self.readable, self.index
         bad = index.rows[index.rows["unreadable"] != ""]
         return {
@@ -71,7 +71,7 @@ class Summary:
         }
 
     def write_figures(self, folder: Path) -> list[Path]:
-        """Draw class distribution, samples, sizes, grey values and sources by class as PNG."""
+        """Write PNG figures of class distribution, samples, sizes, grey values and sources; return their paths."""
         from chestxray.report import figures
         from chestxray.report.figures import data
 
@@ -106,7 +106,7 @@ class Summary:
 
 
 def summarise(index: Index, decoded: Decoded) -> Summary:
-    """Join what decoding saw to the index. Unreadable images are counted, never an error."""
+    """Return the index joined with the columns found by decoding. Unreadable images are counted, not an error."""
     facts = decoded.facts
     rows = index.rows.drop(columns=[c for c in facts if c in index.rows]).join(facts)
     return Summary(index=index.replace(rows), pixels=decoded.pixels)

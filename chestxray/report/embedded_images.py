@@ -1,4 +1,4 @@
-"""Pictures as they stand in the page: inside it, so that the page is one file."""
+"""Encodes images as data URIs, so that the report is a single file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image
 from chestxray.report.run_figures import Samples, heatmap_files, test_samples, training_samples
 from chestxray.runs.run_folder import Run
 
-#: A radiograph on the page is shown at most this wide; twice that is sharp on any screen.
+#: Maximum width in pixels of an embedded radiograph.
 _WIDEST = 640
-#: Beyond this many bytes, a radiograph is shown as JPEG; the PNG stays in the run's folder.
+#: Size in bytes above which a radiograph is embedded as JPEG; the PNG stays in the run's folder.
 _HEAVY = 64_000
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data URI, with its size in pixels and what it shows in words."""
+    """An image as a data URI, with its alternative text and its size in pixels."""
 
     uri: str
     alt: str
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tile:
-    """A radiograph or heat map and what is known of it; ``predicted`` is None where nobody asked."""
+    """A radiograph or heat map with its label; ``predicted`` is None for training images, which have no prediction."""
 
     picture: Picture
     label: str
@@ -48,14 +48,14 @@ class Tile:
 
 
 def figure(path: Path, alt: str) -> Picture:
-    """A figure from its PNG file, unchanged."""
+    """Return a figure's PNG file, unchanged, with `alt` as its alternative text."""
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
         return Picture(_uri("png", content), alt, *image.size)
 
 
 def training_tiles(run: Run, samples: Samples) -> list[Tile]:
-    """A few training images of each class, as `training_samples` picks them."""
+    """Return a few training images of each class, as picked by `training_samples`."""
     return [
         Tile(_radiograph(samples[path], f"Training image, class {label}."), label, run.short(path))
         for label, paths in training_samples(run, samples).items()
@@ -64,13 +64,13 @@ def training_tiles(run: Run, samples: Samples) -> list[Tile]:
 
 
 def test_tiles(run: Run, samples: Samples) -> list[Tile]:
-    """Test images with the model's answers, as `test_samples` picks them."""
+    """Return test images with the model's predictions, as picked by `test_samples`."""
     rows = test_samples(run, samples).to_dict("records")
     return [_answered(run, samples[row["path"]], "Test image", row) for row in rows]
 
 
 def heatmap_tiles(run: Run) -> list[Tile]:
-    """The heat maps of the run's folder."""
+    """Return the heat maps in the run's folder with the predictions they explain."""
     tiles = []
     for path, item in heatmap_files(run):
         with Image.open(path) as image:

@@ -1,6 +1,4 @@
-"""Numbers and figures in words: how a value is written, and what it says to someone who reads no
-statistics.
-"""
+"""Formats numbers, and explains performance measures to readers without training in statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from chestxray.evaluation.figure_format import FigureFields
 
 
 def whole(count: int | None) -> str:
-    """A count with thousands apart, or that it is not known.
+    """Return a count with thousands separators, or ``not known`` for None.
 
     >>> whole(21802784), whole(None)
     ('21,802,784', 'not known')
@@ -21,7 +19,7 @@ def whole(count: int | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value as it is quoted.
+    """Return a p-value as it is quoted in a text.
 
     >>> p_text(0.00001), p_text(0.0421), p_text(None)
     ('< 0.001', '0.042', '-')
@@ -30,12 +28,12 @@ def p_text(p: float | None) -> str:
 
 
 def value_of(figure: FigureFields | None) -> float | None:
-    """Return the value of a figure, None where it is not available."""
+    """Return the value of a figure, or None if it is not available."""
     return (figure or {}).get("value")
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """A count and its noun.
+    """Return a count and its noun.
 
     >>> plural(1, "image"), plural(2, "class", "classes")
     ('1 image', '2 classes')
@@ -44,7 +42,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """Return a number of seconds as readable text.
 
     >>> duration(0.42), duration(75), duration(7300)
     ('0.4 s', '1 min 15 s', '2 h 1 min')
@@ -56,7 +54,7 @@ def duration(seconds: float) -> str:
 
 
 def in_hundred(value: float) -> str:
-    """A share as a count of 100, which most people read more easily than a probability.
+    """Return a proportion (0 to 1) as a count out of 100, which most people read more easily.
 
     >>> in_hundred(0.931), in_hundred(0.999)
     ('about 93 of 100', 'more than 99 of 100')
@@ -69,8 +67,10 @@ def in_hundred(value: float) -> str:
 
 @dataclass(frozen=True)
 class Meaning:
-    """A figure's name and what it says. ``binary`` and ``many`` are told the share in 100, the
-    value, and the positive class.
+    """A figure's name and explanation.
+
+    ``binary`` (two classes) and ``many`` (more classes) take the value as a count out of 100, the value, and the
+    positive class, and return the explanation. ``better``: whether a ``higher`` or a ``lower`` value is better.
     """
 
     title: str
@@ -159,12 +159,12 @@ MEANINGS: Mapping[str, Meaning] = {
 
 
 def title(name: str) -> str:
-    """How a figure is called."""
+    """Return the display name of a figure."""
     return MEANINGS[name].title if name in MEANINGS else name.replace("_", " ").capitalize()
 
 
 def meaning(name: str, value: float | None, positive: str | None) -> str:
-    """What a figure of this value says, in one or two plain sentences."""
+    """Explain a figure's value in one or two plain sentences; return an empty string if the figure is unknown."""
     if name not in MEANINGS:
         return ""
     if value is None:
@@ -175,6 +175,6 @@ def meaning(name: str, value: float | None, positive: str | None) -> str:
 
 
 def ordered(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures in the order of `MEANINGS`, then any others."""
+    """Return the figures in the order of `MEANINGS`, followed by any others."""
     first = {name: figures[name] for name in MEANINGS if name in figures}
     return first | {name: item for name, item in figures.items() if name not in first}

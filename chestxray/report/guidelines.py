@@ -1,4 +1,4 @@
-"""The reporting guidelines CLAIM 2024 and TRIPOD+AI, item by item, and what an author wrote to them."""
+"""The items of the reporting guidelines CLAIM 2024 and TRIPOD+AI, and the author's answers to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXTS = "card.toml"
 
 @dataclass(frozen=True)
 class Item:
-    """An item of a guideline, see ``reporting_items.toml`` for what its parts mean.
+    """An item of a guideline; ``reporting_items.toml`` explains the fields.
 
     ``claim``: number of the item of CLAIM whose answer by the author also answers this one, or ``""``.
     """
@@ -45,7 +45,7 @@ class Checklist:
 
 @functools.cache
 def checklists() -> tuple[Checklist, ...]:
-    """What no guideline asks but a card needs, CLAIM 2024 (Tejani et al. 2024), TRIPOD+AI (Collins et al. 2024)."""
+    """Return the general items of a model card, CLAIM 2024 (Tejani et al. 2024) and TRIPOD+AI (Collins et al. 2024)."""
     content = tomllib.loads(FILE.read_text(encoding="utf-8"))
     return tuple(
         Checklist(name, part["title"], part["citation"], tuple(_item(item) for item in part["items"]))
@@ -59,10 +59,10 @@ def _item(fields: Mapping[str, Any]) -> Item:
 
 
 def author_texts(folder: Path) -> dict[tuple[str, str], str]:
-    """What the author wrote in ``card.toml``: (checklist, item number) -> text; empty without that file.
+    """Return the author's texts in ``card.toml`` by (checklist, item number); empty if there is no such file.
 
     Raises:
-        InputError: not TOML, an unknown checklist or item, or an answer that is no text.
+        InputError: the file is not TOML, a checklist or item is unknown, or an answer is not a string.
     """
     path = folder / TEXTS
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""How often the 95% intervals of tests like a run's own held the truth in simulations.
+"""Simulated coverage of the 95% confidence intervals for test sets similar to that of a run.
 
-``interval_coverage.json`` is written by `benchmarks.coverage`, and this module alone decides which of its
-lines speaks of a run.
+``interval_coverage.json`` is written by `benchmarks.coverage`; this module alone decides which of its
+entries applies to a run.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from chestxray.report.formatting import title
 from chestxray.runs.run_folder import Run
 
 FILE = "interval_coverage.json"
-#: Effective patients of the rarest class: the least of each kind of test.
+#: Kinds of test sets, by the smallest effective number of patients of the rarest class.
 FEWEST = (20, 10, 0)
-#: Share of the patients that is effective, below which numbers of images a patient are called unlike.
+#: Effective patients as a proportion of all patients, below which the images per patient count as uneven.
 EVEN = 0.5
-#: Nominal 95% is called kept between these.
+#: Range of simulated coverage in which a nominal 95% interval counts as accurate.
 KEPT = (0.93, 0.98)
-#: Figures named in one sentence.
+#: Maximum number of figures listed in one sentence.
 MOST_NAMED = 6
 
 
 def kind(rarest: float, evenness: float) -> tuple[int, bool]:
-    """Of what kind a test is: the least number of effective patients of its rarest class, and whether patients
-    have like numbers of images. `evenness` is the share of all patients that is effective.
+    """Return the kind of a test set: the lower bound of the class of `FEWEST` it falls into, and whether patients
+    have similar numbers of images.
+
+    `rarest` is the effective number of patients of the rarest class, `evenness` the effective number of patients
+    as a proportion of all patients.
     """
     return next(least for least in FEWEST if rarest >= least), evenness >= EVEN
 
 
 def words(fewest: int, even: bool) -> str:
-    """A kind in words."""
+    """Return a description of a kind of test set."""
     above = next((least for least in reversed(FEWEST) if least > fewest), None)
     patients = f"{fewest} or more" if above is None else f"{fewest} to {above}" if fewest else f"fewer than {above}"
     return f"{patients} effective patients of the rarest class, {'like' if even else 'unlike'} numbers of images each"
@@ -45,13 +48,13 @@ def words(fewest: int, even: bool) -> str:
 
 @functools.cache
 def measured() -> dict[tuple[int, bool], dict[str, float]]:
-    """Coverage by figure, of each kind of test."""
+    """Return the simulated coverage (0 to 1) by figure, for each kind of test set."""
     text = (resources.files("chestxray.report") / FILE).read_text(encoding="utf-8")
     return {(line["fewest"], line["even"]): line["coverage"] for line in json.loads(text)}
 
 
 def caution(run: Run) -> list[Caution]:
-    """Where intervals of a test like the run's were measured to hold the truth less, or more, often than they say."""
+    """Return a caution if intervals of similar test sets covered the truth too rarely, or too often, in simulations."""
     test = run.predictions.of("test")
     if test.rows.empty:
         return []
@@ -70,7 +73,10 @@ def caution(run: Run) -> list[Caution]:
 
 
 def _shown(run: Run, covered: dict[str, float]) -> dict[str, float]:
-    """By the names of the report. An error of 0, the end of its range, tells nothing of other errors."""
+    """Select the coverage of the figures that the run reports with an interval.
+
+    For the ECE that of an overconfident model is used: a true error of 0, the end of its range, is not representative.
+    """
     figures: dict[str, Any] = run.metrics["test"]
     shown = {name: share for name, share in covered.items() if name in figures and name != "ece"}
     if "ece, too sure" in covered and "ece" in figures:

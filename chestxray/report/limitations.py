@@ -1,7 +1,7 @@
-"""What a reader must know before the first number: everything that weakens the result.
+"""The limitations of a result, which a reader must know before the first number.
 
-What a weakness is, is decided here alone: the summary of the report, the model card, the end of a
-command on the terminal and the page of a comparison read it from `cautions`.
+Only this module decides what counts as a limitation: the summary of the report, the model card, the
+terminal output of a command and the page of a comparison all take theirs from `cautions`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from chestxray.report.caution import Caution
 from chestxray.report.formatting import in_hundred, plural, title, value_of
 from chestxray.runs.run_folder import Run
 
-#: A class with fewer test images than this moves by more than 3 points with each of them.
+#: Below this many test images of a class, each image changes its sensitivity by more than 3 percentage points.
 FEW_OF_A_CLASS = 30
 FEW_PATIENTS = 50
-#: An AUROC interval wider than this hardly tells a fair model from a good one.
+#: An AUROC interval wider than this hardly distinguishes a fair model from a good one.
 WIDE = 0.1
-#: Sentences of one kind that are said one by one.
+#: Maximum number of sentences of one kind that are listed individually.
 MOST_SAID = 3
-#: The title of what is no weakness by itself.
+#: Title of a note that is not a limitation in itself.
 NOTED = "Note on the data"
-#: An external evaluation keeps what weakens the run that it is of under this name.
+#: Name under which an external evaluation stores the cautions of its training run.
 TRAINING_RUN = "training_run"
 
 
 def cautions(run: Run) -> list[Caution]:
-    """All that applies to this run: serious ones first, and of these and of the others the gravest first."""
+    """Return all cautions that apply to the run: serious ones first, and within each weight the gravest first."""
     found = [
         *_drawn(run),
         *_leaks(run),
@@ -58,12 +58,12 @@ def cautions(run: Run) -> list[Caution]:
 
 
 def of_training(run: Run) -> list[Caution]:
-    """What weakens the run wherever its model is used: how it was trained, and what on."""
+    """Return the cautions that apply wherever the model is used: how, and on which data, it was trained."""
     return _sorted(caution for find in _OF_TRAINING for caution in find(run))
 
 
 def of_model(run: Run) -> list[Caution]:
-    """What weakens a model beside others in a comparison, where controls and patients are told of apart."""
+    """Return the cautions about one model of a comparison, which reports controls and patients separately."""
     return _sorted(
         caution
         for find in (_leaks, _confounds, answer_cautions.refusal, answer_cautions.validation)
@@ -138,7 +138,7 @@ def _chance(run: Run) -> list[Caution]:
 def _controls(run: Run) -> list[Caution]:
     found = run.extras.get("controls") or {}
     if not found:
-        # What is evaluated again elsewhere has the controls of its own run, see `_inherited`.
+        # An external evaluation inherits the controls of its training run, see `_inherited`.
         text = "Whether a model that sees no lungs does as well is not known: no controls were run."
         return [] if "generalisation_gap" in run.extras else [Caution("note", "No controls", text)]
     fired = [item for item in found.get("controls", []) if item["fires"]]
@@ -228,7 +228,7 @@ def _groups(run: Run) -> list[Caution]:
 
 
 def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
-    """Gaps between groups that are more than luck after correction for all that were looked at."""
+    """Return a caution about the gaps between groups that remain significant after Holm's correction."""
     significant = []
     for column, figures in gaps["columns"].items():
         for name, item in figures.items():
@@ -288,7 +288,7 @@ _OF_TRAINING: tuple[Callable[[Run], list[Caution]], ...] = (
 
 
 def summary(run: Run) -> str:
-    """The run in two plain sentences."""
+    """Return a summary of the run in two plain sentences."""
     metrics = run.metrics
     rows, people = metrics.get("rows", 0), run.patients(split="test")
     tested = f"On {plural(rows, 'test image')} of {people}, {run.recipe.model}"

@@ -1,8 +1,8 @@
-"""MODEL_CARD.md and MODEL_CARD.html: every item of CLAIM 2024 and TRIPOD+AI, as far as a run knows it.
+"""Writes MODEL_CARD.md and MODEL_CARD.html: the items of CLAIM 2024 and TRIPOD+AI, answered from a run's files.
 
-What it cannot know (intended use, ethics, how the reference standard was made) stands there as a
-blank for the author, since an empty field is honest and a missing one is not noticed. The author's
-answers stand in ``card.toml`` in the run's folder, so that they outlive the next rendering.
+Items that the files cannot answer (intended use, ethics, how the reference standard was made) are left as
+blanks for the author: an empty field is honest, and a missing one is not noticed. The author's answers are
+kept in ``card.toml`` in the run's folder, so that rendering the card again does not lose them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from chestxray.report.templating import render
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import write_text
 
-#: How a blank begins, wherever one stands.
+#: The first words of every blank.
 BLANK = "To be filled in by the author"
 
 
 @dataclass(frozen=True)
 class AnsweredItem:
-    """An item with what the run knows of it, what the author wrote, and the blank that is left (``""``: none).
+    """An item with the facts from the run, the author's text, and the remaining blank (``""``: none).
 
-    ``void``: the item does not apply to phantoms.
+    ``void``: the item does not apply, since all images are phantoms.
     """
 
     item: Item
@@ -65,7 +65,7 @@ class AnsweredChecklist:
 
     @property
     def tally(self) -> str:
-        """How many items are answered: ``27 of 44 items filled, 11 in part, 6 blank``."""
+        """The number of answered items, as ``27 of 44 items filled, 11 in part, 6 blank``."""
         counts = Counter(answer.state for answer in self.answers)
         void = f"{counts['void']} do not apply, " if counts["void"] else ""
         return (
@@ -75,10 +75,10 @@ class AnsweredChecklist:
 
 
 def answered(run: Run) -> tuple[AnsweredChecklist, ...]:
-    """Every checklist, answered from the run and from ``card.toml``.
+    """Return every checklist, answered from the run and from ``card.toml``.
 
     Raises:
-        InputError: ``card.toml`` names an unknown item or is no TOML.
+        InputError: ``card.toml`` names an unknown item or is not TOML.
     """
     texts = author_texts(run.folder)
     facts = {name: tuple(fact(run)) for name, fact in FACTS.items()}
@@ -114,7 +114,7 @@ def write(run: Run) -> Path:
     ``write(run_folder.open_complete(Path("runs/x")))`` renders the card of a finished run again.
 
     Raises:
-        InputError: as `answered`.
+        InputError: see `answered`.
         OutputError: the folder cannot be written to.
     """
     texts = {"MODEL_CARD.md": text(run), "MODEL_CARD.html": page(run)}
@@ -124,12 +124,12 @@ def write(run: Run) -> Path:
 
 
 def text(run: Run) -> str:
-    """The card as Markdown. Raises as `answered`."""
+    """Return the card as Markdown. Raises the errors of `answered`."""
     return _filled_in("model_card.md.jinja", run)
 
 
 def page(run: Run) -> str:
-    """The card as one self-contained HTML page. Raises as `answered`."""
+    """Return the card as one self-contained HTML page. Raises the errors of `answered`."""
     return _filled_in("model_card.html.jinja", run)
 
 
@@ -151,7 +151,7 @@ def _filled_in(template: str, run: Run) -> str:
 
 
 def markdown(text: Any) -> str:
-    r"""Text that means itself in Markdown and in a cell of a table: a class may be called ``a|b``.
+    r"""Escape text for Markdown and its table cells: a class may be called ``a|b``.
 
     >>> markdown("a|b <c>")
     'a\\|b &lt;c&gt;'

@@ -1,4 +1,4 @@
-"""A run -> its figures, each with the words that stand for it where it cannot be seen."""
+"""Draws the figures of a run and writes the alternative text of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chestxray.runs.run_folder import Run
 
 Samples = Mapping[str, np.ndarray]
 
-#: All that `draw` may yield; the names are those of docs/run-folder.md.
+#: All names that `draw` may yield, as in docs/run-folder.md.
 NAMES = (
     "class_distribution",
     "sample_grid",
@@ -35,12 +35,15 @@ NAMES = (
     "test_grid",
 )
 SAMPLES_A_CLASS = 4
-#: Grids stop here, so that a page of a hundred classes still opens.
+#: Maximum number of classes in a grid, so that the page of a hundred classes still opens.
 MOST_CLASSES = 12
 
 
 def draw(run: Run, samples: Samples) -> Iterator[tuple[str, Figure]]:
-    """The name and figure of everything that `run` has data for, one at a time."""
+    """Yield the name and the figure of everything that `run` has data for, one at a time.
+
+    `samples` maps image paths to pixels, uint8 (height, width).
+    """
     yield "class_distribution", figures.class_distribution(run.counts)
     if chosen := training_samples(run, samples):
         yield "sample_grid", figures.sample_grid({k: [samples[p] for p in v] for k, v in chosen.items()})
@@ -67,21 +70,23 @@ def _scores(run: Run) -> Iterator[tuple[str, Figure]]:
 
 
 def confusion(run: Run) -> tuple[np.ndarray, list[str]]:
-    """What `figures.draw_confusion` draws of a run: counts and classes."""
+    """Return the arguments of `figures.draw_confusion` for a run: counts (classes, classes) and class names."""
     found = run.metrics["confusion"]
     return np.asarray(found["counts"]), found["classes"]
 
 
 def scores(run: Run, area: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, Any], str | None]:
-    """What `figures.draw_roc` draws of a run's test: truth, probabilities, classes, each one's `area`, the positive."""
+    """Return the arguments of `figures.draw_roc` for a run's test set: class numbers (rows,), probabilities
+    (rows, classes), class names, the measure `area` of each class, and the positive class.
+    """
     test = run.predictions.of("test")
     areas = {label: item.get(area) or {} for label, item in run.metrics["per_class"].items()}
     return test.truth, test.probabilities, test.classes, areas, run.positive
 
 
 def reliability(run: Run) -> dict[str, Any]:
-    """What `figures.draw_reliability` draws of a run's test: of two classes the probability of the positive one, of
-    more that of the answer.
+    """Return the arguments of `figures.draw_reliability` for a run's test set: with two classes the probability of
+    the positive class, with more that of the predicted class.
     """
     test = run.predictions.of("test")
     fitted = run.extras.get("decision", {}).get("calibration") if "calibration" in run.extras else None
@@ -109,7 +114,7 @@ def _stated(probabilities: np.ndarray, test: Predictions, positive: str | None) 
 
 
 def training_samples(run: Run, samples: Samples) -> dict[str, list[str]]:
-    """Paths of the first few training images of each class, of those in `samples`."""
+    """Return, by class, the paths of the first few training images that are in `samples`."""
     rows = run.index.rows
     rows = rows[(rows["split"] == "train") & rows["path"].isin(samples.keys())]
     chosen = {label: rows.loc[rows["label"] == label, "path"].head(SAMPLES_A_CLASS).tolist() for label in run.classes}
@@ -117,9 +122,10 @@ def training_samples(run: Run, samples: Samples) -> dict[str, list[str]]:
 
 
 def test_samples(run: Run, samples: Samples) -> pd.DataFrame:
-    """Rows of a few test images of each class, right and wrong, of those in `samples`.
+    """Return the rows of a few test images of each class, correct and incorrect, that are in `samples`.
 
-    Drawn at random within right and wrong: a choice by confidence would flatter or slander.
+    They are drawn at random from the correct and from the incorrect predictions: selection by confidence would make
+    the model look better or worse than it is.
     """
     rows = run.predictions.of("test").rows
     rows = rows[rows["path"].isin(samples.keys())]
@@ -136,15 +142,15 @@ def test_samples(run: Run, samples: Samples) -> pd.DataFrame:
 
 
 def heatmap_files(run: Run) -> list[tuple[Path, Mapping[str, Any]]]:
-    """The heat maps that are there, with what the index says of each."""
+    """Return the paths of the heat maps that exist, each with its entry in the index of heat maps."""
     folder = run.folder / "heatmaps"
-    # Names only: an index that points out of its folder shows nothing.
+    # Only the file name is used, so that an index cannot point outside its folder.
     listed = [(folder / Path(item["file"]).name, item) for item in run.heatmaps.get("images", [])]
     return [(path, item) for path, item in listed if path.is_file()]
 
 
 def alternatives(run: Run) -> dict[str, str]:
-    """What each figure shows, in words, by its name."""
+    """Return the alternative text of each figure by the figure's name."""
     per_class, totals = run.metrics["per_class"], run.counts.sum()
     spoken_for = [run.positive] if run.positive else list(run.classes)
     return {

@@ -1,8 +1,8 @@
-"""The sections of the page, in order: what each needs, worked out from the run.
+"""The sections of the report in order, and the template variables of each, taken from the run.
 
-A new section is a template ``templates/report/<name>.html.jinja`` and a line in `SECTIONS`. Where
-its numbers stand in a JSON file of their own, `extra` is its builder: the template gets the
-file's contents as ``extra``, and the page goes without the section where the file is absent.
+A new section is a template ``templates/report/<name>.html.jinja`` and a line in `SECTIONS`. If its
+numbers are in a JSON file of their own, its builder is `extra`: the template gets the contents of the
+file as ``extra``, and the section is left out if there is no such file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chestxray.report.figures import best_epoch
 from chestxray.report.formatting import duration, ordered, plural, value_of, whole
 from chestxray.runs.run_folder import Run
 
-#: Longer lists are cut on the page; the files of the run have them whole.
+#: Longer lists are truncated on the page; the run's files hold them in full.
 LONGEST_LIST = 200
 _PHASES = {"head": "Head alone", "finetune": "Fine-tuning", "full": "Whole network"}
 _SPLIT_RULES = {
@@ -38,7 +38,7 @@ _SPLIT_RULES = {
 
 @dataclass(frozen=True)
 class Material:
-    """All that a section may show: the run, its figures by name, its radiographs."""
+    """The content that sections draw on: the run, its figures by name, its radiographs and heat maps."""
 
     run: Run
     figures: Mapping[str, Picture]
@@ -52,7 +52,7 @@ Builder = Callable[[Material], "dict[str, Any] | None"]
 
 @dataclass(frozen=True)
 class Section:
-    """``build`` returns what the template of that ``name`` needs, or None to leave it out."""
+    """``build`` returns the variables of the template called ``name``, or None to leave the section out."""
 
     name: str
     title: str
@@ -60,7 +60,7 @@ class Section:
 
 
 def extra(name: str) -> Builder:
-    """The builder of a section whose numbers stand in ``<name>.json`` in the run's folder."""
+    """Return the builder of a section whose numbers are in ``<name>.json`` in the run's folder."""
     return functools.partial(_extra, name)
 
 
@@ -83,7 +83,7 @@ def _data(material: Material) -> dict[str, Any]:
 
 
 def data_facts(run: Run) -> dict[str, str]:
-    """What was run on what, by name; what is not known is left out."""
+    """Return model, data, split and seed of the run by display name; unknown values are left out."""
     environment, recipe = run.environment, run.recipe
     data, model = environment.get("data", {}), environment.get("model", {})
     size = model.get("image_size") or recipe.image_size
@@ -106,7 +106,7 @@ def data_facts(run: Run) -> dict[str, str]:
 
 
 def _split_rule(run: Run) -> str:
-    # A drawn split leaves a note; an audited run without one took the official split.
+    # A split that chestxray made leaves a note; an audited run without a note used the official split.
     taken = run.recipe.split == "auto" and run.audit
     return _SPLIT_RULES["official" if taken else run.recipe.split]
 
@@ -118,7 +118,7 @@ def _images(run: Run) -> str:
 
 
 def class_counts(run: Run) -> list[dict[str, Any]]:
-    """A row a class and one for all: images and, in words, patients, split by split and together."""
+    """Return one row per class and one for all: images and, in words, patients, by split and in total."""
     table = []
     for label in [*run.counts.index, None]:
         of = {} if label is None else {"label": label}
@@ -132,7 +132,7 @@ def class_counts(run: Run) -> list[dict[str, Any]]:
 def _training(material: Material) -> dict[str, Any] | None:
     history = material.run.history
     if history.empty and "generalisation_gap" in material.run.extras:
-        return None  # the run's own report tells of its training
+        return None  # the report of the training run describes the training
     if history.empty:
         return {"phases": [], "best": None, "kept": None}
     best = best_epoch(history)
@@ -198,7 +198,7 @@ def _results(material: Material) -> dict[str, Any]:
 
 
 def _guesses(run: Run) -> dict[str, float]:
-    """What a guess that never looks at the image gets, where that is a plain number."""
+    """Return the figures of guessing without looking at the image, where they are a single number."""
     counts = np.asarray(run.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
     if not counts.sum():
         return {}
@@ -213,7 +213,7 @@ def _guesses(run: Run) -> dict[str, float]:
         "accuracy": float(proportions.max()),
         "balanced_accuracy": 1 / len(present),
         "mcc": 0.0,
-        # Of two classes the score is halved, as Brier meant it for one event.
+        # With two classes the score is halved: the usual form of the Brier score for one event.
         "brier": spread / 2 if len(proportions) == 2 else spread,
     }
 
@@ -257,7 +257,7 @@ def _audit(material: Material) -> dict[str, Any]:
 
 
 def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
-    """The sheets of copies that the audit has drawn, with what stands under each."""
+    """Return the caption and image of each contact sheet of copies that the audit drew."""
     found = []
     for kind, caption in (
         ("exact_duplicates", "Images with the same pixels."),
@@ -275,7 +275,7 @@ def _contact_sheets(material: Material) -> list[tuple[str, Picture]]:
 
 
 def environment_facts(run: Run) -> dict[str, str]:
-    """When and with what the run was made, by name; what is not known is left out."""
+    """Return date, platform, devices and origin of the architecture by display name; unknown values are left out."""
     environment = run.environment
     plugin, data = environment.get("plugin", {}), environment.get("data", {})
     facts = {
@@ -305,7 +305,7 @@ def _environment(material: Material) -> dict[str, Any]:
     }
 
 
-#: How replicates become an interval, by a word in the name of the method.
+#: How bootstrap replicates are turned into an interval, by a word in the name of the method.
 _SHAPES = {
     "percentile": "The interval leaves out the same share of replicates at either end.",
     "logit": (
@@ -330,7 +330,7 @@ def _method(material: Material) -> dict[str, Any]:
 
 
 def _rule(run: Run) -> str:
-    """How a probability becomes the class that every table goes by."""
+    """Return the rule by which probabilities become the predicted class used in every table."""
     rule = run.extras.get("operating_points", {}).get("rule")
     if rule:
         return rule

@@ -1,4 +1,4 @@
-"""Templates -> pages and cards: one file each, all in the same look."""
+"""Renders the templates of reports and model cards."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from chestxray.report import formatting
 
 
 def render(template: str, filters: dict[str, Callable[..., str]] | None = None, **context: Any) -> str:
-    """The template of that name below ``templates/``, with the words and numbers of `formatting`.
+    """Return the rendered template of that name below ``templates/``; the functions of `formatting` are filters in it.
 
-    What goes into HTML is escaped; a template of Markdown escapes by itself.
+    Values are escaped in HTML templates; Markdown templates escape them with a filter of their own.
     """
     page = template.endswith(".html.jinja")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("chestxray.report"),
-        autoescape=page,  # noqa: S701 - Markdown has marks of its own to escape
+        autoescape=page,  # noqa: S701 - Markdown needs another escaping
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=page,

@@ -1,6 +1,6 @@
-"""The conformance suites: what a plugin must do so that the rest of chestxray works with it.
+"""The conformance suites: checks that a plugin works with the rest of chestxray.
 
-A plugin's own test is three lines::
+The test of a plugin is three lines::
 
     from chestxray.testing import check_model_plugin
     from chestxray_my_model import plugin
@@ -8,8 +8,8 @@ A plugin's own test is three lines::
     def test_my_model():
         check_model_plugin(plugin)
 
-`check_model_plugin` and `check_source_plugin` raise an AssertionError whose text is the table of
-results; `run_checks` and `run_source_checks` return the results, and ``chestxray plugin check NAME``
+`check_model_plugin` and `check_source_plugin` raise an AssertionError with the table of results if a
+check fails; `run_checks` and `run_source_checks` return the results, and ``chestxray plugin check NAME``
 prints them. A check is a function that returns nothing or raises `CheckFailed`.
 """
 
@@ -45,7 +45,7 @@ _EXPORTS = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: who writes a source must not wait for keras, nor the process that times imports.
+    # Lazy, so that neither authors of source plugins nor the process that times imports wait for keras.
     if name not in _EXPORTS:
         raise AttributeError(f"module 'chestxray.testing' has no attribute {name!r}")
     return getattr(import_module(f"chestxray.testing.{_EXPORTS[name]}"), name)

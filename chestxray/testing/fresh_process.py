@@ -1,8 +1,8 @@
-"""A process of its own for what cannot be seen from inside this one.
+"""A separate process for checks that cannot be made in this one.
 
-There a plugin has not been imported yet, a saved model must load without it, and TensorFlow can
-still be told to split the CPU in two. It stays for several questions: starting TensorFlow takes
-longer than any of them.
+In it the plugin has not been imported yet, a saved model must load without the plugin, and TensorFlow can
+still be configured to split the CPU into two devices. The process answers several questions, since
+starting TensorFlow takes longer than any of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS = 600.0
 
 
 class FreshProcess:
-    """Starts when it is first asked (or by `start`), and again after it died.
+    """A process that starts at the first question (or by `start`), and again after it died.
 
     >>> with FreshProcess() as process:
     ...     process.ask("importing", module="json")["error"]
@@ -48,7 +48,7 @@ class FreshProcess:
         self._errors.close()
 
     def start(self) -> None:
-        """Start it and let it import what is to be preloaded, without waiting."""
+        """Start the process and its imports of the modules to preload, without waiting for them."""
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
                 [sys.executable, "-P", "-m", "chestxray.testing.process_steps", *self._preload],
@@ -60,10 +60,10 @@ class FreshProcess:
             )
 
     def ask(self, step: str, *, seconds: float = SECONDS, **arguments: Any) -> dict[str, Any]:
-        """Run a function of `chestxray.testing.process_steps` there and return what it returns.
+        """Run a function of `chestxray.testing.process_steps` in the process and return its result.
 
         Raises:
-            CheckFailed: it took longer than `seconds`, or the process died.
+            CheckFailed: the function took longer than `seconds`, or the process died.
         """
         self.start()
         assert self._process and self._process.stdin and self._process.stdout
@@ -85,7 +85,7 @@ class FreshProcess:
 
     def _stop(self) -> None:
         if self._process is not None:
-            # Killed, not asked to end: it may be in the middle of what takes too long.
+            # Killed rather than asked to end: it may still be busy with the step that took too long.
             self._process.kill()
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
@@ -100,8 +100,8 @@ class FreshProcess:
 
 
 def _environment() -> dict[str, str]:
-    # Found there as here: the plugin may lie in a folder that only this process knows.
+    # The same search path as here: the plugin may be in a folder that only this process has added.
     path = os.pathsep.join(entry or os.curdir for entry in sys.path)
     changes = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    # Warnings as errors are the caller's choice for the caller's code.
+    # The caller's choice to turn warnings into errors is meant for the caller's code only.
     return {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"} | changes

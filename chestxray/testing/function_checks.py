@@ -1,4 +1,4 @@
-"""The three functions of a plugin, one by one, at its own image size: scale, build and head."""
+"""Checks of a plugin's functions `scale`, `build` and `head`, at its own image size."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def check_features(subject: Subject) -> None:
 
 
 def check_head(subject: Subject) -> None:
-    """`head` returns one logit a class, whatever the number of classes."""
+    """`head` returns one logit per class, for any number of classes."""
     for classes in (2, CLASSES + 2):
-        # The head is a function of a tensor alone, which spares building the backbone again.
+        # The head depends on the feature tensor alone, so the backbone need not be built again.
         features = keras.Input(subject.features.shape[1:], dtype="float32")
         logits = _tensor("head", subject.plugin.head(features, classes))
         if tuple(logits.shape) != (None, classes):

@@ -1,4 +1,4 @@
-"""The whole model: the sizes it is built for, what it is made of, and what it answers."""
+"""Checks of the whole model: image sizes, structure, channels and inference."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NESTED_HINT = (
 
 
 def check_sizes(subject: Subject) -> None:
-    """The whole model is built at its smallest size and at an odd, oblong one above it."""
+    """The whole model can be built at its smallest size and at a larger, oblong size with an odd height."""
     sizes = [subject.size]
     if not subject.plugin.fixed_size:
-        # What is allowed is any size from the smallest on: so one that no power of two divides.
+        # Any size from the smallest on is allowed, so one that is not a multiple of a power of two is tried.
         sizes.append((subject.size[0] + 17, subject.size[1] + 32))
     for size in sizes:
         try:
             _ = subject.built if size == subject.size else subject.build(size)
-        # Whatever a stranger's code raises is the answer to the question.
+        # Third-party code may raise anything: any exception fails the check.
         except Exception as error:
             raise CheckFailed(
                 f"cannot be built at {times(size)}, a size that it allows: {described(error)}",
@@ -32,7 +32,7 @@ def check_sizes(subject: Subject) -> None:
 
 
 def check_flat(subject: Subject) -> None:
-    """One flat graph of layers: no nested or subclassed model, no Lambda."""
+    """The model is one flat graph of layers, without nested or subclassed models and Lambda layers."""
     wrong = []
     for layer in subject.built.model.layers:
         inside = layer._flatten_layers(include_self=True, recursive=True)
@@ -48,14 +48,14 @@ def check_flat(subject: Subject) -> None:
 
 
 def check_channels(subject: Subject) -> None:
-    """Grey and colour images alike give finite probabilities that add up to 1."""
+    """Grey and colour images both give finite probabilities that add up to 1."""
     _require_probabilities("grey", subject.probabilities)
     colour = np.repeat(subject.images, 3, axis=-1)
     _require_probabilities("colour", outputs(subject.build(channels=3).model, colour))
 
 
 def check_inference(subject: Subject) -> None:
-    """An image's probabilities depend neither on the images beside it nor on the call."""
+    """The probabilities of an image depend neither on the other images of the batch nor on the call."""
     alone = outputs(subject.built.model, subject.images[:1])[0]
     difference = float(np.abs(alone - subject.probabilities[0]).max())
     if not difference < 1e-3:

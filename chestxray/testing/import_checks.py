@@ -1,4 +1,4 @@
-"""Whether a plugin's module is light to import. `chestxray models` imports all of them."""
+"""Checks that a plugin's module is fast to import, since `chestxray models` imports all of them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from typing import Any
 from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.results import CheckFailed, CheckSkipped
 
-#: Seconds that importing a plugin may take, once what every plugin needs is imported.
+#: Seconds that importing a plugin may take, after the imports that every plugin needs.
 IMPORT_SECONDS = 1.0
-#: Seconds after which an import is given up.
+#: Timeout of an import in seconds.
 GIVE_UP_SECONDS = 60.0
 
 
 def module_of(function: Any) -> str:
-    """The name of the module that `function` was written in, also behind a `functools.partial`."""
+    """Return the name of the module that defines `function`, also if it is wrapped in a `functools.partial`."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(inspect.unwrap(function), "__module__", "") or ""
 
 
 def require_light_import(process: FreshProcess, module: str, beyond: str) -> None:
-    """Import `module` in the fresh process, which has imported what stands `beyond`.
+    """Import `module` in the fresh process, and check that the import is fast and offline.
+
+    `beyond` names, for messages, what the process has imported before.
 
     Raises:
         CheckFailed: the import fails, touches the network or takes too long.
-        CheckSkipped: the module has no name that another process could import it by.
+        CheckSkipped: another process cannot import the module by name.
     """
     if module in ("", "__main__"):
         raise CheckSkipped("the plugin is in no module that can be imported by name")
-    process.ask("ready")  # or the wait for what it preloads would be counted
+    process.ask("ready")  # otherwise the time of the preloading would be counted
     answer = process.ask("importing", module=module, seconds=GIVE_UP_SECONDS)
     if answer["missing"]:
         raise CheckSkipped(f"the module {module} cannot be imported by name in another process")

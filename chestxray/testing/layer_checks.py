@@ -1,4 +1,4 @@
-"""The layers that a plugin names: the one that Grad-CAM explains, the first that is fine-tuned."""
+"""Checks of the layers that a plugin names: the Grad-CAM layer and the first fine-tuned layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chestxray.testing.results import CheckFailed, CheckSkipped
 
 
 def check_cam_layer(subject: Subject) -> None:
-    """`cam_layer` is a layer of every model built, has rank 4, and the logits depend on it."""
+    """`cam_layer` is a layer of every built model, has an output of rank 4, and the logits depend on it."""
     name = _cam_layer(subject)
     _require_name(subject, "cam_layer", name)
     layer = subject.built.model.get_layer(name)
@@ -33,10 +33,10 @@ def check_cam_layer(subject: Subject) -> None:
 
 
 def check_gradcam(subject: Subject) -> None:
-    """Grad-CAM gives one finite map in 0..1 an image, of the image's size."""
+    """Grad-CAM gives each image one finite map in 0..1, of the image's size."""
     name = _cam_layer(subject)
     images = subject.images[:2]
-    with np.errstate(all="ignore"):  # what is not finite is told below
+    with np.errstate(all="ignore"):  # values that are not finite are reported below
         maps = gradcam(subject.built.model, name, images, np.arange(2) % CLASSES)
     if maps.shape != images.shape[:3]:
         raise CheckFailed(f"the maps must have the shape {images.shape[:3]}. Received: {maps.shape}")
@@ -50,13 +50,13 @@ def check_gradcam(subject: Subject) -> None:
 
 
 def check_one_pass(subject: Subject) -> None:
-    """The maps that a run draws and exports are those of tf-keras-vis."""
+    """The maps that a run draws and exports equal those of tf-keras-vis."""
     name, images = _cam_layer(subject), subject.images[:2]
     classes = subject.probabilities[:2].argmax(axis=1)
     expected = gradcam(subject.built.model, name, images, classes, finished=False)
     graph = Graph(subject.built.model, name)
     found = np.asarray(graph.evidence(tf.constant(images), tf.constant(classes, tf.int32)))
-    # At the smallest size a map may be of one place: scaled to 0..1 it would say nothing.
+    # Unscaled: at the smallest size a map may be a single value, which scaling to 0..1 would make meaningless.
     difference = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1.0))
     if not difference < 1e-3:
         raise CheckFailed(
@@ -67,7 +67,7 @@ def check_one_pass(subject: Subject) -> None:
 
 
 def check_freezing(subject: Subject) -> None:
-    """Each phase trains exactly its layers: the head; from `finetune_from` on; everything."""
+    """Each phase trains exactly its layers: the head; the layers from `finetune_from` on; all layers."""
     built, start = subject.built, subject.plugin.finetune_from
     if start is not None:
         _require_name(subject, "finetune_from", start)
@@ -104,12 +104,12 @@ def _cam_layer(subject: Subject) -> str:
 
 
 def _require_name(subject: Subject, field: str, name: str) -> None:
-    """The layer must bear its name in every model, not only in the first that a process builds."""
+    """Check that the layer has this name in every model, not only in the first that a process builds."""
     models = (subject.built, subject.again)
     found = [name in {layer.name for layer in built.model.layers} for built in models]
     if all(found):
         return
-    # What Keras calls a layer that nobody named: its class, and a number from the second on.
+    # Keras names a layer without an explicit name after its class, with a number from the second one on.
     classes = {_snake_case(type(layer).__name__) for layer in subject.built.model.layers}
     if any(found) or re.sub(r"_\d+$", "", name) in classes:
         raise CheckFailed(

@@ -1,4 +1,4 @@
-"""Whether a plugin says all that a user should know of it."""
+"""Checks that a plugin's fields are valid and its metadata complete."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from chestxray.testing.results import CheckFailed
 
 
 def check_fields(subject: Subject) -> None:
-    """The fields are of the right kind and agree with each other."""
+    """The fields have the right types and are consistent with each other."""
     if wrong := _wrong_kinds(subject.plugin):
         raise CheckFailed("; ".join(wrong), "see the fields of chestxray.plugin.ModelPlugin")
 
 
 def check_metadata(subject: Subject) -> None:
-    """Reference, licences, and the reason why there is no Grad-CAM where there is none, are given."""
+    """Reference, licences and, for a plugin without Grad-CAM, the reason for it are given."""
     if missing := _missing_words(subject.plugin):
         raise CheckFailed("; ".join(missing))
 

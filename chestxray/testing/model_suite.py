@@ -1,4 +1,4 @@
-"""The suite for `ModelPlugin`."""
+"""The conformance suite for `ModelPlugin`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chestxray.testing.precision_checks import check_float16, check_seed
 from chestxray.testing.process_checks import check_import, check_reload, check_replicas
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
 
-#: In the order in which a failure is best read: what comes first explains what comes later.
+#: Ordered so that an earlier failure explains later ones.
 MODEL_CHECKS = (
     Check(check_fields),
     Check(check_metadata),
@@ -37,7 +37,7 @@ MODEL_CHECKS = (
     Check(check_gradcam, needs=("cam_layer", "channels")),
     Check(check_one_pass, needs=("gradcam",)),
     Check(check_freezing, needs=("flat",)),
-    Check(check_import),  # late: until now the fresh process was importing keras
+    Check(check_import),  # late, since the fresh process imports keras during the checks above
     Check(check_reload, needs=("flat", "channels")),
     Check(check_replicas, needs=("reload",)),
 )
@@ -52,39 +52,39 @@ def run_checks(
     process: FreshProcess | None = None,
     before: Callable[[str], None] | None = None,
 ) -> list[CheckResult]:
-    """Run the suite on `plugin` and return a result a check.
+    """Run the suite on `plugin` and return one result per check.
 
     Args:
         plugin: the plugin.
-        name: what messages call it.
-        module: the module that an installation imports; None: the one that `build` was written in.
+        name: the name of the plugin in messages.
+        module: the module of the plugin's entry point; None: the module that defines `build`.
         only: names of checks; None: all of `MODEL_CHECKS`.
-        process: a fresh process to be shared by several suites; None: one for this suite.
-        before: called with the name of each check before it is run.
+        process: a fresh process shared by several suites; None: a new one for this suite.
+        before: a function that is called with the name of each check before it runs.
 
     Raises:
-        InputError: a name in `only` that is no check.
+        InputError: `only` has a name that is not a check.
     """
     checks = chosen(MODEL_CHECKS, only)
     with ExitStack() as stack:
         elsewhere = process or stack.enter_context(FreshProcess(("keras", "chestxray.plugin")))
         if any(check.run.__module__ == check_import.__module__ for check in checks):
-            elsewhere.start()  # it imports keras while the first checks run here
+            elsewhere.start()  # it imports keras while the first checks run in this process
         subject = Subject(plugin, name, module_of(plugin.build) if module is None else module, elsewhere)
         stack.enter_context(subject.folder)
-        # The fresh process stands on the CPU: two kinds of device would differ in the last digits.
+        # The fresh process uses the CPU; results of another kind of device would differ in the last digits.
         stack.enter_context(keras.device("cpu:0"))
         return run_all(checks, subject, before)
 
 
 def check_model_plugin(plugin: ModelPlugin, *, only: Collection[str] | None = None) -> list[CheckResult]:
-    """Run the suite on `plugin`, for a test of its author's.
+    """Run the suite on `plugin` in a test, and return the results.
 
     >>> check_model_plugin(plugin)  # doctest: +SKIP
 
     Raises:
         AssertionError: a check failed; the message is the table of all results.
-        InputError: a name in `only` that is no check.
+        InputError: `only` has a name that is not a check.
     """
-    __tracebackhide__ = True  # pytest then shows the table, not this function
+    __tracebackhide__ = True  # pytest then shows the table instead of this function
     return results_table.require_passed(run_checks(plugin, only=only))

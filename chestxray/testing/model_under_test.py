@@ -1,4 +1,4 @@
-"""The model plugin under test, and what several checks need of it, made once."""
+"""The model plugin under test, with cached results that several checks share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SEED = 7
 
 
 class Subject:
-    """A plugin under test. ``module`` is imported by name in the fresh process.
+    """A plugin under test. ``module`` is imported by name in the fresh process, ``elsewhere``.
 
-    The checks that compute do so at the smallest size that the plugin allows; so what a check costs
-    depends on the architecture, not on the size of its images.
+    Checks compute at the smallest image size that the plugin allows, so that their cost depends on the
+    architecture and not on its image size.
     """
 
     def __init__(self, plugin: ModelPlugin, name: str, module: str, elsewhere: FreshProcess) -> None:
@@ -35,7 +35,7 @@ class Subject:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The smallest (height, width) that the plugin says it allows."""
+        """The smallest image size (height, width) that the plugin allows, in pixels."""
         return self.plugin.image_size if self.plugin.fixed_size else self.plugin.minimum_size
 
     def build(self, size: tuple[int, int] | None = None, **choices: Any) -> Built:
@@ -44,7 +44,7 @@ class Subject:
 
     @cached_property
     def features(self) -> Any:
-        """What `build` returns at the plugin's own size: a tensor of that shape without the graph behind it."""
+        """The output of `build` at the plugin's own image size, as a tensor of that shape without its graph."""
         plugin = self.plugin
         pixels = keras.Input((*plugin.image_size, plugin.channels), dtype="float32")
         features = plugin.build(plugin.scale(pixels), None)
@@ -55,30 +55,30 @@ class Subject:
 
     @cached_property
     def built(self) -> Built:
-        """The whole model for grey images of the smallest size."""
+        """The whole model, built for grey images of the smallest size."""
         return self.build()
 
     @cached_property
     def again(self) -> Built:
-        """The same built a second time: it must have the same weights, and the names it speaks of."""
-        assert self.built  # this one is the later of the two
+        """The same model built a second time; it must have the same weights and layer names."""
+        assert self.built  # ensures that this one is built second
         return self.build()
 
     @cached_property
     def images(self) -> np.ndarray:
-        """float32 (4, height, width, 1): two of noise, a black and a white one."""
+        """Test images, float32 (4, height, width, 1) in 0..255: two of noise, a black and a white one."""
         noise = np.random.default_rng(SEED).uniform(0, 255, (2, *self.size, 1))
         flat = np.broadcast_to(np.reshape([0.0, 255.0], (2, 1, 1, 1)), noise.shape)
         return np.concatenate([noise, flat]).astype(np.float32)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """What the model says of `images`: float32 (4, classes)."""
+        """The model's probabilities for `images`, float32 (4, classes)."""
         return outputs(self.built.model, self.images)
 
     @cached_property
     def saved(self) -> Path:
-        """The folder of ``model.keras``, saved, and ``images.npy``."""
+        """The folder with the saved model, ``model.keras``, and ``images.npy``."""
         folder = Path(self.folder.name)
         self.built.model.save(folder / "model.keras")
         np.save(folder / "images.npy", self.images, allow_pickle=False)
@@ -86,10 +86,10 @@ class Subject:
 
 
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The outputs for `images` as an array. Not `predict`: tracing a large graph takes a minute."""
+    """Return the model's outputs for `images` as an array. Avoids `predict`, whose tracing can take a minute."""
     return keras.ops.convert_to_numpy(model(images, training=False))
 
 
 def times(size: Sequence[int]) -> str:
-    """``(96, 128)`` as ``96x128``."""
+    """Return a size as text: ``(96, 128)`` as ``96x128``."""
     return "x".join(str(n) for n in size)

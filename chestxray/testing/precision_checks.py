@@ -1,4 +1,4 @@
-"""Weights that must not depend on luck, and numbers that must hold in half precision."""
+"""Checks that initial weights are reproducible and that mixed precision works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chestxray.testing.results import CheckFailed
 
 
 def check_seed(subject: Subject) -> None:
-    """A fixed seed gives the same initial weights."""
+    """Two builds with the same seed have the same initial weights."""
     first, second = subject.built.model.weights, subject.again.model.weights
     if len(first) != len(second):
         raise CheckFailed(f"two builds have {len(first)} and {len(second)} variables")
@@ -25,7 +25,7 @@ def check_seed(subject: Subject) -> None:
 
 
 def check_float16(subject: Subject) -> None:
-    """Under mixed_float16 the logits are float32 and the probabilities finite."""
+    """Under mixed_float16 the logits are float32 and the probabilities are finite."""
     model = subject.build(mixed_precision=True).model
     logits = model.get_layer(CALIBRATION).input
     if logits.dtype != "float32":

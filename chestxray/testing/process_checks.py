@@ -1,4 +1,4 @@
-"""What is tried in a fresh process: importing the plugin, reloading its model, training it on two devices."""
+"""Checks in a fresh process: importing the plugin, reloading its model, training it on two devices."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from chestxray.testing.results import CheckFailed, described
 
 
 def check_import(subject: Subject) -> None:
-    """Importing the plugin touches no network and takes under a second beyond keras."""
+    """Importing the plugin takes under a second beyond keras and uses no network."""
     require_light_import(subject.elsewhere, subject.module, "keras")
 
 
 def check_reload(subject: Subject) -> None:
-    """The saved model, loaded in safe mode where the plugin is not imported, gives the same output."""
+    """The saved model gives the same output when it is loaded in safe mode without the plugin."""
     try:
         folder = subject.saved
-    # Saving runs the plugin's own get_config: whatever it raises is the answer.
+    # Saving calls the plugin's own get_config: any exception fails the check.
     except Exception as error:
         raise CheckFailed(f"the model cannot be saved: {described(error)}") from error
     answer = subject.elsewhere.ask("reloading", folder=str(folder))
@@ -39,7 +39,7 @@ def check_reload(subject: Subject) -> None:
 
 
 def check_replicas(subject: Subject) -> None:
-    """One training step on two replicas leaves the loss and all weights finite."""
+    """After one training step on two replicas, the loss and all weights are finite."""
     answer = subject.elsewhere.ask("training", folder=str(subject.saved))
     if answer["error"]:
         raise CheckFailed(f"training on two replicas fails: {_short(answer['error'])}")
@@ -54,6 +54,6 @@ def check_replicas(subject: Subject) -> None:
 
 
 def _short(error: Any, limit: int = 300) -> str:
-    # Keras appends the whole configuration of the layer.
+    # Keras appends the whole configuration of the layer to its messages.
     text = str(error).partition(" Full object config:")[0].partition(" Make sure custom classes")[0]
     return text if len(text) <= limit else f"{text[:limit]} ..."

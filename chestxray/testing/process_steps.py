@@ -1,7 +1,7 @@
-"""What the fresh process does: ``python -m chestxray.testing.process_steps [MODULE TO PRELOAD ...]``.
+"""The program of the fresh process: ``python -m chestxray.testing.process_steps [MODULE TO PRELOAD ...]``.
 
-Reads questions from standard input, a JSON object a line, and writes an answer to each in the same
-way. Nothing is imported here before it is needed: an import is one of the things to be timed.
+Reads questions from standard input, one JSON object per line, and writes an answer to each in the same
+format. Modules are imported only when they are needed, since imports are among the things to be timed.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Events of the interpreter that mean: the network is touched.
+#: Audit events of the interpreter that indicate network access.
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 
 
 def main() -> None:
-    """Answer until the questions end."""
+    """Answer questions until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a plugin prints is no answer
+    os.dup2(2, 1)  # output that a plugin prints goes to standard error, not among the answers
     for module in sys.argv[1:]:
         importlib.import_module(module)
     for line in sys.stdin:
         question = json.loads(line)
         try:
             answer = STEPS[question.pop("step")](**question)
-        # A stranger's model or module: whatever it raises is the answer.
+        # Third-party code may raise anything: the exception is the answer.
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         print(json.dumps({"error": "", **answer}), file=answers, flush=True)
 
 
 def ready() -> dict[str, Any]:
-    """Nothing: the answer tells that what was to be preloaded is."""
+    """Return an empty answer, which shows that the preloading has finished."""
     return {}
 
 
 def importing(module: str) -> dict[str, Any]:
-    """Import `module`: ``seconds``, ``touched`` (the network's addresses), ``missing`` (no such module)."""
+    """Import `module`; return ``seconds``, ``touched`` (network addresses), ``error``, ``missing`` (no such module)."""
     touched: list[str] = []
     watching = True
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if watching and event in NETWORK:
             address = arguments[1] if event in ("socket.connect", "socket.sendto") else arguments[0]
-            if not isinstance(address, str | bytes) or event.startswith("socket.get"):  # else a local socket
+            if not isinstance(address, str | bytes) or event.startswith("socket.get"):  # otherwise a local socket
                 touched.append(str(address))
                 raise OSError("the network must not be touched by an import")
 
-    sys.addaudithook(watch)  # beneath Python's own functions, so that none gets past; it stays for good
+    sys.addaudithook(watch)  # below Python's own functions, so that none bypasses it; it cannot be removed
     start = time.perf_counter() - _queued()
     try:
         importlib.import_module(module)
         error, missing = "", False
-    # A module may raise anything, and even leave.
+    # A module may raise anything, even SystemExit.
     except (Exception, SystemExit) as raised:
         error = f"{type(raised).__name__}: {' '.join(str(raised).split())}"
         missing = isinstance(raised, ModuleNotFoundError) and f"{module}.".startswith(f"{raised.name}.")
@@ -70,7 +70,7 @@ def importing(module: str) -> dict[str, Any]:
 
 
 def reloading(folder: str) -> dict[str, Any]:
-    """Load the model saved in `folder` and answer with its ``outputs`` for the images there."""
+    """Load the model saved in `folder`; return its ``outputs`` for the images there."""
     import numpy as np
 
     _two_devices()
@@ -85,7 +85,7 @@ def reloading(folder: str) -> dict[str, Any]:
 def training(folder: str) -> dict[str, Any]:
     """Train the model saved in `folder` for one step on two replicas.
 
-    Answers with the ``loss``, the number of ``replicas``, and ``spoilt``: the variables that are not
+    Returns the ``loss``, the number of ``replicas``, and ``spoilt``: the paths of the variables that are not
     finite afterwards.
     """
     import numpy as np
@@ -100,7 +100,7 @@ def training(folder: str) -> dict[str, Any]:
         model.compile(
             optimizer=keras.optimizers.SGD(1e-3),
             loss="categorical_crossentropy",
-            # One step: tracing a deep network would take a minute or two, and computing it a second.
+            # Eager: tracing a deep network for a single step would take a minute or two, computing it a second.
             run_eagerly=True,
             jit_compile=False,
         )
@@ -117,7 +117,7 @@ def training(folder: str) -> dict[str, Any]:
 
 @functools.cache
 def _two_devices() -> Any:
-    """The strategy over two logical CPU devices: one a process, since a second one crashes."""
+    """Return the strategy over two logical CPU devices; only one per process, since a second one crashes."""
     import tensorflow as tf
 
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -126,16 +126,16 @@ def _two_devices() -> Any:
 
 
 def _queued() -> float:
-    """Seconds that this thread has waited for a processor, which a busy machine is to blame for."""
+    """Return the seconds that this thread has waited for a processor, which are due to other load on the machine."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except OSError:  # not Linux: then the wait counts
+    except OSError:  # not Linux: the waiting time is counted
         return 0.0
 
 
 def _forget(module: str) -> None:
-    """Leave no trace of the plugin: a saved model must load without it, and be timed anew next time."""
-    # Of chestxray itself, whose sources are plugins too, the rest must stay.
+    """Unload the plugin: a saved model must load without it, and the next import must be timed anew."""
+    # For the sources of chestxray itself, only the module is unloaded, not the package.
     package = module if module.startswith("chestxray.") else module.partition(".")[0]
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]

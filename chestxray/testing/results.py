@@ -1,4 +1,4 @@
-"""What a check says, and the loop that runs a suite of them."""
+"""The result of a check, and the loop that runs a suite of checks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from chestxray.errors import ChestXrayError, InputError, nearest
 
-#: Folders of libraries that a plugin's code runs through; the plugin itself may lie beside them.
+#: Folders of libraries that call a plugin's code; the plugin itself may be installed beside them.
 _LIBRARIES = frozenset({"keras", "tensorflow", "tf_keras_vis", "numpy"})
 
 
 class CheckFailed(Exception):
-    """A plugin does not do what it must: why, and what its author can do about it."""
+    """A plugin fails a check: the reason, and a hint for its author."""
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -26,12 +26,12 @@ class CheckFailed(Exception):
 
 
 class CheckSkipped(Exception):
-    """A check cannot be tried, or has nothing to try. Its message is the reason."""
+    """A check cannot be run or does not apply. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One row of the table. A check that was skipped neither passed nor failed."""
+    """The result of one check: one row of the table. A skipped check neither passed nor failed."""
 
     name: str
     passed: bool
@@ -48,27 +48,27 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """A function of the subject under test, and the checks without which it makes no sense."""
+    """A function of the subject under test, and the checks (``needs``) that must pass before it runs."""
 
     run: Callable[[Any], None]
     needs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The function's name without its prefix: ``check_cam_layer`` is ``cam_layer``."""
+        """The function's name without its prefix: ``cam_layer`` for ``check_cam_layer``."""
         return self.run.__name__.removeprefix("check_")
 
     @property
     def asks(self) -> str:
-        """What it asks, in one line: the first of the function's docstring."""
+        """What the check tests, in one line: the first line of the function's docstring."""
         return (self.run.__doc__ or "").partition("\n")[0]
 
 
 def chosen(checks: Sequence[Check], only: Collection[str] | None) -> list[Check]:
-    """The checks named in `only`, in the order of the suite; None: all.
+    """Return the checks named in `only`, in the order of the suite; None: all checks.
 
     Raises:
-        InputError: a name that the suite does not have.
+        InputError: the suite has no check of that name.
     """
     names = [check.name for check in checks]
     for name in only or ():
@@ -78,9 +78,10 @@ def chosen(checks: Sequence[Check], only: Collection[str] | None) -> list[Check]
 
 
 def run_all(checks: Sequence[Check], subject: Any, before: Callable[[str], None] | None = None) -> list[CheckResult]:
-    """Run `checks` in order. What needs a check that did not pass is skipped with that reason.
+    """Run `checks` in order and return their results.
 
-    `before` is called with the name of each check before it is run.
+    A check that needs another one that did not pass is skipped, with that as the reason. `before` is called with
+    the name of each check before it runs.
     """
     results: dict[str, CheckResult] = {}
     for check in checks:
@@ -104,7 +105,7 @@ def _run_one(check: Check, subject: Any) -> CheckResult:
         reason, hint = failure.reason, failure.hint
     except CheckSkipped as skip:
         skipped = str(skip)
-    # Plugins are strangers' code: whatever it raises is a result, and the next check goes on.
+    # Third-party code may raise anything: the exception is a result, and the next check runs.
     except Exception as error:
         reason, hint = described(error), place(error)
     seconds = round(time.perf_counter() - start, 3)
@@ -112,14 +113,14 @@ def _run_one(check: Check, subject: Any) -> CheckResult:
 
 
 def described(error: BaseException, limit: int = 400) -> str:
-    """An exception in one line of at most `limit` characters."""
+    """Return an exception's message as one line, truncated after `limit` characters."""
     text = " ".join(str(error).split())
     text = text if len(text) <= limit else f"{text[:limit]} ..."
     return text if isinstance(error, ChestXrayError) else f"{type(error).__name__}: {text}"
 
 
 def place(error: BaseException) -> str:
-    """Where an exception was raised: the innermost line that is neither ours nor a library's."""
+    """Return where an exception was raised: the innermost line outside chestxray and the known libraries."""
     ours = (Path(__file__).parents[1], Path(sysconfig.get_path("stdlib")) / "functools.py")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

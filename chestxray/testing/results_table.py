@@ -1,4 +1,4 @@
-"""The results of a suite as a table and as JSON."""
+"""Formats the results of a suite as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 def table(results: Sequence[CheckResult]) -> Table:
-    """A row a check: its outcome, its seconds, and why it failed or was skipped."""
+    """Return a table with one row per check: outcome, seconds, and why it failed or was skipped."""
     made = Table(show_edge=False)
     for column in ("check", "outcome", "seconds", "reason and hint"):
         made.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=column != "reason and hint")
@@ -31,14 +31,14 @@ def table(results: Sequence[CheckResult]) -> Table:
 
 
 def summary(results: Sequence[CheckResult]) -> str:
-    """``14 passed, 1 failed, 1 skipped``."""
+    """Return the numbers of outcomes as ``14 passed, 1 failed, 1 skipped``."""
     outcomes = [result.outcome for result in results]
     counts = [(outcomes.count(name), name) for name in ("passed", "failed", "skipped")]
     return ", ".join(f"{count} {name}" for count, name in counts if count) or "no checks"
 
 
 def plain(results: Sequence[CheckResult], width: int = 110) -> str:
-    """The table as text without colours."""
+    """Return the table as text without colours."""
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(table(results))
     assert isinstance(console.file, io.StringIO)
@@ -46,12 +46,12 @@ def plain(results: Sequence[CheckResult], width: int = 110) -> str:
 
 
 def failed(results: Sequence[CheckResult]) -> bool:
-    """Whether any check failed. A skipped one has not."""
+    """Return whether any check failed. A skipped check has not."""
     return any(result.outcome == "failed" for result in results)
 
 
 def require_passed(results: list[CheckResult]) -> list[CheckResult]:
-    """Return `results`. Raises AssertionError with the table where one of them failed."""
+    """Return `results`. Raises AssertionError with the table if a check failed."""
     __tracebackhide__ = True  # pytest then shows the table, not this function
     if failed(results):
         raise AssertionError(f"{summary(results)}\n{plain(results)}")
@@ -59,7 +59,7 @@ def require_passed(results: list[CheckResult]) -> list[CheckResult]:
 
 
 def to_json(results: Sequence[CheckResult]) -> dict[str, Any]:
-    """``{"passed": bool, "checks": [{"name", "outcome", "seconds", "reason", "hint"}]}``."""
+    """Return ``{"passed": bool, "checks": [{"name", "outcome", "seconds", "reason", "hint"}]}``."""
     rows = [
         {
             "name": result.name,

@@ -1,4 +1,4 @@
-"""A new plugin package, complete enough to install, pass its tests and run as it is."""
+"""Writes a new plugin package that can be installed, passes its tests and runs without changes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _LONGEST = 40
 def new_plugin(name: str, folder: Path | None = None, kind: Kind = "model") -> list[Path]:
     """Write a plugin package called `name` to `folder` and return the paths of its files.
 
-    `folder` is new or empty; None: ``chestxray-<name>`` in the working directory.
+    `folder` must be new or empty; None: ``chestxray-<name>`` in the working directory.
 
     >>> new_plugin("my_model", Path("my_model"))  # doctest: +SKIP
 
     Raises:
-        InputError: a name that cannot be a module's, or that another plugin has.
-        OutputError: the folder holds something already, or cannot be written.
+        InputError: the name is not a valid module name, or another plugin has it.
+        OutputError: the folder is not empty or cannot be written to.
     """
     _check_name(name, kind)
     distribution = f"chestxray-{name.replace('_', '-')}"
@@ -42,7 +42,7 @@ def new_plugin(name: str, folder: Path | None = None, kind: Kind = "model") -> l
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise OutputError(f"The folder {folder} cannot be made: a part of its path is a file.") from error
-        # Written aside first: if the disk fills up, nothing half made is left.
+        # Written to a temporary folder first, so that a full disk leaves no partial package.
         with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as aside:
             for path, text in files.items():
                 target = Path(aside) / path
@@ -72,7 +72,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _rendered(name: str, distribution: str, kind: Kind) -> dict[str, str]:
-    """The text of each file, by its path in the package."""
+    """Return the text of each file by its path in the package."""
     module = f"chestxray_{name}"
     values = {
         "name": name,

@@ -1,4 +1,4 @@
-"""The suite for `SourcePlugin`."""
+"""The conformance suite for `SourcePlugin`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.import_checks import module_of, require_light_import
 from chestxray.testing.results import Check, CheckFailed, CheckResult, CheckSkipped, chosen, described, run_all
 
-#: An address that no source knows.
+#: An address that no source can load.
 NOWHERE = "no/such/address"
-#: Images that are read, spread over the index.
+#: Number of images that are read, evenly spaced over the index.
 SAMPLE = 8
 FROM_RECORDS = "Index.from_records puts in what is missing"
 
 
 class Source:
-    """A source under test: the plugin, what it is given, and the index it gives."""
+    """A source under test: the plugin, its arguments, and the index it returns."""
 
     def __init__(
         self,
@@ -47,18 +47,18 @@ class Source:
 
     @cached_property
     def index(self) -> Index:
-        """What the source says of its address."""
+        """The index that the plugin loads from the address."""
         return self.plugin.load(self.address, self.options)
 
     def require(self, good: np.ndarray, what: str, hint: str = "") -> None:
-        """Raise `CheckFailed` with the number of rows that are not `good`, and the first of them."""
+        """Raise `CheckFailed` with the number of rows that are not `good`, bool (rows,), and the first of them."""
         if not good.all():
             first = dict(self.index.rows.loc[~good, list(COLUMNS)].iloc[0])
             raise CheckFailed(f"{int((~good).sum())} of {len(good)} rows {what}, the first {first}", hint)
 
 
 def check_fields(source: Source) -> None:
-    """The fields are of the right kind, and say what an address is."""
+    """The fields have the right types and describe the address."""
     plugin, wrong = source.plugin, []
     if not callable(plugin.load):
         wrong.append("load is not a function")
@@ -71,7 +71,7 @@ def check_fields(source: Source) -> None:
 
 
 def check_load(source: Source) -> None:
-    """`load` returns an `Index` with a row an image, all columns, and no gap in them."""
+    """`load` returns an `Index` with one row per image and all columns filled with strings."""
     index = source.index
     if not isinstance(index, Index):
         raise CheckFailed(f"load must return an Index. Received: {type(index).__name__}", FROM_RECORDS)
@@ -84,7 +84,7 @@ def check_load(source: Source) -> None:
 
 
 def check_labels(source: Source) -> None:
-    """Every label is one of the classes, and no class is named twice."""
+    """Every label is one of the classes, and the classes are distinct."""
     classes = source.index.classes
     if not isinstance(classes, tuple) or len(set(classes)) < len(classes) or "" in classes:
         raise CheckFailed(f"classes must be a tuple of different names. Received: {classes!r}")
@@ -93,7 +93,7 @@ def check_labels(source: Source) -> None:
 
 
 def check_splits(source: Source) -> None:
-    """Every split is train, validation or test; or no row has one."""
+    """Every row has the split train, validation or test, or no row has a split."""
     splits = source.index.rows["split"]
     source.require(splits.isin((*SPLITS, "")).to_numpy(), f"have a split that is none of {', '.join(SPLITS)}")
     if (splits == "").any() and (splits != "").any():
@@ -101,7 +101,7 @@ def check_splits(source: Source) -> None:
 
 
 def check_patients(source: Source) -> None:
-    """Patients are named without stray blanks, and are not one and the same for all images."""
+    """Patient identifiers have no surrounding blanks, and not all images have the same patient."""
     patients = source.index.rows["patient"]
     source.require((patients == patients.str.strip()).to_numpy(), "have blanks around the patient's name")
     if len(patients) > 1 and patients.iloc[0] and patients.nunique() == 1:
@@ -112,7 +112,7 @@ def check_patients(source: Source) -> None:
 
 
 def check_files(source: Source) -> None:
-    """Every path is absolute, a file on disk, and there once."""
+    """Every path is absolute, exists as a file and occurs once."""
     paths = source.index.rows["path"]
     source.require(np.array([Path(p).is_absolute() for p in paths]), "have a path that is not absolute")
     source.require(np.array([Path(p).is_file() for p in paths]), "have a path that is no file on disk")
@@ -131,7 +131,7 @@ def check_images(source: Source) -> None:
 
 
 def check_again(source: Source) -> None:
-    """Loading again gives the same rows in the same order."""
+    """A second load gives the same rows in the same order."""
     again = source.plugin.load(source.address, source.options)
     if again.classes != source.index.classes:
         raise CheckFailed(f"a second load has other classes: {again.classes}, not {source.index.classes}")
@@ -143,7 +143,7 @@ def check_again(source: Source) -> None:
 
 
 def check_wrong_address(source: Source) -> None:
-    """A wrong address is a user's error with a message, not a traceback."""
+    """A wrong address raises a user error with a message instead of another exception."""
     if source.wrong_address is None:
         raise CheckSkipped("no wrong address was given")
     try:
@@ -152,7 +152,7 @@ def check_wrong_address(source: Source) -> None:
         if not str(error).strip():
             raise CheckFailed(f"the address {source.wrong_address!r} raises an error without a message") from error
         return
-    # What else it raises is what the check is there to find.
+    # Any other exception is what this check looks for.
     except Exception as error:
         raise CheckFailed(
             f"the address {source.wrong_address!r} raises {described(error)}",
@@ -162,7 +162,7 @@ def check_wrong_address(source: Source) -> None:
 
 
 def check_import(source: Source) -> None:
-    """Importing the plugin touches no network and takes under a second beyond pandas."""
+    """Importing the plugin takes under a second beyond pandas and uses no network."""
     require_light_import(source.elsewhere, source.module, "pandas")
 
 
@@ -191,20 +191,20 @@ def run_source_checks(
     process: FreshProcess | None = None,
     before: Callable[[str], None] | None = None,
 ) -> list[CheckResult]:
-    """Run the suite on `plugin` and return a result a check.
+    """Run the suite on `plugin` and return one result per check.
 
     Args:
         plugin: the plugin.
-        address: an address that it can load: best a small one.
-        options: what it is given besides; None: the defaults, and a cache that is deleted afterwards.
-        wrong_address: one that it cannot load; None where trying one would cost too much.
-        module: the module that an installation imports; None: the one that `load` was written in.
+        address: an address that the plugin can load, preferably of a small data set.
+        options: further arguments of `load`; None: the defaults, and a cache that is deleted afterwards.
+        wrong_address: an address that it cannot load; None: this check is skipped.
+        module: the module of the plugin's entry point; None: the module that defines `load`.
         only: names of checks; None: all of `SOURCE_CHECKS`.
-        process: a fresh process to be shared by several suites; None: one for this suite.
-        before: called with the name of each check before it is run.
+        process: a fresh process shared by several suites; None: a new one for this suite.
+        before: a function that is called with the name of each check before it runs.
 
     Raises:
-        InputError: a name in `only` that is no check.
+        InputError: `only` has a name that is not a check.
     """
     checks = chosen(SOURCE_CHECKS, only)
     with ExitStack() as stack:
@@ -225,7 +225,7 @@ def check_source_plugin(
     wrong_address: str | None = NOWHERE,
     only: Collection[str] | None = None,
 ) -> list[CheckResult]:
-    """Run the suite on `plugin` with an `address` that it can load, for a test of its author's.
+    """Run the suite on `plugin` with an `address` that it can load, in a test, and return the results.
 
     The arguments are those of `run_source_checks`.
 
@@ -233,8 +233,8 @@ def check_source_plugin(
 
     Raises:
         AssertionError: a check failed; the message is the table of all results.
-        InputError: a name in `only` that is no check.
+        InputError: `only` has a name that is not a check.
     """
-    __tracebackhide__ = True  # pytest then shows the table, not this function
+    __tracebackhide__ = True  # pytest then shows the table instead of this function
     results = run_source_checks(plugin, address, options=options, wrong_address=wrong_address, only=only)
     return results_table.require_passed(results)

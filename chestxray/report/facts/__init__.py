@@ -1,7 +1,7 @@
-"""What a run knows of itself, in sentences, each with figures or names from its run.
+"""Facts about a run for its model card: sentences with figures and names from the run's files.
 
-A fact is a function of the run that returns lines, none where the run does not know. The items
-of the reporting guidelines name their facts in ``reporting_items.toml``.
+A fact is a function that takes the run and returns a list of sentences, empty if the run lacks the
+information. The items of the reporting guidelines name their facts in ``reporting_items.toml``.
 """
 
 from __future__ import annotations

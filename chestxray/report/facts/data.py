@@ -1,4 +1,4 @@
-"""What a run knows of its data: where they came from, what was left out, how they were divided."""
+"""Facts about the data of a run: where they came from, what was left out, how they were split."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from chestxray.report.formatting import plural, value_of
 from chestxray.report.sections import data_facts
 from chestxray.runs.run_folder import Run
 
-#: Columns by which people are described, as data sources call them.
+#: Columns that describe people, as data sources call them.
 _PEOPLE = ("sex", "age", "view", "ethnicity", "race")
-#: More values of a column than this are summed up.
+#: A column with more distinct values than this is summarised.
 _MOST_VALUES = 8
 
 
 def drawn(run: Run) -> bool:
-    """Whether every image is drawn, so that no question about people applies."""
+    """Return whether every image is a phantom, so that no question about people applies."""
     return run.drawn == len(run.index.rows)
 
 
 def phantoms(run: Run) -> str:
-    """Why a question about people does not apply to phantoms."""
+    """Return a sentence on why a question about people does not apply to phantoms."""
     return f"No person was imaged: all {plural(len(run.index.rows), 'image')} are drawn by a program."
 
 
@@ -41,19 +41,19 @@ def sources(run: Run) -> list[str]:
 
 
 def data_licence(run: Run) -> list[str]:
-    """Under which licence the data can be had."""
+    """The licence under which the data are available."""
     known = data_facts(run)
     return [f"{run.data_name}: {known['Licence of the data']}"] if "Licence of the data" in known else []
 
 
 def centres(run: Run) -> list[str]:
-    """Images of each data set, which may or may not be a centre."""
+    """Number of images of each data set; a data set may or may not be one centre."""
     each = run.used.groupby("source").size()
     return [f"Data sets used: {_listed(each.items())}."]
 
 
 def exclusions(run: Run) -> list[str]:
-    """What the run itself left out, by reason."""
+    """Number of images that the run itself left out, by reason."""
     if not run.audit:
         return []
     recipe = run.recipe
@@ -68,7 +68,7 @@ def exclusions(run: Run) -> list[str]:
 
 
 def preparation(run: Run) -> list[str]:
-    """From the file to what the network takes."""
+    """Preparation of the images from the file to the input of the network."""
     size = run.environment.get("model", {}).get("image_size") or run.recipe.image_size
     scaled = {
         "plugin": f"as {run.recipe.model} was built for (plugin)",
@@ -80,7 +80,7 @@ def preparation(run: Run) -> list[str]:
 
 
 def files(run: Run) -> list[str]:
-    """Sizes, formats and modes of the files."""
+    """Sizes in pixels, formats, colour modes and views of the files."""
     rows = run.used
     lines = []
     if {"width", "height"} <= set(rows) and len(rows):
@@ -104,7 +104,7 @@ def selection(run: Run) -> list[str]:
 
 
 def missing(run: Run) -> list[str]:
-    """What was missing, and what was done about it."""
+    """Missing patient identifiers and unreadable files, and how they were handled."""
     unknown = int((run.used["patient"] == "").sum())
     lines = [f"Patient not known of {unknown:,} of {plural(len(run.used), 'image')} used; none was made up."]
     if run.audit:
@@ -116,13 +116,13 @@ def missing(run: Run) -> list[str]:
 
 
 def labels(run: Run) -> list[str]:
-    """The classes, as the data name them."""
+    """The classes, as named in the data."""
     positive = f" Positive class: {run.positive}." if run.positive else ""
     return [f"Class of an image, as labelled in {run.data_name}: {', '.join(run.classes)}.{positive}"]
 
 
 def test_labels(run: Run) -> list[str]:
-    """Labels of the test, class by class."""
+    """Number of test images of each class."""
     return [f"Labels of the test images: {_listed(run.counts['test'].items())}."]
 
 
@@ -130,13 +130,13 @@ def partition(run: Run) -> list[str]:
     """How the split was made."""
     notes = [run.shorten_in(note) for note in run.notes if note != run.split_note]
     rule = data_facts(run)["Split"].rstrip(".")
-    # Where nothing was trained nothing was drawn either.
+    # Without training images no split was drawn, so no seed applies.
     seed = f"; seed of the split {run.recipe.splits_by}" if run.counts["train"].any() else ""
     return [f"{rule[0].upper()}{rule[1:]}{seed}.", *notes]
 
 
 def split_sizes(run: Run) -> list[str]:
-    """Images and patients of each split."""
+    """Number of images and patients of each split."""
     total = len(run.used)
     parts = []
     for split in SPLITS:
@@ -148,7 +148,7 @@ def split_sizes(run: Run) -> list[str]:
 
 
 def disjoint(run: Run) -> list[str]:
-    """Whether patients and copies stand on one side only."""
+    """Whether each patient and each set of copies is in one split only."""
     if not run.audit:
         return []
     used, audit = run.used, run.audit
@@ -175,7 +175,7 @@ def disjoint(run: Run) -> list[str]:
 
 
 def sample(run: Run) -> list[str]:
-    """Size of the test and how narrow it makes the intervals."""
+    """Size of the test set and the resulting interval of the AUROC."""
     rows, people = run.metrics["rows"], run.patients(split="test")
     auroc = run.metrics["test"].get("auroc") or {}
     width = f" It gives the AUROC an interval of {span(auroc)}." if value_of(auroc) is not None and span(auroc) else ""
@@ -188,13 +188,13 @@ def flow(run: Run) -> list[str]:
 
 
 def classes_by_split(run: Run) -> list[str]:
-    """Images of each class in each split."""
+    """Number of images of each class in each split."""
     counts = run.counts
     return [f"{split.capitalize()}: {_listed(counts[split].items())}." for split in SPLITS if counts[split].any()]
 
 
 def people(run: Run) -> list[str]:
-    """Age, sex and the like, where the data have such columns, split by split."""
+    """Sex, age, view, ethnicity and race by split, as far as the data have such columns."""
     lines = []
     for wanted in _PEOPLE:
         if column := column_of(wanted, run.used):
@@ -207,7 +207,7 @@ def people(run: Run) -> list[str]:
 
 
 def shift(run: Run) -> list[str]:
-    """Shares of classes and sources in training beside the test."""
+    """Proportions of classes and data sets in the training and in the test images."""
     lines: list[str] = []
     if not run.counts["train"].any():
         return lines
@@ -221,7 +221,7 @@ def shift(run: Run) -> list[str]:
 
 
 def imbalance(run: Run) -> list[str]:
-    """How uneven the classes are, and what was done."""
+    """Class imbalance in training, and how the loss handles it."""
     train = run.counts["train"]
     if not train.any():
         return []
@@ -241,7 +241,7 @@ def _by_split(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _values(column: pd.Series) -> str:
-    """A column in words: its values with their counts, or its range where it holds many numbers."""
+    """Return a column's values with their counts, or its median and range if it holds many different numbers."""
     values = column.fillna("").astype(str)
     unknown = int((values == "").sum())
     numbers = pd.to_numeric(values[values != ""], errors="coerce")

@@ -1,4 +1,4 @@
-"""Reading of JSON files that only some runs have, whatever of them is there."""
+"""Reads JSON contents that only some runs have; missing or malformed parts read as empty."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from chestxray.runs.run_folder import Run
 
 
 def mapping(content: Run | Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The part of that name, empty where it is missing or no mapping; of a run, an extra file."""
+    """Return the part called `name`, of a run the extra file; empty if it is missing or not a mapping."""
     found = (content.extras if isinstance(content, Run) else content).get(name)
     return found if isinstance(found, Mapping) else {}
 
 
 def listing(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The mappings in the list of that name."""
+    """Return the mappings in the list called `name`; empty if it is missing or not a list."""
     found = content.get(name)
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []

@@ -1,4 +1,4 @@
-"""What a run knows of its model: what it is, how it was trained and chosen, what it gives."""
+"""Facts about the model of a run: architecture, training, selection and output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chestxray.runs.run_folder import Run
 
 
 def method(run: Run) -> list[str]:
-    """What kind of work this is."""
+    """The kind of method and the classes it distinguishes."""
     return [
         f"Deep learning: {run.recipe.model}, a network that sorts chest radiographs into "
         f"{plural(len(run.classes), 'class', 'classes')} ({', '.join(run.classes)})."
@@ -21,7 +21,7 @@ def method(run: Run) -> list[str]:
 
 
 def predictors(run: Run) -> list[str]:
-    """What the model is given."""
+    """The input of the model."""
     size = run.environment.get("model", {}).get("image_size") or run.recipe.image_size
     if not size:
         return []
@@ -32,14 +32,14 @@ def predictors(run: Run) -> list[str]:
 
 
 def architecture(run: Run) -> list[str]:
-    """Name, size and origin of the architecture."""
+    """Name, size, origin and reference of the architecture."""
     made = environment_facts(run)
     origin = [f"{name}: {made[name]}" for name in ("Architecture from", "Reference") if name in made]
     return [f"{data_facts(run)['Architecture']}.", *origin]
 
 
 def output(run: Run) -> list[str]:
-    """What the model gives, and how it is calibrated."""
+    """The output of the model and its calibration."""
     decision = mapping(run, "decision")
     calibration = decision.get("calibration") or {}
     temperature = calibration.get("temperature") if calibration.get("method") != "none" else None
@@ -52,7 +52,7 @@ def output(run: Run) -> list[str]:
 
 
 def thresholds(run: Run) -> list[str]:
-    """Where a probability becomes an answer."""
+    """The rule by which probabilities become a prediction, and when the model abstains."""
     points = mapping(run, "operating_points")
     rule = points.get("rule")
     if not rule:
@@ -64,7 +64,7 @@ def thresholds(run: Run) -> list[str]:
 
 
 def software(run: Run) -> list[str]:
-    """Versions and devices."""
+    """Software versions, platform and devices."""
     environment = run.environment
     versions = {"chestxray": environment.get("chestxray"), "Python": environment.get("python")}
     versions |= environment.get("packages") or {}
@@ -77,7 +77,7 @@ def software(run: Run) -> list[str]:
 
 
 def start(run: Run) -> list[str]:
-    """Where the weights began."""
+    """Origin and licence of the initial weights."""
     known, made = data_facts(run), environment_facts(run)
     licence = made.get("Licence of the weights")
     own = f" Licence of the weights: {licence}." if licence else ""
@@ -85,7 +85,7 @@ def start(run: Run) -> list[str]:
 
 
 def training(run: Run) -> list[str]:
-    """Loss, optimiser, schedule, epochs, seed."""
+    """Loss, optimiser, learning rate schedule, epochs and seed."""
     recipe, history = run.recipe, run.history
     smoothed = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     lines = [
@@ -101,13 +101,13 @@ def training(run: Run) -> list[str]:
 
 
 def augmentation(run: Run) -> list[str]:
-    """How training images are changed at random."""
+    """Random augmentation of the training images."""
     mixed = f", {run.recipe.mix}" if run.recipe.mix != "none" else ", no mixing of images"
     return [f"Augmentation: {run.recipe.augment}{mixed}."]
 
 
 def choice(run: Run) -> list[str]:
-    """Which epoch was kept, and what else validation decided."""
+    """The epoch whose weights were kept, and its validation loss."""
     history = run.history
     best = None if history.empty else best_epoch(history)
     if best is None:
@@ -121,7 +121,7 @@ def choice(run: Run) -> list[str]:
 
 
 def ensemble(run: Run) -> list[str]:
-    """Whether several models answer together."""
+    """Number of models whose probabilities are combined."""
     members = listing(mapping(run, "ensemble"), "members")
     if members:
         return [f"The probabilities of {plural(len(members), 'model')} are put together."]
@@ -130,7 +130,7 @@ def ensemble(run: Run) -> list[str]:
 
 
 def recalibration(run: Run) -> list[str]:
-    """Calibration on validation: before and after."""
+    """Calibration fitted on the validation images, with the measures before and after it."""
     if not run.recipe.calibrate:
         return [f"None: {run.recipe.model} was left as it was trained (calibrate = false in the recipe)."]
     found = mapping(run, "calibration")
@@ -160,7 +160,7 @@ def _change(before: Any, after: Any, name: str) -> str:
 
 
 def repeat(run: Run) -> list[str]:
-    """What repeats the run."""
+    """What is needed to repeat the run."""
     version = run.environment.get("chestxray")
     fingerprint = run.environment.get("data", {}).get("fingerprint")
     if not version:
@@ -171,7 +171,7 @@ def repeat(run: Run) -> list[str]:
 
 
 def code(run: Run) -> list[str]:
-    """The software that the run was made with, and its licences."""
+    """The versions and licences of chestxray and of the model plugin."""
     plugin, version = run.environment.get("plugin", {}), run.environment.get("chestxray")
     if not version:
         return []
@@ -181,7 +181,7 @@ def code(run: Run) -> list[str]:
 
 
 def licences(run: Run) -> list[str]:
-    """Licences that the licence of the trained model has to respect."""
+    """Licences that the licence of the trained model must be compatible with."""
     made, known = environment_facts(run), data_facts(run)
     of = {
         "architecture": made.get("Licence of the architecture"),

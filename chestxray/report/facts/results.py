@@ -1,4 +1,4 @@
-"""What a run knows of its results: figures with intervals, comparisons, what weakens them."""
+"""Facts about the results of a run: figures with intervals, comparisons, limitations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DIAGNOSTIC = ("sensitivity", "specificity", "precision")
 
 
 def summary(run: Run) -> list[str]:
-    """The run in two sentences."""
+    """A summary of the run in two sentences."""
     return [in_words(run)]
 
 
 def stage(run: Run) -> list[str]:
-    """Development, evaluation or both."""
+    """Whether the study is development, evaluation or both."""
     train, test = (int((run.used["split"] == split).sum()) for split in ("train", "test"))
     where = "of other data than it was trained on" if _tests_elsewhere(run) else "held out of the same data"
     developed = f"Development on {plural(train, 'image')} and evaluation" if train else "Evaluation alone,"
@@ -32,14 +32,14 @@ def stage(run: Run) -> list[str]:
 
 
 def measures(run: Run) -> list[str]:
-    """Which figures there are, and what they speak of."""
+    """The measures that were computed, and the class or average they refer to."""
     names = "; ".join(formatting.title(name) for name in ordered(run.metrics["test"]))
     about = f"about {run.positive}" if run.positive else "means over the classes, one against the rest"
     return [f"{names}. Sensitivity, specificity, precision, F1, AUROC and AUPRC are {about}."]
 
 
 def uncertainty(run: Run) -> list[str]:
-    """How intervals were made."""
+    """The method of the confidence intervals."""
     interval = run.metrics.get("interval", {})
     if not interval.get("method"):
         return []
@@ -49,14 +49,14 @@ def uncertainty(run: Run) -> list[str]:
 
 
 def performance(run: Run) -> list[str]:
-    """Figures of the whole test."""
+    """Figures on the whole test set, and its calibration."""
     names = ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "mcc", "brier", "ece")
     calibration = calibration_wording.sentences(run.metrics.get("calibration"), run.positive, run.level)
     return [_figures_of(run, names), *calibration]
 
 
 def diagnostic(run: Run) -> list[str]:
-    """Sensitivity, specificity and precision, class by class where there are more than two."""
+    """Sensitivity, specificity and precision, of each class if there are more than two."""
     if run.positive:
         return [f"{run.positive}: {_figures_of(run, _DIAGNOSTIC)}"]
     return [
@@ -66,7 +66,7 @@ def diagnostic(run: Run) -> list[str]:
 
 
 def errors(run: Run) -> list[str]:
-    """How many answers are wrong, and which."""
+    """Number of incorrect predictions, and the most frequent confusions."""
     counts = np.asarray(run.metrics["confusion"]["counts"])
     classes = run.metrics["confusion"]["classes"]
     wrong = counts - np.diag(np.diag(counts))
@@ -79,7 +79,7 @@ def errors(run: Run) -> list[str]:
 
 
 def internal(run: Run) -> list[str]:
-    """The test, where it is of the data that was trained on."""
+    """Figures on the test, if it comes from the same data as the training images."""
     if _tests_elsewhere(run):
         return []
     images = plural(run.metrics["rows"], "held-out image")
@@ -87,7 +87,7 @@ def internal(run: Run) -> list[str]:
 
 
 def external(run: Run) -> list[str]:
-    """The test, where it is of other data, and later evaluations on other data."""
+    """Figures on the test, if it comes from other data, and of later evaluations on other data."""
     lines = []
     if _tests_elsewhere(run):
         names = ", ".join(sorted(set(run.used.loc[run.used["split"] == "test", "source"])))
@@ -109,7 +109,7 @@ def external(run: Run) -> list[str]:
 
 
 def _seen(audit: Mapping[str, Any]) -> str:
-    """What an evaluation on other data holds that the model was trained on, and whether that is known."""
+    """Return how much of an external test set the model was trained on, and whether copies were searched for."""
     kinds = {"exact_duplicates": "image", "near_duplicates": "edited copy", "patients": "patient"}
     counts = {kind: len(audit.get(kind, {}).get("across_splits", [])) for kind in kinds}
     said = ""
@@ -125,20 +125,20 @@ def _seen(audit: Mapping[str, Any]) -> str:
 
 
 def by_source(run: Run) -> list[str]:
-    """AUROC source by source."""
+    """AUROC by data source."""
     found = _aurocs(mapping(run, "by_source"))
     return [f"AUROC by source: {found}."] if found else []
 
 
 def groups_compared(run: Run) -> list[str]:
-    """AUROC by groups of people, such as sex, where the run was asked for them."""
-    # A column with one value compares nothing.
+    """AUROC by groups of people, such as sex, if the recipe names such columns."""
+    # A column with a single value allows no comparison.
     columns = {column: groups for column, groups in mapping(run, "by_group").items() if len(groups) > 1}
     return [f"AUROC by {column}: {each}." for column in columns if (each := _aurocs(mapping(columns, column)))]
 
 
 def clusters(run: Run) -> list[str]:
-    """Clusters behind the intervals."""
+    """The clusters (patients) that are resampled for the intervals."""
     patients = run.patients(split="test")
     if patients.known is None:
         return []
@@ -147,7 +147,7 @@ def clusters(run: Run) -> list[str]:
 
 
 def robustness(run: Run) -> list[str]:
-    """Controls that see no lungs, sources, groups."""
+    """AUROC of the control models, by source and by group."""
     controls = mapping(run, "controls")
     tested = listing(controls, "controls")
     each = ", ".join(
@@ -160,7 +160,7 @@ def robustness(run: Run) -> list[str]:
 
 
 def heatmaps(run: Run) -> list[str]:
-    """Heat maps, or why there are none."""
+    """The method and number of heat maps, or the reason why there are none."""
     index = run.heatmaps
     if index.get("images"):
         images = plural(len(index["images"]), "test image")
@@ -169,7 +169,7 @@ def heatmaps(run: Run) -> list[str]:
 
 
 def poor_input(run: Run) -> list[str]:
-    """What the model refuses, and what it does with unreadable files."""
+    """Proportions of images that the model refuses, and that it does not abstain from."""
     refusal = mapping(run, "refusal")
     lines = []
     for key, what in (("test", "test radiographs"), ("others", "pictures that are no radiographs")):
@@ -186,12 +186,12 @@ def poor_input(run: Run) -> list[str]:
 
 
 def limits(run: Run) -> list[str]:
-    """What weakens the results, as the report says it."""
+    """The limitations of the results, as in the report."""
     return [f"{caution.title}. {run.shorten_in(caution.text)}" for caution in cautions(run)]
 
 
 def beside_guess(run: Run) -> list[str]:
-    """The accuracy beside that of always naming the commonest class."""
+    """The accuracy, and that of always predicting the most common class."""
     counts = np.asarray(run.metrics["confusion"]["counts"], dtype=float).sum(axis=1)
     accuracy = run.metrics["test"].get("accuracy")
     if not accuracy or not counts.sum():
@@ -201,7 +201,7 @@ def beside_guess(run: Run) -> list[str]:
 
 
 def _tests_elsewhere(run: Run) -> bool:
-    """Whether the test is of data given to test on, or the folder is an external evaluation."""
+    """Return whether the test comes from separate test data, or the folder is an external evaluation."""
     return bool(run.recipe.test_data) or "generalisation_gap" in run.extras
 
 

@@ -1,8 +1,8 @@
-"""Figures of a run. Frames and arrays go in, a `matplotlib.figure.Figure` comes out.
+"""Figures of a run. The functions take data frames and arrays and return a `matplotlib.figure.Figure`.
 
-``draw_...`` draw on the axes they are given, for a figure of the report and for one of a notebook alike. Pyplot is
-never imported here: no state is left behind, and figures can be drawn in any thread and without a display. `save`
-writes one as PNG::
+Functions called ``draw_...`` draw on given axes, both for the report and for notebooks. Pyplot is never imported
+here: no state is left behind, and figures can be drawn in any thread and without a display. `save` writes a figure
+as PNG::
 
     save(confusion_matrix(np.array([[9, 1], [2, 8]]), ("NORMAL", "PNEUMONIA")), Path("confusion.png"))
 """

@@ -1,4 +1,4 @@
-"""How far stated probabilities can be taken at their word: a smooth curve with its band."""
+"""Draws reliability diagrams: a smooth calibration curve with its confidence band."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chestxray.evaluation.calibration.calibration_curve import Curve
 from chestxray.report.figures.style import FAINT, PALETTE, absent, canvas, draw_absent, plain_text, styled
 
 _NOTHING = "No test image to compare probabilities with."
-#: The fewest images of a dot: of fewer, a share says next to nothing.
+#: Minimum number of images per dot: a proportion of fewer is too uncertain.
 _FEWEST = 10
 
 
@@ -25,7 +25,7 @@ def reliability(
     legend: str = "",
     bins: int = 10,
 ) -> Figure:
-    """The figure of `draw_reliability`, above a histogram of the stated probabilities."""
+    """Return the plot of `draw_reliability` above a histogram of the stated probabilities, as a figure."""
     stated = np.asarray(stated, dtype=float)
     if not stated.size:
         return absent(_NOTHING)
@@ -50,17 +50,17 @@ def draw_reliability(
     legend: str = "",
     bins: int = 10,
 ) -> None:
-    """Stated probability against what came true.
+    """Draw the observed proportion against the stated probability (a reliability diagram).
 
     Args:
-        ax: drawn on.
-        stated: float (rows,) in 0..1.
-        happened: bool (rows,), whether it came true.
-        curve: smooth, with its band, see `calibration_curve`; without one the dots stand alone.
-        before: that of the probabilities before calibration, drawn faint.
-        of: the class whose probability it is; default: the answer's, whatever it is.
-        legend: written into the legend beside the curve, such as intercept and slope.
-        bins: number of groups of equally many images, of ten at least, each a dot.
+        ax: the axes to draw on.
+        stated: predicted probabilities, float (rows,) in 0..1.
+        happened: bool (rows,), whether the image is of the class.
+        curve: smooth calibration curve with its band, see `calibration_curve`; None: only the dots are drawn.
+        before: the curve of the probabilities before calibration, drawn faint.
+        of: the class whose probability is stated; None: the predicted class of each image.
+        legend: legend text of the curve, such as intercept and slope.
+        bins: number of groups of equally many images, at least ten each; each group is a dot.
     """
     stated, happened = np.asarray(stated, dtype=float), np.asarray(happened, dtype=float)
     if not stated.size:

@@ -1,4 +1,4 @@
-"""Curves over all thresholds, drawn on axes (``draw_...``) or as a figure of the report."""
+"""Curves over all thresholds, drawn on given axes (``draw_...``) or returned as a figure of the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from chestxray.evaluation.figure_format import FigureFields, with_interval
 from chestxray.report.figures.style import FAINT, canvas, line_style, plain_text, shortened, styled, unit_square
 
-#: With more curves than this, the legend stands beside the plot, not below it.
+#: With more curves than this, the legend is beside the plot, not below it.
 _MOST_BELOW = 6
 
 
@@ -23,7 +23,7 @@ def roc(
     areas: Mapping[str, FigureFields],
     positive: str | None = None,
 ) -> Figure:
-    """The figure of `draw_roc`, with its legend beside the plot."""
+    """Return the plot of `draw_roc` as a figure, with the legend outside the axes."""
     figure, ax = canvas(*_size(classes, positive))
     draw_roc(ax, truth, probabilities, classes, areas, positive)
     _legend(figure, ax)
@@ -39,10 +39,10 @@ def draw_roc(
     areas: Mapping[str, FigureFields],
     positive: str | None = None,
 ) -> None:
-    """Sensitivity against 1 - specificity: one curve a class against the rest, or `positive` alone.
+    """Draw sensitivity against 1 - specificity: a curve for each class against the rest, or for `positive` alone.
 
-    `truth` holds class numbers (rows,), `probabilities` is (rows, classes); `areas` gives the
-    AUROC with its interval, class by class. A class without images on both sides has no curve.
+    `truth` holds class numbers (rows,), `probabilities` is (rows, classes), and `areas` gives the AUROC of each
+    class with its interval. A class that none or all of the images belong to has no curve.
     """
     from sklearn.metrics import roc_curve
 
@@ -65,8 +65,9 @@ def precision_recall(
     areas: Mapping[str, FigureFields],
     positive: str | None = None,
 ) -> Figure:
-    """Precision against recall, arguments as for `roc`; dotted: the class's share of the images,
-    which is the precision of a coin.
+    """Return a figure of precision against recall; the arguments are those of `roc`.
+
+    A dotted line marks the class's proportion of the images, which is the precision of guessing.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -75,7 +76,7 @@ def precision_recall(
         hit, score = truth == i, probabilities[:, i]
         if not hit.any():
             continue
-        # From the strictest threshold on, without the point at recall 0 that scikit-learn adds at a precision of 1.
+        # From the strictest threshold on, without the point (recall 0, precision 1) that scikit-learn adds.
         precision, recall = (values[-2::-1] for values in precision_recall_curve(hit, score)[:2])
         style = line_style(i)
         ax.step(
@@ -106,7 +107,7 @@ def _label(name: str, kind: str, areas: Mapping[str, FigureFields]) -> str:
 
 def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    # Never inside: good curves run along one edge and prevalences along another.
+    # Never inside the axes: good curves run along one edge and prevalences along another.
     if len(handles) <= _MOST_BELOW + 1:
         figure.legend(handles, labels, loc="outside lower center", fontsize=9, frameon=False)
     else:

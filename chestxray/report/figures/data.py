@@ -1,4 +1,4 @@
-"""What a data set looks like: sizes, grey values, and which source gave which class."""
+"""Figures of a data set: image sizes, grey values, and sources by class."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from chestxray.report.figures.style import INK, PALETTE, STROKES, absent, canvas
 
 @styled
 def size_histogram(sizes: pd.DataFrame) -> Figure:
-    """Histograms of ``width`` and ``height`` in pixels of the files, on one axis."""
+    """Return a figure with the histograms of ``width`` and ``height`` in pixels, the columns of `sizes`."""
     if sizes.empty:
         return absent("No image that can be read.")
     figure, ax = canvas(5.4, 3.0)
     largest = int(sizes[["width", "height"]].to_numpy().max())
     bins = np.linspace(0, largest * 1.08 + 1, 41)
     for name, colour, stroke in zip(("width", "height"), PALETTE, STROKES, strict=False):
-        # The second is dashed: where both are the same, both are seen.
+        # The second is dashed, so that both are visible where they coincide.
         ax.hist(sizes[name], bins=bins, histtype="step", linewidth=1.6, color=colour, linestyle=stroke, label=name)
     ax.set(xlabel="Pixels of the file", ylabel="Images (number)", xlim=(0, bins[-1]))
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
@@ -29,15 +29,15 @@ def size_histogram(sizes: pd.DataFrame) -> Figure:
 
 @styled
 def intensity_histogram(histograms: Mapping[str, np.ndarray]) -> Figure:
-    """Share of pixels by grey value 0..255, a line a class; each array has 256 counts.
+    """Return a figure of the proportion of pixels by grey value 0..255, one line per class.
 
-    Classes that differ here can be told apart without looking at the lungs.
+    Each array holds 256 counts. Classes that differ here can be told apart without looking at the lungs.
     """
     if not histograms:
         return absent("No image that can be read.")
     figure, ax = canvas(5.4, 3.0)
     for i, (name, counts) in enumerate(histograms.items()):
-        # Sixteen grey values to a step: single values jump with the files' own rounding.
+        # Bins of sixteen grey values: the rounding in the files makes single values irregular.
         proportions = counts.reshape(-1, 16).sum(axis=1) / max(int(counts.sum()), 1)
         ax.plot(np.arange(8, 256, 16), proportions, label=shortened(name), **line_style(i))
     ax.set(xlabel="Grey value (0 black, 255 white)", ylabel="Share of the pixels", xlim=(0, 255))
@@ -48,10 +48,10 @@ def intensity_histogram(histograms: Mapping[str, np.ndarray]) -> Figure:
 
 @styled
 def source_by_class(counts: pd.DataFrame) -> Figure:
-    """Images by class (rows of `counts`) and source (columns), as a table; a cell is the
-    darker the larger its share of the class.
+    """Return a table of images by class (rows of `counts`) and source (columns) as a figure.
 
-    A class that has one source alone can be told by the source.
+    The darker a cell, the larger its proportion of the class. A class that comes from a single source can be
+    recognised by the source.
     """
     if counts.empty:
         return absent("No image.")

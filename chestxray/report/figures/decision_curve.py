@@ -1,4 +1,4 @@
-"""The decision curve: what acting on a model is worth, beside acting on everyone and on no one."""
+"""Draws the decision curve: net benefit of acting on the model, on everyone and on no one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from chestxray.report.figures.style import FAINT, PALETTE, canvas, styled
 
 @styled
 def decision_curve(points: Sequence[Mapping[str, Any]], prevalence: float) -> Figure:
-    """Net benefit against the threshold probability, with the model's 95% band.
+    """Return a figure of net benefit against the threshold probability, with the model's 95% band.
 
-    `points` as in ``decision_curve.json``; `prevalence` is the most that net benefit can be.
+    `points` are those of ``decision_curve.json``; `prevalence` (a proportion) is the largest possible net benefit.
     """
     figure, ax = canvas(6.4, 4.2)
     x = np.array([point["threshold"] for point in points])
@@ -28,7 +28,7 @@ def decision_curve(points: Sequence[Mapping[str, Any]], prevalence: float) -> Fi
     ax.plot(x, everyone, color=PALETTE[1], linestyle="--", label="act on everyone")
     ax.axhline(0, color=FAINT, linestyle=":", label="act on no one")
     ax.set_xlim(0, 1)
-    # Below, acting is worse than not, by how much hardly matters; the curve of everyone falls without end.
+    # The negative range is cut: the curve of acting on everyone falls without bound.
     ax.set_ylim(-0.3 * prevalence, 1.08 * prevalence)
     ax.set(xlabel="Threshold probability", ylabel="Net benefit")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)

@@ -1,4 +1,4 @@
-"""What the data holds: images by class and split."""
+"""Draws the number of images by class and split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chestxray.report.figures.style import SPLIT_COLOURS, canvas, shortened, sty
 
 @styled
 def class_distribution(counts: pd.DataFrame) -> Figure:
-    """Bars of images by class (rows of `counts`) and split (its columns)."""
+    """Return a bar chart of the number of images by class (rows of `counts`) and split (its columns)."""
     splits = [name for name in SPLIT_COLOURS if name in counts] or list(counts)
     figure, ax = canvas(5.4, 1.3 + len(counts) * max(0.22 * len(splits), 0.3))
     centres = np.arange(len(counts))

@@ -1,4 +1,4 @@
-"""Several models or tests side by side: one figure of each, with its interval."""
+"""Draws forest plots: one measure of several models or tests, with intervals."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def forest(
     marks: Mapping[str, str] | None = None,
     repeats: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Figure:
-    """Forest plot: a row for each of `items`, a dot with its interval, and both in numbers beside it.
+    """Return a forest plot: for each of `items` a row with a dot, its interval, and both as numbers.
 
     Args:
         items: value and interval by name, from top to bottom.
-        label: what is measured, with the level of the intervals.
+        label: the label of the axis: the measure and the level of the intervals.
         marks: letters to write beside the numbers.
         repeats: the values of repeated trainings, drawn as small rings.
     """

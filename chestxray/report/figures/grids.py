@@ -1,4 +1,4 @@
-"""Radiographs side by side: samples, test images with the model's answers, heat maps."""
+"""Draws grids of radiographs: samples, test images with the model's predictions, heat maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TILE = 1.75  # inches
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model said of an image, and what is true."""
+    """The true class of an image, and the model's prediction with its probability (None if not known)."""
 
     label: str
     predicted: str
@@ -32,7 +32,7 @@ class Prediction:
 
 @styled
 def sample_grid(samples: Mapping[str, Sequence[np.ndarray]]) -> Figure:
-    """A row a class, a few images each: uint8 (height, width) or (height, width, 1 or 3)."""
+    """Return a grid with one row per class; images are uint8 (height, width) or (height, width, 1 or 3)."""
     if not any(samples.values()):
         return absent("No sample image.")
     columns = max(map(len, samples.values()))
@@ -46,12 +46,13 @@ def sample_grid(samples: Mapping[str, Sequence[np.ndarray]]) -> Figure:
 
 @styled
 def prediction_grid(images: Sequence[np.ndarray], answers: Sequence[Prediction], columns: int = 4) -> Figure:
-    """Images, or heat maps laid over them, with the model's answers; wrong ones are framed, and
-    say so in words.
+    """Return a grid of images or heat map overlays with the model's predictions as captions.
+
+    Incorrect predictions have a thick frame and are labelled as wrong.
     """
     if not images:
         return absent("No image to show.")
-    # Heat maps stand beside their radiographs in one wide image: fewer to a row, each as high.
+    # A heat map and its radiograph are one wide image: fewer fit in a row, at the same height.
     aspect = min(float(np.mean([image.shape[0] / image.shape[1] for image in images])), 1.0)
     columns = max(min(round(columns * aspect), len(images)), 1)
     rows = math.ceil(len(images) / columns)
@@ -65,10 +66,10 @@ def prediction_grid(images: Sequence[np.ndarray], answers: Sequence[Prediction],
 def _tiles(
     rows: int, columns: int, size: tuple[float, float], beside: float = 0.0, above: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of bare axes (rows, columns), each `size` inches wide and high, with `beside` inches
-    left of each row and `above` inches over each tile.
+    """Return a figure and its axes (rows, columns) without decoration, for images.
 
-    Placed by hand: the layout engine would take seconds to find where fifty equal tiles go.
+    Each tile has the `size` (width, height) in inches, with `beside` inches left of each row and `above` inches
+    over each tile. Positions are computed here: the layout engine takes seconds for fifty equal tiles.
     """
     gap = 0.08
     width, height = gap + beside + columns * (size[0] + gap), gap + rows * (size[1] + above + gap)

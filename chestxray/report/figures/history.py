@@ -1,4 +1,4 @@
-"""How training went: loss and accuracy, epoch by epoch."""
+"""Draws the training history: loss and accuracy by epoch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from matplotlib.ticker import MaxNLocator
 from chestxray.report.figures.style import FAINT, PALETTE, absent, canvas, draw_absent, styled
 
 PHASES = {"head": "head alone", "finetune": "fine-tuning", "full": "whole network"}
-#: Columns of a history, and what an axis is called that shows one.
+#: Columns of a history that can be drawn, with their axis labels.
 MEASURES = {"loss": "Loss", "accuracy": "Accuracy (share right)"}
 _NOTHING = "No epoch was recorded."
 _SHADES = ("#F1F4F7", "#FFFFFF")
 
 
 def best_epoch(history: pd.DataFrame) -> int | None:
-    """Row of the epoch whose weights were kept: of the last phase, that of the lowest validation
-    loss (of the lowest loss where none was validated). None where no loss is known.
+    """Return the row number of the epoch whose weights were kept; None if no loss is known.
+
+    This is the epoch of the last phase with the lowest validation loss, or with the lowest training loss if there
+    was no validation.
     """
     if history.empty:
         return None
@@ -35,7 +37,7 @@ def best_epoch(history: pd.DataFrame) -> int | None:
 
 @styled
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss above accuracy over all epochs, each as `draw_history` draws it."""
+    """Return a figure of loss (above) and accuracy (below) over all epochs, drawn by `draw_history`."""
     if history.empty:
         return absent(_NOTHING)
     figure, axes = canvas(5.4, 5.6, rows=2, sharex=True)
@@ -48,10 +50,11 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 @styled
 def draw_history(ax: Axes, history: pd.DataFrame, column: str, *, named: bool = True) -> None:
-    """One of `MEASURES` over all epochs, train and validation, phases shaded, the epoch whose weights were kept marked.
+    """Draw one of `MEASURES` over all epochs, for training and validation images.
 
-    `history` has a row an epoch: ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether
-    the phases' names stand above the axes.
+    The phases are shaded, and the epoch whose weights were kept is marked. `history` has one row per epoch:
+    ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether to write the names of the
+    phases above the axes.
     """
     if history.empty:
         draw_absent(ax, _NOTHING)

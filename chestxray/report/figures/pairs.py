@@ -1,4 +1,4 @@
-"""Contact sheets of images that show one radiograph, to be judged by eye."""
+"""Draws contact sheets of images that show the same radiograph, for visual inspection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_GROUPS, MOST_MEMBERS = 16, 4
 
 @dataclass(frozen=True)
 class Member:
-    """One image of a group: uint8 (height, width), the file's name, where it stands (its split) and its class."""
+    """One image of a group: pixels uint8 (height, width), file name, split (``place``) and class."""
 
     pixels: np.ndarray
     name: str
@@ -29,10 +29,9 @@ class Member:
 
 @styled
 def contact_sheet(groups: Sequence[Sequence[Member]], across: int = 0) -> Figure:
-    """Two groups a row, side by side; at most `MOST_GROUPS` of them and `MOST_MEMBERS` of each.
+    """Return a figure with up to two groups per row; at most `MOST_GROUPS` groups and `MOST_MEMBERS` images of each.
 
-    The first `across` groups, which stand in different splits, and those of different classes are
-    framed.
+    The first `across` groups, which span several splits, and groups with several classes are framed in colour.
     """
     if not groups:
         return absent("No copies.")
@@ -55,10 +54,10 @@ def contact_sheet(groups: Sequence[Sequence[Member]], across: int = 0) -> Figure
 
 
 def write_contact_sheets(found: Audit, index: Index, pixels: np.ndarray, folder: Path) -> list[Path]:
-    """Draw ``exact_duplicates.png``, ``near_duplicates.png`` and ``look_alikes.png``, groups across splits first.
+    """Write ``exact_duplicates.png``, ``near_duplicates.png`` and ``look_alikes.png``; return their paths.
 
-    `pixels`: uint8 (rows, height, width), corresponding to the rows of `index`. A sheet without
-    groups is not drawn.
+    Groups across splits come first. `pixels`: uint8 (rows, height, width), corresponding to the rows of `index`. A
+    sheet without groups is not written.
     """
     rows = index.rows
     row_of = {path: i for i, path in enumerate(rows["path"])}

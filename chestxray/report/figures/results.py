@@ -1,4 +1,4 @@
-"""Results on the test images: the confusion matrix, and all figures with their intervals."""
+"""Draws results on the test images: the confusion matrix, and all figures with their intervals."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from matplotlib.image import AxesImage
 from chestxray.evaluation.figure_format import FigureFields, with_interval
 from chestxray.report.figures.style import FAINT, INK, PALETTE, absent, canvas, plain_text, shortened, styled
 
-#: With more classes than this, a cell has no room for its numbers.
+#: With more classes than this, the cells are too small for numbers.
 MOST_WRITTEN = 12
 
 
 @styled
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """The figure of `draw_confusion`, with a scale of its colours."""
+    """Return the plot of `draw_confusion` as a figure with a colour bar."""
     longest = max(map(len, _short(classes)))
     grid = min(max(0.75 * len(classes), 2.8), 8.5)
     below = 0.6 if _flat(classes) else 0.7 + 0.06 * longest
@@ -29,7 +29,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
 
 @styled
 def draw_confusion(ax: Axes, counts: np.ndarray, classes: Sequence[str]) -> AxesImage:
-    """Counts and row proportions: rows are the true class, columns the predicted one. Returns the coloured cells."""
+    """Draw counts and row proportions of `counts` (true class, predicted class); return the coloured cells."""
     counts = np.asarray(counts, dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     proportions = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
@@ -51,7 +51,7 @@ def draw_confusion(ax: Axes, counts: np.ndarray, classes: Sequence[str]) -> Axes
 
 @styled
 def draw_scale(ax: Axes, image: AxesImage) -> None:
-    """The scale of the colours of `draw_confusion`, beside `ax`."""
+    """Draw the colour bar of the `image` that `draw_confusion` returned, beside `ax`."""
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.set_label("Share of the true class")
     bar.outline.set_visible(False)
@@ -62,7 +62,7 @@ def _short(classes: Sequence[str]) -> list[str]:
 
 
 def _flat(classes: Sequence[str]) -> bool:
-    """Whether the names of the classes fit side by side below the matrix."""
+    """Return whether the class names fit side by side below the matrix."""
     return max(map(len, _short(classes))) * len(classes) <= 34
 
 
@@ -76,10 +76,10 @@ def _write_cells(ax: Axes, counts: np.ndarray, proportions: np.ndarray, totals: 
 
 @styled
 def metrics(test: Mapping[str, FigureFields], titles: Mapping[str, str] | None = None, level: str = "95%") -> Figure:
-    """Forest plot: each figure of `test` as a dot with its interval, and in numbers beside it.
+    """Return a forest plot: each figure of `test` as a dot with its interval, and as numbers beside it.
 
-    `titles` gives the names to write (default: the keys), `level` that of the intervals. A figure
-    that is not available has its row, and says so.
+    `titles` gives the displayed names (default: the keys), `level` the level of the intervals. A figure that is not
+    available has a row that says so.
     """
     if not test:
         return absent("No measure was computed.")
