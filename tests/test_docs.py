@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from chestxray.testing.sources import SOURCE_CHECKS, run_source_checks
+from chestxray.testing.source_suite import SOURCE_CHECKS, run_source_checks
 from PIL import Image
 
 from chestxray.cli.main import COMMANDS, group

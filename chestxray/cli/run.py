@@ -29,7 +29,7 @@ HEADLINE = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificit
 @recipe_options
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: below runs/].")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
     recipe_name: str | None,
@@ -51,7 +51,7 @@ def command(
         chestxray run --resume runs/20260102-030405-inceptionv3-xrays
 
     With --folds, or --split source, it trains a model for each part and pools their tests; the same
-    command goes on with the parts that are missing.
+    command continues with the parts that are missing.
 
     Everything it makes is in the run's folder; report.html is the page to open.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
