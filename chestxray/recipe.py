@@ -43,7 +43,7 @@ class Recipe:
     )
     test_data: tuple[str, ...] = _field((), "Data to test on, as --data; --data then trains and validates only.")
     path: tuple[str, ...] = _field(
-        (), "A copy on disk of a set of --data, as DIR, or as DATA=DIR where there are several."
+        (), "Folder with a copy of a set of --data, as DIR, or as DATA=DIR with several sets."
     )
     data_option: tuple[str, ...] = _field((), "Option of a data source, as NAME=VALUE or DATA:NAME=VALUE.")
     patient_pattern: str | None = _field(
@@ -62,8 +62,10 @@ class Recipe:
         None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1
     )
     fit: Literal["stretch", "pad", "crop"] = _field("stretch", "How an image is fitted to the size.")
-    max_pixels: int = _field(100_000_000, "Most pixels an image may have; larger ones are unreadable.", low=1)
-    max_unreadable: float = _field(0.05, "Largest share of unreadable images that a run goes on with.", low=0, high=1)
+    max_pixels: int = _field(
+        100_000_000, "Maximum number of pixels of an image; larger ones count as unreadable.", low=1
+    )
+    max_unreadable: float = _field(0.05, "Maximum share of unreadable images; with more, the run stops.", low=0, high=1)
     # Splits
     split: Literal["auto", "official", "random", "stratified", "grouped", "source"] = _field(
         "auto",
@@ -81,9 +83,11 @@ class Recipe:
     on_leak: Literal["stop", "drop", "ignore"] = _field(
         "stop", "What to do where an image or a patient stands on both sides of a split."
     )
-    split_seed: int | None = _field(None, "Fixes the splits alone; default: the seed.", low=0)
+    split_seed: int | None = _field(None, "Seed of the splits alone; default: --seed.", low=0)
     # Model
-    weights: str = _field("auto", "none, a name on offer, or a file; auto: the first name on offer, else none.")
+    weights: str = _field(
+        "auto", "none, a name that the architecture offers, or a file; auto: the first name offered, else none."
+    )
     normalisation: Literal["plugin", "pixel", "image"] = _field(
         "plugin",
         "plugin: as the architecture was trained; pixel: standardised by pixel over the training "
@@ -127,7 +131,7 @@ class Recipe:
     )
     mix: Literal["none", "mixup", "cutmix"] = _field("none", "Mixing of training images in pairs.")
     patience: int = _field(5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0)
-    seed: int = _field(0, "Fixes splits, initial weights, shuffles and augmentation.", low=0)
+    seed: int = _field(0, "Seed of splits, initial weights, shuffling and augmentation.", low=0)
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
     jit_compile: Literal["auto", "on", "off"] = _field(
         "auto",
@@ -141,13 +145,13 @@ class Recipe:
         low=0,
     )
     cache_precision: Literal["float32", "float16"] = _field(
-        "float32", "Precision in which the cache keeps what frozen layers give."
+        "float32", "Precision of the cached outputs of frozen layers."
     )
-    cache_gigabytes: float = _field(20.0, "Most of the cache that what frozen layers give may take in a phase.", low=0)
+    cache_gigabytes: float = _field(
+        20.0, "Maximum size of the cached outputs of frozen layers in a phase, in gigabytes.", low=0
+    )
     # Evaluation and explanation
-    predict_batch_size: int = _field(
-        32, "Images predicted at once when validation and test are predicted after training.", low=1
-    )
+    predict_batch_size: int = _field(32, "Images predicted at once, of validation and test after training.", low=1)
     calibrate: bool = _field(
         True,
         "Calibrate the probabilities on validation, inside the saved model: a temperature, the shift of class weights "
@@ -155,48 +159,48 @@ class Recipe:
     )
     sensitivity: float | None = _field(
         None,
-        "Of two classes, the sensitivity that the threshold which decides is to have for other patients, promised with "
+        "With two classes, the sensitivity that the deciding threshold must have for other patients, promised with "
         "--confidence; default: Youden's threshold.",
         low=0.01,
         high=1,
     )
     confidence: float | None = _field(
         None,
-        "How sure it is to be that --sensitivity is kept for patients like those of validation; 0: it is asked for on "
+        "Confidence with which --sensitivity is promised for patients like those of validation; 0: it is required on "
         "validation alone, and nothing is promised; default: 0.95.",
         low=0,
         high=0.9999,
     )
     abstain: float | None = _field(
         None,
-        "Coverage of conformal prediction; where its set is anything but the class decided on, the model abstains.",
+        "Coverage of the conformal sets; the model abstains where the set is anything but the class decided on.",
         low=0.5,
         high=0.999,
     )
     refuse: float = _field(
         0.01,
-        "Share of validation radiographs that may be refused as no chest radiographs; 0: none is.",
+        "Share of validation radiographs that may be refused as unlike those of training; 0: nothing is refused.",
         low=0,
         high=0.5,
     )
     by: tuple[str, ...] = _field(
-        (), "Column of the data, by its heading (such as sex, age or view), by whose values the test is also evaluated."
+        (), "Column of the data, by its heading (such as sex, age or view); each of its groups is also evaluated."
     )
     controls: bool = _field(
-        True, "Train cheap models beside every score that see nothing of the lungs, or next to nothing."
+        True, "Train controls beside the model: cheap models that see nothing of the lungs, or almost nothing."
     )
     positive: str | None = _field(
-        None, "Of two classes, the one that sensitivity speaks of; default: the abnormal one."
+        None, "With two classes, the one to which sensitivity refers; default: the abnormal one."
     )
     prevalence: float | None = _field(
         None,
-        "Of two classes, the share of the positive one where the model is to be used: predictive values and net "
-        "benefit are also shown for it; default: that of the test alone.",
+        "With two classes, the prevalence of the positive one where the model is to be used: predictive values and "
+        "net benefit are also given for it; default: that of the test alone.",
         low=0.0001,
         high=0.9999,
     )
-    replicates: int = _field(2000, "Bootstrap replicates behind every interval.", low=100)
-    heatmaps: int = _field(2, "Heat maps of right and of wrong test images a class.", low=0)
+    replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
+    heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 import pytest
-from chestxray.testing.sources import SOURCE_CHECKS, run_source_checks
 from PIL import Image
 
 from chestxray.cli.main import COMMANDS, group
 from chestxray.testing.results import chosen
+from chestxray.testing.source_suite import SOURCE_CHECKS, run_source_checks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

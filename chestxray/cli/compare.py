@@ -32,13 +32,15 @@ _OF_RUNS = ("positive", "replicates")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
 @click.option("--model", "models", multiple=True, help="Architecture to train and compare; given once for each.")
 @click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy.")
-@click.option("--margin", type=float, help="How much worse does not matter: shows who is not inferior, or equivalent.")
-@click.option("--seeds", type=int, help="Trainings of each model, with as many seeds [default: 1].")
+@click.option(
+    "--margin", type=float, help="Margin for tests of non-inferiority and equivalence: how much worse a model may be."
+)
+@click.option("--seeds", type=int, help="Trainings of each model, each with a seed of its own [default: 1].")
 @click.option(
     "--recipe",
     "recipe_name",
     metavar="NAME|FILE",
-    help="A recipe of `chestxray recipes` or a TOML file, for all models; it may name them.",
+    help="A recipe of `chestxray recipes` or a TOML file, for all models; it may list the models.",
 )
 @some_options(*_ALL_BUT_MODEL)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below comparisons/].")

@@ -26,7 +26,11 @@ _GIVEN = tuple(field.name for field in dataclasses.fields(Recipe) if field.name 
 @some_options(*_GIVEN)
 @click.option("--metric", default="auroc", show_default=True, help="Figure to measure, such as auroc or accuracy.")
 @click.option(
-    "--seeds", type=int, default=1, show_default=True, help="Trainings of each split, so that luck in training counts."
+    "--seeds",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Trainings of each split; with several, their variation is included.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below leakage/].")
 @click.option("--overwrite", is_flag=True, help="Train finished parts anew.")

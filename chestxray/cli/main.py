@@ -65,7 +65,7 @@ class Lazy(click.Group):
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="chestxray")
-@click.option("--quiet", is_flag=True, help="Say nothing but results and errors.")
+@click.option("--quiet", is_flag=True, help="Print results and errors alone.")
 def group(quiet: bool) -> None:
     """Train, compare, explain and serve chest radiograph classifiers, honestly.
 

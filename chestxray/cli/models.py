@@ -27,7 +27,7 @@ log = logging.getLogger("chestxray")
     "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a step of --benchmark."
 )
 @click.option("--image-size", help="Size for --benchmark, N or HEIGHTxWIDTH [default: each architecture's own].")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder, which keeps what was timed.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder, which keeps the timings.")
 def command(
     names: tuple[str, ...], as_json: bool, benchmark: bool, batch_size: int, image_size: str | None, cache: Path | None
 ) -> None:

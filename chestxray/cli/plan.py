@@ -23,7 +23,7 @@ _WIDTH = click.FloatRange(0, min_open=True)
     "--auroc",
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
     required=True,
-    help="AUROC that is expected, such as that of an earlier test.",
+    help="Expected AUROC, such as that of an earlier test.",
 )
 @click.option(
     "--patients",
@@ -49,7 +49,7 @@ _WIDTH = click.FloatRange(0, min_open=True)
     "[default: normal within each class, by AUROC and prevalence].",
 )
 @click.option("--threshold", type=_SHARE, help="Threshold probability of the net benefit; without it, none is planned.")
-@click.option("--difference", type=_WIDTH, default=0.03, help="Difference of two AUROCs that is to be found.")
+@click.option("--difference", type=_WIDTH, default=0.03, help="Difference of two AUROCs that the test is to detect.")
 @click.option("--margin", type=_WIDTH, default=0.05, help="Margin of non-inferiority of an AUROC.")
 @click.option(
     "--correlation",
@@ -62,8 +62,7 @@ _WIDTH = click.FloatRange(0, min_open=True)
     type=(float, float, float, float),
     default=(0.2, 0.2, 0.1, 0.2),
     metavar="RATIO SLOPE AUROC BENEFIT",
-    help="Widths of 95% intervals that are wished: observed / expected, calibration slope, AUROC, "
-    "standardised net benefit.",
+    help="Wished widths of 95% intervals: observed / expected, calibration slope, AUROC, standardised net benefit.",
 )
 @click.option(
     "--promise",

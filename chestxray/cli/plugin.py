@@ -31,8 +31,8 @@ def command() -> None:
 @command.command()
 @click.argument("name")
 @click.option("--kind", type=KINDS, default="model", show_default=True, help="What the plugin is.")
-@click.option("--address", help="Of a source: what it is to load, best something small.")
-@click.option("--data-option", multiple=True, metavar="NAME=VALUE", help="Of a source: an option of its own.")
+@click.option("--address", help="Address that a source is to load, best a small set.")
+@click.option("--data-option", multiple=True, metavar="NAME=VALUE", help="Option of a source.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def check(

@@ -37,24 +37,27 @@ log = logging.getLogger("chestxray")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File [default: standard output]. CSV and JSONL files are gone on with.",
+    help="File [default: standard output]. CSV and JSONL files that exist are continued.",
 )
 @click.option("--heatmaps", type=click.Path(path_type=Path), metavar="DIR", help="Write Grad-CAM overlays there.")
 @click.option(
     "--abstain",
     type=float,
     metavar="COVERAGE",
-    help="Abstain where no single class is sure enough, learned from the run's validation [default: as the run].",
+    help="Coverage of the conformal sets, by the run's validation; the model abstains where a set is not exactly the "
+    "class decided on [default: that of the run].",
 )
 @click.option(
     "--prevalence",
     type=float,
     metavar="SHARE",
-    help="Of two classes, the share of the positive one among these patients: probabilities are told for it, decisions "
-    "stay [default: as on the run's validation].",
+    help="With two classes, the prevalence of the positive one among these patients: probabilities are adjusted to it, "
+    "decisions stay [default: that of the run's validation].",
 )
 @click.option(
-    "--estimate-prevalence", is_flag=True, help="Say at the end how common the classes seem to be here, without labels."
+    "--estimate-prevalence",
+    is_flag=True,
+    help="Print how common the classes appear to be in these images, estimated without labels.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
 def command(

@@ -29,7 +29,7 @@ HEADLINE = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificit
 @recipe_options
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: below runs/].")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
     recipe_name: str | None,

@@ -14,29 +14,59 @@ from chestxray.errors import require
 @click.command(name="serve")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILE.onnx...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Images computed at once [default: one a processor].")
-@click.option("--waiting", type=click.IntRange(0, 1000), default=16, show_default=True, help="Images that may wait.")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, help="Seconds an answer.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0: any that is free.",
+)
+@click.option("--threads", type=click.IntRange(1, 256), help="Images computed at once [default: one per processor].")
+@click.option(
+    "--waiting",
+    type=click.IntRange(0, 1000),
+    default=16,
+    show_default=True,
+    help="Images that may wait to be computed.",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, help="Seconds until an answer."
+)
 @click.option(
     "--upload-timeout",
     type=click.FloatRange(1, 3600),
     default=60,
     show_default=True,
-    help="Seconds a request may take to come.",
+    help="Seconds a request may take to arrive.",
 )
 @click.option(
     "--connections", type=click.IntRange(1, 100), default=20, show_default=True, help="Connections of one client."
 )
 @click.option(
-    "--per-minute", type=click.IntRange(0), default=120, show_default=True, help="Images of one client; 0: any number."
+    "--per-minute",
+    type=click.IntRange(0),
+    default=120,
+    show_default=True,
+    help="Images of one client a minute; 0: any number.",
 )
 @click.option(
-    "--max-upload-mb", type=click.FloatRange(0.001, 1000), default=25, show_default=True, help="Size of a file."
+    "--max-upload-mb",
+    type=click.FloatRange(0.001, 1000),
+    default=25,
+    show_default=True,
+    help="Maximum size of a file in megabytes.",
 )
-@click.option("--max-pixels", type=click.IntRange(1), default=40_000_000, show_default=True, help="Of an image.")
-@click.option("--allow-links", is_flag=True, help="Take images by web address too, from public hosts alone.")
-@click.option("--behind-proxy", is_flag=True, help="Believe the proxy in front who a client is (X-Forwarded-For).")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=40_000_000,
+    show_default=True,
+    help="Maximum number of pixels of an image.",
+)
+@click.option("--allow-links", is_flag=True, help="Accept images by web address too, from public hosts alone.")
+@click.option(
+    "--behind-proxy", is_flag=True, help="Take the client's address from the proxy in front (X-Forwarded-For)."
+)
 def command(
     models: tuple[Path, ...],
     host: str,
