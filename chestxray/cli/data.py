@@ -156,7 +156,7 @@ def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
 @command.command()
 @click.argument("data", nargs=-1, required=True)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(["tfds", "folder", "npz"]), required=True, help="What to write.")
+@click.option("--to", "form", type=click.Choice(["tfds", "folder", "npz"]), required=True, help="Output format.")
 @_takes_data(*_SPLIT)
 def export(data: tuple[str, ...], folder: Path, form: Any, cache: Path | None, **given: Any) -> None:
     """Write DATA, audited, split and decoded, to a new FOLDER for use in other programs."""

@@ -23,9 +23,7 @@ log = logging.getLogger("chestxray")
 @click.option(
     "--benchmark", is_flag=True, help="Time training and inference here, with and without XLA: minutes a model."
 )
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a step of --benchmark."
-)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Batch size of --benchmark.")
 @click.option("--image-size", help="Size for --benchmark, N or HEIGHTxWIDTH [default: each architecture's own].")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder, which keeps the timings.")
 def command(

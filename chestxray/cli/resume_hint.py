@@ -19,5 +19,5 @@ def repeatable() -> Iterator[None]:
     except KeyboardInterrupt:
         given = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
         again = shlex.join([Path(sys.argv[0]).name, *given])
-        click.echo(f"Go on with all of it: {again}", err=True)
+        click.echo(f"To continue, run: {again}", err=True)
         raise

@@ -110,7 +110,7 @@ def probabilities(run: Run) -> list[Caution]:
             break
     if found.get("at_bound"):
         parts.append("Their temperature stands at its bound: validation is too small or too easy to learn it from.")
-    return [Caution("note", "Probabilities not to be taken at their word", " ".join(parts))] if parts else []
+    return [Caution("note", "Probabilities are miscalibrated", " ".join(parts))] if parts else []
 
 
 def _beyond(figure: Mapping[str, Any], least: float, most: float) -> bool:

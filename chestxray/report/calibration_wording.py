@@ -41,7 +41,7 @@ def direction(slope: Mapping[str, float | None]) -> str:
     if high < 1:
         return "the probabilities are too extreme, the model is too sure of itself"
     if low > 1:
-        return "the probabilities are too timid"
+        return "the probabilities are too moderate (underconfident)"
     return "in line with 1, which is as it should be"
 
 

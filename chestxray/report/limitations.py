@@ -109,7 +109,7 @@ def _leaks(run: Run) -> list[Caution]:
         return [Caution("serious", "Leaks between the splits were ignored", text)]
     dropped = plural(len(run.audit.get("dropped", [])), "image")
     text = f"{what} stood on both sides of a split; {dropped} were left out of training or validation for it."
-    return [Caution("note", "Leaks between the splits were mended", text)]
+    return [Caution("note", "Leaks between the splits were removed", text)]
 
 
 def _one_answer(run: Run) -> list[Caution]:
@@ -172,7 +172,7 @@ def _patients(run: Run) -> list[Caution]:
     share = "the" if unknown == len(run.used) else f"{unknown:,} of {len(run.used):,}"
     text = (
         f"It is not known which patients {share} images come from. One person may stand in training and in "
-        "test, which flatters the results, and the intervals take each such image as independent, which "
+        "test, which makes the results too optimistic, and the intervals take each such image as independent, which "
         "narrows them."
     )
     return [Caution("note", "Patients not known", text)]
@@ -195,7 +195,7 @@ def _confounds(run: Run) -> list[Caution]:
         said.append(f"{plural(len(flagged) - MOST_SAID, 'more property', 'more properties')} in the data audit.")
     serious = any(item["severity"] == "critical" for item in flagged)
     text = f"{' '.join(said)} A model can learn that in place of the disease."
-    return [Caution("serious" if serious else "note", "The class shows without the lungs", text)]
+    return [Caution("serious" if serious else "note", "Image properties other than the lungs predict the class", text)]
 
 
 def _generalisation_gap(run: Run) -> list[Caution]:

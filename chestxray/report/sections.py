@@ -346,11 +346,11 @@ def _heatmaps(material: Material) -> dict[str, Any]:
 
 
 SECTIONS = (
-    Section("data", "What was run on what", _data),
+    Section("data", "Data and model", _data),
     Section("training", "Training", _training),
     Section("results", "Results on the test images", _results),
     Section("generalisation_gap", "Generalisation gap to other data", extra("generalisation_gap")),
-    Section("controls", "What a model gets that sees no lungs", extra("controls")),
+    Section("controls", "Controls: what can be reached without the lungs", extra("controls")),
     Section("by_source", "Source by source", extra("by_source")),
     Section("by_group", "Group by group", extra("by_group")),
     Section("gaps", "Is it better for some than for others?", extra("gaps")),
@@ -358,11 +358,11 @@ SECTIONS = (
     Section("decision_curve", "Is it worth acting on?", extra("decision_curve")),
     Section("patient_level", "Patient by patient", extra("patient_level")),
     Section("prevalence", "How common the classes are", extra("prevalence")),
-    Section("calibration", "Can the probabilities be taken at their word?", _calibration),
-    Section("abstention", "Where it abstains", extra("abstention")),
-    Section("refusal", "What it takes for no radiograph", extra("refusal")),
+    Section("calibration", "Calibration of the probabilities", _calibration),
+    Section("abstention", "Abstention", extra("abstention")),
+    Section("refusal", "Refusal of other images", extra("refusal")),
     Section("heatmaps", "Where the model looks", _heatmaps),
     Section("audit", "Data audit", _audit),
     Section("environment", "Environment and provenance", _environment),
-    Section("method", "How every number was made", _method),
+    Section("method", "Methods", _method),
 )

@@ -19,7 +19,7 @@ NOTHING = figure(None)
     ("slope", "words"),
     [
         (figure(0.6, 0.5, 0.7), "too extreme, the model is too sure of itself"),
-        (figure(1.5, 1.2, 1.8), "too timid"),
+        (figure(1.5, 1.2, 1.8), "too moderate (underconfident)"),
         (figure(0.9, 0.7, 1.1), "in line with 1"),
         (figure(0.9), "Calibration slope 0.90: 1 is as it should be."),
         (NOTHING, "slope is not available"),

@@ -107,11 +107,11 @@ CASES = {
     ),
     "brightness": (
         {"audit": {"confounds": [confound(), confound("width", "note") | {"flagged": False}]}},
-        ("note", "The class shows without the lungs", "brightness alone", "67 of 100"),
+        ("note", "Image properties other than the lungs predict the class", "brightness alone", "67 of 100"),
     ),
     "critical confounds": (
         {"audit": {"confounds": [confound(str(i), "critical", 90 - i) for i in range(5)]}},
-        ("serious", "The class shows without the lungs", "88 of 100", "2 more properties in the data audit"),
+        ("serious", "Image properties other than the lungs predict the class", "88 of 100", "2 more properties in the data audit"),
     ),
     "leaks": (
         {"controls": {"verdict": "This score cannot be taken for disease.", "controls": [control("b", fires=True)]}},
@@ -124,11 +124,11 @@ CASES = {
     "no controls": ({"controls": None}, ("note", "No controls", "not known")),
     "calibration made worse": (
         {"calibration": CALIBRATION | {"test": {"before": {"ece": share(0.159)}, "after": {"ece": share(0.183)}}}},
-        ("note", "Probabilities not to be taken at their word", "0.159 before, 0.183 after"),
+        ("note", "Probabilities are miscalibrated", "0.159 before, 0.183 after"),
     ),
     "temperature at its bound": (
         {"calibration": CALIBRATION | {"at_bound": True}},
-        ("note", "Probabilities not to be taken at their word", "stands at its bound"),
+        ("note", "Probabilities are miscalibrated", "stands at its bound"),
     ),
     "empty promise": (
         {"abstention": {"coverage": 0.95, "empty_promise": True, "test": {"coverage": share(1.0)}}},
@@ -193,7 +193,7 @@ def test_probabilities_that_are_far_off(tmp_path):
     metrics = metrics_of(folder)
     metrics["test"]["ece"] = share(0.18)
     write_json(folder / "metrics.json", metrics)
-    found = found_in(folder)["Probabilities not to be taken at their word"]
+    found = found_in(folder)["Probabilities are miscalibrated"]
     assert "off by 18 points of 100" in found.text
 
 
@@ -202,12 +202,12 @@ def test_probabilities_that_are_too_extreme_or_too_low(tmp_path):
     metrics = metrics_of(folder)
     metrics["calibration"] |= {"slope": share(0.6, 0.5, 0.7), "intercept": share(0.8, 0.5, 1.1)}
     write_json(folder / "metrics.json", metrics)
-    text = found_in(folder)["Probabilities not to be taken at their word"].text
+    text = found_in(folder)["Probabilities are miscalibrated"].text
     assert "Calibration slope 0.60 (95% interval 0.50 to 0.70): the probabilities are too extreme" in text
     assert "PNEUMONIA is more frequent than they say" in text
     metrics["calibration"] |= {"slope": share(0.6, 0.2, 1.1), "intercept": share(0.2, 0.1, 0.3)}
     write_json(folder / "metrics.json", metrics)
-    assert "Probabilities not to be taken at their word" not in found_in(folder)
+    assert "Probabilities are miscalibrated" not in found_in(folder)
 
 
 def test_an_accuracy_that_a_guess_has_too(tmp_path):
@@ -271,5 +271,5 @@ def test_a_run_with_nothing_against_it_ends_without_a_list(tmp_path, capsys):
 
 def test_what_weakens_the_training_is_kept_for_other_data(weak):
     titles = [caution.title for caution in of_training(run_folder.open_complete(weak))]
-    assert titles == ["Few validation images", "No controls", "The class shows without the lungs"]
+    assert titles == ["Few validation images", "No controls", "Image properties other than the lungs predict the class"]
     assert json.loads((weak / "audit.json").read_text(encoding="utf-8"))["confounds"]

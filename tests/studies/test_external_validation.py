@@ -311,7 +311,7 @@ def test_a_run_is_evaluated_anew(run, tmp_path):
     assert again.metrics["test"]["auroc"] == run.metrics["test"]["auroc"]
     assert again.metrics["test"]["sensitivity"] == deployed["test"]["sensitivity"]
     assert content(again, "refusal") == content(run, "refusal")
-    assert "Where it abstains" in again.report.read_text(encoding="utf-8")
+    assert "Abstention" in again.report.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_pooled_folds_have_controls_trained_and_tested_as_the_folds_were(recipe,
     assert "inherited" not in pooled.controls
     assert (pooled.controls["rows"]["all"], pooled.controls["rows"]["test"]) == (48, 48)
     assert pooled.controls["model"]["auroc"] == pooled.metrics["test"]["auroc"]
-    assert "What a model gets that sees no lungs" in pooled.report.read_text(encoding="utf-8")
+    assert "Controls: what can be reached without the lungs" in pooled.report.read_text(encoding="utf-8")
 
 
 def test_an_ensemble_has_controls_of_its_own_where_the_images_are_at_hand(recipe, tmp_path):

@@ -1,7 +1,7 @@
 """Calibration intercept and slope (Cox 1958), from logistic recalibration of the stated probabilities.
 
 The slope is 1 where probabilities are as spread out as they should be, less than 1 where they are too
-extreme (the model is too sure), more where they are too timid. The intercept, calibration-in-the-large,
+extreme (the model is too sure), more where they are too moderate. The intercept, calibration-in-the-large,
 is 0 where a class is as frequent as it is predicted to be, above 0 where it is more frequent. Both are
 what reporting guidelines ask for (Van Calster et al. 2019). Of more than two classes the slope is the one
 that all logits share, with an intercept of its own for each class (Van Hoorde et al. 2014).
