@@ -195,7 +195,7 @@ def _confounds(run: Run) -> list[Caution]:
         said.append(f"{plural(len(flagged) - MOST_SAID, 'more property', 'more properties')} in the data audit.")
     serious = any(item["severity"] == "critical" for item in flagged)
     text = f"{' '.join(said)} A model can learn that in place of the disease."
-    return [Caution("serious" if serious else "note", "Image properties other than the lungs predict the class", text)]
+    return [Caution("serious" if serious else "note", "Image properties predict the class", text)]
 
 
 def _generalisation_gap(run: Run) -> list[Caution]:

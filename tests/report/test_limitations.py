@@ -107,11 +107,11 @@ CASES = {
     ),
     "brightness": (
         {"audit": {"confounds": [confound(), confound("width", "note") | {"flagged": False}]}},
-        ("note", "Image properties other than the lungs predict the class", "brightness alone", "67 of 100"),
+        ("note", "Image properties predict the class", "brightness alone", "67 of 100"),
     ),
     "critical confounds": (
         {"audit": {"confounds": [confound(str(i), "critical", 90 - i) for i in range(5)]}},
-        ("serious", "Image properties other than the lungs predict the class", "88 of 100", "2 more properties in the data audit"),
+        ("serious", "Image properties predict the class", "88 of 100", "2 more properties in the data audit"),
     ),
     "leaks": (
         {"controls": {"verdict": "This score cannot be taken for disease.", "controls": [control("b", fires=True)]}},
@@ -271,5 +271,5 @@ def test_a_run_with_nothing_against_it_ends_without_a_list(tmp_path, capsys):
 
 def test_what_weakens_the_training_is_kept_for_other_data(weak):
     titles = [caution.title for caution in of_training(run_folder.open_complete(weak))]
-    assert titles == ["Few validation images", "No controls", "Image properties other than the lungs predict the class"]
+    assert titles == ["Few validation images", "No controls", "Image properties predict the class"]
     assert json.loads((weak / "audit.json").read_text(encoding="utf-8"))["confounds"]
