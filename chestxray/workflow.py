@@ -264,12 +264,16 @@ def _prepare_job(
 def _plan(recipe: Recipe, index: Index) -> str:
     """What the run will do, in a sentence. How long it takes is said once the first steps were timed."""
     counts = index.rows["split"].value_counts()
-    phases = [f"{recipe.epochs} epochs of {recipe.model} on {counts.get('train', 0):,} images"]
+    phases = [f"{_epochs(recipe.epochs)} of {recipe.model} on {counts.get('train', 0):,} images"]
     if recipe.weights != "none" and recipe.head_epochs:
-        phases.insert(0, f"{recipe.head_epochs} epochs of its head")
+        phases.insert(0, f"{_epochs(recipe.head_epochs)} of its head")
     steps = [f"decide on {counts.get('validation', 0):,}", f"test on {counts.get('test', 0):,}"]
     steps += ["train controls"] * recipe.controls + ["draw heat maps"] * (recipe.heatmaps > 0)
     return f"This run will train {' and '.join(phases)}, {', '.join(steps)} and write a report."
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'' if number == 1 else 's'}"
 
 
 def _begin(prepared: Prepared, folder: Path) -> None:

@@ -140,3 +140,27 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
     assert "Traceback" not in errors
     assert (Path(tmp_path) / "r" / "recipe.toml").is_file()
     assert not list((tmp_path / "r").rglob(".part-*"))
+
+
+def test_progress_goes_to_stderr_and_results_to_stdout(tmp_path):
+    """Every step says what it does, the time it takes is estimated, and TensorFlow's own log is not seen."""
+    options = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--replicates", "100", "--no-controls"]
+    data = "phantom:patients=24,size=32"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    command = ["run", "--model", "shallow_cnn", "--data", data, *options, "--output", "run"]
+    result = chestxray(*command, cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    steps = (
+        "This run will train 2 epochs of shallow_cnn on", "Loading TensorFlow ...", "Building the network ...",
+        "Compiling the training step ...", "will take about", "Epoch 1 of 2", "Epoch 2 of 2",
+        "Predicting validation and test ...", "100 bootstrap replicates ...", "Drawing heat maps ...",
+        "Writing the report ...",
+    )  # fmt: skip
+    places = [result.stderr.find(step) for step in steps]
+    assert -1 not in places, [step for step, place in zip(steps, places, strict=True) if place < 0]
+    assert places == sorted(places)
+    assert "Epoch" not in result.stdout
+    assert "auroc" in result.stdout
+    assert "auroc" not in result.stderr
+    for word in ("absl", "I0000", "E0000", "W0000", "oneDNN", "cuda"):
+        assert word not in result.stdout + result.stderr
