@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.decoded import Decoded
-from chestxray.data.index import SPLITS, Index, Patients
+from chestxray.data.index import Index, Patients
 
 #: How many rows a histogram of grey values is taken of, spread over the set.
 _SAMPLED = 2000
-NO_SPLIT = "no split"
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,11 @@ class Summary:
 
     def counts(self) -> pd.DataFrame:
         """Images by class and split; those of no split in a column of their own."""
-        rows = self.index.rows
-        splits = rows["split"].replace("", NO_SPLIT)
-        table = pd.crosstab(rows["label"], splits)
-        order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
-        return table.reindex(index=list(self.index.classes), columns=order, fill_value=0)
+        return self.index.counts_by_split()
 
     def sources(self) -> pd.DataFrame:
         """Images by class and source."""
-        table = pd.crosstab(self.index.rows["label"], self.index.rows["source"])
-        return table.reindex(list(self.index.classes), fill_value=0)
+        return self.index.counts_by_source()
 
     def patients(self) -> dict[str, int | None]:
         """The patients as `Patients` counts them, and the most images of one, None where none is known."""
