@@ -167,8 +167,10 @@ def load_data(data: Names, *, cache: str | Path | None = None, **fields: Unpack[
         DataError: data that cannot be had or read.
     """
     from chestxray.data import sources
+    from chestxray.progress import show_if_interactive
     from chestxray.storage import cache as caches
 
+    show_if_interactive()
     check_data_fields(fields)
     given: dict[str, Any] = {"image_size": SIZE, **fields, "data": data}
     recipe = sources.absolute(Recipe().replace(**given))
