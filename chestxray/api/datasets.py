@@ -59,7 +59,7 @@ class DataSet:
 
     def counts(self) -> pd.DataFrame:
         """Images by class (rows) and official split (columns); those of none in the column ``no split``."""
-        return _counts(self.index)
+        return self.index.counts_by_split()
 
     def audit(self) -> AuditResult:
         """What is wrong with the data, split as a run would split them: copies and patients on both sides, files that
@@ -108,7 +108,8 @@ class DataSet:
                 raise InputError(f"Unknown {name} {value!r}.{nearest(str(value), allowed)} Allowed: {_list(allowed)}.")
         rows = self.rows
         if split is not None:
-            rows = self.split().rows
+            # Leaks do not keep anybody from looking.
+            rows = self._prepared.index.rows
             rows = rows[rows["split"] == split]
         shown = self.classes if label is None else (label,)
         samples = {one: self._samples(rows.loc[rows["label"] == one, "path"].tolist(), n) for one in shown}
@@ -150,13 +151,7 @@ class DataSet:
 
     def _repr_html_(self) -> str:
         """Counts by class, split and source, and the patients, for a notebook."""
-        from chestxray.api import displays
-
-        tables = [("Images by class and official split:", self.counts())]
-        if self.rows["source"].nunique() > 1:
-            by_source = pd.crosstab(self.rows["label"], self.rows["source"])
-            tables.append(("Images by class and source:", by_source.reindex(list(self.classes), fill_value=0)))
-        return displays.of_data(self.index.name, self.rows, tables, self.index.notes, self.index.licence)
+        return self.index._repr_html_()
 
 
 def load_data(data: Names, *, cache: str | Path | None = None, **fields: Unpack[DataFields]) -> DataSet:
@@ -173,8 +168,10 @@ def load_data(data: Names, *, cache: str | Path | None = None, **fields: Unpack[
         DataError: data that cannot be had or read.
     """
     from chestxray.data import sources
+    from chestxray.progress import show_if_interactive
     from chestxray.storage import cache as caches
 
+    show_if_interactive()
     check_data_fields(fields)
     given: dict[str, Any] = {"image_size": SIZE, **fields, "data": data}
     recipe = sources.absolute(Recipe().replace(**given))
@@ -185,15 +182,6 @@ def load_data(data: Names, *, cache: str | Path | None = None, **fields: Unpack[
 def _audit_of(prepared: Prepared) -> Any:
     assert prepared.audit is not None, "only a run that is gone on with has none"
     return prepared.audit
-
-
-def _counts(index: Index) -> pd.DataFrame:
-    from chestxray.report.data_summary import NO_SPLIT
-
-    splits = index.rows["split"].replace("", NO_SPLIT)
-    table = pd.crosstab(index.rows["label"], splits)
-    order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
-    return table.reindex(index=list(index.classes), columns=order, fill_value=0)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Runs and data as HTML for a notebook. Names of classes, files and sets are anyone's: all text is escaped."""
+"""A run as HTML for a notebook. Names of classes, files and sets are anyone's: all text is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from urllib.parse import quote
 import pandas as pd
 
 from chestxray._version import RESEARCH_ONLY
-from chestxray.data.index import Patients
 from chestxray.evaluation.intervals import Figure
 from chestxray.report.caution import Caution
 from chestxray.report.formatting import ordered, title
@@ -41,16 +40,6 @@ def of_run(run: Run, limitations: tuple[Caution, ...], report: Path) -> str:
     if report.is_file():
         parts.append(f'<p><a href="{html.escape(_link(report))}" target="_blank">Report</a></p>')
     return "".join([*parts, f"<p><em>{html.escape(RESEARCH_ONLY)}</em></p>"])
-
-
-def of_data(
-    name: str, rows: pd.DataFrame, tables: Iterable[tuple[str, pd.DataFrame]], notes: Iterable[str], licence: str
-) -> str:
-    """How many images of whom, tables of counts, each below its caption, and notes."""
-    head = f"<h4>{html.escape(name)}</h4><p>{len(rows):,} images of {Patients.of(rows)}.</p>"
-    counted = "".join(f"<p>{html.escape(caption)}</p>{table.to_html()}" for caption, table in tables)
-    said = [*notes, *([f"Licence: {licence}"] if licence else [])]
-    return head + counted + (_listed(map(html.escape, said)) if said else "")
 
 
 def _counted(run: Run) -> str:

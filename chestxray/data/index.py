@@ -1,6 +1,7 @@
 """Index: one row an image. What every source returns and every later step reads."""
 
 import dataclasses
+import html
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from chestxray.storage.schema import LONGEST_NAME
 #: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
 COLUMNS = ("path", "label", "patient", "split", "source")
 SPLITS = ("train", "validation", "test")
+#: What tables call the rows of no split.
+NO_SPLIT = "no split"
 #: Further column -> headings of public tables that mean it (see `key` for what counts as the same).
 MEANINGS = {
     "sex": ("sex", "gender", "patient sex", "patient gender", "patient's sex"),
@@ -219,6 +222,26 @@ class Index:
         """Images by class (rows, in class order) and split (columns)."""
         table = pd.crosstab(self.rows["label"], self.rows["split"])
         return table.reindex(list(self.classes), fill_value=0)
+
+    def counts_by_split(self) -> pd.DataFrame:
+        """The same with the splits in their order; images of none in the column ``no split``."""
+        splits = self.rows["split"].replace("", NO_SPLIT)
+        table = pd.crosstab(self.rows["label"], splits)
+        order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
+        return table.reindex(index=list(self.classes), columns=order, fill_value=0)
+
+    def counts_by_source(self) -> pd.DataFrame:
+        """Images by class (rows, in class order) and source (columns)."""
+        return pd.crosstab(self.rows["label"], self.rows["source"]).reindex(list(self.classes), fill_value=0)
+
+    def _repr_html_(self) -> str:
+        """How many images of whom, by class, split and source, and the notes, for a notebook. Names are escaped."""
+        head = f"<h4>{html.escape(self.name)}</h4><p>{len(self):,} images of {Patients.of(self.rows)}.</p>"
+        tables = f"<p>Images by class and split:</p>{self.counts_by_split().to_html()}"
+        if self.rows["source"].nunique() > 1:
+            tables += f"<p>Images by class and source:</p>{self.counts_by_source().to_html()}"
+        said = [*self.notes, *([f"Licence: {self.licence}"] if self.licence else [])]
+        return head + tables + "".join(f"<p>{html.escape(note)}</p>" for note in said)
 
     def write(self, path: Path) -> None:
         """Write the rows as Parquet; classes and origin go into the file's metadata."""

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.decoded import Decoded
-from chestxray.data.index import SPLITS, Index, Patients
+from chestxray.data.index import Index, Patients
 
 #: Number of rows, evenly spaced over the data set, that the histograms of grey values are computed from.
 _SAMPLED = 2000
-NO_SPLIT = "no split"
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,11 @@ class Summary:
 
     def counts(self) -> pd.DataFrame:
         """Return the number of images by class (rows) and split (columns); images of no split have their own column."""
-        rows = self.index.rows
-        splits = rows["split"].replace("", NO_SPLIT)
-        table = pd.crosstab(rows["label"], splits)
-        order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
-        return table.reindex(index=list(self.index.classes), columns=order, fill_value=0)
+        return self.index.counts_by_split()
 
     def sources(self) -> pd.DataFrame:
         """Return the number of images by class (rows) and source (columns)."""
-        table = pd.crosstab(self.index.rows["label"], self.index.rows["source"])
-        return table.reindex(list(self.index.classes), fill_value=0)
+        return self.index.counts_by_source()
 
     def patients(self) -> dict[str, int | None]:
         """Return the counts of `Patients`, and the largest number of images of one patient (None if none is known)."""

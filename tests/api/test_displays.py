@@ -80,7 +80,7 @@ def test_names_of_classes_and_files_are_not_run(tmp_path):
         write_run(tmp_path / "odd", HOSTILE, index=index.replace(rows), audit=AUDIT | notes | {"findings": findings})
     )
     write_json(run.folder / "controls.json", CONTROLS)
-    for shown in (run, run.audit, run.controls, run.evaluation):
+    for shown in (run, run.index, run.audit, run.controls, run.evaluation):
         html = shown._repr_html_()
         assert not any(tag in html for tag in ("<script", "<img", "<u>", "<i>", "<b>the"))
     assert "&lt;script&gt;alert(1)" in run._repr_html_()
