@@ -124,7 +124,7 @@ class Leakage:
             if split.shared:
                 patients = formatting.plural(split.shared, "patient")
                 said.append(
-                    f"{patients} of the test {SPLITS[split.name]} are in the random one too; the interval allows for it."
+                    f"{patients} of the test {SPLITS[split.name]} are in the random one too (in the interval)."
                 )
         if "official" in self.gains:
             said.append(self.official)
