@@ -123,9 +123,7 @@ class Leakage:
         for split in self.splits[1:]:
             if split.shared:
                 patients = formatting.plural(split.shared, "patient")
-                said.append(
-                    f"{patients} of the test {SPLITS[split.name]} are in the random one too (in the interval)."
-                )
+                said.append(f"{patients} of the test {SPLITS[split.name]} are in the random one too (in the interval).")
         if "official" in self.gains:
             said.append(self.official)
             said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
