@@ -72,9 +72,9 @@ def answers(
 
 def row(answer: Answer, classes: Sequence[str]) -> dict[str, Any]:
     """An answer as a row of a table, with the columns of `chestxray.inference.answer.columns`."""
-    told = answer.to_json()
+    fields = answer.to_json()
     given = {PREFIX + name: answer.probabilities.get(name) for name in classes}
-    return {name: value for name, value in told.items() if name != "probabilities"} | given
+    return {name: value for name, value in fields.items() if name != "probabilities"} | given
 
 
 def _of_arrays(

@@ -35,7 +35,8 @@ def compare(
         groups: (n,), with probabilities alone: the patients, as `evaluate` takes them.
         classes: with probabilities alone: names of the classes, as `evaluate` takes them.
         metric: what is compared, such as auroc, accuracy or sensitivity.
-        positive: of two classes, the one that sensitivity and its kin speak of; default: the runs', else the abnormal
+        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
+            computed; default: the runs', else the abnormal
             one.
         margin: how much worse a model may be without mattering: tests of non-inferiority and equivalence.
         replicates: number of bootstrap replicates.
@@ -56,7 +57,7 @@ def compare(
     elif named is None or any(isinstance(one, Run | str | Path) for one in listed):
         raise InputError(
             "With y_true, models must be probabilities by the model's name, as {name: y_prob}. Received: "
-            f"{_told(listed if named is None else [one for one in listed if isinstance(one, Run | str | Path)])}."
+            f"{_received(listed if named is None else [one for one in listed if isinstance(one, Run | str | Path)])}."
         )
     else:
         tables = {
@@ -72,7 +73,7 @@ def _of_runs(listed: list[Any], names: list[Any] | None) -> tuple[dict[str, Pred
     if odd := [one for one in listed if not isinstance(one, Run | str | Path)]:
         raise InputError(
             "Without y_true, models must be runs or their folders, as [run_a, run_b]; probabilities need y_true. "
-            f"Received: {_told(odd)}."
+            f"Received: {_received(odd)}."
         )
     found = candidates.of_runs([one.folder if isinstance(one, Run) else one for one in listed])
     tables = [contender.tests[0] for contender in found.values()]
@@ -89,5 +90,5 @@ def _listed(models: Any) -> list[Any]:
     return list(models)
 
 
-def _told(values: Sequence[Any]) -> str:
+def _received(values: Sequence[Any]) -> str:
     return ", ".join(sorted({type(value).__name__ for value in values})) or "nothing"

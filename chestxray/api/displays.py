@@ -49,8 +49,8 @@ def _counted(run: Run) -> str:
 
 
 def _words(run: Run, item: Caution) -> str:
-    told = f"<b>{html.escape(item.title)}.</b> {html.escape(run.shorten_in(item.text))}"
-    return f"&#9888; {told}" if item.weight == "serious" else told
+    sentence = f"<b>{html.escape(item.title)}.</b> {html.escape(run.shorten_in(item.text))}"
+    return f"&#9888; {sentence}" if item.weight == "serious" else sentence
 
 
 def _listed(items: Iterable[str]) -> str:

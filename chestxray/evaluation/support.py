@@ -77,7 +77,7 @@ def behind(
             either = own.astype(np.float64) + claimed
             moved["f1"] = 2 * (own & claimed) - 2 * (own & claimed).sum() / either.sum() * either
         for name, influences in moved.items():
-            # Of few the fourth moment itself is no more than a guess.
+            # With few patients the fourth moment itself is unreliable.
             found[k, name] = max(FEWEST_BEHIND, behind_variance(influences, clusters))
     return found
 

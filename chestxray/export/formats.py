@@ -88,7 +88,9 @@ def _converted(function: Any, signature: list[tf.TensorSpec]) -> Any:
         warnings.simplefilter("ignore")
         import tf2onnx
 
-        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is told by who asks
+        logging.getLogger("tf2onnx").setLevel(
+            logging.CRITICAL
+        )  # operations that cannot be converted are reported below
         model, _ = tf2onnx.convert.from_function(
             function, input_signature=signature, opset=OPSET, custom_op_handlers={"Erfc": (_complement, [])}
         )

@@ -13,7 +13,7 @@ from chestxray.evaluation.decision.rule import Decision
 from chestxray.inference.engine import Engine, Outputs, check_maps
 
 if TYPE_CHECKING:
-    from chestxray.data.images.reading import Fit
+    from chestxray.data.images.pixels import Fit
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Description:
             DataError: it is missing or damaged, or asks for another preparation of images than this version has.
         """
         if text is None:
-            raise DataError(f"{path} was not made by `chestxray export`: it does not say how it is to be understood.")
+            raise DataError(f"{path} was not made by `chestxray export`: it has no metadata.")
         try:
             found: _Description = schema.conform(schema.parsed(text), _Description)
             height, width = found["image_size"]
@@ -72,7 +72,7 @@ class Description:
                 refusal_threshold=found["refusal_threshold"],
             )
         except ValueError as error:
-            raise DataError(f"{path} is damaged: what it says of itself cannot be read: {error}.") from error
+            raise DataError(f"{path} is damaged: its metadata cannot be read: {error}.") from error
 
 
 def _filter(preprocessing: dict[str, Any]) -> str:

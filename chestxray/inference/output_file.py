@@ -243,7 +243,7 @@ def _csv_rows(path: Path, lines: Lines) -> Iterator[tuple[dict[str, str], int]]:
         except csv.Error as error:
             # A line break within quotes at the end of the file is an incomplete row.
             if "unexpected end of data" not in str(error):
-                raise DataError(f"{path} is no table of answers: {error}.") from error
+                raise DataError(f"{path} is not a table of answers: {error}.") from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:

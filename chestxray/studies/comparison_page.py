@@ -76,8 +76,8 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
     title = f"{' and '.join(names)} compared" if len(names) == 2 else f"{len(names)} models compared"
     headings = {
         "models": "Models",
-        "controls": "What their controls say",
-        "pairs": "Pair by pair",
+        "controls": "Shortcut controls",
+        "pairs": "Pairs",
         "measures": "All measures",
         "method": "Method",
     }

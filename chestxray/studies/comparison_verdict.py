@@ -38,7 +38,7 @@ def verdict(compared: Compared) -> tuple[str, ...]:
     said += _few_near_one(comparison)
     said += within_margin(comparison)
     said.append(comparison.scope[0].upper() + comparison.scope[1:])
-    said.append("This is about patients like those of the test; at another hospital the order may be another.")
+    said.append("This holds for patients like those of the test; at another hospital the order may differ.")
     return tuple(said)
 
 
@@ -127,8 +127,8 @@ def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool
         ]
         room = f"; differences of up to {max(limits):.3f} remain possible" if limits else ""
         said.append(
-            f"It cannot be told apart from {_listed(alike)}: the difference may be luck. Nor are they shown to be "
-            f"equally good{room}."
+            f"It cannot be told apart from {_listed(alike)}: the difference may be due to chance. Nor are they "
+            f"shown to be equally good{room}."
         )
     return said
 
@@ -144,7 +144,7 @@ def _few_near_one(comparison: Comparison) -> list[str]:
     if not near or (patients.known or 0) + patients.unknown >= FEW_PATIENTS:
         return []
     return [
-        f"An AUROC above {NEAR_ONE:g} of fewer than {FEW_PATIENTS} patients hangs on a handful of images: hardly a "
+        f"An AUROC above {NEAR_ONE:g} of fewer than {FEW_PATIENTS} patients depends on a handful of images: hardly any "
         "difference can be shown here, and intervals of differences may be too short."
     ]
 

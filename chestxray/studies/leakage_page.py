@@ -32,7 +32,7 @@ def write(found: Leakage, folder: Path) -> Path:
         page = render(
             "leakage.html.jinja",
             kind="leakage",
-            title=f"What a leaky split is worth: {found.model} on {found.data}",
+            title=f"Gain from a leaky split: {found.model} on {found.data}",
             headings={"splits": "Splits", "method": "Method"},
             verdict=found.verdict,
             cautions=[],

@@ -113,7 +113,7 @@ class Leakage:
         random = self.splits[0]
         value = number(random.figures[self.metric].value)
         said = [
-            f"With images drawn at random, {self.model} has this {title}: {value}. {random.leaking:,} of "
+            f"With the split by image at random, the {title} of {self.model} is {value}. {random.leaking:,} of "
             f"{random.rows:,} test images have their patient or a copy in training or validation."
         ]
         trainings = len(random.runs)
@@ -123,9 +123,7 @@ class Leakage:
         for split in self.splits[1:]:
             if split.shared:
                 patients = formatting.plural(split.shared, "patient")
-                said.append(
-                    f"{patients} of the test {SPLITS[split.name]} are in the random one too, which the interval counts."
-                )
+                said.append(f"{patients} of the test {SPLITS[split.name]} are in the random one too (in the interval).")
         if "official" in self.gains:
             said.append(self.official)
             said.append("The official test may differ from the rest in more than leaks, such as its time or its place.")
@@ -138,7 +136,7 @@ class Leakage:
         if self.known == 0:
             said.append(
                 "No patient is known in this data: the random split and the one by patient differ by copies of "
-                "images alone, and what patients on both sides are worth cannot be measured here."
+                "images alone, and the effect of patients on both sides cannot be measured here."
             )
         elif self.known < 1:
             said.append(f"The patient is known of {100 * self.known:.0f}% of the images; the others may leak unseen.")
@@ -149,19 +147,21 @@ class Leakage:
 def _gain_sentence(name: str, gain: Figure, title: str, trainings: int) -> str:
     against = f"the split {SPLITS[name]}"
     if gain.value is None:
-        return f"Against {against} nothing can be said: the {title} cannot be computed on both tests."
+        return f"Compared with {against} nothing can be said: the {title} cannot be computed on both tests."
     size = with_interval(gain.to_json(), level="95%", signed=True)
     if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
-        return f"Against {against} that is {size}: a difference that may be luck."
+        return f"Compared with {against} that is {size}: the difference may be due to chance."
     if trainings == 1:
-        return f"Against {against} that is {size}: more than luck in who is tested explains."
-    return f"Against {against} that is {size}: more than luck in who is tested and in training explains."
+        return f"Compared with {against} that is {size}: more than the choice of test patients explains."
+    return (
+        f"Compared with {against} that is {size}: more than the choice of test patients and chance in training explain."
+    )
 
 
 def _luck(trainings: int) -> str:
     if trainings > 1:
-        return f"The figures are means over {trainings} trainings of each split, whose spread the intervals count."
+        return f"The figures are means over {trainings} trainings of each split, whose variance the intervals include."
     return (
-        "Each split was trained once: luck in training is not counted, and may be as large as the difference "
-        "(--seeds 3 counts it)."
+        "Each split was trained once: the intervals leave out chance in training, which may be as large as the "
+        "difference (--seeds 3 includes it)."
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from chestxray.data import sources
+from chestxray.data.grouping import patient_keys
 from chestxray.data.index import SPLITS as INDEX_SPLITS
 from chestxray.data.index import Patients
 from chestxray.errors import InputError
@@ -153,12 +154,8 @@ def leaking(rows: pd.DataFrame) -> int:
     """
     used = rows[rows["split"].isin(["train", "validation"])]
     test = rows[rows["split"] == "test"]
-    patients = {*zip(used["source"], used["patient"], strict=True)}
-    known = [
-        (patient != "" and (source, patient) in patients)
-        for source, patient in zip(test["source"], test["patient"], strict=True)
-    ]
-    found = pd.Series(known, index=test.index, dtype=bool) | test["pixel_hash"].isin(used["pixel_hash"])
+    # The key of an image of unknown patient is its path, which no other image has.
+    found = patient_keys(test).isin(patient_keys(used)) | test["pixel_hash"].isin(used["pixel_hash"])
     if "near_group" in rows:
         found |= (test["near_group"] != "") & test["near_group"].isin(used["near_group"])
     return int(found.sum())

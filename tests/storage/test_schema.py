@@ -141,7 +141,7 @@ def test_a_decision_without_one_of_its_parts(tmp_path):
 def test_a_description_of_other_kinds(tmp_path, change):
     about = {"name": "run", "model": "m", "image_size": [8, 8], "fit": "pad", "outputs": ["probabilities"]}
     about |= {"decision": DECISION, "refusal_threshold": None}
-    with pytest.raises(DataError, match="damaged: what it says of itself"):
+    with pytest.raises(DataError, match="damaged: its metadata"):
         Description.parse(json.dumps(about | change), tmp_path)
     with pytest.raises(DataError, match="nested too deeply"):
         Description.parse("[" * 100_000, tmp_path)

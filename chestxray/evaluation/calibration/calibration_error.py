@@ -45,7 +45,7 @@ class CalibrationError:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CalibrationError:
-        """What `to_json` gave."""
+        """Return the object from what `to_json` gave."""
         rest = (None if fields[k] is None else float(fields[k]) for k in ("plain", "noise", "noise_up_to"))
         return cls(Figure.from_json(fields["corrected"]), *rest)
 

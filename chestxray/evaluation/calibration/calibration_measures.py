@@ -43,7 +43,7 @@ class CalibrationMeasures:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CalibrationMeasures:
-        """What `to_json` gave."""
+        """Return the object from what `to_json` gave."""
         return cls(
             intercept=Figure.from_json(fields["intercept"]),
             slope=Figure.from_json(fields["slope"]),

@@ -18,10 +18,11 @@ from chestxray.evaluation.paired.trainings import SCOPES, Design
 
 @dataclass(frozen=True)
 class Standing:
-    """One model: its figure, and letters that it shares with the models it cannot be told from.
+    """One model of a comparison.
 
-    ``figures`` are all of `HEADLINE`. ``repeats`` is the compared figure of each repeated training (of
-    each seed, say), of which the figures are the means; None where it cannot be computed.
+    ``figure`` is the compared figure; models that share one of the ``letters`` do not differ significantly.
+    ``figures`` holds all of `HEADLINE`. ``repeats`` is the compared figure of each training, of which the figures
+    are the means; None where it cannot be computed.
     """
 
     model: str
@@ -33,12 +34,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Margin:
-    """Is the first, or the second, of two models worse than the other by the margin or more?
+    """Non-inferiority tests of both models of a pair, with a margin.
 
-    One-sided p-values that it is, and the same corrected for the two questions of every pair (Holm 1979).
-    A model is not inferior where that is under half of `ALPHA`, so that the 95% interval, uncorrected, lies
-    on the right side of the margin (ICH E9); two models of which neither is inferior are equivalent
-    (Schuirmann 1987).
+    One-sided p-values of the hypotheses that the first, or the second, model is worse by the margin or more, and the
+    same corrected for two tests of every pair (Holm 1979). A model is not inferior where the corrected p is below
+    half of `ALPHA`, so that the uncorrected 95% interval is on the right side of the margin (ICH E9); two models of
+    which neither is inferior are equivalent (Schuirmann 1987).
     """
 
     first_p: float | None

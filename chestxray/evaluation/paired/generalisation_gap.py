@@ -1,4 +1,4 @@
-"""Two evaluations on different rows -> Figure: how much less a figure is on the second."""
+"""Generalisation gap: a figure on internal rows minus that on external ones, with an interval."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from chestxray.evaluation.paired.comparison import check_metric
 
 
 def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc") -> Figure:
-    """How much less a figure is on external rows than on internal ones, with a 95% interval.
+    """Return the internal minus the external value of a figure, with a 95% interval; above 0: lower on external rows.
 
-    The rows are of different patients, so that the two bootstraps are independent and their intervals can
-    be put together, see `between`. Above 0 where the external value is lower. A mean over classes cannot be
-    compared where other classes have rows: all parts are None then.
+    The rows have different patients, so that the two bootstraps are independent and their intervals can be
+    combined, see `between`. A mean over classes cannot be compared where the classes with rows differ: all parts are
+    None then.
 
     Raises:
         InputError: an unknown metric.
-        DataError: the evaluations know other classes, or speak of another positive class.
+        DataError: the evaluations have different classes, or different positive classes.
     """
     check_metric(metric)
     if set(internal.classes) != set(external.classes) or internal.positive != external.positive:
@@ -34,16 +34,16 @@ def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc"
 
 
 def averaged(metric: str, positive: str | None) -> bool:
-    """Is a figure the mean over the classes that have rows, so that it is another figure with others?"""
+    """Return whether a figure is a mean over the classes that have rows."""
     return metric in ("balanced_accuracy", "f1_macro") or (
         positive is None and metric not in ("accuracy", "mcc", "brier", "ece")
     )
 
 
 def between(first: Figure, second: Figure, correlation: float = 0.0) -> Figure:
-    """The first figure minus the second, with their intervals put together (MOVER; Zou and Donner 2008).
+    """Return the first figure minus the second, with their intervals combined (MOVER; Zou and Donner 2008).
 
-    Figures that share patients have a `correlation` (Zou 2007), others none.
+    `correlation` is that of the figures, for tests that share patients (Zou 2007).
     """
     if first.value is None or second.value is None:
         return Figure(None, None, None)

@@ -1,4 +1,4 @@
-"""Paired tests of two models on the same rows, and Holm's correction of several p values.
+"""Paired tests of two models on the same rows.
 
 The classical tests take rows as independent. Where patients have several images, tests for clustered data are
 used instead: each `DifferenceTest` names its test.
@@ -17,10 +17,10 @@ from chestxray.evaluation.support import effective
 
 
 def delong(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC of several models on the same rows, and their covariance.
+    """Return the AUROCs of several models on the same rows, and their covariance.
 
-    DeLong et al. (1988) by the ranks of Sun and Xu (2014), with the sums over patients of Obuchowski
-    (1997); the same as DeLong's where every patient has one row.
+    The estimator of DeLong et al. (1988), computed from ranks (Sun and Xu 2014), with sums over patients as in
+    Obuchowski (1997); it equals DeLong's where every patient has one row.
 
     Args:
         positive: bool (rows,).

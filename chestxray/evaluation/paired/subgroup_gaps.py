@@ -142,7 +142,7 @@ def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | 
     for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = corrected
     for entry in (entry for figures in found.values() for entry in figures.values()):
-        # Of two groups the gap is the interaction, and one test.
+        # With two groups, gap and interaction are the same test.
         only = next(iter(entry["groups"].values()))
         entry.setdefault("interaction", {name: only[name] for name in ("p", "p_holm")})
     if not found and not left_out:
@@ -154,11 +154,11 @@ def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | 
 def _column(
     figure: Callable[[np.ndarray], Part], groups: np.ndarray, names: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The gaps of one figure by one column, and the tests that are to be corrected."""
+    """Return the gaps of one figure by one column, and the tests to be corrected."""
     parts = [figure(groups == name) for name in names]
     everyone = groups != ""
     listed: dict[str, dict[str, Any]] = {}
-    # Of two groups one gap says it all; the other is the same the other way round.
+    # With two groups, the second gap is the first with the sign changed.
     for name, part in list(zip(names, parts, strict=True))[: len(names) if len(names) > 2 else 1]:
         rest = figure(everyone & (groups != name))
         figure_of, p = gap(part, rest)
@@ -171,7 +171,7 @@ def _column(
 
 
 def _figures(table: Predictions, positive: int | None) -> dict[str, Callable[[np.ndarray], Part]]:
-    """The figures that are looked at, each of any rows, bool (rows,)."""
+    """Return the compared figures by name, each a function of rows, bool (rows,)."""
     truth, right, clusters = table.truth, table.predicted == table.truth, table.clusters
     probabilities, flat = table.probabilities, np.zeros(len(table.truth), dtype=np.int64)
 
@@ -186,10 +186,10 @@ def _figures(table: Predictions, positive: int | None) -> dict[str, Callable[[np
     def areas(of: np.ndarray) -> Part:
         each = [area(of, label) for label in range(len(table.classes)) if (truth == label).any()]
         if any(math.isnan(part.value) for part in each):
-            # A mean over other classes than the other groups have is another figure.
+            # A mean over fewer classes does not compare with that of the other groups.
             return Part(Influence(math.nan, np.zeros(len(truth))), 0.0, clusters)
         varying = [influence.covariance(part.influence, part.influence, clusters) for part in each]
-        # Where no class varies, as where all are perfect, the rarest says how sure that is.
+        # Where no class varies, as with perfect scores, the support is that of the rarest class.
         fewest = min((part.support for part in each), default=0.0)
         freedom = satterthwaite(varying, [part.support - 1 for part in each])
         support = freedom + 1 if any(variance > 0 for variance in varying) else fewest
@@ -203,7 +203,7 @@ def _figures(table: Predictions, positive: int | None) -> dict[str, Callable[[np
 
 
 def _placed(found: Influence, of: np.ndarray) -> Influence:
-    """What was found of the rows `of`, in all rows."""
+    """Return an influence on the rows `of`, bool (rows,), as one on all rows."""
     rows = np.zeros(len(of))
     rows[of] = found.rows
     return Influence(found.value, rows)

@@ -19,12 +19,12 @@ Design = Literal["one", "seeds", "folds", "folds of one test"]
 
 #: What intervals and p-values refer to, by design.
 SCOPES: dict[Design, str] = {
-    "one": "p-values and intervals speak of these trained models on other patients like those of the test; luck in "
-    "training is not counted, and with another seed the order may be another.",
-    "seeds": "p-values and intervals speak of other patients and of trainings with other seeds on the same images.",
-    "folds": "p-values and intervals speak of models trained anew on other images of the kind and tested on other "
+    "one": "p-values and intervals refer to these trained models on other patients like those of the test; chance in "
+    "training is not included, and with another seed the order may differ.",
+    "seeds": "p-values and intervals refer to other patients and to trainings with other seeds on the same images.",
+    "folds": "p-values and intervals refer to models trained anew on other images of the kind and tested on other "
     "patients (corrected resampled t over the folds, Nadeau and Bengio 2003).",
-    "folds of one test": "p-values and intervals speak of other patients and of models trained anew on other images "
+    "folds of one test": "p-values and intervals refer to other patients and to models trained anew on other images "
     "of the kind (folds as Nadeau and Bengio 2003 correct for the images that they share).",
 }
 

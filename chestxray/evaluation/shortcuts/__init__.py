@@ -1,1 +1,1 @@
-"""What cheap models get that see no lungs."""
+"""Shortcut controls: small classifiers that see no lungs, compared with the model."""
