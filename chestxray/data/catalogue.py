@@ -62,7 +62,7 @@ class Catalogue:
 def catalogue(file: Path = FILE) -> Catalogue:
     """Read the catalogue from `file`.
 
-     catalogue().entries["kermany"].licence
+    >>> catalogue().entries["kermany"].licence
     'CC BY 4.0'
     """
     content = tomllib.loads(file.read_text(encoding="utf-8"))
