@@ -64,7 +64,7 @@ def check(content: bytes) -> None:
 
 
 def codestream(content: bytes) -> Frame:
-    """Return the size of the image in a JPEG, JPEG-LS or JPEG 2000 codestream, which is parsed to its end.
+    """Return the size and components of the image in a JPEG, JPEG-LS or JPEG 2000 codestream, parsed to its end.
 
     Raises:
         Refused: it is none of them, such as a JP2 file, which has JPEG 2000 in boxes; it has bytes between its

@@ -104,7 +104,7 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
 def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
     common = len(sets) > 1 or sets[0].address.entry is not None
     shared = alias_keys(catalogue().aliases)
-    # A label that all sets have is its own common name, even if the catalogue does not know it.
+    # A label that all sets have is its own common name if the catalogue has none for it.
     everywhere = set.intersection(*({key(label) for label in one.index.rows["label"]} for one in sets))
     shared = {key(label): label for label in sets[0].index.rows["label"].unique() if key(label) in everywhere} | shared
     done: list[Index] = []
