@@ -1,1 +1,1 @@
-"""An address becomes decoded, audited, split rows."""
+"""Data: reading a data set from its address, decoding, auditing and splitting it."""

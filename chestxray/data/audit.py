@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before anything is trained on it."""
+"""The audit: finding the faults of a data set before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from chestxray.data.near_duplicates import FALSE_ALARMS
 from chestxray.data.splitting import SMALLEST_VALIDATION
 from chestxray.errors import LeakError
 
-#: The gravest first.
+#: The most severe first.
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
-#: With fewer validation images of a class than this, a lucky few decide what is kept.
+#: With fewer validation images of a class than this, chance decides which epoch and threshold are chosen.
 FEWEST_OF_A_CLASS = 10
-#: Where copies straddle splits, the copy in the earlier of these splits is the one that goes.
+#: If copies are in several splits, those in the splits of lower rank are dropped.
 _GIVES_WAY = {name: rank for rank, name in enumerate(SPLITS)}
 _SPOKEN = {"train": "training", "validation": "validation"}
-#: Why near copies are not looked for among phantoms.
+#: Why phantoms are not searched for near copies.
 DRAWN = "Drawn images are not searched: phantoms share one anatomy."
 _EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
 _STRADDLING = "on both sides of a split"
@@ -32,7 +32,7 @@ Groups = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the audit: how grave it is, of what kind, how many of them, and what it means."""
+    """One line of the audit: severity, kind, number of cases, and a sentence that explains it."""
 
     severity: Severity
     kind: str
@@ -44,11 +44,11 @@ class Finding:
 class Audit:
     """The findings. Groups are tuples of paths; ``dropped`` and ``unreadable`` are (path, reason).
 
-    ``near`` are groups that show one radiograph in different pixels, ``correlations`` the highest
-    of each; ``near`` is None where nobody looked. ``unsearched`` is why near copies were not looked
-    for, or not among all images; ``""`` where they were. ``look_alikes`` are pairs below the limit of a copy, as
-    in `_look_alikes`. ``conflicting`` are the groups, exact or near, with
-    several labels. ``small_validation`` are sentences.
+    ``near`` are groups of images that show one radiograph with different pixels (None if the search
+    was not run), ``correlations`` the highest correlation in each group. ``unsearched`` is why near
+    copies were not searched, or not among all images; ``""`` if all were searched. ``look_alikes``
+    are pairs below the correlation of a copy, as in `_look_alikes`. ``conflicting`` are the groups,
+    exact or near, with several labels. ``small_validation`` are sentences.
     """
 
     duplicates: Groups
@@ -71,12 +71,12 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
-        """Whether an image, exactly or nearly, or a patient stands on both sides of a split."""
+        """Whether an image (exactly or nearly) or a patient is on both sides of a split."""
         return bool(self.duplicates_across_splits or self.near_across_splits or self.patients_across_splits)
 
     @property
     def findings(self) -> list[Finding]:
-        """All that was found, the gravest first."""
+        """All findings, the most severe first."""
         exact, near, patients = self.duplicates_across_splits, self.near_across_splits, self.patients_across_splits
         straddling = [pair for pair in self.look_alikes if pair["across_splits"]]
         counted: list[tuple[Severity, str, int, str]] = [
@@ -97,11 +97,11 @@ class Audit:
 
     @property
     def severity(self) -> Severity | None:
-        """That of the gravest finding, None where there is none."""
+        """The severity of the most severe finding, None if there is none."""
         return self.findings[0].severity if self.findings else None
 
     def to_json(self) -> dict[str, Any]:
-        """The contents of ``audit.json``, see docs/run-folder.md."""
+        """Return the contents of ``audit.json``, see docs/run-folder.md."""
         return {
             "severity": self.severity,
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
@@ -130,11 +130,11 @@ class Audit:
 
 
 def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
-    """Look at a split, decoded index for all that `Audit` holds.
+    """Return the findings on a split, decoded index.
 
     Exact duplicates have the same ``pixel_hash`` or the same bytes (``file_hash``), whatever their
-    names or formats. Near duplicates and brightness are those that
-    `near_duplicates.mark` has found, if it was called.
+    names or formats. Near duplicates and brightness are those that `near_duplicates.mark` added to
+    the index, if it was called. `notes` are put first among the notes of the audit.
     """
     rows = index.rows
     bad = rows[rows["unreadable"] != ""]
@@ -163,15 +163,15 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
 def settle(
     index: Index, found: Audit, on_leak: Literal["stop", "drop", "ignore"], split: str = "auto"
 ) -> tuple[Index, Audit]:
-    """Do what the recipe says about leaks, and mark the rows that were left out.
+    """Handle leaks as the recipe says, and return the index, with the dropped rows marked, and the audit.
 
-    ``drop`` takes the leaking rows out of training (then out of validation) and never out of the
-    test. The column ``audit`` says of each row why it was left out, or nothing. `split` is the
-    recipe's choice of a split, from which follows whether another would not leak.
+    ``drop`` removes the leaking rows from training (then from validation) and never from the test.
+    The column ``audit`` says why a row was left out, and is ``""`` for the others. `split` is the
+    recipe's way to split; the message suggests another one if that would not leak.
 
     Raises:
-        LeakError: there are leaks and `on_leak` is ``stop``, the message holds a table of them; or
-            it is ``drop``, and no training or validation image of a class would be left.
+        LeakError: there are leaks and `on_leak` is ``stop`` (the message contains a table of them), or
+            it is ``drop`` and no training or validation image of a class would be left.
     """
     marks = index.rows["unreadable"].map(lambda reason: f"unreadable: {reason}" if reason else "")
     rows = index.rows.assign(audit=marks)
@@ -190,7 +190,7 @@ def settle(
 
 
 def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> None:
-    """Every class that trained and validated before still does."""
+    """Raise `LeakError` if a class that had training or validation images has none left."""
     had, left = (one.counts().reindex(columns=list(SPLITS), fill_value=0) for one in (before, after))
     gone = [
         f"{_SPOKEN[name]} images of class {label}"
@@ -206,10 +206,10 @@ def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> No
 
 
 def _regrouped(rows: pd.DataFrame, found: Audit, split: str) -> str:
-    """How to draw a split without these leaks, where one can be drawn."""
+    """Return the advice to draw a split without these leaks, ``""`` if none can be drawn."""
     if split in ("grouped", "source"):
         return ""
-    # A test that was given is not drawn anew, whatever it shares with the other images.
+    # A given test set is never redrawn, even if it shares images with the other data.
     given = set(rows.loc[rows["external"], "path"]) if "external" in rows else set()
     groups = (*found.duplicates_across_splits, *found.near_across_splits)
     mended = [not given.intersection(group) for group in groups] + [True] * len(found.patients_across_splits)
@@ -221,7 +221,7 @@ def _regrouped(rows: pd.DataFrame, found: Audit, split: str) -> str:
 
 def _duplicates(rows: pd.DataFrame) -> Groups:
     repeated = rows[rows.duplicated("pixel_hash", keep=False) | rows.duplicated("file_hash", keep=False)]
-    # The same bytes have the same pixels, so the pixels' hash alone makes the groups.
+    # The same bytes have the same pixels, so the groups are those with the same pixel hash.
     return tuple(tuple(group["path"]) for _, group in repeated.groupby("pixel_hash", sort=False))
 
 
@@ -233,7 +233,7 @@ def _near(rows: pd.DataFrame) -> Groups | None:
 
 
 def _look_alikes(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Pairs that are nearly one radiograph: paths, correlation and whether they are in different splits."""
+    """Return the pairs that are almost one radiograph: paths, correlation and whether they are in different splits."""
     if "look_alike" not in rows:
         return []
     of_each = rows[rows["look_alike"] != ""].sort_values("look_alike_correlation", ascending=False, kind="stable")
@@ -247,7 +247,7 @@ def _look_alikes(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _across(groups: Groups, splits_of: dict[str, set[str]]) -> Groups:
-    # A file that was given twice, to train and to test on, is in two splits by itself.
+    # A file that was given twice, to train and to test on, is a group in two splits by itself.
     return tuple(group for group in groups if len(set().union(*(splits_of[path] for path in group)) - {""}) > 1)
 
 
@@ -276,7 +276,7 @@ def _small_validation(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]
 
 
 def _untested(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
-    """A sentence on the classes that the test has no images of, as far as there are a test and such classes."""
+    """Return a note on the classes without test images; no note if there is no test or no such class."""
     tested = set(rows.loc[rows["split"] == "test", "label"])
     if not tested or not (empty := [label for label in classes if label not in tested]):
         return []
@@ -298,7 +298,7 @@ def _straddling_patients(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _one_number(rows: pd.DataFrame) -> list[str]:
-    """A sentence on patients of two sets and splits that have one identifier, as far as there are some."""
+    """Return a note on patient identifiers that several data sets share across splits; no note if there are none."""
     known = rows[(rows["patient"] != "") & (rows["split"] != "")]
     each = known.groupby("patient")[["source", "split"]].nunique()
     alike = each[(each["source"] > 1) & (each["split"] > 1)].index
@@ -311,7 +311,7 @@ def _one_number(rows: pd.DataFrame) -> list[str]:
 
 
 def _leaking_rows(rows: pd.DataFrame, found: Audit) -> dict[int, str]:
-    """Row -> reason, of every row that gives way to a copy or to its patient in a later split."""
+    """Return the reason for each row that is removed because a copy or its patient is in a later split."""
     split = rows[rows["split"] != ""]
     rank = split["split"].map(_GIVES_WAY).to_dict()
     rows_of = split.groupby("path").groups

@@ -1,4 +1,4 @@
-"""The catalogue of public data sets: what ``datasets.toml`` says of each."""
+"""The catalogue of public data sets, read from ``datasets.toml``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ FILE = Path(__file__).with_name("datasets.toml")
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueEntry:
-    """A public set.
+    """A public data set.
 
-    ``address`` is KIND:ADDRESS as ``--data`` takes it, with the version pinned where it is known;
-    ``layout`` is how a copy on disk is read (a folder of classes, a manifest, an npz file), ``root``
-    the wrapping folders that such a copy may have, ``skip`` the folders that are left out.
-    ``aliases`` maps class -> spellings found in this set beside the common ones, ``drop`` lists
-    labels left out by rule, ``finer`` maps class -> pattern of the file names that belong to it,
-    for classes that are used only where they are asked for.
+    ``address`` is KIND:ADDRESS as in ``--data``, with the version pinned if it is known; ``layout`` is
+    how a copy on disk is read (a folder of classes, a manifest, an npz file), ``root`` the wrapping
+    folders that such a copy may have, ``skip`` the folders that are left out. ``aliases`` maps each
+    class to its spellings in this set besides the common ones, ``drop`` lists labels that are always
+    left out, ``finer`` maps optional classes, used only on request, to a pattern of their file names.
     """
 
     name: str
@@ -52,7 +51,7 @@ class CatalogueEntry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All entries by name; ``aliases`` maps class -> spellings anywhere, ``parts`` class -> its parts."""
+    """All entries by name; ``aliases`` maps each class to its spellings in any set, ``parts`` to its subclasses."""
 
     entries: Mapping[str, CatalogueEntry]
     aliases: Mapping[str, tuple[str, ...]]
@@ -61,7 +60,7 @@ class Catalogue:
 
 @functools.cache
 def catalogue(file: Path = FILE) -> Catalogue:
-    """Read the catalogue.
+    """Read the catalogue from `file`.
 
     >>> catalogue().entries["kermany"].licence
     'CC BY 4.0'
@@ -75,7 +74,7 @@ def catalogue(file: Path = FILE) -> Catalogue:
 
 
 def at(address: str) -> CatalogueEntry | None:
-    """The entry behind KIND:ADDRESS, whatever its version; None where the catalogue has none."""
+    """Return the entry with that KIND:ADDRESS in any version, None if the catalogue has none."""
     bare = address.partition("/versions/")[0]
     return next((e for e in catalogue().entries.values() if e.address.partition("/versions/")[0] == bare), None)
 
@@ -97,10 +96,10 @@ def _tuples(table: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def on_disk(entry: CatalogueEntry, cache: Path) -> Path | None:
-    """Where a set is already: in kagglehub's cache, or written as files in ours; None if nowhere.
+    """Return the folder of a set that was downloaded before, in kagglehub's cache or in `cache`; None if there is none.
 
-    kagglehub takes a second to be imported, too long for a list; its layout (a folder a version, and
-    a marker beside the folder once it is whole) is read here and checked against kagglehub in a test.
+    Importing kagglehub takes a second, too long to list the sets; its layout (one folder per version,
+    and a marker beside the folder once it is complete) is read here and compared with kagglehub in a test.
     """
     kind, _, address = entry.address.partition(":")
     if kind != "kaggle":

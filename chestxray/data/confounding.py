@@ -1,10 +1,10 @@
-"""Does anything but the radiograph tell the classes apart: the source, the format, the size?
+"""Tests whether properties of the files other than the radiograph predict the class: source, format, size.
 
-What goes with a class is learnt in place of the finding (Zech 2018, Maguolo and Nanni 2021). Each
-property of the files is held against the class: by Cramer's V with Bergsma's (2013) correction of
-its bias, numbers cut into parts of equal count, and by a test that permutes the classes. Images of
-one patient, and copies of one image, are no independent witnesses: together they count as one, and
-are permuted together.
+A model may learn a property that is associated with a class instead of the finding (Zech 2018,
+Maguolo and Nanni 2021). The association of each property with the class is measured by Cramer's V
+with Bergsma's (2013) bias correction, numbers being cut into bins of equal count, and tested by
+permuting the classes. Images of one patient and copies of one image are not independent: together
+they count as one unit, and are permuted together.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PERMUTATIONS = 999
 SEED = 0
 #: Family-wise error rate of all properties together (Holm 1979).
 LEVEL = 0.05
-#: A weaker association may be sure in a large set and yet be of no use to a model; Cohen (1988)
-#: calls 0.1 small, 0.3 medium and 0.5 large.
+#: A weaker association may be significant in a large set and yet be of no use to a model; Cohen
+#: (1988) calls 0.1 small, 0.3 medium and 0.5 large.
 LEAST, LARGE = 0.2, 0.5
-#: Parts that numbers are cut into, where there are that many different ones.
+#: Number of bins that numbers are cut into, if there are that many different ones.
 _PARTS = 8
 _CATEGORIES = {"source": "The source", "format": "The file format", "mode": "The colour mode"}
 _NUMBERS = {
@@ -42,11 +42,12 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class Confound:
-    """How a property goes with the class.
+    """The association of a property with the class.
 
-    ``association``: bias-corrected Cramer's V, 0 to 1. ``p``: of the permutation test. ``p_holm``:
-    corrected for all properties tested. ``right``: share of images, classes weighted alike, whose
-    class is the likeliest of those with the same property; ``chance`` what guessing gets.
+    ``association``: bias-corrected Cramer's V, 0 to 1. ``p``: p-value of the permutation test.
+    ``p_holm``: the same corrected for all properties tested. ``right``: accuracy (0 to 1, classes
+    weighted equally) of predicting the most likely class given the property; ``chance``: that of
+    guessing. ``units``: number of independent units, see the module.
     """
 
     name: str
@@ -61,9 +62,9 @@ class Confound:
 
     @property
     def severity(self) -> Severity:
-        """``critical`` where the property alone would do, else ``warning``; ``note`` where not flagged.
+        """``critical`` if the association is large, else ``warning``; ``note`` if not flagged.
 
-        Brightness is never critical: a finding may well make a film brighter.
+        Brightness is never critical: a finding may itself make a film brighter.
         """
         if not self.flagged:
             return "note"
@@ -71,11 +72,11 @@ class Confound:
 
 
 def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, ...]:
-    """Every property of readable, decoded `rows` that can be tested, the strongest first.
+    """Return the association of each property of readable, decoded `rows` with the class, the strongest first.
 
-    Only training rows count where there are some: it is there that a model learns a shortcut.
-    Properties are those columns that are there: source, format, mode, width, height (and their
-    ratio), brightness.
+    Only training rows are used if there are any, since a model learns a shortcut from those. The
+    properties are those of these columns that `rows` has: source, format, mode, width, height (and
+    their ratio), brightness.
     """
     if (rows["split"] == "train").any():
         rows = rows[rows["split"] == "train"]
@@ -104,7 +105,7 @@ def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, .
 
 
 def _properties(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and codes (rows,), 0 and up, of each property; all 0 where it is the same everywhere."""
+    """Yield the name and the codes (rows,), from 0, of each property; all codes are 0 if it is constant."""
     for name in _CATEGORIES:
         if name in rows:
             yield name, pd.factorize(rows[name])[0]
@@ -117,7 +118,7 @@ def _properties(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _cut(numbers: np.ndarray) -> np.ndarray:
-    """Codes of parts of about equal count. Numbers that are equal stay in one part."""
+    """Return the bin of each number, from 0, with bins of about equal count. Equal numbers stay in one bin."""
     distinct = np.unique(numbers)
     if len(distinct) <= _PARTS:
         return np.searchsorted(distinct, numbers)
@@ -126,14 +127,14 @@ def _cut(numbers: np.ndarray) -> np.ndarray:
 
 
 def _proportions(unit: np.ndarray, codes: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(units, codes): the share of each unit's images that have each code."""
+    """Return the proportion of each unit's images that have each code: float (units, codes)."""
     table = np.zeros((len(size), int(codes.max()) + 1))
     np.add.at(table, (unit, codes), 1)
     return table / size[:, None]
 
 
 def _permuted(of_class: np.ndarray, of_part: dict[str, np.ndarray]) -> dict[str, float]:
-    """The p of each property: how often classes dealt anew to the units go with it as much."""
+    """Return the p-value of each property: how often permuted classes are associated with it at least as much."""
     rng = np.random.default_rng(SEED)
     together = np.concatenate(list(of_part.values()), axis=1)
     ends = np.cumsum([part.shape[1] for part in of_part.values()])[:-1]
@@ -144,7 +145,7 @@ def _permuted(of_class: np.ndarray, of_part: dict[str, np.ndarray]) -> dict[str,
     own = statistics(of_class)
     reached = np.zeros(len(own))
     for _ in range(PERMUTATIONS):
-        # The margin is for rounding: a table that is the same must count as reached.
+        # The margin is for rounding errors: an identical table must count as reached.
         reached += statistics(rng.permutation(of_class)) >= own * (1 - 1e-9) - 1e-9
     values = (reached + 1) / (PERMUTATIONS + 1)
     return {name: float(value) for name, value in zip(of_part, values, strict=True)}
@@ -156,7 +157,7 @@ def _chi_square(table: np.ndarray) -> float:
 
 
 def _cramers_v(table: np.ndarray, units: int) -> float:
-    """Bergsma's estimate: without his correction, chance alone gives a V well above 0."""
+    """Return Cramer's V with Bergsma's bias correction, without which chance alone gives values well above 0."""
     r, c = table.shape
     if min(r, c) < 2 or units < 2:
         return 0.0
@@ -167,7 +168,7 @@ def _cramers_v(table: np.ndarray, units: int) -> float:
 
 
 def _right(of_class: np.ndarray, of_part: np.ndarray) -> float:
-    """Share of units, classes weighted alike, that are of the likeliest class of their part."""
+    """Return the proportion of units, classes weighted equally, that have the most likely class of their bin."""
     proportions = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
     return float(proportions.max(axis=0).sum() / len(proportions))
 
@@ -190,5 +191,5 @@ def _sentence(name: str, of_class: np.ndarray, of_part: np.ndarray, classes: tup
 
 
 def to_json(found: Confound) -> dict:
-    """Plain values, with the severity."""
+    """Return the fields and the severity as a dictionary for JSON."""
     return dataclasses.asdict(found) | {"severity": found.severity}

@@ -1,4 +1,4 @@
-"""The data of a run as they are now against its index: what has changed since it began."""
+"""Comparing the data of a run with its index: what has changed since the run began."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from chestxray.data.index import Index
 from chestxray.errors import DataError
 
-#: What a training goes by, and how it is called.
+#: Columns that training depends on, and their names in the message.
 _TOLD = {"label": "label", "patient": "patient", "source": "source"}
 
 
 def require_same(began: Index, now: Index, allowed: str) -> None:
-    """Check that `now` has the files, labels, patients and, where both are decoded, pixels of `began`.
+    """Check that `now` has the files, labels, patients, sources and, if both are decoded, pixels of `began`.
 
-    A file that was written anew with the same pixels, or moved in time alone, has not changed.
+    A file that was rewritten with the same pixels, or has only another date, has not changed.
 
     Raises:
-        DataError: a difference; the message counts them, names the first and ends with `allowed`.
+        DataError: there are differences; the message counts them, names the first and ends with `allowed`.
     """
     here, there = (index.rows.drop_duplicates("path").set_index("path") for index in (began, now))
     common = here.index.intersection(there.index, sort=False)

@@ -1,4 +1,4 @@
-"""A data set as it would be trained on, audited, split and decoded, for other programs to read."""
+"""Exporting a data set as it would be trained on (audited, split and decoded), for use in other programs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _VERSION = "1.0.0"
 
 
 def export(index: Index, pixels: np.ndarray, form: Form, folder: str | Path) -> int:
-    """Write the rows that are in a split to a new `folder` and return their number.
+    """Write the rows that are in a split to a new `folder` and return their number. The forms are:
 
     - ``folder``: ``SPLIT/CLASS/NUMBER.png`` and ``index.csv``, for ``folder:`` and ``manifest:``;
-    - ``npz``: one file in MedMNIST's layout, with the classes' ``names``, for ``npz:``;
-    - ``tfds``: a prepared set of tensorflow-datasets, for `tfds.builder_from_directory` and
+    - ``npz``: one file in MedMNIST's layout, with the ``names`` of the classes, for ``npz:``;
+    - ``tfds``: a prepared data set of tensorflow-datasets, for `tfds.builder_from_directory` and
       ``tfds:``.
 
-    `pixels` uint8 (rows, height, width) belongs to the index's rows. The folder comes into being
-    whole or not at all.
+    `pixels`, uint8 (rows, height, width), has one image per row of `index`. The folder is written
+    completely or not at all.
 
     Raises:
-        OutputError: the folder is there already and not empty, or cannot be written.
+        OutputError: the folder exists and is not empty, or cannot be written.
     """
     target = Path(folder).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -53,7 +53,7 @@ def export(index: Index, pixels: np.ndarray, form: Form, folder: str | Path) -> 
 
 
 def _rows(index: Index, split: str) -> Iterator[tuple[int, Any]]:
-    """(position, row) of a split's rows."""
+    """Return an iterator over (position, row) of a split's rows."""
     return ((row.Index, row) for row in index.rows.itertuples() if row.split == split)
 
 
@@ -77,7 +77,7 @@ def _npz(index: Index, pixels: np.ndarray, folder: Path) -> None:
             places = [place for place, _ in _rows(index, split)]
             labels = np.array([[codes[row.label]] for _, row in _rows(index, split)], np.uint8).reshape(-1, 1)
             shape = (len(places), *pixels.shape[1:])
-            # Row by row, so that memory does not grow with the set.
+            # Row by row, so that memory does not grow with the data set.
             _array(archive, f"{short}_images", np.dtype(np.uint8), shape, (pixels[place] for place in places))
             _array(archive, f"{short}_labels", labels.dtype, labels.shape, iter([labels]))
         names = np.array(index.classes)
@@ -147,7 +147,7 @@ def _tfds(index: Index, pixels: np.ndarray, folder: Path) -> None:
 
 
 def _folder_names(classes: tuple[str, ...]) -> dict[str, str]:
-    """Class -> folder: the class itself, but for signs that a file system refuses."""
+    """Return the folder name of each class: the class itself, without characters that file systems refuse."""
     names: dict[str, str] = {}
     for label in classes:
         name = re.sub(r'[/\\:*?"<>|\x00-\x1f]+', "_", label).strip(". ") or "_"

@@ -1,9 +1,9 @@
-"""Index + size -> one memory-mapped uint8 array, decoded once and shared by every later run.
+"""Decoding the images of an index to one memory-mapped uint8 array, once for all later runs.
 
-A set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows, height, width), ``facts.parquet``
-and ``checksums.json``, by which a set that was damaged on the disk is known, and made again. While it is
-made it is called ``KEY.partial``, and each finished chunk of rows leaves its facts there: an interrupted
-run goes on from the last chunk, and no half set ever bears the final name.
+A decoded set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows, height, width), ``facts.parquet``
+and ``checksums.json``, by which a damaged set is detected and decoded again. Until it is complete, the folder is
+called ``KEY.partial``, where each finished chunk of rows saves its facts: an interrupted run continues after the
+last chunk, and an incomplete set never has the final name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from chestxray.storage.files import explained, replacing
 
 log = logging.getLogger(__name__)
 
-#: Changes whenever the same file would decode to other pixels or facts.
+#: To be raised whenever the same file would decode to other pixels or facts.
 VERSION = 3
 CHUNK = 64
 FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable")
@@ -39,8 +39,8 @@ FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unread
 
 @dataclass(frozen=True)
 class Decoded:
-    """``pixels``: uint8 memory map (rows, height, width), zero where unreadable; ``facts``: a frame
-    of the same rows with the columns `FACTS`; ``unreadable`` is the reason or ``""``.
+    """``pixels``: uint8 memory map (rows, height, width), zero for unreadable images; ``facts``: a frame of the same
+    rows with the columns `FACTS`, in which ``unreadable`` is the reason or ``""``; ``seconds``: time taken.
     """
 
     pixels: np.ndarray
@@ -59,9 +59,10 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     processes: int | None = None,
 ) -> Decoded:
-    """Decode every image of `index` to `size` (height, width), or open what was decoded before.
+    """Decode every image of `index` to `size` (height, width) in pixels, or open the set if it was decoded before.
 
-    Images of more than `max_pixels` pixels are unreadable. `processes` defaults to the processors this process may use.
+    Images of more than `max_pixels` pixels count as unreadable. `processes` defaults to the number of processors
+    that this process may use.
 
     Raises:
         OutputError: the cache's disk is full or cannot be written.
@@ -73,7 +74,7 @@ def decode(
     started = time.perf_counter()
     folder = cache / "decoded" / key(index, size, fit, max_pixels)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Two runs that need the same set: the second waits and finds it made.
+    # If two runs need the same set, the second one waits until the first has decoded it.
     with explained(folder), FileLock(folder.with_suffix(".lock")):
         found = _open(folder) if folder.is_dir() else None
         reused = found is not None
@@ -97,14 +98,16 @@ def decode(
 def opened(
     index: Index, size: tuple[int, int], fit: Fit, cache: Path, *, max_pixels: int = MAX_PIXELS
 ) -> Decoded | None:
-    """What was decoded before, None where it is no longer in the cache: no image file is opened."""
+    """Return the set if it was decoded before, None if it is not in the cache. Opens no image file."""
     if not (cache / "decoded" / key(index, size, fit, max_pixels)).is_dir():
         return None
     return decode(index, size, fit, cache, max_pixels=max_pixels)
 
 
 def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIXELS) -> str:
-    """Names a decoded set by its files (path, bytes, time of change), how it is decoded and our version."""
+    """Return the name of a decoded set, which depends on its files (path, size, modification time), on `size`, `fit`
+    and `max_pixels`, and on `VERSION`.
+    """
     digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}:{max_pixels}".encode(), digest_size=12)
     for path in index.rows["path"]:
         try:
@@ -116,12 +119,12 @@ def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIX
 
 
 def name_of(pixels: np.ndarray) -> str:
-    """The name, in the cache, of the decoded set that `pixels` is mapped from; ``""`` where it is in memory."""
+    """Return the name in the cache of the decoded set that `pixels` is mapped from; ``""`` if `pixels` is in memory."""
     return Path(pixels.filename).parent.name if isinstance(pixels, np.memmap) and pixels.filename else ""
 
 
 def known(cache: Path, name: str) -> Decoded | None:
-    """The decoded set of that name, whether or not its files are still there; None where it is gone or damaged."""
+    """Return the decoded set of that name, or None if it is missing or damaged. The image files need not exist."""
     folder = cache / "decoded" / name
     if not name or not folder.is_dir():
         return None
@@ -130,16 +133,16 @@ def known(cache: Path, name: str) -> Decoded | None:
 
 
 def _open(folder: Path) -> tuple[np.ndarray, pd.DataFrame] | None:
-    """Pixels and facts of a set, None where they are not what was written there.
+    """Return pixels and facts of a set, or None if they are not what was written.
 
-    Every byte is read for that, at the speed of the disk or, once in memory, at several GB/s. What follows
-    (the search for copies, training) reads them all too, and then finds them in memory.
+    This reads every byte, at the speed of the disk or, if cached in memory, at several GB/s. The steps that
+    follow (the search for copies, training) read all bytes too, and then find them in memory.
     """
     if not checksums.all_match(folder):
         return None
     try:
         return _mapped(folder)
-    except Exception:  # a set without checksums: what NumPy and Arrow raise of damaged headers has no common root
+    except Exception:  # a set without checksums: NumPy and Arrow raise unrelated errors for damaged headers
         log.debug("%s cannot be opened", folder, exc_info=True)
         return None
 
@@ -152,10 +155,10 @@ def _mapped(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def readable(index: Index, decoded: Decoded, limit: float) -> Index:
-    """The index with the facts of decoding joined to it and every unreadable row reported.
+    """Return the index with the facts of decoding joined to it, and log the unreadable rows.
 
     Raises:
-        DataError: more than the share `limit` of the rows cannot be read, or none of a class.
+        DataError: more than the proportion `limit` of the rows is unreadable, or every row of a class.
     """
     rows = index.rows.drop(columns=[c for c in FACTS if c in index.rows]).join(decoded.facts)
     bad = rows[rows["unreadable"] != ""]
@@ -164,7 +167,7 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     if len(bad) > 20:
         log.warning("... and %d more unreadable images (all are listed in audit.json).", len(bad) - 20)
     first = f" The first: {bad['path'].iloc[0]}: {bad['unreadable'].iloc[0]}." if len(bad) else ""
-    # A class that is gone is said before a share that is exceeded: it is the graver of the two.
+    # A class without readable images is the more severe fault, and is reported first.
     for label in index.classes:
         of_class = rows["label"] == label
         if of_class.any() and (rows.loc[of_class, "unreadable"] != "").all():
@@ -199,8 +202,8 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
 
 
 def reserve(path: Path, shape: tuple[int, ...], kind: np.dtype | type = np.uint8) -> None:
-    """Make the array file with its disk space taken, so that a full disk is known at once: writing
-    to a sparse map on a full disk would kill the process with a bus error instead.
+    """Create an array file with all its disk space allocated, so that a full disk is reported at once: writing
+    to a sparse memory map on a full disk would kill the process with a bus error instead.
     """
     with replacing(path) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
@@ -212,7 +215,7 @@ def reserve(path: Path, shape: tuple[int, ...], kind: np.dtype | type = np.uint8
 
 
 def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:
-    # Starting processes costs about two seconds: a small set is done sooner without.
+    # Starting processes takes about two seconds: a small set is decoded faster without them.
     if processes == 1 or len(jobs) <= 4:
         yield from (_decode_chunk(*job) for job in jobs)
         return
@@ -224,12 +227,12 @@ def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:
             delayed(_decode_chunk)(*job) for job in jobs
         )
     finally:
-        # joblib would keep the processes for minutes, for work that does not come.
+        # joblib would keep the idle processes for minutes.
         get_reusable_executor().shutdown(wait=True)
 
 
 def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit, max_pixels: int) -> int:
-    """Decode rows start.. into the shared array, then leave their facts: that marks the chunk done."""
+    """Decode a chunk of rows from `start` into the shared array, then save their facts, which marks it as done."""
     pixels = np.load(partial / "pixels.npy", mmap_mode="r+")
     facts = []
     for row, path in enumerate(paths, start):
@@ -253,7 +256,7 @@ def _chunk(partial: Path, start: int) -> Path:
 
 @contextlib.contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator:
-    """A bar of `total` images, for people who watch a terminal; yields what is called with each number done."""
+    """Show a progress bar of `total` images on a terminal; yield the function to call with each number finished."""
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)

@@ -1,4 +1,4 @@
-"""Rows -> folds of a cross-validation: every row is held out once."""
+"""Folds of a cross-validation, in which every row is held out once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from chestxray.errors import DataError
 
 
 def fold_of(labels: pd.Series, groups: np.ndarray, folds: int, method: str, seed: int) -> np.ndarray:
-    """The fold, 0 to ``folds - 1``, in which each row is held out: int64 (rows,).
+    """Return the fold, 0 to ``folds - 1``, in which each row is held out: int64 (rows,).
 
-    `method` is ``random`` (by row), ``stratified`` (by row, class shares kept) or ``grouped`` (whole
-    `groups`, class shares kept as nearly as these allow). The folds are scikit-learn's KFold,
-    StratifiedKFold and StratifiedGroupKFold.
+    `method` is ``random`` (by row), ``stratified`` (by row, stratified by class) or ``grouped`` (by whole
+    `groups`, stratified by class as closely as these allow). The folds are those of scikit-learn's
+    KFold, StratifiedKFold and StratifiedGroupKFold.
 
     Raises:
         DataError: a class has fewer rows, or with ``grouped`` fewer groups, than there are folds.
@@ -26,10 +26,10 @@ def fold_of(labels: pd.Series, groups: np.ndarray, folds: int, method: str, seed
         if count < folds:
             raise DataError(f"Class {label!r} has {count} {what}, too few for {folds} folds.")
     kinds = {"random": KFold, "stratified": StratifiedKFold, "grouped": StratifiedGroupKFold}
-    # The generators of both are Mersenne twisters seeded by 32 bits, the same on any platform.
+    # Their generators are Mersenne twisters seeded with 32 bits, the same on any platform.
     splitter = kinds[method](n_splits=folds, shuffle=True, random_state=seed % 2**32)
     chosen = np.zeros(len(labels), dtype=np.int64)
-    kept_together = groups if method == "grouped" else None  # the others warn of what they ignore
+    kept_together = groups if method == "grouped" else None  # the others warn about groups
     for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels.to_numpy(), kept_together)):
         chosen[held_out] = number
     return chosen

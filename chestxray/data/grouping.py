@@ -1,4 +1,4 @@
-"""Which images belong together: those of one patient, and copies of one radiograph."""
+"""Grouping of images that are not independent: those of one patient, and copies of one radiograph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def patient_keys(rows: pd.DataFrame) -> pd.Series:
-    """One key a row, str: the patient within its source where known, else the row's own path.
+    """Return one key (str) per row: the patient within its source if known, else the row's own path.
 
     Rows that share a key are not independent: splits keep them together, and intervals and tests count
     them as one patient. `rows` has the columns source, patient and path.
@@ -17,15 +17,15 @@ def patient_keys(rows: pd.DataFrame) -> pd.Series:
 
 
 def patient_codes(rows: pd.DataFrame) -> np.ndarray:
-    """`patient_keys` as numbers from 0 on, in the order of their first rows: int64 (rows,)."""
+    """Return `patient_keys` as numbers from 0, in the order of first occurrence: int64 (rows,)."""
     return pd.factorize(patient_keys(rows))[0].astype(np.int64)
 
 
 def dependent_groups(rows: pd.DataFrame) -> np.ndarray:
-    """Codes (rows,) of what must stay together: a patient's images, and copies of one image.
+    """Return codes (rows,) of the groups that must stay together: a patient's images, and copies of one image.
 
-    Connected components of "same patient", "same pixels" and, where it was looked for, "same
-    radiograph" (the column ``near_group``).
+    The groups are the connected components of "same patient", "same pixels" and, if copies were
+    searched, "same radiograph" (the column ``near_group``).
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

@@ -1,8 +1,8 @@
-"""How alike are two radiographs once one is laid over the other? Small pictures, many pairs at once.
+"""Registration: aligning pairs of small pictures and measuring their similarity, many pairs at once.
 
-Pairs are aligned by an affine map, with the least-squares steps of Lucas and Kanade (1981), first on
-coarse structure and then on fine, and the correlation of their fine structure is taken: ribs and
-vessels, not the shape of a chest, which all chests share.
+Pairs are aligned by an affine transform, with the least-squares steps of Lucas and Kanade (1981), first on
+coarse structure and then on fine. Their similarity is the correlation of fine structure: ribs and vessels,
+not the shape of the chest, which all chests share.
 """
 
 from __future__ import annotations
@@ -13,42 +13,43 @@ import numpy as np
 
 #: Side of the pictures that are compared, in pixels.
 SIDE = 64
-#: Local contrast is that within a Gaussian blur of this standard deviation (pixels of `SIDE`). Divided by it,
-#: an equalised film, one with a marker and one with a border are as the original; the share of the picture's
-#: median contrast that is added keeps what has no structure from becoming noise.
+#: Local contrast is computed with a Gaussian blur of this standard deviation (pixels of `SIDE`). After division by
+#: it, an equalised film, one with a marker and one with a border look like the original. The proportion of the
+#: median contrast that is added to it keeps areas without structure from becoming noise.
 _LOCAL, _FLOOR = 2.5, 0.2
-#: Noise weighs less in the structure as it is, and what different films of one person share weighs more: its
-#: correlation counts for less by this.
+#: Without that division, noise has less weight, but what different films of one person have in common has more: the
+#: correlation without it is reduced by this much.
 _AS_IT_IS = 0.04
-#: Side of the pictures that are aligned, structure between two Gaussian blurs (pixels of that side), and steps.
+#: Stages of alignment: side of the pictures, standard deviations of the two Gaussian blurs between which structure is
+#: used (pixels of that side), number of steps.
 _STAGES = ((SIDE // 2, (0.75, 3.0), 5), (SIDE, (0.7, 3.0), 4))
 _FINE = (0.5, 1.5)
-#: Pairs below this after the first stage are given up: edited copies that are found reach 0.5 there.
+#: Pairs with a lower correlation after the first stage are abandoned: detectable copies reach 0.5 there.
 _HOPELESS = 0.4
-#: Pairs that reach this as they are need no alignment.
+#: Pairs that reach this correlation without alignment are not aligned.
 _IN_PLACE = 0.95
-#: Letters and wires are brighter than any rib, and would outweigh them all.
+#: Values are clipped at this many standard deviations: letters and wires are brighter than any rib and would dominate.
 _CLIP = 3.0
-#: Of a shift (half sides), a turn (radians) or a stretch (shares), no more than this.
+#: Maximum of a shift (half sides), a rotation (radians) or a relative stretch.
 _FARTHEST = 0.2
-#: Pixels of `SIDE` beside an edge that are not compared.
+#: Width of the margin that is not compared (pixels of `SIDE`).
 _MARGIN = 3
-#: Grey values this near to black or white are borders, corners and what was brightened beyond the scale.
+#: Pixels with grey values up to the first or from the second are borders, corners or saturated: they are not compared.
 _BLACK, _WHITE = 4, 251
-#: With a smaller share of the pixels left to compare, these are compared as well.
+#: If a smaller proportion of pixels would be left, such pixels are compared as well.
 _LEAST_LEFT = 0.2
-#: Grey values; a band of less has no structure.
+#: Standard deviation (grey values) below which a band has no structure but rounding errors.
 _ROUNDING = 0.01
-#: So many pairs fit into a processor's cache.
+#: Number of pairs processed at once, which fit into a processor's cache.
 _PAIRS = 32
 
 
 def correlations(first: np.ndarray, second: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """Correlation (pairs,) of the fine structure of `first` with that of `second`, laid over it.
+    """Return the correlation of the fine structure of `first` and `second` after alignment: float32 (pairs,).
 
-    Both are grey, uint8 (pairs, SIDE, SIDE). `start`, float (pairs, 6), is about how `second` lies over
-    `first`, see `placement`; default: as they are. Brightness, contrast and tone curve do not matter; a
-    picture without structure has correlation 0 with every other. A mirrored picture is another one.
+    Both are grey, uint8 (pairs, SIDE, SIDE). `start`, float (pairs, 6), is the approximate alignment of
+    `second` to `first`, see `placement`; default: none. Brightness, contrast and tone curve do not matter;
+    a picture without structure has correlation 0 with every other. Mirrored pictures are not aligned.
     """
     if start is None:
         start = np.zeros((len(first), 6), dtype=np.float32)
@@ -58,10 +59,10 @@ def correlations(first: np.ndarray, second: np.ndarray, start: np.ndarray | None
 
 
 def placement(rotation: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Where the whole of one picture lies over another, of which it shows a turned window: float (pairs, 6).
+    """Return the alignment of a picture to another one, of which it shows a rotated window: float (pairs, 6).
 
-    `rotation` (pairs,) is that of the window in degrees, `scale` (pairs,) its share of the other's side. The
-    columns are shift, stretch and turn down, then shift, turn and stretch to the right.
+    `rotation` (pairs,) is that of the window in degrees, `scale` (pairs,) its side relative to the other's. The
+    columns are vertical shift, stretch and rotation, then horizontal shift, rotation and stretch.
     """
     turn, none = np.deg2rad(rotation), np.zeros(len(rotation))
     along, across = np.cos(turn) / scale - 1, np.sin(turn) / scale
@@ -81,7 +82,7 @@ def _correlations(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> n
         alike = (_correlation(fixed[places], _sampled(moving[places], where), left) for fixed, moving in (even, plain))
         return np.maximum(next(alike), next(alike) - _AS_IT_IS)
 
-    # Most copies lie on each other as they are, and to align them would cost eight times as much.
+    # Most copies need no alignment, which would take eight times as long.
     places = np.arange(len(first))
     result = correlation(places, start)
     places = np.flatnonzero(result < _IN_PLACE)
@@ -98,11 +99,11 @@ def _correlations(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> n
 
 
 def _aligned(fixed: np.ndarray, moving: np.ndarray, start: np.ndarray, steps: int) -> np.ndarray:
-    """The placement that lays `moving` over `fixed`, after some least-squares steps from `start`."""
+    """Return the alignment of `moving` to `fixed`, (pairs, 6), after some least-squares steps from `start`."""
     down, right = (slope.reshape(len(fixed), 1, -1) for slope in np.gradient(fixed, axis=(1, 2)))
     basis = _basis(fixed.shape[1])
     slopes = np.concatenate([down * basis, right * basis], axis=1) * (fixed.shape[1] / 2)
-    # The ridge keeps a picture without structure solvable, and moves no other.
+    # The ridge makes the system solvable for pictures without structure, and does not affect others.
     normal = np.linalg.inv(slopes @ slopes.transpose(0, 2, 1) + 0.01 * np.eye(6, dtype=np.float32))
     for _ in range(steps):
         where, inside = _sampling(start, fixed.shape[1])
@@ -113,13 +114,13 @@ def _aligned(fixed: np.ndarray, moving: np.ndarray, start: np.ndarray, steps: in
 
 @functools.cache
 def _basis(side: int) -> np.ndarray:
-    """1, place down and place to the right, -1 to 1, of each pixel: (3, side * side)."""
+    """Return 1, the vertical and the horizontal position, -1 to 1, of each pixel: (3, side * side)."""
     along = (2 * np.arange(side) + 1) / side - 1
     return np.stack(np.broadcast_arrays(1.0, along[:, None], along)).reshape(3, -1).astype(np.float32)
 
 
 def _sampling(start: np.ndarray, side: int) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """Where the pixels of the fixed picture lie in the moving one, and 1 where that is away from edges, else 0."""
+    """Return the positions of the fixed picture's pixels in the moving one, and 1 for those away from edges, else 0."""
     moved = start.reshape(-1, 2, 3) @ _basis(side) + _basis(side)[1:]
     moved = ((moved + 1) * side - 1) / 2
     margin = _MARGIN * side // SIDE
@@ -133,7 +134,7 @@ def _sampling(start: np.ndarray, side: int) -> tuple[tuple[np.ndarray, np.ndarra
 
 
 def _sampled(pictures: np.ndarray, where: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    """The pictures at `where`, bilinear: (pairs, side, side)."""
+    """Return the pictures sampled bilinearly at the positions `where`: (pairs, side, side)."""
     place, down, right = where
     flat, side = np.ascontiguousarray(pictures).ravel(), pictures.shape[1]
     upper, lower = (flat.take(place + row) for row in (0, side))
@@ -143,7 +144,7 @@ def _sampled(pictures: np.ndarray, where: tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _reduced(pictures: np.ndarray, side: int) -> np.ndarray:
-    """The pictures with pixels averaged to `side`."""
+    """Return the pictures with pixels averaged to `side`: (pairs, side, side)."""
     by = pictures.shape[1] // side
     return pictures.reshape(len(pictures), side, by, side, by).mean(axis=(2, 4)) if by > 1 else pictures
 
@@ -157,7 +158,7 @@ def _correlation(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> n
 
 
 def _evened(pictures: np.ndarray) -> np.ndarray:
-    """What differs from the surroundings, divided by the contrast there; 0 where there is but rounding."""
+    """Return the difference from the surroundings divided by the local contrast; 0 where there is only rounding."""
     blur = _blur(_LOCAL, SIDE)
     rest = pictures - blur @ pictures @ blur.T
     local = np.sqrt(np.maximum(blur @ rest**2 @ blur.T, 0))
@@ -166,7 +167,7 @@ def _evened(pictures: np.ndarray) -> np.ndarray:
 
 
 def _band(pictures: np.ndarray, fine: float, coarse: float) -> np.ndarray:
-    """What is left between two blurs, of spread 1 and clipped; nothing where there is but rounding."""
+    """Return the difference of two blurs, with standard deviation 1 and clipped; 0 if there is only rounding."""
     sharp, soft = (_blur(deviation, pictures.shape[1]) for deviation in (fine, coarse))
     left = sharp @ pictures @ sharp.T - soft @ pictures @ soft.T
     spread = left.std(axis=(1, 2), keepdims=True)
@@ -175,7 +176,7 @@ def _band(pictures: np.ndarray, fine: float, coarse: float) -> np.ndarray:
 
 @functools.cache
 def _blur(deviation: float, side: int) -> np.ndarray:
-    """The matrix (side, side) of a Gaussian blur along one axis, mirrored at the edges."""
+    """Return the matrix (side, side) of a Gaussian blur along one axis, mirrored at the edges."""
     reach = int(4 * deviation + 0.5)
     offsets = np.arange(-reach, reach + 1)
     kernel = np.exp(-0.5 * (offsets / deviation) ** 2)

@@ -1,4 +1,4 @@
-"""Index: one row an image. What every source returns and every later step reads."""
+"""Index: the table of images, one row per image, that every source returns and every later step reads."""
 
 import dataclasses
 import html
@@ -17,9 +17,9 @@ from chestxray.storage.schema import LONGEST_NAME
 #: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
 COLUMNS = ("path", "label", "patient", "split", "source")
 SPLITS = ("train", "validation", "test")
-#: What tables call the rows of no split.
+#: The name of the column, in tables, of rows that are in no split.
 NO_SPLIT = "no split"
-#: Further column -> headings of public tables that mean it (see `key` for what counts as the same).
+#: Further columns, and the headings that public tables use for them (spellings are compared by `key`).
 MEANINGS = {
     "sex": ("sex", "gender", "patient sex", "patient gender", "patient's sex"),
     "age": ("age", "patient age", "patient's age", "age years", "age in years", "age at study"),
@@ -29,7 +29,7 @@ MEANINGS = {
 
 
 def key(name: str) -> str:
-    """What two spellings of one name share, whatever their case, spaces and punctuation.
+    """Return a key that is equal for two spellings of one name that differ in case, spaces or punctuation only.
 
     >>> key("No_findings") == key("no findings")
     True
@@ -38,7 +38,7 @@ def key(name: str) -> str:
 
 
 def column_of(heading: str, columns: Iterable[str]) -> str | None:
-    """The one of `columns` that `heading` means, or None: in its own spelling, else in another, else by meaning.
+    """Return the column that `heading` means, or None: the same spelling, else another spelling, else a synonym.
 
     >>> column_of("Patient Age", ["sex", "age"]), column_of("age", ["Patient_Age"]), column_of("ag", ["age"])
     ('age', 'Patient_Age', None)
@@ -52,7 +52,7 @@ def column_of(heading: str, columns: Iterable[str]) -> str | None:
 
 
 def column_name(heading: str) -> str:
-    """What a heading of a table is called as a column of an index.
+    """Return the name that the column with this heading has in an index.
 
     >>> column_name("Patient Gender"), column_name("Follow-up #")
     ('sex', 'follow-up_#')
@@ -68,8 +68,8 @@ def _meaning(heading: str) -> str:
 
 @dataclass(frozen=True)
 class Patients:
-    """How many patients some images are of: ``known`` is the number of those that have a name, None
-    where no image names one; ``unknown`` the number of images that name none.
+    """Number of patients of some images: ``known`` is the number of identified patients, None if no image has
+    a patient identifier; ``unknown`` is the number of images without one.
     """
 
     known: int | None
@@ -77,22 +77,22 @@ class Patients:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> "Patients":
-        """Those of `rows` with the columns source and patient. Two sources never share a patient."""
+        """Count the patients of `rows` by the columns source and patient. Two sources never share a patient."""
         named = rows.loc[rows["patient"] != "", ["source", "patient"]]
         return cls(len(named.drop_duplicates()) or None, len(rows) - len(named))
 
     def to_json(self) -> dict[str, int | None]:
-        """The two fields that stand beside the number of ``rows`` in every file of figures."""
+        """Return the two fields that accompany the number of ``rows`` in every file of figures."""
         return {"patients": self.known, "images_of_unknown_patients": self.unknown}
 
     @classmethod
     def from_json(cls, content: Mapping[str, int | None]) -> "Patients":
-        """What `to_json` gave, among other fields."""
+        """Return the object that `to_json` wrote; `content` may have other fields."""
         known, unknown = content["patients"], content["images_of_unknown_patients"]
         return cls(None if known is None else int(known), int(unknown or 0))
 
     def __str__(self) -> str:
-        """In words.
+        """Describe the number of patients in words.
 
         >>> str(Patients(73, 0)), str(Patients(None, 12)), str(Patients(73, 12))
         ('73 patients', 'unknown patients', '73 patients and, for 12 images, unknown ones')
@@ -112,15 +112,15 @@ class Index:
 
     - ``path``: absolute path of the image file;
     - ``label``: name of the class;
-    - ``patient``: patient identifier, unique within ``source``, or ``""`` where unknown;
-    - ``split``: the official split, one of `SPLITS`, or ``""`` where there is none;
+    - ``patient``: patient identifier, unique within ``source``, or ``""`` if unknown;
+    - ``split``: the official split, one of `SPLITS`, or ``""`` if there is none;
     - ``source``: name of the data set that the row came from.
 
     Further columns are kept and may be used to break results down. ``mask`` (path of a mask of
-    the finding), ``lung_mask`` (path of a mask of the lungs) and ``drawn`` (True where a program
-    drew the image, which its source knows and no name tells) have a meaning of their own.
+    the finding), ``lung_mask`` (path of a mask of the lungs) and ``drawn`` (True if a program drew
+    the image; set by the source) have a special meaning.
 
-    ``classes`` gives the order of the classes, the order of the model's outputs. ``notes`` are
+    ``classes`` gives the order of the classes, which is that of the model's outputs. ``notes`` are
     sentences that a reader must know: rows left out by rule, classes joined.
     """
 
@@ -142,13 +142,13 @@ class Index:
         citation: str = "",
         notes: Iterable[str] = (),
     ) -> "Index":
-        """Build an index from one mapping an image; missing columns of `COLUMNS` become ``""``.
+        """Build an index from one mapping per image. Missing columns of `COLUMNS` become ``""``, ``source`` `name`.
 
-        Rows are sorted by path, so that the order files were found in never matters. `classes`
+        Rows are sorted by path, so that the order in which files were found does not matter. `classes`
         defaults to the labels found, sorted.
 
         Raises:
-            DataError: no record; a label outside `classes`; an unknown split name.
+            DataError: no records; a label that is not in `classes`; an unknown split name.
 
         >>> Index.from_records([{"path": "/a.png", "label": "normal"}], name="demo").classes
         ('normal',)
@@ -174,7 +174,7 @@ class Index:
         return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))
 
     def require_names(self) -> None:
-        """Raises DataError where a class has a name that no file and no page of a run could hold."""
+        """Raise `DataError` if the name of a class is empty, too long or not printable."""
         for name in self.classes:
             if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
                 raise DataError(
@@ -186,14 +186,14 @@ class Index:
         return len(self.rows)
 
     def replace(self, rows: pd.DataFrame) -> "Index":
-        """The same index with other rows (same classes and origin)."""
+        """Return the index with other rows and the same classes and origin."""
         return dataclasses.replace(self, rows=rows.reset_index(drop=True))
 
     def with_classes(self, classes: tuple[str, ...]) -> "Index":
-        """The same rows with these classes, of which some may have no rows.
+        """Return the index with these classes, some of which may have no rows.
 
         Raises:
-            DataError: a label outside `classes`.
+            DataError: a label that is not in `classes`.
         """
         if stray := sorted(set(self.rows["label"]) - set(classes)):
             raise DataError(
@@ -204,22 +204,22 @@ class Index:
 
     @property
     def drawn(self) -> pd.Series:
-        """Whether a program drew the image, so that no person was X-rayed: bool, one a row."""
-        # A user's column of that name holds text, and says nothing here.
+        """Whether a program drew the image, so that no person was X-rayed: bool (rows,)."""
+        # A user's column of that name holds text and has no such meaning.
         if "drawn" in self.rows and self.rows["drawn"].dtype == bool:
             return self.rows["drawn"]
         return pd.Series(False, index=self.rows.index)
 
     def clusters(self) -> pd.Series:
-        """One key a row: the patient where known, else the row's own path.
+        """Return one key (str) per row: the patient within its source if known, else the row's own path.
 
         Rows that share a key are not independent: splits keep them together and the bootstrap
-        draws them together.
+        resamples them together.
         """
         return patient_keys(self.rows)
 
     def counts(self) -> pd.DataFrame:
-        """Images by class (rows, in class order) and split (columns)."""
+        """Return the number of images by class (rows, in class order) and split (columns)."""
         table = pd.crosstab(self.rows["label"], self.rows["split"])
         return table.reindex(list(self.classes), fill_value=0)
 
@@ -262,7 +262,7 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> "Index":
-        """Read what `write` wrote.
+        """Read an index that `write` wrote.
 
         Raises:
             DataError: the file is damaged.
@@ -278,7 +278,7 @@ class Index:
             names = ("classes", "name", "licence", "citation", "notes")
             fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
             rows = table.to_pandas()
-        except Exception as error:  # Arrow, Thrift and pandas each have errors of their own for a damaged file
+        except Exception as error:  # Arrow, Thrift and pandas each raise their own errors for a damaged file
             raise DataError(f"{path} is damaged: {first_line(error)}.") from error
         classes = tuple(fields.pop("classes").split("\n"))
         notes = tuple(filter(None, fields.pop("notes").split("\n")))
@@ -287,7 +287,7 @@ class Index:
 
 
 def _require_agreement(rows: pd.DataFrame, classes: tuple[str, ...], path: Path) -> None:
-    """Refuse what is no index that was written by chestxray. Raises `DataError`."""
+    """Raise `DataError` if the content of `path` is not an index that chestxray wrote."""
     if missing := [name for name in COLUMNS if name not in rows]:
         raise DataError(f"{path} is damaged: the column {missing[0]} is missing.")
     for name in COLUMNS:
@@ -304,8 +304,8 @@ def _require_agreement(rows: pd.DataFrame, classes: tuple[str, ...], path: Path)
 
 
 def row_keys(rows: pd.DataFrame) -> pd.MultiIndex:
-    """What tells the rows of an index or of predictions apart: (source, path).
+    """Return the keys that identify the rows of an index or of predictions: (source, path).
 
-    A file that is given to train and to test on stands there twice, of two sources.
+    A file that is given both to train and to test on has two rows, with different sources.
     """
     return pd.MultiIndex.from_frame(rows[["source", "path"]])

@@ -1,14 +1,14 @@
-"""Class names as found -> the classes of a run; several sets -> one.
+"""Mapping the labels of one or several data sets to the classes of a run, and merging the sets.
 
-Spellings are compared without regard to case, spaces and punctuation. What a label becomes is
+Spellings are compared without regard to case, spaces and punctuation. The class of a label is
 decided in this order:
 
-1. ``map`` (FROM=TO), FROM being the label as found or the common name it stands for;
-2. ``drop``: the images are left out, and counted; of either, DATA:... speaks of one set alone;
-3. ``classes``: a class asked for, by its own spelling or by the common name;
-4. the common name of the alias map, where `Naming.common` says so, else the label as found.
+1. ``map`` (FROM=TO), FROM being the label as found or its common name;
+2. ``drop``: the images are left out, and counted; in both, DATA:... refers to one set alone;
+3. ``classes``: a requested class, by its own spelling or by its common name;
+4. the common name in the alias map if `Naming.common` is True, else the label as found.
 
-A label that none of them knows is an error that lists what was found: nothing is lost silently.
+A label that none of them knows is an error that lists the labels found: nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from chestxray.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """How labels become classes.
+    """The rules by which labels become classes.
 
-    ``aliases``, ``mapping``, ``wanted``: key of a spelling -> name (see `key`); ``dropped``: keys.
-    ``common``: labels take their common names, and one without a common name is an error.
+    ``aliases``, ``mapping``, ``wanted`` map the key of a spelling (see `key`) to a name; ``dropped``
+    are keys. ``common``: labels get their common names, and one without a common name is an error.
     """
 
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -39,11 +39,11 @@ class Naming:
     common: bool = False
 
     def name(self, label: str) -> str | None:
-        """The class of a label as found; ``""`` where it is dropped, None where nobody knows it."""
+        """Return the class of a label as found; ``""`` if it is dropped, None if it is unknown."""
         own = key(label)
         shared = self.aliases.get(own, "")
         if own in self.mapping or key(shared) in self.mapping:
-            # What it is mapped to is a class of its own: it is not mapped again.
+            # The target of a map is a class and is not mapped again.
             found = self.mapping.get(own) or self.mapping[key(shared)]
             own, shared = key(found), self.aliases.get(key(found), found)
         elif not self.common:
@@ -58,12 +58,13 @@ class Naming:
 
 
 def alias_keys(*tables: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Key of every spelling -> class name. Later tables override earlier ones."""
+    """Return the class name by the key of every spelling. Later tables override earlier ones."""
     return {key(spelling): name for table in tables for name, all_ in table.items() for spelling in (name, *all_)}
 
 
 def by_set(items: Iterable[str], sets: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """``map`` or ``drop``, by the set that each is meant for: ``""`` has those of all, without ``DATA:``.
+    """Return the items of ``map`` or ``drop`` by the set that they refer to, without ``DATA:``; ``""`` has those for
+    all sets.
 
     >>> by_set(["opacity", "other:opacity"], ["one", "other"])
     {'': ('opacity',), 'one': (), 'other': ('opacity',)}
@@ -76,10 +77,10 @@ def by_set(items: Iterable[str], sets: Sequence[str]) -> dict[str, tuple[str, ..
 
 
 def naming(recipe: Recipe, aliases: Mapping[str, str], *, common: bool) -> Naming:
-    """The `Naming` that a recipe asks for.
+    """Return the `Naming` that a recipe specifies.
 
     Raises:
-        InputError: a map that is not FROM=TO; a class that is both asked for and dropped.
+        InputError: a map that is not FROM=TO; repeated classes; a class that is both requested and dropped.
     """
     classes = [part.strip() for text in recipe.classes for part in text.split(",") if part.strip()]
     wanted = {key(name): name for name in classes}
@@ -102,11 +103,11 @@ def naming(recipe: Recipe, aliases: Mapping[str, str], *, common: bool) -> Namin
 
 
 def check_single(index: Index, rules: Naming) -> None:
-    """Raises `DataError` where labels join several findings and nobody said what such a label is.
+    """Raise `DataError` if labels join several findings and the rules do not say what such a label means.
 
     Public tables join findings by ``|`` (NIH), as a list in brackets (PadChest), or by ``;`` or a comma.
-    The latter two count where each part is a label of its own elsewhere; commas, which names may have
-    too (COVID-19, ARDS), where several labels are made so.
+    The latter two count only if each part is also a label by itself; commas, which names may contain
+    (COVID-19, ARDS), only if there are several such labels.
     """
     counts = index.rows["label"].value_counts()
     joined = _joined_findings([str(label) for label in counts.index])
@@ -122,11 +123,11 @@ def check_single(index: Index, rules: Naming) -> None:
 
 
 def harmonise(index: Index, rules: Naming) -> Index:
-    """The same images under the names that `rules` give their labels; dropped ones are noted.
+    """Return the index with the classes that `rules` give to its labels; a note counts the dropped images.
 
     Raises:
-        DataError: a label that nobody mapped, dropped or asked for, or that joins several findings; no
-            image left.
+        DataError: a label that is not mapped, dropped or requested, or that joins several findings; no
+            image is left.
     """
     check_single(index, rules)
     counts = index.rows["label"].value_counts()
@@ -155,13 +156,13 @@ def harmonise(index: Index, rules: Naming) -> Index:
 
 
 def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
-    """One index of several whose classes have been harmonised; every row keeps its source.
+    """Return one index of several whose classes have been harmonised; every row keeps its source.
 
-    Sources of one name are told apart by a number. Classes stand in the order `wanted`, else
-    sorted.
+    A number is added to the name of a source that occurs several times. The classes are in the order
+    of `wanted`, else sorted.
 
     Raises:
-        DataError: a wanted class has no images.
+        DataError: a class in `wanted` has no images.
     """
     taken: dict[str, int] = {}
     frames = []
@@ -173,7 +174,7 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
                 frame = frame.assign(source=frame["source"].replace(name, f"{name}-{taken[name]}"))
         frames.append(frame)
     rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    # A column that only some of the sets have is empty, not missing, for the others.
+    # A column that only some of the sets have is filled with "" for the others.
     extra = [column for column in rows.columns if rows[column].dtype == object or rows[column].dtype == "str"]
     rows = rows.assign(**{column: rows[column].fillna("") for column in extra})
     if any(index.drawn.any() for index in indexes):
@@ -195,7 +196,7 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
 
 
 def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:
-    """Raises `DataError` where a class and a part of it stand side by side, unasked for."""
+    """Raise `DataError` if `index` has both a class and a subclass of it (`parts` maps classes to subclasses)."""
     for whole, its_parts in parts.items():
         if whole in index.classes and (both := [part for part in its_parts if part in index.classes]):
             part = both[0]
@@ -207,7 +208,7 @@ def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:
 
 
 def _joined_findings(labels: Sequence[str]) -> list[str]:
-    """Those of `labels` that join several findings, in their order."""
+    """Return those of `labels` that join several findings, in their order."""
     alone = {key(label) for label in labels}
 
     def joined(label: str, sign: str) -> bool:
@@ -230,7 +231,7 @@ def _parts(label: str, sign: str) -> list[str]:
 
 
 def _proper(name: str, wanted: Mapping[str, str], aliases: Mapping[str, str], common: bool) -> str:
-    """The class that a map's TO means, whatever its spelling."""
+    """Return the class that the TO of a map means, whatever its spelling."""
     if key(name) in wanted:
         return wanted[key(name)]
     return aliases.get(key(name), name) if common else name
@@ -255,12 +256,12 @@ def _joined(texts: Iterable[str], sign: str = " + ") -> str:
 
 
 def check_used(recipe: Recipe, labels: Iterable[str], aliases: Mapping[str, str]) -> None:
-    """Raises `InputError` where ``map`` or ``drop`` name a class that no set has: a misspelling."""
+    """Raise `InputError` if ``map`` or ``drop`` name a class that no set has, as after a misspelling."""
     found = sorted(set(labels))
     keys = {key(label) for label in found} | {key(aliases.get(key(label), label)) for label in found}
     targets = {key(text.rpartition("=")[2]) for text in recipe.map}
     asked = [("map", text.rpartition("=")[0], keys) for text in recipe.map]
-    # What a class was renamed to may be dropped.
+    # The new name of a renamed class may be dropped, too.
     asked += [("drop", name, keys | targets) for name in recipe.drop]
     for option, name, known in asked:
         if key(name) not in known:

@@ -1,7 +1,7 @@
-"""The same radiograph twice, though its pixels differ: compressed anew, resized, cropped, turned, mirrored.
+"""Near duplicates: copies of one radiograph with different pixels (recompressed, resized, cropped, rotated, mirrored).
 
-Every film becomes a short description (`descriptors`), films whose descriptions agree are candidates
-(`neighbours`), and `registration` confirms or refuses them.
+Every film is described by a short vector (`descriptors`), films with similar vectors are candidates
+(`neighbours`), and registration (`image_registration`) confirms or rejects them.
 """
 
 from __future__ import annotations
@@ -17,41 +17,42 @@ from chestxray.data.grouping import patient_keys
 from chestxray.data.image_registration import SIDE, correlations, placement
 from chestxray.data.index import Index
 
-# The thresholds are those of benchmarks/near_duplicates.md.
-#: Cosine between two descriptions, either sign, from which a pair is looked at.
+# benchmarks/near_duplicates.md explains the thresholds.
+#: Absolute cosine between two descriptors from which a pair is a candidate.
 CANDIDATE = 0.62
-#: Correlation from which a pair is one radiograph, and the one for images of less than `SMALL` pixels.
+#: Correlation from which a pair is one radiograph, and the same for images with a side of less than `SMALL` pixels.
 CONFIRMED, CONFIRMED_SMALL = 0.88, 0.93
 SMALL = 48
-#: Correlation from which a pair of different patients is worth a look: two films of one person, say.
+#: Correlation from which a pair of different patients should be inspected: it may be two films of one person.
 ADVISED = 0.75
-#: What the thresholds let through, in words for those who read the findings. Pairs of films are not
-#: independent of each other, so that the children are what is counted.
+#: The false-alarm rate of the thresholds, in words for those who read the findings. It is counted by
+#: children, because pairs of films are not independent of each other.
 FALSE_ALARMS = (
     "Among 5,824 chest films of 3,053 children, no film was taken for one of another child. Counted by children, "
     "fewer than 1 in 1,000 has such a false match in a set of that size (95% confidence)."
 )
-#: One film is compared with this many at most, the likeliest: a set of blank pages stays possible.
+#: Maximum number of candidates, the most similar ones, with which one film is compared: limits the time for a set of
+#: blank pages.
 _MOST_CANDIDATES = 16
 _BLOCK = 256
-#: Films whose neighbours are looked up at a time, each in all poses and flips.
+#: Number of films whose neighbours are searched at a time, each in all poses and flips.
 _QUERIES = 1_024
-#: uint8 (images, height, width), and those rows of it that are looked at.
+#: Pixels, uint8 (images, height, width), and the rows of them that are searched.
 _Films = tuple[np.ndarray, np.ndarray]
 
 
 def mark(index: Index, pixels: np.ndarray) -> Index:
-    """Add what was found of copies, and ``brightness``, to a decoded index.
+    """Search a decoded index for near duplicates, and return it with columns for the results and ``brightness``.
 
-    `pixels`: uint8 (rows, height, width), of which a few hundred are in memory at a time. Rows
-    with the same ``near_group`` show one radiograph, at least two of them with different pixels;
-    it is empty for all others. ``near_correlation`` is the highest correlation with another of the
-    group (not a number outside groups), ``brightness`` the mean grey, 0 to 255. ``look_alike`` is
-    the path of the film, not known to be of the same patient, that is nearly this one, and
-    ``look_alike_correlation`` how nearly: at least `ADVISED`, and less than a copy.
+    `pixels`: uint8 (rows, height, width), of which a few hundred images are in memory at a time. Rows
+    with the same ``near_group`` show one radiograph, at least two of them with different pixels; it is
+    ``""`` for all others. ``near_correlation`` is the highest correlation with another image of the
+    group (NaN outside groups), ``brightness`` the mean grey value, 0 to 255. ``look_alike`` is the path
+    of the most similar film that is not known to be of the same patient, ``look_alike_correlation``
+    the correlation with it: at least `ADVISED`, and lower than for a copy.
 
-    Drawn images are not searched: phantoms share one anatomy, and two of them may be as like as two
-    copies of a radiograph (0.93). Where there is nothing else, there are no columns but ``brightness``.
+    Drawn images are not searched: phantoms share one anatomy, and two of them may be as similar as two
+    copies of a radiograph (0.93). If there are no other images, only ``brightness`` is added.
     """
     rows = index.rows.assign(brightness=np.nan)
     good = np.flatnonzero(rows["unreadable"] == "")
@@ -73,21 +74,21 @@ def mark(index: Index, pixels: np.ndarray) -> Index:
 
 
 def confirmed(pixels: np.ndarray) -> float:
-    """Correlation from which two of `pixels`, uint8 (images, height, width), are one radiograph."""
+    """Return the correlation from which two images of `pixels`, uint8 (images, height, width), are one radiograph."""
     return CONFIRMED if min(pixels.shape[1:]) >= SMALL else CONFIRMED_SMALL
 
 
 def advised(pixels: np.ndarray) -> float:
-    """Correlation from which two of `pixels` are worth a look; that of copies for small images."""
+    """Return the correlation from which two images of `pixels` should be inspected; that of copies for small images."""
     return ADVISED if min(pixels.shape[1:]) >= SMALL else CONFIRMED_SMALL
 
 
 def pairs(pixels: np.ndarray, rows: np.ndarray, *, least: float | None = None) -> pd.DataFrame:
-    """Pairs of `rows` that show one radiograph: columns first, second (rows), correlation.
+    """Return the pairs of `rows` that show one radiograph: columns first, second (rows of `pixels`) and correlation.
 
-    `pixels` as of `mark`; `least` is the lowest correlation of a pair (default: `confirmed`). Detects
-    copies that were compressed, resized, changed in tone, inverted, mirrored or turned upside down, that
-    were cropped or padded by up to about 5% a side or turned by up to about 6 degrees, or carry text.
+    `pixels` as in `mark`; `least` is the lowest correlation of a pair (default: `confirmed`). Detects
+    copies that were compressed, resized, changed in tone, inverted, mirrored or flipped upside down,
+    cropped or padded by up to about 5% a side, rotated by up to about 6 degrees, or marked with text.
     """
     films = (pixels, np.asarray(rows))
     return _confirmed(_candidates(_described(films)), films, films, least)
@@ -96,10 +97,11 @@ def pairs(pixels: np.ndarray, rows: np.ndarray, *, least: float | None = None) -
 def pairs_between(
     pixels: np.ndarray, rows: np.ndarray, others: np.ndarray, other_rows: np.ndarray, *, least: float | None = None
 ) -> pd.DataFrame:
-    """Pairs of one of `rows` with one of `other_rows` that show one radiograph: columns first, second, correlation.
+    """Return the pairs of one of `rows` and one of `other_rows` that show one radiograph.
 
-    `pixels` and `others` are as of `mark` and of one size; ``first`` is a row of `pixels`, ``second`` one of
-    `others`. Pairs within either are not looked for. Found is what `pairs` would find.
+    The columns are first (a row of `pixels`), second (a row of `others`) and correlation. `pixels` and `others`
+    are as in `mark`, with images of the same size. Pairs within `pixels` or within `others` are not searched;
+    otherwise the pairs are those that `pairs` would find in both together.
     """
     films, further = (pixels, np.asarray(rows)), (others, np.asarray(other_rows))
     vectors = _described(films, further)
@@ -107,7 +109,7 @@ def pairs_between(
 
 
 def _described(*films: _Films) -> np.ndarray:
-    """Descriptions of the rows of all films, one after another: float32 (poses, films, dimensions)."""
+    """Return the whitened descriptors of the rows of all films, in order: float32 (poses, films, dimensions)."""
     parts = []
     with progress("Describing", sum(len(rows) for _, rows in films)) as advance:
         for pixels, rows in films:
@@ -120,10 +122,10 @@ def _described(*films: _Films) -> np.ndarray:
 
 
 def _candidates(vectors: np.ndarray, others: np.ndarray | None = None) -> pd.DataFrame:
-    """Pairs of descriptions that agree, each once: first, second, and how the second lies on the first.
+    """Return the pairs of similar descriptors, each once: first, second, and the pose of one relative to the other.
 
-    Pairs are of `vectors`, or of those with `others`, both (poses, films, dimensions). ``pose`` and
-    ``flip`` are places in `POSES` and `FLIPS`; ``turned`` says that it is the second that is posed.
+    Pairs are within `vectors`, or between these and `others`, both (poses, films, dimensions). ``pose`` and
+    ``flip`` are positions in `POSES` and `FLIPS`; ``turned`` is True if the second film is the posed one.
     """
     if others is None:
         found = _looked_up(vectors, neighbours.cells(vectors[0]))
@@ -139,7 +141,9 @@ def _candidates(vectors: np.ndarray, others: np.ndarray | None = None) -> pd.Dat
 
 
 def _looked_up(vectors: np.ndarray, among: neighbours.Cells) -> pd.DataFrame:
-    """The likeliest members for each film, in all poses and flips: query, member, cosine, pose, flip, inverted."""
+    """Return the most similar members for each film in all poses and flips: query, member, cosine, pose, flip,
+    inverted.
+    """
     parts = []
     count, factors = vectors.shape[1], signs()
     with progress("Looking for copies", count) as advance:
@@ -152,7 +156,7 @@ def _looked_up(vectors: np.ndarray, among: neighbours.Cells) -> pd.DataFrame:
             part = pd.DataFrame({"query": start + query, "member": places[:, 1], "cosine": np.abs(cosine)})
             part = part.assign(pose=pose, flip=flip, inverted=cosine < 0)
             part = part.sort_values("cosine", ascending=False, kind="stable").drop_duplicates(["query", "member"])
-            # A film is its own likeliest member.
+            # One more, since a film is its own most similar member.
             parts.append(part.groupby("query").head(_MOST_CANDIDATES + 1))
             advance(posed.shape[2])
     columns = ["query", "member", "cosine", "pose", "flip", "inverted"]
@@ -160,7 +164,7 @@ def _looked_up(vectors: np.ndarray, among: neighbours.Cells) -> pd.DataFrame:
 
 
 def _confirmed(candidates: pd.DataFrame, films: _Films, others: _Films, least: float | None) -> pd.DataFrame:
-    """Of candidates, places in `films` and `others`, those that registration confirms, as rows."""
+    """Return the candidates (positions in `films` and `others`) that registration confirms, as rows of pixels."""
     parts = [pd.DataFrame({"first": [], "second": [], "correlation": []}).astype({"first": int, "second": int})]
     with progress("Comparing", len(candidates)) as advance:
         for start in range(0, len(candidates), _BLOCK):
@@ -174,7 +178,9 @@ def _confirmed(candidates: pd.DataFrame, films: _Films, others: _Films, least: f
 
 
 def _registered(candidates: pd.DataFrame, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Correlation (candidates,) of pictures (candidates, SIDE, SIDE), laid over each other as the candidates say."""
+    """Return the correlation (candidates,) of pairs of pictures, uint8 (candidates, SIDE, SIDE), after alignment from
+    the poses of the candidates.
+    """
     turned = candidates["turned"].to_numpy(dtype=bool)[:, None, None]
     posed, plain = np.where(turned, second, first), np.where(turned, first, second)
     for number, (upside_down, mirrored) in enumerate(FLIPS):
@@ -187,7 +193,7 @@ def _registered(candidates: pd.DataFrame, first: np.ndarray, second: np.ndarray)
 
 
 def _of_different(found: pd.DataFrame, rows: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
-    """The pairs whose rows are not known to be of one patient, nor of one group of copies."""
+    """Return the pairs whose rows are not known to be of one patient and are not in one group of copies."""
     patient = patient_keys(rows)
     group = pd.Series(names, dtype=object).reindex(rows.index)
     first, second = found["first"], found["second"]
@@ -196,21 +202,21 @@ def _of_different(found: pd.DataFrame, rows: pd.DataFrame, names: dict[int, str]
 
 
 def _best(found: pd.DataFrame) -> pd.DataFrame:
-    """For each row in a pair the likeliest other one: second and correlation, by row."""
+    """Return the most similar other row (second) and the correlation for each row in a pair, by row."""
     both = pd.concat([found, found.rename(columns={"first": "second", "second": "first"})])
     best = both.sort_values("correlation", ascending=False, kind="stable").drop_duplicates("first")
     return best.set_index("first")
 
 
 def _assign(rows: pd.DataFrame, good: np.ndarray, column: str, values: pd.Series) -> None:
-    """Give what was found of a row to all rows with the same pixels."""
+    """Assign the values of `column` found for some rows to all rows with the same pixels, in place."""
     by_hash = dict(zip(rows["pixel_hash"].loc[values.index], values, strict=True))
     given = rows.loc[good, "pixel_hash"].map(by_hash)
     rows.loc[good, column] = given.where(given.notna(), rows.loc[good, column])
 
 
 def _groups(found: pd.DataFrame, count: int) -> dict[int, str]:
-    """Row -> name of its group, of rows that hang together through pairs."""
+    """Return the name of the group of each row in a pair; groups are the connected components of the pairs."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -227,8 +233,8 @@ def _brightness(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _small(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Those rows in the size that is compared: uint8 (rows, SIDE, SIDE)."""
-    # Bilinear with the support scaled to the reduction: an area average. A row may come many times.
+    """Return the rows resized for comparison: uint8 (rows, SIDE, SIDE)."""
+    # Bilinear with the support scaled to the reduction: an area average. A row may occur many times.
     each, places = np.unique(rows, return_inverse=True)
     small = [np.asarray(Image.fromarray(pixels[row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for row in each]
     return np.stack(small)[places]

@@ -1,8 +1,8 @@
-"""Vectors that point the same way, among many: an inverted file of cells (Jégou, Douze and Schmid 2011).
+"""Approximate search for vectors with a high cosine, by an inverted file (Jégou, Douze and Schmid 2011).
 
-Members are sorted into cells around the centres of a short k-means, and a query is compared with the
-members of the cells that are likeliest to hold its neighbours alone: with 100,000 members that is one in
-fourteen. Below some thousand members there is one cell, and nothing is passed over.
+Members are sorted into cells around the centres of a short k-means, and a query is compared only with the
+members of the nearest cells: with 100,000 members, one in fourteen. With few members there is one cell, and
+the search is exact.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Up to so many members every query is compared with each.
+#: Up to this many members, every query is compared with every member.
 EVERY = 2_000
-#: Cells that a query is compared with. Among 30,000 vectors of 143 dimensions that share nothing these held 97% of
-#: the neighbours with a cosine of 0.7, and 99% of those of 0.8.
+#: Number of cells searched for a query. Among 30,000 unrelated vectors of 143 dimensions these contained 97% of the
+#: neighbours with a cosine of 0.7, and 99% of those with 0.8.
 _PROBED = 128
-#: k-means: steps, and members of a cell that it looks at.
+#: k-means: number of steps, and of members sampled per cell.
 _STEPS, _SAMPLE = 3, 32
-#: Queries whose cells are chosen at a time.
+#: Number of vectors whose cells are computed at a time.
 _BLOCK = 4_096
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Unit vectors float32 (members, dimensions) by cell: ``bounds[i]`` to ``bounds[i + 1]`` are those of cell i.
-
-    ``places`` (members,) says which member each was, ``centres`` (cells, dimensions) are unit vectors.
+    """Unit vectors, float32 (members, dimensions), sorted by cell: cell i has those from ``bounds[i]`` to
+    ``bounds[i + 1]``. ``places`` (members,) is the original position of each, ``centres`` (cells, dimensions)
+    are the cells' unit vectors.
     """
 
     centres: np.ndarray
@@ -36,8 +36,8 @@ class Cells:
 
 
 def cells(members: np.ndarray) -> Cells:
-    """Sort unit vectors float32 (members, dimensions) into cells, the same for the same members."""
-    # With this many cells, choosing cells and comparing with their members take equally long.
+    """Sort unit vectors, float32 (members, dimensions), into cells. The result is deterministic."""
+    # With this many cells, choosing the cells takes as long as comparing with their members.
     number = 1 if len(members) <= EVERY else round(np.sqrt(_PROBED * len(members)) / 2)
     rng = np.random.default_rng(0)
     seen = members[rng.permutation(len(members))[: _SAMPLE * number]]
@@ -54,10 +54,11 @@ def cells(members: np.ndarray) -> Cells:
 
 
 def alike(among: Cells, queries: np.ndarray, least: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places (found, 2) of a query and of a member that points along it, or against it, and their cosines (found,).
+    """Return the positions of queries and of members with a similar or opposite direction, int64 (found, 2), and their
+    cosines, float32 (found,).
 
-    `queries` are unit vectors float32 (queries, dimensions), `least` is the lowest absolute cosine; of one cell
-    at most the `most` likeliest members of a query are found.
+    `queries` are unit vectors, float32 (queries, dimensions), `least` is the limit that the absolute cosine
+    exceeds. In one cell with many similar members, about the `most` most similar ones per query are returned.
     """
     query, cell = _probed(among, queries)
     starts = np.searchsorted(cell, np.arange(len(among.centres) + 1))
@@ -81,7 +82,7 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _probed(among: Cells, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The queries, each as often as cells are looked at for it, and those cells, in the order of the cells."""
+    """Return the pairs of a query and a cell to search for it, sorted by cell: two arrays (pairs,)."""
     number = len(among.centres)
     if number <= _PROBED:
         return np.tile(np.arange(len(queries)), number), np.repeat(np.arange(number), len(queries))

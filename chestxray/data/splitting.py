@@ -1,4 +1,4 @@
-"""Index -> Splits: which rows train, which validate, which test."""
+"""Splitting an index into training, validation and test rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chestxray.data.index import Index
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.recipe import Recipe
 
-#: An official validation split with fewer images than this chooses by luck and is redrawn.
+#: An official validation split with fewer images than this is too small to choose by, and is redrawn.
 SMALLEST_VALIDATION = 50
 
 
 @dataclass(frozen=True)
 class Splits:
-    """``index`` with every readable row in a split; ``notes``: sentences a reader must know."""
+    """``index`` with the split of every readable row; ``notes``: sentences that a reader must know."""
 
     index: Index
     notes: tuple[str, ...]
@@ -28,18 +28,18 @@ class Splits:
 def split(index: Index, recipe: Recipe) -> Splits:
     """Split the readable rows of `index` as the recipe says. Unreadable rows get no split.
 
-    ``auto`` takes the official split where there is one, else draws one that is stratified by
-    class and grouped by patient; copies of one image (same ``pixel_hash``) count as one patient.
-    Of merged sets, those without an official split are drawn beside those with one. Rows marked
-    ``external`` (data given to test on) are the whole test; the others only train and validate.
+    ``auto`` uses the official split if there is one, else draws one that is stratified by class and
+    grouped by patient; copies of one image (same ``pixel_hash``) count as one patient. Among merged
+    sets, a split is drawn for those that have no official one. Rows marked ``external`` (data given
+    to test on) are the whole test set; the others are for training and validation only.
 
-    Of a cross-validation the fold ``recipe.fold`` is the test, and validation is drawn from the
-    rest; where the test is given (external or official), the fold is the validation.
+    In a cross-validation, the fold ``recipe.fold`` is the test and validation is drawn from the
+    rest; if the test is given (external or official), the fold is the validation.
 
     Raises:
-        DataError: one class only; too few images or patients of a class; no official split where
-            one was asked for, or one without training or test rows.
-        InputError: a source to hold out that is none; every fold at once.
+        DataError: only one class; too few images or patients of a class; no official split although
+            one was requested, or one without training or test rows.
+        InputError: the source to hold out is not a source of the data; no single fold was chosen.
     """
     if recipe.parts:
         raise InputError("One split needs one part of the cross-validation: choose it with fold or held_out.")
@@ -71,7 +71,7 @@ def split(index: Index, recipe: Recipe) -> Splits:
 
 
 def check(index: Index) -> None:
-    """Raises `DataError` where a class has no row in train, or a split has no rows at all."""
+    """Raise `DataError` if a class has no training rows, or a split has no rows at all."""
     counts = index.counts()
     for name in ("train", "validation", "test"):
         if name not in counts or not counts[name].sum():
@@ -95,7 +95,7 @@ def _check_classes(index: Index, readable: pd.DataFrame) -> None:
 
 
 def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, tuple[str, ...]]:
-    """The official split of each source that has one; the others are drawn together."""
+    """Return the split: the official one for each source that has one, a drawn one for the other sources together."""
     given = rows.groupby("source")["split"].transform(lambda splits: (splits != "").any())
     without = rows[~given]
     chosen, notes = [], []
@@ -138,7 +138,7 @@ def _official_of_source(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bo
 
 
 def _official_folds(rows: pd.DataFrame, chosen: pd.Series, recipe: Recipe) -> tuple[pd.Series, tuple[str, ...]]:
-    """The official test is kept; the fold of the other rows is the validation."""
+    """Return the split with the official test and, as validation, the fold of the other rows."""
     pool = rows[chosen.reindex(rows.index).isin(["train", "validation"])]
     chosen = chosen.copy()
     chosen.loc[pool.index] = np.where(_held_out(pool, recipe, "grouped"), "validation", "train")
@@ -149,7 +149,7 @@ def _official_folds(rows: pd.DataFrame, chosen: pd.Series, recipe: Recipe) -> tu
 
 
 def _held_out(rows: pd.DataFrame, recipe: Recipe, method: str) -> np.ndarray:
-    """Whether each row is in the fold held out: bool (rows,)."""
+    """Return whether each row is in the held-out fold: bool (rows,)."""
     codes = dependent_groups(rows) if method == "grouped" else np.arange(len(rows))
     return fold_of(rows["label"], codes, recipe.folds, method, recipe.splits_by) == recipe.fold
 
@@ -179,7 +179,7 @@ def _leave_one_source_out(
     return pd.concat([chosen, held_out]), (f"The source {recipe.held_out} is the test, the others train.", *notes)
 
 
-#: How each method of drawing is told to a reader.
+#: The note on each method of drawing a split.
 _NOTES = {
     "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",
     "stratified": "Split by image, stratified by class: patients and copies may stand on both sides.",
@@ -212,9 +212,9 @@ def _drawn(
 
 
 def _take(rows: pd.DataFrame, share: float, seed: int, method: str, leave: int = 1) -> pd.DataFrame:
-    """Draw about `share` of `rows`: at random, stratified by class, or by group and stratified.
+    """Return about the proportion `share` of `rows`, drawn at random, stratified by class, or by group and stratified.
 
-    Of every class `leave` rows, or groups, are left where there are that many.
+    At least `leave` rows, or groups, of every class are not drawn, if there are that many.
     """
     wanted = max(1, round(share * len(rows)))
     if method == "random":
@@ -224,10 +224,10 @@ def _take(rows: pd.DataFrame, share: float, seed: int, method: str, leave: int =
 
 
 def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int, leave: int) -> np.ndarray:
-    """Positions of about `share` of the rows, whole groups at a time, class by class.
+    """Return the positions of about the proportion `share` of the rows, in whole groups, stratified by class.
 
-    Groups are shuffled and taken until the share of their class is met as nearly as whole groups
-    allow. A group with several labels counts for the rarest, so that rare classes are met too.
+    Groups are shuffled and taken until the proportion of their class is as close to `share` as whole
+    groups allow. A group with several labels counts for the rarest, so that rare classes are drawn too.
     """
     table = pd.DataFrame({"label": labels, "group": codes})
     rarity = table["label"].value_counts(ascending=True)
@@ -243,8 +243,8 @@ def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int, 
             )
         sizes = shuffled.loc[shuffled["min"] == place, "size"]
         if len(sizes) < 2:
-            continue  # nearly all of this class is in groups with a rarer one, which are dealt already
-        # The first of equally near numbers; at least one group is taken and one is left.
+            continue  # nearly all of this class is in groups with a rarer one, which were assigned already
+        # The smallest of equally close numbers; at least one group is taken and one is left.
         number = int(np.argmin(np.abs(sizes.cumsum().to_numpy() - share * sizes.sum()))) + 1
         taken += sizes.index[: min(number, len(sizes) - 1)].tolist()
     holds = pd.crosstab(table["group"], table["label"]).loc[shuffled.index] > 0
@@ -253,17 +253,17 @@ def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int, 
 
 
 def _with_every_class(taken: np.ndarray, holds: np.ndarray, leave: int) -> np.ndarray:
-    """`taken`, bool (groups,), with groups moved so that every class is taken and left, as far as can be.
+    """Return `taken`, bool (groups,), with groups moved so that every class is on both sides, as far as possible.
 
-    Groups with several labels count for one of them, so that the others may be met by none or by all.
-    `holds` says which classes a group has, bool (groups, classes); the group with the fewest is moved.
+    Groups with several labels count for one of them, so that all or none of another class may be taken.
+    `holds`, bool (groups, classes), says which classes a group has; the group with the fewest is moved.
     """
     taken = taken.copy()
     for side, fewest, fewest_there in ((True, 1, leave), (False, leave, 1)):
         for label in range(holds.shape[1]):
             while holds[taken == side, label].sum() < fewest:
                 there = holds[taken != side].sum(axis=0)
-                # Nothing that the other side needs is taken from it.
+                # Groups that the other side needs are not moved.
                 spared = (~holds | (there > fewest_there)).all(axis=1)
                 movable = np.flatnonzero((taken != side) & holds[:, label] & spared)
                 if not len(movable):

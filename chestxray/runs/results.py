@@ -65,7 +65,7 @@ def assess(
     validation: Predictions | None = None,
     refusals: Refusals | None = None,
 ) -> Evaluation:
-    """Write each file of this module that applies to `folder`, and return the evaluation in ``metrics.json``.
+    """Write to `folder` each file of this module that applies, and return the evaluation in ``metrics.json``.
 
     `test` and `validation` have calibrated probabilities; without `validation` (an external test)
     the files describe the test only. A file that no longer applies is deleted, except for

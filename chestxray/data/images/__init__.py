@@ -1,1 +1,1 @@
-"""One file becomes the pixels of a film."""
+"""Reading image files as the grey pixels of a film."""

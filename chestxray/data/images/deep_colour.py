@@ -1,8 +1,8 @@
-"""16-bit colour -> grey values of 16 bits.
+"""Reading 16-bit colour images as grey values of 16 bits.
 
-Pillow has no mode for such images and keeps the upper eight bits of each value, which of a 12-bit
-film are nearly nothing. Its decoders know both orders of bytes, though: an image that is decoded a
-second time in the other order has the lower byte of each value where Pillow looks for the upper.
+Pillow has no mode for such images and keeps only the upper eight bits of each value, which hold
+almost nothing of a 12-bit film. Its decoders support both byte orders, though: decoding the image a
+second time in the other byte order gives the lower byte of each value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageFile, ImageOps
 
-#: Pillow's names of how pixels lie in a file -> the same pixels in the other order of bytes.
+#: Pillow's name of each pixel layout (raw mode) -> that of the same layout in the other byte order.
 _OTHER_ORDER = {
     f"{channels};16{order}": f"{channels};16{other}"
     for channels in ("RGB", "RGBX", "RGBA")
@@ -22,30 +22,29 @@ _OTHER_ORDER = {
 }
 _GREY_AND_ALPHA = "LA;16B"
 _COLOUR = ("RGB", "RGBA", "CMYK")
-# TIFF: bits of each channel; 2 where the channels lie one after the other.
+# TIFF tags: bits per channel; planar configuration, 2 if the channels are stored one after the other.
 _BITS, _PLANES = 258, 284
-#: What red, green and blue add to the brightness, in thousandths (ITU-R 601-2, as in Pillow's own).
+#: Weights of red, green and blue in the brightness, in thousandths (ITU-R 601-2, as in Pillow).
 _BRIGHTNESS = (299, 587, 114)
 
 
 def is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether an opened image, not yet loaded, has several channels of 16 bits."""
+    """Return whether an opened image, not yet loaded, has several channels of 16 bits."""
     if image.mode not in _COLOUR:
         return False
     return ";16" in _layout(image) or 16 in _tag(image, _BITS, ())
 
 
 def brightness(image: ImageFile.ImageFile) -> np.ndarray:
-    """The grey values of an opened image that `is_deep`, upright: float32 (height, width), 0 to 65535.
-
-    Transparency is laid over black.
+    """Return the grey values of an opened image for which `is_deep` is True, upright: float32 (height, width), 0 to
+    65535. Transparent pixels are blended with black.
 
     Raises:
-        ValueError: the values are stored in a way that is not known here (planes, CMYK, premultiplied).
+        ValueError: the values are stored in an unsupported way (planes, CMYK, premultiplied).
     """
     layout = _layout(image)
     if layout == _GREY_AND_ALPHA:
-        # Two values of two bytes, read as four of one.
+        # Two channels of two bytes, decoded as four of one byte.
         high, low, alpha_high, alpha_low = np.moveaxis(_decoded(image, "RGBA"), -1, 0)
         return _over_black(_joined(high, low), _joined(alpha_high, alpha_low))
     if layout not in _OTHER_ORDER:
@@ -54,7 +53,7 @@ def brightness(image: ImageFile.ImageFile) -> np.ndarray:
     alpha = values[..., 3] if values.shape[2] == 4 else None
     if alpha is None and isinstance(clear := image.info.get("transparency"), tuple):
         alpha = np.where((values == np.array(clear, dtype=np.uint16)).all(axis=2), 0, 65535).astype(np.uint16)
-    # Whole numbers, so that colour of three equal channels is exactly the grey that it shows.
+    # Integers, so that three equal channels give exactly their value.
     total = np.full(values.shape[:2], 500, dtype=np.uint32)
     for channel, weight in enumerate(_BRIGHTNESS):
         total += values[..., channel].astype(np.uint32) * np.uint32(weight)
@@ -62,9 +61,9 @@ def brightness(image: ImageFile.ImageFile) -> np.ndarray:
 
 
 def _layout(image: ImageFile.ImageFile) -> str:
-    """Pillow's name of how the pixels lie in the file, such as ``RGB;16B``."""
+    """Return Pillow's name of the pixel layout in the file, such as ``RGB;16B``, or ``planes``."""
     if not image.tile or _tag(image, _PLANES, 1) == 2:
-        # Pillow names planes as if they had eight bits, and mistakes them where they are compressed.
+        # Pillow names planes as if they had eight bits, and decodes compressed ones wrongly.
         return "planes"
     arguments = image.tile[0].args
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
@@ -75,14 +74,14 @@ def _tag(image: ImageFile.ImageFile, number: int, default: Any) -> Any:
 
 
 def _decoded(image: ImageFile.ImageFile, layout: str) -> np.ndarray:
-    """The file's pixels, upright uint8 (height, width, channels), decoded as if they lay as `layout` says."""
+    """Return the file's pixels decoded as `layout`, upright: uint8 (height, width, channels)."""
     assert isinstance(image.fp, io.BytesIO)
     with type(image)(io.BytesIO(image.fp.getvalue()), "") as again:
         again.tile = [
             tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout)
             for tile in again.tile
         ]
-        # Of a TIFF, loading turns it upright; of a PNG it does not.
+        # Loading turns a TIFF upright, but not a PNG.
         again.load()
         return np.asarray(ImageOps.exif_transpose(again))
 

@@ -1,7 +1,7 @@
-"""DICOM files as a radiologist's screen shows them. Needs the extra ``dicom`` (pydicom).
+"""Reading DICOM files as a radiologist's screen shows them. Needs the extra ``dicom`` (pydicom).
 
-Only pixels and what they are shown by are read: names, dates and numbers of patients stay where
-they are, in the file.
+Only the pixels and the elements needed to display them are read: names, dates and identifiers of
+patients are not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-#: Transfer syntaxes, PS3.5 section 10: what each says the pixels are stored as. Not among them are those
-#: whose whole data set is unpacked, to whatever size, before its header can be read, and films of movement.
+#: Supported transfer syntaxes, PS3.5 section 10. Deflated ones are not, since their whole data set is unpacked, to
+#: any size, before its header can be read; nor are videos.
 _RLE = "1.2.840.10008.1.2.5"
 _CODED = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91))
 _SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", _RLE, *_CODED)
-#: All that is read of a header, and how many bytes each element may have: lookup tables, and all others.
+#: The elements of a header that are read (lookup tables, and all others), and the maximum size of each in bytes.
 _TABLES = (0x00283000, 0x00283010, *range(0x00281201, 0x00281205))
 _SHORT = (
     *(0x00280000 + element for element in (0x02, 0x04, 0x06, 0x08, 0x10, 0x11, 0x100, 0x101, 0x102, 0x103)),
@@ -36,48 +36,48 @@ _SHORT = (
     *range(0x00281101, 0x00281105),
 )
 _TABLE_BYTES, _SHORT_BYTES = 300_000, 1_024
-#: Reads and bytes that a header may cost: an element takes three reads, and what is not read is skipped.
+#: Maximum number of reads and bytes for a header: an element takes three reads, and other elements are skipped.
 _READS, _HEADER_BYTES = 100_000, 4_000_000
 _PIXELS = 0x7FE00010
 _FRAGMENTS = 10_000
-#: Rows that are brought to grey in one go, so that what lies between takes little memory.
+#: Number of rows converted to grey at a time, so that intermediate results take little memory.
 _BAND = 64
 
 
 def grey(content: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
-    """(uint8 pixels (height, width), mode) of a DICOM file's bytes.
+    """Return the pixels, uint8 (height, width), and the mode of a DICOM file from its bytes.
 
-    The header is read first. Stored values go through the modality and the first VOI transform;
-    MONOCHROME1 (the largest value is black) is inverted. More than 8 bits are scaled by the range
-    of what comes out; 8 bits without a transform stay as they are. The mode is the photometric
-    interpretation and the bits stored, such as ``MONOCHROME2/12``.
+    The header is read first. The modality transform and the first VOI transform are applied to the
+    stored values; MONOCHROME1 (the largest value is black) is inverted. Images of more than 8 bits
+    are scaled by the range of the result; 8 bits without a transform are not scaled. The mode is the
+    photometric interpretation and the bits stored, such as ``MONOCHROME2/12``.
 
     Raises:
-        UnreadableImage: pydicom or a decoder is missing; several frames; too many pixels; no
-            pixels or not as many as the header says; a header or a compressed image that asks for
-            more work than a film does, or cannot be followed.
+        UnreadableImage: pydicom or a decoder is missing; several frames; more than `max_pixels`
+            pixels; no pixels, or another number than the header says; a header or a compressed image
+            that needs more work than that of a film, or is malformed.
     """
     try:
-        import pydicom  # noqa: F401 - said here, and not as a part of a file that cannot be decoded
+        import pydicom  # noqa: F401 - so that a missing pydicom is not reported as a file that cannot be decoded
     except ImportError as error:
         raise UnreadableImage("DICOM needs pydicom: pip install 'chestxray[dicom]'") from error
     with warnings.catch_warnings():
-        # pydicom warns of every oddity of a header; only what keeps pixels from us matters here.
+        # pydicom warns about every irregularity of a header; only those that prevent decoding matter here.
         warnings.simplefilter("ignore")
         try:
             data, kind = _read(content, max_pixels)
             pixels = _shown(data, kind)
         except UnreadableImage:
             raise
-        # pydicom, its plugins and numpy raise whatever a stranger's bytes lead them to, and all of
-        # it means one thing: these pixels cannot be had.
+        # pydicom, its plugins and numpy may raise any exception for malformed bytes, and all of them
+        # mean that the pixels cannot be decoded.
         except Exception as error:
             raise UnreadableImage(f"DICOM cannot be decoded: {_line(error)}") from error
     return pixels, f"{kind}/{int(data.BitsStored)}"
 
 
 class _Bounded(io.BytesIO):
-    """A file that ends the reading of a header with countless elements, however they are nested."""
+    """A file in memory that limits the reads and bytes of a header, however its elements are nested."""
 
     reads = taken = 0
 
@@ -91,7 +91,7 @@ class _Bounded(io.BytesIO):
 
 
 def _read(content: bytes, max_pixels: int) -> tuple[Dataset, str]:
-    """The few elements that pixels are shown by, with the pixel data, and the photometric interpretation."""
+    """Return the pixel data with the elements needed to display them, and the photometric interpretation."""
     import pydicom
     from pydicom.filereader import data_element_generator, read_dataset
 
@@ -105,7 +105,7 @@ def _read(content: bytes, max_pixels: int) -> tuple[Dataset, str]:
     data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TABLES, *_SHORT])
     kind = _check(data, max_pixels)
     implicit, little = data.original_encoding
-    # What follows the pixels is never read, and of a compressed image only what was followed is decoded.
+    # Data after the pixels are never read, and of a compressed image only the part that was checked is decoded.
     start = file.tell()
     if content.count(b"\xfe\xff\x00\xe0", start) > _FRAGMENTS:
         raise UnreadableImage("DICOM with an image in countless fragments")
@@ -126,8 +126,8 @@ _ALLOWED = "uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000"
 
 
 def _check(header: Dataset, max_pixels: int) -> str:
-    """The photometric interpretation, once everything that the header says can be read."""
-    for tag in header.keys():  # noqa: SIM118 - a data set's iterator would convert each element first
+    """Return the photometric interpretation after checking that the header describes a supported image."""
+    for tag in header.keys():  # noqa: SIM118 - iterating over the data set would convert each element first
         element = header.get_item(tag)
         most = _TABLE_BYTES if tag in _TABLES else _SHORT_BYTES
         if isinstance(getattr(element, "value", None), bytes) and len(element.value) > most:
@@ -151,8 +151,8 @@ def _check(header: Dataset, max_pixels: int) -> str:
 
 
 def _follow(data: Dataset, syntax: str) -> None:
-    """Put the one frame that was followed in the place of the pixel data. A decoder allocates by what
-    a codestream says, whatever the header around it says.
+    """Check the compressed frame against the header, and replace the pixel data by this frame alone. A decoder
+    allocates memory by the size in the codestream, which may differ from that in the header.
     """
     from pydicom.encaps import encapsulate, get_frame
 
@@ -173,7 +173,7 @@ def _follow(data: Dataset, syntax: str) -> None:
 
 
 def _check_rle(frame: bytes, pixels: int) -> None:
-    """Raises `UnreadableImage` where a segment of RLE (PS3.5 annex G) unpacks to more than the image."""
+    """Raise `UnreadableImage` if an RLE segment (PS3.5 annex G) unpacks to more bytes than the image has pixels."""
     count, *starts = np.frombuffer(frame[:64].ljust(64, b"\0"), "<u4").tolist()
     starts = starts[: min(count, 15)]
     for start, end in zip(starts, [*starts[1:], len(frame)], strict=True):
@@ -193,7 +193,7 @@ def _shown(data: Dataset, kind: str) -> np.ndarray:
     stored = pixel_array(data)
     if stored.shape[:2] != (int(data.Rows), int(data.Columns)):
         raise UnreadableImage(f"the header says {data.Columns}x{data.Rows} pixels, the image has {stored.shape[1::-1]}")
-    # What a transform says of a value depends on that value alone, so that bands of rows may take turns.
+    # The transforms work on single values, so that bands of rows can be converted one after the other.
     if kind in _COLOURS:
         return _by_bands(stored, lambda band: _colour_to_grey(band, data, kind))
     shown = _grey_shown(stored, data)
@@ -209,7 +209,7 @@ def _colour_to_grey(stored: np.ndarray, data: Dataset, kind: str) -> np.ndarray:
 
 
 def _grey_shown(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """Stored values -> uint8. Each value that occurs is transformed once, and looked up for every pixel."""
+    """Return stored values as displayed, uint8 (height, width). Each distinct value is transformed only once."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     present = np.zeros(65536, bool)
@@ -237,7 +237,7 @@ def _bands(stored: np.ndarray) -> list[np.ndarray]:
 
 
 def _line(error: Exception) -> str:
-    """The first sentence of a message. pydicom's advice goes on for a page."""
+    """Return the first line of an error message: pydicom's advice may take a page."""
     text = (str(error).splitlines() or [""])[0].strip().rstrip(":")
     if "plugin" in text or "handler" in text or "dependencies" in text:
         text += " (pip install 'chestxray[dicom]' has the decoders)"

@@ -1,8 +1,8 @@
-"""How much work an image file asks a decoder for, found by following its structure before anything is decoded.
+"""Limits on the work that an image file demands of a decoder, checked by parsing its structure before decoding.
 
-A few kilobytes can name a thousand million pixels, twenty thousand scans or millions of chunks. Each walk
-here takes a time that is proportional to the file's bytes, keeps nothing of them, and says no to what it
-cannot follow: a decoder that went on would do so in its own way.
+A file of a few kilobytes can demand a billion pixels, twenty thousand scans or millions of chunks. Each check
+takes a time proportional to the size of the file and little memory, and refuses a structure that it cannot
+parse, since a decoder might interpret it differently.
 """
 
 from __future__ import annotations
@@ -11,40 +11,42 @@ import re
 import struct
 from dataclasses import dataclass
 
-#: Scans of a JPEG image. Encoders write one, three, or about ten; each costs a pass over the whole image.
+#: Maximum number of scans in a JPEG image. Encoders write one, three or about ten; each needs a pass over the image.
 SCANS = 100
-#: Segments of a JPEG file before its end; an ICC profile may have 255, and each scan its own tables.
+#: Maximum number of segments in a JPEG file; an ICC profile may have 255, and each scan its own tables.
 SEGMENTS = 2_000
-#: Bytes without meaning that may lie among a JPEG file's segments: some cameras leave a few.
+#: Maximum number of stray bytes between the segments of a JPEG file: some cameras write a few.
 JUNK = 65_536
-#: Chunks of a PNG file that are no pixels, and the fewest bytes that a chunk of pixels has on average.
+#: Maximum number of chunks in a PNG file that are not pixels, and minimum mean size of a chunk of pixels in bytes.
 CHUNKS = 1_000
 SMALL_CHUNK = 512
-#: Pages of a TIFF file, tags of a page, and strips or tiles of its pixels.
+#: Maximum number of pages in a TIFF file, of tags in a page, and of strips or tiles of its pixels.
 PAGES, TAGS, STRIPS = 100, 1_000, 100_000
-#: Tiles of a JPEG 2000 image, and packets: one for each layer, resolution, component and precinct.
+#: Maximum number of tiles in a JPEG 2000 image, and of packets: one per layer, resolution, component and precinct.
 TILES = 4_096
 PACKETS = 2_000_000
 
-#: JPEG's and JPEG-LS's markers that say how large an image is.
+#: Markers of JPEG and JPEG-LS segments that contain the size of the image.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _SOI, _EOI, _SOS, _DNL, _DHP, _EXP = 0xD8, 0xD9, 0xDA, 0xDC, 0xDE, 0xDF
-#: Not the restart markers, which stand among coded data and have no length; below 0x80 JPEG-LS has data.
+#: All markers but restart markers, which occur within coded data and have no length; below 0x80 JPEG-LS has data.
 _MARKER = re.compile(rb"\xff([\x80-\xcf\xd8-\xfe])")
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 _COD, _SOT, _SOD, _EOC = 0xFF52, 0xFF90, 0xFF93, 0xFFD9
 _COC = 0xFF53
-#: Markers that change the order of packets, or take their headers elsewhere: no film needs them.
+#: Markers that change the order of packets, or move their headers elsewhere; films do not need them.
 _CHANGES = {0xFF5F: "POC", 0xFF60: "PPM", 0xFF61: "PPT", 0xFF51: "a second SIZ"}
 
 
 class Refused(ValueError):
-    """A file that asks for too much, or whose structure cannot be followed. The message is the reason."""
+    """A file that demands too much work, or whose structure cannot be parsed. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a codestream says of its image: a decoder allocates by these numbers."""
+    """The width and height in pixels and the components of an image according to its codestream, by which a decoder
+    allocates memory.
+    """
 
     width: int
     height: int
@@ -52,7 +54,7 @@ class Frame:
 
 
 def check(content: bytes) -> None:
-    """Raises `Refused` for a PNG, JPEG or TIFF file that asks for too much. Other files are not looked at."""
+    """Raise `Refused` for a PNG, JPEG or TIFF file that demands too much work. Other files are not checked."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         _check_png(content)
     elif content.startswith(b"\xff\xd8"):
@@ -62,11 +64,11 @@ def check(content: bytes) -> None:
 
 
 def codestream(content: bytes) -> Frame:
-    """What a JPEG, JPEG-LS or JPEG 2000 codestream says of its image, followed to its end.
+    """Return the size and components of the image in a JPEG, JPEG-LS or JPEG 2000 codestream, parsed to its end.
 
     Raises:
-        Refused: it is none of them, such as JPEG 2000 in the boxes of a JP2 file; it has bytes between its
-            segments, a second frame, a hierarchy or a height that is told later; it asks for too much.
+        Refused: it is none of them, such as a JP2 file, which has JPEG 2000 in boxes; it has bytes between its
+            segments, a second frame, a hierarchy, or a height given after the pixels; it demands too much work.
     """
     if content.startswith(b"\xff\xd8"):
         frame = _jpeg(content, strict=True)
@@ -79,7 +81,7 @@ def codestream(content: bytes) -> Frame:
 
 
 def _jpeg(content: bytes, *, strict: bool) -> Frame | None:
-    """`strict` refuses what DICOM has no use for; files of their own may have a few bytes of junk."""
+    """Parse a JPEG codestream. `strict` refuses what is not needed in DICOM; image files may have some stray bytes."""
     frame, at, scans, segments, junk, coded = None, 2, 0, 0, 0, False
     while (found := _MARKER.search(content, at)) is not None:
         gap, marker = content[at : found.start()], found[1][0]
@@ -143,7 +145,7 @@ def _jpeg2000(content: bytes) -> Frame:
 
 
 def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
-    """Go through the main header and those of the tile-parts."""
+    """Parse the main header and the headers of the tile-parts."""
     part = end = 0
     layers = b"\0\0"
     while at + 4 <= len(content):
@@ -151,7 +153,7 @@ def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
         if marker == _EOC:
             return
         if marker == _SOD:
-            # An end before this would be read again and again.
+            # An end before this point would cause an endless loop.
             if end < at + 2:
                 raise Refused("a JPEG 2000 codestream that cannot be followed")
             at = end
@@ -169,13 +171,13 @@ def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
             layers = coding[2:4]
             _check_packets(coding, frame, tiles)
         if marker == _COC:
-            # The same for one component: its number, then what COD has but for order, layers and transform.
+            # COC is COD for one component: its number, then the content of COD without order, layers and transform.
             _check_packets(coding[1:2] + b"\0" + layers + b"\0" + coding[2:], frame, tiles)
         at += 2 + length
 
 
 def _check_packets(coding: bytes, frame: Frame, tiles: int) -> None:
-    """`coding`: the content of a COD segment."""
+    """Raise `Refused` if `coding`, the content of a COD segment, leads to too many packets."""
     if len(coding) < 10:
         raise Refused("a JPEG 2000 codestream that cannot be followed")
     layers, levels = int.from_bytes(coding[2:4], "big"), coding[5]
@@ -183,7 +185,7 @@ def _check_packets(coding: bytes, frame: Frame, tiles: int) -> None:
         raise Refused("a JPEG 2000 codestream that cannot be followed")
     precincts = 0
     for resolution in range(levels + 1):
-        # Low and high four bits: the precinct's width and height as powers of two.
+        # The low and high four bits are the exponents of the precinct's width and height as powers of two.
         size = coding[10 + resolution] if coding[0] & 1 else 0xFF
         down = levels - resolution
         wide = _parts(_parts(frame.width, 1 << down), 1 << (size & 15))
@@ -211,7 +213,7 @@ def _check_png(content: bytes) -> None:
 
 
 def _check_tiff(content: bytes) -> None:
-    """Pages may lie one within the other, so that a reader of all their tags never comes to an end."""
+    """Raise `Refused` for too many pages, tags or strips. Pages may overlap or form a cycle, which never ends."""
     order, big = "<" if content[:1] == b"I" else ">", b"+" in content[2:4]
     number, entry, where = (order + "Q", order + "HHQ8s", 8) if big else (order + "H", order + "HHI4s", 4)
     offset = order + ("Q" if big else "I")
@@ -233,5 +235,5 @@ def _check_tiff(content: bytes) -> None:
     raise Refused(f"a TIFF file of {PAGES} pages or more")
 
 
-#: Where the pixels of each strip or tile are, and how many bytes they have.
+#: Tags of the position and the size in bytes of each strip or tile.
 _STRIPS = (273, 279, 324, 325)

@@ -1,4 +1,4 @@
-"""Values of any depth and colour -> grey uint8 pixels of a given size; what every format of image has in common."""
+"""Conversion of pixels of any depth and colour to grey uint8 pixels of a given size, for all image formats."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from chestxray.errors import DataError
 
 Fit = Literal["stretch", "pad", "crop"]
 MAX_PIXELS = 100_000_000
-#: How an image is brought to its size: bilinear with Pillow's support scaled to the reduction, an area
-#: average, free of aliasing.
+#: The filter for resizing: bilinear with Pillow's support scaled to the reduction, an area average without
+#: aliasing.
 FILTER = Image.Resampling.BILINEAR
 #: The EXIF tag of the orientation.
 ORIENTATION = 0x0112
@@ -20,15 +20,15 @@ _PHOTOMETRIC = 262  # TIFF; 0: the largest value is black
 
 
 class UnreadableImage(DataError):
-    """A file that holds no image that can be read whole. The message is the reason."""
+    """A file without an image that can be read completely. The message is the reason."""
 
 
 class TooManyPixels(UnreadableImage):
-    """An image of more pixels than are allowed, by its header."""
+    """An image with more pixels than are allowed, according to its header."""
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises `UnreadableImage` where an image has no pixel, `TooManyPixels` above `max_pixels`."""
+    """Raise `UnreadableImage` if an image has no pixels, `TooManyPixels` if it has more than `max_pixels`."""
     if width * height > max_pixels:
         raise TooManyPixels(f"{width}x{height} is more pixels than the {max_pixels:,} allowed")
     if width < 1 or height < 1:
@@ -36,8 +36,12 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def to_grey(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit grey (mode L), upright."""
-    # Pages may be turned by any format's EXIF; most files have none, and no copy is made of those.
+    """Return any Pillow image as 8-bit grey (mode L), upright.
+
+    Raises:
+        UnreadableImage: a pixel is not a finite number.
+    """
+    # EXIF may rotate an image of any format; most files have no EXIF, and are not copied.
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "L" and "transparency" not in image.info:
@@ -51,7 +55,7 @@ def to_grey(image: Image.Image) -> Image.Image:
 
 
 def _over_black(image: Image.Image) -> Image.Image:
-    """In bands of rows, as three copies in four colours of a whole film are half a gigabyte."""
+    """Return the image blended with black, in bands of rows: three RGBA copies of a whole film take half a gigabyte."""
     grey = Image.new("L", image.size)
     for top in range(0, image.height, 256):
         band = image.crop((0, top, image.width, min(top + 256, image.height))).convert("RGBA")
@@ -61,12 +65,12 @@ def _over_black(image: Image.Image) -> Image.Image:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """Whether a TIFF stores white as 0: Pillow turns such images round in 8 bits, but not in 16."""
+    """Return whether a TIFF stores white as 0: Pillow inverts such images of 8 bits, but not of 16."""
     return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
-    """Map the range of `values` (any real dtype) onto 0..255. A constant image becomes black.
+    """Return `values` (any real dtype) with their range scaled to 0..255, uint8. A constant image becomes black.
 
     Raises:
         UnreadableImage: a value is not finite.
@@ -75,14 +79,14 @@ def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(low) or not np.isfinite(high):
         raise UnreadableImage("a pixel is not a finite number")
     values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
-    # In place: a film of 40 million pixels would otherwise take a gigabyte on its way.
+    # In place: the copies of a film of 40 million pixels would otherwise take a gigabyte.
     values -= low
     values *= 255.0 / (high - low) if high > low else 0.0
     return np.round(values, out=values).astype(np.uint8)
 
 
 def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
-    """A grey image as `size` (height, width): stretched, padded with black, or cropped centrally."""
+    """Return a grey image of `size` (height, width) in pixels: stretched, padded with black, or cropped centrally."""
     target = (size[1], size[0])
     if image.size == target:
         return image

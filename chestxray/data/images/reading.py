@@ -1,7 +1,7 @@
-"""One image file -> grey uint8 pixels. The header is checked before any pixel is allocated.
+"""Reading an image file as grey uint8 pixels. The header is checked before memory for pixels is allocated.
 
-PNG, JPEG, TIFF and BMP are read here, 16-bit colour among them by `chestxray.data.images.deep_colour`; DICOM by
-`chestxray.data.images.dicom`, which is imported when the first such file is met.
+PNG, JPEG, TIFF and BMP are read here, with 16-bit colour by `chestxray.data.images.deep_colour`; DICOM is read by
+`chestxray.data.images.dicom`, which is imported at the first such file.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from chestxray.data.images.pixels import (
 )
 from chestxray.storage.files import content as content_of
 
-#: Suffixes that a folder of images is searched for, in lower case.
+#: Suffixes of the files that are read from a folder of images, in lower case.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
-#: Suffixes of images in formats that are not read: a search names such files instead of passing over them.
+#: Suffixes of images in unsupported formats: a search reports such files instead of ignoring them.
 UNREAD_SUFFIXES = frozenset(
     {".gif", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".pgm", ".ppm", ".pnm", ".tga", ".psd",
      ".svg", ".nii", ".nrrd", ".mha", ".mhd", ".npy"}
 )  # fmt: skip
-#: Bytes that a file may have beside its pixels.
+#: Maximum number of bytes in a file besides its pixels.
 _BESIDE_PIXELS = 64_000_000
 _FORMATS = tuple(
     plugin.format
@@ -49,30 +49,30 @@ _FORMATS = tuple(
         BmpImagePlugin.BmpImageFile,
     )
 )
-#: What Pillow's decoders raise for truncated, lying or corrupt files.
+#: Exceptions that Pillow's decoders raise for truncated, inconsistent or corrupt files.
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
     OverflowError, MemoryError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TURNED = (5, 6, 7, 8)
-#: MPO: a JPEG with previews behind it.
+#: MPO: a JPEG followed by previews.
 _JPEG_KINDS = ("JPEG", "MPO")
 _SCAN = 0xDA
-#: Markers of segments that may come before the first scan, and those of comments and applications.
+#: Markers of JPEG segments that may precede the first scan, and those of comments and application data.
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xFF)})
 _NOTES = frozenset({*range(0xE0, 0xF0), 0xFE})
 
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A decoded image: ``pixels`` uint8 (height, width), grey, and what the file said of itself.
+    """A decoded image: ``pixels``, grey uint8 (height, width), and properties of the file.
 
-    ``width`` and ``height`` are those of the file, also where ``pixels`` was read smaller.
-    ``file_hash`` is of its bytes. ``pixel_hash`` does not depend on the size that was asked for: it
-    is of the grey pixels at full size, or of the compressed image where the file is a JPEG, which
-    is seldom decoded whole, and by one library to other pixels than by another. Equal hashes mean
-    equal pixels; a JPEG and the PNG made of it have different ones.
+    ``width`` and ``height`` in pixels are those of the file, even if ``pixels`` is smaller.
+    ``file_hash`` is the hash of its bytes. ``pixel_hash`` does not depend on the requested size: it
+    is the hash of the grey pixels at full size or, for a JPEG, of the compressed image, since a JPEG
+    is rarely decoded at full size and libraries decode it to different pixels. Equal hashes mean
+    equal pixels; a JPEG and a PNG made from it have different hashes.
     """
 
     pixels: np.ndarray
@@ -87,18 +87,18 @@ class Radiograph:
 def read(
     path: Path, *, size: tuple[int, int] | None = None, fit: Fit = "stretch", max_pixels: int = MAX_PIXELS
 ) -> Radiograph:
-    """Read an image file as grey pixels, fitted to `size` (height, width) where given.
+    """Read an image file as grey pixels, fitted to `size` (height, width) in pixels if given.
 
-    16-bit and floating-point images are scaled by their own range, never clipped. Transparency is
-    laid over black. EXIF orientation is applied. JPEG files much larger than `size` are decoded at
-    a half, quarter or eighth of their size (never below `size`), which the JPEG format allows. Of
-    colour JPEG files the stored brightness is read. DICOM files (the extra ``dicom``) are shown as
-    their header says; no other tag of theirs is passed on.
+    16-bit and floating-point images are scaled by their own range, never clipped. Transparent pixels
+    are blended with black. EXIF orientation is applied. JPEG files much larger than `size` are decoded
+    at a half, quarter or eighth of their size (never below `size`), which the JPEG format allows. Of
+    colour JPEG files, the stored luma is read. DICOM files (the extra ``dicom``) are converted for
+    display as their header says; their other elements are not passed on.
 
     Raises:
-        UnreadableImage: no such file, a pipe or device, more than eight bytes for each of `max_pixels`
-            and 64 MB, not an image, truncated, more than `max_pixels` pixels, several pages or frames,
-            16-bit colour in planes, as CMYK or premultiplied.
+        UnreadableImage: no such file, a pipe or device, a file of more than 64 MB and eight bytes for
+            each of `max_pixels`, not an image, truncated, more than `max_pixels` pixels, several pages
+            or frames, 16-bit colour in planes, as CMYK or premultiplied.
     """
     try:
         content = content_of(path, 8 * max_pixels + _BESIDE_PIXELS)
@@ -110,7 +110,7 @@ def read(
 def decode(
     content: bytes, *, size: tuple[int, int] | None = None, fit: Fit = "stretch", max_pixels: int = MAX_PIXELS
 ) -> Radiograph:
-    """The same as `read`, of a file's bytes."""
+    """Read an image from a file's bytes. Arguments and errors as for `read`."""
     if not content:
         raise UnreadableImage("the file is empty")
     if is_dicom(content):
@@ -138,20 +138,20 @@ def decode(
 
 
 def is_dicom(content: bytes) -> bool:
-    """Whether a file's bytes are read as DICOM. A TIFF may lie around it (PS3.10 section 7.1); what begins
-    as PNG or JPEG is that, whatever stands at the 128th byte.
+    """Return whether a file's bytes are read as DICOM. A DICOM file may begin as a TIFF (PS3.10 section 7.1); a
+    file that begins as PNG or JPEG is not DICOM, whatever follows its 128th byte.
     """
     return content[128:132] == b"DICM" and not content.startswith((_PNG, _JPEG))
 
 
 def _open(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
     with warnings.catch_warnings():
-        # Pillow warns of odd tags.
+        # Pillow warns about unusual tags.
         warnings.simplefilter("ignore")
         try:
             image_limits.check(content)
             image = _recognised(content)
-            # An MPO is a JPEG with previews behind it.
+            # An MPO is a JPEG followed by previews, which count as pages.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         except image_limits.Refused as error:
             raise UnreadableImage(str(error)) from error
@@ -168,7 +168,7 @@ def _open(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _recognised(content: bytes) -> ImageFile.ImageFile:
-    """The image with its header read. `Image.open` has a limit of its own, for the whole process."""
+    """Return the image with its header read. `Image.open` is not used: it has a pixel limit for the whole process."""
     for kind in _FORMATS:
         opener, accepts = Image.OPEN[kind]
         if accepts is None or accepts(content[:16]) is True:
@@ -177,7 +177,7 @@ def _recognised(content: bytes) -> ImageFile.ImageFile:
 
 
 def _load(image: ImageFile.ImageFile, size: tuple[int, int] | None) -> Image.Image:
-    """The pixels, grey and upright, of an image whose header has been read."""
+    """Return the pixels, grey and upright, of an image whose header has been read."""
     kind = image.format
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,7 +195,7 @@ def _load(image: ImageFile.ImageFile, size: tuple[int, int] | None) -> Image.Ima
 
 
 def _least(image: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(width, height) below which a JPEG must not be decoded, as it lies in the file."""
+    """Return the smallest (width, height) at which a JPEG may be decoded, before EXIF orientation is applied."""
     if size is None:
         return image.size
     height, width = size
@@ -204,7 +204,7 @@ def _least(image: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def preprocessing(size: tuple[int, int], fit: Fit) -> dict[str, object]:
-    """What `read` does to an image, for somebody who has no chestxray: goes into exported files."""
+    """Return a description of how `read` processes an image, for exported files that are used without chestxray."""
     height, width = size
     calls = {
         "stretch": f"image.resize(({width}, {height}), filter)",
@@ -233,18 +233,18 @@ def _pixel_hash(grey: Image.Image) -> str:
 
 
 def _compressed(content: bytes, image: Image.Image, mode: str) -> list[bytes | memoryview]:
-    """All of a JPEG file that decides its grey pixels: its tables and compressed data, without
-    comments and what applications have noted, and how the image is to be turned.
+    """Return the parts of a JPEG file that determine its grey pixels: its tables and compressed data, without
+    comments and application data, and its EXIF orientation.
     """
-    # Colours are understood by what these two segments say.
+    # These two segments determine how colours are decoded.
     colour = "" if mode == "L" else f"{'jfif' in image.info}:{image.info.get('adobe_transform')}"
     kept: list[bytes | memoryview] = [f"jpeg:{image.getexif().get(ORIENTATION, 1)}:{colour}:".encode()]
-    # Parts of a view are no copies: large files would be copied twice.
+    # Slices of a view are not copies: large files would be copied twice.
     view, place = memoryview(content), 2
     while content[place + 1] != _SCAN:
         marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
         if content[place] != 0xFF or marker not in _SEGMENTS or place + length + 4 > len(content):
-            return [content]  # laid out oddly, so that nothing of it is left out
+            return [content]  # an unusual structure: the whole file is hashed
         if marker not in _NOTES:
             kept.append(view[place : place + 2 + length])
         place += 2 + length
@@ -252,8 +252,8 @@ def _compressed(content: bytes, image: Image.Image, mode: str) -> list[bytes | m
 
 
 def _digest(*parts: bytes | memoryview) -> str:
-    """128 bits that tell contents apart. Nothing is proved by them, and they take a hundredth of the
-    time of a cryptographic hash, which was an eighth of the decoding.
+    """Return a 128-bit hash in hexadecimal digits. It is not cryptographic, and takes a hundredth of the time of
+    such a hash, which took an eighth of the decoding time.
     """
     found = xxhash.xxh3_128()
     for part in parts:

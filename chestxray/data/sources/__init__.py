@@ -1,7 +1,7 @@
-"""Data sources: each ends with image files on local disk and an `Index`.
+"""Data sources, each of which provides image files on the local disk and an `Index` of them.
 
-`load_index` reads what a recipe names, KIND:ADDRESS or a name of the catalogue, gives the classes common
-names and merges the sets into one index.
+`load_index` reads the data sets that a recipe names, by KIND:ADDRESS or by catalogue name, gives the classes
+common names and merges the sets into one index.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Set:
-    """A set as its source gave it."""
+    """A data set as its source returned it."""
 
     index: Index
     address: Address
@@ -50,18 +50,17 @@ class _Set:
 
 
 def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
-    """The index of the recipe's data: all of ``data`` and ``test_data``, harmonised and merged.
+    """Return the index of the recipe's data: all of ``data`` and ``test_data``, harmonised and merged.
 
-    Labels keep the names they were found with where a single set is read that is not in the
-    catalogue; otherwise they take their common names. Where there is ``test_data`` the index has a
-    column ``external``, true for its rows. Without `every_class`, a class of ``recipe.classes`` may
-    have no image.
+    If a single set is read that is not in the catalogue, labels keep the names found; otherwise they
+    get their common names. If there is ``test_data``, the index has a column ``external``, True for
+    its rows. Without `every_class`, a class of ``recipe.classes`` may have no images.
 
     Raises:
-        InputError: data that is neither KIND:ADDRESS nor a name of the catalogue; an option that
-            no source takes.
+        InputError: data that is neither KIND:ADDRESS nor a catalogue name; an option that no source
+            accepts.
         PluginError: an unknown kind.
-        DataError: as the source says; a class that nobody knows or that is missing.
+        DataError: an error of the source; an unknown label, or a requested class without images.
     """
     if not recipe.data:
         raise InputError("data must name at least one data set, as KIND:ADDRESS or by its catalogue name.")
@@ -85,11 +84,11 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Inde
 
 
 def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:
-    # What is said of all the data at once is not meant for a set that the catalogue knows.
+    # Patterns for all data sets at once do not apply to sets in the catalogue.
     own = sets == 1 or address.entry is None
     options = SourceOptions(
         cache=cache,
-        # Drawn data goes with the splits: trainings that differ in their seed alone see the same images.
+        # Drawn data depends on the seed of the splits: trainings that differ only in their seed see the same images.
         seed=recipe.splits_by,
         patient_pattern=recipe.patient_pattern if own else None,
         label_pattern=recipe.label_pattern if own else None,
@@ -105,7 +104,7 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
 def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
     common = len(sets) > 1 or sets[0].address.entry is not None
     shared = alias_keys(catalogue().aliases)
-    # A spelling that all sets share is no riddle, known or not.
+    # A label that all sets have is its own common name if the catalogue has none for it.
     everywhere = set.intersection(*({key(label) for label in one.index.rows["label"]} for one in sets))
     shared = {key(label): label for label in sets[0].index.rows["label"].unique() if key(label) in everywhere} | shared
     done: list[Index] = []
@@ -117,7 +116,7 @@ def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
         rule = naming(own, shared | alias_keys(entry.aliases if entry else {}), common=common)
         known = rule.mapping.keys() | rule.wanted.keys()
         by_rule = {key(label) for label in (entry.drop if entry else ())} - known
-        # A class that others have may be left out of one set.
+        # A class may be dropped from one set although others have it.
         by_rule |= {key(label) for label in drops[text]}
         rules.append(dataclasses.replace(rule, dropped=rule.dropped | by_rule))
         done.append(_finer(one.index, entry, rule))
@@ -143,7 +142,7 @@ def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
 
 
 def _finer(index: Index, entry: CatalogueEntry | None, rules: Naming) -> Index:
-    """Give images the finer classes that the catalogue knows of, those that were asked for."""
+    """Return the index with images assigned to the optional finer classes of the catalogue that were requested."""
     asked = {key(rule) for rule in rules.wanted.values()} | set(rules.mapping)
     chosen = {name: pattern for name, pattern in (entry.finer if entry else {}).items() if key(name) in asked}
     if not chosen:

@@ -1,7 +1,7 @@
-"""What `--data`, `--test-data`, `--path` and `--data-option` say: addresses, copies of sets, options of sources.
+"""Parsing `--data`, `--test-data`, `--path` and `--data-option`: addresses, copies of sets, options of sources.
 
-KIND:ADDRESS, DATA=DIR and DATA:NAME=VALUE are taken apart here alone, since addresses may have colons
-and equals signs of their own.
+KIND:ADDRESS, DATA=DIR and DATA:NAME=VALUE are parsed only here, since addresses may themselves contain colons
+and equals signs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from chestxray.storage.files import ABSENT, refusal
 
 @dataclass(frozen=True)
 class Address:
-    """One ``--data``: as given, its kind and address, and what the catalogue knows of it.
+    """One ``--data``: the text as given, its kind and address, and its entry in the catalogue, if any.
 
-    ``copy``: a copy of it on disk, from ``--path``.
+    ``copy``: a copy of the set on disk, from ``--path``.
     """
 
     text: str
@@ -35,19 +35,19 @@ class Address:
 
     @property
     def plugin(self) -> SourcePlugin:
-        """The source that reads it."""
+        """The source that reads the data set."""
         return from_catalogue.plugin_of(self.kind, self.entry, self.copy)
 
     def takes(self, option: str) -> bool:
-        """Whether its source has an option of that name, or checks options itself."""
+        """Return whether the source has an option of that name, or checks its options itself."""
         return self.plugin.options is None or option in self.plugin.options
 
 
 def absolute(recipe: Recipe) -> Recipe:
-    """The recipe with the paths of its data made absolute, so that it can be repeated from anywhere.
+    """Return the recipe with the paths of its data made absolute, so that it can be run from any folder.
 
-    Those are the addresses, copies and options that are paths, relative to the current folder; the name
-    of a set in DATA=DIR and DATA:NAME=VALUE becomes absolute with the set.
+    These are the addresses, copies and options that are paths relative to the current folder; the DATA in
+    DATA=DIR and DATA:NAME=VALUE becomes absolute, too.
 
     Raises:
         InputError, PluginError: as `load_index`.
@@ -76,13 +76,13 @@ def absolute(recipe: Recipe) -> Recipe:
 
 
 def parse(text: str) -> Address:
-    """What one ``--data`` means.
+    """Parse the text of one ``--data``.
 
     >>> parse("folder:xrays").kind, parse("kermany").entry.name
     ('folder', 'kermany')
 
     Raises:
-        InputError: neither KIND:ADDRESS nor a name of the catalogue.
+        InputError: neither KIND:ADDRESS nor a catalogue name.
     """
     kind, sign, address = text.partition(":")
     known = catalogue().entries
@@ -96,7 +96,7 @@ def parse(text: str) -> Address:
             f"Data is not fetched from a web address: download it, or name it as kaggle:OWNER/NAME or hf:OWNER/NAME. "
             f"Received: {text!r}."
         )
-    # A path may have a colon in it, and begins with one letter and a colon where it is one of Windows.
+    # A path may contain a colon, and a path on Windows begins with a letter and a colon.
     if kind not in kinds and (not refusal(expanded(text)) or len(kind) == 1 or {"/", "\\"} & set(kind)):
         raise InputError(f"data must say how to read it. For {text!r}: folder:{text}, manifest:{text} or npz:{text}.")
     if sign or kind in kinds:
@@ -108,10 +108,10 @@ def parse(text: str) -> Address:
 
 
 def addresses_of(recipe: Recipe) -> list[Address]:
-    """Every ``--data`` and ``--test-data``, joined to its copy of ``--path``.
+    """Return the address of every ``--data`` and ``--test-data``, with its copy from ``--path``.
 
     Raises:
-        InputError: as `parse`; a copy of which it is not known whose it is, or that is not there.
+        InputError: as `parse`; a copy that does not exist, or that does not say of which set it is.
     """
     addresses = [parse(text) for text in (*recipe.data, *recipe.test_data)]
     texts = [a.text for a in addresses]
@@ -135,10 +135,10 @@ def addresses_of(recipe: Recipe) -> list[Address]:
 
 
 def options_by_set(addresses: list[Address], options: tuple[str, ...]) -> list[dict[str, str]]:
-    """For each address the NAME=VALUE pairs that are meant for it, its paths made absolute.
+    """Return the NAME=VALUE options for each address, with paths made absolute.
 
     Raises:
-        InputError: no NAME=VALUE, or an option that none of the sources takes.
+        InputError: not NAME=VALUE, or an option that none of the sources accepts.
     """
     taken: list[dict[str, str]] = [{} for _ in addresses]
     for option in options:
@@ -157,7 +157,7 @@ def options_by_set(addresses: list[Address], options: tuple[str, ...]) -> list[d
 
 
 def _option(option: str, texts: Iterable[str]) -> tuple[str | None, str, str]:
-    """(DATA or None, NAME, VALUE) of ``DATA:NAME=VALUE``. Addresses may have colons and equals signs in them."""
+    """Return (DATA or None, NAME, VALUE) of ``DATA:NAME=VALUE``. DATA may contain colons and equals signs."""
     target = _longest(option, texts, ":")
     name, sign, value = option.removeprefix(f"{target}:" if target else "").partition("=")
     if not name or not sign:
@@ -166,7 +166,7 @@ def _option(option: str, texts: Iterable[str]) -> tuple[str | None, str, str]:
 
 
 def _longest(text: str, names: Iterable[str], sign: str) -> str | None:
-    """The longest of `names` that `text` begins with, `sign` behind it."""
+    """Return the longest of `names` with which `text` begins, followed by `sign`, or None."""
     return max((name for name in names if text.startswith(name + sign)), key=len, default=None)
 
 
@@ -175,7 +175,7 @@ def _absolute_data(text: str) -> str:
     path = expanded(address)
     there = {
         "kaggle": lambda: False,
-        # A name of the hub or of tensorflow-datasets may be a folder here too, by chance.
+        # A name on the hub or in tensorflow-datasets may by chance be that of a folder, too.
         "hf": path.is_dir,
         "tfds": (path / "dataset_info.json").is_file,
     }.get(kind, lambda: True)
@@ -183,6 +183,6 @@ def _absolute_data(text: str) -> str:
 
 
 def _absolute_path(text: str) -> str:
-    """The path made absolute where there is something; what is not there is said as it was given."""
+    """Return the absolute path if it exists, else the text as given, for the error message."""
     path = expanded(text)
     return text if refusal(path) else str(path.absolute())

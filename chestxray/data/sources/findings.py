@@ -1,7 +1,7 @@
-"""Findings in columns of their own: 1 where one is present, 0 where it is absent, -1 where it is uncertain.
+"""Tables with one column per finding: 1 if it is present, 0 if absent, -1 if uncertain.
 
-So CheXpert, MIMIC-CXR and tables made from NIH's have them, an empty cell standing for a finding that
-nobody mentioned. One image has several of them at once, while one class an image is trained here.
+CheXpert, MIMIC-CXR and tables made from NIH's have such columns; an empty cell is a finding that was not
+mentioned. An image may have several findings, whereas chestxray trains on one class per image.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PRESENT, _ABSENT, _UNCERTAIN = 1.0, 0.0, -1.0
 
 
 def columns(table: pd.DataFrame) -> list[str]:
-    """The headings of `table` whose columns hold nothing but 1, 0, -1 and empty cells."""
+    """Return the headings of the columns of `table` that contain only 1, 0, -1 and empty cells."""
     return [heading for heading in table if _numbers(table[heading].str.strip()) is not None]
 
 
 def choose(file: Path, headings: Sequence[str]) -> str:
-    """What to say of a table with findings in columns and no column of the class."""
+    """Return the error message for a table with columns of findings but no column of the class."""
     return (
         f"{file} has no column of the class but {len(headings)} of findings that are present (1), absent (0) or "
         f"uncertain (-1): {first_few(headings, 20)}. One class an image is trained: choose one finding with "
@@ -32,19 +32,19 @@ def choose(file: Path, headings: Sequence[str]) -> str:
 
 
 def labels(column: pd.Series, finding: str | None, table: str, uncertain: str | None) -> tuple[pd.Series, list[str]]:
-    """The classes of a column without empty cells, ``""`` where a row is to be left out, and notes.
+    """Return the classes of a column without empty cells, ``""`` for rows to be left out, and notes.
 
     A column of 1 and 0 has the classes FINDING and ``no FINDING``; without the name of a `finding` its
-    cells stay as they are. `uncertain` says what -1 means, positive, negative or drop. Any other column
-    stays as it is.
+    cells are unchanged. `uncertain` says what -1 means: positive, negative or drop. Any other column
+    is unchanged.
 
     Raises:
-        InputError: -1 beside the others and no `uncertain`; an `uncertain` that means nothing here.
+        InputError: there are -1 besides 0 and 1 but no `uncertain`; an invalid or inapplicable `uncertain`.
     """
     if uncertain not in (None, "positive", "negative", "drop"):
         raise InputError(f"uncertain must be positive, negative or drop. Received: {uncertain!r}.")
     numbers = _numbers(column)
-    # Of a column that is called the class, -1 and 1 may be two classes like any others.
+    # In a column whose heading means the class, -1 and 1 alone are two ordinary classes.
     three = numbers is not None and (finding is not None or bool((numbers == _ABSENT).any()))
     unsure = (numbers == _UNCERTAIN) if numbers is not None and three else pd.Series(False, index=column.index)
     count = int(unsure.sum())
@@ -72,7 +72,7 @@ def labels(column: pd.Series, finding: str | None, table: str, uncertain: str | 
 
 
 def _numbers(column: pd.Series) -> pd.Series | None:
-    """The column as numbers where it holds 1, 0, -1 and empty cells alone, and one of them at least; else None."""
+    """Return the non-empty cells as numbers if they are all 1, 0 or -1 and there is at least one, else None."""
     filled = column[column != ""]
     known = {"1": _PRESENT, "0": _ABSENT, "-1": _UNCERTAIN}
     values = {text: known.get(text.removesuffix(".0")) for text in filled.unique()}

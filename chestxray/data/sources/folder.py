@@ -1,6 +1,6 @@
-"""`folder:PATH`: a folder of classes, with or without train, validation and test folders above.
+"""`folder:PATH`: a folder of class folders, which may be inside train, validation and test folders.
 
-Where the class is in a file's name instead, ``--label-pattern`` says how to read it there.
+If the class is in the file's name instead, ``--label-pattern`` says how to read it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-#: Folders, in lower case, whose images are masks of the lungs of the images beside them.
+#: Names of folders, in lower case, whose images are lung masks for the images in the folder beside them.
 MASK_FOLDERS = frozenset({"masks", "mask"})
-#: Archives made on a Mac carry a shadow of every file in such a folder.
+#: Archives made on a Mac have a metadata file for every file in such a folder.
 _ALWAYS_SKIPPED = ("__MACOSX",)
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Index ``PATH/CLASS/**`` or ``PATH/SPLIT/CLASS/**``, or any tree with a label pattern.
+    """Return an index of ``PATH/CLASS/**`` or ``PATH/SPLIT/CLASS/**``, or of any tree with a label pattern.
 
-    Hidden and ``__MACOSX`` folders are skipped, and those of `options.skip`. What else is not in the
-    index is noted: files that are no images, images in formats that are not read, folders that cannot
-    be listed, folders that were met before under another name. Images in a folder
-    ``masks`` are no rows: where one is named as an image of the folder ``images`` beside it, the
-    image's row has it in the column ``lung_mask``.
+    Hidden and ``__MACOSX`` folders and those in `options.skip` are skipped. Notes list what else is not
+    in the index: files that are not images, images in unsupported formats, folders that cannot be listed,
+    folders that were read before under another name. Images in a folder ``masks`` have no rows of their
+    own: if one has the name of an image in the folder ``images`` beside it, the column ``lung_mask`` of
+    that image's row is its path.
 
     Raises:
-        InputError: no such folder; a pattern that is no regular expression with a group.
-        DataError: no images in it, no class folders, a file that the label pattern does not fit, or a
-            folder that cannot be listed and may hold the whole of a class.
+        InputError: no such folder; a pattern that is not a regular expression with a group.
+        DataError: no images, no class folders, a file that the label pattern does not match, or a folder
+            that cannot be listed and may contain all images of a class.
     """
     root = expanded(address).absolute()
     reason = refusal(root)
@@ -94,11 +94,11 @@ def load(address: str, options: SourceOptions) -> Index:
 
 @dataclass
 class Beside:
-    """What a search of folders meets beside the images that it finds.
+    """What a search of folders found besides readable images.
 
-    ``others``: how many files of which suffix are no images. ``unread``: images in formats that are not
-    read. ``unlisted``: path below the root and reason of folders that cannot be listed. ``again``:
-    folders that are others under a second name, by a link. Paths are below the root.
+    ``others``: number of files that are not images, by suffix. ``unread``: images in unsupported
+    formats. ``unlisted``: folders that cannot be listed, with the reason. ``again``: folders that were
+    read before under another name, through a link. Paths are relative to the root.
     """
 
     others: Counter[str] = field(default_factory=Counter)
@@ -107,7 +107,7 @@ class Beside:
     again: list[str] = field(default_factory=list)
 
     def notes(self, root: Path) -> list[str]:
-        """A sentence each."""
+        """Return one sentence for each kind that was found below `root`."""
         found = []
         if self.others:
             kinds = ", ".join(f"{number:,} {suffix}" for suffix, number in self.others.most_common(5))
@@ -130,26 +130,26 @@ class Beside:
         return found
 
     def refusals(self) -> str:
-        """The folders that cannot be listed, in a sentence."""
+        """Return a sentence that names the folders that cannot be listed."""
         explanation = [f"{place or 'the folder itself'} ({reason})" for place, reason in self.unlisted.items()]
         return f"{len(explanation):,} folders cannot be listed, and nothing in them was read: {first_few(explanation)}."
 
 
 def first_few(items: Sequence[str], most: int = 5) -> str:
-    """The first of `items`, shortened where they are very long, and how many more there are."""
+    """Return the first `most` items, shortened if they are very long, and the number of others, as text."""
     rest = f" and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(item if len(item) <= 300 else f"{item[:150]} ... {item[-100:]}" for item in items[:most]) + rest
 
 
 def expanded(address: str) -> Path:
-    """The path with its ``~`` replaced where that names a home; Path.expanduser raises where it does not."""
+    """Return the path with ``~`` replaced, unchanged if there is no such home folder; Path.expanduser would raise."""
     return Path(os.path.expanduser(address))  # noqa: PTH111
 
 
 def image_folders(root: Path, skip: Iterable[str], beside: Beside) -> Iterator[tuple[str, list[str]]]:
-    """(path below `root`, names of its image files), sorted, following links but never in a circle.
+    """Yield (path below `root`, names of its image files), sorted; links are followed, but never in a circle.
 
-    Mask folders are left out; what else is left out goes into `beside`.
+    Mask folders are left out; other folders and files that are left out are recorded in `beside`.
     """
     patterns = (*_ALWAYS_SKIPPED, *skip)
 
@@ -171,7 +171,7 @@ def image_folders(root: Path, skip: Iterable[str], beside: Beside) -> Iterator[t
 
 
 def compiled(what: str, pattern: str | None) -> re.Pattern[str] | None:
-    """Compile a pattern of the user.
+    """Compile a regular expression of the user (None stays None); `what` names it in messages.
 
     Raises:
         InputError: not a regular expression, or one without a group.
@@ -191,16 +191,16 @@ def compiled(what: str, pattern: str | None) -> re.Pattern[str] | None:
 
 
 def patient_of(inner: str, pattern: re.Pattern[str] | None) -> str:
-    """The patient in a file's path below the folder: all groups of the pattern that took part, joined."""
+    """Return the patient in a file's path below the folder: the matched groups joined by ``-``, ``""`` if none."""
     match = pattern.search(inner) if pattern else None
     return "-".join(group for group in match.groups() if group) if match else ""
 
 
 def label_of(inner: str, pattern: re.Pattern[str]) -> str:
-    """The class in a file's path: the name of the named group that took part, else the groups' text.
+    """Return the class in a file's path: the name of the matched named group, else the text of the matched groups.
 
     Raises:
-        DataError: the pattern does not fit the path.
+        DataError: the pattern does not match the path.
     """
     match = pattern.search(inner)
     label = ""
@@ -213,7 +213,7 @@ def label_of(inner: str, pattern: re.Pattern[str]) -> str:
 
 
 def _place(place: str) -> tuple[str, str]:
-    """(split, class folder) of a path below the root, ``""`` where there is none."""
+    """Return (split, class folder) of a path below the root, each ``""`` if there is none."""
     parts = place.split("/") if place else []
     split = SPLIT_NAMES.get(parts[0].lower(), "") if parts else ""
     rest = parts[1:] if split else parts
@@ -228,7 +228,7 @@ def _skipped(place: str, name: str, patterns: Iterable[str]) -> bool:
 
 
 def _masks_beside(root: Path, folder: Path, beside: Beside) -> dict[str, str]:
-    """Stem -> path of the masks that go with the images of a folder called ``images``."""
+    """Return the paths of the masks for the images of a folder called ``images``, by name without suffix."""
     if folder.name.lower() != "images":
         return {}
     found = {}
@@ -248,7 +248,7 @@ def _masks_beside(root: Path, folder: Path, beside: Beside) -> dict[str, str]:
 
 
 def _even(records: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The same columns in every record."""
+    """Return the records with ``lung_mask`` in all of them if any has it."""
     if any("lung_mask" in record for record in records):
         for record in records:
             record.setdefault("lung_mask", "")
@@ -256,7 +256,7 @@ def _even(records: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _check_classes(records: list[dict[str, str]], root: Path, beside: Beside) -> None:
-    """A class of which nothing could be listed would be missing without a trace."""
+    """Raise `DataError` if no folder of a class can be listed: the class would be missing without notice."""
     known = {(record["split"], record["label"]) for record in records}
     for place, reason in beside.unlisted.items():
         if _place(place) not in known and place.rpartition("/")[2].lower() not in MASK_FOLDERS:

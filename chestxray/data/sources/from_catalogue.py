@@ -1,4 +1,4 @@
-"""Sets that the catalogue knows, and copies on disk of sets that would be downloaded."""
+"""Data sets of the catalogue, and copies on disk of sets that would otherwise be downloaded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from chestxray.data.sources.table import SUFFIXES
 from chestxray.errors import InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 
-#: Kinds that download, so that a copy on disk can stand in for them.
+#: Kinds that download, for which a copy on disk can be used instead.
 REMOTE = ("kaggle", "hf", "tfds")
 
 
 def plugin_of(kind: str, entry: CatalogueEntry | None, copy: Path | None) -> SourcePlugin:
-    """The source that reads the set: of a copy, and of what Kaggle unpacks, the one of its layout."""
+    """Return the source that reads the set: that of its layout for a copy and for a catalogued set from Kaggle."""
     if copy is not None:
         kind = _kind_of_copy(entry, copy)
     elif entry is not None and kind == "kaggle":
@@ -28,16 +28,16 @@ def plugin_of(kind: str, entry: CatalogueEntry | None, copy: Path | None) -> Sou
 def load_catalogued(
     kind: str, address: str, entry: CatalogueEntry | None, copy: Path | None, options: SourceOptions
 ) -> Index:
-    """Read a set of the catalogue, or (without `entry`) a copy of any set.
+    """Read a set of the catalogue, or (without `entry`) a copy of any set, and return its index.
 
     Raises:
-        InputError: the copy is not laid out as the set is.
-        DataError: as the source says.
+        InputError: the copy does not have the layout of the set.
+        DataError: an error of the source.
     """
     plugin = plugin_of(kind, entry, copy)
     if entry is not None:
         known = plugin.options or {}
-        # The catalogue's options serve every way to read the set; each source takes its own.
+        # The catalogue has options for every way to read the set; each source gets those that it has.
         defaults = {name: value for name, value in entry.options.items() if name in known}
         options = dataclasses.replace(
             options,
@@ -62,12 +62,12 @@ def _kind_of_copy(entry: CatalogueEntry | None, copy: Path) -> str:
         return "tfds"
     if entry is not None and entry.layout != "folder":
         return entry.layout
-    # A clone of a repository of Hugging Face: its Parquet files hold the images.
+    # A clone of a Hugging Face repository has its images in Parquet files.
     return "hf" if next(copy.rglob("*.parquet"), None) else "folder"
 
 
 def _place(entry: CatalogueEntry | None, copy: Path) -> Path:
-    """Where below `copy` the set begins: within its wrapping folder, at its manifest or npz file."""
+    """Return the path below `copy` to read: the folder inside wrapping folders, the manifest or the npz file."""
     if entry is None or copy.is_file():
         return copy
     inner = next((copy / name for name in entry.root if (copy / name).is_dir()), copy)

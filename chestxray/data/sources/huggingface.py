@@ -1,4 +1,4 @@
-"""`hf:OWNER/NAME` or `hf:DIR`: a set of the Hugging Face hub, or a clone of one, through `datasets`."""
+"""`hf:OWNER/NAME` or `hf:DIR`: a data set of the Hugging Face hub, or a clone of one, read with `datasets`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chestxray.storage.files import content as content_of
 from chestxray.storage.files import explained
 
 T = TypeVar("T")
-#: Bytes of an image that a set names by its path.
+#: Maximum size in bytes of an image that a set names by its path.
 _MOST = 1_000_000_000
 
 OPTIONS = {
@@ -31,10 +31,10 @@ OPTIONS = {
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Write a set's images as the files they were, and index them; its splits are the official ones.
+    """Write a set's images to the cache as their original files, and return an index with its official splits.
 
-    What was written before is used again without asking the hub: pin a revision where it matters
-    which, and empty the cache (`chestxray cache clear --kind huggingface`) to ask again.
+    A set that was written before is reused without asking the hub: pin a revision if it matters which
+    one is used, and empty the cache (`chestxray cache clear --kind huggingface`) to download it again.
 
     Raises:
         InputError: an address, a configuration, a split or a column that does not exist.
@@ -76,7 +76,7 @@ def _items(sets: Any, address: str, options: SourceOptions) -> Iterator[Item]:
             raise InputError(
                 f"{address} has no column {patient!r} (patient_column). Its columns: {', '.join(data.column_names)}."
             )
-        # As the file it was: nothing is decoded and encoded again.
+        # The original file, without decoding and encoding it again.
         for row in data.cast_column(image, Image(decode=False)):
             value = row[label]
             if value is None or value == "" or (names and value == -1):
@@ -92,7 +92,7 @@ def _items(sets: Any, address: str, options: SourceOptions) -> Iterator[Item]:
 def _load(address: str, config: str | None, revision: str | None, data_dir: str | None) -> Any:
     import datasets
 
-    # Its bars have no line of their own to stand on beside ours.
+    # Its progress bars would be drawn over those of chestxray.
     datasets.disable_progress_bars()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -100,16 +100,16 @@ def _load(address: str, config: str | None, revision: str | None, data_dir: str 
 
 
 def _explained(address: str, step: Callable[[], T]) -> T:
-    """Do a step of `datasets`; what it raises of the hub, the network or the files is a user's.
+    """Return the result of a step of `datasets`, raising `DataError` in place of its exceptions.
 
-    It passes on exceptions of httpx, fsspec, pyarrow and its own, and wraps some in others: every
-    one of them stands for a set that cannot be had.
+    These come from httpx, fsspec, pyarrow and `datasets` itself, some wrapped in others, and all mean that
+    the set cannot be obtained. Raises `OutputError` if the disk is full or cannot be written.
     """
     with explained(Path("the cache of datasets")):
         try:
             return step()
         except Exception as error:
-            # `datasets` wraps a disk that was full in errors of its own.
+            # `datasets` wraps the error of a full disk in its own errors.
             if refused := of_the_disk(error):
                 raise refused from error
             raise _failed(address, error) from error
@@ -124,7 +124,7 @@ def _failed(address: str, error: BaseException) -> DataError:
     names = {type(item).__name__ for item in chain}
     statuses = {getattr(getattr(item, "response", None), "status_code", None) for item in chain}
     login = "log in with `hf auth login` and accept the set's terms on its page, or give a copy with --path."
-    # `datasets` tells refusals apart in its message alone.
+    # In `datasets`, only the message says why access was refused.
     if names & {"RevisionNotFoundError"} or "Revision " in str(error):
         reason = "it has no such revision. Check --data-option revision=NAME."
     elif names & {"GatedRepoError"} or 403 in statuses or "gated dataset" in str(error):
@@ -150,7 +150,7 @@ _NO_CONNECTION = frozenset(
 
 
 def _splits(sets: Any, asked: str | None, address: str) -> dict[str, str]:
-    """Split of the set -> official split of the index."""
+    """Return the official split in the index for each split of the set that is read."""
     if asked is None:
         return {name: SPLIT_NAMES.get(str(name).lower(), "") for name in sets}
     chosen = {}
@@ -200,7 +200,7 @@ def _one(
 
 
 def _file(value: dict[str, Any] | None) -> tuple[str, bytes]:
-    """(what the image was called, its content) of an undecoded image."""
+    """Return the original file name, or ``""``, and the content of an undecoded image."""
     value = value or {}
     called = value.get("path") or ""
     content = value.get("bytes")

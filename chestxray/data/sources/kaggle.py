@@ -1,4 +1,4 @@
-"""`kaggle:OWNER/NAME[/versions/N]`: a set of Kaggle, through kagglehub and into its cache."""
+"""`kaggle:OWNER/NAME[/versions/N]`: a data set of Kaggle, downloaded with kagglehub into its cache."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS = {
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Download a set, unless it is in kagglehub's cache, and read it as `folder` or `manifest` does.
+    """Download a set, unless it is in kagglehub's cache, and return its index, as `folder` or `manifest` does.
 
     Raises:
         InputError: an address that is not OWNER/NAME or OWNER/NAME/versions/N; no such subfolder.
@@ -46,10 +46,10 @@ def load(address: str, options: SourceOptions) -> Index:
 
 
 def download(address: str) -> Path:
-    """The folder of a set in kagglehub's cache; downloaded where it is not there yet.
+    """Return the folder of a set in kagglehub's cache, after downloading it if it is not there yet.
 
-    An interrupted download goes on where the server allows it, and starts anew otherwise. Where
-    the server cannot be reached, the newest version in the cache serves an address without one.
+    An interrupted download is continued if the server allows it, and restarted otherwise. If the
+    server cannot be reached, an address without a version gets the newest version in the cache.
 
     Raises:
         InputError: an address that is not OWNER/NAME or OWNER/NAME/versions/N.
@@ -91,9 +91,9 @@ def download(address: str) -> Path:
 
 
 def cached(address: str, *, newest: bool = False) -> Path | None:
-    """The folder of a set that kagglehub has downloaded whole, or None.
+    """Return the folder of a set that kagglehub has downloaded completely, or None.
 
-    An address without a version has none in the cache, unless the `newest` one there will do.
+    For an address without a version this is None, or with `newest` the newest version in the cache.
     """
     from kagglehub.cache import Cache
     from kagglehub.config import get_cache_folder
@@ -130,7 +130,7 @@ def _refused(address: str, error: object) -> str:
 
 
 def _forget_archive(address: str) -> None:
-    """Delete a damaged archive: kagglehub would take it for a finished download for ever."""
+    """Delete a damaged archive, which kagglehub would otherwise always take for a complete download."""
     from kagglehub.cache import get_cached_archive_path
     from kagglehub.config import get_cache_folder
     from kagglehub.handle import parse_dataset_handle
@@ -152,7 +152,7 @@ def _within(root: Path, name: str) -> Path:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder in which classes or splits begin: below folders that hold one folder alone."""
+    """Return the folder that contains the class or split folders, skipping folders that contain only one folder."""
     here = root
     while True:
         children = [child for child in here.iterdir() if not child.name.startswith((".", "__MACOSX"))]

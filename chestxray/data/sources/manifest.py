@@ -1,4 +1,4 @@
-"""`manifest:PATH`: a table with a row an image, as CSV in any of its forms or as an Excel file."""
+"""`manifest:PATH`: a table with one row per image, as CSV in any variant or as an Excel file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from chestxray.errors import DataError, InputError, nearest
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.storage.files import ABSENT, refusal
 
-#: Column -> headings that it goes by in public sets, in any spelling; the first one found.
+#: Column -> its headings in public data sets, in any spelling; the first one found is used.
 HEADINGS = {
     "path": ("path", "file", "file name", "file path", "image", "image path", "image index", "image name", "image id"),
     "label": ("label", "class", "finding", "diagnosis", "target", "finding labels"),
     "patient": ("patient", "patient id", "subject", "subject id"),
     "split": ("split", "set", "subset", "fold"),
 }
-#: Further columns that are kept where they exist; anything else may identify a patient.
+#: Further columns that are kept if they exist; others might identify a patient.
 KEPT = ("sex", "age", "view", "site", "mask", "lung_mask")
 
 OPTIONS = {
@@ -41,16 +41,16 @@ OPTIONS = {
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Index the rows of a table that have a class; the others are counted and noted.
+    """Return an index of the rows of a table that have a class; a note counts the others.
 
-    Paths are relative to the manifest, or to the option ``root``. A path without a suffix stands
-    for the file of that name with an image's suffix. With a patient pattern, the patient is what
-    it finds in the patient column, or in the path where there is no such column. Of further columns
-    those of `KEPT` are kept, those of the option ``keep``, and those that `options.by` names.
+    Paths are relative to the folder of the manifest, or to the option ``root``. A path without a suffix
+    means the file of that name with the suffix of an image. A patient pattern is searched in the patient
+    column, or in the path if there is no such column. Of the further columns, those in the option ``keep``
+    (default: `KEPT`) and those that `options.by` names are kept.
 
     Raises:
-        InputError: no such file; a column or an option that does not exist; findings in columns of
-            their own, of which none was chosen.
+        InputError: no such file; a column or an option that does not exist; one column per finding, none
+            of which was chosen.
         DataError: not a table, an unknown split, no row with a class, none of the files exists.
     """
     file = expanded(address).absolute()
@@ -78,7 +78,7 @@ def load(address: str, options: SourceOptions) -> Index:
 
 
 def _columns(table: pd.DataFrame, file: Path, options: SourceOptions, notes: list[str]) -> dict[str, str]:
-    """Column of the index -> heading in the table."""
+    """Return the heading in the table for each column of the index."""
     spelled = {key(heading): heading for heading in reversed(list(table.columns))}
     found = {}
     for name, usual in HEADINGS.items():
@@ -107,7 +107,7 @@ def _columns(table: pd.DataFrame, file: Path, options: SourceOptions, notes: lis
 
 
 def _is_no_split(column: pd.Series) -> bool:
-    """Whether a column that by its heading is the split holds numbers, such as those of folds."""
+    """Return whether a column whose heading means the split contains numbers, such as those of folds."""
     values = column[column.str.strip() != ""]
     return bool(len(values)) and bool(pd.to_numeric(values, errors="coerce").notna().all())
 
@@ -123,7 +123,7 @@ def _heading(asked: str, table: pd.DataFrame, file: Path, option: str) -> str:
 
 def _filtered(table: pd.DataFrame, file: Path, where: str, notes: list[str]) -> pd.DataFrame:
     for condition in filter(None, (part.strip() for part in where.split(";"))):
-        # A heading may have the sign in it.
+        # A heading may contain an equals sign.
         cuts = [i for i, sign in enumerate(condition) if sign == "="]
         if not cuts:
             raise InputError(f"where must be COLUMN=VALUE or COLUMN=VALUE|VALUE. Received: {condition!r}.")
@@ -141,7 +141,7 @@ def _filtered(table: pd.DataFrame, file: Path, where: str, notes: list[str]) -> 
 
 
 def _kept(table: pd.DataFrame, file: Path, options: SourceOptions, used: Iterable[str]) -> list[str]:
-    """Headings of the further columns to keep."""
+    """Return the headings of the further columns to keep."""
     others = [heading for heading in table.columns if heading not in set(used)]
     keep = options.extra.get("keep")
     if keep is None:
@@ -155,7 +155,7 @@ def _kept(table: pd.DataFrame, file: Path, options: SourceOptions, used: Iterabl
 
 
 def _paths(rows: pd.DataFrame, file: Path, root: str | None) -> pd.DataFrame:
-    """`path` made absolute; `inner` is what the table said, for patterns."""
+    """Return the rows with absolute paths in ``path`` and the paths of the table, for patterns, in ``inner``."""
     base = file.parent / expanded(root) if root else file.parent
     if refusal(base) or not base.is_dir():
         beside = file.parent / os.path.relpath(base)
@@ -188,7 +188,7 @@ def _by_stem(folder: Path) -> dict[str, str]:
     try:
         files = sorted(folder.iterdir())
     except OSError:
-        # Then the file cannot be read either, and whoever decodes it says why.
+        # Then the files in it cannot be read either, and decoding reports the reason.
         return {}
     return {file.stem: str(file) for file in files if file.suffix.lower() in SUFFIXES}
 
@@ -234,7 +234,7 @@ def _with_splits(rows: pd.DataFrame, file: Path, heading: str) -> pd.DataFrame:
 
 
 def _check_files(rows: pd.DataFrame, file: Path) -> None:
-    """A single missing file is reported when it is decoded; a wrong root is said at once."""
+    """Raise `DataError` if no file exists, as with a wrong root. Single missing files are reported by decoding."""
     if not any(os.path.isfile(path) for path in rows["path"]):  # noqa: PTH113 - Path.is_file raises some refusals
         raise DataError(
             f"None of the {len(rows):,} files of {file} exists, such as {rows['path'].iloc[0]}. "

@@ -1,4 +1,4 @@
-"""Sets that do not come as image files: written as files once, into the cache, and used again."""
+"""Data sets that do not consist of image files: they are written to the cache as files once, and reused."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from chestxray.errors import DataError
 from chestxray.plugin import SourceOptions
 from chestxray.storage.files import explained, replacing
 
-#: Changes whenever the same set would be written as other files.
+#: To be raised whenever the same set would be written as other files.
 VERSION = 1
 _INDEX = "index.parquet"
 _MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"BM": ".bmp"}
 
-#: One image: split, label, patient, what it was called ("" if nothing), and its file's content.
+#: One image: split, label, patient, original file name ("" if none), and the content of its file.
 Item = tuple[str, str, str, str, bytes]
-#: What the operating system says of a disk or folder that cannot be written; other refusals that a
-#: client passes on are the network's or the data's.
+#: Errors of the operating system for a disk or folder that cannot be written; others that a client
+#: library passes on concern the network or the data.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A set's images, one after the other, and what it says of itself."""
+    """The images of a data set, one after the other, and its licence and citation."""
 
     items: Iterable[Item]
     licence: str = ""
@@ -46,15 +46,15 @@ class Contents:
 def converted(
     kind: str, name: str, identity: Mapping[str, object], options: SourceOptions, contents: Callable[[], Contents]
 ) -> Index:
-    """The index of a set whose images `contents` holds, written to ``cache/KIND/NAME-HASH/SPLIT/LABEL/``.
+    """Write the images of `contents` to ``cache/KIND/NAME-HASH/SPLIT/LABEL/``, and return their index.
 
-    `identity` is what makes the set this one (address, version, size of a file); a set of the same
-    identity that was written before is used again, without asking for its `contents`. Files are drawn into a
-    folder of another name, so that an interrupted conversion starts clean. A patient pattern of
-    `options` is searched in SPLIT/LABEL/NUMBER-NAME where the set itself names no patient.
+    `identity` identifies the set (address, version, size of a file); a set of the same identity that was
+    written before is reused, without calling `contents`. Files are first written to a folder of another
+    name, so that an interrupted conversion is started again. A patient pattern in `options` is searched
+    in SPLIT/LABEL/NUMBER-NAME if the set itself has no patients.
 
     Raises:
-        DataError: no image.
+        DataError: no images.
         OutputError: the cache's disk is full or cannot be written.
     """
     from filelock import FileLock
@@ -69,14 +69,14 @@ def converted(
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Grey pixels (height, width), uint8 or uint16, as PNG, bit for bit; colour (…, 3) as RGB."""
+    """Return grey pixels (height, width), uint8 or uint16, or colour (height, width, 3), uint8, as a lossless PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def of_the_disk(error: BaseException) -> OSError | None:
-    """The disk's or folder's refusal behind an error of a client, or None."""
+    """Return the error of a disk or folder that cannot be written if it caused `error`, else None."""
     link: BaseException | None = error
     for _ in range(10):
         if link is None:
@@ -88,13 +88,13 @@ def of_the_disk(error: BaseException) -> OSError | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message, which alone says what is wrong."""
+    """Return the first line of an error message, which says what is wrong, with a full stop."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return text if text.endswith(".") else text + "."
 
 
 def suffix_of(content: bytes) -> str:
-    """A file's suffix by its first bytes; ``.img`` where they say nothing (decoding will say why)."""
+    """Return the suffix of a file by its first bytes, ``.img`` if they are unknown (decoding reports the reason)."""
     if content[128:132] == b"DICM":
         return ".dcm"
     return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")
@@ -115,7 +115,7 @@ def _write(folder: Path, name: str, contents: Contents) -> None:
     with replacing(partial / _INDEX) as temporary:
         index = Index.from_records(records, name=name, licence=contents.licence, citation=contents.citation)
         index.write(temporary)
-    # Files without an index are what another version left behind.
+    # A folder without an index was left by another version.
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
@@ -139,7 +139,7 @@ def _file_name(number: int, called: str, suffix: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """A name that can be a file's on any system and cannot leave its folder."""
+    """Return `name` changed to a valid file name on any system, which cannot leave its folder."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".")[-100:] or "_"
 
 

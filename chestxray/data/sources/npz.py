@@ -21,10 +21,10 @@ from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.storage.files import ABSENT, refusal
 
-#: Bytes of the labels of a split, and of the classes' names.
+#: Maximum size in bytes of the labels of a split, and of the names of the classes.
 _MOST = 500_000_000
 _MOST_CLASSES = 10_000
-#: What is raised of damaged archives and of headers of arrays.
+#: Exceptions raised for damaged archives and array headers.
 _BROKEN = (
     ValueError, TypeError, LookupError, EOFError, OSError, OverflowError, SyntaxError, RuntimeError, MemoryError,
     tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -33,14 +33,14 @@ _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Write the arrays' images as PNG files, bit for bit, and index them.
+    """Write the images of the arrays to the cache as lossless PNG files, and return their index.
 
-    Class names come from the option ``names``, from the file's array ``names``, or are the labels'
-    numbers. Images are read one by one: memory does not grow with their number.
+    Class names come from the option ``names``, else from the file's array ``names``, else they are the
+    numbers of the labels. Images are read one by one: memory does not grow with their number.
 
     Raises:
         InputError: no such file; fewer names than classes.
-        DataError: not an npz file in this layout; several labels an image.
+        DataError: not an npz file in this layout; several labels per image.
     """
     file = expanded(address).absolute()
     reason = refusal(file)
@@ -89,7 +89,7 @@ def _labels(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
 
 
 def _array(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
-    """A small array, whole. Memory is taken for what its header says, hence the check."""
+    """Return a small array. Its size is checked first, since memory is allocated by its header."""
     with archive.open(f"{name}.npy") as raw:
         shape, _, dtype = _header(raw)
     size = math.prod(shape) * dtype.itemsize
@@ -100,7 +100,7 @@ def _array(archive: zipfile.ZipFile, name: str, file: Path) -> np.ndarray:
 
 
 def _header(raw: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, whether columns come first, type) of an array."""
+    """Return the shape of an array, whether it is in Fortran order, and its type."""
     version = np.lib.format.read_magic(raw)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(raw)

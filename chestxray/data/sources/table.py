@@ -1,4 +1,4 @@
-"""A table in a file -> a frame of text: CSV as spreadsheets of any country write it, or Excel's own."""
+"""Reading a table as a frame of text from a file: CSV as spreadsheets of any country write it, or Excel."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pandas as pd
 from chestxray.errors import DataError, InputError
 from chestxray.storage.files import content as content_of
 
-#: How the names of tables end, in lower case.
+#: Endings of the names of tables, in lower case.
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".csv.gz", ".tsv.gz", ".txt.gz")
-#: Bytes of a table, also unpacked: of the largest public set, 380,000 films, it has a fifth of them.
+#: Maximum size of a table in bytes, also unpacked: that of the largest public set, 380,000 films, has a fifth of it.
 MOST = 500_000_000
 _SEPARATORS = (",", ";", "\t", "|")
-#: First bytes -> what to do with a file that begins so.
+#: First bytes of unsupported files -> what they are, and what to do with them.
 _NO_TABLES = {
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls) or one with a password: save it as .xlsx without one, or as CSV",
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip (.csv.gz)",
@@ -31,7 +31,7 @@ _NO_TABLES = {
     b"PAR1": "a Parquet file: write it as CSV",
     b"SQLite format 3": "a database of SQLite: write the table as CSV",
 }
-#: What is raised of damaged Excel files and ZIP archives.
+#: Exceptions raised for damaged Excel files and ZIP archives.
 _BROKEN = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, EOFError, SyntaxError, NotImplementedError,
     zipfile.BadZipFile, zlib.error,
@@ -43,15 +43,15 @@ _MARKS = {
 
 
 def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table of `file`, every cell as text and empty where there is none, and what a reader must know of it.
+    """Return the table of `file`, with every cell as text (missing ones ``""``), and notes that a reader must know.
 
-    CSV may be separated by commas, semicolons, tabs or ``|``, in UTF-8, UTF-16 or Latin-1, with a byte
-    order mark or without, with any ends of lines, compressed with gzip or not. Of an Excel file
-    (the extra ``excel``) the first sheet is read.
+    CSV may be separated by commas, semicolons, tabs or ``|``, in UTF-8, UTF-16 or Latin-1, with or
+    without a byte order mark, with any line endings, compressed with gzip or not. Of an Excel file
+    (the extra ``excel``), the first sheet is read.
 
     Raises:
         InputError: an Excel file without the extra.
-        DataError: not a table, with the mend where one is known; no rows.
+        DataError: not a table (the message says what to do if that is known); no rows.
     """
     try:
         content = content_of(file, MOST)
@@ -96,7 +96,7 @@ def _text(content: bytes, file: Path, notes: list[str]) -> str:
             raise DataError(
                 f"{file} is no table that can be read: it is no {encoding.upper()} text: {error}."
             ) from error
-        # What spreadsheets write where nobody told them otherwise; every byte means something in it.
+        # The usual encoding of older spreadsheets, in which every byte is valid.
         text = content.decode("latin-1")
         notes.append(f"{file.name} is not UTF-8 and was read as Latin-1.")
     if "\0" in text:
@@ -105,7 +105,7 @@ def _text(content: bytes, file: Path, notes: list[str]) -> str:
 
 
 def _without_mark(content: bytes) -> str:
-    """UTF-16 without a mark shows in the zeros beside the letters of its first line."""
+    """Return the encoding of text without a byte order mark: UTF-16 has a zero byte beside each Latin letter."""
     start = content[:200]
     low, high = start[1::2].count(0), start[::2].count(0)
     if max(low, high) > len(start) / 4:
@@ -114,13 +114,13 @@ def _without_mark(content: bytes) -> str:
 
 
 def _csv(text: str, file: Path) -> pd.DataFrame:
-    # Excel's way to say what separates the columns.
+    # Excel's first line for the separator of the columns.
     said = re.match(r"sep=(.)\r?\n?", text, re.IGNORECASE)
     if said:
         text = text[said.end() :]
     try:
         with warnings.catch_warnings():
-            # pandas cuts rows that are too long and only warns.
+            # pandas truncates rows that are too long with a warning only.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 io.StringIO(text),
@@ -131,12 +131,12 @@ def _csv(text: str, file: Path) -> pd.DataFrame:
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, ValueError) as error:
         raise DataError(f"{file} is no table that can be read: {error}".replace("\n", " ")) from error
-    # A short row ends in missing values whatever keep_default_na says.
+    # A short row ends in missing values, whatever keep_default_na is.
     return table.fillna("")
 
 
 def _separator(text: str, file: Path) -> str:
-    """The character that cuts the headings into most pieces, and the first rows into as many."""
+    """Return the character that splits the most rows into as many cells as headings, and the headings into the most."""
     tabs = ".tsv" in (suffix.lower() for suffix in file.suffixes)
     order = ("\t", *(sign for sign in _SEPARATORS if sign != "\t")) if tabs else _SEPARATORS
     best, most = order[0], (0.0, 0)
@@ -178,7 +178,7 @@ def _excel(content: bytes, file: Path, notes: list[str]) -> pd.DataFrame:
         ) from error
     try:
         with warnings.catch_warnings():
-            # openpyxl warns of drawings, checks of cells and other things that are not read.
+            # openpyxl warns about drawings, data validation and other contents that are not read.
             warnings.simplefilter("ignore")
             with pd.ExcelFile(io.BytesIO(content), engine="openpyxl") as book:
                 first, *others = [str(name) for name in book.sheet_names]

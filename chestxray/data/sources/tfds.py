@@ -1,4 +1,4 @@
-"""`tfds:NAME[/CONFIG]` or `tfds:DIR`: a set of tensorflow-datasets, by name or as prepared on disk."""
+"""`tfds:NAME[/CONFIG]` or `tfds:DIR`: a data set of tensorflow-datasets, by name or as prepared on disk."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ OPTIONS = {
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Write a set's images as the files they were, and index them; its splits are the official ones.
+    """Write a set's images to the cache as their original files, and return an index with its official splits.
 
-    A name is downloaded and prepared by tensorflow-datasets unless it was before; a folder is read
-    as `tfds.builder_from_directory` does.
+    A set given by name is downloaded and prepared by tensorflow-datasets, unless it was before; a folder
+    is read as by `tfds.builder_from_directory`.
 
     Raises:
         InputError: no such set or feature.
@@ -62,9 +62,9 @@ def _contents(address: str, data_dir: Path, prepared: bool, options: SourceOptio
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block, tensorflow-datasets keeps to itself what no user can mend.
+    """Suppress output of tensorflow-datasets within the block that a user can do nothing about.
 
-    Its import and its own use of TensorFlow warn, and it prints to where our results go.
+    Its import and its use of TensorFlow cause warnings, and it prints to the standard output, which is for results.
     """
     loud = [logging.getLogger("absl"), logging.getLogger("urllib3.connectionpool")]
     levels = [logger.level for logger in loud]
@@ -103,9 +103,9 @@ def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
 
 
 def _check_connection(address: str, builder: Any) -> None:
-    """Say at once that there is no network: the downloader tries for minutes, whatever it is told."""
+    """Raise `DataError` at once if there is no network: the downloader would retry for minutes."""
     if urllib.request.getproxies():
-        # Then the proxy looks names up.
+        # With a proxy, the proxy resolves host names.
         return
     for url in list(builder.url_infos)[:1]:
         host = urllib.parse.urlsplit(url).hostname or ""
@@ -116,10 +116,10 @@ def _check_connection(address: str, builder: Any) -> None:
 
 
 def _explained(address: str, step: Any) -> Any:
-    """Do a step of tensorflow-datasets; what it raises of the network, the disk or the data is a user's.
+    """Return the result of a step of tensorflow-datasets, raising `DataError` in place of its exceptions.
 
-    Its downloader wraps failures in exceptions of many kinds (of requests, of etils, its own), all
-    of which stand for a set that cannot be had.
+    Its downloader raises exceptions of many kinds (of requests, of etils, its own), all of which mean that
+    the set cannot be obtained. Raises `OutputError` if the disk is full or cannot be written.
     """
     with explained(Path(address)):
         try:

@@ -1,4 +1,4 @@
-"""Radiographs that a program draws, with findings at known places: the source ``phantom``."""
+"""The source ``phantom``: chest phantoms drawn by a program, with findings at known locations."""
 
 from chestxray.data.sources.phantom.source import plugin
 

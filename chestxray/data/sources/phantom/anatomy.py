@@ -1,7 +1,7 @@
-"""The chest of a phantom: its shape, its pose on the film, and all that is not a finding.
+"""The chest of a phantom: its shape, its pose on the film, and everything that is not a finding.
 
-Anatomy lives in patient coordinates: x from -1 (left edge of the film, the patient's right) to 1,
-y from -1 (top) to 1 (bottom). Grey values are on a scale of 0 (air) to 1 (metal) until the film
+The anatomy is defined in patient coordinates: x from -1 (left edge of the film, the patient's right)
+to 1, y from -1 (top) to 1 (bottom). Grey values are on a scale of 0 (air) to 1 (metal) until the film
 is exposed.
 """
 
@@ -24,7 +24,7 @@ _HEART_LEAN = 0.3
 
 @dataclass(frozen=True)
 class Chest:
-    """Shape of one chest at one breath; lengths in patient coordinates."""
+    """Shape of one chest at one phase of breathing; lengths in patient coordinates."""
 
     apex: float
     base: float
@@ -51,26 +51,26 @@ class Chest:
         )
 
     def lateral(self, y: Field) -> Field:
-        """|x| of the lungs' outer edge."""
+        """Return |x| of the lungs' outer edge at height `y`."""
         depth = np.clip((y - self.apex) / (self.base - self.apex), 0, 1)
         return self.width * (0.52 + 0.48 * depth**0.55)
 
     def medial(self, side: Field | float, y: Field) -> Field:
-        """|x| of the lungs' inner edge: mediastinum or heart. `side` is the sign of x."""
+        """Return |x| of the lungs' inner edge, mediastinum or heart, at height `y`. `side` is the sign of x."""
         centre, level, wide, high = self.heart
         reach = np.sqrt(np.clip(1 - ((y - level) / high) ** 2, 0, None)) * wide
         reach = reach + np.sign(side) * (centre + _HEART_LEAN * (y - level))
         return np.maximum(self.mediastinum + 0.02 * np.cos(5 * y), reach)
 
     def diaphragm(self, side: Field | float, across: Field) -> Field:
-        """Height y of the dome at |x| = `across`; the patient's right one stands higher, over the liver."""
+        """Return y of the diaphragm at |x| = `across`; the patient's right dome is higher, above the liver."""
         return self.base + 0.04 * np.sign(side) + 1.3 * (across - 0.4) ** 2
 
     def top(self, across: Field) -> Field:
         return self.apex + 1.9 * (across - 0.36) ** 2
 
     def lungs(self, x: Field, y: Field) -> Field:
-        """1 inside the lungs, 0 outside, smooth between."""
+        """Return 1 inside the lungs and 0 outside, with a smooth transition."""
         across = np.abs(x)
         return (
             step(self.lateral(y) - across, 0.012)
@@ -80,7 +80,7 @@ class Chest:
         )
 
     def place(self, side: float, depth: float, out: float) -> tuple[float, float]:
-        """(x, y) in the lung of that side: `depth` 0 apex to 1 base, `out` 0 inner to 1 outer edge."""
+        """Return (x, y) in the lung of that side: `depth` from 0 (apex) to 1 (base), `out` from 0 (inner edge) to 1."""
         y = self.apex + depth * (self.base - self.apex)
         level = np.asarray(y)
         inner, outer = float(self.medial(side, level)), float(self.lateral(level))
@@ -90,7 +90,7 @@ class Chest:
 def posed_grid(
     height: int, width: int, person: np.random.Generator, moment: np.random.Generator
 ) -> tuple[Field, Field]:
-    """Patient coordinates of every pixel: the patient is shifted, turned and scaled on the film."""
+    """Return the patient coordinates (x, y) of every pixel; the patient is shifted, rotated and scaled on the film."""
     angle = math.radians(person.normal(0, 2.5) + moment.normal(0, 1.5))
     cosine, sine = math.cos(angle), math.sin(angle)
     scale = person.uniform(0.9, 1.1) * moment.uniform(0.97, 1.03)
@@ -101,7 +101,7 @@ def posed_grid(
 
 
 def step(distance: Field, softness: float) -> Field:
-    """0 for negative, 1 for positive distances, smooth over `softness`."""
+    """Return 0 for negative and 1 for positive distances, with a smooth transition over `softness`."""
     return 0.5 + 0.5 * np.tanh(distance / (2 * softness))
 
 
@@ -111,12 +111,12 @@ _LATTICE_REACH = 1.7
 
 
 def smooth_noise(rng: np.random.Generator, x: Field, y: Field, scale: float) -> Field:
-    """Smooth noise of mean 0 and deviation 1, with blobs of radius `scale`.
+    """Return smooth noise of mean 0 and standard deviation 1 at (`x`, `y`), with blobs of radius `scale`.
 
     It is fixed to the patient, not to the film: two images of one patient show the same pattern,
-    in whatever pose and at whatever size.
+    whatever their pose and size.
     """
-    # A cubic B-spline is nearly a Gaussian with this deviation in lattice spacings.
+    # A cubic B-spline is nearly a Gaussian with a standard deviation of 0.577 lattice spacings.
     spacing = scale / 0.577
     points = int(2 * _LATTICE_REACH / spacing) + 2
     lattice = rng.standard_normal((points, points), dtype=np.float32)
@@ -125,7 +125,7 @@ def smooth_noise(rng: np.random.Generator, x: Field, y: Field, scale: float) -> 
 
 
 def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.random.Generator) -> Field:
-    """Grey values of a chest without a finding."""
+    """Return the grey values of a chest without a finding."""
     across = np.abs(x)
     neck = 0.3 + 0.75 * step(y + 0.8 + 0.12 * across, 0.035)
     body = step(neck - across, 0.02) * step(chest.width + 0.16 - across, 0.015)
@@ -148,7 +148,7 @@ def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.rand
 
 
 def _draw_bones(chest: Chest, x: Field, y: Field, person: np.random.Generator) -> Field:
-    """Ribs behind and in front, collar bones, spine."""
+    """Return the opacity of posterior and anterior ribs, clavicles and spine."""
     across = np.abs(x)
     cage = step(chest.width + 0.05 - across, 0.02) * step(y + 0.92, 0.05) * step(0.95 - y, 0.1)
     arch = y - 2.2 * chest.rib_slope * (across - 0.25) ** 2 + 0.1 * across
@@ -164,13 +164,13 @@ def _draw_bones(chest: Chest, x: Field, y: Field, person: np.random.Generator) -
 
 
 def _rib(phase: Field) -> Field:
-    """One rib a period: a band with denser rims."""
+    """Return one rib per period of `phase`: a band with denser edges."""
     from_middle = np.abs(phase - np.floor(phase) - 0.5)
     return step(0.22 - from_middle, 0.03) * (0.65 + 1.6 * from_middle)
 
 
 def _draw_vessels(chest: Chest, x: Field, y: Field, person: np.random.Generator) -> Field:
-    """Vessels that taper from the hila outwards."""
+    """Return the opacity of vessels that taper from the hila outwards."""
     vessels = np.zeros_like(x)
     for side in (-1.0, 1.0):
         root_x, root_y = side * (chest.mediastinum + 0.05), -0.02
@@ -187,9 +187,9 @@ def _draw_vessels(chest: Chest, x: Field, y: Field, person: np.random.Generator)
 
 
 def _draw_soft_tissue(chest: Chest, x: Field, y: Field, person: np.random.Generator) -> Field:
-    """Muscle, fat and breasts: broad shadows that lie over the lungs, in the sick and the well.
+    """Return the opacity of muscle, fat and breasts: broad shadows over the lungs, with and without a finding.
 
-    They are as bright and as broad as the findings, so that brightness at a place says little.
+    They are as bright and as broad as the findings, so that the brightness at a location says little.
     """
     tissue = 0.025 * smooth_noise(person, x, y, 0.24)
     amount, level, out = person.uniform(-0.02, 0.08), person.uniform(0.05, 0.45), person.uniform(0.4, 0.6)

@@ -1,4 +1,4 @@
-"""One phantom film: a chest, a finding, an exposure. What is drawn, and why so, stands in `phantom`."""
+"""Drawing one phantom film: a chest, a finding, an exposure. The module `source` describes the phantoms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from scipy import ndimage
 from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, draw_anatomy, posed_grid
 from chestxray.data.sources.phantom.findings import FINDINGS, Lesion
 
-#: Raise it whenever a drawing changes: sets drawn by an older version are then drawn anew.
+#: To be raised whenever a drawing changes: sets drawn by an older version are then drawn again.
 VERSION = 3
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A film and what is true of it; the arrays share one shape (height, width)."""
+    """A film and the true masks of its lungs and finding; the arrays share one shape (height, width)."""
 
     pixels: NDArray[np.uint8]
     lungs: Mask
@@ -26,15 +26,15 @@ class Drawing:
 
 
 def images_of(seed: int, patient: int) -> int:
-    """How many images a patient has: 1 to 4, 1.75 on average."""
+    """Return the number of images of a patient: 1 to 4, 1.75 on average."""
     return int(np.random.default_rng([seed, patient, 0]).choice(4, p=(0.52, 0.28, 0.13, 0.07))) + 1
 
 
 def draw(*, seed: int, patient: int, image: int, finding: str, size: int, marker: bool = False) -> Drawing:
     """Draw image number `image` of a patient: `size` pixels wide and about as many high.
 
-    Nothing but the arguments decides the pixels. Neither the finding nor the marker changes what
-    else is drawn, so that two drawings which differ in one of them alone are counterfactuals.
+    The pixels depend on the arguments alone. Neither the finding nor the marker changes anything else in
+    the drawing, so that two drawings that differ in one of them only are counterfactuals.
     """
     person = np.random.default_rng([seed, patient, 1])
     moment = np.random.default_rng([seed, patient, 2, image])
@@ -55,7 +55,7 @@ def draw(*, seed: int, patient: int, image: int, finding: str, size: int, marker
 
 
 def _expose(film: Field, person: np.random.Generator, moment: np.random.Generator) -> NDArray[np.uint8]:
-    """Grey pixels 0..255: exposure, contrast, gamma, a slope across the film, blur and grain."""
+    """Return grey pixels, 0..255, after exposure, contrast, gamma, a gradient across the film, blur and grain."""
     height, width = film.shape
     contrast = person.uniform(0.92, 1.12) * moment.uniform(0.94, 1.06)
     brightness = person.normal(0, 0.03) + moment.normal(0, 0.025)
@@ -72,13 +72,13 @@ _LETTER = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 
 
 
 def _stamp_marker(pixels: NDArray[np.uint8], moment: np.random.Generator) -> None:
-    """A lead letter L in the upper right corner, a tenth of the film in height."""
+    """Draw a lead letter L in the upper right corner, in place; its height is a tenth of the film's."""
     height, width = pixels.shape
     thick = max(1, round(width / 64))
     letter = np.kron(_LETTER, np.ones((thick, thick), bool))
     top = round(height * moment.uniform(0.03, 0.07))
     left = width - letter.shape[1] - round(width * moment.uniform(0.03, 0.07))
-    # On a darkened plate, so that it shows over a shoulder too.
+    # On a darkened plate, so that it is visible over a shoulder, too.
     plate = pixels[top - thick : top + letter.shape[0] + thick, left - thick : left + letter.shape[1] + thick]
     plate[:] = plate // 2
     plate[thick:-thick, thick:-thick][letter] = moment.integers(235, 256)

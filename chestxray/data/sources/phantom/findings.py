@@ -1,4 +1,4 @@
-"""The findings of a phantom: opacity to be added within the lungs, and where it is."""
+"""The findings of a phantom: the opacity to be added within the lungs, and the mask of the finding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, smooth_no
 
 @dataclass(frozen=True)
 class Lesion:
-    """What a finding is drawn from: a chest on a film, and the two sources of chance."""
+    """What a finding is drawn from: a chest on a film, and random generators for the patient and for the image."""
 
     chest: Chest
     lungs: Field
@@ -23,11 +23,11 @@ class Lesion:
     moment: np.random.Generator
 
     def noise(self, scale: float) -> Field:
-        """Noise of the patient's own, as `smooth_noise`."""
+        """Return smooth noise that is fixed to the patient, see `smooth_noise`."""
         return smooth_noise(self.person, self.x, self.y, scale)
 
     def blob(self, side: float, depth: float, out: float, radius: float) -> Field:
-        """Distance from a place, in radii, with an irregular outline."""
+        """Return the distance from a location (see `Chest.place`) in units of `radius`, with an irregular outline."""
         across, down = self.chest.place(side, depth, out)
         stretch, angle = self.person.uniform(0.8, 1.25), self.person.uniform(0, math.pi)
         dx, dy = self.x - across, self.y - down
@@ -66,7 +66,7 @@ def _ground_glass(lesion: Lesion) -> tuple[Field, Mask]:
 
 
 def _cavity(lesion: Lesion) -> tuple[Field, Mask]:
-    """A ring with a dark middle near the top of one lung."""
+    """A ring with a dark centre near the apex of one lung."""
     rng = lesion.person
     side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.16, 0.42), rng.uniform(0.3, 0.7)
     distance = lesion.blob(side, depth, out, rng.uniform(0.18, 0.26))
@@ -75,7 +75,7 @@ def _cavity(lesion: Lesion) -> tuple[Field, Mask]:
     return strength * wall - 0.24 * step(0.75 - distance, 0.08), distance < 1.05
 
 
-#: Finding -> how it is drawn: opacity to be added within the lungs, and where it is.
+#: Finding -> the function that draws it: returns the opacity to be added within the lungs, and its mask.
 FINDINGS: dict[str, Callable[[Lesion], tuple[Field, Mask]]] = {
     "clear": _clear,
     "consolidation": _consolidation,

@@ -1,4 +1,4 @@
-"""What a set of phantoms is like: the options in the address of the source `phantom`."""
+"""The options of a set of phantoms, given in the address of the source `phantom`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _option(default: Any, help: str, low: float = 0, high: float = 100_000) -> A
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a set of phantoms is like. Flaws are planted on top of the set without them, whose
-    films stay the same to the pixel.
+    """The options of a set of phantoms. Planted flaws are added to the set without flaws, whose films
+    do not change.
 
     Raises:
-        InputError: a value out of its range, or two that contradict each other.
+        InputError: a value is out of its range, or two values contradict each other.
     """
 
     images: int = _option(880, "Images in all, before flaws are planted.", low=1)
@@ -54,10 +54,10 @@ class Options:
 
     @classmethod
     def parse(cls, address: str, options: SourceOptions) -> Options:
-        """Options from ``name=value,name=value`` and from the run's options of this source.
+        """Return the options in ``name=value,name=value`` and in the run's options for this source.
 
         Raises:
-            InputError: an unknown, repeated or unusable option.
+            InputError: an unknown, repeated or invalid option.
         """
         fields = {f.name: f for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
@@ -82,7 +82,7 @@ def _pairs(address: str) -> Iterator[tuple[str, str]]:
 
 
 def _parsed(name: str, text: str, default: Any) -> Any:
-    """`text` as the kind of `default`; names of classes and findings are separated by ``+``."""
+    """Return `text` converted to the type of `default`; names of classes and findings are separated by ``+``."""
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split("+"))
     kind = type(default)
@@ -94,7 +94,7 @@ def _parsed(name: str, text: str, default: Any) -> Any:
 
 
 def _check_classes(options: Options) -> None:
-    """Fill in the default classes and findings, and refuse what cannot be drawn or be a folder."""
+    """Fill in the default classes and findings, and raise `InputError` if they cannot be drawn or name a folder."""
     findings = options.findings or tuple(FINDINGS)[: len(options.classes) or None]
     classes = options.classes or findings
     if stray := [name for name in findings if name not in FINDINGS]:

@@ -1,22 +1,22 @@
-"""The source ``phantom``: chest phantoms, drawn on the spot and with no download.
+"""The source ``phantom``: chest phantoms, drawn when needed and without a download.
 
-A demonstration and a test bed, not radiographs: nothing learnt from it says anything about
-patients. It shows what the rest of chestxray does, and since it is known where every finding lies
-and which flaws were planted, it tests heat maps, audits and controls.
+They are for demonstrations and tests, and are not radiographs: nothing learnt from them applies to
+patients. Since the location of every finding and the planted flaws are known, they test heat maps,
+audits and controls.
 
-Films have ribs, collar bones, spine, mediastinum, heart, vessels, diaphragm and soft tissue.
-Anatomy, pose (shift, turn, scale, breath), exposure, contrast, blur and grain vary by patient and
-a little by image. A patient has 1 to 4 images, one label and one finding, always at the same
-place:
+Films have ribs, clavicles, spine, mediastinum, heart, vessels, diaphragm and soft tissue. Anatomy,
+pose (shift, rotation, scale, breathing), exposure, contrast, blur and grain vary by patient and a
+little by image. A patient has 1 to 4 images, one label and one finding, always at the same
+location:
 
 - ``clear``: nothing added;
 - ``consolidation``: one dense patch with dark branching lines, anywhere in either lung;
 - ``ground_glass``: fine mottling along the outer edge of both lungs;
-- ``cavity``: a ring with a dark middle in the upper part of one lung.
+- ``cavity``: a ring with a dark centre in the upper part of one lung.
 
-Place, size and strength of a finding vary, and breasts and muscle cast shadows as broad in every
-class: brightness at a fixed place says little (a linear model on the pixels reaches a macro AUROC of
-.57 to .73 over ten seeds), while a convolutional network learns the textures and shapes from scratch in minutes.
+Location, size and strength of a finding vary, and breasts and muscle cause equally broad shadows in
+every class: the brightness at a fixed location says little (a linear model on the pixels reaches a macro
+AUROC of .57 to .73 over ten seeds), but a convolutional network learns the textures and shapes in minutes.
 
 The address is a list of options, each with a default: ``phantom:images=640,size=96,marker=0.9``.
 They are the fields of `Options`.
@@ -50,23 +50,23 @@ T = TypeVar("T")
 
 LICENCE = "Procedurally drawn; no rights reserved (CC0-1.0)"
 RECORDS = "records.json"
-#: Splits of a class's patients in turn: 9, 2 and 4 of 15, and each of the three among the first 3.
+#: Splits of a class's patients in turn: 9 training, 2 validation and 4 test of 15, and one of each among the first 3.
 SPLIT_CYCLE = tuple({"R": "train", "V": "validation", "T": "test"}[letter] for letter in "RTVRRTRRTRVRRTR")
-#: How an unreadable file comes to be, in turn.
+#: The kinds of unreadable files, used in turn.
 SPOILT = ("truncated", "garbage", "empty")
 
 log = logging.getLogger(__name__)
 
 
 def load(address: str, options: SourceOptions) -> Index:
-    """Draw the set that `address` describes, or open it where it was drawn before.
+    """Draw the set that `address` describes, unless it was drawn before, and return its index.
 
-    The rows have the columns ``drawn``, ``mask`` (where the finding is; ``""`` where there is none),
-    ``lung_mask``, ``marker`` (yes or no) and ``planted`` (``""``, or the flaw that the row is:
+    The rows have the columns ``drawn``, ``mask`` (path of the mask of the finding; ``""`` if there is
+    none), ``lung_mask``, ``marker`` (yes or no) and ``planted`` (``""``, or the planted flaw:
     duplicate, duplicate_across, straddler, truncated, garbage, empty).
 
     Raises:
-        InputError: an unknown or unusable option.
+        InputError: an unknown or invalid option.
         OutputError: the cache's disk is full or cannot be written.
 
     >>> load("patients=12,size=48", SourceOptions(cache=Path("cache"))).classes  # doctest: +SKIP
@@ -87,17 +87,17 @@ def load(address: str, options: SourceOptions) -> Index:
 
 
 def key(options: Options) -> str:
-    """Names a set by all that decides its pixels, the version of the drawing included."""
+    """Return the name of a set, which depends on all that determines its pixels, including `VERSION`."""
     content = json.dumps([VERSION, dataclasses.asdict(options)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-# What is drawn
+# Planning the films
 
 
 @dataclass(frozen=True)
 class Film:
-    """One row of the set. `number` and `image` decide the anatomy, `patient` is what the row says."""
+    """One row of the set. `number` and `image` determine the anatomy, `patient` is the identifier in the row."""
 
     number: int
     image: int
@@ -115,10 +115,10 @@ class Film:
 
 
 def plan(options: Options) -> list[Film]:
-    """All films of a set, the sound ones first.
+    """Return all films of a set, those without planted flaws first.
 
     Raises:
-        InputError: more flaws than there are films to plant them on.
+        InputError: more flaws than there are films for them.
     """
     films: list[Film] = []
     for number in itertools.count():
@@ -147,7 +147,7 @@ def _film(options: Options, number: int, image: int) -> Film:
 
 
 def _patient(options: Options, number: int) -> str:
-    # The seed is part of it: sets of two seeds, merged, have no patient in common.
+    # With the seed, so that merged sets of two seeds have no patients in common.
     return f"s{options.seed}p{number:04d}"
 
 
@@ -179,7 +179,7 @@ def _spoilt(films: Sequence[Film], options: Options) -> list[Film]:
 
 
 def _spread(items: Sequence[T], count: int, option: str, what: str) -> list[T]:
-    """`count` of `items`, evenly spread over them."""
+    """Return `count` of `items`, evenly spaced."""
     if count > len(items):
         raise InputError(f"phantom: {option} must be at most {len(items)}, the {what}. Received: {count}.")
     return [items[i * len(items) // count] for i in range(count)]
@@ -189,7 +189,7 @@ def _spread(items: Sequence[T], count: int, option: str, what: str) -> list[T]:
 
 
 def _drawn_before(folder: Path) -> list[dict[str, str]] | None:
-    """The records of a set that lies whole on disk, else None."""
+    """Return the records of a set that is complete on disk, else None."""
     try:
         records = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def _drawn_before(folder: Path) -> list[dict[str, str]] | None:
 def _draw_set(films: Sequence[Film], options: Options, folder: Path) -> list[dict[str, str]]:
     log.info("Drawing %d phantoms of %d pixels into %s", len(films), options.size, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn aside and renamed when whole: neither a killed nor a second process shows half a set.
+    # Drawn in another folder and renamed when complete, so that a killed or second process never leaves half a set.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
         aside = Path(name) / "set"
         records = [_write_film(film, options, aside) for film in films]
@@ -258,7 +258,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    """Give a finished set its name."""
+    """Move a complete set to its final folder."""
     try:
         aside.rename(folder)
     except OSError:
