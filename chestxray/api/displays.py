@@ -1,4 +1,4 @@
-"""Runs and data as HTML for a notebook. Names of classes, files and sets are anyone's: all text is escaped."""
+"""Runs and data sets as HTML for notebooks. All text is escaped: names of classes and files may hold anything."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from chestxray.report.formatting import ordered, title
 from chestxray.report.limitations import summary
 from chestxray.runs.run_folder import Run
 
-#: Cautions that are shown; the report has all.
+#: Maximum number of cautions that are shown; the report has all.
 MOST = 6
 
 
 def of_run(run: Run, limitations: tuple[Caution, ...], report: Path) -> str:
-    """Headline figures with their intervals, the data, what weakens the result, and a link to the report."""
+    """Return HTML with the figures and their intervals, the data, the limitations, and a link to the report."""
     rows = [
         (title(name), *map(_number, (figure.value, figure.low, figure.high)))
         for name, item in ordered(run.metrics["test"]).items()
@@ -46,7 +46,7 @@ def of_run(run: Run, limitations: tuple[Caution, ...], report: Path) -> str:
 def of_data(
     name: str, rows: pd.DataFrame, tables: Iterable[tuple[str, pd.DataFrame]], notes: Iterable[str], licence: str
 ) -> str:
-    """How many images of whom, tables of counts, each below its caption, and notes."""
+    """Return HTML with the numbers of images and patients, tables of counts below their captions, and notes."""
     head = f"<h4>{html.escape(name)}</h4><p>{len(rows):,} images of {Patients.of(rows)}.</p>"
     counted = "".join(f"<p>{html.escape(caption)}</p>{table.to_html()}" for caption, table in tables)
     said = [*notes, *([f"Licence: {licence}"] if licence else [])]
@@ -73,6 +73,6 @@ def _number(value: float | None) -> str:
 
 
 def _link(path: Path) -> str:
-    """Relative where the file lies below the working directory, which a notebook's server serves."""
+    """Return a link to `path`, relative if it is below the working directory, which a notebook's server serves."""
     whole = path.absolute()
     return quote(whole.relative_to(Path.cwd()).as_posix()) if whole.is_relative_to(Path.cwd()) else whole.as_uri()
