@@ -66,7 +66,7 @@ class Run:
 
     @property
     def predictions(self) -> Predictions:
-        """The predictions: ``predictions.rows`` has truth, probabilities and decision of each validation and test image."""
+        """``predictions.rows`` has one row per validation or test image: truth, probabilities, decision."""
         return self._files.predictions
 
     @property
