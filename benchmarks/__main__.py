@@ -1,9 +1,9 @@
-"""Every benchmark in one table, and as JSON.
+"""Runs all benchmarks; prints one table and writes JSON.
 
     python -m benchmarks [--json FILE] [NAME ...]
 
-Each also runs alone, with more options: ``python -m benchmarks.frozen``. A benchmark runs in a
-process of its own, so that none warms another's caches or leaves it less memory.
+Each can also run alone, with more options: ``python -m benchmarks.frozen``. Every benchmark runs in its
+own process, so that none warms another's caches or reduces its memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = (
 
 
 def main() -> int:
-    """Measure, print one table, write JSON."""
+    """Run the benchmarks, print one table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"))

@@ -1,9 +1,9 @@
-"""Speed of the clustered bootstrap: all figures by row weights, against scikit-learn on repeated rows.
+"""Speed of the clustered bootstrap: all figures from row weights, compared with scikit-learn on repeated rows.
 
     python -m benchmarks.bootstrap
 
-Prints one row: name, seconds the plain way, our seconds, and their ratio, measured one after the other.
-The plain way is measured over fewer replicates and scaled up, as the row says.
+Prints one row: name, seconds of the baseline, our seconds, and their ratio, measured one after the other.
+The baseline is measured over fewer replicates and scaled up, as noted in the row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from chestxray.evaluation.weighted_metrics import Table
 
 
 def simulated(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Truth, predicted, probabilities (to three digits, so that there are ties) and patients."""
+    """Return truth, predictions, probabilities (rounded to three digits, so that ties occur) and patients."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, rows)
     logits = rng.normal(size=(rows, classes)) + 1.5 * np.eye(classes)[truth]
@@ -30,7 +30,7 @@ def simulated(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, ...]:
 
 
 def measure(rows: int = 10_000, classes: int = 4, replicates: int = 2000, plain_replicates: int = 20) -> list[Row]:
-    """Seconds of both, which are checked to agree."""
+    """Return the seconds of both, after a check that their results agree."""
     *table, clusters = simulated(rows, classes)
     positive = 1 if classes == 2 else None
 
@@ -43,18 +43,18 @@ def measure(rows: int = 10_000, classes: int = 4, replicates: int = 2000, plain_
     plain = [points(*(np.repeat(a, row, axis=0) for a in table), positive) for row in weights]
     plain_seconds = (time.perf_counter() - start) * replicates / plain_replicates
 
-    # The first replicates are the same draws, so that speed is not had by doing something else.
+    # The first replicates are the same draws: equal results show that both do the same work.
     for i, figures in enumerate(plain):
         for key, value in figures.items():
             assert abs(ours[key][i] - value) < 1e-6, key
     name = f"clustered bootstrap, {replicates} replicates of {len(ours)} figures at {rows} rows"
     note = f"plain scaled up from {plain_replicates} replicates"
-    # The aim is five seconds in all, whatever the plain way takes.
+    # The target is five seconds in total, whatever the baseline takes.
     return [Row(name, plain_seconds, ours_seconds, "s", plain_seconds / 5, note)]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--classes", type=int, default=4)

@@ -1,12 +1,12 @@
-"""How fast many image files are predicted, beside the slower of their decoding and their inference.
+"""Speed of predicting many image files, compared with the slower of decoding and inference.
 
     python -m benchmarks.bulk [--model shallow_cnn --image-size 224 --images 1500]
 
-JPEG files of about 1,000 pixels are drawn into a temporary folder, and a model with random weights
-answers for them. Three ways go in turn, several times, and the best rate of each counts: decoding
-alone, inference alone on pixels that are in memory, and the whole of `chestxray predict`, writing
-included. On an accelerator the whole can be as fast as the slower step; where one set of cores does
-both, it cannot be faster than decoding and inference one after the other: both are told.
+JPEG files of about 1,000 pixels a side are generated in a temporary folder and predicted by a model with
+random weights. Three measurements alternate several times, and the best rate of each counts: decoding
+alone, inference alone on pixels in memory, and all of `chestxray predict`, including writing. With an
+accelerator the whole can be as fast as the slower step; if the same cores do both, it cannot be faster than
+decoding and inference one after the other. Both bounds are reported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import MODEL, RECIPE
 from chestxray.storage.files import write_json, write_text
 
-#: Model, side in pixels, images: the network of the README's command, and a light one.
+#: Model, side in pixels, number of images: the network of the README's command, and a small one.
 JOBS = (("inceptionv3", 299, 192), ("shallow_cnn", 224, 1500))
 
 
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def measure(jobs: Sequence[tuple[str, int, int]] = JOBS, batch_size: int = 32, rounds: int = 2) -> list[Row]:
-    """Rows for a network whose inference costs all, and for one that costs no more than decoding."""
+    """Return rows for a network dominated by inference, and for one whose inference costs no more than decoding."""
     return [row for model, size, images in jobs for row in beside(images, model, size, batch_size, rounds)]
 
 
 def beside(images: int, model: str, image_size: int, batch_size: int, rounds: int) -> list[Row]:
-    """The whole beside each step, and beside what one set of cores can do at most."""
+    """Return rows of the whole compared with each step, and with the most that one set of cores can do."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         engine = keras_engine.load_engine(made_run(root / "run", model, image_size))
@@ -72,7 +72,7 @@ def beside(images: int, model: str, image_size: int, batch_size: int, rounds: in
 
 
 def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, rounds: int) -> tuple[float, ...]:
-    """Images a second of decoding, of inference, and of both with writing."""
+    """Return images per second of decoding, of inference, and of both with writing."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, *engine.image_size), dtype=np.uint8)
     engine.run(pixels)  # loaded and traced before the clock starts
 
@@ -105,7 +105,7 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
 
 
 def made_run(folder: Path, model: str, size: int) -> Path:
-    """A run's folder with random weights: as much of it as predicting needs."""
+    """Write and return a run's folder with random weights, with the files that prediction needs."""
     startup.start()
     from chestxray.models.assembly import build
 
@@ -121,7 +121,7 @@ def made_run(folder: Path, model: str, size: int) -> Path:
 
 
 def drawn(folder: Path, count: int, kinds: int = 12) -> list[str]:
-    """`count` JPEG files of about 1,000 pixels, each with noise of its own."""
+    """Write `count` JPEG files of about 1,000 pixels a side with different noise; return their paths."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     films = []

@@ -1,12 +1,12 @@
-"""Do controls fire where a shortcut was planted, and only there? Phantoms with and without a marker.
+"""Sensitivity and false alarms of the controls, on phantoms with and without a planted shortcut.
 
     python -m benchmarks.controls          # writes benchmarks/controls.md
     python -m benchmarks.controls --images 300 --seeds 20 --output short.md
 
-A marker is a lead letter in the corner that goes with one class. Every seed is a set of other
-phantoms, drawn at 64 pixels with their official split, and a model whose probabilities are drawn. Without
-a marker every leak that fires is a false alarm: pose, exposure and framing of a phantom do not depend
-on its class.
+The shortcut is a marker: a lead letter in the corner that is associated with one class. Every seed is a
+different set of phantoms, drawn at 64 pixels with their official split, and a model with simulated
+probabilities. Without a marker every leak that fires is a false alarm, since pose, exposure and framing of a
+phantom do not depend on its class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from chestxray.evaluation.shortcuts.controls import EXCLUDED, LIMIT, SHARE, cont
 from chestxray.plugin import SourceOptions
 
 SIZE = 64
-#: Of the drawn model: how far its logits are moved towards the truth, an AUROC of about .95.
+#: Shift of the simulated model's logits towards the truth, for an AUROC of about .95.
 SKILL = 1.65
 CLASSES = {"2": ",classes=clear+consolidation", "4": ""}
 MARKED = (0.0, 0.1, 0.5, 0.9)
@@ -36,7 +36,7 @@ NAMES = ("border", "file_facts", "blanked_centre", "thumbnail")
 
 
 def result(options: str, seed: int, cache: Path) -> dict:
-    """``controls.json`` of one set, its seconds those of the processor."""
+    """Return the ``controls.json`` of one data set, with its processor time in seconds."""
     index = load(f"size={SIZE},{options}", SourceOptions(cache=cache, seed=seed))
     decoded = decode(index, (SIZE, SIZE), "stretch", cache, processes=1)
     index = readable(index, decoded, 0.0)
@@ -48,7 +48,7 @@ def result(options: str, seed: int, cache: Path) -> dict:
 
 
 def drawn_model(index: Index, seed: int) -> Predictions:
-    """Test predictions with `SKILL`, of noise that knows nothing of a marker."""
+    """Return simulated test predictions with `SKILL`, which do not depend on the marker."""
     rows = index.rows[index.rows["split"] == "test"]
     truth = rows["label"].map(index.classes.index).to_numpy()
     logits = np.random.default_rng([seed, 1]).normal(size=(len(rows), len(index.classes)))
@@ -58,7 +58,7 @@ def drawn_model(index: Index, seed: int) -> Predictions:
 
 
 def row(classes: str, images: int, marked: float, seeds: int, cache: Path) -> str:
-    """A line of the table."""
+    """Return one line of the table."""
     planted = f",marker={marked}" if marked else ""
     found = [result(f"images={images}{CLASSES[classes]}{planted}", seed, cache) for seed in range(seeds)]
     of = {name: [next(c for c in item["controls"] if c["name"] == name) for item in found] for name in NAMES}
@@ -76,7 +76,7 @@ def row(classes: str, images: int, marked: float, seeds: int, cache: Path) -> st
 
 
 def main() -> None:
-    """Draw, test, and write the table."""
+    """Run the simulations and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=40, help="sets a row")
     parser.add_argument("--images", type=int, nargs="+", default=IMAGES, help="sizes of the sets")

@@ -1,8 +1,8 @@
-"""How often do the 95% intervals of a test's figures hold the truth, ours and those of others?
+"""Simulated coverage of the 95% confidence intervals: those of chestxray and those of other methods.
 
-    python -m benchmarks.coverage          # writes benchmarks/coverage.md, and what the report says of it
+    python -m benchmarks.coverage          # writes benchmarks/coverage.md, and the data that the report uses
 
-`benchmarks/simulated_tests.py` says what is simulated, `benchmarks/rival_intervals.py` what ours stand beside.
+`benchmarks/simulated_tests.py` describes the simulated tests, `benchmarks/rival_intervals.py` the other methods.
 The truth is the figure of 100,000 images. A test in which a class has no image is drawn again.
 """
 
@@ -43,7 +43,7 @@ OURS, ALONE = "ours", "logit-t alone"
 
 @dataclass
 class Tally:
-    """Of one interval: how often it was there, above the truth and below it, and how wide."""
+    """Counts of one interval: how often it was available, above the truth and below it; and its widths."""
 
     tests: int = 0
     there: int = 0
@@ -52,7 +52,7 @@ class Tally:
     widths: list[float] = field(default_factory=list)
 
     def add(self, limits: Limits | None, truth: float) -> None:
-        """Count one test."""
+        """Add the interval of one test; None or infinite limits count as not available."""
         self.tests += 1
         if limits is None or not all(map(math.isfinite, limits)):
             return
@@ -63,14 +63,14 @@ class Tally:
 
     @property
     def coverage(self) -> float:
-        """Share of the intervals that were there and held the truth."""
+        """Proportion of the available intervals that contain the truth."""
         return 1 - (self.too_high + self.too_low) / self.there if self.there else math.nan
 
 
 @dataclass
 class Result:
-    """``tallies`` by figure and interval; ``effective`` is the mean number of effective patients of the rarest class,
-    ``evenness`` the mean share of the patients that is effective.
+    """The results of one design. ``tallies`` is by figure and interval; ``effective`` is the mean effective number of
+    patients of the rarest class, ``evenness`` the mean effective number of patients as a proportion of all.
     """
 
     design: Design
@@ -81,7 +81,7 @@ class Result:
 
 
 def designs() -> Iterator[Design]:
-    """All that is simulated, the small ones first."""
+    """Return all simulated designs, the small ones first."""
     for patients, prevalences in ((20, (0.5,)), (60, (0.5, 0.2)), (200, (0.5, 0.2, 0.05)), (600, (0.5, 0.05))):
         for prevalence in prevalences:
             for auroc in (0.7, 0.9, 0.99):
@@ -100,7 +100,7 @@ def designs() -> Iterator[Design]:
 
 
 def simulate(design: Design, simulations: int) -> Result:
-    """Draw tests and count."""
+    """Simulate the tests of one design and return the counts."""
     rng = np.random.default_rng([design.patients, len(design.images), len(design.prevalences), int(1e3 * design.auroc)])
     true = truths(design.prevalences, design.auroc)
     result = Result(design, simulations)
@@ -123,7 +123,7 @@ def _drawn(design: Design, rng: np.random.Generator) -> Drawn:
 
 @functools.cache
 def truths(prevalences: tuple[float, ...], auroc: float) -> Mapping[str, float]:
-    """Every figure of the population. How images gather in patients does not matter to it."""
+    """Return every figure of the population, which does not depend on how images are grouped by patient."""
     design = Design(POPULATION, "1", prevalences, auroc)
     drawn = design.draw(np.random.default_rng(0))
     whole = np.ones((1, POPULATION))
@@ -148,7 +148,7 @@ def _intervals(design: Design, drawn: Drawn, seed: int) -> dict[tuple[str, str],
         key = (None, name)
         value, drawn_values = values[key], replicates[key]
         found[name, OURS] = _limits(figures[key])
-        # One rule for all: the patients that the figure rests on, of a mean over classes the fewest.
+        # One rule for all: the patients that the figure is computed from; for a mean over classes the fewest of any.
         least = fewest if name in ("mcc", "f1_macro", "balanced_accuracy") else support[key]
         most = 2.0 if name == "brier" and positive is None else 1.0
         span = (-1.0, 1.0) if name == "mcc" else (0.0, most)
@@ -181,7 +181,7 @@ def _limits(figure: object) -> Limits | None:
 
 
 def main() -> None:
-    """Simulate, and write the tables."""
+    """Run the simulations and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=300, help="simulated tests of each design")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
@@ -190,9 +190,9 @@ def main() -> None:
     parser.add_argument("--pooled", type=Path, default=report.with_name(interval_coverage.FILE), help="for the report")
     options = parser.parse_args()
     start, chosen = time.perf_counter(), list(designs())
-    # The processes are the parallelism; their BLAS threads would only get in each other's way.
+    # The work is parallel by processes; BLAS threads would only compete with them.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-    # The large ones first, so that none is left alone at the end.
+    # The large ones first, so that no long one runs alone at the end.
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         arguments = [(design, options.simulations) for design in reversed(chosen)]
         results = pool.starmap(simulate, arguments, chunksize=1)[::-1]

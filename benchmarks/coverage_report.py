@@ -1,4 +1,4 @@
-"""Results of `benchmarks.coverage` -> the tables of ``coverage.md``."""
+"""Writes the tables of ``coverage.md`` from the results of `benchmarks.coverage`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = (OURS, "logit-t alone", "percentile", "BCa", "DeLong-logit", "Wilson")
 
 
 def text(results: Sequence[Result], simulations: int, replicates: int, minutes: float) -> str:
-    """The whole page."""
+    """Return the whole page as Markdown."""
     noise = 100 * math.sqrt(0.95 * 0.05 / simulations)
     lines = [
         "# Coverage of 95% intervals",
@@ -93,7 +93,7 @@ def _summary(results: Sequence[Result]) -> list[str]:
 
 
 def bands(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Ours pooled over designs of a kind, so that noise does not decide: what the report goes by."""
+    """Return the coverage of our intervals, pooled over designs of a kind to reduce noise: the data of the report."""
     found = []
     for fewest, even in itertools.product(interval_coverage.FEWEST, (True, False)):
         inside = [r for r in results if interval_coverage.kind(r.effective, r.evenness) == (fewest, even)]

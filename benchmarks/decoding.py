@@ -1,11 +1,12 @@
-"""How fast images are decoded beside Pillow's own draft mode, whether memory grows with their
-number, and how long a large folder takes to be indexed.
+"""Speed of decoding images compared with Pillow's draft mode.
+
+Also measures whether memory grows with the number of images, and the time to index a large folder.
 
     python -m benchmarks.decoding [--images 200] [--rows 20000] [--files 100000]
 
-Files are drawn into a temporary folder: JPEG of 1,000 to 3,000 pixels. The ways to decode run one
-after the other, several times in turn, and the best time of each counts. On a machine that others
-use too, the ratios of processor time are the ones to read (1: as fast as Pillow alone).
+JPEG files of 1,000 to 3,000 pixels a side are generated in a temporary folder. The ways to decode alternate over
+several rounds, and the best time of each counts. On a shared machine, read the ratios of processor time
+(1: as fast as Pillow alone).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def measure(count: int = 400) -> list[Row]:
-    """Decoding beside Pillow's draft mode."""
+    """Return rows that compare decoding with Pillow's draft mode."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         found = rates(root / "large", count)
@@ -65,15 +66,15 @@ def measure(count: int = 400) -> list[Row]:
 
 
 def rates(root: Path, count: int, rounds: int = 3) -> dict[str, float]:
-    """Images a second: Pillow alone and `reading.read` in one process, then over all cores Pillow in
-    a pool and `decoded.decode`; each the best of several rounds in turn."""
+    """Return images per second: Pillow alone and `reading.read` in one process, then on all cores Pillow in
+    a pool and `decoded.decode`; each the best of several alternating rounds."""
     paths = large_jpegs(root, count)
     cores = len(os.sched_getaffinity(0))
     some = paths[: min(60, len(paths))]
     parts = [paths[start : start + 64] for start in range(0, len(paths), 64)]
     index = folder.load(str(root), SourceOptions(cache=root))
     pool = Parallel(n_jobs=cores)
-    pool(delayed(each)(plain, part[:1]) for part in parts)  # its processes are started once
+    pool(delayed(each)(plain, part[:1]) for part in parts)  # the processes of the pool are started once
     ways = {
         "pillow_one_core": (len(some), lambda: each(plain, some)),
         "read_one_core": (len(some), lambda: each(ours, some)),
@@ -119,7 +120,7 @@ def decode_anew(index, folder_: Path, processes: int | None = None) -> None:
 
 
 def plain(path: Path) -> np.ndarray:
-    """What anybody would write with Pillow's draft mode."""
+    """Decode in the usual way with Pillow's draft mode: the baseline."""
     with Image.open(path) as image:
         image.draft("L", SIZE[::-1])
         return np.asarray(image.convert("L").resize(SIZE[::-1], Image.Resampling.BILINEAR))
@@ -145,7 +146,7 @@ def large_jpegs(root: Path, count: int) -> list[Path]:
 
 
 def memory(root: Path, rows: int) -> dict[str, int]:
-    """Peak memory in MB of a process that decodes a twentieth of the rows, and all of them."""
+    """Return the peak memory in MB of a process that decodes a twentieth of the rows, and of one for all rows."""
     write_many(root, rows, side=64)
     counts = {"rows_few": rows // 20, "rows_all": rows}
     return counts | {
@@ -163,7 +164,7 @@ def peak_of_decoding(root: Path, rows: int) -> int:
     index = folder.load(str(root), SourceOptions(cache=root))
     index = index.replace(index.rows.iloc[:rows])
     with tempfile.TemporaryDirectory() as cache:
-        # One process: what the pages of the array's file take is counted too while they are mapped.
+        # One process: the mapped pages of the array's file count as its memory too.
         decode(index, (64, 64), "stretch", Path(cache), processes=1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
@@ -176,7 +177,7 @@ def indexing(root: Path, files: int) -> dict[str, float]:
 
 
 def write_many(root: Path, count: int, side: int) -> None:
-    """Small PNG files, or (side 0) files without content, in split and class folders."""
+    """Write small PNG files, or empty files if `side` is 0, to split and class folders."""
     rng = np.random.default_rng(0)
     for number in range(count):
         path = root / ("train", "test")[number % 2] / f"class{number % 3}" / f"p{number // 4}_{number}.png"

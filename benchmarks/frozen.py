@@ -1,18 +1,20 @@
-"""Frozen layers run once an image, beside two scripts that a competent user of Keras would write:
+"""Caching the outputs of frozen layers, compared with two scripts that a competent user of Keras would write.
 
-- features by hand: the frozen network once over the images, then `fit` of a head on what it gave, as Keras's
-  guide to transfer learning shows for data that is not augmented;
+The two baselines are:
+
+- features by hand: the frozen network once over the images, then `fit` of a head on its outputs, as in Keras's
+  guide to transfer learning for data without augmentation;
 - `fit` of the whole network on a `tf.data` set with `cache`, which decodes once and runs the frozen layers
-  in every epoch: what is written where part of the network is trained.
+  in every epoch, as is usual if part of the network is trained.
 
     CHESTXRAY_REAL_DATA=... python -m benchmarks.frozen [--images 400] [--epochs 10] [--size 224] [--rounds 1]
 
 Each way reads the same JPEG files and trains the same layers of the same architecture from the same
-weights with the same batch size, and each is measured whole: decoding, the frozen part and every epoch, with
-validation. Nothing is extrapolated. The ways go in turn. Beside the second script the ratio grows with the
-epochs, to their number where only a head is trained; it says little without it. Importing TensorFlow is left
-out. Training and validation are nine tenths and a tenth of the images. The networks of the plain ways are
-keras.applications' (ResNet-18: our own graph, since Keras has none).
+weights with the same batch size, and each is measured in full: decoding, the frozen part and every epoch, with
+validation. Nothing is extrapolated. The ways alternate. The ratio to the second script grows with the number of
+epochs, up to that number if only a head is trained; read it together with that number. Importing TensorFlow is
+not included. Nine tenths of the images are for training, a tenth for validation. The networks of the baselines
+are those of keras.applications (ResNet-18: our own graph, since Keras has none).
 
 Without ``$CHESTXRAY_REAL_DATA`` the images are noise and the weights random: the times are the same.
 """
@@ -40,14 +42,14 @@ BATCH = 32
 
 
 class Job(NamedTuple):
-    """What is trained: the model, the phase, how many epochs."""
+    """A training task: the model, the phase and the number of epochs."""
 
     model: str
     phase: str
     epochs: int
 
 
-#: Side in pixels: VGG16 at its own 224 would take an hour.
+#: Side in pixels; VGG16 at its own 224 would take an hour.
 SIZES = {"mobilenetv2": 224, "vgg16_gap": 96, "resnet18": 128}
 FILES = {
     "mobilenetv2": "mobilenetv2_imagenet_notop.weights.h5",
@@ -58,7 +60,10 @@ FILES = {
 def measure(
     images: int = 400, size: int | None = None, epochs: int = 10, models: Sequence[str] = tuple(SIZES), rounds: int = 1
 ) -> list[Row]:
-    """Seconds of the plain ways and of ours, of the chosen `models`, the fairest first; `size` for them all."""
+    """Return rows with the seconds of the baselines and of chestxray for `models`, the fairest comparison first.
+
+    `size`: side of the images in pixels for all models; None: that of `SIZES`.
+    """
     startup.start()
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -82,7 +87,7 @@ def measure(
 
 
 def copy(folder: Path, images: int) -> Path:
-    """`images` files in two class folders: real ones where there are some."""
+    """Write `images` files to two class folders, real radiographs if available."""
     real = os.environ.get("CHESTXRAY_REAL_DATA")
     rng = np.random.default_rng(0)
     for label, count in zip(CLASSES, (images // 2, images - images // 2), strict=True):
@@ -98,13 +103,13 @@ def copy(folder: Path, images: int) -> Path:
 
 
 def weights_of(model: str) -> Path | None:
-    """The file of pretrained weights, where there is one."""
+    """Return the file of pretrained weights, if there is one."""
     real = os.environ.get("CHESTXRAY_REAL_DATA")
     return Path(real) / "weights" / FILES[model] if real and model in FILES else None
 
 
 def features_by_hand(job: Job, folder: Path, size: int) -> None:
-    """The frozen network once over the images, then a head on its pooled output."""
+    """Run the frozen network once over the images, then train a head on its pooled output."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -112,7 +117,7 @@ def features_by_hand(job: Job, folder: Path, size: int) -> None:
     network = keras.Model(whole.inputs, whole.layers[-3].output)
     given = []
     for part in read(folder, size):
-        # In one pass: the images come in another order in each.
+        # Both in one pass, since every pass has another order of images.
         seen = [(network.predict_on_batch(pixels), labels.numpy()) for pixels, labels in part.batch(BATCH)]
         given.append(tuple(np.concatenate(column) for column in zip(*seen, strict=True)))
     features = keras.Input(network.output_shape[1:])
@@ -124,7 +129,7 @@ def features_by_hand(job: Job, folder: Path, size: int) -> None:
 
 
 def network_every_epoch(job: Job, folder: Path, size: int) -> None:
-    """`fit` of the whole network on images that tf.data holds in memory."""
+    """Train the whole network with `fit` on images that tf.data caches in memory."""
     import keras
     import tensorflow as tf
 
@@ -140,7 +145,7 @@ def network_every_epoch(job: Job, folder: Path, size: int) -> None:
 
 
 def read(folder: Path, size: int) -> Any:
-    """Training and validation images with their labels, one by one."""
+    """Return data sets of training and validation images with their labels, one by one."""
     import keras
 
     return keras.utils.image_dataset_from_directory(
@@ -150,7 +155,7 @@ def read(folder: Path, size: int) -> Any:
 
 
 def plain_model(name: str, size: int):
-    """A frozen network under a head; of ResNet-18 the fourth stage is trained too."""
+    """Return a frozen network with a head; the fourth stage of ResNet-18 is trainable too."""
     import keras
 
     pixels = keras.Input((size, size, 3))
@@ -178,7 +183,7 @@ def plain_model(name: str, size: int):
 
 
 def ours(job: Job, folder: Path, size: int, work: Path) -> None:
-    """From the files to the trained model, with an empty cache."""
+    """Train with chestxray, from the files to the trained model, with an empty cache."""
     import keras
     import tensorflow as tf
 

@@ -1,14 +1,14 @@
-"""Probability and Grad-CAM in one compiled pass, beside three ways to have both:
+"""Speed of probabilities and Grad-CAM in one compiled pass, compared with three other ways:
 
-- a gradient tape, written out by hand, compiled once, in batches: what a competent user would write;
-- tf-keras-vis in batches, made once, and `predict` for the probabilities;
-- tf-keras-vis image by image, as its documentation shows it.
+- a hand-written gradient tape, compiled once, in batches, as a competent user would write it;
+- tf-keras-vis in batches, created once, and `predict` for the probabilities;
+- tf-keras-vis image by image, as in its documentation.
 
     python -m benchmarks.gradcam [--images 16] [--rounds 5] [--models mobilenetv3small densenet121]
 
-Random weights, drawn images, the published size of each network. The ways run in one process on the same
-images, in turn with ours, their first call left out; the maps are compared. The ratio is the median of the
-rounds' ratios.
+Uses random weights, random images and the published image size of each network. The ways run in one process on
+the same images, alternating with ours, without their first call; the maps are checked to agree. The ratio is
+the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Way = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 def measure(images: int = 16, rounds: int = 5, models: Sequence[str] = MODELS) -> list[Row]:
-    """Rows of a model: the fairest first."""
+    """Return the rows of each model, the fairest comparison first."""
     return [row for name in models for row in beside(name, images, rounds)]
 
 
 def beside(name: str, images: int, rounds: int) -> list[Row]:
-    """Images a second of each plain way and of one pass."""
+    """Return rows with the images per second of each baseline and of the single pass."""
     plugin = registry.load_plugin(registry.MODELS, name)
     model = build(plugin, 2, plugin.image_size, name=name).model
     pixels = films(plugin.image_size, images)
@@ -63,7 +63,7 @@ def beside(name: str, images: int, rounds: int) -> list[Row]:
 
 
 def by_tape(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
-    """As the example of keras.io, for a batch and in a function that is compiled once."""
+    """Return a function like the example of keras.io, for batches and compiled once."""
     import tensorflow as tf
 
     logits = logits_model(model)
@@ -77,7 +77,7 @@ def by_tape(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
             score = tf.reduce_sum(tf.reduce_max(scores, axis=1))
         weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
         evidence = tf.nn.relu(tf.reduce_sum(features * weights, axis=-1))
-        # Ours for the enlargement, so that the maps can be compared.
+        # Our enlargement, so that the maps can be compared.
         return probabilities, finish(evidence, size)
 
     def way() -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +88,7 @@ def by_tape(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
 
 
 def by_library(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
-    """One object of tf-keras-vis for all batches."""
+    """Return a function that uses one tf-keras-vis object for all batches."""
     engine, score = engine_of(logits_model(model))
 
     def way() -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ def by_library(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
 
 
 def one_by_one(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
-    """`Gradcam(model)` and `predict` for each image."""
+    """Return a function that calls `Gradcam(model)` and `predict` for each image."""
 
     def way() -> tuple[np.ndarray, np.ndarray]:
         probabilities = [model.predict(image[np.newaxis], verbose=0) for image in pixels]
@@ -116,12 +116,12 @@ def one_by_one(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
 
 
 def batches(pixels: np.ndarray) -> list[np.ndarray]:
-    """`pixels` in parts of `BATCH`."""
+    """Return `pixels` in batches of `BATCH`."""
     return np.split(pixels, range(BATCH, len(pixels), BATCH))
 
 
 def films(size: tuple[int, int], count: int) -> np.ndarray:
-    """Drawn films float32 (count, height, width, 1) in 0..255."""
+    """Return random images, float32 (count, height, width, 1) in 0..255."""
     from PIL import Image
 
     drawn = [draw(seed=0, patient=i, image=0, finding="clear", size=max(size)).pixels for i in range(count)]
@@ -130,7 +130,7 @@ def films(size: tuple[int, int], count: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,10 +1,10 @@
-"""What this machine could do at most: its rate of matrix products and of copies, and what an image
-of each architecture costs in arithmetic.
+"""Hardware limits: rates of matrix products and of memory copies, and the arithmetic operations per
+image of each architecture.
 
     python -m benchmarks.limits [MODEL ...]
 
-Multiplications and additions of convolutions and dense layers are counted from the graph; all else
-(normalisation, activations, pooling) costs bytes, not arithmetic, and comes on top.
+Multiplications and additions of convolutions and dense layers are counted from the graph. Other layers
+(normalisation, activations, pooling) are limited by memory bandwidth and come in addition.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from benchmarks.timing import fastest
 
 
 def matrix_products(size: int = 2048, times: int = 20) -> float:
-    """Float32 operations a second (2 n^3 a product), the best of several products."""
+    """Return float32 operations per second (2 n^3 per product), the best of several products."""
     a = np.random.default_rng(0).random((size, size), dtype=np.float32)
     return 2 * size**3 / fastest(lambda: a @ a, times)
 
 
 def copies(megabytes: int = 256, times: int = 20) -> float:
-    """Bytes a second of copying an array larger than the caches (read and written bytes count once)."""
+    """Return bytes per second of copying an array larger than the caches (read and written bytes count once)."""
     source = np.zeros(megabytes * 2**20, dtype=np.uint8)
     target = np.empty_like(source)
     return source.nbytes / fastest(lambda: np.copyto(target, source), times)
 
 
 def operations(model) -> float:
-    """Float operations of one image through a Keras `model`'s convolutions and dense layers."""
+    """Return the float operations per image of the convolutions and dense layers of a Keras `model`."""
     import keras
 
     total = 0.0
@@ -43,7 +43,7 @@ def operations(model) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="MODEL")
     names = parser.parse_args().names

@@ -1,14 +1,14 @@
-"""How often distinct radiographs are taken for one, how often edited copies are found, and what a search costs.
+"""Near-duplicate search: false matches of distinct radiographs, recall of edited copies, time and memory.
 
     python benchmarks/near_duplicates.py FOLDER [--patient-pattern REGEX] [--image-size 224] [--images 5000 20000]
 
 FOLDER holds real radiographs of one view, in class folders, with patients in the file names: pairs
-of different patients show different films. The highest correlations among them are printed with the
-files' names, since some patients have two numbers.
+of different patients are distinct films. The highest correlations among them are printed with the file
+names, since some patients have two numbers.
 
-The cost is that of synthetic films of 64 pixels, drawn from the principal components of those in FOLDER
-with normal weights, 10 in 1,000 of them with an edited copy; `--plain` compares every film with every
-film, beside which is said what the search by cells finds.
+Time and memory are measured on synthetic films of 64 pixels, drawn from the principal components of those in
+FOLDER with normal weights, 10 in 1,000 of them with an edited copy; `--plain` also compares every film with
+every other, as a reference for what the search by cells finds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
         for count in chosen.images:
             path = Path(cache) / "synthetic.npy"
             synthetic(decoded.pixels, count, path)
-            # A process each: a process never gives its peak back.
+            # One process each, since the recorded peak memory of a process never falls.
             for plain in (False, True) if chosen.plain else (False,):
                 command = [sys.executable, __file__, ".", "--cost-of", str(path), *(["--plain"] if plain else [])]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def false_alarms(index: Index, pixels: np.ndarray) -> dict:
-    """Of all pairs of different pixels and patients, those taken for one film; who is not known is another."""
+    """Return the matches among pairs of different pixels and patients; an unknown patient counts as different."""
     rows = index.rows[index.rows["unreadable"] == ""].drop_duplicates("pixel_hash")
     patient = patient_keys(rows)
     each = patient.value_counts().to_numpy()
@@ -94,7 +94,7 @@ def false_alarms(index: Index, pixels: np.ndarray) -> dict:
         "candidates": len(found),
         "flagged": flagged,
         "patients": len(each),
-        # Pairs share their films, and films their patients: what is counted are patients with a false match.
+        # Pairs share films, and films share patients, so patients with a false match are counted.
         "patients_upper_95": upper(np.unique([first[wrong], second[wrong]]).size, len(each)),
         "look_alikes": int((different["correlation"] >= advised).sum()) - flagged,
         "processor_seconds": round(seconds, 1),
@@ -107,14 +107,14 @@ def false_alarms(index: Index, pixels: np.ndarray) -> dict:
 
 
 def upper(count: int, of: int) -> float:
-    """The upper end of a one-sided 95% interval of a share (Clopper and Pearson 1934)."""
+    """Return the upper limit of a one-sided 95% interval of a proportion (Clopper and Pearson 1934)."""
     from scipy import stats
 
     return 1.0 if count == of else float(stats.beta.ppf(0.95, count + 1, of - count))
 
 
 def recall(index: Index, pixels: np.ndarray, count: int) -> dict[str, float]:
-    """Share of edited copies that are found among the radiographs and all their copies of one kind."""
+    """Return, by edit, the proportion of edited copies found among the radiographs and all copies of that edit."""
     rows = index.rows[index.rows["unreadable"] == ""].drop_duplicates("pixel_hash").index.to_numpy()
     chosen = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
     own = np.stack([pixels[row] for row in chosen])
@@ -197,13 +197,13 @@ EDITS = {
     "turned_3_crop_3": lambda image: cropped(turned(image, 3), 0.03, 0.03, 0.03, 0.03),
     "pad_to_90_inverted": lambda image: 255 - padded(image),
 }
-#: Of these the films of the test of cost have copies.
+#: The edits of the copies among the synthetic films.
 PLANTED = ("crop_3_two_sides", "crop_5_each_side", "pad_to_90", "brighter", "equalised", "inverted", "mirrored",
            "turned_5", "text", "mirrored_turned_3_jpeg")  # fmt: skip
 
 
 def synthetic(pixels: np.ndarray, count: int, path: Path) -> None:
-    """Write films, uint8 (count, SIDE, SIDE), the last 1 in 100 of which are edited copies of the first."""
+    """Write synthetic films to `path`, uint8 (count, SIDE, SIDE); the last 1 in 100 are edited copies of the first."""
     rng = np.random.default_rng(0)
     some = rng.permutation(len(pixels))[: 2 * COMPONENTS]
     real = np.stack([Image.fromarray(pixels[row]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for row in some])
@@ -222,7 +222,7 @@ def synthetic(pixels: np.ndarray, count: int, path: Path) -> None:
 
 
 def cost(pixels: np.ndarray, *, plain: bool) -> dict[str, float]:
-    """Seconds and peak memory in MB of a search among synthetic films, beside the peak before it."""
+    """Return seconds and peak memory in MB of a search among synthetic films, and the peak before it."""
     if plain:
         neighbours.EVERY = len(pixels)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,8 +1,8 @@
-"""Results of `benchmarks/near_duplicates.py` -> the tables of ``near_duplicates.md``.
+"""Writes the tables of ``near_duplicates.md`` from the results of `benchmarks/near_duplicates.py`.
 
     python -m benchmarks.near_duplicates_report KERMANY.json MONTGOMERY.json FOUR_CLASS.json > near_duplicates.md
 
-Each is what one run of the benchmark printed. The costs are those of the first.
+Each file holds the output of one run of the benchmark. Time and memory are those of the first.
 """
 
 from __future__ import annotations

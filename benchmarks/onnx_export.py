@@ -1,11 +1,11 @@
-"""ONNX Runtime with probability and heat map together, beside TensorFlow: one compiled function that gives
-both, as we have it, and `model.predict`, which gives the probabilities alone.
+"""Speed of ONNX Runtime with probabilities and heat maps, compared with TensorFlow: our compiled function that
+returns both, and `model.predict`, which returns the probabilities only.
 
     python -m benchmarks.onnx_export [--images 32] [--rounds 5] [--models mobilenetv3small ...]
 
-Random weights, drawn images, the published size of each network, batches of 32 in `predict` (Keras's
-own) and of 16 in the others. The ways run in one process on the same images and the same cores, in turn,
-their first call left out, and their answers are compared. The ratio is the median of the rounds' ratios.
+Uses random weights, random images, the published image size of each network, batches of 32 in `predict`
+(Keras's default) and of 16 in the others. The ways alternate in one process on the same images and cores,
+without their first call, and their outputs are compared. The ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from chestxray.inference.onnx_engine import session
 from chestxray.models.assembly import build
 
 MODELS = ("mobilenetv3small", "densenet121", "inceptionv3")
-#: ONNX Runtime must be at least as fast.
+#: Target: ONNX Runtime is at least as fast.
 BAR = 1.0
 BATCH = 16
 
 
 def measure(images: int = 32, rounds: int = 5, models: Sequence[str] = MODELS) -> list[Row]:
-    """Two rows a model: beside what does the same, and beside what does less."""
+    """Return two rows per model: compared with the function that returns both, and with `predict`."""
     return [row for name in models for row in beside(name, images, rounds)]
 
 
 def beside(name: str, images: int, rounds: int) -> list[Row]:
-    """Images a second of TensorFlow and of ONNX Runtime."""
+    """Return rows with the images per second of TensorFlow and of ONNX Runtime."""
     plugin = registry.load_plugin(registry.MODELS, name)
     model = build(plugin, 2, plugin.image_size, name=name).model
-    # As a run loads it.
+    # As loaded from a run.
     model.compile(jit_compile=False)
     runtime = exported(model, plugin.cam_layer)
     compiled = OnePass(model, plugin.cam_layer)
@@ -68,7 +68,7 @@ def beside(name: str, images: int, rounds: int) -> list[Row]:
 
 
 def exported(model: keras.Model, layer: str) -> Any:
-    """A session of ONNX Runtime, as the engine opens it, for the model with its maps."""
+    """Return a session of ONNX Runtime for the model with its maps, opened as the engine does."""
     return session(onnx_model(Graph(model, layer)).SerializeToString())
 
 

@@ -1,10 +1,10 @@
-"""How often are two equally good models told apart, and two that differ not? Paired tests, before and now.
+"""Simulated level and power of the paired tests, in their previous and their current version.
 
     python -m benchmarks.paired_tests      # writes benchmarks/paired_tests.md
 
-*Before* are the tests as they were: the normal reference of DeLong's, McNemar's exact test, Student's t with
-the degrees of freedom of the rarest class, and p-values of trained models alone. Each table says what is
-drawn. A test keeps its level where equal models are told apart in 5% of the simulations or fewer.
+*Before* are the previous tests: DeLong's with a normal reference, McNemar's exact test, Student's t with
+the degrees of freedom of the rarest class, and p-values of the trained models alone. Each table describes its
+simulation. A test keeps its level if equal models are reported as different in at most 5% of the simulations.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from chestxray.evaluation.paired.training_variance import over_folds, over_seeds
 from chestxray.evaluation.predictions import Predictions
 
 REPLICATES = 400
-#: Share of a score's variance that two models have in common, and that the images of a patient have.
+#: Proportion of a score's variance that two models share, and that the images of a patient share.
 COMMON = SHARED = 0.5
 
 
 def scores(rng: np.random.Generator, state: np.ndarray, clusters: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Scores of as many models as `distances` on the same images, float (models, rows)."""
+    """Return scores of one model per value of `distances` on the same images, float (models, rows)."""
     models, rows, patients = len(distances), len(clusters), int(clusters.max()) + 1
     shared = SHARED if patients < rows else 0.0
 
@@ -65,7 +65,7 @@ def told_apart(p: float | None) -> bool:
 
 
 def areas(sick: int, well: int, images: int, aurocs: tuple[float, float], simulations: int) -> list[str]:
-    """Told apart before and now, and whether the interval holds the truth."""
+    """Return in %: rejection rates before and now, and the coverage of the interval."""
     rng = np.random.default_rng([sick, well, images])
     gap, found = aurocs[0] - aurocs[1], []
     for _ in range(simulations):
@@ -77,7 +77,7 @@ def areas(sick: int, well: int, images: int, aurocs: tuple[float, float], simula
         variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
         normal = 2 * stats.norm.sf(abs(first - second) / math.sqrt(variance)) if variance > 1e-15 else 1.0
         figure = test.figure()
-        # Where two perfect, or equal, rankings have no interval, nothing is claimed.
+        # Two perfect or equal rankings have no interval; this counts as covering the truth.
         holds = figure.low is None or figure.low <= gap <= figure.high
         found.append((told_apart(normal), told_apart(test.p), holds))
     return shares(found)
@@ -87,12 +87,12 @@ def areas(sick: int, well: int, images: int, aurocs: tuple[float, float], simula
 
 
 def accuracies(rows: int, unlike: float, gap: float, images: int, simulations: int) -> list[str]:
-    """Told apart before and now, and whether the interval holds the truth."""
+    """Return in %: rejection rates before and now, and the coverage of the interval."""
     rng = np.random.default_rng([rows, int(100 * unlike), int(100 * gap), images])
     found = []
     for _ in range(simulations):
         clusters = drawn_patients(rng, rows // images, images)
-        # Of a patient's images, each is as the first with a probability of SHARED.
+        # Each image of a patient has the outcome of the first with probability SHARED.
         kinds = rng.choice(3, size=len(clusters), p=[(unlike + gap) / 2, (unlike - gap) / 2, 1 - unlike])
         first = kinds[np.searchsorted(clusters, clusters)]
         kinds = np.where(rng.random(len(clusters)) < SHARED, first, kinds) if images > 1 else kinds
@@ -109,7 +109,7 @@ def accuracies(rows: int, unlike: float, gap: float, images: int, simulations: i
 
 
 def macro(metric: str, counts: tuple[int, ...], skills: tuple[float, float], simulations: int) -> list[str]:
-    """Told apart with the degrees of freedom of the rarest class, and now."""
+    """Return rejection rates in %: with the degrees of freedom of the rarest class, and now."""
     rng = np.random.default_rng([*counts, int(10 * skills[0])])
     classes = tuple("abcdefgh"[: len(counts)])
     truth = np.repeat(np.arange(len(counts)), counts)
@@ -138,7 +138,7 @@ def macro(metric: str, counts: tuple[int, ...], skills: tuple[float, float], sim
 
 
 def learnt(features: np.ndarray, truth: np.ndarray, penalty: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
-    """Ridge regression on the labels, which ranks as a linear discriminant does."""
+    """Fit a ridge regression to the labels, which ranks like a linear discriminant; return its scoring function."""
     middle = features.mean(axis=0)
     centred = features - middle
     normal = centred.T @ centred + penalty * np.eye(features.shape[1])
@@ -149,9 +149,10 @@ def learnt(features: np.ndarray, truth: np.ndarray, penalty: float = 1.0) -> Cal
 def cross_validated(
     rows: int, folds: int, own: int, signals: tuple[float, float], simulations: int
 ) -> tuple[list[str], str]:
-    """Told apart by the tests of single trainings on the pooled folds, and now; and the mean AUROC.
+    """Return rejection rates in %, of the tests of single trainings on pooled folds and now, and the mean AUROC.
 
-    Two learners have `own` features each and five in common; the classes lie `signals` apart in theirs.
+    Two learners have `own` features each and five in common; `signals` are the distances between the classes in
+    each learner's own features.
     """
     rng = np.random.default_rng([rows, folds, own, int(100 * signals[1])])
     truth = np.arange(rows) % 2 == 1
@@ -185,9 +186,9 @@ def _corrected(values: np.ndarray, ratio: np.ndarray) -> DifferenceTest:
 
 
 def seeds(patients: int, count: int, luck: float, gap: float, simulations: int) -> list[str]:
-    """Told apart on the trained models alone, and with seeds drawn; whether each interval holds the truth.
+    """Return in %: rejection rates for the trained models alone and with random seeds, and coverage of each interval.
 
-    Models of AUROC .85 and .85 - `gap`, a training of which moves by luck of the standard deviation `luck`.
+    The models have an AUROC of .85 and of .85 - `gap`; `luck` is the standard deviation between trainings.
     """
     rng = np.random.default_rng([patients, count, int(1000 * luck), int(100 * gap)])
     state, clusters = np.arange(patients) % 2 == 1, np.arange(patients)
@@ -208,12 +209,12 @@ def seeds(patients: int, count: int, luck: float, gap: float, simulations: int) 
     return shares(found)
 
 
-# A pair's interval and p
+# Agreement of a pair's interval and p-value
 
 
 def conflicts(rows: int, simulations: int) -> list[str]:
-    """How often an interval excludes 0 beside p > .05 or holds it beside p < .05: AUROC and accuracy, before
-    (bootstrap interval; DeLong, McNemar exact) and now.
+    """Return how often interval and p-value disagree about a difference, in %: AUROC and accuracy, before (bootstrap
+    interval; DeLong, McNemar exact) and now.
     """
     rng = np.random.default_rng(rows)
     clusters, state = np.arange(rows), np.arange(rows) % 4 == 0
@@ -254,7 +255,7 @@ def table(heads: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def main() -> None:
-    """Simulate, and write the tables."""
+    """Run the simulations and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000, help="simulations a row")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))

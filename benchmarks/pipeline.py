@@ -1,14 +1,13 @@
-"""Is training ever kept waiting for images?
+"""Speed of the input pipeline: whether training ever waits for images.
 
     python -m benchmarks.pipeline [--files 160] [--images 2000] [--rounds 5]
 
-The plain way is Keras's `image_dataset_from_directory` with tf.data's `cache`, `shuffle`, `batch` and
-`prefetch`: what a competent user would write. Four rows: an epoch once all is in memory; the first epoch,
-decoding included; the first epoch of a second run, from tf.data's cache in a file and from our array on
-disk; and the same without any cache, which is what the notebooks of the field do. Then training on the
-pipeline beside training on one batch that is in memory already: 1 would be a pipeline that costs nothing.
-Last, peak memory of an epoch over 100,000 images beside that over 2,000. Two ways go in turn, and the
-ratio is the median of the rounds' ratios.
+The baseline is Keras's `image_dataset_from_directory` with tf.data's `cache`, `shuffle`, `batch` and
+`prefetch`, as a competent user would write it. Four rows: an epoch with all images in memory; the first epoch,
+including decoding; the first epoch of a second run, from tf.data's cache file and from our array on disk; and
+the same without any cache, as in most notebooks. Then training on the pipeline is compared with training on
+one batch already in memory (1: a pipeline without cost). Last, the peak memory of an epoch over 100,000 images
+is compared with that over 2,000. The two ways alternate, and the ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ BATCH = 32
 def measure(
     *, files: int = 160, images: int = 2000, rounds: int = 5, steps: int = 12, memory_rows: int = 100_000
 ) -> list[Row]:
-    """All rows of this benchmark."""
+    """Return all rows of this benchmark."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         rows = [_cached(_jpegs(root / "small", images, SIZE), rounds)]
@@ -52,7 +51,7 @@ def measure(
 
 
 def _cached(folder: Path, rounds: int) -> Row:
-    """Epochs over what both hold already."""
+    """Return the row of epochs over images that both ways already hold."""
     count = len(list(folder.glob("*/*")))
     plain, mine = iter(_plain(folder).repeat()), iter(_ours(folder, folder.parent / "array"))
     for batches in (plain, mine):
@@ -63,7 +62,7 @@ def _cached(folder: Path, rounds: int) -> Row:
 
 
 def _first(folder: Path, root: Path, rounds: int) -> Row:
-    """The first epoch, from the files: both fill a cache."""
+    """Return the row of the first epoch, from the files; both ways fill a cache."""
     count, work = len(list(folder.glob("*/*"))), root / "first"
 
     def ours() -> None:
@@ -87,7 +86,7 @@ def _first(folder: Path, root: Path, rounds: int) -> Row:
 
 
 def _second(folder: Path, root: Path, rounds: int) -> Row:
-    """The first epoch of a run after another one: from what is on the disk."""
+    """Return the rows of the first epoch of a later run, from the cache on disk."""
     count, file, work = len(list(folder.glob("*/*"))), str(root / "tf-cache"), root / "second"
     for _ in _plain(folder, file):
         pass
@@ -114,7 +113,7 @@ def _read_as() -> dict[str, Any]:
 
 
 def _plain(folder: Path, cache: str = "") -> Any:
-    """Shuffled batches of an epoch from tf.data's cache: in memory, or in the file `cache`."""
+    """Return shuffled batches of an epoch from tf.data's cache, in memory or in the file `cache`."""
     import keras
     import tensorflow as tf
 
@@ -124,7 +123,7 @@ def _plain(folder: Path, cache: str = "") -> Any:
 
 
 def _ours(folder: Path, work: Path) -> Any:
-    """Shuffled batches, for ever, from the array that is decoded into `work`, unless it is there."""
+    """Return endless shuffled batches from the array that is decoded into `work`, unless it already exists."""
     from chestxray.data.decoded import decode
     from chestxray.data.sources.folder import load
     from chestxray.plugin import SourceOptions
@@ -144,7 +143,7 @@ def _epoch(batches: Iterator, count: int) -> None:
 
 
 def _jpegs(folder: Path, count: int, side: int) -> Path:
-    """`count` files in two class folders, smooth as films are."""
+    """Write `count` JPEG files to two class folders, as smooth as radiographs."""
     generator = np.random.default_rng(0)
     for number in range(count):
         small = Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8))
@@ -154,7 +153,7 @@ def _jpegs(folder: Path, count: int, side: int) -> Path:
 
 
 def _training(name: str, augment: str, bar: float, steps: int, rounds: int, batch: int = BATCH) -> Row:
-    """Images a second of `fit` on the pipeline and on one preloaded batch, in turn."""
+    """Return the row of images per second of `fit` on the pipeline and on one preloaded batch, alternating."""
     import keras
     import tensorflow as tf
 
@@ -183,7 +182,7 @@ def _training(name: str, augment: str, bar: float, steps: int, rounds: int, batc
 
 
 class Steps:
-    """Made a Keras callback when it is used: what the steps after the first `skip` spent."""
+    """Measures the time of the training steps after the first `skip`; becomes a Keras callback on use."""
 
     def __new__(cls, skip: int):
         import keras
@@ -200,7 +199,7 @@ class Steps:
 
 
 def _memory(root: Path, rows: int) -> Row:
-    """Peak memory of reading an epoch of `rows` images from an array on disk, in a process of its own."""
+    """Return the row of peak memory for reading an epoch of `rows` images from disk, each in a separate process."""
     peaks = []
     for count in (2000, rows):
         command = [sys.executable, "-m", "benchmarks.pipeline", "--memory-of", str(count), "--within", str(root)]
@@ -213,7 +212,7 @@ def _peak(within: Path, rows: int) -> float:
     from chestxray.training import input_pipeline
 
     path = within / f"{rows}.npy"
-    # Sparse: zeros that take no room on the disk, and are read like any others.
+    # A sparse file: the zeros take no disk space and are read like other values.
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, 96, 96))
     labels = np.eye(2, dtype=np.float32)[np.arange(rows) % 2]
     pixels = np.load(path, mmap_mode="r")
@@ -221,7 +220,7 @@ def _peak(within: Path, rows: int) -> float:
     for _ in range(rows // 64):
         next(batches)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    # Private memory: pages of the file are the system's to drop.
+    # Private memory only, since the system can drop pages of the file.
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
@@ -231,7 +230,7 @@ def _drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=160, help="JPEG files of 1,000 pixels")
     parser.add_argument("--images", type=int, default=2000, help="images of an epoch from memory")

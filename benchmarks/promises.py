@@ -1,10 +1,10 @@
-"""How often is a promised sensitivity missed, and a promised coverage kept, on other patients?
+"""Simulated guarantees: how often a sensitivity is missed, and a conformal coverage is met, on other patients.
 
     python -m benchmarks.promises          # about four minutes
 
 A patient has a state and images that share part of their score. A threshold, or a conformal limit, is
-chosen on drawn validation patients, as many with the finding as without; what it does for all patients
-is then known in closed form. "On validation alone" and "images apart" are the plain ways: the threshold that
+chosen on simulated validation patients, as many with the finding as without; its effect on the population
+is then known in closed form. "On validation alone" and "images apart" are the baselines: the threshold that
 reaches the sensitivity on validation, and the quantile of rank ceil((n + 1) coverage) among images.
 """
 
@@ -18,15 +18,15 @@ from scipy import stats
 
 from chestxray.evaluation.decision import conformal_quantile, operating_point
 
-#: Distance between the two states, in standard deviations of a score.
+#: Distance between the scores of the two states, in standard deviations.
 DISTANCE = 2.0
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Cell:
-    """``patients`` of validation, images a patient on average, whether these are equally many or of a
-    geometric distribution, and the share of a score's variance that a patient's images share.
+    """A simulated validation set: number of patients, mean number of images per patient, whether this number is
+    equal for all or geometrically distributed, and the intraclass correlation of a patient's scores.
     """
 
     patients: int
@@ -35,7 +35,7 @@ class Cell:
     shared: float
 
     def draw(self, generator: np.random.Generator, state: float) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and patients' codes (rows,) of patients of that ``state``."""
+        """Draw patients of that ``state``; return their scores and patient codes, both (rows,)."""
         sizes = np.full(self.patients, self.images)
         if not self.equal:
             sizes = generator.geometric(1 / self.images, self.patients)
@@ -60,7 +60,7 @@ COVERAGE_CELLS = (
 
 
 def short(cell: Cell, wanted: float, draws: int) -> dict[str, tuple[float, float]]:
-    """For each rule, the share of validations whose threshold finds too few, and the mean specificity."""
+    """Return, for each rule, the proportion of thresholds that miss the sensitivity, and the mean specificity."""
     generator = np.random.default_rng([cell.patients, cell.images, cell.equal, int(10 * cell.shared)])
     found: dict[str, list[tuple[bool, float]]] = {"alone": [], "images": [], "promised": []}
     for _ in range(draws):
@@ -77,8 +77,8 @@ def short(cell: Cell, wanted: float, draws: int) -> dict[str, tuple[float, float
 
 
 def kept(cell: Cell, level: float, draws: int) -> tuple[float, float, float, float, float, float]:
-    """Mean coverage with images apart and with patients alike, the 5th and 95th percentile of the latter
-    over validations, and those that are told on average.
+    """Return the mean coverage with images counted individually and with patients weighted equally, the 5th and
+    95th percentile of the latter over validation sets, and the mean of the percentiles that are reported.
     """
     generator = np.random.default_rng([cell.patients, cell.images, cell.equal, int(10 * cell.shared), 1])
     apart, alike, told = [], [], []

@@ -1,11 +1,11 @@
-"""What is refused as no chest radiograph, by the distance of features alone, by both scores, by others?
+"""Proportion of images refused as no chest radiograph: by feature distance alone, by both scores, by other scores.
 
     python -m benchmarks.refusal RUN ... --shown montgomery=DIR --shown four-class=DIR   # writes benchmarks/refusal.md
 
-Of each finished run the network's features are taken anew, and every score is learned from the same
-training images and has its threshold from the same validation images as the run's refusal. Shown are
-the run's test radiographs, the pictures that every run reports on, noise of other kinds, and the
-radiographs in the folders of ``--shown``, with their subfolders.
+For each finished run the network's features are computed anew. Every score is learned from the same training
+images, and its threshold is set on the same validation images, as the run's own refusal. The images are the
+run's test radiographs, the non-radiographs that every run reports on, other kinds of noise, and the
+radiographs in the folders of ``--shown`` and their subfolders.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from chestxray.runs.run_folder import Run
 from chestxray.storage import cache
 
 FOLDER = Path(__file__).parent
-#: Films of the test that are altered, and pictures of each other kind.
+#: Number of test radiographs to alter, and of pictures of each other kind.
 EACH = 100
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Images as every score sees them: ``pixels`` uint8 (rows, height, width), ``features`` float (rows,
-    features), ``probabilities`` float (rows, classes).
+    """The input of the scores: ``pixels`` uint8 (rows, height, width), ``features`` float (rows, features) and
+    ``probabilities`` float (rows, classes).
     """
 
     pixels: np.ndarray
@@ -43,12 +43,15 @@ class Seen:
     probabilities: np.ndarray
 
 
-#: High for what is to be refused: float (rows,).
+#: A score, float (rows,), that is high for images to refuse.
 Score = Callable[[Seen], np.ndarray]
 
 
 def scores(training: Seen, validation: Seen, allowed: float) -> dict[str, Score]:
-    """Every score that was weighed, by its name in the table: the first alone and both are the package's."""
+    """Return every score that was considered, by its name in the table.
+
+    "both" is the score that chestxray uses, "features (before)" its part that uses the features alone.
+    """
     found = out_of_distribution.learn(
         training.features, training.pixels, validation.features, validation.pixels, allowed
     )
@@ -66,7 +69,7 @@ def scores(training: Seen, validation: Seen, allowed: float) -> dict[str, Score]
 
 
 def _density(describe: Callable[[np.ndarray], np.ndarray], training: Seen) -> Score:
-    """The distance by principal components that features have, of another description of the pixels."""
+    """Return the principal component distance used for features, applied to another description of the pixels."""
     described = describe(training.pixels)
     found = out_of_distribution.learn(described, training.pixels, described, training.pixels, 0.01)
     assert found is not None, "pixels vary"
@@ -90,7 +93,7 @@ def _quantiles(pixels: np.ndarray) -> np.ndarray:
 
 
 def shown_to(seen_of: Callable[[np.ndarray], Seen], test: np.ndarray, folders: Mapping[str, np.ndarray]) -> dict:
-    """What is shown, by its line in the table."""
+    """Return the images to score, by the name of their line in the table."""
     size = (test.shape[1], test.shape[2])
     generator = np.random.default_rng(0)
     drawn, kinds = other_pictures(size, each=40)
@@ -105,7 +108,7 @@ def shown_to(seen_of: Callable[[np.ndarray], Seen], test: np.ndarray, folders: M
 
 
 def table(folder: Path, folders: Mapping[str, Path]) -> str:
-    """The figures of one run: a heading, and a table with a line for what was shown and a column a score."""
+    """Return the Markdown of one run: a heading, and a table with a line per kind of image and a column per score."""
     run = Run(folder)
     decision, recipe = Decision.read(folder / FILE), run.recipe
     assert decision.features is not None and recipe.image_size is not None
@@ -151,7 +154,7 @@ def _read(folder: Path, size: tuple[int, int], fit: Fit) -> np.ndarray:
 
 
 def main() -> None:
-    """Measure, and write the tables below what stands in ``refusal.md`` before its first one."""
+    """Run the measurements; rewrite the tables in ``refusal.md`` and keep the text before the first one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--shown", action="append", default=[], metavar="NAME=DIR", help="other radiographs")

@@ -1,13 +1,13 @@
-"""Images a second through the server, beside the engine alone on the same cores.
+"""Throughput of the server in images per second, compared with the engine alone on the same cores.
 
     python -m benchmarks.serving [--seconds 600] [--clients 8] [--model mobilenetv3small] [--cores 2]
 
 A network, trained for one epoch on a few phantoms, is exported to ONNX and served by `chestxray serve` in
-a process of its own. JPEG files of about 1,000 pixels are drawn. The engine alone decodes and computes
-probabilities and maps, in batches over all cores or an image a thread, whichever is faster. Then clients,
-threads of one more process, send the same files with ``?maps=true`` for so many seconds, each its next one
-as soon as it has an answer. All three are held to the same cores, the clients too. Memory is what the
-server's process holds after a tenth of the time, and at its end.
+a process of its own. JPEG files of about 1,000 pixels a side are generated. The engine alone decodes and computes
+probabilities and maps, in batches over all cores or with one image per thread, whichever is faster. Then
+clients, threads of another process, send the same files with ``?maps=true`` for the given seconds, each the
+next one as soon as it has an answer. Engine, server and clients are restricted to the same cores. The memory
+of the server's process is measured after a tenth of the time, and at the end.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from chestxray.inference import batch_prediction
 from chestxray.inference.onnx_engine import OnnxEngine
 
 BAR = 0.6
-#: Memory at the end may be so much of that at the beginning: an allocator breathes.
+#: Largest allowed ratio of the memory at the end to that at the beginning; an allocator varies a little.
 GROWTH = 1.05
-#: This file once more, in a process of its own.
+#: The command that runs this file in a separate process.
 AGAIN = (sys.executable, "-m", "benchmarks.serving")
 
 
 def measure(
     seconds: float = 45.0, clients: int = 8, model: str = "mobilenetv3small", image_size: int = 224, cores: int = 2
 ) -> list[Row]:
-    """Rows of the rate, of the slowest answers and of memory."""
+    """Return rows for the throughput, the slowest answers and the memory."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, allowed[:cores])
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            # TensorFlow is needed to export, and in another process, so that it takes no memory here.
+            # The export needs TensorFlow; it runs in another process, so that it takes no memory here.
             subprocess.run(
                 [*AGAIN, "--export", str(folder), "--model", model, "--image-size", str(image_size)],
                 check=True,
@@ -63,7 +63,7 @@ def measure(
 
 
 def measured(model: Path, films: list[str], seconds: float, clients: int) -> list[Row]:
-    """The rows for an exported `model` and JPEG files."""
+    """Return the rows for an exported `model` and JPEG files."""
     folder = str(Path(films[0]).parent)
     with served(model) as (port, pid):
         ask(port, [Path(films[0]).read_bytes()], 2.0, clients)
@@ -89,7 +89,7 @@ def measured(model: Path, films: list[str], seconds: float, clients: int) -> lis
 
 @contextlib.contextmanager
 def served(model: Path):
-    """(port, process id) of `chestxray serve`."""
+    """Run `chestxray serve` in a process; yield its port and process id."""
     command = [sys.executable, "-c", "from chestxray.cli.main import main; main()", "serve", str(model), "--port", "0"]
     with (
         tempfile.TemporaryFile() as log,
@@ -99,7 +99,7 @@ def served(model: Path):
         found = re.search(r":(\d+)$", first.strip())
         if found is None:
             raise RuntimeError(first + server.stderr.read())
-        # The log is read so that the server never waits for it.
+        # The log is read continuously, so that a full pipe never blocks the server.
         threading.Thread(target=lambda: [None for _ in server.stderr], daemon=True).start()
         try:
             yield int(found[1]), server.pid
@@ -108,7 +108,7 @@ def served(model: Path):
 
 
 def alone(model: Path, films: list[str], rounds: int = 2) -> float:
-    """Images a second of the engine: files decoded, probabilities and maps computed, maps coloured."""
+    """Return images per second of the engine: files decoded, probabilities and maps computed, maps coloured."""
     cores = len(os.sched_getaffinity(0))
     wide, narrow = OnnxEngine(model), OnnxEngine(model, threads=1)
 
@@ -135,7 +135,7 @@ def alone(model: Path, films: list[str], rounds: int = 2) -> float:
 
 
 def ask(port: int, films: list[bytes], seconds: float, clients: int) -> dict:
-    """What `clients` threads found who ask for `seconds`: milliseconds of each answer, failures."""
+    """Send requests from `clients` threads for `seconds`; return the milliseconds per answer and the failures."""
     taken, failed = [], [0]
     start = time.perf_counter()
 
@@ -162,12 +162,12 @@ def ask(port: int, films: list[bytes], seconds: float, clients: int) -> dict:
 
 
 def megabytes(pid: int) -> float:
-    """Resident memory of a process."""
+    """Return the resident memory of a process in MB."""
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
 def export(folder: Path, model: str, size: int, films: int = 200) -> None:
-    """An ONNX file of `model`, hardly trained, and films to ask about."""
+    """Write an ONNX file of `model`, briefly trained, and images to send."""
     from benchmarks.bulk import drawn
     from chestxray import workflow
     from chestxray.export import export as write_export

@@ -1,10 +1,10 @@
-"""Simulated tests of which the truth is known: patients with a state, images that share it, probabilities.
+"""Simulated test sets with known truth: patients of a class, their images, and predicted probabilities.
 
-A patient has a class, drawn with the prevalence, and images that share it. Each image has a number for
-each class, of variance 1, of which half the variance is the patient's where there are several images, and
-that of the true class is larger by a distance. The probabilities are the true posteriors, or too sure of
-themselves: their logits are half as large again. The answer is the class whose probability is largest for
-its prevalence. Pairs of classes have an AUROC of Phi(distance / sqrt 2), and two classes alone the AUROC named.
+A patient has a class, drawn with the prevalence, which all its images share. Each image has a score for
+each class, of variance 1; if patients have several images, half the variance is between patients. The score of
+the true class is larger by a distance. The probabilities are the true posteriors, or overconfident: their
+logits are half as large again. The predicted class is the one with the largest score, regardless of the
+prevalences. Pairs of classes have an AUROC of Phi(distance / sqrt 2), and two classes alone the given AUROC.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-#: By how much the logits of an overconfident model are too large.
+#: Factor by which the logits of an overconfident model are too large.
 TOO_SURE = 1.5
-#: Images a patient, heavy-tailed: Pareto with this exponent and at most so many, 3.8 on average.
+#: Heavy-tailed numbers of images per patient: Pareto with this exponent and maximum, 3.8 on average.
 EXPONENT, MOST_IMAGES = 1.2, 40
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """``truth``, ``predicted`` and ``clusters`` are int (rows,), ``probabilities`` and ``too_sure`` (rows, classes)."""
+    """A simulated test: ``truth``, ``predicted``, ``clusters`` int (rows,); probabilities float (rows, classes)."""
 
     truth: np.ndarray
     predicted: np.ndarray
@@ -33,9 +33,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Design:
-    """Tests of so many ``patients`` with ``images`` each: ``"1"``, ``"10"`` or ``"heavy"``.
+    """A design of tests: number of ``patients`` and ``images`` per patient (``"1"``, ``"10"`` or ``"heavy"``).
 
-    ``prevalences`` are those of the classes, the positive one of two last; ``auroc`` is that of a pair of classes.
+    ``prevalences`` are the proportions of the classes, of two the positive one last; ``auroc`` is that of each pair
+    of classes.
     """
 
     patients: int
@@ -45,11 +46,11 @@ class Design:
 
     @property
     def positive(self) -> int | None:
-        """The class that the headline speaks of."""
+        """The positive class, None with more than two classes."""
         return 1 if len(self.prevalences) == 2 else None
 
     def draw(self, rng: np.random.Generator, patients: int | None = None) -> Drawn:
-        """One test."""
+        """Draw one test, of `patients` patients if given."""
         count, classes = patients or self.patients, len(self.prevalences)
         state = rng.choice(classes, count, p=self.prevalences)
         if self.images == "heavy":
@@ -59,7 +60,7 @@ class Design:
         clusters = np.repeat(np.arange(count), sizes)
         truth = state[clusters]
         shared = 0.0 if self.images == "1" else 0.5
-        # Of two classes the difference of both numbers is what tells them apart.
+        # With two classes only the difference of the two scores distinguishes them.
         distance = stats.norm.ppf(self.auroc) * (1 if classes == 2 else np.sqrt(2))
         seen = np.sqrt(shared) * rng.normal(size=(count, classes))[clusters]
         seen += np.sqrt(1 - shared) * rng.normal(size=(len(clusters), classes)) + distance * np.eye(classes)[truth]

@@ -1,9 +1,9 @@
-"""How soon a command answers, beside a click command that does nothing: what any program of Python takes.
+"""Start-up time of a command, compared with a click command that does nothing (the cost of any Python program).
 
     python -m benchmarks.start [--rounds 9]
 
-Both go in turn, each in a process of its own; medians of the rounds' ratios. Last, as a reference and not
-as a plain way, one that begins with `import tensorflow`, which none of these commands needs.
+Both alternate, each in a process of its own; the ratio is the median of the rounds' ratios. The last row is a
+reference and not a baseline: a program that begins with `import tensorflow`, which none of these commands needs.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from benchmarks.table import Row, show
 from benchmarks.timing import Paired, paired
 
 _CLI = "import sys; sys.argv = ['chestxray', *{!r}]; from chestxray.cli.main import main; main()"
-#: The least that a command line of click can be.
+#: The smallest click command.
 EMPTY = "import click; click.Command('empty', callback=lambda: None).main(['--help'])"
 COMMANDS = (["--help"], ["models"], ["data", "list"], ["recipes"], ["plugin", "new", "--help"], ["run", "--nonsense"])
 
 
 def measure(rounds: int = 9) -> list[Row]:
-    """A row a command; the aims are told in the names."""
+    """Return one row per command; the names include the targets."""
     rows = [
         Row.of(f"chestxray {' '.join(command)} (aim: .35 s)", _beside(EMPTY, _CLI.format(command), rounds))
         for command in COMMANDS
@@ -44,7 +44,7 @@ def _process(code: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     show(measure(parser.parse_args().rounds))

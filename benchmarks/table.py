@@ -1,4 +1,4 @@
-"""Rows of a benchmark: the plain way and ours, measured in one run, their ratio and the bar it should pass."""
+"""Rows of a benchmark: baseline and chestxray measured in the same run, their ratio and its target."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from benchmarks.timing import Paired
 
 @dataclass(frozen=True)
 class Row:
-    """``plain`` and ``ours`` in ``unit``; a unit that ends in ``/s`` is better when larger, others
-    (``s``) when smaller. ``bar`` is the least ratio that we set ourselves, None where there is none.
-    Of ways that went in turn, ``paired`` is the median of the rounds' ratios, and ``processors`` that of
-    processor time.
+    """One comparison: the baseline (``plain``) and chestxray (``ours``) in ``unit``.
+
+    A unit that ends in ``/s`` is better when larger, others (``s``) when smaller. ``bar`` is the target, the least
+    acceptable ratio, or None. If the two alternated, ``paired`` is the median of the rounds' ratios, and
+    ``processors`` that of processor time.
     """
 
     name: str
@@ -30,26 +31,26 @@ class Row:
 
     @classmethod
     def of(cls, name: str, found: Paired, *, images: int = 0, bar: float | None = None, note: str = "") -> Row:
-        """A row of two ways that went in turn: images a second of so many `images`, or seconds."""
+        """Return a row of two alternating ways: images per second for `images` images, or seconds."""
         plain, ours = ((images / way.clock if images else way.clock) for way in (found.plain, found.ours))
         unit = "images/s" if images else "s"
         return cls(name, plain, ours, unit, bar, note, found.clock, found.processors)
 
     @property
     def ratio(self) -> float:
-        """How many times better ours is than the plain way."""
+        """How many times better chestxray is than the baseline."""
         if self.paired is not None:
             return self.paired
         return self.ours / self.plain if self.unit.endswith("/s") else self.plain / self.ours
 
     @property
     def passed(self) -> bool | None:
-        """Whether the bar is passed, None without a bar."""
+        """Whether the ratio reaches the target, None without a target."""
         return None if self.bar is None else self.ratio >= self.bar
 
 
 def show(rows: Iterable[Row]) -> None:
-    """Print the table: name, plain, ours, ratio, ratio of processor time, bar."""
+    """Print the table: name, baseline, ours, ratio, ratio of processor time, target."""
     from rich.console import Console
     from rich.table import Table
 
@@ -70,12 +71,12 @@ def show(rows: Iterable[Row]) -> None:
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Write the rows as JSON."""
+    """Write the rows to `path` as JSON."""
     content = [dataclasses.asdict(row) | {"ratio": row.ratio, "passed": row.passed} for row in rows]
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> list[Row]:
-    """What `write` wrote."""
+    """Return the rows that `write` wrote to `path`."""
     names = [field.name for field in dataclasses.fields(Row)]
     return [Row(**{name: item[name] for name in names}) for item in json.loads(path.read_text(encoding="utf-8"))]

@@ -1,7 +1,7 @@
-"""How long a piece of work takes, on the clock and of all processors, alone or beside another way.
+"""Measures elapsed time and processor time, of one function or of two in comparison.
 
-On a machine that others use too, two ways are comparable where they go in turn: what the others do
-falls on both. Processor time hardly depends on them.
+On a shared machine two functions are comparable if they alternate, since other load then affects both.
+Processor time hardly depends on other load.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import NamedTuple
 
 
 class Spent(NamedTuple):
-    """Seconds on the clock, and of all processors."""
+    """Elapsed seconds (``clock``), and processor time in seconds, summed over all processors."""
 
     clock: float
     processors: float
 
     @classmethod
     def now(cls) -> Spent:
-        """Counted from some moment on; processes that have ended are included."""
+        """Return the seconds since an arbitrary moment; child processes that have ended are included."""
         return cls(time.perf_counter(), sum(os.times()[:4]))
 
     def since(self, before: Spent) -> Spent:
-        """What was spent after `before`."""
+        """Return the seconds spent after `before`."""
         return Spent(self.clock - before.clock, self.processors - before.processors)
 
 
 class Paired(NamedTuple):
-    """Medians over the rounds: what each way spent, and how many times as much the plain way spent as
-    ours in the same round, on the clock and of the processors.
+    """Medians over the rounds: the seconds of the baseline (``plain``) and of ours, and the ratios of baseline to
+    ours within a round, of elapsed (``clock``) and of processor time.
     """
 
     plain: Spent
@@ -41,14 +41,14 @@ class Paired(NamedTuple):
 
 
 def spent(way: Callable[[], object]) -> Spent:
-    """Of one go."""
+    """Return the time of one call."""
     start = Spent.now()
     way()
     return Spent.now().since(start)
 
 
 def paired(plain: Callable[[], object], ours: Callable[[], object], rounds: int = 5) -> Paired:
-    """Both ways in turn, each first in every second round."""
+    """Time both functions in alternation; each goes first in every second round."""
     goes = []
     for number in range(rounds):
         if number % 2:
@@ -60,7 +60,7 @@ def paired(plain: Callable[[], object], ours: Callable[[], object], rounds: int 
 
 
 def pair(goes: list[tuple[Spent, Spent]]) -> Paired:
-    """What (plain, ours) of several rounds come to."""
+    """Return the medians over several rounds of (plain, ours)."""
     plain, ours = (
         Spent(statistics.median(go.clock for go in way), statistics.median(go.processors for go in way))
         for way in zip(*goes, strict=True)
@@ -70,13 +70,14 @@ def pair(goes: list[tuple[Spent, Spent]]) -> Paired:
 
 
 def seconds(way: Callable[[], object]) -> float:
-    """Of one go, on the clock."""
+    """Return the elapsed seconds of one call."""
     return spent(way).clock
 
 
 def fastest(way: Callable[[], object], times: int, least: float = 0.0) -> float:
-    """Of several goes in a row, which take `least` seconds or more together: what the machine's other
-    work does only ever adds.
+    """Return the shortest time in seconds of several calls that take at least `least` seconds in total.
+
+    The minimum is used since other load on the machine only adds time.
     """
     taken: list[float] = []
     while len(taken) < times or sum(taken) < least:

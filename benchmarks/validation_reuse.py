@@ -1,9 +1,9 @@
-"""What it costs to choose epoch, calibration, threshold and conformal limit on one validation set.
+"""The cost of choosing epoch, calibration, threshold and conformal limit on the same validation set.
 
-A network in small is trained many times on drawn data: logistic regression on features of which most
-say nothing, so that later epochs overfit. Its epoch is chosen by the loss on one validation set.
-Calibration, threshold and limit are then chosen on the same set, or on a second one of the same size that
-nothing was chosen on. Both are judged on 20,000 further rows.
+A small model is trained many times on simulated data: logistic regression on features most of which are
+noise, so that later epochs overfit. Its epoch is chosen by the loss on one validation set. Calibration,
+threshold and limit are then chosen on the same set, or on a second, unused one of the same size. Both are
+evaluated on 20,000 further rows.
 
     python -m benchmarks.validation_reuse          # about two minutes
 """
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def draw(size: int, seed: int) -> np.ndarray:
-    """float (2, figures): `FIGURES` with all chosen on the same validation, and with a second one."""
+    """Return `FIGURES` as float (2, figures): all chosen on the same validation set, and with a second one."""
     generator = np.random.default_rng(seed)
     slopes = np.zeros(FEATURES)
     slopes[:SIGNAL] = generator.normal(0, 0.9, SIGNAL)
@@ -60,13 +60,13 @@ def draw(size: int, seed: int) -> np.ndarray:
 def rows(generator: np.random.Generator, slopes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     features = generator.normal(size=(count, len(slopes)))
     truth = generator.random(count) < 1 / (1 + np.exp(-features @ slopes))
-    # Both classes at least once, as any split sees to.
+    # Each class occurs at least once, as in any split.
     truth[:2] = [False, True]
     return features, truth.astype(int)
 
 
 def chosen_epoch(train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Slopes (features,) of the epoch of gradient descent with the least loss on `validation`."""
+    """Return the coefficients (features,) at the epoch of gradient descent with the lowest loss on `validation`."""
     features, truth = train
     slopes, best = np.zeros(FEATURES), (np.inf, np.zeros(FEATURES))
     for _ in range(EPOCHS):
@@ -94,7 +94,7 @@ def judged(slopes: np.ndarray, validation: tuple[np.ndarray, np.ndarray], test: 
 
 
 def missed(scores: np.ndarray, positive: np.ndarray, found: np.ndarray) -> bool:
-    """Whether the threshold that promises the sensitivity finds less of the scores `found`."""
+    """Return whether the threshold that guarantees the sensitivity finds a smaller proportion of the scores `found`."""
     try:
         threshold = operating_point.choose(scores, positive, SENSITIVITY, confidence=CONFIDENCE)
     except InputError:

@@ -1,11 +1,11 @@
-"""What measuring whether XLA is worth it gains over either habit: never (Keras's default where there is
-only a CPU) and always (its default on a GPU, and what ``jit_compile=True`` asks for).
+"""Speed with a measured choice of XLA, compared with two fixed rules: never (Keras's default on a CPU) and
+always (its default on a GPU, and the effect of ``jit_compile=True``).
 
     python -m benchmarks.xla [--size 96] [--batch 16] [MODEL ...]
 
 For every architecture, inference and training are timed without and with XLA, and a short timing
-chooses as `chestxray.models.xla_compilation` does. Then both are timed again, in turns, and the choice is set against
-each habit on those second timings alone, so that a wrong choice shows.
+chooses as `chestxray.models.xla_compilation` does. Then both are timed again, alternating, and the choice is
+compared with each rule on the second timings alone, so that a wrong choice is visible.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from benchmarks.table import Row, show
 from benchmarks.timing import fastest
 
-#: Trained in the short run: each compiles for up to a minute.
+#: Architectures of the short run; each compiles for up to a minute.
 TRAINED = ("shallow_cnn", "mobilenetv3small", "resnet18", "densenet121", "vgg16_gap")
 
 
 def measure(
     names: Sequence[str] = (), *, size: int = 96, batch: int = 16, trained: Sequence[str] = TRAINED
 ) -> list[Row]:
-    """A row a model, its best beside its worst habit; then, beside each habit, the mean and the worst."""
+    """Return a row per model, the choice against the worse rule; then the mean and the worst against each rule."""
     from chestxray import registry
 
     known = [entry.name for entry in registry.entries(registry.MODELS)]
@@ -48,7 +48,7 @@ def measure(
 
 
 def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, float]:
-    """Images a second without XLA, with it, and as chosen."""
+    """Return images per second without XLA, with it, and as chosen."""
     import keras
 
     from chestxray import registry
@@ -60,7 +60,7 @@ def _rates(name: str, work: str, size: int, batch: int) -> tuple[float, float, f
     shape = plugin.image_size if plugin.fixed_size else (size, size)
     images = np.random.default_rng(0).uniform(0, 255, (batch, *shape, 1)).astype(np.float32)
     steps = [_step(assembly.build(plugin, 2, shape, name=name).model, work, images, xla) for xla in (False, True)]
-    # As for work so long that compiling does not count.
+    # Chosen as for work so long that the compilation time does not matter.
     choice = xla_compilation.Timing(*(fastest(step, 3, 0.5) for step in steps), compiling=0.0).better(1)
     again = [math.inf, math.inf]
     for _ in range(4):
@@ -82,7 +82,7 @@ def _step(built, work: str, images: np.ndarray, xla: bool) -> Callable[[], objec
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="MODEL")
     parser.add_argument("--size", type=int, default=96)

@@ -1,1 +1,1 @@
-"""What is typed in a notebook, documented in docs/python.md and offered by `import chestxray` itself."""
+"""The Python interface for notebooks, exported by `import chestxray` and documented in docs/python.md."""

@@ -1,4 +1,4 @@
-"""Images of any form -> a model's answers, and where in the image one comes from."""
+"""Predicts images given as files, arrays or tables, and explains predictions by Grad-CAM."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from chestxray.inference.engine import Engine, Outputs
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Paths of files, arrays of grey pixels, or a table with the column path.
+#: File paths, an array of grey pixels, or a table with the column ``path``.
 Images: TypeAlias = str | Path | Iterable[str | Path] | np.ndarray | pd.DataFrame
 _PIXELS = "An array of images must be (height, width) or (n, height, width) of grey pixels, uint8 or uint16"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why one image has its answer.
+    """The Grad-CAM explanation of one prediction.
 
-    ``pixels`` uint8 (height, width), as the model sees the image; ``map`` float32 (height, width) in 0..1, where
-    the score of the class decided on comes from.
+    ``pixels``: uint8 (height, width), the image as the model sees it; ``map``: float32 (height, width) in 0..1, the
+    regions that the score of the predicted class comes from.
     """
 
     answer: Answer
@@ -35,7 +35,7 @@ class Explanation:
     map: np.ndarray
 
     def overlay(self, strength: float = 0.5) -> Image.Image:
-        """The map laid over the image, `strength` (0 to 1) of it covered where the map is 1."""
+        """Return the image with the map as an overlay; `strength` (0 to 1) is the opacity where the map is 1."""
         from PIL import Image
 
         from chestxray.explanation.overlay import overlay
@@ -43,7 +43,7 @@ class Explanation:
         return Image.fromarray(overlay(self.pixels, self.map, strength))
 
     def _repr_html_(self) -> str:
-        """The overlay with the answer in words, for a notebook."""
+        """Return the overlay with the answer in words as HTML for a notebook."""
         import base64
         import html
         import io
@@ -58,10 +58,12 @@ class Explanation:
 def answers(
     engine: Engine, images: Images, batch_size: int, *, maps: bool, max_pixels: int
 ) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
-    """The answers for `images` a batch at a time, the pixels of those that can be read and what the engine said.
+    """Return an iterator over batches of `images`: the answers, the pixels of the readable images, the model outputs.
+
+    The pixels are uint8 (n, height, width); the outputs are None if no image of the batch can be read.
 
     Raises:
-        InputError: something else than images, or none; a batch size that is none.
+        InputError: `images` are not images or are empty, or the batch size is invalid.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size must be a whole number from 1 on. Received: {batch_size!r}.")
@@ -71,7 +73,7 @@ def answers(
 
 
 def row(answer: Answer, classes: Sequence[str]) -> dict[str, Any]:
-    """An answer as a row of a table, with the columns of `chestxray.inference.answer.columns`."""
+    """Return an answer as a row of a table, with the columns of `chestxray.inference.answer.columns`."""
     fields = answer.to_json()
     given = {PREFIX + name: answer.probabilities.get(name) for name in classes}
     return {name: value for name, value in fields.items() if name != "probabilities"} | given
@@ -115,12 +117,12 @@ def _paths(images: Any) -> list[str]:
 
 
 def _films(images: np.ndarray) -> np.ndarray:
-    """(n, height, width), uint8 or uint16, of any size."""
+    """Return `images` as (n, height, width), uint8 or uint16, of any size; raise `InputError` if they are not."""
     films = images[np.newaxis] if images.ndim == 2 else images
     if films.ndim != 3 or films.dtype not in (np.uint8, np.uint16) or not films.size:
         raise InputError(f"{_PIXELS}. Received: {images.shape}, {images.dtype}.")
     if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] > 4:
-        # Read as films they would be some of three pixels' width, and be answered.
+        # As radiographs they would be 3 or 4 pixels wide, and the model would predict them.
         raise InputError(
             f"{_PIXELS}. Received: {images.shape}, which looks like one image in colour; "
             "np.asarray(Image.open(path).convert('L')) is grey."
@@ -129,7 +131,7 @@ def _films(images: np.ndarray) -> np.ndarray:
 
 
 def _fitted(films: np.ndarray, engine: Engine) -> np.ndarray:
-    """uint8 (n, height, width) at the size of the model's input."""
+    """Return the films resized to the model's input size, uint8 (n, height, width)."""
     from PIL import Image
 
     from chestxray.data.images.pixels import fitted, scaled_to_uint8

@@ -1,4 +1,4 @@
-"""Models on the same images: runs, or the probabilities of any program -> a paired comparison."""
+"""Compares models on the same images by paired tests: runs, or probabilities from any program."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ def compare(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Models on the same test images, each pair by a paired test, with Holm's correction over the pairs.
+    """Compare models on the same test images: each pair by a paired test, with Holm's correction over the pairs.
 
     Args:
         models: runs or their folders, as ``[run_a, run_b]`` (named as `chestxray compare` names them) or
             ``{name: run}``; or the probabilities of each model by its name, as `evaluate` takes them.
-        y_true: (n,), with probabilities alone: as `evaluate` takes it. Runs bring their own.
-        groups: (n,), with probabilities alone: the patients, as `evaluate` takes them.
-        classes: with probabilities alone: names of the classes, as `evaluate` takes them.
-        metric: what is compared, such as auroc, accuracy or sensitivity.
-        positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
-            computed; default: the runs', else the abnormal
-            one.
-        margin: how much worse a model may be without mattering: tests of non-inferiority and equivalence.
+        y_true: (n,), only with probabilities: the true classes, as in `evaluate`. Runs include their own.
+        groups: (n,), only with probabilities: the patients, as in `evaluate`.
+        classes: only with probabilities: the names of the classes, as in `evaluate`.
+        metric: the measure to compare, such as auroc, accuracy or sensitivity.
+        positive: the positive class of two, for sensitivity, specificity and similar measures; default: that of the
+            runs, else the abnormal class.
+        margin: the largest irrelevant difference, for tests of non-inferiority and equivalence.
         replicates: number of bootstrap replicates.
-        seed: fixes the draws.
+        seed: seed of the random draws.
 
     Raises:
-        InputError: fewer than two models; an unknown metric, an impossible margin; runs of different positive
-            classes; what is no run or, of arrays, as `evaluate`.
-        DataError: tests of other images, labels or classes, of which the first is named.
+        InputError: there are fewer than two models, the metric is unknown, the margin is impossible, the runs have
+            different positive classes, or an argument is not a run; for arrays, see `evaluate`.
+        DataError: the tests have different images, labels or classes; the message names the first difference.
     """
     named = models if isinstance(models, Mapping) else None
     listed = list(models.values()) if isinstance(models, Mapping) else _listed(models)

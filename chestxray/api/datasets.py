@@ -1,4 +1,4 @@
-"""Data in a notebook: read, looked at, audited and split exactly as a run of the same recipe does it."""
+"""Data sets for notebooks: read, shown, audited and split exactly as in a run of the same recipe."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from chestxray.api.fields import DataFields
     from chestxray.workflow import Prepared
 
-#: The size in pixels that most architectures want, so that a run finds decoded what was looked at here.
+#: (height, width) in pixels: the input size of most architectures, so that runs find the images already decoded.
 SIZE = (224, 224)
-#: Further images that are tried for each one that is to be shown, where some cannot be read.
+#: Number of further images that may be tried for each image to show, if some are unreadable.
 _TRIED = 3
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as its source gives it; ``rows`` are those of ``index``. `load_data` makes one.
+    """A data set as loaded from its source by `load_data`.
 
-    What needs pixels (`audit`, `split`) decodes every image once, into the cache, where a run of the same size
-    finds it.
+    Methods that need pixels (`audit`, `split`) decode every image once into the cache, where a run with the same
+    image size finds them.
     """
 
     index: Index
@@ -44,40 +44,42 @@ class DataSet:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """A row an image: path, label, patient, split (of an official split, else empty), source, and what else the
-        source knows of it, such as sex, age and view.
+        """The rows of ``index``, one per image: path, label, patient, official split (empty if none), source, and
+        further columns of the source, such as sex, age and view.
         """
         return self.index.rows
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes in the order of a model's outputs."""
+        """The classes, in the order of a model's outputs."""
         return self.index.classes
 
     def __len__(self) -> int:
         return len(self.index)
 
     def counts(self) -> pd.DataFrame:
-        """Images by class (rows) and official split (columns); those of none in the column ``no split``."""
+        """Return the number of images by class (rows) and official split (columns, with ``no split`` for none)."""
         return self.index.counts_by_split()
 
     def audit(self) -> AuditResult:
-        """What is wrong with the data, split as a run would split them: copies and patients on both sides, files that
-        cannot be read, and whatever but the radiograph goes with the class. Leaks are reported, never an error.
+        """Return the defects of the data, split as in a run.
+
+        These are copies and patients in several splits, unreadable files, and properties of the files that are
+        associated with the class. Leaks are reported and are not an error.
 
         Raises:
             DataError: the data cannot be split, or too many images cannot be read.
-            LeakError: ``on_leak`` is ``drop``, and that would leave nothing to train on.
+            LeakError: ``on_leak`` is ``drop``, and no training images would be left.
         """
         found = dataclasses.replace(_audit_of(self._prepared), on_leak=self.recipe.on_leak)
         return AuditResult.from_json(found.to_json())
 
     def split(self) -> Index:
-        """The index of a run on these data: its rows have their splits, what decoding saw of each file, and in
-        ``audit`` why a row was left out.
+        """Return the index of a run on these data: rows with their split, the columns found by decoding, and, in
+        ``audit``, the reason why a row was left out.
 
         Raises:
-            LeakError: an image or a patient is on both sides, and ``on_leak`` is ``stop``.
+            LeakError: an image or a patient is in several splits, and ``on_leak`` is ``stop``.
             DataError: the data cannot be split, or too many images cannot be read.
         """
         from chestxray.data.audit import settle
@@ -85,19 +87,19 @@ class DataSet:
         prepared = self._prepared
         if self.recipe.on_leak != "stop":
             return prepared.index
-        # Where leaks stop a run, they stop this.
+        # Leaks that would stop a run raise an error here too.
         return settle(prepared.index, _audit_of(prepared), "stop", self.recipe.split)[0]
 
     def show(self, n: int = 4, *, label: str | None = None, split: str | None = None) -> Figure:
-        """A picture of `n` images of each class, a row a class, spread over the data.
+        """Return a figure with `n` images of each class, one row per class, evenly spaced over the data.
 
         Args:
-            n: images a class.
-            label: this class alone.
-            split: those of this split alone: ``train``, ``validation`` or ``test``, as a run splits the data.
+            n: number of images per class, 1 to 50.
+            label: show only this class.
+            split: show only this split of a run: ``train``, ``validation`` or ``test``.
 
         Raises:
-            InputError: an unknown class or split; none of its images can be read.
+            InputError: `n` is invalid, the class or split is unknown, or none of the images can be read.
         """
         from chestxray.report import figures
 
@@ -124,7 +126,7 @@ class DataSet:
         assert self.recipe.image_size is not None
         found: list[np.ndarray] = []
         spread = np.linspace(0, len(paths) - 1, min(len(paths), count)).round().astype(int).tolist()
-        # Others take the place of what cannot be read.
+        # Other images replace those that cannot be read.
         others = [place for place in range(min(len(paths), count * _TRIED)) if place not in set(spread)]
         for place in [*spread, *others]:
             if len(found) == count:
@@ -143,14 +145,14 @@ class DataSet:
 
     @cached_property
     def _prepared(self) -> Prepared:
-        """The data as a run has them before it builds a model, but that leaks do not stop it."""
+        """The data as a run prepares them before it builds a model, except that leaks raise no error."""
         from chestxray import workflow
 
         on_leak = "ignore" if self.recipe.on_leak == "stop" else self.recipe.on_leak
         return workflow.prepare(self.recipe.replace(on_leak=on_leak), self.cache, workflow.Clock())
 
     def _repr_html_(self) -> str:
-        """Counts by class, split and source, and the patients, for a notebook."""
+        """Return counts by class, split and source, and the number of patients, as HTML for a notebook."""
         return self.index._repr_html_()
 
 
@@ -158,14 +160,14 @@ def load_data(data: Names, *, cache: str | Path | None = None, **fields: Unpack[
     """Read data as a run does: ``load_data("folder:films", patient_pattern="(patient[0-9]+)_")``.
 
     Args:
-        data: KIND:ADDRESS, such as ``folder:PATH``, or a name of the catalogue; several are merged.
+        data: KIND:ADDRESS, such as ``folder:PATH``, or a name of the catalogue; several data sets are merged.
         cache: the cache folder; default: ``chestxray.storage.cache.root``.
-        fields: the fields of `Recipe` that concern data, under the same names. ``image_size`` is 224 by default; give
-            that of the run whose data these are to be.
+        fields: the fields of `Recipe` that concern data, under the same names. ``image_size`` is 224 pixels by
+            default; give that of the run to get the same data.
 
     Raises:
-        InputError: an unknown field or one out of its range; data that nobody knows.
-        DataError: data that cannot be had or read.
+        InputError: a field is unknown or out of its range, or the data are unknown.
+        DataError: the data cannot be downloaded or read.
     """
     from chestxray.data import sources
     from chestxray.progress import show_if_interactive

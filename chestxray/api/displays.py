@@ -1,4 +1,4 @@
-"""A run as HTML for a notebook. Names of classes, files and sets are anyone's: all text is escaped."""
+"""Runs as HTML for notebooks. All text is escaped: names of classes and files may hold anything."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from chestxray.report.formatting import ordered, title
 from chestxray.report.limitations import summary
 from chestxray.runs.run_folder import Run
 
-#: Cautions that are shown; the report has all.
+#: Maximum number of cautions that are shown; the report has all.
 MOST = 6
 
 
 def of_run(run: Run, limitations: tuple[Caution, ...], report: Path) -> str:
-    """Headline figures with their intervals, the data, what weakens the result, and a link to the report."""
+    """Return HTML with the figures and their intervals, the data, the limitations, and a link to the report."""
     rows = [
         (title(name), *map(_number, (figure.value, figure.low, figure.high)))
         for name, item in ordered(run.metrics["test"]).items()
@@ -62,6 +62,6 @@ def _number(value: float | None) -> str:
 
 
 def _link(path: Path) -> str:
-    """Relative where the file lies below the working directory, which a notebook's server serves."""
+    """Return a link to `path`, relative if it is below the working directory, which a notebook's server serves."""
     whole = path.absolute()
     return quote(whole.relative_to(Path.cwd()).as_posix()) if whole.is_relative_to(Path.cwd()) else whole.as_uri()

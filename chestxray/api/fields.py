@@ -1,6 +1,6 @@
-"""The fields of `Recipe` as keywords, so that an editor completes them and a type checker reads them.
+"""The fields of `Recipe` as typed keyword arguments, for completion in editors and for type checkers.
 
-No default stands here: those are in `Recipe`, and so are the words that say what each field means.
+The defaults and the explanations of the fields are in `Recipe`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Size = int | str | tuple[int, int]
 
 
 class DataFields(TypedDict, total=False):
-    """The fields that say how data are read, fitted and split, but for ``data`` itself."""
+    """The fields that define how data are read, resized and split, without ``data`` itself."""
 
     test_data: Names
     path: Names
@@ -94,7 +94,7 @@ OF_DATA = tuple(field.name for field in dataclasses.fields(Recipe) if field.name
 
 
 def check_data_fields(given: Mapping[str, Any]) -> None:
-    """Raises `InputError` where `given` has a name that is no field of the data."""
+    """Raise `InputError` if `given` has a name that is not one of `OF_DATA`."""
     for name in given:
         if name not in OF_DATA:
             raise InputError(

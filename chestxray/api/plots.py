@@ -1,6 +1,6 @@
-"""The figures of a run on axes: the user's own, or new ones that a notebook shows.
+"""Plots of a run, drawn on the user's axes or on new ones that a notebook shows.
 
-The drawing is that of the report (`chestxray.report.figures`).
+Each function returns the axes. The plots are those of the report (`chestxray.report.figures`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def roc(run: Run, ax: Axes | None) -> Axes:
-    """The ROC curves of a test with their areas in the legend."""
+    """Draw the ROC curves of the test, with their areas in the legend."""
     ax = _axes(ax)
     figures.draw_roc(ax, *run_figures.scores(run, "auroc"))
     _legend(ax, "lower right")
@@ -25,7 +25,7 @@ def roc(run: Run, ax: Axes | None) -> Axes:
 
 
 def calibration(run: Run, ax: Axes | None) -> Axes:
-    """Stated probability against what came true in a test."""
+    """Draw the reliability diagram of the test: observed proportion against stated probability."""
     ax = _axes(ax)
     figures.draw_reliability(ax, **run_figures.reliability(run))
     _legend(ax, "upper left")
@@ -33,7 +33,7 @@ def calibration(run: Run, ax: Axes | None) -> Axes:
 
 
 def confusion(run: Run, ax: Axes | None) -> Axes:
-    """The confusion matrix of a test; with more classes than a cell has room for, with a scale of its colours."""
+    """Draw the confusion matrix of the test; with many classes, a colour bar replaces the numbers in the cells."""
     ax = _axes(ax)
     counts, classes = run_figures.confusion(run)
     image = figures.draw_confusion(ax, counts, classes)
@@ -43,7 +43,7 @@ def confusion(run: Run, ax: Axes | None) -> Axes:
 
 
 def history(run: Run, ax: Axes | None, of: str) -> Axes:
-    """Loss or accuracy by epoch. Raises `InputError` where `of` is neither."""
+    """Draw loss or accuracy by epoch. Raises `InputError` if `of` is neither ``loss`` nor ``accuracy``."""
     if of not in figures.MEASURES:
         raise InputError(f"of must be one of {', '.join(figures.MEASURES)}. Received: {of!r}.")
     ax = _axes(ax)
@@ -53,11 +53,11 @@ def history(run: Run, ax: Axes | None, of: str) -> Axes:
 
 
 def _axes(ax: Axes | None) -> Axes:
-    """`ax`, or those of a new figure of pyplot, so that a notebook shows it."""
+    """Return `ax`, or the axes of a new pyplot figure, which a notebook shows."""
     from matplotlib.axes import Axes
 
     if ax is None:
-        # Here alone: a program that brings its own axes has pyplot's state, and its backend, left as they are.
+        # Pyplot is imported only here, so that its state and backend do not change for callers with axes of their own.
         import matplotlib.pyplot as plt
 
         with look():

@@ -1,4 +1,4 @@
-"""What a run's audit and controls found, and what it ran on, as frozen data with tables for a notebook."""
+"""Results of a run's audit and controls, and its environment, as frozen data with tables for notebooks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Groups = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What is wrong with a data set. Groups are paths of images that show one radiograph, ``unreadable`` and
-    ``dropped`` pairs of a path and the reason; ``dropped`` were left out of training because they leak.
+    """The defects that an audit found in a data set.
+
+    A group holds the paths of images that show one radiograph. ``unreadable`` and ``dropped`` hold pairs of a path
+    and the reason; ``dropped`` images were left out of training because they leak.
     """
 
     findings: tuple[Finding, ...]
@@ -36,7 +38,7 @@ class AuditResult:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> AuditResult:
-        """From the content of ``audit.json``."""
+        """Return the result from the content of ``audit.json``."""
         exact, near = content.get("exact_duplicates", {}), content.get("near_duplicates", {})
         return cls(
             findings=tuple(Finding(**{name: item[name] for name in _FINDING}) for item in content.get("findings", [])),
@@ -55,16 +57,16 @@ class AuditResult:
 
     @property
     def leaks(self) -> bool:
-        """Whether an image, exactly or nearly, or a patient stands on both sides of a split."""
+        """Whether copies of an image, exact or edited, or a patient occur in more than one split."""
         return bool(self.copies_across_splits or self.near_copies_across_splits or self.patients_across_splits)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a finding, the gravest first: severity, finding, count, meaning."""
+        """Return one row per finding, the gravest first: severity, finding, count, meaning."""
         rows = [(item.severity, item.kind, item.count, item.sentence) for item in self.findings]
         return pd.DataFrame(rows, columns=["severity", "finding", "count", "meaning"])
 
     def files_to_frame(self) -> pd.DataFrame:
-        """A row a file that a finding is about: finding, group (its number), path, reason."""
+        """Return one row per file that a finding concerns: finding, group number, path, reason."""
         groups = {
             "copies": self.copies,
             "copies across splits": self.copies_across_splits,
@@ -82,7 +84,7 @@ class AuditResult:
         return pd.DataFrame(rows, columns=["finding", "group", "path", "reason"]).astype({"group": "Int64"})
 
     def _repr_html_(self) -> str:
-        """The findings as a table, and the notes."""
+        """Return the findings as a table, and the notes, as HTML."""
         found = self.to_frame()
         table = found.to_html(index=False) if len(found) else "<p>Nothing was found.</p>"
         return table + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
@@ -90,11 +92,12 @@ class AuditResult:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """What one cheap model reached that sees no lungs, or next to nothing of them.
+    """The result of one control: a cheap model whose input shows little or nothing of the lungs.
 
-    ``kind``: leak (it sees nothing of disease), likeness (it sees some), or source (it tells the data set, not the
-    class). ``state``: fires, undecided or excluded. ``auroc`` is that on the test, ``learnt`` what could be learnt of
-    a leak, ``share`` the share of the model's gain over a coin toss; None where it has no meaning.
+    ``kind``: leak (the input shows nothing of disease), likeness (it shows some), or source (the control predicts
+    the data set, not the class). ``state``: fires, undecided or excluded. ``auroc`` is the AUROC on the test,
+    ``learnt`` the AUROC that can be learnt from a leak, cross-fitted over all images, and ``share`` the proportion
+    of the model's gain over chance that the control reaches; these two are None where they have no meaning.
     """
 
     name: str
@@ -108,7 +111,7 @@ class ControlResult:
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> ControlResult:
-        """From an item of ``controls`` in ``controls.json``."""
+        """Return the result from an item of ``controls`` in ``controls.json``."""
         learnt, share = item.get("learnt"), item.get("share")
         return cls(
             name=item["name"],
@@ -124,9 +127,9 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class Controls:
-    """What cheap models reach beside the run's: whether its score can be taken for disease.
+    """The results of all controls of a run, and whether shortcuts can explain its performance.
 
-    ``finding``: shortcut, part, likeness, undecided, none, or unknown where no controls were run.
+    ``finding``: shortcut, part, likeness, undecided, none, or unknown if no controls were run.
     """
 
     verdict: str
@@ -135,7 +138,7 @@ class Controls:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Controls:
-        """From the content of ``controls.json``; empty where no controls were run."""
+        """Return the controls from the content of ``controls.json``, without results if no controls were run."""
         summary = together([content])
         results = tuple(map(ControlResult.from_json, content.get("controls", [])))
         return cls(summary["verdict"], summary["finding"], results)
@@ -147,8 +150,10 @@ class Controls:
         return len(self.results)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a control, its name the index: kind, value, low and high (AUROC on the test with its 95% interval, NaN
-        for what cannot be had), verdict (fires, undecided or excluded) and meaning, a sentence.
+        """Return one row per control, indexed by its name.
+
+        Columns: kind; value, low and high (AUROC on the test with its 95% interval, NaN if not available); verdict
+        (fires, undecided or excluded); meaning (a sentence).
         """
         rows = {
             one.name: (one.kind, one.auroc.value, one.auroc.low, one.auroc.high, one.state, one.says)
@@ -159,15 +164,17 @@ class Controls:
         return frame.astype({"value": float, "low": float, "high": float}).rename_axis(index="control")
 
     def _repr_html_(self) -> str:
-        """The verdict and a table of the controls."""
+        """Return the verdict and a table of the controls as HTML."""
         table = self.to_frame().round(3).to_html(na_rep="") if self.results else ""
         return f"<p>{html.escape(self.verdict)}</p>{table}"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run ran on. ``seconds`` by step; ``parameters`` of the model and ``images_per_second`` of prediction are
-    None where they are not known, as of an ensemble. Times are ISO 8601, UTC.
+    """The software and hardware environment of a run.
+
+    ``seconds`` is the duration of each step. ``parameters`` (number of the model's) and ``images_per_second`` (of
+    prediction) are None if not known, as for an ensemble. ``started`` and ``finished`` are in ISO 8601, UTC.
     """
 
     chestxray: str
@@ -185,7 +192,7 @@ class Environment:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Environment:
-        """From the content of ``environment.json``."""
+        """Return the environment from the content of ``environment.json``."""
         model, data = content.get("model", {}), content["data"]
         return cls(
             chestxray=content.get("chestxray", ""),

@@ -1,4 +1,4 @@
-"""A run in a notebook: trained or opened, it shows what it found, answers for new images and explains its answers."""
+"""Runs for notebooks: train or open a run, read its results, predict new images and explain predictions."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a run, of an ensemble, of a pooled cross-validation or of an external evaluation.
+    """The folder of a run, an ensemble, a pooled cross-validation or an external evaluation.
 
-    Everything is read when it is first asked for. Files that are damaged raise `DataError`.
+    Files are read on first access. Damaged files raise `DataError`.
     """
 
     folder: Path
@@ -49,58 +49,58 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """Every choice of the run."""
+        """The recipe, with every setting of the run."""
         return self._files.recipe
 
     @property
     def index(self) -> Index:
-        """The images: ``index.rows`` has a row an image, with its split and audit mark."""
+        """The images: ``index.rows`` has one row per image, with its split and audit mark."""
         return self._files.index
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row an epoch: phase, epoch, losses, accuracies, learning rate and seconds; no rows where nothing was
-        trained in this folder, as in that of an ensemble.
+        """One row per epoch: phase, epoch, losses, accuracies, learning rate and seconds; no rows if the folder holds
+        no training, like that of an ensemble.
         """
         return self._files.history
 
     @property
     def predictions(self) -> Predictions:
-        """``predictions.rows`` has a row for each image of validation and test: truth, probabilities, decision."""
+        """``predictions.rows`` has one row per validation or test image: truth, probabilities, decision."""
         return self._files.predictions
 
     @property
     def evaluation(self) -> Evaluation:
-        """Every figure of the test, with its 95% interval."""
+        """All figures on the test images, with their 95% intervals."""
         return self._files.evaluation
 
     @cached_property
     def by_source(self) -> Mapping[str, Evaluation]:
-        """The test of each source of the images, by its name; empty where there is only one."""
+        """The evaluation of each source of the test images, by source name; empty if there is only one source."""
         return MappingProxyType(_evaluations(self._files.by_source))
 
     @cached_property
     def by_group(self) -> Mapping[str, Mapping[str, Evaluation]]:
-        """The test of each group of images: the recipe's columns ``by``, then the column's values."""
+        """The evaluation of each group of test images, by column (``by`` in the recipe) and then by value."""
         found = result_files.read_if_any(self.folder / "by_group.json")
         return MappingProxyType({name: MappingProxyType(_evaluations(groups)) for name, groups in found.items()})
 
     @property
     def decision(self) -> Decision:
-        """What validation chose: threshold, temperature, when to abstain and what to refuse."""
+        """The decision rule chosen on validation images: threshold, temperature, abstention and refusal."""
         return self._files.decision
 
     @cached_property
     def controls(self) -> Controls:
-        """What cheap models reach that see no lungs; without results where no controls were run."""
+        """The results of the controls, cheap models that see little or nothing of the lungs; empty if none were run."""
         return Controls.from_json(self._files.controls)
 
     @cached_property
     def audit(self) -> AuditResult:
-        """What is wrong with the data.
+        """The defects that the audit found in the data.
 
         Raises:
-            InputError: nothing was audited in this folder.
+            InputError: the folder has no audit.
         """
         content = self._files.audit
         if not content:
@@ -109,12 +109,12 @@ class Run:
 
     @cached_property
     def environment(self) -> Environment:
-        """What it ran on: packages, devices, seconds by step, the data's fingerprint."""
+        """The environment: packages, devices, seconds by step, fingerprint of the data."""
         return Environment.from_json(self._files.environment)
 
     @cached_property
     def limitations(self) -> tuple[Caution, ...]:
-        """What weakens the result, in words: serious ones first."""
+        """The limitations of the result in words, the serious ones first."""
         from chestxray.report.limitations import cautions
 
         return tuple(cautions(self._files))
@@ -126,48 +126,49 @@ class Run:
 
     @property
     def model(self) -> keras.Model:
-        """The trained model: raw pixels (n, height, width, channels), 0 to 255, to probabilities (n, classes).
+        """The trained model: from raw pixels (n, height, width, channels) in 0..255 to probabilities (n, classes).
 
         Raises:
-            InputError: the folder holds none, as that of an ensemble.
+            InputError: the folder holds no model, like that of an ensemble.
         """
         return self._files.model
 
     @cached_property
     def engine(self) -> Engine:
-        """The model ready to answer."""
+        """The model, loaded for prediction."""
         from chestxray.inference import keras_engine
 
         return keras_engine.load_engine(self.folder)
 
     def predict(self, images: Images, *, batch_size: int = 32) -> pd.DataFrame:
-        """The answers for `images`, a row each, decided as `chestxray predict` does.
+        """Return a table with one row per image, with the decisions of `chestxray predict`.
 
         Args:
             images: a path or a list of paths (PNG, JPEG, TIFF, BMP, DICOM); an array (n, height, width) or
                 (height, width) of grey pixels, uint8 or uint16, of any size; a table with the column path.
-            batch_size: images computed at once.
+            batch_size: number of images computed at once.
 
         Returns:
-            path (of arrays the number), decision, ``probability_<class>`` for each class, set, abstained,
-            refused, distance and unreadable; missing is what the run does not do or what there is none of.
+            The columns path (for arrays the image's number), decision, ``probability_<class>`` for each class, set,
+            abstained, refused, distance and unreadable. A value is missing if the run does not provide it or it does
+            not apply.
 
         Raises:
-            InputError: something else than images, or none. A file that cannot be read is no error: its row
-                says why.
+            InputError: `images` are not images or are empty. A file that cannot be read is not an error: its row
+                gives the reason.
         """
         given = [answer for found, *_ in self._answers(images, batch_size, maps=False) for answer in found]
         classes = self.engine.classes
         return pd.DataFrame([answering.row(answer, classes) for answer in given], columns=columns(classes))
 
     def explain(self, image: Images) -> Explanation:
-        """Where in one image, a path or an array (height, width), its answer comes from.
+        """Return the Grad-CAM explanation of the prediction of one image, a path or an array (height, width).
 
         Raises:
-            InputError: the architecture has no layer to explain by; several images, or none.
+            InputError: the architecture has no Grad-CAM layer, or there is not exactly one image.
             DataError: the image cannot be read.
         """
-        # Of many images no more are computed than show that there are many.
+        # At most two images are computed, which is enough to detect several.
         given = list(itertools.islice(self._answers(image, 1, maps=True), 2))
         if len(given) != 1:
             raise InputError("explain takes one image. Received: several.")
@@ -186,15 +187,15 @@ class Run:
         """Draw the ROC curves of the test, with their areas, as in the report.
 
         Args:
-            ax: axes of a figure of yours, for this plot and the others; default: those of a new figure of pyplot.
+            ax: the axes to draw on, as in the other plots; default: those of a new pyplot figure.
 
         Returns:
-            The axes that were drawn on.
+            The axes, as in the other plots.
         """
         return _plots().roc(self._files, ax)
 
     def plot_calibration(self, ax: Axes | None = None) -> Axes:
-        """Draw stated probabilities against what came true in the test, as in the report."""
+        """Draw the reliability diagram of the test, as in the report."""
         return _plots().calibration(self._files, ax)
 
     def plot_confusion(self, ax: Axes | None = None) -> Axes:
@@ -202,11 +203,11 @@ class Run:
         return _plots().confusion(self._files, ax)
 
     def plot_history(self, ax: Axes | None = None, *, of: str = "loss") -> Axes:
-        """Draw loss, or ``of="accuracy"``, by epoch, as in the report."""
+        """Draw the loss by epoch, or with ``of="accuracy"`` the accuracy, as in the report."""
         return _plots().history(self._files, ax, of)
 
     def _repr_html_(self) -> str:
-        """The run for a notebook: data, figures with intervals, what weakens the result, the report."""
+        """Return data, figures with intervals, limitations and a link to the report as HTML for a notebook."""
         from chestxray.api import displays
 
         return displays.of_run(self._files, self.limitations, self.report)
@@ -236,16 +237,16 @@ def run(
     """Train and evaluate a model: ``run(model="densenet121", data="folder:films", epochs=5)``.
 
     Args:
-        recipe: every choice; default: those of `Recipe`.
-        output: the run's folder; default: one below ``runs/`` with time, model and data.
+        recipe: all settings; default: those of `Recipe`.
+        output: the run's folder; default: a new one below ``runs/``, named by time, model and data.
         cache: the cache folder; default: ``chestxray.storage.cache.root``.
-        overwrite: replace a run that is in `output`.
-        fields: fields of `Recipe`, over those of `recipe`. With ``folds`` and no ``fold``, or with
+        overwrite: replace an existing run in `output`.
+        fields: fields of `Recipe`, which override those of `recipe`. With ``folds`` and no ``fold``, or with
             ``split="source"`` and no source held out, all parts are trained in turn and their tests pooled.
 
     Raises:
-        ChestXrayError: anything that a user can mend. Before training starts nothing is left behind;
-            afterwards `chestxray run --resume` goes on with what is done.
+        ChestXrayError: any error that a user can correct. Before training starts no files are left behind;
+            afterwards `chestxray run --resume` continues the run.
     """
     from chestxray.models.startup import require_tensorflow
 
@@ -263,9 +264,9 @@ def run(
 
 
 def load(folder: str | Path) -> Run:
-    """Open the folder of a run, of an ensemble, of a pooled cross-validation or of an external evaluation.
+    """Open the folder of a run, an ensemble, a pooled cross-validation or an external evaluation.
 
     Raises:
-        InputError: no such folder, one that was not made by chestxray, or a run that was not finished.
+        InputError: the folder does not exist, was not made by chestxray, or holds an unfinished run.
     """
     return Run(run_folder.open_evaluated(folder).folder)

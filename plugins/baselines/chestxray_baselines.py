@@ -1,7 +1,7 @@
-"""Small networks trained from scratch: what a large pretrained one must beat.
+"""Small networks trained from scratch, as baselines for large pretrained ones.
 
-All four take grey images. None has pretrained weights. A fully connected network sees where a pixel
-lies, so it has no feature map that Grad-CAM could explain, and it works at the size it was built with.
+All four take grey images. None has pretrained weights. A fully connected network has no feature map that
+Grad-CAM could use, and works only at the image size it was built for.
 """
 
 from typing import Any
@@ -30,12 +30,12 @@ def thumbnail(scaled: Any) -> Any:
 
 
 def shallow_fc(scaled: Any, weights: str | None) -> Any:
-    """One hidden layer. Returns the features (batch, 256)."""
+    """Build one hidden layer; return the features (batch, 256)."""
     return keras.layers.Dense(256, activation="relu", name="hidden")(thumbnail(scaled))
 
 
 def deep_fc(scaled: Any, weights: str | None) -> Any:
-    """Four hidden layers with dropout between them. Returns the features (batch, 64)."""
+    """Build four hidden layers with dropout between them; return the features (batch, 64)."""
     x = thumbnail(scaled)
     for number, units in enumerate((512, 256, 128), start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"hidden{number}")(x)
@@ -44,14 +44,14 @@ def deep_fc(scaled: Any, weights: str | None) -> Any:
 
 
 def shallow_cnn(scaled: Any, weights: str | None) -> Any:
-    """Two convolutions. Returns the features (batch, height/4, width/4, 64)."""
+    """Build two convolutions; return the features (batch, height/4, width/4, 64)."""
     x = keras.layers.Conv2D(32, 5, strides=2, padding="same", activation="relu", name="conv1")(scaled)
     x = keras.layers.MaxPooling2D(2, name="pool1")(x)
     return keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="conv2")(x)
 
 
 def flat_head(features: Any, classes: int) -> Any:
-    """Where in the image a feature lies counts: no global pooling, one hidden layer. Logits."""
+    """Return the logits of one hidden layer without global pooling, so that the position of features is used."""
     x = keras.layers.MaxPooling2D(2, name="pool2")(features)
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(128, activation="relu", name="hidden")(x)
@@ -60,7 +60,7 @@ def flat_head(features: Any, classes: int) -> Any:
 
 
 def deep_cnn(scaled: Any, weights: str | None) -> Any:
-    """Five blocks of two convolutions. Returns the features (batch, height/16, width/16, 256)."""
+    """Build five blocks of two convolutions; return the features (batch, height/16, width/16, 256)."""
     x = scaled
     for block, filters in enumerate((32, 64, 128, 256, 256), start=1):
         if block > 1:
@@ -71,10 +71,10 @@ def deep_cnn(scaled: Any, weights: str | None) -> Any:
 
 
 def apply_convolution(x: Any, filters: int, name: str) -> Any:
-    """A 3x3 convolution, batch normalisation and ReLU."""
+    """Apply a 3x3 convolution, batch normalisation and ReLU."""
     x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    # At Keras's .99 the moving averages still stand near their start after a few short epochs, and
-    # the network then evaluates far below how it trains.
+    # With Keras's default of .99 the moving averages are still near their start after a few short epochs, and
+    # the network then performs much worse in evaluation than in training.
     x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
     return keras.layers.Activation("relu", name=f"{name}_relu")(x)
 

@@ -1,8 +1,8 @@
 """ConvNeXt-Tiny for chestxray.
 
-keras.applications' graph holds nested models and layers of its own, which a saved model could not
-name when it is loaded elsewhere; here it is one flat graph of Keras's ordinary layers. Layers are
-named as timm names them, with underscores for dots.
+The graph of keras.applications has nested models and custom layers, which a saved model cannot resolve
+when it is loaded elsewhere; here it is one flat graph of ordinary Keras layers. Layers have their names in
+timm, with underscores for dots.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 def scale(pixels: Any) -> Any:
-    """Return `pixels` (batch, height, width, 3) less ImageNet's mean, by its standard deviation."""
+    """Return `pixels` (batch, height, width, 3), standardised by ImageNet's mean and standard deviation."""
     factors = [1 / (255 * deviation) for deviation in DEVIATION]
     offsets = [-mean / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]
     return keras.layers.Rescaling(factors, offset=offsets)(pixels)
@@ -39,24 +39,24 @@ def build(scaled: Any, weights: str | None) -> Any:
 
 
 def apply_convolution(x: Any, filters: int, size: int, name: str) -> Any:
-    """A convolution over patches that do not overlap."""
+    """Apply a convolution over non-overlapping patches."""
     return keras.layers.Conv2D(filters, size, size, kernel_initializer=initializer(), name=name)(x)
 
 
 def apply_norm(x: Any, name: str) -> Any:
-    """Layer normalisation over the channels."""
+    """Apply layer normalisation over the channels."""
     return keras.layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
 
 def apply_block(x: Any, filters: int, name: str) -> Any:
-    """A 7x7 depthwise convolution, a dense layer of four times the width, one back, a learned scale."""
+    """Apply a 7x7 depthwise convolution, a dense layer of four times the width, one back to it, and a learned scale."""
     depthwise = f"{name}_conv_dw"
     y = keras.layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=initializer(), name=depthwise)(x)
     y = apply_norm(y, f"{name}_norm")
     y = keras.layers.Dense(4 * filters, kernel_initializer=initializer(), name=f"{name}_mlp_fc1")(y)
     y = keras.layers.Activation("gelu", name=f"{name}_mlp_act")(y)
     y = keras.layers.Dense(filters, kernel_initializer=initializer(), name=f"{name}_mlp_fc2")(y)
-    y = keras.layers.EinsumDense(  # one factor a channel
+    y = keras.layers.EinsumDense(  # one factor per channel
         "bhwc,c->bhwc",
         output_shape=y.shape[1:],
         kernel_initializer=keras.initializers.Constant(1e-6),
@@ -66,12 +66,12 @@ def apply_block(x: Any, filters: int, name: str) -> Any:
 
 
 def initializer() -> Any:
-    """The published initial weights."""
+    """Return the initializer of the weights, as published."""
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """``stages.0.blocks.0.mlp.fc1.weight`` (out, in) to ``stages_0_blocks_0_mlp_fc1/kernel``, and so on."""
+    """Convert timm's weights, such as ``stages.0.blocks.0.mlp.fc1.weight`` (out, in), to Keras's names and shapes."""
     arrays = {}
     for name, tensor in tensors.items():
         module, _, variable = name.rpartition(".")

@@ -11,7 +11,7 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 def scale(pixels: Any) -> Any:
-    """Return `pixels` (batch, height, width, 3) less ImageNet's mean, by its standard deviation."""
+    """Return `pixels` (batch, height, width, 3), standardised by ImageNet's mean and standard deviation."""
     factors = [1 / (255 * deviation) for deviation in DEVIATION]
     offsets = [-mean / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]
     return keras.layers.Rescaling(factors, offset=offsets)(pixels)

@@ -13,7 +13,7 @@ WEIGHTS_LICENCE = "Apache-2.0 (Google; keras.applications), trained on ImageNet"
 
 
 def scale_b0(pixels: Any) -> Any:
-    """Return `pixels` (batch, height, width, 3) less ImageNet's mean, by its standard deviation."""
+    """Return `pixels` (batch, height, width, 3), standardised by ImageNet's mean and standard deviation."""
     factors = [1 / (255 * deviation) for deviation in DEVIATION]
     offsets = [-mean / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]
     return keras.layers.Rescaling(factors, offset=offsets)(pixels)

@@ -38,7 +38,7 @@ def build_v3large(scaled: Any, weights: str | None) -> Any:
 
 
 def name_output(network: Any) -> Any:
-    """Keras numbers the last activation of MobileNetV3 anew in every model; give it a name."""
+    """Return the output of `network` under a fixed name: Keras numbers the last activation anew in every model."""
     return keras.layers.Identity(name="features")(network.output)
 
 

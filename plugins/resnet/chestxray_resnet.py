@@ -1,8 +1,8 @@
 """ResNet-18, ResNet-50 and ResNet-200-D for chestxray.
 
-ResNet-50 is keras.applications' own. The other two are written here as torchvision and timm define
-them, with their padding, so that weights published for PyTorch give the same outputs; layers are
-named as there, with underscores for dots.
+ResNet-50 is that of keras.applications. The other two follow torchvision and timm, including the padding,
+so that weights published for PyTorch give the same outputs; layers have their names in those packages, with
+underscores for dots.
 """
 
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ VARIABLES = {
 
 
 def scale(pixels: Any) -> Any:
-    """Return `pixels` (batch, height, width, 3) less ImageNet's mean, by its standard deviation."""
+    """Return `pixels` (batch, height, width, 3), standardised by ImageNet's mean and standard deviation."""
     factors = [1 / (255 * deviation) for deviation in DEVIATION]
     offsets = [-mean / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]
     return keras.layers.Rescaling(factors, offset=offsets)(pixels)
 
 
 def scale_caffe(pixels: Any) -> Any:
-    """Return `pixels` (batch, height, width, 3) as blue, green, red less their ImageNet means."""
+    """Return `pixels` (batch, height, width, 3) in the order blue, green, red, minus their ImageNet means."""
     swapped = keras.ops.take(pixels, [2, 1, 0], axis=-1)
     return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEAN])(swapped)
 
@@ -75,8 +75,8 @@ def build_resnet200d(scaled: Any, weights: str | None) -> Any:
 def apply_convolution(
     x: Any, filters: int, size: int, name: str, norm: str, stride: int = 1, gamma: str = "ones"
 ) -> Any:
-    """A convolution with PyTorch's symmetric padding, and batch normalisation that starts with `gamma`."""
-    if stride > 1 and size > 1:  # where Keras's own "same" padding would be lopsided
+    """Apply a convolution with PyTorch's symmetric padding, and batch normalisation with the initial scale `gamma`."""
+    if stride > 1 and size > 1:  # where Keras's "same" padding would be asymmetric
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     padding = "same" if stride == 1 else "valid"
     he = "he_normal"
@@ -85,12 +85,12 @@ def apply_convolution(
 
 
 def apply_max_pool(x: Any) -> Any:
-    """The pooling of the stem, behind a ReLU: padding with zeros does no harm."""
+    """Apply the max pooling of the stem; zero padding does no harm, since a ReLU precedes it."""
     return keras.layers.MaxPooling2D(3, 2, name="maxpool")(keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x))
 
 
 def apply_basic_block(x: Any, filters: int, stride: int, name: str) -> Any:
-    """Two 3x3 convolutions around which the input is led (He et al., figure 5, left)."""
+    """Apply two 3x3 convolutions with a shortcut around them (He et al., figure 5, left)."""
     y = apply_convolution(x, filters, 3, f"{name}_conv1", f"{name}_bn1", stride)
     y = keras.layers.Activation("relu", name=f"{name}_relu1")(y)
     y = apply_convolution(y, filters, 3, f"{name}_conv2", f"{name}_bn2")
@@ -100,12 +100,12 @@ def apply_basic_block(x: Any, filters: int, stride: int, name: str) -> Any:
 
 
 def apply_bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
-    """1x1, 3x3 and 1x1 convolutions; the shortcut is averaged, not subsampled (ResNet-D)."""
+    """Apply 1x1, 3x3 and 1x1 convolutions; the shortcut is averaged instead of subsampled (ResNet-D)."""
     y = apply_convolution(x, filters, 1, f"{name}_conv1", f"{name}_bn1")
     y = keras.layers.Activation("relu", name=f"{name}_relu1")(y)
     y = apply_convolution(y, filters, 3, f"{name}_conv2", f"{name}_bn2", stride)
     y = keras.layers.Activation("relu", name=f"{name}_relu2")(y)
-    # As timm starts it: otherwise the sum over 66 blocks is too large for float16.
+    # The initial value of timm; otherwise the sum over 66 blocks is too large for float16.
     y = apply_convolution(y, 4 * filters, 1, f"{name}_conv3", f"{name}_bn3", gamma="zeros")
     if stride > 1:
         x = keras.layers.AveragePooling2D(2, padding="same", name=f"{name}_downsample_0")(x)
@@ -115,7 +115,7 @@ def apply_bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
 
 
 def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """``layer1.0.conv1.weight`` (out, in, height, width) to ``layer1_0_conv1/kernel``, and so on."""
+    """Convert PyTorch's weights, such as ``layer1.0.conv1.weight`` (out, in, height, width), to Keras's."""
     arrays = {}
     for name, tensor in tensors.items():
         module, _, variable = name.rpartition(".")

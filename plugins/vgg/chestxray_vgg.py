@@ -1,4 +1,4 @@
-"""VGG16 for chestxray: with ImageNet's two layers of 4096, and pooled."""
+"""VGG16 for chestxray: with ImageNet's two fully connected layers of 4096 units, and with global pooling."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ WEIGHTS_LICENCE = "CC-BY-4.0 (Visual Geometry Group, Oxford; keras.applications)
 
 
 def scale(pixels: Any) -> Any:
-    """Return `pixels` (batch, height, width, 3) as blue, green, red less their ImageNet means."""
+    """Return `pixels` (batch, height, width, 3) in the order blue, green, red, minus their ImageNet means."""
     swapped = keras.ops.take(pixels, [2, 1, 0], axis=-1)
     return keras.layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEAN])(swapped)
 
@@ -28,7 +28,7 @@ def build_pooled(scaled: Any, weights: str | None) -> Any:
 
 
 def head(features: Any, classes: int) -> Any:
-    """A hidden layer of 256 and the logits: all that is trained while the backbone is frozen."""
+    """Return the logits behind a hidden layer of 256 units; only these are trained while the backbone is frozen."""
     hidden = keras.layers.Dense(256, activation="relu", name="fc3")(features)
     return keras.layers.Dense(classes, dtype="float32", name="logits")(hidden)
 
