@@ -94,7 +94,7 @@ class Recipe:
         "images; image: standardised image by image.",
     )
     mixed_precision: bool = _field(
-        False, "Compute in float16, on whatever device: meant for GPUs. Weights and logits stay float32."
+        False, "Compute in float16 on any device; intended for GPUs. Weights and logits stay float32."
     )
     batch_norm_momentum: float | None = _field(
         0.9,

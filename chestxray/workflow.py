@@ -129,13 +129,15 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
     if not (path / run_folder.RECIPE).is_file():
         raise InputError(f"{path} is not a run: --resume needs a folder with {run_folder.RECIPE} in it.")
     if Run(path).finished:
-        log.info("The run %s is finished; nothing is left to do.", path)
+        log.info("The run %s is already complete.", path)
         return Run(path)
     recipe, plugin, entry = resolve(Recipe.read(path / run_folder.RECIPE))
     clock, root = Clock(), caches.root(cache)
     begun = (path / run_folder.INDEX).is_file()
     if not begun and (path / "state").is_dir():
-        raise InputError(f"{path} was trained and has lost {run_folder.INDEX}, so that nobody knows on which images.")
+        raise InputError(
+            f"{path} was trained and has lost {run_folder.INDEX}, so that its training images are unknown."
+        )
     # Without an index, training had not started: the run was stopped while it wrote its first files.
     known = Run(path).index if begun else None
     prepared = prepare(recipe, root, clock, like=like) if known is None else _again(known, path, recipe, root, clock)
@@ -347,7 +349,7 @@ def _control(prepared: Prepared, test: Predictions, found: Evaluation, recipe: R
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
     """If the block fails to write or is interrupted, say that finished work is kept and how to resume."""
-    again = f"What is done is kept. Go on with it: chestxray run --resume {folder}"
+    again = f"Finished work is kept. Continue it: chestxray run --resume {folder}"
     try:
         with explained(folder):
             yield

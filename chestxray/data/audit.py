@@ -150,7 +150,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         unreadable=tuple(zip(bad["path"], bad["unreadable"], strict=True)),
         near=near,
         near_across_splits=_across(near or (), splits_of),
-        unsearched="" if near is not None else DRAWN if index.drawn.any() else "Nobody looked.",
+        unsearched="" if near is not None else DRAWN if index.drawn.any() else "The search was not run.",
         correlations=tuple(round(float(max(best[path] for path in group)), 4) for group in near or ()),
         look_alikes=tuple(_look_alikes(good)),
         conflicting=tuple(_conflicting(good, exact, near or ())),

@@ -188,7 +188,7 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
         reserve(pixels, shape)
     starts = [start for start in range(0, shape[0], CHUNK) if not _chunk(partial, start).exists()]
     if done := len(range(0, shape[0], CHUNK)) - len(starts):
-        log.info("Going on with a decoding that was interrupted: %d chunks are done.", done)
+        log.info("Resuming an interrupted decoding: %d chunks are finished.", done)
     paths = index.rows["path"].tolist()
     jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
     with progress("Decoding", shape[0], shape[0] - sum(len(job[2]) for job in jobs)) as advance:

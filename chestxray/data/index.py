@@ -166,9 +166,7 @@ class Index:
         found = tuple(sorted(rows["label"].unique()))
         order = tuple(classes) if classes is not None else found
         if stray := [label for label in found if label not in order]:
-            raise DataError(
-                f"{name} has labels that nobody asked for. Allowed: {', '.join(order)}. Received: {', '.join(stray)}."
-            )
+            raise DataError(f"{name} has unexpected labels. Allowed: {', '.join(order)}. Received: {', '.join(stray)}.")
         if odd := sorted(set(rows["split"]) - {*SPLITS, ""}):
             raise DataError(f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. Received: {', '.join(odd)}.")
         return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))

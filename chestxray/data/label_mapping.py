@@ -245,7 +245,7 @@ def _unknown(index: Index, rules: Naming, unknown: list[str], counts: pd.Series)
         close = nearest(target, allowed)
         return f"map sends {label} to {target!r}, which is no class.{close} Allowed: {', '.join(allowed)}."
     return (
-        f"{index.name} has classes that nobody asked for: {', '.join(unknown)}.{nearest(label, allowed)} "
+        f"{index.name} has unexpected classes: {', '.join(unknown)}.{nearest(label, allowed)} "
         f"Allowed: {', '.join(allowed)}, or say what they are (--map '{label}=CLASS'), leave them out "
         f"(--drop '{label}') or name all classes (--classes). Found: {found}."
     )

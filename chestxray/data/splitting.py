@@ -61,7 +61,7 @@ def split(index: Index, recipe: Recipe) -> Splits:
         method = "grouped" if recipe.split == "auto" else recipe.split
         chosen, notes = _drawn(readable, recipe, method, internal_test=external.empty)
     if official and recipe.split not in ("auto", "official"):
-        notes = ("The official split was set aside for a drawn one.", *notes)
+        notes = ("The official split was replaced by a drawn split.", *notes)
     split_column = pd.Series("", index=rows.index, dtype=object)
     split_column.loc[chosen.index] = chosen
     split_column.loc[external.index] = "test"
@@ -181,8 +181,8 @@ def _leave_one_source_out(
 
 #: The note on each method of drawing a split.
 _NOTES = {
-    "random": "Split at random by image, the naive way: patients and copies may stand on both sides.",
-    "stratified": "Split by image, stratified by class: patients and copies may stand on both sides.",
+    "random": "Split at random by image, the naive way: patients and copies may be in several splits.",
+    "stratified": "Split by image, stratified by class: patients and copies may be in several splits.",
     "grouped": "Split by patient where known, stratified by class.",
 }
 
@@ -207,7 +207,7 @@ def _drawn(
         chosen.loc[validation.index] = "validation"
     note = _NOTES[method]
     if method == "grouped" and not (rows["patient"] != "").any():
-        note = "Split stratified by class; no patient is known, so that a patient's images may stand on both sides."
+        note = "Split stratified by class; no patient is known, so that a patient's images may be in several splits."
     return chosen, ((f"{_fold_name(recipe)}.", note) if recipe.folds else (note,))
 
 

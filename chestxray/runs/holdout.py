@@ -75,7 +75,7 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
             training, pixels[sample], np.concatenate(seen), judged, recipe.refuse, validation.clusters
         )
         if distribution is None:
-            log.info("Nothing is refused: too few training images, or features, to know a radiograph by.")
+            log.info("Nothing is refused: too few training images, or features, to estimate the feature distribution.")
             decision = dataclasses.replace(decision, features=None)
     test, refusals = _test(feature_model, pixels, index, distribution, recipe)
     if refusals is not None and distribution is not None:

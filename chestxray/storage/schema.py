@@ -169,7 +169,7 @@ def _inside(where: str, name: str | int) -> str:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a valid JSON number")
 
 
 def _refuse(where: str, allowed: str, value: Any) -> Any:

@@ -101,7 +101,7 @@ def _jpeg(content: bytes, *, strict: bool) -> Frame | None:
             continue
         length = int.from_bytes(content[at : at + 2], "big")
         if length < 2 or marker < 0xC0 or marker == _SOI:
-            raise Refused("a JPEG codestream that cannot be followed")
+            raise Refused("a JPEG codestream that is malformed")
         if marker in (_DHP, _EXP) or (strict and marker == _DNL):
             raise Refused("a JPEG codestream of several frames, or whose height is told later")
         if marker in _FRAMES:
@@ -118,7 +118,7 @@ def _jpeg(content: bytes, *, strict: bool) -> Frame | None:
 
 def _jpeg_frame(segment: bytes) -> Frame:
     if len(segment) < 8:
-        raise Refused("a JPEG codestream that cannot be followed")
+        raise Refused("a JPEG codestream that is malformed")
     height, width, components = struct.unpack_from(">HHB", segment, 3)
     return Frame(width, height, components)
 
@@ -131,11 +131,11 @@ def _jpeg2000(content: bytes) -> Frame:
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = sides
     sampling = content[42 : 42 + 3 * components]
     if length != 38 + 3 * components or len(sampling) != 3 * components or left >= right or top >= bottom:
-        raise Refused("a JPEG 2000 codestream that cannot be followed")
+        raise Refused("a JPEG 2000 codestream that is malformed")
     if components > 4 or any(step != 1 for at in (1, 2) for step in sampling[at::3]):
         raise Refused("a JPEG 2000 codestream of more than four components, or of components of several sizes")
     if not tile_width or not tile_height or tile_left > left or tile_top > top:
-        raise Refused("a JPEG 2000 codestream that cannot be followed")
+        raise Refused("a JPEG 2000 codestream that is malformed")
     tiles = _parts(right - tile_left, tile_width) * _parts(bottom - tile_top, tile_height)
     if tiles > TILES:
         raise Refused(f"a JPEG 2000 codestream of {tiles:,} tiles; allowed: {TILES:,}")
@@ -155,7 +155,7 @@ def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
         if marker == _SOD:
             # An end before this point would cause an endless loop.
             if end < at + 2:
-                raise Refused("a JPEG 2000 codestream that cannot be followed")
+                raise Refused("a JPEG 2000 codestream that is malformed")
             at = end
             continue
         if not 0xFF50 <= marker <= 0xFF90 or length < 2 or marker in _CHANGES:
@@ -165,7 +165,7 @@ def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
             size = int.from_bytes(content[at + 6 : at + 10], "big")
             end = at + size if size else len(content)
             if (size and size < 14) or part > 4 * TILES:
-                raise Refused("a JPEG 2000 codestream that cannot be followed")
+                raise Refused("a JPEG 2000 codestream that is malformed")
         coding = content[at + 4 : at + 2 + length]
         if marker == _COD:
             layers = coding[2:4]
@@ -179,10 +179,10 @@ def _follow_jpeg2000(content: bytes, at: int, frame: Frame, tiles: int) -> None:
 def _check_packets(coding: bytes, frame: Frame, tiles: int) -> None:
     """Raise `Refused` if `coding`, the content of a COD segment, leads to too many packets."""
     if len(coding) < 10:
-        raise Refused("a JPEG 2000 codestream that cannot be followed")
+        raise Refused("a JPEG 2000 codestream that is malformed")
     layers, levels = int.from_bytes(coding[2:4], "big"), coding[5]
     if levels > 32 or (coding[0] & 1 and len(coding) < 11 + levels):
-        raise Refused("a JPEG 2000 codestream that cannot be followed")
+        raise Refused("a JPEG 2000 codestream that is malformed")
     precincts = 0
     for resolution in range(levels + 1):
         # The low and high four bits are the exponents of the precinct's width and height as powers of two.
@@ -231,7 +231,7 @@ def _check_tiff(content: bytes) -> None:
             if not at:
                 return
     except struct.error as error:
-        raise Refused("a TIFF file that cannot be followed") from error
+        raise Refused("a TIFF file that is malformed") from error
     raise Refused(f"a TIFF file of {PAGES} pages or more")
 
 

@@ -100,7 +100,7 @@ def _text(content: bytes, file: Path, notes: list[str]) -> str:
         text = content.decode("latin-1")
         notes.append(f"{file.name} is not UTF-8 and was read as Latin-1.")
     if "\0" in text:
-        raise DataError(f"{file} is no table that can be read: it holds bytes of zero, as no text does.")
+        raise DataError(f"{file} is no table that can be read: it contains null bytes, so it is not text.")
     return text
 
 

@@ -47,7 +47,7 @@ def test_a_name_that_all_sets_share_needs_no_alias(tmp_path):
     recipe = Recipe(data=(f"folder:{tmp_path / 'one'}", f"folder:{tmp_path / 'two'}"))
     assert load_index(recipe, tmp_path).classes == ("Effusion", "normal")
     public_trees.film(tmp_path / "two" / "Mass" / "1.png")
-    with pytest.raises(DataError, match="two has classes that nobody asked for: Mass"):
+    with pytest.raises(DataError, match="two has unexpected classes: Mass"):
         load_index(recipe, tmp_path)
 
 
