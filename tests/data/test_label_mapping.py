@@ -75,12 +75,12 @@ def test_classes_order_and_name_by_any_spelling():
 
 @pytest.mark.parametrize("given", [{}, {"classes": "normal,tuberculosis"}])
 def test_a_class_that_nobody_mapped_is_an_error_that_lists_what_was_found(given):
-    with pytest.raises(DataError, match=r"nobody asked for: effusion.*--map 'effusion=CLASS'.*Found: NORMAL \(2\), ef"):
+    with pytest.raises(DataError, match=r"unexpected classes: effusion.*--map 'effusion=CLASS'.*Found: NORMAL \(2\), ef"):
         harmonise(index("NORMAL", "NORMAL", "effusion"), rules(**given))
 
 
 def test_a_known_class_outside_those_asked_for_is_an_error_too():
-    with pytest.raises(DataError, match="nobody asked for: TB"):
+    with pytest.raises(DataError, match="unexpected classes: TB"):
         harmonise(index("NORMAL", "TB"), rules(classes="normal"))
 
 
