@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from chestxray.errors import require
 
-#: What TensorFlow's libraries print while they are loaded, before any setting can silence them.
+#: Lines that TensorFlow's libraries print while they are loaded, before any setting can silence them.
 _NOISE = re.compile(
     rb"^(WARNING: All log messages before absl|[IWE]\d{4} |To enable the following instructions"
     rb"|\d{4}-\d\d-\d\d .*(cuda|oneDNN|cpu_feature_guard))"

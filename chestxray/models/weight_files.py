@@ -1,4 +1,4 @@
-"""What a file of weights holds, layer by layer, in any of the formats that Keras networks come in.
+"""Reads weight files of Keras networks, layer by layer, in any of their formats.
 
 Shapes are known on opening; an array is read only when it is asked for, so a file that declares
 huge arrays costs nothing. Nothing is unpickled and no model is deserialised.

@@ -1,4 +1,4 @@
-"""Whether a model is compiled with XLA: timed on a GPU, and never on a CPU unless the user asks.
+"""Chooses whether a model is compiled with XLA: by timing on a GPU, never on a CPU unless the user asks.
 
 Keras's default (3.10 to 3.15) is XLA on a GPU wherever it can be had, and never where there is only a
 CPU. On a CPU that is right: over 17 architectures, choosing by timing was 1.02 times as fast in inference and 1.00
@@ -63,7 +63,7 @@ def choose(
     *,
     wanted: Literal["auto", "on", "off"] = "auto",
 ) -> bool:
-    """Whether `model` should be compiled with XLA for `steps` steps of this `work` on `batch` images.
+    """Return whether `model` should be compiled with XLA for `steps` steps of this `work` on `batch` images.
 
     ``auto`` measures on a GPU where there is enough work, and is off on a CPU; before, after and without a
     measurement the model's variables are the same. `model` is compiled anew by the measurement. XLA is off under a

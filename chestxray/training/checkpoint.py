@@ -53,7 +53,7 @@ class Record(keras.callbacks.Callback):
         return table[table["phase"] == self.phase].reset_index(drop=True)
 
     def finished(self, epochs: int) -> bool:
-        """Whether this phase has nothing more to do."""
+        """Return whether this phase is trained to its end."""
         return len(self._states()) > 0 and (self._last_epoch() >= epochs or self._out_of_patience())
 
     def restore(self, model: keras.Model) -> int:

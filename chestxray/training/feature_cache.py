@@ -1,4 +1,4 @@
-"""What the frozen part of a network makes of each image, computed once and kept on disk.
+"""Caches the activations of frozen layers on disk, computed once for each image.
 
 A set is a folder ``activations/KEY`` of the cache with an array ``N.npy`` (rows, ...) for each
 tensor at the cut, and ``checksums.npy`` uint64 (rows,), 0 where nothing is computed yet. A row is a row of
@@ -147,7 +147,7 @@ class Store:
         return found == wanted and (sums.shape, sums.dtype) == ((len(self.pixels),), np.uint64)
 
     def _missing(self, folder: Path, sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Those of `rows` that are not computed yet, or are not what was computed. Each is looked at once."""
+        """Return those of `rows` that are not computed yet or are damaged. The checksum of each is compared once."""
         checked = self._checked.setdefault(folder, np.zeros(len(sums), bool))
         known = rows[(sums[rows] != 0) & ~checked[rows]]
         right = _sums(self._open(folder, "r"), known) == sums[known]

@@ -130,7 +130,7 @@ def _fit(
         record.phase, len(training.places), epochs, steps, type(optimizer).__name__, type(built.model.loss).__name__,
         f", going on after epoch {first}" if first else "",
     )  # fmt: skip
-    told = EpochLog(steps=steps, validation_steps=-(-len(validation.places) // batch), batch=batch, epochs=epochs)
+    epoch_log = EpochLog(steps=steps, validation_steps=-(-len(validation.places) // batch), batch=batch, epochs=epochs)
     batches = kept.training if kept else partial(input_pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(forward.labelled, pixels)
     with (
@@ -148,7 +148,7 @@ def _fit(
             epochs=epochs,
             steps_per_epoch=steps,
             class_weight=class_weights(training.labels) if recipe.class_weights else None,
-            callbacks=[record, between, told],
+            callbacks=[record, between, epoch_log],
             shuffle=False,  # the pipeline shuffles
             verbose=0,
         )

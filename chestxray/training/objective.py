@@ -1,4 +1,4 @@
-"""What is minimised, and how: losses, optimisers, learning-rate schedules."""
+"""Losses, optimisers and learning-rate schedules of a recipe."""
 
 from __future__ import annotations
 
