@@ -75,7 +75,7 @@ def test_classes_order_and_name_by_any_spelling():
 
 @pytest.mark.parametrize("given", [{}, {"classes": "normal,tuberculosis"}])
 def test_a_class_that_nobody_mapped_is_an_error_that_lists_what_was_found(given):
-    with pytest.raises(DataError, match=r"unexpected classes: effusion.*--map 'effusion=CLASS'.*Found: NORMAL \(2\), ef"):
+    with pytest.raises(DataError, match=r"classes: effusion.*--map 'effusion=CLASS'.*Found: NORMAL \(2\), ef"):
         harmonise(index("NORMAL", "NORMAL", "effusion"), rules(**given))
 
 

@@ -87,7 +87,7 @@ def test_a_file_that_is_too_large_or_a_folder(tmp_path, monkeypatch):
 
 #: What a decision may not be, and the word that tells it.
 WRONG = [
-    ({"thresholds": {"PNEUMONIA": float("nan")}}, "finite number|not a valid JSON number"),
+    ({"thresholds": {"PNEUMONIA": float("nan")}}, "finite number|not a valid JSON"),
     ({"thresholds": {"PNEUMONIA": 1.5}}, "from 0 to 1"),
     ({"thresholds": {"PNEUMONIA": "0.4"}}, "must be a number"),
     ({"thresholds": {"PNEUMONIA": 0.4, "COVID": 0.4}}, "of the classes NORMAL, PNEUMONIA. Received: COVID"),
@@ -104,7 +104,7 @@ WRONG = [
     ({"calibration": {"temperature": 0, "offsets": [], "method": ""}}, "temperature must be a number at least"),
     ({"calibration": {"temperature": -1.0, "offsets": [], "method": ""}}, "temperature must be a number at least"),
     ({"calibration": {"temperature": 1.0, "offsets": [0.1], "method": ""}}, "offsets must be none, or one"),
-    ({"calibration": {"temperature": 1.0, "offsets": [1e999, 0], "method": ""}}, "finite number|not a valid JSON number"),
+    ({"calibration": {"temperature": 1.0, "offsets": [1e999, 0], "method": ""}}, "finite number|not a valid JSON"),
     ({"calibration": []}, "calibration must be a table"),
     ({"limit": -1}, "limit must be a number from 0 to 1"),
     ({"coverage": True}, "coverage must be a number"),
