@@ -106,7 +106,7 @@ def test_page_says_what_was_run(opened):
 
 def test_kept_epoch_is_the_best_of_the_last_phase(opened):
     # The head's validation loss of .2 is lower, but those weights are not the model's.
-    assert "Kept are the weights of epoch 6" in opened.text
+    assert "The weights of epoch 6 were kept" in opened.text
     assert "0.612" in opened.text
 
 
