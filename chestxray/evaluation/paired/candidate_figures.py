@@ -34,7 +34,7 @@ class Estimated:
     Of the compared figure: ``values``, float (trainings,), its ``replicates``, float (trainings, replicates), and
     the ``support`` in patients; where it is a mean over classes, the replicates of each class, float (classes,
     replicates), and their supports, float (classes,). ``folds`` are its means over seeds in each fold, float
-    (folds,), and ``test_ratios`` are `trainings.test_to_training_ratios`, float (folds,). ``figures`` holds all of
+    (folds,), and ``test_ratios`` are `trainings.ratios_of_test_to_training`, float (folds,). ``figures`` holds all of
     `HEADLINE`. ``repeats`` holds the value that is shown for each training: the compared figure, or of the expected
     calibration error the one corrected for bias (a difference needs no correction: both sides have the bias).
     """
@@ -161,7 +161,7 @@ def _cross_validated(
     classes = len(tables[0].classes)
     parts, test_ratios = (
         trainings.parts(tables[0]),
-        np.mean([trainings.test_to_training_ratios(table) for table in tables], axis=0),
+        np.mean([trainings.ratios_of_test_to_training(table) for table in tables], axis=0),
     )
     found = [
         [points(p.truth[rows], p.predicted[rows], p.probabilities[rows], chosen) for rows in parts] for p in tables

@@ -60,7 +60,7 @@ def parts(table: Predictions) -> list[np.ndarray]:
     return [np.flatnonzero(names == name) for name in np.unique(names)]
 
 
-def test_to_training_ratios(table: Predictions) -> np.ndarray:
+def ratios_of_test_to_training(table: Predictions) -> np.ndarray:
     """Return the ratio of test to training images of each fold, float (folds,).
 
     Where the number of training images is not known, the model counts as trained on all other rows.

@@ -6,7 +6,7 @@ import pytest
 
 from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.paired.comparison import compare
-from chestxray.evaluation.paired.trainings import by_fold, design, marked, parts, test_to_training_ratios
+from chestxray.evaluation.paired.trainings import by_fold, design, marked, parts, ratios_of_test_to_training
 from chestxray.evaluation.predictions import Predictions
 from simulated import CLASSES, predictions
 
@@ -34,8 +34,8 @@ def test_designs():
 
 
 def test_shares_of_training_images():
-    assert test_to_training_ratios(folded(1)) == pytest.approx(np.full(5, 30 / 120))
-    assert test_to_training_ratios(folded(1, trained=90)) == pytest.approx(np.full(5, 30 / 90))
+    assert ratios_of_test_to_training(folded(1)) == pytest.approx(np.full(5, 30 / 120))
+    assert ratios_of_test_to_training(folded(1, trained=90)) == pytest.approx(np.full(5, 30 / 90))
     assert [places.tolist()[:2] for places in parts(folded(1))] == [[k, k + 5] for k in range(5)]
 
 
