@@ -291,10 +291,10 @@ def _begin(prepared: Prepared, folder: Path) -> None:
 
 def _finish(job: Job) -> Run:
     """Train, predict, evaluate, run the controls, explain and report; return the finished run."""
-    from chestxray import report
     from chestxray.explanation import panel
     from chestxray.models import devices
     from chestxray.models.assembly import save
+    from chestxray.report import html_report
     from chestxray.runs import holdout
     from chestxray.training import checkpoint, fit
 
@@ -333,7 +333,7 @@ def _finish(job: Job) -> Run:
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
     log.info("Writing the report ...")
-    report.write(folder, samples=images | _training_samples(prepared))
+    html_report.write(folder, samples=images | _training_samples(prepared))
     checkpoint.finish(folder)
     return Run(folder)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chestxray import report
 from chestxray.data.index import Index
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import Decision
@@ -18,6 +17,7 @@ from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.shortcuts import controls as shortcut_controls
 from chestxray.recipe import Recipe
+from chestxray.report import html_report
 from chestxray.runs import provenance, run_folder
 from chestxray.runs.results import assess
 from chestxray.runs.run_folder import Run
@@ -82,5 +82,5 @@ def write(
             write_json(folder / f"{name}.json", content)
         shutil.rmtree(folder / "heatmaps", ignore_errors=True)
         write_json(folder / "environment.json", {**record, "finished": provenance.now()})
-        report.write(folder)
+        html_report.write(folder)
     return Run(folder)

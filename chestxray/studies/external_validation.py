@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from chestxray import report
 from chestxray.data import near_duplicates, sources
 from chestxray.data.decoded import decode, key, readable
 from chestxray.data.index import Index
@@ -33,7 +32,7 @@ from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
 from chestxray.recipe import Recipe
-from chestxray.report import model_card
+from chestxray.report import html_report, model_card
 from chestxray.report.limitations import TRAINING_RUN, of_training
 from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import Scorer, assess
@@ -118,7 +117,7 @@ def evaluate_on(
         images = _images(test, index, decoded.pixels)
         panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
         write_json(folder / "environment.json", _environment(run, index))
-        report.write(folder, samples=images)
+        html_report.write(folder, samples=images)
     if output is None:
         # The run's model card lists its external tests.
         model_card.write(run_folder.open_complete(run.folder))
@@ -170,7 +169,7 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
         samples = _samples(run, cache)
         if (predictions.predicted != run.predictions.predicted).any():
             _explain_again(run, test, samples, recipe)
-        report.write(run.folder, samples=samples)
+        html_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
 

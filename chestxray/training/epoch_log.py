@@ -73,6 +73,8 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Say how the epoch went and, from its duration, how long the others will take."""
         logs = logs or {}
+        # From here on an epoch as a whole is the better measure, and the steps of two have a validation between them.
+        self.estimated = True
         seconds = time.perf_counter() - self.started
         an_epoch = seconds - (self.compiling if epoch == self.first else 0)
         left = (self.epochs - epoch - 1) * max(an_epoch, 0)

@@ -43,7 +43,8 @@ def _replaceable(layer: keras.Layer) -> bool:
         type(layer) is keras.layers.BatchNormalization
         and layer.axis in (-1, 3)
         and not layer.synchronized
-        and not layer.renorm
+        # Keras before 3.12 knows no renormalisation.
+        and not getattr(layer, "renorm", False)
         and layer.epsilon >= SMALLEST_EPSILON
         and layer.variable_dtype == "float32"
     )

@@ -333,7 +333,7 @@ def test_what_exists_is_kept_unless_asked(run, tmp_path):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_folder_that_is_no_run_is_refused(form, tmp_path):
-    with pytest.raises(InputError, match="no run"):
+    with pytest.raises(InputError, match="is not a run"):
         export(tmp_path, form)
 
 

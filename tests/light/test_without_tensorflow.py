@@ -167,10 +167,12 @@ def test_predictions_of_any_program_are_evaluated_and_compared():
     first = np.clip(0.3 * truth + rng.random(200) * 0.7, 0.01, 0.99)
     second = np.clip(0.2 * truth + rng.random(200) * 0.8, 0.01, 0.99)
     patients = np.arange(200) // 2
-    table = chestxray.evaluate(truth, first, groups=patients, replicates=200).to_frame()
+    evaluated = chestxray.evaluate(truth, first, groups=patients, replicates=200)
+    assert "<table" in evaluated._repr_html_()
+    table = evaluated.to_frame()
     assert 0.5 < table.loc["auroc", "low"] < table.loc["auroc", "value"] < table.loc["auroc", "high"] < 1
     found = chestxray.compare({"a": first, "b": second}, truth, groups=patients, replicates=200)
-    assert len(found.pairs) == 1
+    assert len(found.pairs) == 1 and "<table" in found._repr_html_()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

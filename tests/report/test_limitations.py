@@ -5,7 +5,8 @@ import json
 import pytest
 
 from chestxray.cli.closing import close
-from chestxray.report import model_card, write
+from chestxray.report import model_card
+from chestxray.report.html_report import write
 from chestxray.report.limitations import NOTED, TRAINING_RUN, cautions, of_training
 from chestxray.runs import run_folder
 from chestxray.storage.files import write_json

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from chestxray import report
 from chestxray.errors import DataError, InputError
+from chestxray.report import html_report
 from chestxray.report.limitations import cautions
 from chestxray.runs import run_folder
 from chestxray.storage.files import write_bytes, write_json
@@ -26,7 +26,7 @@ def partly_drawn():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = write_run(tmp_path_factory.mktemp("runs") / "four")
-    report.write(folder, samples=samples_of(folder))
+    html_report.write(folder, samples=samples_of(folder))
     return folder
 
 
@@ -138,14 +138,14 @@ def test_without_samples_there_are_no_grids(tmp_path, run, undrawn):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     assert (folder / "figures" / "test_grid.png").exists()
-    page = Page(report.write(folder))
+    page = Page(html_report.write(folder))
     assert not (folder / "figures" / "test_grid.png").exists()
     assert "Training images" not in page.text
     assert len(page.all("img")) < len(Page(run / "report.html").all("img"))
 
 
 def test_names_are_escaped(tmp_path):
-    path = report.write(write_run(tmp_path, HOSTILE))
+    path = html_report.write(write_run(tmp_path, HOSTILE))
     page = Page(path)
     assert not page.all("script")
     assert "<script>alert" not in page.source
@@ -154,7 +154,7 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_binary_speaks_of_the_positive_class(tmp_path, undrawn):
-    page = Page(report.write(write_run(tmp_path, TWO)))
+    page = Page(html_report.write(write_run(tmp_path, TWO)))
     assert "tells PNEUMONIA from NORMAL with an AUROC of" in page.text
     assert "Of images that show PNEUMONIA, the model finds" in page.text
     assert "macro AUROC" not in page.text
@@ -168,7 +168,7 @@ def test_figures_that_cannot_be_had_are_said_to_be_so(tmp_path, undrawn):
         metrics["per_class"] = {k: dict.fromkeys(v, nothing) for k, v in metrics["per_class"].items()}
         return metrics
 
-    page = Page(report.write(write_run(tmp_path, TWO, metrics=without)))
+    page = Page(html_report.write(write_run(tmp_path, TWO, metrics=without)))
     assert "the AUROC is not available" in page.text
     assert page.text.count("not available") >= 12 + 2 * 7
     assert not re.search(r"\b(None|nan)\b", page.text)
@@ -177,13 +177,13 @@ def test_figures_that_cannot_be_had_are_said_to_be_so(tmp_path, undrawn):
 def test_class_without_test_images(tmp_path):
     index = index_of(FOUR)
     lost = (index.rows["label"] == "apical cavity") & (index.rows["split"] == "test")
-    page = Page(report.write(write_run(tmp_path, index=index.replace(index.rows[~lost]))))
+    page = Page(html_report.write(write_run(tmp_path, index=index.replace(index.rows[~lost]))))
     assert "apical cavity (0)" in page.text
 
 
 def test_no_heatmaps_has_its_reason(tmp_path, undrawn):
     none = {"layer": None, "reason": "A transformer has no <feature> map.", "method": "gradcam", "images": []}
-    page = Page(report.write(write_run(tmp_path, heatmaps=none)))
+    page = Page(html_report.write(write_run(tmp_path, heatmaps=none)))
     assert "There are no heat maps. A transformer has no <feature> map." in page.text
     assert not (tmp_path / "figures" / "heatmaps.png").exists()
 
@@ -193,13 +193,13 @@ def test_heatmaps_never_come_from_elsewhere(tmp_path, undrawn):
     Image.new("L", (8, 8)).save(secret)
     item = {"file": "../../secret.png", "path": "x", "label": "a", "predicted": "a", "probability": 1.0, "right": True}
     index = {"layer": "conv", "reason": "", "method": "gradcam", "images": [item]}
-    page = Page(report.write(write_run(tmp_path / "run", heatmaps=index)))
+    page = Page(html_report.write(write_run(tmp_path / "run", heatmaps=index)))
     assert "No heat map is in the run's folder." in page.text
 
 
 def test_parts_that_are_missing_are_said_to_be_missing(tmp_path, undrawn):
     folder = write_run(tmp_path, environment=None, audit=None, history=None)
-    page = Page(report.write(folder))
+    page = Page(html_report.write(folder))
     assert "No history of the training" in page.text
     assert "No data audit" in page.text
     assert not (folder / "figures" / "training_curves.png").exists()
@@ -218,7 +218,7 @@ def test_audit_lists_what_was_found(tmp_path, undrawn):
         "on_leak": "ignore",
         "notes": ["The validation split had 16 images and was redrawn."],
     }
-    page = Page(report.write(write_run(tmp_path, audit=found)))
+    page = Page(html_report.write(write_run(tmp_path, audit=found)))
     assert "train/0/000.png = test/0/003.png" in page.text
     assert "p<7>" in page.text
     assert "truncated" in page.text
@@ -254,7 +254,7 @@ def test_model_that_always_says_the_same(tmp_path):
 def test_many_classes(tmp_path, undrawn):
     classes = tuple(f"finding number {i}" for i in range(16))
     folder = write_run(tmp_path, classes, index=index_of(classes, per_class=8))
-    page = Page(report.write(folder, samples=samples_of(folder)))
+    page = Page(html_report.write(folder, samples=samples_of(folder)))
     assert all(name in page.text for name in classes)
 
 
@@ -267,20 +267,20 @@ def test_further_section_is_a_template_and_a_line(run, monkeypatch):
     loader = jinja2.PackageLoader("chestxray.report")
     more = jinja2.DictLoader({"report/moon_phases.html.jinja": "<p>{{ context.extra.full }}</p>"})
     monkeypatch.setattr(jinja2, "PackageLoader", lambda name: jinja2.ChoiceLoader([loader, more]))
-    material = report.Material(run=run_folder.open_complete(run), figures={})
-    sections = [report.Section(name, f"About {name}", extra(name)) for name in ("moon_phases", "absent")]
-    html = report.page(material, sections)
+    material = html_report.Material(run=run_folder.open_complete(run), figures={})
+    sections = [html_report.Section(name, f"About {name}", extra(name)) for name in ("moon_phases", "absent")]
+    html = html_report.page(material, sections)
     assert "<p>0.51</p>" in html
     assert "About absent" not in html
 
 
 def test_folder_that_is_no_run(tmp_path):
     with pytest.raises(InputError, match=r"is not a run: it must be a folder with recipe\.toml"):
-        report.write(tmp_path)
+        html_report.write(tmp_path)
 
 
 def test_damaged_file_is_named(tmp_path):
     folder = write_run(tmp_path)
     (folder / "audit.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"audit\.json is damaged"):
-        report.write(folder)
+        html_report.write(folder)

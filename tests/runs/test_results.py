@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from chestxray import report
 from chestxray.cli.closing import close
 from chestxray.evaluation.decision import conformal
 from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import PREFIX, Predictions
+from chestxray.report import html_report
 from chestxray.report.limitations import cautions
 from chestxray.runs import run_folder
 from chestxray.runs.results import Refusals, assess
@@ -56,7 +56,7 @@ def test_a_promise_stands_in_the_files_the_page_and_on_the_terminal(tmp_path):
     assert at["ppv"]["value"] == pytest.approx(0.02 * found / (0.02 * found + 0.98 * (1 - passed)))
     assert "optimism" not in point["validation"], "a promise allows for the choice already"
     words = "with confidence 0.95 it finds at least 80% of such films"
-    page = Page(report.write(folder))
+    page = Page(html_report.write(folder))
     for told in (
         words,
         "Negative predictive value",
@@ -82,7 +82,7 @@ def test_youdens_threshold_is_told_with_its_optimism_and_a_capped_rank_is_said(t
     folder, *_ = assessed(tmp_path, skill=1.0, allowed=0.001)
     validation = read(folder / "operating_points.json")["points"][0]["validation"]
     assert sum(validation["optimism"].values()) > 0
-    text = Page(report.write(folder)).text
+    text = Page(html_report.write(folder)).text
     assert "are optimism" in text
     assert "validation has 320 patients: its farthest image is the threshold, and about 0.3% are to be expected" in text
 

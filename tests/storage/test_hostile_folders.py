@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import made_runs
-from chestxray import report
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.inference import keras_engine
 from chestxray.recipe import Recipe
+from chestxray.report import html_report
 from chestxray.storage import checksums
 from run_folders import pixels_of, write_ensemble
 from run_folders import write_run as write_model
@@ -146,7 +146,7 @@ def test_a_report_of_damaged_files(evaluated, tmp_path):
         good = path.read_bytes()
         for content in (b"[" * 100_000, good[: len(good) // 2], b"\xff" * 50, b"[]"):
             path.write_bytes(content)
-            assert path.name in str(told(report.write, folder)), (name, content[:10])
+            assert path.name in str(told(html_report.write, folder)), (name, content[:10])
         path.write_bytes(good)
 
 

@@ -71,3 +71,11 @@ def test_a_single_step_says_nothing_that_was_not_measured(clock, caplog):
     with caplog.at_level(logging.INFO, "chestxray"):
         trained(clock, steps=1, epochs=1)
     assert not any("images/s" in line for line in caplog.messages)
+
+
+def test_epochs_of_a_single_step_are_estimated_as_wholes(clock, caplog):
+    with caplog.at_level(logging.INFO, "chestxray"):
+        trained(clock, steps=1, epochs=3)
+    assert not any("images/s" in line for line in caplog.messages)
+    assert caplog.messages[2].endswith("about 3 s more.")
+    assert len(caplog.messages) == 4
