@@ -3,12 +3,16 @@
 import dataclasses
 import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 
+from chestxray.data import findings
+from chestxray.data.findings import Uncertain
 from chestxray.data.grouping import patient_keys
 from chestxray.errors import DataError, first_line, require
 from chestxray.storage import checksums
@@ -17,6 +21,7 @@ from chestxray.storage.schema import LONGEST_NAME
 #: The columns that every index has, all strings. A source may add more (sex, age, view, mask).
 COLUMNS = ("path", "label", "patient", "split", "source")
 SPLITS = ("train", "validation", "test")
+Task = Literal["classes", "findings"]
 #: The name of the column, in tables, of rows that are in no split.
 NO_SPLIT = "no split"
 #: Further columns, and the headings that public tables use for them (spellings are compared by `key`).
@@ -122,6 +127,11 @@ class Index:
 
     ``classes`` gives the order of the classes, which is that of the model's outputs. ``notes`` are
     sentences that a reader must know: rows left out by rule, classes joined.
+
+    ``task`` says what is asked of an image. ``classes``: which one of the classes it shows. ``findings``: which of
+    several findings, none or more, ``classes`` being their names. Then ``rows`` has a column ``finding:NAME`` for each,
+    int8 with one of `chestxray.data.findings.STATES`, ``label`` names those that are present, for people, and
+    ``uncertain`` says what is done with uncertain ones.
     """
 
     rows: pd.DataFrame
@@ -130,6 +140,45 @@ class Index:
     licence: str = ""
     citation: str = ""
     notes: tuple[str, ...] = ()
+    task: Task = "classes"
+    uncertain: Uncertain = findings.IGNORED
+
+    @classmethod
+    def from_findings(
+        cls,
+        rows: pd.DataFrame,
+        names: Sequence[str],
+        *,
+        name: str,
+        licence: str = "",
+        citation: str = "",
+        notes: Iterable[str] = (),
+    ) -> "Index":
+        """Build an index of findings from rows with a column ``finding:NAME`` for each of `names`.
+
+        Missing columns of `COLUMNS` become ``""``, ``source`` `name`; ``label`` is made from the states. Rows are
+        sorted by path.
+
+        Raises:
+            DataError: no rows or no findings; a state that is none of `chestxray.data.findings.STATES`; an unknown
+                split name.
+        """
+        if not names:
+            raise DataError(f"{name} has no findings.")
+        states = rows[findings.columns(names)].to_numpy()
+        if not np.isin(states, findings.STATES).all():
+            raise DataError(f"{name} has states of findings that are none of {', '.join(map(str, findings.STATES))}.")
+        given = rows.assign(label=findings.labels(states, names))
+        given = given.astype(dict.fromkeys(findings.columns(names), np.int8))
+        return cls(
+            rows=_completed(given, name),
+            classes=tuple(names),
+            name=name,
+            licence=licence,
+            citation=citation,
+            notes=tuple(notes),
+            task="findings",
+        )
 
     @classmethod
     def from_records(
@@ -153,23 +202,40 @@ class Index:
         >>> Index.from_records([{"path": "/a.png", "label": "normal"}], name="demo").classes
         ('normal',)
         """
-        rows = pd.DataFrame.from_records(list(records))
-        if rows.empty:
-            raise DataError(f"No images in {name}: a data set needs at least one image file.")
-        for column in COLUMNS:
-            default = name if column == "source" else ""
-            if column not in rows:
-                rows[column] = default
-            rows[column] = rows[column].fillna(default).astype(str)
-        rows = rows.sort_values("path", kind="stable").reset_index(drop=True)
-        rows = rows[[*COLUMNS, *(c for c in rows.columns if c not in COLUMNS)]]
+        rows = _completed(pd.DataFrame.from_records(list(records)), name)
         found = tuple(sorted(rows["label"].unique()))
         order = tuple(classes) if classes is not None else found
         if stray := [label for label in found if label not in order]:
             raise DataError(f"{name} has unexpected labels. Allowed: {', '.join(order)}. Received: {', '.join(stray)}.")
-        if odd := sorted(set(rows["split"]) - {*SPLITS, ""}):
-            raise DataError(f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. Received: {', '.join(odd)}.")
         return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))
+
+    @property
+    def states(self) -> np.ndarray:
+        """With findings, the state of each in each row, one of `chestxray.data.findings.STATES`, int8 (rows,
+        findings).
+        """
+        return self.rows[findings.columns(self.classes)].to_numpy(dtype=np.int8)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """With findings, what is trained on, float32 (rows, findings): 1, 0, `SOFT`, or NaN where it is not known."""
+        return self.uncertain.targets(self.states, self.classes)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """With findings, what is tested on, float32 (rows, findings): 1, 0, or NaN where it is not known."""
+        return self.uncertain.truth(self.states, self.classes)
+
+    def of_finding(self, name: str) -> "Index":
+        """Return one finding as a task of two classes, absent and present, on the rows where the truth is known.
+
+        The index of the rows is kept, so that they can be found in the whole table and in arrays beside it.
+        """
+        truth = self.truth[:, self.classes.index(name)]
+        classes = (findings.absent(name), name)
+        label = pd.Series(np.where(truth == 1, *reversed(classes)), index=self.rows.index, dtype=object)
+        rows = self.rows.assign(label=label)[~np.isnan(truth)]
+        return dataclasses.replace(self, rows=rows, classes=classes, task="classes")
 
     def require_names(self) -> None:
         """Raise `DataError` if the name of a class is empty, too long or not printable."""
@@ -217,20 +283,25 @@ class Index:
         return patient_keys(self.rows)
 
     def counts(self) -> pd.DataFrame:
-        """Return the number of images by class (rows, in class order) and split (columns)."""
-        table = pd.crosstab(self.rows["label"], self.rows["split"])
-        return table.reindex(list(self.classes), fill_value=0)
+        """Return the number of images by class (rows, in class order) and split (columns); of findings, of those in
+        which each is present.
+        """
+        return self._counted(self.rows["split"])
 
     def counts_by_split(self) -> pd.DataFrame:
         """The same with the splits in their order; images of none in the column ``no split``."""
-        splits = self.rows["split"].replace("", NO_SPLIT)
-        table = pd.crosstab(self.rows["label"], splits)
-        order = [name for name in (*SPLITS, NO_SPLIT) if name in table]
-        return table.reindex(index=list(self.classes), columns=order, fill_value=0)
+        table = self._counted(self.rows["split"].replace("", NO_SPLIT))
+        return table.reindex(columns=[name for name in (*SPLITS, NO_SPLIT) if name in table])
 
     def counts_by_source(self) -> pd.DataFrame:
         """Images by class (rows, in class order) and source (columns)."""
-        return pd.crosstab(self.rows["label"], self.rows["source"]).reindex(list(self.classes), fill_value=0)
+        return self._counted(self.rows["source"])
+
+    def _counted(self, by: pd.Series) -> pd.DataFrame:
+        if self.task == "classes":
+            return pd.crosstab(self.rows["label"], by).reindex(list(self.classes), fill_value=0)
+        present = pd.DataFrame(self.states == findings.PRESENT, index=self.rows.index, columns=list(self.classes))
+        return present.groupby(by.to_numpy()).sum().T.rename_axis(index="label", columns=by.name)
 
     def _repr_html_(self) -> str:
         """How many images of whom, by class, split and source, and the notes, for a notebook. Names are escaped."""
@@ -254,6 +325,8 @@ class Index:
             "licence": self.licence,
             "citation": self.citation,
             "notes": "\n".join(self.notes),
+            "task": self.task,
+            "uncertain": "\n".join(self.uncertain.to_items()),
         }
         metadata = {f"chestxray.{k}".encode(): v.encode() for k, v in fields.items()}
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), path)
@@ -273,25 +346,50 @@ class Index:
         try:
             table = pq.read_table(path)
             metadata = table.schema.metadata or {}
-            names = ("classes", "name", "licence", "citation", "notes")
+            names = ("classes", "name", "licence", "citation", "notes", "task", "uncertain")
             fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
             rows = table.to_pandas()
         except Exception as error:  # Arrow, Thrift and pandas each raise their own errors for a damaged file
             raise DataError(f"{path} is damaged: {first_line(error)}.") from error
         classes = tuple(fields.pop("classes").split("\n"))
         notes = tuple(filter(None, fields.pop("notes").split("\n")))
-        _require_agreement(rows, classes, path)
-        return cls(rows=rows, classes=classes, notes=notes, **fields)
+        # Files of versions that knew one class an image have no task.
+        task: Task = "findings" if fields.pop("task") == "findings" else "classes"
+        _require_agreement(rows, classes, task, path)
+        uncertain = Uncertain.parse(filter(None, fields.pop("uncertain").split("\n")), classes)
+        return cls(rows=rows, classes=classes, notes=notes, task=task, uncertain=uncertain, **fields)
 
 
-def _require_agreement(rows: pd.DataFrame, classes: tuple[str, ...], path: Path) -> None:
+def _completed(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return `rows` by path, with the `COLUMNS` first, those that are missing being empty. Raises `DataError`."""
+    if rows.empty:
+        raise DataError(f"No images in {name}: a data set needs at least one image file.")
+    filled = {}
+    for column in COLUMNS:
+        default = name if column == "source" else ""
+        given = rows[column] if column in rows else pd.Series(default, index=rows.index, dtype=object)
+        filled[column] = given.fillna(default).astype(str)
+    rows = rows.assign(**filled).sort_values("path", kind="stable").reset_index(drop=True)
+    if odd := sorted(set(rows["split"]) - {*SPLITS, ""}):
+        raise DataError(f"{name} has unknown splits. Allowed: {', '.join(SPLITS)}. Received: {', '.join(odd)}.")
+    return rows[[*COLUMNS, *(c for c in rows.columns if c not in COLUMNS)]]
+
+
+def _require_agreement(rows: pd.DataFrame, classes: tuple[str, ...], task: Task, path: Path) -> None:
     """Raise `DataError` if the content of `path` is not an index that chestxray wrote."""
     if missing := [name for name in COLUMNS if name not in rows]:
         raise DataError(f"{path} is damaged: the column {missing[0]} is missing.")
     for name in COLUMNS:
         if not rows[name].map(type).eq(str).all():
             raise DataError(f"{path} is damaged: the column {name} must have text alone.")
-    for name, allowed in {"label": classes, "split": (*SPLITS, "")}.items():
+    if task == "findings":
+        if missing := [name for name in findings.columns(classes) if name not in rows]:
+            raise DataError(f"{path} is damaged: the column {missing[0]} is missing.")
+        states = rows[findings.columns(classes)]
+        if not all(kind.kind == "i" for kind in states.dtypes) or not np.isin(states, findings.STATES).all():
+            raise DataError(f"{path} is damaged: a finding has a state that is none of {findings.STATES}.")
+    texts = {"split": (*SPLITS, ""), **({"label": classes} if task == "classes" else {})}
+    for name, allowed in texts.items():
         if stray := set(rows[name]) - set(allowed):
             raise DataError(
                 f"{path} is damaged: the column {name} must have {', '.join(filter(None, allowed))} alone. "
