@@ -1,1 +1,1 @@
-"""Figures of a test with their intervals, comparisons, operating points and shortcut controls, from predictions."""
+"""Evaluation of predictions: figures with intervals, comparisons, operating points and shortcut controls."""

@@ -35,8 +35,8 @@ def evaluate(
         classes: names of the classes. Default: the sorted names in `y_true`, or "0", "1", ... where it has numbers.
         positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
             computed. Default: the one that is not named like a normal radiograph, else the second.
-        threshold: of two classes, the probability from which the positive one is decided on, chosen on other
-            images than these. Default: the larger probability decides.
+        threshold: of two classes, the probability at and above which the positive one is predicted; it should have
+            been chosen on other images. Default: the class of the larger probability is predicted.
         replicates: number of bootstrap replicates.
         seed: of the random draws.
 
@@ -56,7 +56,7 @@ def evaluate(
 
 
 def from_arrays(y_true: Any, y_prob: Any, *, groups: Any = None, classes: Sequence[str] | None = None) -> Predictions:
-    """Return the table of a test from arrays as `evaluate` takes them; the largest probability decides.
+    """Return the predictions of a test from arrays as `evaluate` takes them; the most probable class is predicted.
 
     Raises:
         InputError: arrays of other shapes or lengths, or an unknown class.
@@ -91,7 +91,7 @@ def _array(name: str, values: Any, kind: Any = None) -> np.ndarray:
 
 
 def _numbers_of_classes(truth: np.ndarray) -> np.ndarray:
-    """Numbers of classes that are kept as floats, as losses want them, as whole numbers."""
+    """Return class numbers given as floats, as some loss functions take them, as int64; other arrays unchanged."""
     if truth.dtype.kind != "f":
         return truth
     if not (np.isfinite(truth).all() and (truth == np.floor(truth)).all()):
@@ -124,8 +124,7 @@ def _labels(truth: np.ndarray, names: tuple[str, ...]) -> list[str]:
     labels = [str(label) for label in truth]
     if stray := sorted(set(labels) - set(names)):
         raise InputError(
-            f"y_true has classes that classes does not name. Allowed: {', '.join(names)}. Received: "
-            f"{', '.join(stray[:5])}."
+            f"y_true has names that are not in classes. Allowed: {', '.join(names)}. Received: {', '.join(stray[:5])}."
         )
     return labels
 

@@ -1,11 +1,11 @@
 """Intervals of figures from bootstrap replicates, and of means over classes from the intervals of each class.
 
-The uncertainty of a mean over classes comes from its least certain classes, and neither simple way shows
-it. A rare class whose images are all classified correctly has no bootstrap variance and would count as
-certain; the degrees of freedom of the rarest class, used for all, would make every class as uncertain as
-that one. Here the variance is that of the class figures together; a class at the end of its range, or with
-few patients, adds the width of its own interval (MOVER; Zou and Donner 2008); and the degrees of freedom
-are those of Satterthwaite (1946), in which each class counts by its part of the variance.
+The uncertainty of a mean over classes comes mostly from the classes with few patients, and neither of two simple
+methods shows it. By the bootstrap alone, a rare class whose images are all classified correctly has no variance and
+counts as certain; with the degrees of freedom of the rarest class, every class counts as uncertain as that one.
+Here the variance is that of the class figures together; a class at the end of its range, or with few patients, adds
+the width of its own interval (MOVER; Zou and Donner 2008); and the degrees of freedom are those of Satterthwaite
+(1946), in which each class counts by its part of the variance.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chestxray.evaluation.weighted_metrics import LOSSES, Key, matthews
 
 #: With fewer patients than this, the interval of a class is used in place of its bootstrap standard error.
 FEW = 10
-#: Of each mean over classes, the figure of a class that it is the mean of.
+#: Mean over classes -> the figure of single classes that it averages.
 _ALWAYS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
 _SHARES = ("accuracy", "sensitivity", "specificity", "precision", "auroc")
 _OF_MANY = {name: name for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")}
@@ -74,8 +74,8 @@ def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freed
 def _no_wider_than_exact(figure: Figure, support: float) -> Figure:
     """Return the part of an interval within that of Clopper and Pearson (1934) for `support` patients.
 
-    No share of images of so many patients, and no area of which either side has so many (Birnbaum and Klose
-    1957), varies more than the share of so many single images.
+    A proportion of the images of that many patients, or an AUROC with that many patients in the smaller class
+    (Birnbaum and Klose 1957), varies at most as much as a proportion of that many independent images.
     """
     value = figure.value
     if value is None or figure.low is None or figure.high is None:
@@ -125,9 +125,10 @@ def _added(
 
 
 def _left_open(figure: Figure, support: float) -> tuple[float, float] | None:
-    """Return how far the interval of a class reaches below and above, None where the bootstrap's error suffices.
+    """Return how far the interval of a class reaches below and above its value, None where the bootstrap suffices.
 
-    It does not for a figure at an end of its range, of few patients, or without an interval, which may be anything.
+    The bootstrap does not suffice for a figure at an end of its range or of few patients, nor for one without an
+    interval, which reaches to both ends of the range.
     """
     assert figure.value is not None
     if figure.low is None or figure.high is None:
@@ -137,7 +138,7 @@ def _left_open(figure: Figure, support: float) -> tuple[float, float] | None:
 
 
 def _covariance(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Covariance (columns, columns), each pair of columns where both are finite."""
+    """Return the covariance (columns, columns), for each pair over the replicates in which both are finite."""
     if not columns:
         return np.zeros((0, 0))
     table = np.stack(columns)
@@ -155,7 +156,7 @@ def _correlation(
     replicates: Mapping[Key, np.ndarray],
     support: Mapping[Key, float],
 ) -> Figure:
-    """The interval of Matthews's correlation, `value`, from that of each class's sensitivity.
+    """Return the interval of Matthews's correlation, `value`, from that of each class's sensitivity.
 
     It is not a mean: each class contributes the change of the correlation when the sensitivity of the class changes.
     """
@@ -175,7 +176,7 @@ def _correlation(
         for to in (sensitivity.value - parts[0], sensitivity.value + parts[1]):
             change = _moved(counts, k, to) - value
             below, above = math.hypot(below, min(change, 0.0)), math.hypot(above, max(change, 0.0))
-    # Where no class's sensitivity moves it, what varies is how many images classes have.
+    # Where it does not depend on any class's sensitivity, only the numbers of images by class vary.
     freedom = satterthwaite(variances, freedoms) if any(variances) else support[key] - 1
     return _added(value, error if error > 1e-12 else 0.0, freedom, (below, above), _span(key))
 

@@ -19,7 +19,7 @@ from chestxray.evaluation.metrics import points
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.weighted_metrics import HEADLINE, PER_CLASS, Key, Table
 
-#: Names that tell a radiograph without findings, in letters and digits alone.
+#: Class names of radiographs without findings, reduced to lower-case letters and digits.
 NORMAL = frozenset(
     {"normal", "normals", "clear", "healthy", "unremarkable", "nofinding", "nofindings", "noabnormality"}
     | {"negative", "neg", "none", "absent", "control", "controls"}
@@ -69,22 +69,23 @@ class Evaluation:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the figures of the test: a row a figure, its name the index, with the columns value, low and high (of
-        the 95% interval), NaN for what cannot be computed.
+        """Return the figures of the test, one row each, indexed by name.
+
+        The columns are value, low and high (of the 95% interval), NaN for what cannot be computed.
         """
         return _frame(self.test)
 
     def classes_to_frame(self) -> pd.DataFrame:
-        """The figures of each class against the rest: rows by class and figure, columns as of `to_frame`."""
+        """Return the figures of each class against the rest: rows by class and figure, columns as of `to_frame`."""
         return pd.concat({label: _frame(figures) for label, figures in self.per_class.items()}, names=["class"])
 
     def counts_to_frame(self) -> pd.DataFrame:
-        """The confusion matrix: true classes in rows, predicted ones in columns."""
+        """Return the confusion matrix: true classes in rows, predicted ones in columns."""
         names = list(self.classes)
         return pd.DataFrame(self.counts, index=pd.Index(names, name="true"), columns=pd.Index(names, name="predicted"))
 
     def _repr_html_(self) -> str:
-        """A table for a notebook."""
+        """Return an HTML table for a notebook."""
         of = f"{self.rows:,} images, {self.patients}; {self.interval.level:.0%} intervals, {self.interval.method}"
         return f"<p>{of}</p>{self.to_frame().round(3).to_html(na_rep='')}"
 
@@ -108,8 +109,8 @@ class Evaluation:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                f"These are not the metrics of a test, or those of another version: {error!r}. "
-                "`chestxray evaluate RUN` writes them anew."
+                f"This is not the content of a metrics.json, or is that of another version: {error!r}. "
+                "`chestxray evaluate RUN` writes it anew."
             ) from error
 
 
@@ -136,7 +137,7 @@ def evaluate(
     check(predictions)
     classes = predictions.classes
     chosen = headline_class(classes, positive)
-    # Draws go by patients in order of appearance: sorted, the order of the rows never matters.
+    # The bootstrap numbers patients by appearance: sorted rows give the same figures in any original order.
     predictions = Predictions(predictions.rows.sort_values("path", kind="stable"), classes)
     truth, predicted, probabilities = predictions.truth, predictions.predicted, predictions.probabilities
     clusters = predictions.clusters

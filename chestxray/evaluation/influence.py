@@ -1,9 +1,9 @@
 """AUROC and accuracy with the influence of each row, from which means and differences get their variance.
 
-The influence of a row is the change of the figure with it. Summed by patient and squared it gives
-the variance of DeLong et al. (1988) with the clusters of Obuchowski (1997); the influence of a mean
-or a difference is the mean or difference of the influences (LeDell et al. 2015 for cross-validated
-areas).
+The influence of a row is the empirical influence function at that row, divided by the number of rows. Influences
+summed by patient, then squared and added, give the variance of DeLong et al. (1988) with the clusters of Obuchowski
+(1997); the influence of a mean or a difference is the mean or difference of the influences (LeDell et al. 2015 for
+cross-validated areas).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def auroc(positive: np.ndarray, scores: np.ndarray, strata: np.ndarray) -> Influ
         if not own * rest:
             continue
         ranks = stats.rankdata(scores[inside])
-        # Share of the other side that each row is on the right side of, ties counting half.
+        # Proportion of the other class that each row is ranked correctly against, ties counting half.
         beaten[inside[here]] = (ranks[here] - stats.rankdata(scores[inside[here]])) / rest
         beaten[inside[~here]] = 1 - (ranks[~here] - stats.rankdata(scores[inside[~here]])) / own
         others[inside[here]], others[inside[~here]] = rest, own

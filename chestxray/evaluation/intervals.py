@@ -30,7 +30,7 @@ class Figure:
     high: float | None
 
     def to_json(self) -> dict[str, float | None]:
-        """``{"value": ..., "low": ..., "high": ...}``, None for what cannot be computed."""
+        """Return ``{"value": ..., "low": ..., "high": ...}``, None for what cannot be computed."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
     @classmethod

@@ -44,7 +44,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def _whole(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Headline figures that need all classes at once."""
+    """Return the headline figures that need all classes at once."""
     names = ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "brier", "ece")
     if not len(truth):
         return dict.fromkeys(names, np.nan)
@@ -70,7 +70,7 @@ def _whole(truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) 
 
 
 def _against_rest(true: np.ndarray, claimed: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    """Figures of one class against the rest, each argument (rows,)."""
+    """Return the figures of one class against the rest; each argument is (rows,)."""
     some, rest = bool(true.any()), bool((~true).any())
     areas = some and rest
     values = {

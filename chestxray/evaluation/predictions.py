@@ -1,4 +1,4 @@
-"""Model and rows -> Predictions, a table of probabilities."""
+"""The predictions of a model as a table: one row an image, with the probability of each class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chestxray.storage.files import replacing
 
 PREFIX = "probability_"
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
-#: What else a table says of answers once a decision was applied to it, as `chestxray predict` says it.
+#: Further columns of a table to which a decision rule was applied, as `chestxray predict` writes them.
 ANSWERS = ("decision", "abstained", "refused")
 _SPLITS = ("train", "validation", "test", "")
 
@@ -32,7 +32,7 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """float64 (rows, classes)."""
+        """Probability of each class, float64 (rows, classes)."""
         return self.rows[[PREFIX + name for name in self.classes]].to_numpy(dtype=np.float64)
 
     @property
@@ -51,7 +51,7 @@ class Predictions:
         return patient_codes(self.rows)
 
     def of(self, split: str) -> Predictions:
-        """The rows of one split."""
+        """Return the rows of one split."""
         return Predictions(self.rows[self.rows["split"] == split].reset_index(drop=True), self.classes)
 
     @classmethod
@@ -70,7 +70,7 @@ class Predictions:
         """Read a ``predictions.csv``.
 
         Raises:
-            DataError: it cannot be read; a column is missing; a class that is none, or probabilities that are none.
+            DataError: the file cannot be read, lacks a column, or has unknown classes or impossible probabilities.
         """
         text = dict.fromkeys((*COLUMNS, *ANSWERS), str)
         try:
@@ -80,24 +80,24 @@ class Predictions:
         classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
         missing = [name for name in COLUMNS if name not in rows]
         if missing := missing + [PREFIX + "..."] * (2 - len(classes)):
-            raise DataError(f"{path} is no table of predictions: {', '.join(missing)} is missing.")
+            raise DataError(f"{path} is not a table of predictions: {', '.join(missing)} is missing.")
         found = cls(rows, classes)
         found._require_agreement(path)
         return found
 
     def _require_agreement(self, path: Path) -> None:
-        """Refuse a table in which something is that `from_probabilities` never writes. Raises `DataError`."""
+        """Raise `DataError` for values that `from_probabilities` never writes."""
         rows, columns = self.rows, [PREFIX + name for name in self.classes]
         for name, allowed in {"label": self.classes, "predicted": self.classes, "split": _SPLITS}.items():
             if stray := set(rows[name].fillna("")) - set(allowed):
                 raise DataError(
-                    f"{path} is damaged: the column {name} must have {', '.join(filter(None, allowed))} alone. "
+                    f"{path} is damaged: the column {name} must have only {', '.join(filter(None, allowed))}. "
                     f"Received: {min(stray)[:200]!r}."
                 )
         given = rows[columns]
         if not all(kind.kind in "fi" for kind in given.dtypes) and len(rows):
             odd = next(name for name, kind in given.dtypes.items() if kind.kind not in "fi")
-            raise DataError(f"{path} is damaged: the column {odd} must have numbers alone.")
+            raise DataError(f"{path} is damaged: the column {odd} must have only numbers.")
         probabilities = given.to_numpy(dtype=np.float64)
         # Float32 softmax may end a hair above 1, and tables are rounded.
         good = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
@@ -107,13 +107,13 @@ class Predictions:
             raise DataError(f"{path} is damaged: line {line} has no probabilities from 0 to 1 that add up to 1.")
 
     def write(self, path: Path) -> None:
-        """Write the table as CSV, at once."""
+        """Write the table as CSV, whole or not at all."""
         first = [name for name in (*COLUMNS, *ANSWERS) if name in self.rows]
         with replacing(path) as temporary:
             self.rows[[*first, *self.rows.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
 
 
 def together(parts: Sequence[Predictions]) -> Predictions:
-    """The rows of several tables of the same classes as one, by path."""
+    """Return the rows of several tables of the same classes as one table, sorted by path."""
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
     return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)

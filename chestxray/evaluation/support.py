@@ -36,7 +36,7 @@ def supports(
         support |= {(k, name): size for name, size in sizes.items()}
         support |= {(k, name): min(own, rest) for name in ("auroc", "auprc")}
     for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
-        # A class never predicted counts in the mean precision as sure as its own rows are.
+        # In the mean precision, a class that is never predicted has the support of its own rows.
         parts = [support[k, name] or support[k, "sensitivity"] for k in present]
         support[None, name] = support[positive, name] if positive is not None else min(parts, default=0.0)
     fewest = min((support[k, "sensitivity"] for k in present), default=0.0)
@@ -44,8 +44,9 @@ def supports(
 
 
 def effective(clusters: np.ndarray) -> float:
-    """Return the effective number of patients behind rows with these codes (Kish 1965): so many patients with equal
-    numbers of rows give a mean the same variance.
+    """Return the effective number of patients behind rows with these codes (Kish 1965).
+
+    It is the number of patients with equal numbers of rows that would give a mean the same variance.
 
     >>> effective(np.array([0, 1, 2])), effective(np.array([0, 0, 0, 1]))
     (3.0, 1.6)
@@ -77,7 +78,7 @@ def behind(
             either = own.astype(np.float64) + claimed
             moved["f1"] = 2 * (own & claimed) - 2 * (own & claimed).sum() / either.sum() * either
         for name, influences in moved.items():
-            # With few patients the fourth moment itself is unreliable.
+            # The fourth moment of few patients is unreliable: the lower bound limits its effect.
             found[k, name] = max(FEWEST_BEHIND, behind_variance(influences, clusters))
     return found
 

@@ -38,7 +38,7 @@ Key = tuple[int | None, str]
 
 @dataclass(frozen=True)
 class Ranking:
-    """One class against the rest: the rows by falling score, in groups of equal score.
+    """One class against the rest: the rows by descending score, in groups of equal score.
 
     Only groups with a positive row are kept, since neither area changes elsewhere. ``starts`` and
     ``ends`` count the rows before and up to the end of each such group, ``positive_starts`` and
@@ -64,9 +64,9 @@ class Ranking:
         return cls(order, order[positive[order]], starts, ends, before[starts], before[ends])
 
     def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUROC (Mann-Whitney, ties count half) and average precision of each row of `weights`.
+        """Return the AUROC (Mann-Whitney, ties count half) and average precision, both (replicates,).
 
-        Both are NaN where either side of the class has no weight. `weights` is (replicates, rows).
+        `weights` is (replicates, rows). Both are NaN where the class, or the rest, has no weight.
         """
         ranked = _running(weights.take(self.order, axis=1))
         hits = _running(weights.take(self.positives, axis=1))
@@ -86,7 +86,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows by rising confidence, ready for the expected calibration error."""
+    """Rows by ascending confidence, from which the expected calibration error is computed."""
 
     order: np.ndarray
     excess: np.ndarray
@@ -100,17 +100,17 @@ class Calibration:
         return cls(order, right[order] - confidence[order], ends)
 
     def error(self, weights: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
-        """Expected calibration error with bins of equal mass, of each row of `weights`.
+        """Return the expected calibration error with bins of equal mass, (replicates,).
 
-        The mean over bins of abs(share right - mean confidence) (Naeini et al. 2015), with bins that
-        hold equally many rows (Nixon et al. 2019). A row on the border of two bins counts in both by
-        its parts, and rows of equal confidence are spread evenly, so that neither the order of the
-        rows nor repeating every row changes the figure.
+        `weights` is (replicates, rows). The error is the mean over bins of abs(share right - mean confidence) (Naeini
+        et al. 2015), with bins that hold equally many rows (Nixon et al. 2019). A row on the border of two bins counts
+        in both by its parts, and rows of equal confidence are spread evenly, so that neither the order of the rows
+        nor repeating every row changes the figure.
         """
         return np.abs(self.gaps(weights, bins)).sum(axis=1)
 
     def gaps(self, weights: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
-        """Return each bin's signed part of `error`, (replicates, bins); above 0 where more is right than stated."""
+        """Return each bin's signed part of `error`, (replicates, bins); above 0 for underconfidence."""
         ranked = weights.take(self.order, axis=1)
         mass = _running(ranked)
         excess = _running(ranked * self.excess)
@@ -118,7 +118,7 @@ class Calibration:
             mass, excess = mass.take(self.ends, axis=1), excess.take(self.ends, axis=1)
         total = mass[:, -1:]
         edges = np.linspace(0, 1, bins + 1) * total
-        # One search for all replicates: each has a stretch of its own on one line.
+        # One search serves all replicates: the masses of each are shifted to a range of their own.
         apart = np.arange(len(weights))[:, None] * (total.max(initial=0.0) + 1)
         places = np.searchsorted((mass + apart).ravel(), (edges + apart).ravel(), side="right").reshape(edges.shape)
         after = np.clip(places - np.arange(len(weights))[:, None] * mass.shape[1], 1, mass.shape[1] - 1)
@@ -146,7 +146,9 @@ class Table:
 
     @classmethod
     def of(cls, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None) -> Table:
-        """`truth` and `predicted` are class numbers, int (rows,); `probabilities` is (rows, classes).
+        """Sort the predictions of one model.
+
+        `truth` and `predicted` are class numbers, int (rows,); `probabilities` is (rows, classes).
 
         `positive` is the number of the positive class, None for means over classes.
         """
@@ -237,7 +239,7 @@ def headline(
 
 
 def gathered(whole: Mapping[str, np.ndarray], per_class: Mapping[str, np.ndarray]) -> dict[Key, np.ndarray]:
-    """One mapping of headline figures, (replicates,), and those by class, (replicates, classes)."""
+    """Return one mapping of headline figures, (replicates,), and figures by class, (replicates, classes)."""
     figures: dict[Key, np.ndarray] = {(None, name): values for name, values in whole.items()}
     for name in PER_CLASS:
         figures |= {(i, name): values for i, values in enumerate(per_class[name].T)}
@@ -260,32 +262,32 @@ def matthews(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Mean of `values` (..., classes) over the classes `present`, bool (..., classes)."""
+    """Return the mean of `values` (..., classes) over the classes `present`, bool (..., classes)."""
     return ratio(np.where(present, values, 0).sum(axis=-1), present.sum(axis=-1))
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """`above` / `below`, NaN where `below` is 0."""
+    """Return `above` / `below`, NaN where `below` is 0."""
     below = np.broadcast_to(np.asarray(below, dtype=np.float64), np.shape(above))
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
 
 
 def _group_ends(ordered: np.ndarray) -> np.ndarray:
-    """Number of values up to the end of each run of equal values."""
+    """Return the number of values up to the end of each run of equal values."""
     if not len(ordered):
         return np.zeros(0, dtype=np.int64)
     return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered))
 
 
 def _running(values: np.ndarray) -> np.ndarray:
-    """Sums of the first 0, 1, ... columns: (replicates, columns + 1)."""
+    """Return the sums of the first 0, 1, ... columns: (replicates, columns + 1)."""
     sums = np.zeros((values.shape[0], values.shape[1] + 1))
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
 
 
 def span(key: Key, classes: int) -> tuple[float, float]:
-    """Least and greatest value of a figure."""
+    """Return the least and greatest possible value of a figure."""
     if key == (None, "brier") and classes > 2:
         return 0.0, 2.0
     return (-1.0 if key[1] == "mcc" else 0.0), 1.0

@@ -43,7 +43,7 @@ def _replaceable(layer: keras.Layer) -> bool:
         type(layer) is keras.layers.BatchNormalization
         and layer.axis in (-1, 3)
         and not layer.synchronized
-        # Keras before 3.12 knows no renormalisation.
+        # Older versions of Keras know no renormalisation.
         and not getattr(layer, "renorm", False)
         and layer.epsilon >= SMALLEST_EPSILON
         and layer.variable_dtype == "float32"

@@ -89,7 +89,7 @@ def test_a_comparison_carries_the_controls_of_each_model(runs):
     content = json.loads((runs.parent / "c" / "comparison.json").read_text())
     said = " ".join(content["verdict"])
     best = [item["model"] for item in content["models"][:2]]
-    assert f"The scores of {best[0]} and {best[1]} cannot be taken for disease" in said
+    assert f"The scores of {best[0]} and {best[1]} cannot be taken as evidence that disease is recognised" in said
     assert "could be learnt from what shows no disease (the border), whether or not these models did" in said
     assert "No controls were run for poor" in said
     assert "It is better than" not in said, "a higher score is not a better model where a shortcut explains it"
@@ -99,11 +99,13 @@ def test_a_comparison_carries_the_controls_of_each_model(runs):
     assert table["controls"].tolist() == ["shortcut", "shortcut", "unknown"]
     assert table["controls_fire"].tolist() == ["border thumbnail", "border thumbnail", ""]
     page = (runs.parent / "c" / "comparison.html").read_text(encoding="utf-8")
-    assert page.count("cannot be taken for disease") == 3 + 1, "the verdict, what it means, and each run's own"
+    assert page.count("cannot be taken as evidence that disease is recognised") == 3 + 1, (
+        "the verdict, what it means, and each run's own"
+    )
     assert page.count("could be a shortcut") == 2, "a row of the table each"
     output = " ".join(invoke(compare.command, runs / "good", runs / "poor").split())
-    assert "cannot be taken for disease" in output
-    assert "The score of good cannot be taken for disease" in output
+    assert "cannot be taken as evidence that disease is recognised" in output
+    assert "The score of good cannot be taken as evidence that disease is recognised" in output
 
 
 def test_what_controls_could_not_tell_stays_untold(runs):
@@ -139,7 +141,7 @@ def test_an_ensemble_without_images_has_its_members_controls(runs):
     ]
     assert "those of good, fair" in found.report.read_text(encoding="utf-8")
     output = " ".join(invoke(compare.command, "mean", runs / "poor").split())
-    assert "The score of mean cannot be taken for disease" in output
+    assert "The score of mean cannot be taken as evidence that disease is recognised" in output
     # Overwritten by an ensemble of runs without controls, nothing of them is left.
     for name in ("good", "fair"):
         (runs / name / "controls.json").unlink()

@@ -97,7 +97,7 @@ def test_an_unknown_patient_is_no_patient():
 
 
 def test_json_of_something_else_is_refused():
-    with pytest.raises(DataError, match="not the metrics"):
+    with pytest.raises(DataError, match=r"not the content of a metrics\.json"):
         Evaluation.from_json({"test": {}})
 
 

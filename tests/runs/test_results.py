@@ -55,7 +55,7 @@ def test_a_promise_stands_in_the_files_the_page_and_on_the_terminal(tmp_path):
     at = point["test"]["at_prevalence"]
     assert at["ppv"]["value"] == pytest.approx(0.02 * found / (0.02 * found + 0.98 * (1 - passed)))
     assert "optimism" not in point["validation"], "a promise allows for the choice already"
-    words = "with confidence 0.95 it finds at least 80% of such films"
+    words = "With confidence 0.95, a sensitivity of at least 80% is promised"
     page = Page(html_report.write(folder))
     for told in (
         words,

@@ -102,7 +102,7 @@ def test_any_value_of_any_kind_anywhere(evaluated, tmp_path, name):
         ("controls.json", b"3", "must be a table"),
         ("predictions.csv", b"", "cannot be read as a table"),
         ("predictions.csv", b"\xff\xfe\0", "cannot be read as a table"),
-        ("predictions.csv", b"path,label\na,b\n", "no table of predictions"),
+        ("predictions.csv", b"path,label\na,b\n", "not a table of predictions"),
         ("index.parquet", b"PAR1" + bytes(100) + b"PAR1", r"index\.parquet is damaged"),
     ],
 )

@@ -16,8 +16,8 @@ from chestxray.evaluation.calibration.calibration_slope import logits
 from chestxray.evaluation.calibration.logistic_regression import fit
 from chestxray.evaluation.intervals import LEVEL
 
-#: Quantiles of the stated probabilities that the knots stand at (Harrell 2015), by how many patients of the
-#: rarer outcome there are at least; with fewer than all of them the curve is a straight line of logits.
+#: Quantiles of the stated probabilities at which knots are placed (Harrell 2015), by the least number of patients
+#: with the rarer outcome; with fewer than 30 the curve is a straight line on the logit scale.
 _KNOTS = {100: (0.05, 0.35, 0.65, 0.95), 30: (0.1, 0.5, 0.9)}
 _POINTS = 100
 
@@ -33,7 +33,7 @@ class Curve:
 
 
 def curve(stated: np.ndarray, happened: np.ndarray, clusters: np.ndarray) -> Curve | None:
-    """Return the smooth calibration curve over the range of `stated`; None where it cannot be fitted.
+    """Return the smooth calibration curve between the 1% and 99% quantiles of `stated`; None where it cannot be fitted.
 
     Args:
         stated: float (rows,), a probability.
@@ -54,7 +54,7 @@ def curve(stated: np.ndarray, happened: np.ndarray, clusters: np.ndarray) -> Cur
             break
     if found is None:
         return None
-    # Between the outermost images the ends of the curve would rest on one or two of them.
+    # Beyond these quantiles the curve would depend on one or two images.
     first, last = np.quantile(stated, [0.01, 0.99]).tolist()
     places = np.linspace(first, last, _POINTS)
     at = natural_spline(_logit(places), knots)
@@ -65,7 +65,9 @@ def curve(stated: np.ndarray, happened: np.ndarray, clusters: np.ndarray) -> Cur
 
 
 def natural_spline(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Return the columns of a natural cubic spline, linear beyond its `knots`: a constant, `values`, the cubic terms.
+    """Return the basis of a natural cubic spline, linear beyond its `knots`, float (values, columns).
+
+    The columns are a constant, `values` and, with three or more knots, the cubic terms.
 
     >>> natural_spline(np.array([0.0, 1.0]), np.empty(0)).tolist()
     [[1.0, 0.0], [1.0, 1.0]]

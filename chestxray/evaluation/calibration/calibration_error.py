@@ -35,7 +35,7 @@ class CalibrationError:
     noise_up_to: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by their names."""
+        """Return the fields by their names, None for what cannot be computed."""
         return {
             "corrected": self.corrected.to_json(),
             "plain": self.plain,
@@ -59,7 +59,8 @@ def calibration_error(
     """Return the expected calibration error, corrected for the noise of as many images and patients.
 
     The bins are those of `weighted_metrics.Calibration.error`. Noise is drawn by patient from the residuals of
-    each bin, and is in no bin smaller than that of independent answers with the stated probabilities.
+    each bin, and is in no bin smaller than that of independent answers with the stated probabilities. Without rows
+    all fields of the result are None; with one patient all but ``plain`` are.
 
     Args:
         confidence: float (rows,), probability of the most probable class.
@@ -80,7 +81,7 @@ def calibration_error(
     alone = np.abs(noise).sum(axis=1)
     tails = (1 + LEVEL) / 2, 0.5, (1 - LEVEL) / 2
     low, value, high = (min(1.0, plain * _factor(gaps, noise, plain, tail)) for tail in tails)
-    # Noise that was overestimated would put the upper limit below what was seen.
+    # Overestimated noise would put the upper limit below the observed error.
     found = Figure(value, min(low, value), max(high, value, plain))
     return CalibrationError(found, plain, float(alone.mean()), float(np.quantile(alone, 0.95)))
 

@@ -3,7 +3,7 @@
 The slope is 1 where probabilities are as spread out as they should be, less than 1 where they are too
 extreme (the model is too sure), more where they are too moderate. The intercept, calibration-in-the-large,
 is 0 where a class is as frequent as it is predicted to be, above 0 where it is more frequent. Both are
-what reporting guidelines ask for (Van Calster et al. 2019). Of more than two classes the slope is the one
+what reporting guidelines recommend (Van Calster et al. 2019). Of more than two classes the slope is the one
 that all logits share, with an intercept of its own for each class (Van Hoorde et al. 2014).
 """
 
@@ -59,7 +59,7 @@ def intercept(probability: np.ndarray, positive: np.ndarray, clusters: np.ndarra
 
 
 def _present(shown: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and truth of the classes that have rows alone."""
+    """Return the logits and class codes of only those classes that have rows."""
     names, codes = np.unique(truth, return_inverse=True)
     return shown[:, names], codes
 

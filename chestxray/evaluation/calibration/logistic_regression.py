@@ -1,9 +1,9 @@
 """Logistic regression on features of each class, with a covariance clustered by patient.
 
-The conditional logit of McFadden (1974): a row has a vector of features for each class; the sums with one vector
-of coefficients go through softmax. With two classes, one of them with features of 0, it is plain logistic
-regression. The covariance is the sandwich of Huber and White with the
-scores summed by patient (Liang and Zeger 1986) and the usual correction for few clusters.
+The conditional logit of McFadden (1974): a row has a vector of features for each class; their products with one vector
+of coefficients are the linear predictors of a softmax. With two classes, one of them with features of 0, it is plain
+logistic regression. The covariance is the sandwich estimator of Huber and White with the scores summed by patient
+(Liang and Zeger 1986) and the usual correction for few clusters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def fit(features: np.ndarray, truth: np.ndarray, clusters: np.ndarray, offset: n
         features: float (rows, classes, features).
         truth: class numbers, int (rows,).
         clusters: patients as codes, int (rows,).
-        offset: float (rows, classes), added to the sums as it is.
+        offset: float (rows, classes), added to the linear predictors, without a coefficient.
     """
     rows, _, size = features.shape
     patients = len(np.unique(clusters))
@@ -79,7 +79,7 @@ def _derivatives(features: np.ndarray, truth: np.ndarray, sums: np.ndarray) -> t
 def _damped(
     features: np.ndarray, truth: np.ndarray, start: np.ndarray, coefficients: np.ndarray, step: np.ndarray
 ) -> np.ndarray:
-    """The step, halved until it does not lower the likelihood."""
+    """Return the step, halved until it does not lower the likelihood."""
     rows = np.arange(len(truth))
 
     def likelihood(at: np.ndarray) -> float:

@@ -1,1 +1,1 @@
-"""Figures for clinical use: operating points, predictive values, net benefit, patients, prevalence, sample size."""
+"""For clinical use: operating points, predictive values, net benefit, patient level, prevalence, sample size."""

@@ -21,13 +21,16 @@ from chestxray.evaluation.predictions import PREFIX, Predictions
 if TYPE_CHECKING:
     from chestxray.runs.results import Scorer
 
-#: The rule behind most published figures.
+#: Name of the rule by which most published figures are computed: a threshold of 0.5.
 LARGEST = "the larger probability"
 FIGURES = ("sensitivity", "specificity", "precision", "accuracy", "balanced_accuracy")
 
 
 def contents(test: Predictions, validation: Predictions | None, decision: Decision, score: Scorer) -> dict[str, Any]:
-    """Return the content of ``operating_points.json``: figures at each threshold, and regions of each ROC curve."""
+    """Return the content of ``operating_points.json``: figures at each threshold, and regions of each ROC curve.
+
+    `validation` adds its own figures and their optimism; `score` evaluates a table as the run's recipe says.
+    """
     shown = [(label, threshold, decision.chosen_by) for label, threshold in decision.thresholds.items()]
     if decision.positive is not None:
         # For comparison with published figures, besides the threshold that decides.

@@ -1,4 +1,4 @@
-"""Figures of patients: predictions with one row a patient instead of one row an image.
+"""Patient-level figures: predictions with one row a patient instead of one row an image.
 
 Two ways of combining a patient's images are reported, since both are in use and which is better depends
 on the data: the mean of the probabilities and, with two classes, the image with the highest probability.
@@ -16,7 +16,7 @@ from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.evaluate import Evaluation
 from chestxray.evaluation.predictions import PREFIX, Predictions
 
-#: The figures reported of patients.
+#: The figures reported for patients.
 FIGURES = (
     "auroc",
     "auprc",
@@ -44,7 +44,7 @@ def by_patient(images: Predictions, decision: Decision, *, highest: bool = False
     if highest:
         assert decision.positive is not None, "the highest of two classes"
         score = rows[PREFIX + decision.positive].to_numpy()
-        # Of each patient the last in order of score.
+        # The image with the highest score of each patient.
         order = np.lexsort((score, codes))
         chosen = order[np.append(np.flatnonzero(np.diff(codes[order])), len(order) - 1)]
         joined = probabilities[chosen]

@@ -19,6 +19,8 @@ _ABSENT = Figure(None, None, None)
 def ppv(sensitivity: Figure, specificity: Figure, prevalence: float) -> Figure:
     """Return the positive predictive value at `prevalence`, above 0 and below 1.
 
+    It has no interval where sensitivity or specificity has none.
+
     >>> found = ppv(Figure(0.9, 0.8, 0.95), Figure(0.9, 0.85, 0.94), 0.01)
     >>> [round(end, 3) for end in (found.low, found.value, found.high)]
     [0.056, 0.083, 0.132]

@@ -27,7 +27,7 @@ from chestxray.evaluation.weighted_metrics import ratio
 
 ASSUMPTION = (
     "This holds if the radiographs of each class are like those of validation and only the shares of the classes "
-    "differ (label shift); labels alone can show whether they are."
+    "differ (label shift); only labels can show whether they are."
 )
 #: Most rounds of expectation maximisation, and the change of a proportion below which they end.
 _ROUNDS, _STILL = 2000, 1e-7
@@ -35,7 +35,7 @@ _ROUNDS, _STILL = 2000, 1e-7
 
 @dataclass(frozen=True)
 class Known:
-    """Validation: ``truth`` and ``decided``, class numbers (rows,), and the patients' codes ``clusters``, (rows,)."""
+    """The validation rows: ``truth`` and ``decided``, class numbers (rows,), ``clusters``, patient codes (rows,)."""
 
     truth: np.ndarray
     decided: np.ndarray
@@ -48,13 +48,13 @@ class Known:
         return np.bincount(self.truth, minlength=self.classes) / len(self.truth)
 
     def confusion(self, weights: np.ndarray) -> np.ndarray:
-        """Counts (replicates, true, decided) for row `weights` (replicates, rows)."""
+        """Return counts (replicates, true, decided) for row `weights` (replicates, rows)."""
         cells = np.eye(self.classes**2)[self.truth * self.classes + self.decided]
         return (weights @ cells).reshape(-1, self.classes, self.classes)
 
     @classmethod
     def of(cls, validation: Predictions) -> Known | None:
-        """Return this from the rows of `validation` as decided; None where a class has no rows."""
+        """Return the rows of `validation` with their decisions; None where a class has no rows."""
         truth = validation.truth
         if len(np.unique(truth)) < len(validation.classes):
             return None

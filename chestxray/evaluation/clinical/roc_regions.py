@@ -32,7 +32,7 @@ def regions(
     seed: int = 0,
 ) -> tuple[list[Figure], Figure]:
     """Return the specificity at each of `sensitivities`, and the partial AUROC up to a false positive rate
-    `most_false`, standardised (McClish 1989): 0.5 for a coin toss, 1 for a perfect score.
+    `most_false`, standardised (McClish 1989): 0.5 for a random score, 1 for a perfect one.
 
     `scores` float (rows,), `positive` bool (rows,), `clusters` codes of the patients, int (rows,). Without
     rows of both kinds all parts are None.
@@ -64,7 +64,7 @@ def _corners(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     ranked = np.pad(np.cumsum(weights.take(ranking.order, axis=1), axis=1), ((0, 0), (1, 0)))
     hits = np.pad(np.cumsum(weights.take(ranking.positives, axis=1), axis=1), ((0, 0), (1, 0)))
-    # Between two groups of equal score with a positive row the curve is level, so that their ends are all.
+    # The curve is level between two groups of equal score with a positive row: their ends are all its corners.
     places = np.stack([ranking.starts, ranking.ends], axis=1).ravel()
     counts = np.stack([ranking.positive_starts, ranking.positive_ends], axis=1).ravel()
     true = hits.take(counts, axis=1)

@@ -77,7 +77,7 @@ def auroc_error(auroc: float, prevalence: float, size: float) -> float:
 
 
 def size_for_ratio(prevalence: float, width: float, ratio: float = 1.0) -> int:
-    """Return the number of images for an interval of observed / expected of that `width` (Riley et al. 2021, 1)."""
+    """Return the number of images for an interval of observed / expected of that `width` (Riley 2021, criterion 1)."""
     # The smallest error in steps of 0.0001 whose interval is at least so wide, as in pmvalsampsize.
     error = math.ceil(math.asinh(width / (2 * ratio)) / _Z * 1e4 - 1e-9) / 1e4
     return math.ceil((1 - prevalence) / (prevalence * error**2))

@@ -48,7 +48,7 @@ def choose(
     if positive.all() or not positive.any():
         return 0.5
     values = np.unique(scores)
-    # Of rows called positive from values[i] on.
+    # Proportions at the threshold values[i]: positive rows called positive, and negative rows called negative.
     above = np.searchsorted(np.sort(scores[positive]), values, side="left")
     found = 1 - above / positive.sum()
     below = np.searchsorted(np.sort(scores[~positive]), values, side="left") / (~positive).sum()
@@ -103,7 +103,7 @@ def patients_needed(sensitivity: float, confidence: float) -> int | None:
 
 
 def require_enough(patients: int, sensitivity: float, confidence: float) -> None:
-    """Raise `InputError` where there are too few patients with the finding for the promise."""
+    """Raise `InputError` unless `patients` with the finding are enough to promise `sensitivity` with `confidence`."""
     needed = patients_needed(sensitivity, confidence) if confidence else 0
     if needed is not None and patients >= needed:
         return
@@ -111,8 +111,8 @@ def require_enough(patients: int, sensitivity: float, confidence: float) -> None
     raise InputError(
         f"A sensitivity of at least {sensitivity:g} cannot be promised with confidence {confidence:g}: validation has "
         f"{patients:,} patient{'' if patients == 1 else 's'} with the finding, {enough}. Allowed: more validation "
-        "images (--validation-share), a lower --sensitivity or --confidence, or --confidence 0, which asks for it on "
-        "validation alone and promises nothing."
+        "images (--validation-share), a lower --sensitivity or --confidence, or --confidence 0, which requires it on "
+        "validation alone and promises nothing for other patients."
     )
 
 

@@ -158,7 +158,7 @@ def learn(
 
     training = training.astype(np.float64)
     centre, spread = training.mean(axis=0), training.std(axis=0)
-    # A feature that is (nearly) constant in training would make anything else infinitely far.
+    # A feature that is (nearly) constant in training would make the distance of every other image infinite.
     scale = np.maximum(spread, max(float(spread.max()) * 1e-3, 1e-12))
     standardised = (training - centre) / scale
     kept = min(COMPONENTS, standardised.shape[1] - 1, len(training) // 4)
@@ -166,7 +166,7 @@ def learn(
     if kept < 1 or float(spread.max()) <= 1e-6 * float(np.abs(centre).max()):
         return None
     found = PCA(n_components=kept, random_state=0).fit(standardised)
-    # Directions that training never moved in: a hundredth of the mean variance keeps rounding out of it.
+    # A floor of a hundredth of the mean variance suppresses rounding in directions without variance in training.
     floor = 1e-2 * float(standardised.var(axis=0).mean()) + 1e-12
     weights, bias = _upright(thumbnails(training_pixels))
     parts: dict[str, Any] = {
@@ -191,7 +191,7 @@ def thumbnails(pixels: np.ndarray) -> np.ndarray:
     cells, minus their mean, divided by their standard deviation, which removes differences of exposure.
     """
     rows, columns = (averaging(length, SIDE) for length in pixels.shape[1:])
-    # Row by row: all of a sample at once would take eight times its pixels.
+    # Image by image: the whole sample at once would take eight times the memory of its pixels.
     cells = np.stack([rows @ image @ columns.T for image in pixels.astype(np.float32)]).astype(np.float64)
     apart = cells - cells.mean(axis=(1, 2), keepdims=True)
     return apart / (apart.std(axis=(1, 2), keepdims=True) + FAINT)
@@ -239,7 +239,7 @@ def _upright(films: np.ndarray) -> tuple[np.ndarray, float]:
     altered = [-films, *turned, films[:, ::-1]]
     cells = np.concatenate([films, *altered]).reshape(-1, SIDE * SIDE)
     is_altered = np.arange(len(cells)) >= len(films)
-    # Only even pictures have cells that never vary.
+    # The scale of a cell is 0 only where all images are uniform.
     scale = cells.std(axis=0) + 1e-6
     # Beside another busy process, threads that wait for each other make so small a fit many times slower.
     with threadpool_limits(1):

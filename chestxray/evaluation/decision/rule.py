@@ -64,13 +64,13 @@ class Promise:
         """The promise in a sentence."""
         if not self.confidence:
             return (
-                f"A sensitivity of at least {self.sensitivity:g} was asked for on validation alone: nothing is "
-                "promised for other patients, and about half of such thresholds fall short there."
+                f"A sensitivity of at least {self.sensitivity:g} was required on validation alone: nothing is "
+                "promised for other patients, on whom about half of such thresholds have a lower one."
             )
         return (
-            f"Promised: with confidence {self.confidence:g} it finds at least {100 * self.sensitivity:g}% of such "
-            f"films of patients like the {self.patients:,} of validation that have one, each patient counting alike; "
-            "of other patients nothing is promised."
+            f"With confidence {self.confidence:g}, a sensitivity of at least {100 * self.sensitivity:g}% is promised "
+            f"for patients like the {self.patients:,} of validation with the finding, each patient weighted equally; "
+            "for other patients nothing is promised."
         )
 
 
@@ -111,8 +111,9 @@ class Decision:
         return self.classes.index(self.positive), self.threshold
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the decided class numbers, int64 (rows,), from calibrated probabilities, float (rows, classes): by the
-        threshold with two classes, by the largest with more.
+        """Return the decided class numbers, int64 (rows,), from calibrated probabilities, float (rows, classes).
+
+        With two classes the threshold decides, with more the largest probability, divided by ``priors`` if given.
         """
         if self.cutoff is None:
             weighed = (
@@ -127,8 +128,8 @@ class Decision:
         """The rule in a sentence."""
         if self.threshold is not None:
             said = (
-                f"A film is called {self.positive} from a calibrated probability of {self.threshold:.3f} on; "
-                f"validation chose this threshold ({self.chosen_by})."
+                f"A film is called {self.positive} at a calibrated probability of {self.threshold:.3f} or more; "
+                f"this threshold was chosen on validation ({self.chosen_by})."
             )
             return said if self.promise is None else f"{said} {self.promise.words}"
         if self.priors:
@@ -145,13 +146,16 @@ class Decision:
         the answer, empty where the image is refused or the model abstains. ``abstained`` and ``refused``
         are ``true`` or ``false``, empty where the run always answers or refuses nothing. `refused`: bool
         (rows,); None keeps the column of the table.
+
+        Raises:
+            DataError: predictions and rule have different classes.
         """
         from chestxray.evaluation.decision import conformal
         from chestxray.evaluation.predictions import Predictions
 
         if set(predictions.classes) != set(self.classes):
             raise DataError(
-                f"Predictions and decision are of different classes: {', '.join(predictions.classes)} and "
+                f"Predictions and decision have different classes: {', '.join(predictions.classes)} and "
                 f"{', '.join(self.classes)}."
             )
         order = [predictions.classes.index(name) for name in self.classes]
@@ -172,7 +176,7 @@ class Decision:
         return Predictions(rows, predictions.classes)
 
     def to_json(self) -> dict[str, Any]:
-        """The contents of ``decision.json``."""
+        """Return the content of ``decision.json``."""
         lists = {"classes": list(self.classes), "priors": list(self.priors), "thresholds": dict(self.thresholds)}
         as_json = dataclasses.asdict(self) | lists
         return as_json | {"calibration": as_json["calibration"] | {"offsets": list(self.calibration.offsets)}}
@@ -202,13 +206,13 @@ class Decision:
         if self.positive is not None and (self.positive not in classes or len(classes) != 2):
             raise ValueError(f"positive must be one of two classes, {allowed}, or null. Received: {self.positive!r}")
         if self.positive is not None and self.positive not in self.thresholds:
-            raise ValueError(f"thresholds must have one of {self.positive}, the positive class")
+            raise ValueError(f"thresholds must have a number for {self.positive}, the positive class")
         if stray := sorted(set(self.thresholds) - set(classes)):
-            raise ValueError(f"thresholds must be of the classes {allowed}. Received: {', '.join(stray)}")
+            raise ValueError(f"thresholds must have only the classes {allowed}. Received: {', '.join(stray)}")
         for name, numbers in (("priors", self.priors), ("calibration.offsets", self.calibration.offsets)):
             if len(numbers) not in (0, len(classes)):
                 raise ValueError(
-                    f"{name} must be none, or one of each of {len(classes)} classes. Received: {len(numbers)}"
+                    f"{name} must have no numbers, or one for each of {len(classes)} classes. Received: {len(numbers)}"
                 )
 
     @classmethod

@@ -1,1 +1,1 @@
-"""Models and groups beside each other: differences with intervals and tests."""
+"""Paired comparison of models, and of subgroups: differences with intervals and tests."""

@@ -29,14 +29,19 @@ _AVERAGED = ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc")
 
 @dataclass(frozen=True)
 class Estimated:
-    """One model with its figures on the test.
+    """The figures of one model on the test, from its trainings, whose predictions are ``tables``.
 
-    Of the compared figure: ``values``, float (trainings,), its ``replicates``, float (trainings, replicates), and
-    the ``support`` in patients; where it is a mean over classes, the replicates of each class, float (classes,
-    replicates), and their supports, float (classes,). ``folds`` are its means over seeds in each fold, float
-    (folds,), and ``test_ratios`` are `trainings.ratios_of_test_to_training`, float (folds,). ``figures`` holds all of
-    `HEADLINE`. ``repeats`` holds the value that is shown for each training: the compared figure, or of the expected
-    calibration error the one corrected for bias (a difference needs no correction: both sides have the bias).
+    ``values``, float (trainings,), is the compared figure of each training, ``replicates``, float (trainings,
+    replicates), the same in each bootstrap replicate, ``support`` its effective number of patients, and ``largest``
+    its greatest possible value minus its least. Where the compared figure is a mean over classes, ``by_class``, float
+    (classes, replicates), holds the replicates of each class and ``class_supports``, float (classes,), their
+    effective numbers of patients; both are empty otherwise. In a cross-validation, ``folds``, float (folds,), is the
+    mean over seeds in each fold and ``test_ratios`` the result of `trainings.ratios_of_test_to_training`; both are
+    empty otherwise.
+
+    ``figures`` holds all of `HEADLINE`. ``repeats`` holds the value that is shown for each training: the compared
+    figure or, for the expected calibration error, the one corrected for bias (differences need no correction, since
+    both models have the bias).
     """
 
     model: str
@@ -76,7 +81,7 @@ def estimated(
     """Return every model with its figures, the best by `metric` first, models without that figure last.
 
     `aligned` are the trainings of each model on the same rows in the same order; the other arguments are
-    those of `comparison.compare`, `chosen` the number of the positive class, `clusters` codes of the
+    those of `comparison.compare`, `chosen` is the number of the positive class, `clusters` are codes of the
     patients, int (rows,).
     """
     if design == "folds":
@@ -157,7 +162,7 @@ def _repeated(
 def _cross_validated(
     model: str, tables: Sequence[Predictions], metric: str, chosen: int | None, clusters: np.ndarray
 ) -> Estimated:
-    """Return the figures of a model of which each fold was tested on its own rows."""
+    """Return the figures of a cross-validated model, each of whose folds was tested on rows of its own."""
     classes = len(tables[0].classes)
     parts, test_ratios = (
         trainings.parts(tables[0]),

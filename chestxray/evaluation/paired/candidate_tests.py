@@ -1,4 +1,4 @@
-"""Test of the difference of two models whose trainings are drawn at random."""
+"""Test of the difference of two models, for each design of their trainings."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
     """Return the factor by which the bootstrap understates the variance of a difference over patients, and the
     degrees of freedom of that variance.
 
-    In a mean over classes, each class counts by its part of the variance: a rare one widens the interval only by
-    its own part.
+    In a mean over classes, each class contributes in proportion to its part of the variance, so that a rare class
+    widens the interval by its own part only.
     """
     support = min(one.support, other.support)
     if not len(one.by_class):

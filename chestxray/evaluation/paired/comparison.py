@@ -23,7 +23,7 @@ from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES
 
-#: How intervals are made, by the design of the trainings.
+#: Method of the intervals, by the design of the trainings.
 METHODS = {
     "one": METHOD,
     "seeds": f"{METHOD}, with seeds drawn at random",
@@ -48,18 +48,19 @@ def compare(
     figures a bootstrap in which each replicate draws the same patients for all models. p-values are corrected
     over all pairs (Holm). p-values and intervals refer to these trained models.
 
-    Where a model was trained several times, its figure is the mean over the trainings, and these count
-    as a random sample, as patients do, see `training_variance`: seeds, or the folds of a cross-validation, given
-    by the column ``fold`` of the predictions. In a cross-validation in which each image was tested once,
-    figures are means over the folds. ``repeats`` are the single trainings, ``scope`` says what p refers to.
+    Where a model was trained several times, its figure is the mean over the trainings. These are a random sample,
+    as the patients are (`training_variance`): seeds, or the folds of a cross-validation, given by the column
+    ``fold`` of the predictions. In a cross-validation in which each image was tested once, figures are means over
+    the folds. ``Standing.repeats`` holds the figure of each training; ``Comparison.scope`` says which population
+    p-values and intervals refer to.
 
     Args:
         predictions: the test of each model by its name, or of each of its trainings; two models or more.
         metric: one of `HEADLINE`.
         positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
             computed; default: the abnormal one.
-        margin: the largest difference that does not matter, above 0 and below 1; with it, tests of non-inferiority
-            and equivalence are made.
+        margin: the non-inferiority margin, the largest difference without clinical relevance, above 0 and below 1;
+            with it, non-inferiority and equivalence are tested.
         replicates: number of bootstrap replicates.
         seed: of the random draws.
 
@@ -78,7 +79,7 @@ def compare(
         raise InputError(f"A comparison needs two models or more. Received: {len(predictions)}.")
     repeated = {name: (p,) if isinstance(p, Predictions) else tuple(p) for name, p in predictions.items()}
     if empty := [name for name, tables in repeated.items() if not tables]:
-        raise InputError(f"Every model needs the predictions of a training or more. Without any: {', '.join(empty)}.")
+        raise InputError(f"Every model needs the predictions of one training or more. Without any: {', '.join(empty)}.")
     flat = align({_label(n, i, len(t)): table for n, t in repeated.items() for i, table in enumerate(t)})
     tables = iter(flat.values())
     aligned = {name: tuple(next(tables) for _ in t) for name, t in repeated.items()}
@@ -134,13 +135,13 @@ def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
         first, other = next(iter(aligned.items()), (model, table))
         if set(table.classes) != set(other.classes):
             raise DataError(
-                f"{first} and {model} know different classes, so they do not compare. "
+                f"{first} and {model} have different classes, so that they cannot be compared. "
                 f"{first}: {', '.join(other.classes)}. {model}: {', '.join(table.classes)}."
             )
         aligned[model] = Predictions(rows, other.classes)
         _require_same_rows(first, aligned[first].rows, model, rows)
     if not len(next(iter(aligned.values())).rows):
-        raise DataError("There are no rows to compare models on.")
+        raise DataError("The predictions have no rows, so that models cannot be compared.")
     return aligned
 
 
@@ -149,15 +150,15 @@ def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.Da
     if paths != others or len(here) != len(there):
         odd = sorted(paths ^ others) or sorted(there["path"])
         raise DataError(
-            f"{first} and {second} were tested on different images, so they do not compare: "
+            f"{first} and {second} were tested on different images, so that they cannot be compared: "
             f"{len(paths - others)} only by {first}, {len(others - paths)} only by {second}, "
             f"{len(here)} and {len(there)} rows; see {odd[0]}."
         )
     unlike = here["label"].to_numpy() != there["label"].to_numpy()
     if unlike.any():
         raise DataError(
-            f"{first} and {second} have different labels for {int(unlike.sum())} images, so they do not "
-            f"compare; see {here['path'][unlike].iloc[0]}."
+            f"{first} and {second} have different labels for {int(unlike.sum())} images, so that they "
+            f"cannot be compared; see {here['path'][unlike].iloc[0]}."
         )
 
 

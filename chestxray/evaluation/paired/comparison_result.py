@@ -76,7 +76,7 @@ class Pair:
     """Two models on the same rows.
 
     ``difference`` is first minus second; its interval and ``p`` are those of ``test``, ``p_holm`` is p
-    corrected for the number of pairs. ``margin`` is None where none was asked for.
+    corrected for the number of pairs (Holm 1979). ``margin`` is None where no margin was given.
     """
 
     first: str
@@ -95,7 +95,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models ranked by one figure, the best first, and every pair of them. ``design`` is how trainings are drawn."""
+    """Models ranked by one figure, and the test of every pair of them.
+
+    ``metric`` is the compared figure and ``positive`` the positive class, None for a mean over classes; ``standings``
+    has the best model first; ``rows`` and ``patients`` count the test; ``interval`` is the method of the intervals;
+    ``design`` says how trainings are drawn; ``margin`` is the non-inferiority margin, None where none was given.
+    """
 
     metric: str
     positive: str | None
@@ -157,7 +162,7 @@ class Comparison:
         return pd.DataFrame(self.to_json()["models"], columns=["model", "value", "low", "high", "letters"])
 
     def _repr_html_(self) -> str:
-        """Tables for a notebook: the models, every pair, and what the p-values speak of."""
+        """Return HTML for a notebook: the models, every pair, and the population that the p-values refer to."""
         tables = (table.round(3).to_html(index=False, na_rep="") for table in (self.to_frame(), self.pairs_to_frame()))
         of = f"{html.escape(self.metric)} on {self.rows:,} images, {self.patients}. {html.escape(self.scope)}"
         return f"<p>{of}</p>" + "".join(tables)

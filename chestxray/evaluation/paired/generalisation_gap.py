@@ -24,7 +24,7 @@ def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc"
     check_metric(metric)
     if set(internal.classes) != set(external.classes) or internal.positive != external.positive:
         raise DataError(
-            "Evaluations with other classes or another positive class do not compare. Internal: "
+            "Evaluations with different classes or positive classes cannot be compared. Internal: "
             f"{', '.join(internal.classes)}, positive {internal.positive}. External: "
             f"{', '.join(external.classes)}, positive {external.positive}."
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-#: The letters there are. With more of them, or more on one model, a display is not compact, and none is given.
+#: The available letters. A display that needs more of them, or more for one model, is not compact and is not given.
 _LETTERS = string.ascii_letters
 _MOST_OF_A_MODEL = 12
 
@@ -17,9 +17,9 @@ def letters(count: int, different: Sequence[tuple[int, int]]) -> list[str]:
 
     `different` are the pairs that differ significantly. The display is that of Piepho (2004), found as the edge
     clique cover of the other pairs, by the greedy heuristic of Gramm et al. (2008) in polynomial
-    time; insert-and-absorb, Piepho's own algorithm, takes exponential time and as many letters. Where more
-    than 52 are needed, or 12 for one model, which takes many pairs against the models' order, every model has
-    the empty string, and `caption` says so.
+    time; insert-and-absorb, Piepho's own algorithm, takes exponential time and needs as many letters. Where more
+    than 52 letters are needed, or 12 for one model, every model has the empty string, and `caption` says so; this
+    happens only where many pairs contradict the order of the models.
 
     >>> letters(3, [(0, 2)])
     ['a', 'ab', 'b']
@@ -39,7 +39,7 @@ def caption(marks: Iterable[str]) -> str:
     """Return the meaning of the letters of all models in a sentence."""
     if any(marks):
         return "Models that share a letter cannot be told apart."
-    return "No letters are given: the pairs that cannot be told apart need too many. The table of pairs has them."
+    return "No letters are given, since too many would be needed. The table of pairs shows which models differ."
 
 
 def _cliques(alike: np.ndarray) -> list[set[int]]:
@@ -51,7 +51,7 @@ def _cliques(alike: np.ndarray) -> list[set[int]]:
             continue
         members = [i] if i == j else [i, j]
         while (common := alike[members].all(axis=0) & ~np.isin(np.arange(len(alike)), members)).any():
-            # The vertex that covers most edges that are not covered yet.
+            # Add the vertex that covers most of the edges that are not covered yet.
             members.append(int(np.where(common, uncovered[members].sum(axis=0), -1).argmax()))
         uncovered[np.ix_(members, members)] = False
         found.append({int(member) for member in members})

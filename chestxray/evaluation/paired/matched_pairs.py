@@ -13,9 +13,10 @@ from scipy import stats
 
 
 def mid_p(wins: int, losses: int) -> float:
-    """Return McNemar's mid-p (Fagerland et al. 2013); `wins` and `losses` count rows on which one model alone is right.
+    """Return McNemar's mid-p (Fagerland et al. 2013).
 
-    It counts half the probability of the observed table. It keeps the level nearly everywhere and has more power
+    `wins` and `losses` count the rows on which only the first, or only the second, model is right. The mid-p counts
+    half the probability of the observed table. It keeps the level nearly everywhere and has more power
     than the exact test, which is conservative.
 
     >>> round(mid_p(1, 7), 3)  # Fagerland et al. 2013, first example; exact .070

@@ -74,7 +74,7 @@ class DifferenceTest:
 
 
 def t_test(value: float, error: float, freedom: float, name: str, largest: float = 1.0) -> DifferenceTest:
-    """Return Student's t test of a difference `value` with a standard `error` of `freedom` degrees.
+    """Return Student's t test of a difference `value` with a standard `error` and its degrees of `freedom`.
 
     Without an error, or without degrees of freedom, the test has no p-value function.
 

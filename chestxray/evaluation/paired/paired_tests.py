@@ -33,7 +33,7 @@ def delong(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tu
     """
     own, rest = int(positive.sum()), int((~positive).sum())
     ranks = stats.rankdata(scores, axis=1)
-    # Share of the other side that each row beats, ties counting half.
+    # Proportion of the other class that each row ranks above (or below), ties counting half.
     above = (ranks[:, positive] - stats.rankdata(scores[:, positive], axis=1)) / rest
     below = 1 - (ranks[:, ~positive] - stats.rankdata(scores[:, ~positive], axis=1)) / own
     auroc = above.mean(axis=1)
@@ -70,10 +70,11 @@ def auroc_test(positive: np.ndarray, first: np.ndarray, second: np.ndarray, clus
 
 
 def accuracy_test(first: np.ndarray, second: np.ndarray, clusters: np.ndarray) -> DifferenceTest:
-    """Return the test of the difference of two accuracies; `first` and `second` are bool (rows,), whether right.
+    """Return the test of the difference of two accuracies.
 
-    McNemar's mid-p on the rows where one model alone is right; with several rows a patient, the chi-square
-    test of Obuchowski (1998), which sums those rows by patient. Both come with the score interval of Tango
+    `first` and `second`, bool (rows,), say whether each model is right; `clusters` are codes of the patients. The
+    test is McNemar's mid-p on the rows where only one model is right; where patients have several rows, the
+    chi-square test of Obuchowski (1998), which sums those rows by patient. Both come with the score interval of Tango
     (1998), on effective numbers of rows where patients have several (Rao and Scott 1992).
     """
     lead = first.astype(np.int64) - second.astype(np.int64)
@@ -102,7 +103,7 @@ def singletons(clusters: np.ndarray) -> bool:
 
 
 def _sums(values: np.ndarray, keys: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Sums of `values` (models, some rows) by patient: (models, patients)."""
+    """Return the sums of `values` (models, some rows) by patient: (models, patients)."""
     names = np.unique(clusters)
     places = np.searchsorted(names, keys)
     return np.stack([np.bincount(places, weights=row, minlength=len(names)) for row in values])

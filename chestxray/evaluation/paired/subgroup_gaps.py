@@ -3,7 +3,8 @@
 A gap is the figure of a group minus that of all other rows, with its interval and p by one method: the two
 intervals combined with their correlation (MOVER; Zou 2007), p being the level at which that interval would
 end at 0. The interaction test is a single test of whether the figure differs between any groups of a column.
-Both are corrected (Holm 1979) over all columns, groups and figures: of twenty groups one stands out by chance.
+Both are corrected (Holm 1979) over all columns, groups and figures: of twenty equal groups, one is expected to differ
+significantly by chance.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def gap(one: Part, other: Part) -> tuple[Figure, float | None]:
         return math.sqrt(max(0.0, own**2 + far**2 - 2 * r * own * far))
 
     figure = Figure(value, value - reach(LEVEL, -1), value + reach(LEVEL, 1))
-    # The least 1 - level at which the interval does not hold 0.
+    # p is the least 1 - level at which the interval does not contain 0.
     side, least, most = (-1 if value > 0 else 1), 1e-9, 1 - 1e-12
     if reach(least, side) >= abs(value):
         return figure, 1.0

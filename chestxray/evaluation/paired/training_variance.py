@@ -44,9 +44,9 @@ def over_folds(values: np.ndarray, test_ratios: np.ndarray) -> Spread:
 def over_seeds(groups: list[np.ndarray], signs: list[int], covariance: np.ndarray, freedom: float) -> Spread:
     """Return the mean over trainings with other seeds on the same test patients, or the difference of two such means.
 
-    Trainings are to patients as readers are to cases: the variance is that of trainings and the covariance of
-    different trainings over patients (Obuchowski and Rockette 1995, with trainings nested in models), and
-    never less than that of patients alone.
+    Trainings take the place of the readers of a multi-reader multi-case study: the variance is that of trainings
+    plus the covariance of different trainings over patients (Obuchowski and Rockette 1995, with trainings nested in
+    models), and never less than that of patients alone.
 
     Args:
         groups: for each model, the figure in each training, float (trainings,).

@@ -22,10 +22,10 @@ SCOPES: dict[Design, str] = {
     "one": "p-values and intervals refer to these trained models on other patients like those of the test; chance in "
     "training is not included, and with another seed the order may differ.",
     "seeds": "p-values and intervals refer to other patients and to trainings with other seeds on the same images.",
-    "folds": "p-values and intervals refer to models trained anew on other images of the kind and tested on other "
-    "patients (corrected resampled t over the folds, Nadeau and Bengio 2003).",
+    "folds": "p-values and intervals refer to models trained anew on other images of similar patients and tested on "
+    "other patients (corrected resampled t over the folds, Nadeau and Bengio 2003).",
     "folds of one test": "p-values and intervals refer to other patients and to models trained anew on other images "
-    "of the kind (folds as Nadeau and Bengio 2003 correct for the images that they share).",
+    "of similar patients (corrected for the images that folds share, Nadeau and Bengio 2003).",
 }
 
 

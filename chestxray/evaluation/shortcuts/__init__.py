@@ -1,1 +1,1 @@
-"""Shortcut controls: small classifiers that see no lungs, compared with the model."""
+"""Shortcut controls: small classifiers whose input shows little or nothing of the lungs, compared with the model."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Most principal components of `pictures`.
 COMPONENTS = 64
-#: Number of cells that the trees use: those that differ most between the classes in training (ANOVA F).
+#: Number of cells that `trees` uses: those that differ most between the classes in training (ANOVA F).
 CELLS = 32
 #: Strengths of the logistic regression's penalty (its C, smaller is stronger); validation chooses.
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
@@ -21,8 +22,10 @@ Fitter = Callable[["Examples", int], tuple[Callable[[np.ndarray], np.ndarray], n
 
 @dataclass(frozen=True)
 class Examples:
-    """``train`` and ``validation``: features, float (rows, features); ``truth`` and
-    ``validation_truth``: class codes, int (rows,). Validation may have no rows.
+    """Rows to fit a control on.
+
+    ``train`` and ``validation``: features, float (rows, features); ``truth`` and ``validation_truth``: class codes,
+    int (rows,). Validation may have no rows.
     """
 
     train: np.ndarray
@@ -68,13 +71,13 @@ def pictures(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.n
 
 
 def pictures_and_trees(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """Fit the mean of `pictures`, which finds diffuse patterns, and `trees`, which find one bright letter."""
+    """Fit `pictures`, which detects diffuse patterns, and `trees`, which detects one bright letter; average both."""
     (spread, codes), (local, _) = pictures(examples, seed), trees(examples, seed)
     return lambda images: (spread(images) + local(images)) / 2, codes
 
 
 def linear(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """Fit a logistic regression, classes balanced; its penalty has the least loss on validation."""
+    """Fit a logistic regression, classes balanced, with the penalty of the least loss on validation."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -104,11 +107,11 @@ def _loss(predict: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, exampl
 
 
 def trees(examples: Examples, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """Fit a few small boosted trees, classes balanced, which can split a width or a format anywhere."""
+    """Fit a few small boosted trees, classes balanced, which can split a feature at any value."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.feature_selection import f_classif
 
-    # A letter is one bright cell: trees over all cells take ten times as long without finding more.
+    # A letter is one bright cell: trees on all cells take ten times as long and detect no more.
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         # A cell that is constant over images has no F value, and is not chosen.
         warnings.simplefilter("ignore", UserWarning)

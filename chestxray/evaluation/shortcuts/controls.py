@@ -1,4 +1,4 @@
-"""Shortcut controls: small classifiers that see no lungs, compared with the model's score.
+"""Shortcut controls: small classifiers whose input shows little or nothing of the lungs, compared with the model.
 
 A model that uses the corner of the film, the size of the file or the appearance of a hospital's images can
 reach the score of one that uses the lungs (Zech et al. 2018; Maguolo and Nanni 2021). Each control is a small
@@ -52,8 +52,11 @@ MOST = {"train": 3000, "validation": 1000, "test": 3000}
 
 @dataclass(frozen=True)
 class Control:
-    """One control. ``kind``: leak, likeness or source. ``features``: float (rows of the sample,
-    features); ``labels``: the target of each of these rows, one of ``classes``.
+    """One control: its input and its target.
+
+    ``name`` is that in files, ``title`` and ``sees`` (a description of the input) those in reports. ``kind``: leak,
+    likeness or source. ``features``: float (rows of the sample, features); ``fit``: the classifier; ``labels``: the
+    target of each of these rows, one of ``classes``.
     """
 
     name: str
@@ -67,7 +70,7 @@ class Control:
 
     @property
     def figures(self) -> int:
-        """Number of figures that are tested: a leak may be of any class."""
+        """Number of figures that are tested: one, or one for each class of a leak with more than two."""
         return 1 if self.kind == "likeness" or len(self.classes) == 2 else len(self.classes)
 
 
@@ -181,12 +184,14 @@ def _planned(
     facts = inputs.file_facts(sample, seen)
     pictures, mixed = classifiers.pictures, classifiers.pictures_and_trees
     border = inputs.border(seen)
-    hidden = "the centre, three quarters of the width and height," if seen.lungs is None else "the lungs of the mask"
+    hidden = (
+        "the centre, three quarters of the width and height," if seen.lungs is None else "the area of the lung mask"
+    )
     planned = [
         Control("border", "The border", "A narrow frame round the image, and its four corners.", "leak", border, mixed,
                 **task),
         Control("file_facts", "File facts", "Width, height, their ratio, colour mode and format of the file; "
-                "brightness and contrast of the border. No picture.", "leak", facts, classifiers.trees, **task),
+                "brightness and contrast of the border. No image.", "leak", facts, classifiers.trees, **task),
         Control("blanked_centre", "The blanked centre", f"The image at {inputs.SIDE} by {inputs.SIDE}, "
                 f"{hidden} blanked.", "likeness", inputs.blanked(seen), pictures, **task),
         Control("thumbnail", "The thumbnail", "The whole image at 8 by 8.", "likeness", inputs.thumbnail(seen),
@@ -198,9 +203,9 @@ def _planned(
     names = (sample["source"].to_numpy()[:, None] == np.asarray(known)).astype(float)
     look = np.concatenate([inputs.thumbnail(seen), border], axis=1)
     planned += [
-        Control("source", "The source", "Which data set the image came from. No picture.", "leak", names,
+        Control("source", "The source", "Which data set the image came from. No image.", "leak", names,
                 classifiers.linear, **task),
-        Control("predict_the_source", "Predicting the source", "The border and the thumbnail; it is to tell the "
+        Control("predict_the_source", "Predicting the source", "The border and the thumbnail; the target is the "
                 "source, not the class.", "source", look, pictures, sample["source"], tuple(known)),
     ]  # fmt: skip
     return planned, {}

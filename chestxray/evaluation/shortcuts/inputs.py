@@ -56,8 +56,10 @@ def grids(rows: pd.DataFrame, pixels: np.ndarray, places: np.ndarray, fit: Fit, 
 
 
 def has_masks(rows: pd.DataFrame) -> bool:
-    """Return whether every row names a lung mask. Blanking some rows by mask and others by box would make the two
-    distinguishable, and with them any class that comes with masks.
+    """Return whether every row names a lung mask.
+
+    Masks are used for all rows or none: blanking some by mask and others by box would make the two distinguishable,
+    and with them any class that comes with masks.
     """
     return "lung_mask" in rows and bool((rows["lung_mask"].fillna("") != "").all())
 
@@ -123,7 +125,7 @@ def _lungs(path: Path, size: tuple[int, ...], fit: Fit) -> np.ndarray:
 
     mask = read(path, size=(size[0], size[1]), fit=fit).pixels
     if not mask.any():
-        raise UnreadableImage(f"{path} is a mask without lungs")
+        raise UnreadableImage(f"{path} is an empty lung mask")
     # Masks are written as 0 and 255, or as 0 and 1.
     touched = _cells(np.where(mask > mask.max() / 2, 255, 0)) > 0
     return ndimage.binary_dilation(touched, np.ones((3, 3), bool), iterations=GROWTH)

@@ -1,4 +1,4 @@
-"""The shortcut controls in sentences: each figure, and the verdict on the score of one or several models."""
+"""Sentences about the shortcut controls: on each control, and the verdict on the score of one or several models."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def settle_source(tested: Sequence[dict[str, Any]]) -> None:
     if looks["fires"]:
         looks["state"], looks["fires"] = source["state"], source["fires"]
         sentence = {
-            "fires": "Images show which source they are from (AUROC {}), and the source tells the class.",
-            "excluded": "Images show which source they are from (AUROC {}), but the source hardly tells the class.",
-            "undecided": "Images show which source they are from (AUROC {}); whether the source tells the class "
-            "cannot be said of so few.",
+            "fires": "Images show which source they are from (AUROC {}), and the source predicts the class.",
+            "excluded": "Images show which source they are from (AUROC {}), but the source hardly predicts the class.",
+            "undecided": "Images show which source they are from (AUROC {}); there are too few to "
+            "tell whether the source predicts the class.",
         }[source["state"]]
     elif looks["state"] == "excluded":
         sentence = "Images hardly show which source they are from (AUROC {})."
@@ -64,10 +64,10 @@ def _of_leak(item: Item) -> str:
     if item["state"] == "undecided":
         room = "nothing is excluded" if item["up_to"] is None else f"{item['up_to']:.2f} is not excluded"
         return f"{reached}: too few images to tell; {room}."
-    on_test = f"{reached}; on the test images it has {with_interval(item['auroc'], 2)}{_share_of(item)}"
+    on_test = f"{reached}; its AUROC on the test images is {with_interval(item['auroc'], 2)}{_share_of(item)}"
     if _explains(item):
-        return f"{on_test}: this score cannot be taken for disease."
-    return f"{on_test}: part of the score may come from there, not from disease."
+        return f"{on_test}: this score cannot be taken as evidence that disease is recognised."
+    return f"{on_test}: part of the score may come from this, not from disease."
 
 
 def _of_likeness(item: Item) -> str:
@@ -75,10 +75,10 @@ def _of_likeness(item: Item) -> str:
         return f"{item['title']} could not be scored on these test images."
     reached = f"{item['title']} alone: AUROC {with_interval(item['auroc'], 2)}"
     if item["share"]["value"] is None:
-        return f"{reached}; the model gains nothing over a coin toss that it could explain."
+        return f"{reached}; the model has no gain over an AUROC of 0.5 that it could explain."
     reached += _share_of(item)
     if item["state"] == "fires":
-        return f"{reached}: little of the score needs a close look into the lungs."
+        return f"{reached}: most of the score can be reached without a detailed view of the lungs."
     if item["state"] == "excluded":
         return f"{reached}: {SHARE:.0%} or more is excluded."
     return f"{reached}: too few test images to tell; {_room(item)}."
@@ -110,8 +110,8 @@ def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
     leaks = [item for item in own if item["fires"] and item["kind"] == "leak"]
     if strong := [item for item in leaks if _explains(item)]:
         return (
-            f"{opening}This score cannot be taken for disease: as much could be learnt from {_listed(strong)} alone, "
-            "whether or not this model did."
+            f"{opening}This score cannot be taken as evidence that disease is recognised: as much could be learnt from "
+            f"{_listed(strong)} alone, whether or not this model did."
         )
     undecided = [item for item in own if item["state"] == "undecided"]
     room = f" Too few images to tell more: {_not_excluded(undecided)}." if undecided else ""
@@ -121,12 +121,15 @@ def verdict(model: Mapping[str, float | None], tested: Sequence[Item]) -> str:
             f"this model did.{room}"
         )
     if fired := [item for item in own if item["fires"]]:
-        return f"{opening}Little of the score needs a close look into the lungs ({_listed(fired)}).{room}"
+        return (
+            f"{opening}Most of the score can be reached without a detailed view of the lungs ({_listed(fired)}).{room}"
+        )
     if undecided:
         return f"{opening}Too few images to tell whether a control explains the score: {_not_excluded(undecided)}."
     return (
-        f"{opening}No control explains the score: that {EXCLUDED:.2f} or more could be learnt from what shows no "
-        f"disease, and that a blurred or blanked image has {SHARE:.0%} of the gain, is excluded."
+        f"{opening}No control explains the score: it is excluded that an AUROC of {EXCLUDED:.2f} or more could be "
+        f"learnt from what shows no disease, and that a reduced or blanked image reaches {SHARE:.0%} of the model's "
+        "gain."
     )
 
 
@@ -158,7 +161,7 @@ def short(summary: Mapping[str, Any]) -> str:
     return {
         "shortcut": "could be a shortcut",
         "part": "part could be a shortcut",
-        "likeness": "needs little of the lungs",
+        "likeness": "needs little detail of the lungs",
         "undecided": "too few images to tell",
         "none": "none explains it",
         "unknown": "not run",
@@ -166,7 +169,10 @@ def short(summary: Mapping[str, Any]) -> str:
 
 
 def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return sentences on the controls of several models, the most serious first. `summaries` are by model name."""
+    """Return sentences on the controls of several models, the most serious first.
+
+    `summaries` holds the result of `together` by the name of the model.
+    """
     sentences = []
     for kind in FINDINGS:
         of = {name: summary for name, summary in summaries.items() if summary["finding"] == kind}
@@ -176,11 +182,11 @@ def beside(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         score = f"score{'s' if many else ''} of {_joined(list(of))}"
         titles = _joined(list(dict.fromkeys(title for summary in of.values() for title in summary["titles"])))
         said = {
-            "shortcut": f"The {score} cannot be taken for disease: as much could be learnt from what shows no disease "
-            f"({titles}), whether or not {'these models' if many else 'it'} did. A higher score need not be a better "
-            "eye for disease.",
+            "shortcut": f"The {score} cannot be taken as evidence that disease is recognised: as much could be "
+            f"learnt from what shows no disease ({titles}), whether or not {'these models' if many else 'it'} did. "
+            "A higher score need not mean that disease is recognised better.",
             "part": f"Part of the {score} may come from {titles}, not from disease.",
-            "likeness": f"Little of the {score} needs a close look into the lungs ({titles}).",
+            "likeness": f"Most of the {score} can be reached without a detailed view of the lungs ({titles}).",
             "undecided": f"Whether a control explains the {score} cannot be told from so few images.",
             "none": f"No control explains the {score}.",
             "unknown": f"No controls were run for {_joined(list(of))}: whether a shortcut explains the "
@@ -218,7 +224,7 @@ def _not_excluded(items: Sequence[Item]) -> str:
             rooms.append(f"that {_inner(item)} does as well")
         else:
             reach = "all" if item["up_to"] is None else f"{item['up_to']:.0%}"
-            rooms.append(f"that {_inner(item)} has {reach} of the gain")
+            rooms.append(f"that {_inner(item)} reaches {reach} of the model's gain")
     return f"it is not excluded {_joined(rooms)}"
 
 
@@ -231,7 +237,7 @@ def _share_of(item: Item) -> str:
     if share["value"] is None:
         return ""
     high = "any share" if share["high"] is None else f"{share['high']:.0%}"
-    return f", {share['value']:.0%} ({share['low']:.0%} to {high}) of what the model gains over a coin toss"
+    return f", {share['value']:.0%} ({share['low']:.0%} to {high}) of the model's gain over an AUROC of 0.5"
 
 
 def _listed(items: Sequence[Item]) -> str:

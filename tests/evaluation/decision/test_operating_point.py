@@ -122,9 +122,8 @@ def test_the_decision_says_what_is_promised_and_reads_what_earlier_versions_wrot
     validation = predictions(scores, positive, [f"p{c}" for c in clusters])
     found = selection.decide(validation, Recipe(sensitivity=0.8, confidence=0.9), Calibration())
     assert found.promise == rule.Promise(0.8, 0.9, 50)
-    assert (
-        "with confidence 0.9 it finds at least 80% of such films of patients like the 50 of validation" in found.words
-    )
+    promised = "With confidence 0.9, a sensitivity of at least 80% is promised for patients like the 50 of validation"
+    assert promised in found.words
     assert rule.Decision.from_json(found.to_json()) == found
     before = {name: value for name, value in found.to_json().items() if name != "promise"}
     assert rule.Decision.from_json(before).promise is None

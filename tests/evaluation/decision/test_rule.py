@@ -115,7 +115,7 @@ def test_a_decision_is_chosen_on_what_was_calibrated_and_can_be_read_again(tmp_p
     found = decision.decided(scored.probabilities)[truth == 1].mean()
     assert 0.91 <= found < 0.97, "above what is promised, but no higher than that takes"
     assert decision.promise == Promise(0.9, 0.95, (truth == 1).sum())
-    assert "with confidence 0.95 it finds at least 90% of such films" in decision.words
+    assert "With confidence 0.95, a sensitivity of at least 90% is promised" in decision.words
     alone = decide(scored, Recipe(abstain=0.9, sensitivity=0.9, confidence=0), fitted)
     assert 0.9 <= alone.decided(scored.probabilities)[truth == 1].mean() < 0.93
     assert "nothing is promised" in alone.words

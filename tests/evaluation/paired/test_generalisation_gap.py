@@ -27,7 +27,7 @@ def test_drop_that_cannot_be_had():
     fewer = evaluate(Predictions(table.rows[table.rows["label"] != "c"], table.classes), replicates=100)
     assert difference(internal, fewer, "auroc") == Figure(None, None, None)
     assert difference(internal, fewer, "accuracy").value is not None
-    with pytest.raises(DataError, match="do not compare"):
+    with pytest.raises(DataError, match="cannot be compared"):
         difference(internal, evaluate(predictions(1), replicates=100))
     with pytest.raises(InputError, match="Unknown metric"):
         difference(internal, internal, "auc")

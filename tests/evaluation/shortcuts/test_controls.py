@@ -132,8 +132,9 @@ def test_file_facts_fire_where_formats_go_with_classes(phantoms):
     found = found_on(index.replace(rows), pixels)
     facts = by_name(found)["file_facts"]
     assert facts["fires"] and facts["auroc"]["value"] > 0.99
-    assert facts["says"].endswith("this score cannot be taken for disease.")
-    assert "This score cannot be taken for disease: as much could be learnt from file facts" in found["verdict"]
+    assert facts["says"].endswith("this score cannot be taken as evidence that disease is recognised.")
+    assert "This score cannot be taken as evidence that disease is recognised" in found["verdict"]
+    assert "as much could be learnt from file facts alone" in found["verdict"]
     assert "whether or not this model did" in found["verdict"]
     assert found["finding"] == "shortcut"
     json.dumps(found, allow_nan=False)
@@ -150,7 +151,7 @@ def test_the_source_fires_only_where_it_goes_with_the_class(phantoms, confounded
     assert found["source"]["fires"] == confounded
     assert found["predict_the_source"]["learnt"]["auroc"]["value"] > 0.9
     assert found["predict_the_source"]["fires"] == confounded
-    assert ("and the source tells the class" in found["predict_the_source"]["says"]) == confounded
+    assert ("and the source predicts the class" in found["predict_the_source"]["says"]) == confounded
 
 
 def test_a_test_of_another_hospital_with_more_disease_is_no_shortcut(phantoms):
@@ -246,7 +247,7 @@ def test_masks_of_some_rows_only_are_not_used():
 
 def test_a_spoilt_mask_is_said_and_the_centre_blanked_instead(phantoms, tmp_path):
     index, pixels = phantoms(0)
-    assert "lungs of the mask" in by_name(found_on(index, pixels))["blanked_centre"]["sees"]
+    assert "area of the lung mask" in by_name(found_on(index, pixels))["blanked_centre"]["sees"]
     spoilt = index.replace(index.rows.assign(lung_mask=str(tmp_path / "missing.png")))
     found = found_on(spoilt, pixels)
     assert "the centre" in by_name(found)["blanked_centre"]["sees"]
