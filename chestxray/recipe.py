@@ -119,7 +119,9 @@ class Recipe:
     )
     warmup_share: float = _field(0.1, "Share of a phase's steps that warm up.", low=0, high=1)
     weight_decay: float = _field(1e-4, "Decoupled weight decay (adamw).", low=0)
-    loss: Literal["crossentropy", "focal", "soft_f1"] = _field("crossentropy", "Loss.")
+    loss: Literal["crossentropy", "focal", "soft_f1", "asymmetric"] = _field(
+        "crossentropy", "Loss; asymmetric (Ridnik 2021) is for findings alone."
+    )
     label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
     class_weights: bool = _field(
         True,

@@ -26,7 +26,7 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     """A run of two classes whose validation is 40 images of noise; it refuses what is far from noise."""
     keras.utils.set_random_seed(seed)
     built = build(tiny_plugin(), len(CLASSES), size, seed=seed)
-    set_calibration(built.model, Calibration(0.05))
+    set_calibration(built.model, 1 / 0.05, 0.0)
     noise = pixels_of(80, seed + 1, size)[..., np.newaxis]
     probabilities, features = features_model(built.model, "last").predict(noise.astype(np.float32), verbose=0)
     # In the middle of what noise gets, so that both classes are decided on.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,9 +14,6 @@ import numpy as np
 from chestxray.errors import PluginError
 from chestxray.models.weights import build_named, load_weights
 from chestxray.plugin import ModelPlugin
-
-if TYPE_CHECKING:
-    from chestxray.evaluation.decision.temperature_scaling import Calibration
 
 #: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
 CALIBRATION = "calibration"
@@ -27,7 +24,7 @@ Tensor = Any
 @dataclass(frozen=True)
 class Built:
     """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
-    classes); ``backbone``: the names of its layers that the plugin's `build` made, in order.
+    classes), of findings each by itself; ``backbone``: the names of its layers that the plugin's `build` made, in order.
     """
 
     model: keras.Model
@@ -40,6 +37,7 @@ def build(
     classes: int,
     image_size: tuple[int, int],
     *,
+    task: Literal["classes", "findings"] = "classes",
     name: str = "this architecture",
     weights: str | None = None,
     normalisation: Literal["plugin", "pixel", "image"] = "plugin",
@@ -50,6 +48,8 @@ def build(
     seed: int = 0,
 ) -> Built:
     """Build the whole model. `channels` is 1 for grey pixels, 3 for colour.
+
+    The probabilities of `classes` add up to 1 (softmax); those of findings are independent (sigmoid).
 
     `weights` is None (random), one of ``plugin.weights``, or the path of a file. `normalisation`
     ``pixel`` needs `moments`: mean and variance by pixel of the training images, each (height,
@@ -73,7 +73,8 @@ def build(
         if tuple(logits.shape) != (None, classes):
             raise PluginError(f"head must return logits (batch, {classes}). Received: shape {tuple(logits.shape)}.")
         calibrated = keras.layers.Rescaling(1.0, dtype="float32", name=CALIBRATION)(logits)
-        output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(calibrated)
+        activation = "softmax" if task == "classes" else "sigmoid"
+        output = keras.layers.Activation(activation, dtype="float32", name="probabilities")(calibrated)
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
@@ -105,15 +106,18 @@ def freeze(built: Built, phase: Phase) -> None:
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """The same graph, ending at the logits (batch, classes) before calibration and softmax."""
+    """The same graph, ending at the logits (batch, classes) before calibration and softmax or sigmoid."""
     return keras.Model(model.inputs, model.get_layer(CALIBRATION).input)
 
 
-def set_calibration(model: keras.Model, calibration: Calibration) -> None:
-    """Calibrate the logits from now on, in `model` and in what is saved of it."""
+def set_calibration(model: keras.Model, scale: float | Sequence[float], offset: float | Sequence[float]) -> None:
+    """Multiply the logits by `scale` and add `offset` from now on, in `model` and in what is saved of it.
+
+    Each is one number, or one for each class or finding.
+    """
     layer = model.get_layer(CALIBRATION)
-    layer.scale = 1 / calibration.temperature
-    layer.offset = list(calibration.offsets) if calibration.offsets else 0.0
+    layer.scale = scale if isinstance(scale, float) else list(scale)
+    layer.offset = offset if isinstance(offset, float) else list(offset)
     # Functions traced before hold the old constant.
     model.train_function = model.test_function = model.predict_function = None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +24,7 @@ from chestxray.storage import result_files
 from chestxray.training import (
     cached_features,
     checkpoint,
+    finding_losses,
     fused_batch_norm,
     fused_optimizers,
     input_pipeline,
@@ -36,7 +39,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Rows:
     """Rows of the decoded array that belong to a split: ``places`` int64 (rows,) and ``labels``
-    float32 (rows, classes).
+    float32 (rows, classes): one-hot, or of findings from 0 to 1 and NaN where one is not known.
     """
 
     places: np.ndarray
@@ -44,8 +47,14 @@ class Rows:
 
     @classmethod
     def of(cls, index: Index, split: str) -> Rows:
-        """The rows of `index` in `split`; rows of the index and of the array correspond."""
+        """The rows of `index` in `split`; rows of the index and of the array correspond. Rows of which no finding is
+        known teach nothing and are left out.
+        """
         places = np.flatnonzero((index.rows["split"] == split).to_numpy())
+        if index.task == "findings":
+            targets = index.targets[places]
+            known = np.isfinite(targets).any(axis=1)
+            return cls(places[known], targets[known])
         codes = pd.Categorical(index.rows["label"].iloc[places], categories=list(index.classes)).codes
         return cls(places, forward.one_hot(codes.astype(np.int64), len(index.classes)))
 
@@ -91,10 +100,30 @@ def train(
         with strategy.scope():
             freeze(built, phase)
         if not record.finished(epochs):
-            _fit(built, pixels, training, validation, recipe, record, epochs, strategy, cache or caches.root())
+            aim = Aim.of(index, training.labels, recipe)
+            _fit(built, pixels, training, validation, recipe, aim, record, epochs, strategy, cache or caches.root())
         with strategy.scope():
             checkpoint.restore_weights(record.best, built.model)
     return result_files.history(folder / HISTORY)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is minimised and what is shown of it, made anew for each model since metrics hold a state, and the
+    weights of classes.
+    """
+
+    loss: Callable[[], keras.losses.Loss]
+    metrics: Callable[[], list[Any]]
+    class_weight: dict[int, float] | None
+
+    @classmethod
+    def of(cls, index: Index, labels: np.ndarray, recipe: Recipe) -> Aim:
+        """That of the task of `index`; `labels`, float32 (rows, classes), are those of the training rows."""
+        if index.task == "findings":
+            return cls(lambda: finding_losses.of(recipe, labels), lambda: [finding_losses.KnownAccuracy()], None)
+        weights = class_weights(labels) if recipe.class_weights else None
+        return cls(lambda: objective.loss(recipe), lambda: ["accuracy"], weights)
 
 
 def rate_of(recipe: Recipe, phase: Phase) -> float:
@@ -108,6 +137,7 @@ def _fit(
     training: Rows,
     validation: Rows,
     recipe: Recipe,
+    aim: Aim,
     record: Record,
     epochs: int,
     strategy: tf.distribute.Strategy,
@@ -120,10 +150,10 @@ def _fit(
         trained = kept.tail if kept else built.model
         xla = xla_compilation.choose(trained, record.phase, batch, steps * epochs, cache, wanted=recipe.jit_compile)
         optimizer = objective.optimizer(recipe, rate_of(recipe, record.phase), steps * epochs)
-        _compile(built.model, optimizer, recipe, xla)
+        _compile(built.model, optimizer, aim, xla)
         if kept:
             # The whole model holds the optimiser as well, so that a state is the same either way.
-            _compile(trained, built.model.optimizer, recipe, xla)
+            _compile(trained, built.model.optimizer, aim, xla)
         first = record.restore(built.model)
     log.info(
         "Training (%s): %d images, %d epochs of %d steps (%s, %s)%s.",
@@ -147,15 +177,15 @@ def _fit(
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=steps,
-            class_weight=class_weights(training.labels) if recipe.class_weights else None,
+            class_weight=aim.class_weight,
             callbacks=[record, between, epoch_log],
             shuffle=False,  # the pipeline shuffles
             verbose=0,
         )
 
 
-def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe, xla: bool) -> None:
-    model.compile(optimizer=optimizer, loss=objective.loss(recipe), metrics=["accuracy"], jit_compile=xla)
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, aim: Aim, xla: bool) -> None:
+    model.compile(optimizer=optimizer, loss=aim.loss(), metrics=aim.metrics(), jit_compile=xla)
 
 
 def class_weights(labels: np.ndarray) -> dict[int, float]:

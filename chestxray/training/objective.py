@@ -14,7 +14,9 @@ from chestxray.recipe import Recipe
 
 
 def loss(recipe: Recipe) -> keras.losses.Loss:
-    """Cross-entropy, focal loss (Lin 2017, gamma 2) or soft F1 of probabilities (batch, classes)."""
+    """Return the loss of one class an image: cross-entropy, focal loss (Lin 2017, gamma 2) or soft F1 of
+    probabilities (batch, classes). That of findings is `finding_losses.FindingLoss`.
+    """
     if recipe.loss == "focal":
         return keras.losses.CategoricalFocalCrossentropy(label_smoothing=recipe.label_smoothing)
     if recipe.loss == "soft_f1":
