@@ -39,14 +39,22 @@ def draws(patients: int, replicates: int, seed: int, block: int = 0) -> Iterator
 
 
 def bootstrap(
-    tables: Sequence[Table], clusters: np.ndarray, *, replicates: int, seed: int
+    tables: Sequence[Table], clusters: np.ndarray, *, replicates: int, seed: int, calibration: bool = True
 ) -> list[dict[Key, np.ndarray]]:
     """Return every figure of every table in every replicate, each float64 (replicates,).
 
     All tables must have the same rows in the same order; each replicate draws the same patients for all of them.
+    Without `calibration` the calibration error, which takes the longest, is NaN.
     """
     blocks: list[list[dict[Key, np.ndarray]]] = [[] for _ in tables]
-    for weights in resamples(clusters, replicates, seed):
-        for table, figures in zip(tables, blocks, strict=True):
-            figures.append(table.figures(weights))
+    of_patients = [by_patient(table.additive, clusters) for table in tables]
+    for times in draws(int(clusters.max()) + 1, replicates, seed, max(1, BLOCK // len(clusters))):
+        weights = times.take(clusters, axis=1)
+        for table, sums, figures in zip(tables, of_patients, blocks, strict=True):
+            figures.append(table.figures(weights, times @ sums, calibration=calibration))
     return [{key: np.concatenate([b[key] for b in figures]) for key in figures[0]} for figures in blocks]
+
+
+def by_patient(columns: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return the sums by patient of `columns`, float (rows, columns): (patients, columns)."""
+    return np.stack([np.bincount(clusters, column) for column in columns.T], axis=1)

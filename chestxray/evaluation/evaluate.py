@@ -145,7 +145,8 @@ def evaluate(
     replicated: Mapping[Key, np.ndarray] = {}
     if len(truth):
         table = Table.of(truth, predicted, probabilities, chosen)
-        (replicated,) = bootstrap([table], clusters, replicates=replicates, seed=seed)
+        # The interval of the calibration error does not come from replicates.
+        (replicated,) = bootstrap([table], clusters, replicates=replicates, seed=seed, calibration=False)
     scored = Scored(truth, predicted, probabilities, values, replicated)
     estimates = estimate([scored], clusters, chosen, replicates=replicates, seed=seed)
     figures, (error,) = estimates.figures, estimates.calibration_errors

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,15 @@ from chestxray.data.grouping import patient_codes
 from chestxray.errors import DataError, first_line
 from chestxray.storage.files import replacing
 
+if TYPE_CHECKING:
+    from chestxray.evaluation.finding_predictions import FindingPredictions
+
 PREFIX = "probability_"
 COLUMNS = ("path", "patient", "split", "source", "label", "predicted")
 #: Further columns of a table to which a decision rule was applied, as `chestxray predict` writes them.
 ANSWERS = ("decision", "abstained", "refused")
-_SPLITS = ("train", "validation", "test", "")
+#: The splits of a row, ``""`` where it is in none.
+SPLITS = ("train", "validation", "test", "")
 
 
 @dataclass(frozen=True)
@@ -72,15 +78,9 @@ class Predictions:
         Raises:
             DataError: the file cannot be read, lacks a column, or has unknown classes or impossible probabilities.
         """
-        text = dict.fromkeys((*COLUMNS, *ANSWERS), str)
-        try:
-            rows = pd.read_csv(path, dtype=text, keep_default_na=False, low_memory=False)
-        except (OSError, ValueError, MemoryError) as error:
-            raise DataError(f"{path} cannot be read as a table: {first_line(error)}.") from error
+        rows = read_table(path, (*COLUMNS, *ANSWERS))
         classes = tuple(name.removeprefix(PREFIX) for name in rows.columns if name.startswith(PREFIX))
-        missing = [name for name in COLUMNS if name not in rows]
-        if missing := missing + [PREFIX + "..."] * (2 - len(classes)):
-            raise DataError(f"{path} is not a table of predictions: {', '.join(missing)} is missing.")
+        require_columns(path, rows, [*COLUMNS, *[PREFIX + "..."] * (2 - len(classes))])
         found = cls(rows, classes)
         found._require_agreement(path)
         return found
@@ -88,17 +88,9 @@ class Predictions:
     def _require_agreement(self, path: Path) -> None:
         """Raise `DataError` for values that `from_probabilities` never writes."""
         rows, columns = self.rows, [PREFIX + name for name in self.classes]
-        for name, allowed in {"label": self.classes, "predicted": self.classes, "split": _SPLITS}.items():
-            if stray := set(rows[name].fillna("")) - set(allowed):
-                raise DataError(
-                    f"{path} is damaged: the column {name} must have only {', '.join(filter(None, allowed))}. "
-                    f"Received: {min(stray)[:200]!r}."
-                )
-        given = rows[columns]
-        if not all(kind.kind in "fi" for kind in given.dtypes) and len(rows):
-            odd = next(name for name, kind in given.dtypes.items() if kind.kind not in "fi")
-            raise DataError(f"{path} is damaged: the column {odd} must have only numbers.")
-        probabilities = given.to_numpy(dtype=np.float64)
+        require_among(path, rows, {"label": self.classes, "predicted": self.classes, "split": SPLITS})
+        require_numbers(path, rows, columns)
+        probabilities = rows[columns].to_numpy(dtype=np.float64)
         # Float32 softmax may end a hair above 1, and tables are rounded.
         good = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
         good &= np.abs(probabilities.sum(axis=1) - 1) < 0.01
@@ -108,12 +100,55 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all."""
-        first = [name for name in (*COLUMNS, *ANSWERS) if name in self.rows]
-        with replacing(path) as temporary:
-            self.rows[[*first, *self.rows.columns.difference(first, sort=False)]].to_csv(temporary, index=False)
+        write_table(self.rows, (*COLUMNS, *ANSWERS), path)
 
 
-def together(parts: Sequence[Predictions]) -> Predictions:
-    """Return the rows of several tables of the same classes as one table, sorted by path."""
+_Table = TypeVar("_Table", "Predictions", "FindingPredictions")
+
+
+def together(parts: Sequence[_Table]) -> _Table:
+    """Return the rows of several tables of the same classes, or findings, as one table, sorted by path."""
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
-    return Predictions(rows.sort_values("path", kind="stable").reset_index(drop=True), parts[0].classes)
+    return dataclasses.replace(parts[0], rows=rows.sort_values("path", kind="stable").reset_index(drop=True))
+
+
+def read_table(path: Path, text: Iterable[str], **options: Any) -> pd.DataFrame:
+    """Return the rows of a CSV file, the columns `text` as text, in which an empty field is ``""``; other `options` are
+    those of `pandas.read_csv`. Raises `DataError` if it cannot be read.
+    """
+    try:
+        given = dict.fromkeys(text, str)
+        return pd.read_csv(path, dtype=given, keep_default_na=False, low_memory=False, **options)
+    except (OSError, ValueError, MemoryError) as error:
+        raise DataError(f"{path} cannot be read as a table: {first_line(error)}.") from error
+
+
+def require_columns(path: Path, rows: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise `DataError` if a column is missing."""
+    if missing := [name for name in names if name not in rows]:
+        raise DataError(f"{path} is not a table of predictions: {', '.join(missing)} is missing.")
+
+
+def require_among(path: Path, rows: pd.DataFrame, texts: Mapping[str, Collection[str]]) -> None:
+    """Raise `DataError` if one of the columns `texts` has a text that is not allowed there."""
+    for name, allowed in texts.items():
+        if stray := set(rows[name].fillna("")) - set(allowed):
+            raise DataError(
+                f"{path} is damaged: the column {name} must have only {', '.join(filter(None, allowed))}. "
+                f"Received: {min(stray)[:200]!r}."
+            )
+
+
+def require_numbers(path: Path, rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise `DataError` if one of `columns` has something that is no number."""
+    given = rows[columns]
+    if not all(kind.kind in "fi" for kind in given.dtypes) and len(rows):
+        odd = next(name for name, kind in given.dtypes.items() if kind.kind not in "fi")
+        raise DataError(f"{path} is damaged: the column {odd} must have only numbers.")
+
+
+def write_table(rows: pd.DataFrame, first: Iterable[str], path: Path) -> None:
+    """Write `rows` as CSV, whole or not at all, beginning with those columns of `first` that there are."""
+    leading = [name for name in first if name in rows]
+    with replacing(path) as temporary:
+        rows[[*leading, *rows.columns.difference(leading, sort=False)]].to_csv(temporary, index=False)

@@ -42,7 +42,9 @@ class Ranking:
 
     Only groups with a positive row are kept, since neither area changes elsewhere. ``starts`` and
     ``ends`` count the rows before and up to the end of each such group, ``positive_starts`` and
-    ``positive_ends`` the positive rows alone.
+    ``positive_ends`` the positive rows alone. ``negatives`` are the negative rows in order,
+    of which ``negative_starts`` and ``negative_ends`` count; both are the same array without ties between a positive
+    and a negative row.
     """
 
     order: np.ndarray
@@ -51,6 +53,9 @@ class Ranking:
     ends: np.ndarray
     positive_starts: np.ndarray
     positive_ends: np.ndarray
+    negatives: np.ndarray
+    negative_starts: np.ndarray
+    negative_ends: np.ndarray
 
     @classmethod
     def of(cls, scores: np.ndarray, positive: np.ndarray) -> Ranking:
@@ -61,27 +66,43 @@ class Ranking:
         before = np.concatenate([[0], np.cumsum(positive[order])])
         kept = before[ends] > before[starts]
         starts, ends = starts[kept], ends[kept]
-        return cls(order, order[positive[order]], starts, ends, before[starts], before[ends])
+        ranked = positive[order]
+        positive_starts, positive_ends = before[starts], before[ends]
+        negative_starts, negative_ends = starts - positive_starts, ends - positive_ends
+        return cls(
+            order=order,
+            positives=order[ranked],
+            starts=starts,
+            ends=ends,
+            positive_starts=positive_starts,
+            positive_ends=positive_ends,
+            negatives=order[~ranked],
+            negative_starts=negative_starts,
+            negative_ends=negative_starts if np.array_equal(negative_starts, negative_ends) else negative_ends,
+        )
 
     def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the AUROC (Mann-Whitney, ties count half) and average precision, both (replicates,).
 
         `weights` is (replicates, rows). Both are NaN where the class, or the rest, has no weight.
         """
-        ranked = _running(weights.take(self.order, axis=1))
-        hits = _running(weights.take(self.positives, axis=1))
-        hits_before = hits.take(self.positive_starts, axis=1)
-        hits_after = hits.take(self.positive_ends, axis=1)
-        rows_after = ranked.take(self.ends, axis=1)
-        gained = hits_after - hits_before
-        precision = hits_after / np.maximum(rows_after, np.finfo(np.float64).tiny)
-        false_before = ranked.take(self.starts, axis=1) - hits_before
-        false_after = rows_after - hits_after
-        positive = hits[:, -1]
-        negative = ranked[:, -1] - positive
-        auroc = np.einsum("rg,rg->r", gained, false_before + false_after) / 2
+        gained = weights.take(self.positives, axis=1)
+        hits = np.cumsum(gained, axis=1)
+        false = _running(weights.take(self.negatives, axis=1))
+        positive, negative = hits[:, -1:].sum(axis=1), false[:, -1]
+        if len(self.ends) < len(self.positives):
+            hits = hits.take(self.positive_ends - 1, axis=1)
+            gained = np.diff(hits, axis=1, prepend=0)
+        false_before = false.take(self.negative_starts, axis=1)
+        tied = self.negative_ends is not self.negative_starts
+        false_after = false.take(self.negative_ends, axis=1) if tied else false_before
+        auroc = np.einsum("rg,rg->r", gained, false_before) + np.einsum("rg,rg->r", gained, false_after)
+        # In place: of many rows most of the time would go into fresh memory.
+        precision = np.add(hits, false_after, out=false_after)
+        np.maximum(precision, np.finfo(np.float64).tiny, out=precision)
+        np.divide(hits, precision, out=precision)
         average = np.einsum("rg,rg->r", gained, precision)
-        return 1 - ratio(auroc, positive * negative), np.where(negative > 0, ratio(average, positive), np.nan)
+        return 1 - ratio(auroc / 2, positive * negative), np.where(negative > 0, ratio(average, positive), np.nan)
 
 
 @dataclass(frozen=True)
@@ -163,14 +184,19 @@ class Table:
             calibration=Calibration.of(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
         )
 
-    def figures(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
+    def figures(
+        self, weights: np.ndarray, sums: np.ndarray | None = None, *, calibration: bool = True
+    ) -> dict[Key, np.ndarray]:
         """Return every figure, each (replicates,), for `weights` (replicates, rows), none below 0.
+
+        `sums` are ``weights @ additive`` where they are known; without `calibration` its error, which takes the
+        longest, is left out.
 
         NaN where a figure cannot be computed: the AUROC of a class without rows, or a mean over classes
         where one that is `present` has no weight, which would be a mean over other classes.
         """
         k = self.classes
-        sums = weights @ self.additive
+        sums = weights @ self.additive if sums is None else sums
         confusion = sums[:, : k * k].reshape(-1, k, k)
         total = confusion.sum(axis=(1, 2))
         areas = [ranking.areas(weights) for ranking in self.rankings]
@@ -187,7 +213,7 @@ class Table:
             "f1_macro": macro(per_class["f1"], present),
             "mcc": np.where(present.any(axis=1), matthews(confusion), np.nan),
             "brier": ratio(sums[:, -1], total),
-            "ece": self.calibration.error(weights),
+            "ece": self.calibration.error(weights) if calibration else np.full(len(weights), np.nan),
         }
         return gathered(headline(whole, per_class, present, self.positive), per_class)
 

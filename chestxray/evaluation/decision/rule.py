@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
 import numpy as np
 
 from chestxray.errors import DataError
-from chestxray.evaluation.decision.temperature_scaling import Calibration, CalibrationJson
+from chestxray.evaluation.decision.temperature_scaling import NONE, Calibration, CalibrationJson
 from chestxray.storage import schema
 from chestxray.storage.schema import Count, Share, Within
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from chestxray.evaluation.predictions import Predictions
 
 FILE = "decision.json"
+#: Begins ``chosen_by`` where validation could not choose.
+NOT_CHOSEN = "not chosen"
 
 
 class PromiseJson(TypedDict):
@@ -127,10 +129,10 @@ class Decision:
     def words(self) -> str:
         """The rule in a sentence."""
         if self.threshold is not None:
-            said = (
-                f"A film is called {self.positive} at a calibrated probability of {self.threshold:.3f} or more; "
-                f"this threshold was chosen on validation ({self.chosen_by})."
-            )
+            unchosen = self.chosen_by.startswith(NOT_CHOSEN)
+            how = self.chosen_by if unchosen else f"this threshold was chosen on validation ({self.chosen_by})"
+            probability = "probability" if self.calibration.method == NONE else "calibrated probability"
+            said = f"A film is called {self.positive} at a {probability} of {self.threshold:.3f} or more; {how}."
             return said if self.promise is None else f"{said} {self.promise.words}"
         if self.priors:
             return (

@@ -1,0 +1,101 @@
+"""Selects the decision rule of a run of findings on its validation rows, each finding as a task of two classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from chestxray.data import findings as states
+from chestxray.errors import InputError
+from chestxray.evaluation.decision import selection, temperature_scaling
+from chestxray.evaluation.decision.finding_rule import FindingDecision
+from chestxray.evaluation.decision.rule import NOT_CHOSEN, Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
+from chestxray.evaluation.finding_predictions import FindingPredictions, Known
+from chestxray.evaluation.predictions import Predictions
+from chestxray.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def check(findings: tuple[str, ...], recipe: Recipe) -> None:
+    """Raise `InputError` for choices of `recipe` that findings do not allow."""
+    if recipe.positive is not None:
+        raise InputError(
+            "positive is for two classes; with findings each of them has figures of its own. "
+            f"Received: {recipe.positive!r}, with the findings {', '.join(findings)}."
+        )
+
+
+def check_promise(validation: FindingPredictions, recipe: Recipe) -> None:
+    """Raise `InputError` for a sensitivity that validation has too few patients to promise for any finding.
+
+    Probabilities are not used, so that this can be checked before training.
+    """
+    if recipe.sensitivity is not None:
+        of_each = {name: _refusal_to_promise(validation.of_finding(name), name, recipe) for name in validation.findings}
+        if all(of_each.values()):
+            least = max(validation.findings, key=lambda name: Known.of(validation.of_finding(name), name).patients_with)
+            raise InputError(f"No finding has enough patients, {least} the most. {of_each[least]}")
+
+
+def decide(
+    validation: FindingPredictions, recipe: Recipe, class_weights: Mapping[str, np.ndarray] | None = None
+) -> tuple[FindingPredictions, FindingDecision]:
+    """Return `validation` with calibrated probabilities, and the decision rule that `recipe` asks for, chosen on it.
+
+    A finding with too few patients (`Known.too_few`) keeps its probabilities and has the threshold 0.5; one with too
+    few for the promised sensitivity has Youden's threshold. Its ``chosen_by`` says so.
+
+    Args:
+        validation: the rows of validation, with uncalibrated probabilities.
+        recipe: ``calibrate``, ``sensitivity``, ``confidence`` and ``abstain`` are used.
+        class_weights: for findings that were trained with weights in the cross-entropy, the weights of absent and
+            present, float (2,).
+
+    Raises:
+        InputError: choices of `recipe` that findings do not allow, or a sensitivity that can be promised for none.
+    """
+    check(validation.findings, recipe)
+    check_promise(validation, recipe)
+    decision = FindingDecision(
+        {
+            name: _of_finding(validation.of_finding(name), name, recipe, class_weights or {})
+            for name in validation.findings
+        }
+    )
+    return validation.with_probabilities(decision.calibrated(validation.probabilities)), decision
+
+
+def _of_finding(table: Predictions, name: str, recipe: Recipe, class_weights: Mapping[str, np.ndarray]) -> Decision:
+    if too_few := Known.of(table, name).too_few:
+        log.info("%s has the threshold 0.5 and no calibration: validation has %s.", name, too_few)
+        return _undecided(name, f"{NOT_CHOSEN}: validation has {too_few}")
+    calibration = temperature_scaling.fit(table, class_weights.get(name)) if recipe.calibrate else Calibration()
+    own = dataclasses.replace(recipe, positive=name)
+    refusal = _refusal_to_promise(table, name, recipe) if recipe.sensitivity is not None else ""
+    if refusal:
+        own = dataclasses.replace(own, sensitivity=None, confidence=None)
+    decision = selection.decide(temperature_scaling.calibrated(table, calibration), own, calibration)
+    if not refusal:
+        return decision
+    patients = Known.of(table, name).patients_with
+    because = f"Youden's index, since {patients} patients with it are too few to promise {recipe.sensitivity:g}"
+    return dataclasses.replace(decision, chosen_by=because)
+
+
+def _refusal_to_promise(table: Predictions, name: str, recipe: Recipe) -> str:
+    """Return why the sensitivity of `recipe` cannot be promised for a finding, ``""`` where it can."""
+    try:
+        selection.check_promise(table, dataclasses.replace(recipe, positive=name))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _undecided(name: str, chosen_by: str) -> Decision:
+    classes = (states.absent(name), name)
+    return Decision(classes, name, Calibration(), thresholds={name: 0.5}, chosen_by=chosen_by)
