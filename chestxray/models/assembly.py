@@ -24,7 +24,8 @@ Tensor = Any
 @dataclass(frozen=True)
 class Built:
     """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
-    classes), of findings each by itself; ``backbone``: the names of its layers that the plugin's `build` made, in order.
+    classes), of findings each by itself; ``backbone``: the names of its layers that the plugin's `build` made, in
+    order.
     """
 
     model: keras.Model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,39 +12,47 @@ import keras
 import numpy as np
 
 from chestxray.data.index import Index
-from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision import finding_selection, out_of_distribution
 from chestxray.evaluation.decision import temperature_scaling as calibrations
+from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.models import forward, xla_compilation
 from chestxray.models.assembly import Built, features_model, set_calibration
 from chestxray.models.forward import Forward
 from chestxray.recipe import Recipe
 from chestxray.runs.results import Refusals
-from chestxray.training.fit import class_weights
+from chestxray.training import finding_losses
+from chestxray.training.fit import Rows, class_weights
 
 log = logging.getLogger(__name__)
+
+
+#: The predictions and the decision rule of either task.
+Table = Predictions | FindingPredictions
+Rule = Decision | FindingDecision
 
 
 @dataclass(frozen=True)
 class Trial:
     """Calibrated predictions of ``validation`` and ``test`` with the decision applied; ``distribution`` and
-    ``refusals`` are None if nothing is refused.
+    ``refusals`` are None if nothing is refused. Predictions and decision are those of the task of the index.
     """
 
-    decision: Decision
-    validation: Predictions
-    test: Predictions
+    decision: Rule
+    validation: Table
+    test: Table
     distribution: FeatureDistribution | None
     refusals: Refusals | None
     images_per_second: float | None
 
     @property
-    def predictions(self) -> Predictions:
+    def predictions(self) -> Table:
         """The predictions of validation and test together."""
         return together([self.validation, self.test])
 
@@ -62,9 +71,9 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         cache,
     )
     validation, seen = _predict(feature_model, pixels, index, "validation", recipe.predict_batch_size)
-    calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
-    validation = calibrated(validation, calibration)
-    decision = dataclasses.replace(decide(validation, recipe, calibration), features=layer)
+    chosen = _chosen(validation, index, recipe)
+    validation = chosen.validation
+    decision = _with_features(chosen.decision, layer)
     distribution = None
     if layer is not None:
         sample = _sample(index, recipe.seed)
@@ -76,33 +85,76 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         )
         if distribution is None:
             log.info("Nothing is refused: too few training images, or features, to estimate the feature distribution.")
-            decision = dataclasses.replace(decision, features=None)
+            decision = _with_features(decision, None)
     test, refusals = _test(feature_model, pixels, index, distribution, recipe)
     if refusals is not None and distribution is not None:
         refusals = dataclasses.replace(
             refusals, validation=distribution.refused(np.concatenate(seen), judged), judges=validation.clusters
         )
-    set_calibration(model, calibration)
+    set_calibration(model, *chosen.scale_and_offset)
     tested = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     return Trial(
         decision=decision,
-        validation=decision.applied(validation, None if refusals is None else refusals.validation),
-        test=decision.applied(calibrated(test, calibration), None if refusals is None else refusals.test),
+        validation=_applied(decision, validation, None if refusals is None else refusals.validation),
+        test=_applied(decision, chosen.calibrated(test), None if refusals is None else refusals.test),
         distribution=distribution,
         refusals=refusals,
         images_per_second=forward.images_per_second(feature_model, pixels, tested, recipe.predict_batch_size),
     )
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What validation decided: its calibrated predictions, the rule, and the calibration as numbers of the logits."""
+
+    validation: Table
+    decision: Rule
+    scale_and_offset: tuple[float | Sequence[float], float | Sequence[float]]
+
+    def calibrated(self, table: Table) -> Table:
+        """Return `table` with calibrated probabilities."""
+        if isinstance(table, FindingPredictions):
+            assert isinstance(self.decision, FindingDecision)
+            return table.with_probabilities(self.decision.calibrated(table.probabilities))
+        assert isinstance(self.decision, Decision)
+        return calibrated(table, self.decision.calibration)
+
+
+def _chosen(validation: Table, index: Index, recipe: Recipe) -> _Chosen:
+    """Return the calibration and the decision that `recipe` asks for, chosen on `validation`."""
+    if isinstance(validation, FindingPredictions):
+        table, rule = finding_selection.decide(validation, recipe, _finding_weights(index, recipe))
+        scale, offset = rule.scale_and_offset()
+        return _Chosen(table, rule, (scale.tolist(), offset.tolist()))
+    calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
+    validation = calibrated(validation, calibration)
+    numbers = 1 / calibration.temperature, calibration.offsets or 0.0
+    return _Chosen(validation, decide(validation, recipe, calibration), numbers)
+
+
+def _with_features(decision: Rule, layer: str | None) -> Rule:
+    if isinstance(decision, FindingDecision):
+        return decision.with_features(layer)
+    return dataclasses.replace(decision, features=layer)
+
+
+def _applied(decision: Rule, table: Table, refused: np.ndarray | None) -> Table:
+    if isinstance(decision, FindingDecision):
+        assert isinstance(table, FindingPredictions)
+        return decision.applied(table, refused)
+    assert isinstance(table, Predictions)
+    return decision.applied(table, refused)
+
+
 def repeat(
     model: keras.Model,
     pixels: np.ndarray,
     index: Index,
-    decision: Decision,
+    decision: Rule,
     distribution: FeatureDistribution | None,
     recipe: Recipe,
     cache: Path,
-) -> tuple[Predictions, Refusals | None]:
+) -> tuple[Table, Refusals | None]:
     """Predict the test rows of other data with a calibrated `model` and the decision of its run.
 
     Returns the predictions, and the refusals or None. `pixels` as in `hold`.
@@ -112,7 +164,7 @@ def repeat(
         features_model(model, str(decision.features)) if known else model, recipe, len(index), cache
     )
     test, refusals = _test(feature_model, pixels, index, distribution if known else None, recipe)
-    return decision.applied(test, None if refusals is None else refusals.test), refusals
+    return _applied(decision, test, None if refusals is None else refusals.test), refusals
 
 
 def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
@@ -127,6 +179,14 @@ def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
     return np.array([weights[number] for number in range(len(index.classes))])
 
 
+def _finding_weights(index: Index, recipe: Recipe) -> dict[str, np.ndarray] | None:
+    """Return by finding the weights of absent and present in the cross-entropy, float (2,), as `_class_weights`."""
+    if not recipe.class_weights or recipe.loss != "crossentropy":
+        return None
+    weights = finding_losses.positive_weights(Rows.of(index, "train").labels)
+    return dict(zip(index.classes, weights, strict=True))
+
+
 def _forward(model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> Forward:
     batch = recipe.predict_batch_size
     jit = xla_compilation.choose(model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
@@ -135,17 +195,22 @@ def _forward(model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> Forw
 
 def _predict(
     feature_model: Forward, pixels: np.ndarray, index: Index, split: str, batch_size: int
-) -> tuple[Predictions, list[np.ndarray]]:
+) -> tuple[Table, list[np.ndarray]]:
     places = np.flatnonzero((index.rows["split"] == split).to_numpy())
     parts = list(forward.outputs(feature_model, pixels, places, batch_size))
     probabilities = np.concatenate([part[0] for part in parts])
-    predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
-    return predictions, [part[1] for part in parts if len(part) > 1]
+    return _table(index, places, probabilities), [part[1] for part in parts if len(part) > 1]
+
+
+def _table(index: Index, places: np.ndarray, probabilities: np.ndarray) -> Table:
+    if index.task == "findings":
+        return FindingPredictions.from_probabilities(index, probabilities, places)
+    return Predictions.from_probabilities(index.rows.iloc[places], index.classes, probabilities)
 
 
 def _test(
     feature_model: Forward, pixels: np.ndarray, index: Index, distribution: FeatureDistribution | None, recipe: Recipe
-) -> tuple[Predictions, Refusals | None]:
+) -> tuple[Table, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     probabilities, far, done = [], [], 0
     for given in forward.outputs(feature_model, pixels, places, recipe.predict_batch_size):
@@ -154,7 +219,7 @@ def _test(
         done += len(block)
         if distribution is not None:
             far.append(distribution.refused(given[1], pixels[block]))
-    predictions = Predictions.from_probabilities(index.rows.iloc[places], index.classes, np.concatenate(probabilities))
+    predictions = _table(index, places, np.concatenate(probabilities))
     if distribution is None:
         return predictions, None
 

@@ -74,19 +74,19 @@ def test_a_table_in_which_nothing_is_known_is_read(tmp_path):
     ("column", "value", "message"),
     [
         ("truth_Mass", 2, "truth_Mass must have 1, 0 or nothing alone. Received: 2 in line 2"),
-        ("truth_Mass", "yes", "truth_Mass must have numbers alone"),
+        ("truth_Mass", "yes", "truth_Mass must have only numbers"),
         ("truth_Edema", -1, "truth_Edema must have 1, 0 or nothing"),
-        ("predicted_Mass", "", "predicted_Mass must have numbers alone"),
+        ("predicted_Mass", "", "predicted_Mass must have only numbers"),
         ("predicted_Mass", 0.5, "predicted_Mass must have 1 or 0 alone"),
         (
             "probability_Mass",
             1.5,
             "probability_Mass must have a probability from 0 to 1 alone. Received: 1.5 in line 2",
         ),
-        ("probability_Mass", "", "probability_Mass must have numbers alone"),
-        ("split", "exam", "column split must have train, validation, test alone"),
-        ("predicted_Edema", None, "no table of predictions: predicted_Edema is missing"),
-        ("patient", None, "no table of predictions: patient is missing"),
+        ("probability_Mass", "", "probability_Mass must have only numbers"),
+        ("split", "exam", "column split must have only train, validation, test"),
+        ("predicted_Edema", None, "not a table of predictions: predicted_Edema is missing"),
+        ("patient", None, "not a table of predictions: patient is missing"),
     ],
 )
 def test_a_damaged_table_is_refused_in_one_line(tmp_path, column, value, message):
