@@ -16,7 +16,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from chestxray.evaluation.intervals import LEVEL, Figure, around, at_end, satterthwaite, standard_error
+from chestxray.evaluation.intervals import (
+    LEVEL,
+    Figure,
+    around,
+    at_end,
+    satterthwaite,
+    satterthwaite_of_sum,
+    standard_error,
+)
 from chestxray.evaluation.weighted_metrics import LOSSES, Key, matthews
 
 #: With fewer patients than this, the interval of a class is used in place of its bootstrap standard error.
@@ -45,7 +53,7 @@ def figures(
         counts: the confusion matrix (classes, classes), true classes in rows.
         positive: number of the positive class, None for means over the classes that have rows.
     """
-    freedom = {key: min(size, behind.get(key, math.inf)) - 1 for key, size in support.items()}
+    freedom = freedoms(support, behind)
     found = {
         key: _alone(key, value, replicates.get(key, np.empty(0)), support[key], freedom[key])
         for key, value in values.items()
@@ -57,10 +65,15 @@ def figures(
     for name, part in (_ALWAYS | ({} if positive is not None else _OF_MANY)).items():
         keys = [(k, part) for k in present]
         if present and math.isfinite(values[None, name]):
-            found[None, name] = _mean(values[None, name], keys, found, replicates, support, freedom)
+            found[None, name] = mean(values[None, name], keys, found, replicates, support, freedom)
     if math.isfinite(values[None, "mcc"]):
         found[None, "mcc"] = _correlation(values[None, "mcc"], counts, present, found, replicates, support)
     return found
+
+
+def freedoms(support: Mapping[Key, float], behind: Mapping[Key, float]) -> dict[Key, float]:
+    """Return the degrees of freedom of the standard error of each figure; arguments as of `figures`."""
+    return {key: min(size, behind.get(key, math.inf)) - 1 for key, size in support.items()}
 
 
 def _alone(key: Key, value: float, replicates: np.ndarray, support: float, freedom: float) -> Figure:
@@ -90,15 +103,22 @@ def _span(key: Key) -> tuple[float, float]:
     return (-1.0 if key[1] == "mcc" else 0.0), 1.0
 
 
-def _mean(
+def mean(
     value: float,
     keys: Sequence[Key],
     found: Mapping[Key, Figure],
     replicates: Mapping[Key, np.ndarray],
     support: Mapping[Key, float],
     freedom: Mapping[Key, float],
+    *,
+    of_same_rows: bool = False,
 ) -> Figure:
-    """Return the interval of the mean of the class figures `keys`; a class never predicted has precision 0."""
+    """Return `value`, the mean of the figures `keys`, with its interval; a class never predicted has precision 0.
+
+    The other arguments are those of `figures`, and ``freedom`` the degrees of freedom of each. `of_same_rows` says
+    that each figure is of all rows, as of findings, so that their variances are correlated; those of classes have rows
+    of their own.
+    """
     none = (0.0, 1.0)
     left_open = [
         _left_open(found[key] if found[key].value is not None else Figure(0.0, *none), support[key]) for key in keys
@@ -107,7 +127,8 @@ def _mean(
     inflated = np.array([math.sqrt(support[key] / (support[key] - 1)) for key in estimated])
     covariance = _covariance([np.asarray(replicates[key]) for key in estimated]) * np.outer(inflated, inflated)
     error = math.sqrt(max(0.0, float(covariance.sum()))) / len(keys)
-    together = satterthwaite(np.diag(covariance), [freedom[key] for key in estimated])
+    own = [freedom[key] for key in estimated]
+    together = satterthwaite_of_sum(covariance, own) if of_same_rows else satterthwaite(np.diag(covariance), own)
     below, above = (math.hypot(*(parts[side] for parts in left_open if parts is not None)) for side in (0, 1))
     return _added(value, error, together, (below / len(keys), above / len(keys)), none)
 

@@ -38,10 +38,16 @@ class Scored:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Every figure with its interval, and the calibration error of each training with its noise."""
+    """Every figure with its interval, and the calibration error of each training with its noise.
+
+    ``support`` is the effective number of patients of a figure, ``freedom`` the degrees of freedom of its standard
+    error.
+    """
 
     figures: Mapping[Key, Figure]
     calibration_errors: tuple[CalibrationError, ...]
+    support: Mapping[Key, float]
+    freedom: Mapping[Key, float]
 
 
 def estimate(
@@ -73,8 +79,8 @@ def estimate(
     means = mean_losses(losses, clusters, support=everyone, greatest=greatest, replicates=replicates, seed=seed)
     figures |= dict(zip(keys, means, strict=True))
     errors = tuple(calibration_error(*_answers(one), clusters, replicates=replicates, seed=seed) for one in trainings)
-    figures[None, "ece"] = _mean([error.corrected for error in errors])
-    return Estimates(figures, errors)
+    figures[None, "ece"] = mean_if_alike([error.corrected for error in errors])
+    return Estimates(figures, errors, support, class_means.freedoms(support, few))
 
 
 def _least(of_trainings: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
@@ -86,7 +92,7 @@ def _answers(one: Scored) -> tuple[np.ndarray, np.ndarray]:
     return one.probabilities.max(axis=1), one.probabilities.argmax(axis=1) == one.truth
 
 
-def _mean(figures: Sequence[Figure]) -> Figure:
-    """Return the mean of values and of limits: the interval of the mean if the trainings are fully correlated."""
+def mean_if_alike(figures: Sequence[Figure]) -> Figure:
+    """Return the mean of values and of limits: the interval of the mean if the figures are fully correlated."""
     parts = [[getattr(figure, name) for figure in figures] for name in ("value", "low", "high")]
     return Figure(*(None if None in part else float(np.mean(part)) for part in parts))

@@ -13,7 +13,7 @@ from chestxray.data.index import Patients
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.evaluation.bootstrap import bootstrap
 from chestxray.evaluation.calibration.calibration_measures import CalibrationMeasures, measure
-from chestxray.evaluation.estimation import Scored, estimate
+from chestxray.evaluation.estimation import Estimates, Scored, estimate
 from chestxray.evaluation.intervals import Figure, Interval
 from chestxray.evaluation.metrics import points
 from chestxray.evaluation.predictions import Predictions
@@ -134,6 +134,21 @@ def evaluate(
         InputError: `positive` is not one of the classes.
         DataError: a label or prediction outside the classes, or values that are not probabilities.
     """
+    return estimated(predictions, positive=positive, replicates=replicates, seed=seed).evaluation
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """An evaluation with what its intervals were made of: the ``scored`` rows, by path, and their ``clusters``."""
+
+    evaluation: Evaluation
+    scored: Scored
+    estimates: Estimates
+    clusters: np.ndarray
+
+
+def estimated(predictions: Predictions, *, positive: str | None, replicates: int, seed: int) -> Estimated:
+    """Return what `evaluate` returns, with what its intervals were made of; arguments and errors as there."""
     check(predictions)
     classes = predictions.classes
     chosen = headline_class(classes, positive)
@@ -152,7 +167,7 @@ def evaluate(
     figures, (error,) = estimates.figures, estimates.calibration_errors
     counts = np.zeros((len(classes),) * 2, dtype=np.int64)
     np.add.at(counts, (truth, predicted), 1)
-    return Evaluation(
+    evaluation = Evaluation(
         test={name: figures[None, name] for name in HEADLINE},
         per_class={label: {name: figures[i, name] for name in PER_CLASS} for i, label in enumerate(classes)},
         counts=tuple(tuple(row) for row in counts.tolist()),
@@ -162,6 +177,7 @@ def evaluate(
         interval=Interval(replicates=replicates),
         calibration=measure(truth, probabilities, clusters, classes, chosen, error),
     )
+    return Estimated(evaluation, scored, estimates, clusters)
 
 
 def check(predictions: Predictions) -> None:

@@ -10,7 +10,7 @@ standard error times Student's t for the effective number of patients
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,28 @@ def satterthwaite(variances: Iterable[float], freedoms: Iterable[float]) -> floa
     if not known or min(freedom for _, freedom in known) <= 0:
         return 0.0
     return sum(v for v, _ in known) ** 2 / sum(v**2 / freedom for v, freedom in known)
+
+
+def satterthwaite_of_sum(covariance: np.ndarray, freedoms: Sequence[float]) -> float:
+    """Return the degrees of freedom of the variance of a sum whose terms have this estimated `covariance`.
+
+    Each term counts by its part of the variance of the sum; variances of terms that are correlated by r are
+    correlated by r squared. It is `satterthwaite` without correlation, and the freedom of one term where all are the
+    same. Returns 0 where nothing varies, or where a term that does has 0 degrees.
+
+    >>> both = np.array([[1.0, 1.0], [1.0, 1.0]])
+    >>> satterthwaite_of_sum(both, [9, 9]), satterthwaite_of_sum(np.eye(2), [9, 9])
+    (9.0, 18.0)
+    """
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0))
+    varying = errors > 0
+    freedom = np.asarray(freedoms, dtype=np.float64)[varying]
+    if not varying.any() or freedom.min() <= 0:
+        return 0.0
+    table, errors = covariance[np.ix_(varying, varying)], errors[varying]
+    parts = np.abs(table.sum(axis=1))
+    uncertain = np.outer(parts, parts) * (table / np.outer(errors, errors)) ** 2 / np.sqrt(np.outer(freedom, freedom))
+    return float(parts.sum() ** 2 / uncertain.sum()) if uncertain.sum() > 0 else 0.0
 
 
 def at_end(value: float, span: tuple[float, float]) -> bool:

@@ -1,0 +1,165 @@
+"""Means over findings, with intervals that know how the findings of one patient go together.
+
+All findings are tested on the same patients, of whom each finding is known in some. One bootstrap over all patients
+gives the figures of all findings in the same draws, whose covariance is that of the findings; a finding of few
+patients, or at an end of its range, adds the width of its own interval (`class_means.mean`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chestxray.evaluation import class_means
+from chestxray.evaluation.bootstrap import BLOCK, by_patient, draws
+from chestxray.evaluation.bootstrap_t import mean_losses
+from chestxray.evaluation.estimation import mean_if_alike
+from chestxray.evaluation.evaluate import Estimated
+from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.support import effective
+from chestxray.evaluation.weighted_metrics import Key, Ranking, squared_errors, threshold_figures
+
+#: The figures of which there is a mean over findings, in the order of reports.
+MEANS = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1", "brier", "ece")
+#: Of these, those whose interval comes from the joint bootstrap.
+_DRAWN = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One finding: its figures, and the numbers in the whole table of the rows that they are of, int (rows,)."""
+
+    estimated: Estimated
+    places: np.ndarray
+
+
+def means(parts: Sequence[Part], clusters: np.ndarray, *, replicates: int, seed: int) -> dict[str, Figure]:
+    """Return the mean of each of `MEANS` over findings with its 95% interval; all are None without findings.
+
+    A finding that is never predicted has precision 0 here, as in means over classes.
+
+    Args:
+        parts: the findings; the finding is the second class.
+        clusters: codes of the patients, int (all rows,).
+        replicates: number of bootstrap replicates.
+        seed: of the random draws.
+    """
+    if not parts:
+        return dict.fromkeys(MEANS, Figure(None, None, None))
+    # Rows of which nothing is known take no part in the draws.
+    places = np.unique(np.concatenate([part.places for part in parts]))
+    codes = np.full(len(clusters), -1)
+    codes[places] = _codes(clusters[places])
+    drawn = joint_replicates(parts, codes, replicates=replicates, seed=seed)
+    found: dict[Key, Figure] = {}
+    support: dict[Key, float] = {}
+    freedom: dict[Key, float] = {}
+    values: dict[str, float] = {}
+    for name in _DRAWN:
+        for i, part in enumerate(parts):
+            estimates = part.estimated.estimates
+            found[i, name] = estimates.figures[1, name]
+            support[i, name], freedom[i, name] = estimates.support[1, name], estimates.freedom[1, name]
+        own = [part.estimated.scored.values[1, name] for part in parts]
+        values[name] = float(np.mean(np.nan_to_num(own) if name == "precision" else own))
+    result = {
+        name: class_means.mean(
+            values[name],
+            [(i, name) for i in range(len(parts))],
+            found,
+            drawn,
+            support,
+            freedom,
+            of_same_rows=True,
+        )
+        for name in _DRAWN
+        if math.isfinite(values[name])
+    }
+    result["brier"] = _mean_loss(parts, codes, places, replicates=replicates, seed=seed)
+    # The calibration errors have no replicates; fully correlated, their mean has the widest interval.
+    result["ece"] = mean_if_alike([part.estimated.evaluation.test["ece"] for part in parts])
+    return {name: result.get(name, Figure(None, None, None)) for name in MEANS}
+
+
+def joint_replicates(
+    parts: Sequence[Part], codes: np.ndarray, *, replicates: int, seed: int
+) -> Mapping[Key, np.ndarray]:
+    """Return each figure of each finding in the same draws of patients, each float64 (replicates,).
+
+    `codes` are 0, 1, ... of the patients, int (all rows,).
+    """
+    found: dict[Key, np.ndarray] = {}
+    rest = []
+    for i, part in enumerate(parts):
+        if len(part.places) == int((codes >= 0).sum()):
+            # Known in all rows: the draws were the same.
+            found |= {(i, name): part.estimated.scored.replicates[1, name] for name in _DRAWN}
+        else:
+            rest.append((i, _Drawn.of(part, codes)))
+    if rest:
+        size = max(1, BLOCK // max(len(one.codes) for _, one in rest))
+        blocks: dict[Key, list[np.ndarray]] = {}
+        for times in draws(int(codes.max()) + 1, replicates, seed, size):
+            for i, one in rest:
+                for name, values in one.figures(times).items():
+                    blocks.setdefault((i, name), []).append(values)
+        found |= {key: np.concatenate(values) for key, values in blocks.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A finding in draws of all patients: only what the means need, so that it is quick."""
+
+    codes: np.ndarray
+    cells: np.ndarray
+    ranking: Ranking
+
+    @classmethod
+    def of(cls, part: Part, codes: np.ndarray) -> _Drawn:
+        scored, own = part.estimated.scored, codes[part.places]
+        cells = np.eye(4)[scored.truth * 2 + scored.predicted]
+        # Patients without a known row have sums of 0.
+        sums = np.zeros((int(codes.max()) + 1, 4))
+        known = by_patient(cells, own)
+        sums[: len(known)] = known
+        return cls(own, sums, Ranking.of(scored.probabilities[:, 1], scored.truth == 1))
+
+    def figures(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each figure, (replicates,), for `times`, (replicates, patients), that each patient was drawn."""
+        confusion = (times @ self.cells).reshape(-1, 2, 2)
+        auroc, auprc = self.ranking.areas(times.take(self.codes, axis=1))
+        decided = {name: values[:, 1] for name, values in threshold_figures(confusion).items()}
+        return {"auroc": auroc, "auprc": auprc} | decided
+
+
+def _mean_loss(parts: Sequence[Part], codes: np.ndarray, places: np.ndarray, *, replicates: int, seed: int) -> Figure:
+    """Return the mean of the Brier scores. Of rows where not every finding is known it is linear in the means of those
+    that are, so that each row has a loss whose mean it is.
+    """
+    loss, total = np.zeros(len(codes)), 0.0
+    for part in parts:
+        own = squared_errors(part.estimated.scored.truth, part.estimated.scored.probabilities)[:, -1]
+        loss[part.places] += (own - own.mean()) * len(places) / len(own)
+        total += float(own.mean())
+    rows = (loss[places] + total) / len(parts)
+    (figure,) = mean_losses(
+        rows[:, None],
+        codes[places],
+        support=effective(codes[places]),
+        greatest=np.ones(1),
+        replicates=replicates,
+        seed=seed,
+    )
+    return figure
+
+
+def _codes(clusters: np.ndarray) -> np.ndarray:
+    """Codes 0, 1, ... in the order of first occurrence, as each finding's own draws have them."""
+    names, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(names))
+    return rank[inverse]
