@@ -89,7 +89,7 @@ def assess(
         "decision": decision.to_json(),
     }
     if refusals is not None:
-        contents["refusal"] = _refusal(refusals, test, score)
+        contents["refusal"] = refusal(refusals, test.clusters, score)
     for name, content in contents.items():
         if content:
             write_json(folder / f"{name}.json", content)
@@ -216,7 +216,9 @@ def _abstention(test: Predictions, validation: Predictions | None, decision: Dec
     }
 
 
-def _refusal(refusals: Refusals, test: Predictions, score: Scorer) -> dict[str, Any]:
+def refusal(refusals: Refusals, clusters: np.ndarray, score: Scorer) -> dict[str, Any]:
+    """Return the content of ``refusal.json``; `clusters` are the codes of the patients of the test, int (images,)."""
+
     def of(flags: np.ndarray) -> dict[str, Any]:
         return {"pictures": len(flags), "refused": score.share(flags, np.arange(len(flags)))}
 
@@ -233,7 +235,7 @@ def _refusal(refusals: Refusals, test: Predictions, score: Scorer) -> dict[str, 
         "threshold": refusals.threshold,
         "allowed": refusals.allowed,
         "validation": {"pictures": len(refusals.validation), "refused": _plain(refusals.validation)} | promised,
-        "test": {"pictures": len(refusals.test), "refused": score.share(refusals.test, test.clusters)},
+        "test": {"pictures": len(refusals.test), "refused": score.share(refusals.test, clusters)},
         "others": of(refusals.others),
         "by_kind": {
             kind: of(refusals.others[refusals.kinds == kind]) for kind in dict.fromkeys(refusals.kinds.tolist())

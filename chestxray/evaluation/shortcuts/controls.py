@@ -83,6 +83,7 @@ def controls(
     splits: Sequence[np.ndarray] | None = None,
     fit: Fit = "stretch",
     seed: int = 0,
+    tasks: int = 1,
 ) -> dict[str, Any]:
     """Train and test every control, and return the content of ``controls.json``.
 
@@ -95,6 +96,8 @@ def controls(
             of each row of `index` in each of them.
         fit: how the pixels were fitted, for lung masks.
         seed: of the drawn rows and the classifiers.
+        tasks: number of tasks whose controls are read together, as of the findings of a run: intervals are widened
+            for the figures of all of them.
     """
     # The limit applies to libraries that are already loaded: scikit-learn must be imported first.
     import sklearn.ensemble  # noqa: F401
@@ -108,7 +111,7 @@ def controls(
         sample, rows = _sample(index, every, places)
         seen, left_out = _seen(index, pixels, places, fit)
         planned, missing = _planned(index, sample, rows, seen)
-        figures = sum(control.figures for control in planned)
+        figures = tasks * sum(control.figures for control in planned)
         model = _model(test, sample, rows)
         tested = [_tested(control, rows, model, figures, seed) for control in planned]
     settle_source(tested)

@@ -1,0 +1,98 @@
+"""Writing the results of a run of findings: those of all findings, and a folder for each.
+
+``metrics.json`` has the figures of every finding and their means, ``decision.json`` the rule of each. In
+``findings/NAME/`` each finding that is scored is written as a run of two classes, absent and present, on the images in
+which it is known: with its own predictions, index, figures, thresholds and controls, so that whatever reads a run reads
+a finding of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from chestxray.data.index import Index
+from chestxray.evaluation.decision.finding_rule import FindingDecision
+from chestxray.evaluation.finding_predictions import FindingPredictions
+from chestxray.evaluation.findings_evaluation import FindingsEvaluation, evaluate_findings
+from chestxray.evaluation.predictions import Predictions, together
+from chestxray.recipe import Recipe
+from chestxray.runs import run_folder
+from chestxray.runs.output_folder import slug
+from chestxray.runs.results import Refusals, Scorer, assess, refusal
+from chestxray.storage.files import replacing, write_json, write_text
+
+FOLDER = "findings"
+
+
+def assess_findings(
+    test: FindingPredictions,
+    index: Index,
+    recipe: Recipe,
+    decision: FindingDecision,
+    folder: Path,
+    *,
+    validation: FindingPredictions,
+    refusals: Refusals | None = None,
+) -> FindingsEvaluation:
+    """Write the files of this module to `folder`, and return the evaluation in ``metrics.json``.
+
+    `test` and `validation` have calibrated probabilities and the decisions of `decision`.
+
+    Raises:
+        InputError: ``recipe.by`` names no column of the data.
+    """
+    found = evaluate_findings(test, replicates=recipe.replicates, seed=recipe.seed)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    for name, place in folders(folder, found.scored).items():
+        place.mkdir(parents=True)
+        own = recipe.replace(positive=name)
+        view = index.of_finding(name)
+        tables = [_numbered(part.of_finding(name)) for part in (validation, test)]
+        write_text(place / run_folder.RECIPE, own.to_toml())
+        with replacing(place / run_folder.INDEX) as temporary:
+            view.replace(view.rows).write(temporary)
+        together(tables).write(place / run_folder.PREDICTIONS)
+        assess(tables[1], view, own, decision.findings[name], place, validation=tables[0])
+    write_json(folder / "decision.json", decision.to_json())
+    if refusals is not None:
+        write_json(folder / "refusal.json", refusal(refusals, test.clusters, Scorer(recipe, None)))
+    write_json(folder / run_folder.METRICS, found.to_json())
+    return found
+
+
+def folders(folder: Path, findings: tuple[str, ...]) -> dict[str, Path]:
+    """Return the folder of each finding in that of a run; two names that would share one are numbered."""
+    taken: dict[str, str] = {}
+    for name in findings:
+        plain = slug(name) or "finding"
+        numbered = (plain, *(f"{plain}-{number}" for number in range(2, len(findings) + 2)))
+        # Folders that differ only in case are one on some systems.
+        used = {one.casefold() for one in taken.values()}
+        taken[name] = next(one for one in numbered if one.casefold() not in used)
+    return {name: folder / FOLDER / place for name, place in taken.items()}
+
+
+def views(index: Index, findings: tuple[str, ...]) -> Iterator[tuple[str, Index]]:
+    """Yield each finding and the index of all rows in which those where it is not known are in no split.
+
+    Rows and their order are those of `index`, so that arrays beside it can be used as they are.
+    """
+    for name in findings:
+        alone = index.of_finding(name)
+        label = alone.rows["label"].reindex(index.rows.index, fill_value=alone.classes[0])
+        split = alone.rows["split"].reindex(index.rows.index, fill_value="")
+        rows = index.rows.assign(label=label, split=split)
+        yield name, dataclasses.replace(alone, rows=rows)
+
+
+def facts(environment: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the contents of ``environment.json`` of one finding, from those of the run that it is of."""
+    return environment | {"finding": name}
+
+
+def _numbered(table: Predictions) -> Predictions:
+    return Predictions(table.rows.reset_index(drop=True), table.classes)
