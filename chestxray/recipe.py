@@ -57,6 +57,14 @@ class Recipe:
     classes: tuple[str, ...] = _field((), "Classes in the order of the model's outputs, as A,B,C.")
     map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO; of one set of several, as DATA:FROM=TO.")
     drop: tuple[str, ...] = _field((), "Class whose images are left out; of one set of several, as DATA:CLASS.")
+    uncertain: tuple[str, ...] = _field(
+        (),
+        "What is done with uncertain findings: ignore (default), positive, negative or soft; of one finding, as "
+        "FINDING=CHOICE.",
+    )
+    view: tuple[str, ...] = _field(
+        (), "Views to use, as PA,AP; any: all; default: those that the data do not call lateral."
+    )
     # Images
     image_size: tuple[int, int] | None = _field(
         None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1

@@ -29,6 +29,8 @@ class DataFields(TypedDict, total=False):
     classes: Names
     map: Names
     drop: Names
+    uncertain: Names
+    view: Names
     image_size: Size | None
     fit: Literal["stretch", "pad", "crop"]
     max_pixels: int

@@ -26,7 +26,7 @@ log = logging.getLogger("chestxray")
 SIZE = (224, 224)
 _SOURCE = (
     "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
-    "image_size", "fit", "max_pixels",
+    "uncertain", "view", "image_size", "fit", "max_pixels",
 )  # fmt: skip
 _SPLIT = ("split", "validation_share", "test_share", "keep_validation", "on_leak", "max_unreadable", "seed")
 

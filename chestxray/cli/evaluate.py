@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-_DATA = ("path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "max_unreadable")
+_DATA = (
+    "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "uncertain", "view", "on_leak",
+    "max_unreadable",
+)  # fmt: skip
 _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalence", "replicates")
 
 

@@ -51,11 +51,14 @@ class CatalogueEntry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All entries by name; ``aliases`` maps each class to its spellings in any set, ``parts`` to its subclasses."""
+    """All entries by name; ``aliases`` maps each class to its spellings in any set, ``parts`` to its subclasses,
+    ``findings`` each finding to its spellings.
+    """
 
     entries: Mapping[str, CatalogueEntry]
     aliases: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, tuple[str, ...]]
+    findings: Mapping[str, tuple[str, ...]]
 
 
 @functools.cache
@@ -70,6 +73,7 @@ def catalogue(file: Path = FILE) -> Catalogue:
         entries={name: _entry(name, fields) for name, fields in content["sets"].items()},
         aliases=_tuples(content["aliases"]),
         parts=_tuples(content["parts"]),
+        findings=_tuples(content["findings"]),
     )
 
 

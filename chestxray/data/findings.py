@@ -20,6 +20,7 @@ from chestxray.errors import InputError, nearest
 FINDING = "finding:"
 PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1, 0, -1, -2
 STATES = (PRESENT, ABSENT, UNCERTAIN, UNKNOWN)
+WORDS = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain", UNKNOWN: "not known"}
 #: What the tables of the field call an image in which every finding that is known is absent.
 NO_FINDING = "No Finding"
 #: Between the names of the findings of an image, as NIH ChestX-ray14 writes them.

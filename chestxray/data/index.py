@@ -256,9 +256,17 @@ class Index:
     def with_classes(self, classes: tuple[str, ...]) -> "Index":
         """Return the index with these classes, some of which may have no rows.
 
+        Of findings, those that the index lacks are not known, and others than `classes` are left out, which its notes
+        say.
+
         Raises:
-            DataError: a label that is not in `classes`.
+            DataError: a label that is not in `classes`; none of the findings.
         """
+        if self.task == "findings":
+            # That module stands on this one.
+            from chestxray.data.finding_names import with_findings
+
+            return with_findings(self, classes)
         if stray := sorted(set(self.rows["label"]) - set(classes)):
             raise DataError(
                 f"{self.name} has classes that are not trained: {', '.join(stray)}. Allowed: {', '.join(classes)}; "
@@ -292,6 +300,20 @@ class Index:
         """The same with the splits in their order; images of none in the column ``no split``."""
         table = self._counted(self.rows["split"].replace("", NO_SPLIT))
         return table.reindex(columns=[name for name in (*SPLITS, NO_SPLIT) if name in table])
+
+    def finding_counts(self, by: Literal["split", "source"] = "split") -> pd.DataFrame:
+        """Return the number of images by finding and state, in words (rows), and split or source (columns)."""
+        columns = self.rows[by].replace("", NO_SPLIT)
+        order = [name for name in (*SPLITS, NO_SPLIT) if by == "split"] or sorted(columns.unique())
+        order = [name for name in order if (columns == name).any()]
+        states = self.states
+        parts = [(columns == part).to_numpy() for part in order]
+        counted = {
+            (name, findings.WORDS[state]): [int((part & (states[:, place] == state)).sum()) for part in parts]
+            for place, name in enumerate(self.classes)
+            for state in findings.STATES
+        }
+        return pd.DataFrame.from_dict(counted, orient="index", columns=order).rename_axis(columns=by)
 
     def counts_by_source(self) -> pd.DataFrame:
         """Images by class (rows, in class order) and source (columns)."""

@@ -161,9 +161,20 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
     A number is added to the name of a source that occurs several times. The classes are in the order
     of `wanted`, else sorted.
 
+    Of indexes of findings, the findings are the union of theirs, and what one does not label is not known there.
+
     Raises:
-        DataError: a class in `wanted` has no images.
+        DataError: a class in `wanted` has no images, or no index has that finding; an index of findings beside one of
+            classes.
     """
+    of_findings = indexes[0].task == "findings"
+    if other := next((index for index in indexes if index.task != indexes[0].task), None):
+        classes, asked = (indexes[0], other) if of_findings is False else (other, indexes[0])
+        raise DataError(
+            f"{classes.name} has one class an image ({', '.join(classes.classes[:5])}) and {asked.name} has findings: "
+            "they cannot be merged, as a class says nothing of the other findings. Read both as findings (of a table: "
+            "--data-option DATA:findings_column=HEADING) or leave one out."
+        )
     taken: dict[str, int] = {}
     frames = []
     for index in indexes:
@@ -173,21 +184,29 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
             if taken[name] > 1:
                 frame = frame.assign(source=frame["source"].replace(name, f"{name}-{taken[name]}"))
         frames.append(frame)
-    rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    names = tuple(dict.fromkeys(name for index in indexes for name in index.classes))
+    if of_findings:
+        from chestxray.data.finding_names import merged_rows
+
+        rows = merged_rows(frames, names)
+    else:
+        rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     # A column that only some of the sets have is filled with "" for the others.
     extra = [column for column in rows.columns if rows[column].dtype == object or rows[column].dtype == "str"]
     rows = rows.assign(**{column: rows[column].fillna("") for column in extra})
     if any(index.drawn.any() for index in indexes):
         rows = rows.assign(drawn=pd.concat([index.drawn for index in indexes], ignore_index=True))
-    found = set(rows["label"])
+    found = set(names) if of_findings else set(rows["label"])
     if missing := [name for name in wanted if name not in found]:
         raise DataError(
-            f"No images of class {', '.join(missing)} in {_joined(i.name for i in indexes)}. "
+            f"{'No finding' if of_findings else 'No images of class'} {', '.join(missing)} in "
+            f"{_joined(i.name for i in indexes)}. "
             f"Found: {', '.join(sorted(found))}."
         )
     return Index(
         rows=rows.sort_values("path", kind="stable").reset_index(drop=True),
-        classes=tuple(wanted) or tuple(sorted(found)),
+        classes=tuple(wanted) or (names if of_findings else tuple(sorted(found))),
+        task=indexes[0].task,
         name=_joined(index.name for index in indexes),
         licence=_joined((index.licence for index in indexes), "; "),
         citation=_joined((index.citation for index in indexes), " | "),

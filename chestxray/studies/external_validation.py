@@ -47,7 +47,8 @@ COMPARED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "s
 Part = Literal["all", "train", "validation", "test"]
 #: Fields of a recipe that determine the tested images, their classes and their patients.
 _CHOICE_OF_IMAGES = (
-    "data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak",
+    "data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "uncertain", "view",
+    "on_leak",
 )  # fmt: skip
 
 
@@ -203,11 +204,12 @@ def _decision(run: Run, wanted: Recipe) -> Decision:
 
 def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision) -> Recipe:
     """Return the recipe of the evaluation: the run's, on other data."""
-    kept = ("data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "on_leak", "by")
+    kept = ("data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "view", "on_leak", "by")
     chosen = ("max_unreadable", "abstain", "sensitivity", "confidence")
     own = {name: getattr(data, name) for name in (*kept, *chosen)}
     return trained.replace(
         **own,
+        uncertain=data.uncertain or trained.uncertain,
         prevalence=trained.prevalence if data.prevalence is None else data.prevalence,
         classes=classes,
         positive=decision.positive,

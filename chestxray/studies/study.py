@@ -44,7 +44,7 @@ PARTS = "parts"
 #: Fields of a recipe that determine the images, their labels and their patients.
 _DATA = (
     "data", "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
-    "max_pixels", "splits_by",
+    "uncertain", "view", "max_pixels", "splits_by",
 )  # fmt: skip
 
 

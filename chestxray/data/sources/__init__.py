@@ -16,6 +16,12 @@ import pandas as pd
 
 from chestxray import registry
 from chestxray.data.catalogue import CatalogueEntry, at, catalogue
+from chestxray.data.finding_names import (
+    asked_by_common_names,
+    harmonise_findings,
+    with_uncertain,
+    without_unlabelled,
+)
 from chestxray.data.index import Index
 from chestxray.data.label_mapping import (
     Naming,
@@ -31,6 +37,7 @@ from chestxray.data.label_mapping import (
 )
 from chestxray.data.sources import from_catalogue
 from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
+from chestxray.data.views import chosen
 from chestxray.errors import InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.recipe import Recipe
@@ -54,7 +61,8 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Inde
 
     If a single set is read that is not in the catalogue, labels keep the names found; otherwise they
     get their common names. If there is ``test_data``, the index has a column ``external``, True for
-    its rows. Without `every_class`, a class of ``recipe.classes`` may have no images.
+    its rows. Without `every_class`, a class of ``recipe.classes`` may have no images. Images are left out by their
+    view (`chestxray.data.views`), and with findings those of which none is known.
 
     Raises:
         InputError: data that is neither KIND:ADDRESS nor a catalogue name; an option that no source
@@ -78,9 +86,13 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Inde
         index = _harmonised(sets, recipe, every_class)
     else:
         index = sets[0].index
-        check_single(index, Naming())
+        if index.task == "classes":
+            check_single(index, Naming())
     index.require_names()
-    return index
+    index = chosen(index, recipe.view)
+    if index.task == "findings":
+        index = without_unlabelled(index)
+    return with_uncertain(index, recipe.uncertain, lacking=() if every_class else recipe.classes)
 
 
 def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:
@@ -102,11 +114,12 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
 
 
 def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
+    of_findings = sets[0].index.task == "findings"
     common = len(sets) > 1 or sets[0].address.entry is not None
-    shared = alias_keys(catalogue().aliases)
+    shared = alias_keys(catalogue().findings if of_findings else catalogue().aliases)
     # A label that all sets have is its own common name if the catalogue has none for it.
-    everywhere = set.intersection(*({key(label) for label in one.index.rows["label"]} for one in sets))
-    shared = {key(label): label for label in sets[0].index.rows["label"].unique() if key(label) in everywhere} | shared
+    everywhere = set.intersection(*({key(label) for label in _labels(one.index)} for one in sets))
+    shared = {key(label): label for label in _labels(sets[0].index) if key(label) in everywhere} | shared
     done: list[Index] = []
     rules: list[Naming] = []
     maps, drops = (by_set(items, [one.address.text for one in sets]) for items in (recipe.map, recipe.drop))
@@ -119,26 +132,37 @@ def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
         # A class may be dropped from one set although others have it.
         by_rule |= {key(label) for label in drops[text]}
         rules.append(dataclasses.replace(rule, dropped=rule.dropped | by_rule))
-        done.append(_finer(one.index, entry, rule))
-        check_used(recipe.replace(map=maps[text], drop=drops[text]), done[-1].rows["label"].unique(), rules[-1].aliases)
+        done.append(one.index if of_findings else _finer(one.index, entry, rule))
+        check_used(recipe.replace(map=maps[text], drop=drops[text]), _labels(done[-1]), rules[-1].aliases)
     spellings = {k: name for rule in rules for k, name in rule.aliases.items()}
-    labels = (label for index in done for label in index.rows["label"].unique())
+    labels = (label for index in done for label in _labels(index))
     check_used(recipe.replace(map=maps[""], drop=drops[""]), labels, spellings)
-    done = [harmonise(index, rule) for index, rule in zip(done, rules, strict=True)]
+    if of_findings:
+        rules = [asked_by_common_names(rule) for rule in rules]
+        done = [harmonise_findings(index, rule) for index, rule in zip(done, rules, strict=True)]
+    else:
+        done = [harmonise(index, rule) for index, rule in zip(done, rules, strict=True)]
     if recipe.test_data:
         done = [index.replace(index.rows.assign(external=one.external)) for index, one in zip(done, sets, strict=True)]
-    wanted = tuple(rules[0].wanted.values())
+    wanted = tuple(dict.fromkeys(rules[0].wanted.values()))
     if not every_class:
-        found = {label for index in done for label in index.rows["label"].unique()}
+        found = {label for index in done for label in _labels(index)}
         wanted = tuple(name for name in wanted if name in found)
     trained = merge([index for index, one in zip(done, sets, strict=True) if not one.external], wanted)
     for index, one in zip(done, sets, strict=True):
-        if one.external:
+        if one.external and not of_findings:
             index.with_classes(trained.classes)
+    if of_findings:
+        done = [index.with_classes(trained.classes) for index in done]
     result = merge(done, trained.classes)
-    if not wanted and common:
+    if not wanted and common and not of_findings:
         check_parts(result, catalogue().parts)
     return result
+
+
+def _labels(index: Index) -> list[str]:
+    """Return the findings that an index knows, or the labels of its rows."""
+    return list(index.classes) if index.task == "findings" else list(index.rows["label"].unique())
 
 
 def _finer(index: Index, entry: CatalogueEntry | None, rules: Naming) -> Index:

@@ -1,4 +1,4 @@
-"""Reading a table as a frame of text from a file: CSV as spreadsheets of any country write it, or Excel."""
+"""Reading a table as a frame of text from a file: CSV as spreadsheets of any country write it, Excel or Parquet."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from chestxray.errors import DataError, InputError
+from chestxray.errors import DataError, InputError, first_line, require
 from chestxray.storage.files import content as content_of
 
 #: Endings of the names of tables, in lower case.
-SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".csv.gz", ".tsv.gz", ".txt.gz")
+SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
 #: Maximum size of a table in bytes, also unpacked: that of the largest public set, 380,000 films, has a fifth of it.
 MOST = 500_000_000
+_PARQUET = b"PAR1"
 _SEPARATORS = (",", ";", "\t", "|")
 #: First bytes of unsupported files -> what they are, and what to do with them.
 _NO_TABLES = {
@@ -28,7 +30,6 @@ _NO_TABLES = {
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip (.csv.gz)",
     b"\xfd7zXZ": "compressed with xz: unpack it, or compress it with gzip (.csv.gz)",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it, or compress it with gzip (.csv.gz)",
-    b"PAR1": "a Parquet file: write it as CSV",
     b"SQLite format 3": "a database of SQLite: write the table as CSV",
 }
 #: Exceptions raised for damaged Excel files and ZIP archives.
@@ -47,7 +48,7 @@ def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
 
     CSV may be separated by commas, semicolons, tabs or ``|``, in UTF-8, UTF-16 or Latin-1, with or
     without a byte order mark, with any line endings, compressed with gzip or not. Of an Excel file
-    (the extra ``excel``), the first sheet is read.
+    (the extra ``excel``), the first sheet is read. In a Parquet file whole numbers have no decimals, and true is 1.
 
     Raises:
         InputError: an Excel file without the extra.
@@ -62,7 +63,9 @@ def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
     if what := next((what for mark, what in _NO_TABLES.items() if content.startswith(mark)), None):
         raise DataError(f"{file} is no table that can be read: it is {what}.")
     notes: list[str] = []
-    if content.startswith(b"PK\x03\x04"):
+    if content.startswith(_PARQUET):
+        table = _parquet(content, file)
+    elif content.startswith(b"PK\x03\x04"):
         table = _excel(content, file, notes)
     else:
         table = _csv(_text(content, file, notes), file)
@@ -72,6 +75,15 @@ def read_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
     if twice := table.columns[table.columns.duplicated()].tolist():
         raise DataError(f"{file} has several columns called {twice[0]!r}.")
     return table, notes
+
+
+def beside(file: Path, *stems: str) -> Path | None:
+    """Return the table with one of the names `stems`, without suffix, in the folder of `file`, None without one."""
+    for stem in stems:
+        for suffix in SUFFIXES:
+            if (found := file.with_name(stem + suffix)).is_file():
+                return found
+    return None
 
 
 def _unpacked(content: bytes, file: Path) -> bytes:
@@ -152,6 +164,26 @@ def _separator(text: str, file: Path) -> str:
         if (whole, len(rows[0])) > most:
             best, most = sign, (whole, len(rows[0]))
     return best
+
+
+def _parquet(content: bytes, file: Path) -> pd.DataFrame:
+    require("A table in Parquet", "pyarrow")
+    try:
+        table = pd.read_parquet(io.BytesIO(content), engine="pyarrow")
+    except Exception as error:  # Arrow and Thrift each raise their own errors for a damaged file
+        raise DataError(f"{file} is no Parquet file that can be read: {first_line(error)}.") from error
+    return pd.DataFrame({str(name): _as_text(table[name]) for name in table}, index=range(len(table)))
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """Return the cells as a CSV file would have them, missing ones ``""``."""
+    empty = column.isna().to_numpy()
+    if pd.api.types.is_bool_dtype(column):
+        column = column.astype("Int8")
+    elif pd.api.types.is_float_dtype(column) and (column[~empty] % 1 == 0).all():
+        column = column.astype("Int64")
+    text = column.astype(str).astype(object).to_numpy()
+    return pd.Series(np.where(empty, "", text), dtype=object)
 
 
 def _excel(content: bytes, file: Path, notes: list[str]) -> pd.DataFrame:

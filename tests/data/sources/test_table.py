@@ -113,7 +113,7 @@ def archive(name):
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "old Excel file .* save it as .xlsx"),
         (b"BZh91AY&SY", "compressed with bzip2: unpack it"),
         (b"\xfd7zXZ\x00", "compressed with xz: unpack it"),
-        (b"PAR1" + bytes(20), "a Parquet file: write it as CSV"),
+        (b"PAR1" + bytes(20), "no Parquet file that can be read: .*magic bytes"),
         (archive("a.csv"), "a ZIP archive: unpack it"),
         (archive("content.xml"), "a spreadsheet of OpenDocument: save it as .xlsx or CSV"),
         (archive("xl/workbook.xml"), "no Excel file that can be read"),
