@@ -19,7 +19,7 @@ Field = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 #: How far the heart leans to the patient's left, going down.
-_HEART_LEAN = 0.3
+HEART_LEAN = 0.3
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Chest:
         """Return |x| of the lungs' inner edge, mediastinum or heart, at height `y`. `side` is the sign of x."""
         centre, level, wide, high = self.heart
         reach = np.sqrt(np.clip(1 - ((y - level) / high) ** 2, 0, None)) * wide
-        reach = reach + np.sign(side) * (centre + _HEART_LEAN * (y - level))
+        reach = reach + np.sign(side) * (centre + HEART_LEAN * (y - level))
         return np.maximum(self.mediastinum + 0.02 * np.cos(5 * y), reach)
 
     def diaphragm(self, side: Field | float, across: Field) -> Field:
@@ -130,7 +130,7 @@ def draw_anatomy(chest: Chest, lungs: Field, x: Field, y: Field, person: np.rand
     neck = 0.3 + 0.75 * step(y + 0.8 + 0.12 * across, 0.035)
     body = step(neck - across, 0.02) * step(chest.width + 0.16 - across, 0.015)
     centre, level, wide, high = chest.heart
-    leaning = x - centre - _HEART_LEAN * (y - level)
+    leaning = x - centre - HEART_LEAN * (y - level)
     heart = step(1 - np.hypot(leaning / wide, (y - level) / high), 0.04)
     knob = step(0.1 - np.hypot(x - 0.14, y + 0.26), 0.015)
     film = 0.6 * body

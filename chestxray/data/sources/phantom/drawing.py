@@ -1,8 +1,12 @@
-"""Drawing one phantom film: a chest, a finding, an exposure. The module `source` describes the phantoms."""
+"""Drawing one phantom film: a chest, its findings, an exposure.
+
+The modules `source` and `findings_set` describe the phantoms.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, draw_anatomy, posed_grid
-from chestxray.data.sources.phantom.findings import FINDINGS, Lesion
+from chestxray.data.sources.phantom.findings import COEXISTING, FINDINGS, Lesion
 
 #: To be raised whenever a drawing changes: sets drawn by an older version are then drawn again.
 VERSION = 3
@@ -25,6 +29,15 @@ class Drawing:
     finding: Mask
 
 
+@dataclass(frozen=True)
+class FindingsDrawing:
+    """A film, the true mask of its lungs, and that of each of its findings by name; all of one shape."""
+
+    pixels: NDArray[np.uint8]
+    lungs: Mask
+    findings: Mapping[str, Mask]
+
+
 def images_of(seed: int, patient: int) -> int:
     """Return the number of images of a patient: 1 to 4, 1.75 on average."""
     return int(np.random.default_rng([seed, patient, 0]).choice(4, p=(0.52, 0.28, 0.13, 0.07))) + 1
@@ -36,22 +49,75 @@ def draw(*, seed: int, patient: int, image: int, finding: str, size: int, marker
     The pixels depend on the arguments alone. Neither the finding nor the marker changes anything else in
     the drawing, so that two drawings that differ in one of them only are counterfactuals.
     """
-    person = np.random.default_rng([seed, patient, 1])
-    moment = np.random.default_rng([seed, patient, 2, image])
-    chest = Chest.of(person, moment)
-    height = round(size * moment.uniform(0.94, 1.1))
-    x, y = posed_grid(height, size, person, moment)
-    lungs = chest.lungs(x, y)
-    film = draw_anatomy(chest, lungs, x, y, person)
-    illness = np.random.default_rng([seed, patient, 3])
-    course = np.random.default_rng([seed, patient, 4, image])
-    lesion = Lesion(chest, lungs, x, y, illness, course)
-    opacity, extent = FINDINGS[finding](lesion)
-    pixels = _expose(film + opacity * lungs, person, moment)
+    plate = _Plate.of(seed, patient, image, size)
+    opacity, extent = FINDINGS[finding](plate.lesion([seed, patient, 3], [seed, patient, 4, image]))
+    pixels = plate.exposed(opacity)
     if marker:
         _stamp_marker(pixels, np.random.default_rng([seed, patient, 5, image]))
-    inside = lungs > 0.5
+    inside = plate.lungs > 0.5
     return Drawing(pixels=pixels, lungs=inside, finding=extent & inside)
+
+
+#: Opacity that overlapping findings approach: less than the sum of theirs.
+_DENSEST = 0.5
+
+
+def draw_findings(
+    *, seed: int, patient: int, image: int, findings: Mapping[str, float], size: int, marker: bool = False
+) -> FindingsDrawing:
+    """Draw image number `image` of a patient with several findings, `size` pixels wide and about as many high.
+
+    `findings`: the strength of each of `COEXISTING` that is to be drawn, from 0 (invisible) to 1. The chest without
+    any is that of `draw`. A finding is drawn at its own place, whichever others there are, so that two drawings
+    that differ in one of them only are counterfactuals.
+    """
+    plate = _Plate.of(seed, patient, image, size)
+    through, dark = np.ones_like(plate.lungs), np.zeros_like(plate.lungs)
+    inside, masks = plate.lungs > 0.5, {}
+    for number, (name, drawn) in enumerate(COEXISTING.items()):
+        if name in findings:
+            opacity, extent = drawn(plate.lesion([seed, patient, 7, number], [seed, patient, 8, number, image]))
+            opacity = findings[name] * opacity
+            through *= 1 - np.clip(opacity, 0, _DENSEST) / _DENSEST
+            dark = np.minimum(dark, opacity)
+            masks[name] = extent & inside
+    pixels = plate.exposed(_DENSEST * (1 - through) + dark)
+    if marker:
+        _stamp_marker(pixels, np.random.default_rng([seed, patient, 5, image]))
+    return FindingsDrawing(pixels=pixels, lungs=inside, findings=masks)
+
+
+@dataclass(frozen=True)
+class _Plate:
+    """A chest on a film before its exposure: grey values (height, width) without a finding, and generators."""
+
+    chest: Chest
+    lungs: Field
+    x: Field
+    y: Field
+    film: Field
+    person: np.random.Generator
+    moment: np.random.Generator
+
+    @classmethod
+    def of(cls, seed: int, patient: int, image: int, size: int) -> _Plate:
+        person = np.random.default_rng([seed, patient, 1])
+        moment = np.random.default_rng([seed, patient, 2, image])
+        chest = Chest.of(person, moment)
+        height = round(size * moment.uniform(0.94, 1.1))
+        x, y = posed_grid(height, size, person, moment)
+        lungs = chest.lungs(x, y)
+        return cls(chest, lungs, x, y, draw_anatomy(chest, lungs, x, y, person), person, moment)
+
+    def lesion(self, illness: list[int], course: list[int]) -> Lesion:
+        """Return what a finding is drawn from; the arguments are seeds for the patient and for the image."""
+        return Lesion(
+            self.chest, self.lungs, self.x, self.y, np.random.default_rng(illness), np.random.default_rng(course)
+        )
+
+    def exposed(self, opacity: Field) -> NDArray[np.uint8]:
+        """Return grey pixels, 0..255, with `opacity` added within the lungs."""
+        return _expose(self.film + opacity * self.lungs, self.person, self.moment)
 
 
 def _expose(film: Field, person: np.random.Generator, moment: np.random.Generator) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, smooth_noise, step
+from chestxray.data.sources.phantom.anatomy import HEART_LEAN, Chest, Field, Mask, smooth_noise, step
 
 
 @dataclass(frozen=True)
@@ -81,4 +81,63 @@ FINDINGS: dict[str, Callable[[Lesion], tuple[Field, Mask]]] = {
     "consolidation": _consolidation,
     "ground_glass": _ground_glass,
     "cavity": _cavity,
+}
+
+
+def _cardiomegaly(lesion: Lesion) -> tuple[Field, Mask]:
+    """The heart widened into both lungs."""
+    centre, level, wide, high = lesion.chest.heart
+    rng = lesion.person
+    wide, high = wide * rng.uniform(1.4, 1.6), high * rng.uniform(1.15, 1.3)
+    distance = np.hypot((lesion.x - centre - HEART_LEAN * (lesion.y - level)) / wide, (lesion.y - level) / high)
+    return 0.38 * step(1 - distance, 0.03), distance < 1
+
+
+def _effusion(lesion: Lesion) -> tuple[Field, Mask]:
+    """Fluid at the base of one lung, or of both, its upper edge rising towards the chest wall (the meniscus)."""
+    rng, chest = lesion.person, lesion.chest
+    sides = rng.choice(3, p=(0.4, 0.4, 0.2))
+    across = np.abs(lesion.x)
+    depth = rng.uniform(0.16, 0.38) * lesion.moment.uniform(0.85, 1.15)
+    meniscus = 0.16 * np.clip(1 - (chest.lateral(lesion.y) - across) / 0.22, 0, 1) ** 2
+    above = lesion.y - (chest.base + 0.08 - depth - meniscus)
+    fluid = step(above, 0.02)
+    if sides < 2:
+        fluid = fluid * (lesion.x * (1 if sides else -1) > 0)
+    return 0.38 * fluid, fluid > 0.5
+
+
+def _nodule(lesion: Lesion) -> tuple[Field, Mask]:
+    """One round shadow with a sharp edge, anywhere in either lung."""
+    rng = lesion.person
+    side, depth, out = rng.choice((-1.0, 1.0)), rng.uniform(0.15, 0.8), rng.uniform(0.3, 0.75)
+    across, down = lesion.chest.place(side, depth, out)
+    distance = np.hypot(lesion.x - across, lesion.y - down) / rng.uniform(0.085, 0.125)
+    return rng.uniform(0.32, 0.4) * step(1 - distance, 0.08), distance < 1
+
+
+def _pneumothorax(lesion: Lesion) -> tuple[Field, Mask]:
+    """Black air between one lung and the chest wall, from the apex down, bounded by the thin line of the pleura."""
+    rng, chest = lesion.person, lesion.chest
+    side = rng.choice((-1.0, 1.0))
+    reach = rng.uniform(0.16, 0.26) * lesion.moment.uniform(0.9, 1.1)
+    across = np.abs(lesion.x)
+    # Wide at the apex, thin at the base.
+    rim = np.minimum(chest.lateral(lesion.y) - across, 1.2 * (lesion.y - chest.top(across)))
+    rim = rim + 0.12 * np.clip((lesion.y - chest.apex) / (chest.base - chest.apex), 0, 1)
+    here = (lesion.x * side > 0).astype(rim.dtype)
+    air = step(reach - rim, 0.012) * here
+    pleura = np.exp(-(((rim - reach) / 0.014) ** 2)) * here
+    return 0.16 * pleura - 0.14 * air, air > 0.5
+
+
+#: Findings that one chest may have together -> the function that draws each, as for `FINDINGS`. New ones go to the
+#: end, since the number of a finding is part of the seed of its place.
+COEXISTING: dict[str, Callable[[Lesion], tuple[Field, Mask]]] = {
+    "Cardiomegaly": _cardiomegaly,
+    "Cavity": _cavity,
+    "Consolidation": _consolidation,
+    "Effusion": _effusion,
+    "Nodule": _nodule,
+    "Pneumothorax": _pneumothorax,
 }

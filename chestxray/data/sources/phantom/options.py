@@ -6,11 +6,24 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from chestxray.data.sources.phantom.findings import FINDINGS
+from chestxray.data.sources.phantom.findings import COEXISTING, FINDINGS
 from chestxray.errors import InputError, nearest
 from chestxray.plugin import SourceOptions
+
+LICENCE = "Procedurally drawn; no rights reserved (CC0-1.0)"
+#: Splits of patients in turn: 9 training, 2 validation and 4 test of 15, and one of each among the first 3.
+SPLIT_CYCLE = tuple({"R": "train", "V": "validation", "T": "test"}[letter] for letter in "RTVRRTRRTRVRRTR")
+#: The findings that the labels of each set of chests with several findings speak of. Two of them are sets of two
+#: hospitals, which have effusions in common.
+LABELLED = {
+    "findings": tuple(COEXISTING),
+    "findings-a": ("Cardiomegaly", "Consolidation", "Effusion"),
+    "findings-b": ("Cavity", "Effusion", "Nodule", "Pneumothorax"),
+}
+
+OptionsT = TypeVar("OptionsT", "Options", "FindingsOptions")
 
 
 def _option(default: Any, help: str, low: float = 0, high: float = 100_000) -> Any:
@@ -42,13 +55,8 @@ class Options:
     unreadable: int = _option(0, "Files that are cut short, no image, or empty.")
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
-            if isinstance(value, int | float) and not low <= value <= high:
-                raise InputError(f"phantom: {f.name} must be from {low:g} to {high:g}. Received: {value:g}.")
+        _check_ranges(self)
         _check_classes(self)
-        if self.splits not in ("official", "none"):
-            raise InputError(f"phantom: splits must be official or none. Received: {self.splits}.")
         if self.splits == "none" and (self.straddlers or self.duplicates_across):
             raise InputError("phantom: straddlers and duplicates_across need splits=official. Received: splits=none.")
 
@@ -59,18 +67,64 @@ class Options:
         Raises:
             InputError: an unknown, repeated or invalid option.
         """
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for name, text in [*_pairs(address), *options.extra.items()]:
-            if name not in fields:
-                hint = nearest(name, fields)
-                raise InputError(f"phantom: unknown option.{hint} Allowed: {', '.join(fields)}. Received: {name}.")
-            if name in values:
-                raise InputError(f"phantom: {name} may be given once. Received: {name} twice.")
-            values[name] = _parsed(name, text, fields[name].default)
-        if "images" in values and "patients" in values:
-            raise InputError("phantom: images or patients may be given. Received: both.")
-        return cls(**{"seed": options.seed, **values})
+        return _read(cls, address, options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingsOptions:
+    """The options of a set of chests with several findings.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    images: int = _option(880, "Images in all.", low=1)
+    patients: int = _option(0, "Patients in all, in place of images.", low=0)
+    size: int = _option(128, "Width in pixels; the height differs a little by image.", low=32, high=1024)
+    splits: str = _option("official", "official: 60/13/27 by patient; none: left to the run.")
+    seed: int = _option(0, "Fixes every film.", high=2**63)
+    uncertain: float = _option(0.1, "Share of the findings that are drawn faintly and labelled uncertain.", high=1)
+    unlabelled: float = _option(0.1, "Share of the labels that are missing.", high=1)
+    complete: bool = _option(False, "true: every finding that is drawn is labelled, in each hospital.")
+    marker: float = _option(0.0, "Share of the images with the marked finding that have a lead letter L.", high=1)
+    marked: str = _option("", "The finding that the marker goes with; default: the first.")
+    marker_elsewhere: float = _option(0.0, "Share of the other images with the letter.", high=1)
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        marked = self.marked or next(iter(COEXISTING))
+        if marked not in COEXISTING:
+            raise InputError(f"phantom: marked must be one of {', '.join(COEXISTING)}. Received: {marked}.")
+        object.__setattr__(self, "marked", marked)
+
+    @classmethod
+    def parse(cls, address: str, options: SourceOptions) -> FindingsOptions:
+        """Return the options as `Options.parse` does, with the same errors."""
+        return _read(cls, address, options)
+
+
+def _check_ranges(options: Options | FindingsOptions) -> None:
+    for f in dataclasses.fields(options):
+        value, low, high = getattr(options, f.name), f.metadata["low"], f.metadata["high"]
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise InputError(f"phantom: {f.name} must be from {low:g} to {high:g}. Received: {value:g}.")
+    if options.splits not in ("official", "none"):
+        raise InputError(f"phantom: splits must be official or none. Received: {options.splits}.")
+
+
+def _read(kind: type[OptionsT], address: str, options: SourceOptions) -> OptionsT:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for name, text in [*_pairs(address), *options.extra.items()]:
+        if name not in fields:
+            hint = nearest(name, fields)
+            raise InputError(f"phantom: unknown option.{hint} Allowed: {', '.join(fields)}. Received: {name}.")
+        if name in values:
+            raise InputError(f"phantom: {name} may be given once. Received: {name} twice.")
+        values[name] = _parsed(name, text, fields[name].default)
+    if "images" in values and "patients" in values:
+        raise InputError("phantom: images or patients may be given. Received: both.")
+    return kind(**{"seed": options.seed, **values})
 
 
 def _pairs(address: str) -> Iterator[tuple[str, str]]:
@@ -86,6 +140,10 @@ def _parsed(name: str, text: str, default: Any) -> Any:
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split("+"))
     kind = type(default)
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise InputError(f"phantom: {name} must be true or false. Received: {text}.")
+        return text == "true"
     try:
         return kind(text)
     except ValueError:

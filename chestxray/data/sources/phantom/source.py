@@ -19,43 +19,32 @@ every class: the brightness at a fixed location says little (a linear model on t
 AUROC of .57 to .73 over ten seeds), but a convolutional network learns the textures and shapes in minutes.
 
 The address is a list of options, each with a default: ``phantom:images=640,size=96,marker=0.9``.
-They are the fields of `Options`.
+They are the fields of `Options`. An address that begins with ``findings`` is of chests with several findings, see
+`findings_set`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
-import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from chestxray.data.index import Index
+from chestxray.data.sources.phantom import findings_set
 from chestxray.data.sources.phantom.drawing import VERSION, draw, images_of
-from chestxray.data.sources.phantom.options import Options
+from chestxray.data.sources.phantom.drawn_files import SPOILT, Record, drawn, png, spoil, write
+from chestxray.data.sources.phantom.options import LICENCE, SPLIT_CYCLE, Options
 from chestxray.errors import InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
-from chestxray.storage.files import explained
 
 T = TypeVar("T")
-
-LICENCE = "Procedurally drawn; no rights reserved (CC0-1.0)"
-RECORDS = "records.json"
-#: Splits of a class's patients in turn: 9 training, 2 validation and 4 test of 15, and one of each among the first 3.
-SPLIT_CYCLE = tuple({"R": "train", "V": "validation", "T": "test"}[letter] for letter in "RTVRRTRRTRVRRTR")
-#: The kinds of unreadable files, used in turn.
-SPOILT = ("truncated", "garbage", "empty")
-
-log = logging.getLogger(__name__)
 
 
 def load(address: str, options: SourceOptions) -> Index:
@@ -72,16 +61,15 @@ def load(address: str, options: SourceOptions) -> Index:
     >>> load("patients=12,size=48", SourceOptions(cache=Path("cache"))).classes  # doctest: +SKIP
     ('clear', 'consolidation', 'ground_glass', 'cavity')
     """
+    if findings_set.meant(address):
+        return findings_set.load(address, options)
     chosen = Options.parse(address, options)
-    films = plan(chosen)
     folder = options.cache.absolute() / "phantom" / key(chosen)
-    records = _drawn_before(folder)
-    if records is None:
-        with explained(folder):
-            records = _draw_set(films, chosen, folder)
-    for record in records:
-        for column in ("path", "mask", "lung_mask"):
-            record[column] = str(folder / record[column]) if record[column] else ""
+
+    def write_film(film: Film, folder: Path) -> Record:
+        return _write_film(film, chosen, folder)
+
+    records = drawn(plan(chosen), folder, write_film, ("path", "mask", "lung_mask"), chosen.size)
     index = Index.from_records(records, name="phantom", classes=chosen.classes, licence=LICENCE)
     return index.replace(index.rows.assign(drawn=True))
 
@@ -188,29 +176,7 @@ def _spread(items: Sequence[T], count: int, option: str, what: str) -> list[T]:
 # Files
 
 
-def _drawn_before(folder: Path) -> list[dict[str, str]] | None:
-    """Return the records of a set that is complete on disk, else None."""
-    try:
-        records = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    named = (record[column] for record in records for column in ("path", "mask", "lung_mask"))
-    return records if all((folder / name).is_file() for name in named if name) else None
-
-
-def _draw_set(films: Sequence[Film], options: Options, folder: Path) -> list[dict[str, str]]:
-    log.info("Drawing %d phantoms of %d pixels into %s", len(films), options.size, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn in another folder and renamed when complete, so that a killed or second process never leaves half a set.
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-        aside = Path(name) / "set"
-        records = [_write_film(film, options, aside) for film in films]
-        (aside / RECORDS).write_text(json.dumps(records), encoding="utf-8")
-        _publish(aside, folder)
-    return records
-
-
-def _write_film(film: Film, options: Options, folder: Path) -> dict[str, str]:
+def _write_film(film: Film, options: Options, folder: Path) -> Record:
     # A copy is drawn again: the same arguments give the same pixels.
     drawing = draw(
         seed=options.seed,
@@ -220,15 +186,15 @@ def _write_film(film: Film, options: Options, folder: Path) -> dict[str, str]:
         size=options.size,
         marker=film.marker,
     )
-    content = _png(drawing.pixels)
+    content = png(drawing.pixels)
     readable = film.planted not in SPOILT
-    _write(folder / film.path, content if readable else _spoil(content, film.planted))
+    write(folder / film.path, content if readable else spoil(content, film.planted))
     name = f"{_patient(options, film.number)}_{film.image}.png"
     mask = f"masks/{name}" if readable and film.finding != "clear" else ""
     lung_mask = f"lung_masks/{name}" if readable else ""
     for path, shape in ((mask, drawing.finding), (lung_mask, drawing.lungs)):
         if path:
-            _write(folder / path, _png(shape.astype(np.uint8) * 255))
+            write(folder / path, png(shape.astype(np.uint8) * 255))
     return {
         "path": film.path,
         "label": film.label,
@@ -242,36 +208,8 @@ def _write_film(film: Film, options: Options, folder: Path) -> dict[str, str]:
     }
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _spoil(content: bytes, how: str) -> bytes:
-    return {"truncated": content[: len(content) // 2], "garbage": content[:8] + b"\0" * 400, "empty": b""}[how]
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    """Move a complete set to its final folder."""
-    try:
-        aside.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another process was first, or files of an earlier set were deleted. The files of a key are
-        # the same whoever draws them, so replacing them one by one disturbs no reader.
-        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
-            target = folder / path.relative_to(aside)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-
-
 plugin = SourcePlugin(
-    load=load, address_help="options such as images=640,size=96,marker=0.9, or nothing", licence=LICENCE
+    load=load,
+    address_help="options such as images=640,size=96,marker=0.9, or nothing; findings,... of several findings a chest",
+    licence=LICENCE,
 )
