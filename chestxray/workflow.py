@@ -28,9 +28,8 @@ from chestxray.data.decoded import decode, name_of, readable
 from chestxray.data.index import Index
 from chestxray.data.splitting import split
 from chestxray.errors import InputError, OutputError, nearest
-from chestxray.evaluation.decision import out_of_distribution
-from chestxray.evaluation.decision.selection import check, check_promise
-from chestxray.evaluation.evaluate import Evaluation
+from chestxray.evaluation.decision import finding_selection, out_of_distribution, selection
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
@@ -188,10 +187,10 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
     with clock.step("source"):
         index = sources.load_index(recipe, cache)
     # Finds errors that evaluation would only find after hours of training.
-    check(index.classes, recipe)
+    _check(index, recipe)
     for column in recipe.by:
         groups(index.rows, column)
-    log.info("Data: %s, %d images of %d classes.", index.name, len(index), len(index.classes))
+    log.info("Data: %s, %d images of %d %s.", index.name, len(index), len(index.classes), index.task)
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
     with clock.step("split and audit", "Splitting, and looking for leaks and copies"):
@@ -203,12 +202,34 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
         index = near_duplicates.mark(index, decoded.pixels)
         splits = split(index, recipe)
         index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak, recipe.split)
-    check_promise(Predictions(index.rows, index.classes).of("validation"), recipe)
+    _check_promise(index, recipe)
     for note in found.notes:
         log.info("%s", note)
     if found.dropped:
         log.info("Left out of training because of leaks: %d images.", len(found.dropped))
     return Prepared(index=index, pixels=decoded.pixels, audit=found)
+
+
+def _check(index: Index, recipe: Recipe) -> None:
+    """Raise `InputError` for choices of `recipe` that the task of `index` does not allow."""
+    if index.task == "findings":
+        finding_selection.check(index.classes, recipe)
+        return
+    selection.check(index.classes, recipe)
+    if recipe.loss == "asymmetric":
+        raise InputError(
+            f"loss asymmetric is for findings, of which an image may show several; {index.name} has one class an image."
+        )
+
+
+def _check_promise(index: Index, recipe: Recipe) -> None:
+    """Raise `InputError` for a sensitivity that validation has too few patients to promise."""
+    if index.task == "findings":
+        places = np.flatnonzero((index.rows["split"] == "validation").to_numpy())
+        unknown = np.zeros((len(places), len(index.classes)))
+        finding_selection.check_promise(FindingPredictions.from_probabilities(index, unknown, places), recipe)
+    else:
+        selection.check_promise(Predictions(index.rows, index.classes).of("validation"), recipe)
 
 
 def _again(index: Index, folder: Path, recipe: Recipe, cache: Path, clock: Clock) -> Prepared:
@@ -223,7 +244,8 @@ def _again(index: Index, folder: Path, recipe: Recipe, cache: Path, clock: Clock
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
         require_same(index, index.replace(index.rows.assign(**decoded.facts)), allowed)
-    log.info("Data: %s, %d images of %d classes, split as the run began.", index.name, len(index), len(index.classes))
+    known = index.name, len(index), len(index.classes), index.task
+    log.info("Data: %s, %d images of %d %s, split as the run began.", *known)
     return Prepared(index=index, pixels=decoded.pixels, audit=None)
 
 
@@ -294,7 +316,7 @@ def _finish(job: Job) -> Run:
     from chestxray.explanation import panel
     from chestxray.models import devices
     from chestxray.models.assembly import save
-    from chestxray.report import html_report
+    from chestxray.report import findings_report, html_report
     from chestxray.runs import holdout
     from chestxray.training import checkpoint, fit
 
@@ -310,7 +332,37 @@ def _finish(job: Job) -> Run:
             outcome.distribution.write(folder / out_of_distribution.FILE)
         checksums.write(folder, (run_folder.MODEL, out_of_distribution.FILE, run_folder.INDEX))
     test = outcome.test
-    with clock.step("evaluate", f"Computing figures, and intervals from {recipe.replicates:,} bootstrap replicates"):
+    if isinstance(test, FindingPredictions):
+        _assess_findings(job, outcome)
+    else:
+        _assess(job, outcome)
+    images = _by_path(prepared, test)
+    with clock.step("explain", "Drawing heat maps"):
+        layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
+        if isinstance(test, FindingPredictions):
+            panel.write_finding_panel(model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps")
+        else:
+            panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+    facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
+    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
+    record["data"]["decoded"] = name_of(prepared.pixels)
+    times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
+    write_json(folder / "environment.json", record | times)
+    log.info("Writing the report ...")
+    if prepared.index.task == "findings":
+        findings_report.write(folder, samples=images)
+    else:
+        html_report.write(folder, samples=images | _training_samples(prepared))
+    checkpoint.finish(folder)
+    return Run(folder)
+
+
+def _assess(job: Job, outcome: Trial) -> None:
+    """Write the figures of a run of classes, and what cheap models achieve that do not see the lungs."""
+    from chestxray.evaluation.shortcuts import controls
+
+    recipe, prepared, folder, test = job.recipe, job.prepared, job.folder, outcome.test
+    with job.clock.step("evaluate", _computing(recipe)):
         found = assess(
             test,
             prepared.index,
@@ -321,29 +373,39 @@ def _finish(job: Job) -> Run:
             refusals=outcome.refusals,
         )
     if recipe.controls:
-        with clock.step("controls", "Training the controls"):
-            _control(prepared, test, found, recipe, folder)
-    images = _by_path(prepared, test)
-    with clock.step("explain", "Drawing heat maps"):
-        layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
-        panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
-    facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
-    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
-    record["data"]["decoded"] = name_of(prepared.pixels)
-    times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
-    write_json(folder / "environment.json", record | times)
-    log.info("Writing the report ...")
-    html_report.write(folder, samples=images | _training_samples(prepared))
-    checkpoint.finish(folder)
-    return Run(folder)
+        with job.clock.step("controls", "Training the controls"):
+            made = controls.controls(
+                prepared.index, prepared.pixels, test, found.to_json(), fit=recipe.fit, seed=recipe.seed
+            )
+            controls.write(folder, made)
 
 
-def _control(prepared: Prepared, test: Predictions, found: Evaluation, recipe: Recipe, folder: Path) -> None:
-    """Write what cheap models achieve that do not see the lungs."""
+def _assess_findings(job: Job, outcome: Trial) -> None:
+    """Write the figures of a run of findings, and of each finding what cheap models achieve."""
     from chestxray.evaluation.shortcuts import controls
+    from chestxray.runs import finding_results
 
-    pixels, metrics = prepared.pixels, found.to_json()
-    controls.write(folder, controls.controls(prepared.index, pixels, test, metrics, fit=recipe.fit, seed=recipe.seed))
+    recipe, prepared, folder = job.recipe, job.prepared, job.folder
+    test, decision, validation = outcome.test, outcome.decision, outcome.validation
+    with job.clock.step("evaluate", _computing(recipe)):
+        found = finding_results.assess_findings(
+            test, prepared.index, recipe, decision, folder, validation=validation, refusals=outcome.refusals
+        )
+    if recipe.controls:
+        with job.clock.step("controls", f"Training the controls of {len(found.scored)} findings"):
+            places = finding_results.folders(folder, found.scored)
+            for name, index in finding_results.views(prepared.index, found.scored):
+                log.info("Controls of %s ...", name)
+                evaluation = found.findings[name].evaluation
+                made = controls.controls(
+                    index, prepared.pixels, test.of_finding(name), evaluation.to_json(),
+                    fit=recipe.fit, seed=recipe.seed, tasks=len(found.scored),
+                )  # fmt: skip
+                controls.write(places[name], made)
+
+
+def _computing(recipe: Recipe) -> str:
+    return f"Computing figures, and intervals from {recipe.replicates:,} bootstrap replicates"
 
 
 @contextmanager
@@ -369,6 +431,7 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
         plugin,
         len(prepared.index.classes),
         recipe.image_size,
+        task=prepared.index.task,
         name=recipe.model,
         weights=None if recipe.weights == "none" else recipe.weights,
         normalisation=recipe.normalisation,
@@ -394,7 +457,7 @@ def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _by_path(prepared: Prepared, predictions: Predictions) -> dict[str, np.ndarray]:
+def _by_path(prepared: Prepared, predictions: Table) -> dict[str, np.ndarray]:
     """Return the pixels of the predicted images by path, as views of the memory map without copying."""
     places = {path: i for i, path in enumerate(prepared.index.rows["path"])}
     return {path: prepared.pixels[places[path]] for path in predictions.rows["path"]}

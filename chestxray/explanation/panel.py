@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from PIL import Image
 
+from chestxray.data.findings import absent
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.explanation.gradcam import check_layer
 from chestxray.explanation.inference_graph import OnePass
@@ -98,27 +100,93 @@ def write_panel(
     `images`: uint8 (height, width) by path. The predicted class is explained. Without a `layer` there are no
     maps, and the index gives the `reason`.
     """
+    record = _record(layer, reason, each)
+    if layer is not None and each:
+        rows = choose(predictions, each, seed)
+        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
+        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], predictions.predicted[rows])
+        for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
+            file = _write_one(number, grey, heat, folder)
+            record["images"].append({"file": file, **_class_item(predictions.rows.iloc[row])})
+    write_json(folder / "index.json", record)
+
+
+#: The kinds of images that the panel of a run of findings has of each finding.
+KINDS = ("found", "false alarm", "missed")
+
+
+def choose_findings(predictions: FindingPredictions, each: int) -> list[tuple[int, int, str]]:
+    """Return (row, number of the finding, kind) of up to `each` images of every finding and each of `KINDS`.
+
+    They are the plainest of each kind: found and false alarms with the highest probability, missed ones with the
+    lowest. Rows in which the finding is not known are left out.
+    """
+    truth, called, probability = predictions.truth, predictions.predicted, predictions.probabilities
+    chosen = []
+    for number in range(len(predictions.findings)):
+        present, said, score = truth[:, number] == 1, called[:, number], probability[:, number]
+        false = (truth[:, number] == 0) & said
+        groups = ((present & said, -score), (false, -score), (present & ~said, score))
+        for kind, (among, order) in zip(KINDS, groups, strict=True):
+            rows = np.flatnonzero(among)
+            chosen += [(int(row), number, kind) for row in rows[np.argsort(order[rows], kind="stable")][:each]]
+    return chosen
+
+
+def write_finding_panel(
+    model: keras.Model,
+    layer: str | None,
+    reason: str,
+    predictions: FindingPredictions,
+    images: dict[str, np.ndarray],
+    each: int,
+    folder: Path,
+) -> None:
+    """As `write_panel` for a run of findings: of each image the finding that it was chosen for is explained."""
+    record = _record(layer, reason, each)
+    chosen = choose_findings(predictions, each) if layer is not None and each else []
+    if layer is not None and chosen:
+        rows = [row for row, _, _ in chosen]
+        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
+        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], np.array([number for _, number, _ in chosen]))
+        for place, ((row, number, kind), grey, heat) in enumerate(zip(chosen, pixels, maps, strict=True)):
+            file, name = _write_one(place, grey, heat, folder), predictions.findings[number]
+            names = (absent(name), name)
+            label, said = names[kind != "false alarm"], names[kind != "missed"]
+            probability = float(predictions.rows[PREFIX + name].iloc[row])
+            item = {
+                "file": file,
+                "path": predictions.rows["path"].iloc[row],
+                "label": label,
+                "predicted": said,
+                "probability": probability if said == name else 1 - probability,
+                "right": label == said,
+            }
+            record["images"].append(item | {"finding": name, "kind": kind})
+    write_json(folder / "index.json", record)
+
+
+def _record(layer: str | None, reason: str, each: int) -> dict[str, Any]:
+    """Return the content of ``index.json`` before there is an image, with the reason where there will be none."""
     record: dict[str, Any] = {"layer": layer, "method": "gradcam", "reason": "", "images": []}
     if layer is None:
         record["reason"] = reason or "This architecture has no convolutional layer to explain."
     elif not each:
         record["reason"] = "The recipe asked for none (heatmaps = 0)."
-    else:
-        rows = choose(predictions, each, seed)
-        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], predictions.predicted[rows])
-        for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
-            record["images"].append(_write_one(predictions.rows.iloc[row], number, grey, heat, folder))
-    write_json(folder / "index.json", record)
+    return record
 
 
-def _write_one(row: Any, number: int, grey: np.ndarray, heat: np.ndarray, folder: Path) -> dict[str, Any]:
+def _write_one(number: int, grey: np.ndarray, heat: np.ndarray, folder: Path) -> str:
+    """Write a radiograph beside its overlay and return the name of the file."""
     file = f"{number:03d}.png"
     side_by_side = np.concatenate([np.repeat(grey[..., np.newaxis], 3, axis=-1), overlay(grey, heat)], axis=1)
     with replacing(folder / file) as temporary:
         Image.fromarray(side_by_side).save(temporary)
+    return file
+
+
+def _class_item(row: Any) -> dict[str, Any]:
     return {
-        "file": file,
         "path": row["path"],
         "label": row["label"],
         "predicted": row["predicted"],

@@ -12,7 +12,6 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from chestxray.data.index import Index
 from chestxray.evaluation.decision.finding_rule import FindingDecision
@@ -23,6 +22,7 @@ from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
 from chestxray.runs.output_folder import slug
 from chestxray.runs.results import Refusals, Scorer, assess, refusal
+from chestxray.runs.run_folder import Run
 from chestxray.storage.files import replacing, write_json, write_text
 
 FOLDER = "findings"
@@ -89,9 +89,21 @@ def views(index: Index, findings: tuple[str, ...]) -> Iterator[tuple[str, Index]
         yield name, dataclasses.replace(alone, rows=rows)
 
 
-def facts(environment: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the contents of ``environment.json`` of one finding, from those of the run that it is of."""
-    return environment | {"finding": name}
+def complete(folder: Path) -> dict[str, Path]:
+    """Write to the folder of each scored finding what is the same for all of a run, and return the folders by finding.
+
+    That is the audit, the history of the training and the environment, in which the data are named after the finding.
+    """
+    run = Run(folder)
+    places = folders(folder, run.findings_evaluation.scored)
+    for name, place in places.items():
+        data = run.environment.get("data", {})
+        environment = run.environment | {"data": data | {"name": f"{name} in {run.data_name}"}, "finding": name}
+        write_json(place / run_folder.ENVIRONMENT, environment)
+        for file in ("audit.json", run_folder.HISTORY):
+            if (folder / file).is_file():
+                shutil.copy2(folder / file, place / file)
+    return places
 
 
 def _numbered(table: Predictions) -> Predictions:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from chestxray.data.index import SPLITS, Index, Patients
+from chestxray.data.index import SPLITS, Index, Patients, Task
 from chestxray.errors import DataError, InputError, first_line
 from chestxray.evaluation.predictions import Predictions
 from chestxray.models import startup
@@ -23,8 +23,11 @@ from chestxray.storage.result_forms import SomeMetrics
 if TYPE_CHECKING:
     import keras
 
+    from chestxray.evaluation.decision.finding_rule import FindingDecision
     from chestxray.evaluation.decision.rule import Decision
     from chestxray.evaluation.evaluate import Evaluation
+    from chestxray.evaluation.finding_predictions import FindingPredictions
+    from chestxray.evaluation.findings_evaluation import FindingsEvaluation
 
 RECIPE = "recipe.toml"
 INDEX = "index.parquet"
@@ -54,9 +57,35 @@ class Run:
         return Index.read(self.folder / INDEX)
 
     @cached_property
+    def task(self) -> Task:
+        """Whether the run is of classes or of findings; what follows speaks of classes where it does not say so."""
+        return "findings" if result_files.read_if_any(self.folder / METRICS).get("task") == "findings" else "classes"
+
+    @cached_property
     def predictions(self) -> Predictions:
         """The probabilities of the validation and test images."""
         return Predictions.read(self.folder / PREDICTIONS)
+
+    @cached_property
+    def finding_predictions(self) -> FindingPredictions:
+        """With findings, the probabilities of the validation and test images."""
+        from chestxray.evaluation.finding_predictions import FindingPredictions
+
+        return FindingPredictions.read(self.folder / PREDICTIONS)
+
+    @cached_property
+    def findings_evaluation(self) -> FindingsEvaluation:
+        """With findings, every figure of the test, with its confidence interval."""
+        from chestxray.evaluation.findings_evaluation import FindingsEvaluation
+
+        return FindingsEvaluation.from_json(self.metrics)
+
+    @cached_property
+    def finding_decision(self) -> FindingDecision:
+        """With findings, what was chosen on validation for each."""
+        from chestxray.evaluation.decision import finding_rule, rule
+
+        return finding_rule.FindingDecision.read(self.folder / rule.FILE)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -167,8 +196,8 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes in the order of the model's outputs."""
-        return self.predictions.classes
+        """The classes, or findings, in the order of the model's outputs."""
+        return self.index.classes if self.task == "findings" else self.predictions.classes
 
     @property
     def positive(self) -> str | None:
@@ -276,8 +305,20 @@ def is_run(folder: Path) -> bool:
     return (folder / RECIPE).is_file()
 
 
+def open_findings(folder: str | Path) -> Run:
+    """Open the folder of a finished run of findings.
+
+    Raises:
+        InputError: no such folder, not a run, one that was not finished, or one of classes.
+    """
+    run = _opened(folder, (INDEX, PREDICTIONS, METRICS), f"{RECIPE} and {PREDICTIONS} in it", task=None)
+    if run.task != "findings":
+        raise InputError(f"{run.folder} is a run of one class an image, not of findings.")
+    return run
+
+
 def open_trained(folder: str | Path) -> Run:
-    """Open the folder of a run whose training is finished.
+    """Open the folder of a run of classes whose training is finished.
 
     Raises:
         InputError: no such folder, not a run, or a run that was not finished.
@@ -315,12 +356,19 @@ def open_complete(folder: str | Path) -> Run:
     return run
 
 
-def _opened(folder: str | Path, needed: Sequence[str], described: str) -> Run:
+def _opened(folder: str | Path, needed: Sequence[str], described: str, *, task: Task | None = "classes") -> Run:
+    """Open a run of the `task`, None for any."""
     path = Path(folder)
     if not is_run(path):
         raise InputError(f"{path} is not a run: it must be a folder with {described}, as `chestxray run` makes.")
     if missing := [name for name in needed if not (path / name).is_file()]:
         raise InputError(
             f"The run {path} was not finished: {missing[0]} is missing. Continue it: chestxray run --resume {path}"
+        )
+    if task == "classes" and Run(path).task == "findings":
+        first = next(iter(sorted(path.glob(f"findings/*/{RECIPE}"))), path / "findings" / "NAME" / RECIPE).parent
+        raise InputError(
+            f"{path} is a run of findings, and this takes one of classes. The predictions of each finding are a run of "
+            f"two classes, absent and present: {first}."
         )
     return Run(path)

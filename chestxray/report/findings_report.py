@@ -1,0 +1,164 @@
+"""Writes the report of a run of findings: one page of all findings, and the report of a run of two classes for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chestxray.data.findings import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
+from chestxray.data.index import SPLITS
+from chestxray.evaluation.figure_format import with_interval
+from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
+from chestxray.report import embedded_images, figures, html_report
+from chestxray.report.formatting import plural
+from chestxray.report.limitations import NOTED, cautions, of_training
+from chestxray.report.sections import data_facts
+from chestxray.report.templating import render
+from chestxray.runs import finding_results, run_folder
+from chestxray.runs.run_folder import Run
+from chestxray.storage.files import write_text
+
+HEADINGS = {
+    "findings": "Each finding",
+    "film": "The film as a whole",
+    "together": "Findings that come together",
+    "heatmaps": "Heat maps",
+    "data": "Data",
+    "training": "Training",
+    "method": "Method",
+}
+#: The figures of each finding in the table, in order.
+SHOWN = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1", "brier", "ece")
+_STATES = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain", UNKNOWN: "not known"}
+
+
+def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path:
+    """Write the reports of all findings that are scored and, last, ``report.html`` of all; return its path.
+
+    `samples` maps image paths to pixels, uint8 (height, width), for any subset of the images.
+
+    Raises:
+        InputError: `folder` lacks a file that every evaluated run has, or is a run of classes.
+        DataError: a file in the folder is damaged.
+        OutputError: the folder cannot be written to.
+    """
+    run = run_folder.open_findings(folder)
+    places = finding_results.complete(folder)
+    for place in places.values():
+        html_report.write(place, samples=samples)
+    return _write_page(run, {name: Run(place) for name, place in places.items()})
+
+
+def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
+    found = run.findings_evaluation
+    tiles = embedded_images.heatmap_tiles(run)
+    kinds = [(item["finding"], item["kind"]) for item in run.heatmaps.get("images", [])]
+    page = render(
+        "findings.html.jinja",
+        title=f"{run.recipe.model} on {run.data_name}: {plural(len(run.classes), 'finding')}",
+        kind="report of a run of findings",
+        headings=HEADINGS,
+        verdict=summary(run),
+        cautions=_cautions(run, of_each),
+        run=run,
+        found=found,
+        shown=SHOWN,
+        rows=[_row(name, one, run, of_each.get(name)) for name, one in found.findings.items()],
+        any=_row(ANY, found.any_finding, run, None),
+        truth=found.co_occurrence.to_frame("truth"),
+        answers=found.co_occurrence.to_frame("answers"),
+        heatmaps=run.heatmaps,
+        tiles=list(zip(kinds, tiles, strict=True)),
+        facts=data_facts(run),
+        counts=_counts(run),
+        states=list(_STATES.values()),
+        uncertain=run.index.uncertain,
+        curves=None if run.history.empty else _curves(run),
+        notes=run.notes,
+    )
+    path = run.folder / run_folder.REPORT
+    write_text(path, page)
+    return path
+
+
+def summary(run: Run) -> tuple[str, ...]:
+    """Return what was measured in sentences, which the command prints as well."""
+    found = run.findings_evaluation
+    rows = int((run.index.rows["split"] == "test").sum())
+    if not found.scored:
+        return (f"None of the {len(found.findings)} findings has enough patients in the test to be scored.",)
+    mean = with_interval(found.test["auroc"].to_json(), 2, level=run.level)
+    said = [
+        f"On {plural(rows, 'test image')} of {found.patients}, the mean AUROC of "
+        f"{plural(len(found.scored), 'finding')} is {mean}."
+    ]
+    aurocs = {name: one.test["auroc"] for name, one in found.findings.items() if one.test}
+    known = {name: one.value for name, one in aurocs.items() if one.value is not None}
+    ranked = sorted(known, key=lambda name: -known[name])
+    if len(ranked) > 1:
+        first, last = (f"{name} ({with_interval(aurocs[name].to_json(), 2)})" for name in (ranked[0], ranked[-1]))
+        said.append(f"It is highest for {first} and lowest for {last}.")
+    chance = [name for name in ranked if (aurocs[name].low or 0) <= 0.5]
+    if chance:
+        said.append(f"For {', '.join(chance)} the interval of the AUROC reaches down to 0.5, that of chance.")
+    if unscored := [name for name, one in found.findings.items() if one.not_scored]:
+        said.append(
+            f"Not scored, as too few patients of the test have it, or are known to lack it: {', '.join(unscored)}."
+        )
+    said.append("This holds for patients like those of the test; at another hospital the figures may differ.")
+    return tuple(said)
+
+
+def _cautions(run: Run, of_each: Mapping[str, Run]) -> list[str]:
+    """Return what weakens the result as a whole; what weakens one finding stands in its row and on its page."""
+    shared = next(iter(of_each.values()), None)
+    every = [] if shared is None else of_training(shared)
+    said = [f"{one.title}. {one.text}" for one in every if one.weight == "serious"]
+    if run.drawn and not any("drawn by a program" in text for text in said):
+        said.insert(0, f"{run.drawn:,} of {len(run.index):,} images are drawn by a program; no person was X-rayed.")
+    fired = [name for name, one in of_each.items() if one.controls.get("fires")]
+    if fired:
+        said.append(
+            f"Controls that see little or nothing of the lungs reach what they should not for {', '.join(fired)}: "
+            "these scores cannot be taken as evidence that disease is recognised."
+        )
+    return said
+
+
+def _row(name: str, one: FindingFigures, run: Run, own: Run | None) -> dict[str, Any]:
+    controls = own.controls if own is not None else {}
+    serious = [] if own is None else [item.title for item in cautions(own) if item.weight == "serious"]
+    return {
+        "name": name,
+        "known": one.known,
+        "not_scored": one.not_scored,
+        "test": one.test,
+        "link": None if own is None else (own.report.relative_to(run.folder)).as_posix(),
+        "controls": controls.get("finding", ""),
+        "weakened": [title for title in dict.fromkeys(serious) if title != NOTED],
+        "threshold": None if own is None or own.decision.threshold is None else own.decision.threshold,
+    }
+
+
+def _counts(run: Run) -> list[dict[str, Any]]:
+    """Return of each finding the number of images in each state, by split."""
+    states, splits = run.index.states, run.index.rows["split"].to_numpy()
+    return [
+        {
+            "name": name,
+            "splits": {
+                split: [int(((states[:, k] == state) & (splits == split)).sum()) for state in _STATES]
+                for split in SPLITS
+            },
+        }
+        for k, name in enumerate(run.classes)
+    ]
+
+
+def _curves(run: Run) -> embedded_images.Picture:
+    path = run.folder / "figures" / "training_curves.png"
+    figures.save(figures.training_curves(run.history), path)
+    return embedded_images.figure(path, "Loss and accuracy on training and validation images, epoch by epoch.")
