@@ -29,6 +29,8 @@ from chestxray.data.index import Index
 from chestxray.data.splitting import split
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation.decision import finding_selection, out_of_distribution, selection
+from chestxray.evaluation.decision.finding_rule import FindingDecision
+from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
@@ -45,6 +47,7 @@ from chestxray.storage.files import explained, replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from chestxray.models.assembly import Built
+    from chestxray.runs.holdout import Table, Trial
 
 log = logging.getLogger(__name__)
 
@@ -362,14 +365,16 @@ def _assess(job: Job, outcome: Trial) -> None:
     from chestxray.evaluation.shortcuts import controls
 
     recipe, prepared, folder, test = job.recipe, job.prepared, job.folder, outcome.test
+    decision, validation = outcome.decision, outcome.validation
+    assert isinstance(test, Predictions) and isinstance(validation, Predictions) and isinstance(decision, Decision)
     with job.clock.step("evaluate", _computing(recipe)):
         found = assess(
             test,
             prepared.index,
             recipe,
-            outcome.decision,
+            decision,
             folder,
-            validation=outcome.validation,
+            validation=validation,
             refusals=outcome.refusals,
         )
     if recipe.controls:
@@ -387,6 +392,8 @@ def _assess_findings(job: Job, outcome: Trial) -> None:
 
     recipe, prepared, folder = job.recipe, job.prepared, job.folder
     test, decision, validation = outcome.test, outcome.decision, outcome.validation
+    assert isinstance(test, FindingPredictions) and isinstance(validation, FindingPredictions)
+    assert isinstance(decision, FindingDecision)
     with job.clock.step("evaluate", _computing(recipe)):
         found = finding_results.assess_findings(
             test, prepared.index, recipe, decision, folder, validation=validation, refusals=outcome.refusals
@@ -397,6 +404,7 @@ def _assess_findings(job: Job, outcome: Trial) -> None:
             for name, index in finding_results.views(prepared.index, found.scored):
                 log.info("Controls of %s ...", name)
                 evaluation = found.findings[name].evaluation
+                assert evaluation is not None, "a scored finding has an evaluation"
                 made = controls.controls(
                     index, prepared.pixels, test.of_finding(name), evaluation.to_json(),
                     fit=recipe.fit, seed=recipe.seed, tasks=len(found.scored),

@@ -54,6 +54,10 @@ class Trial:
     @property
     def predictions(self) -> Table:
         """The predictions of validation and test together."""
+        if isinstance(self.validation, FindingPredictions):
+            assert isinstance(self.test, FindingPredictions)
+            return together([self.validation, self.test])
+        assert isinstance(self.test, Predictions)
         return together([self.validation, self.test])
 
 

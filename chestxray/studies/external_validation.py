@@ -99,6 +99,7 @@ def evaluate_on(
         else None
     )
     test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, distribution, trained, cache)
+    assert isinstance(test, Predictions), "open_trained opens runs of classes alone"
     new = output_folder.create(folder, overwrite=overwrite or output is None)
     if not new:
         output_folder.clear(folder)
