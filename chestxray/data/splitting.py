@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from chestxray.data.folds import fold_of
+from chestxray.data import findings
+from chestxray.data.folds import fold_of, folds_of_findings
 from chestxray.data.grouping import dependent_groups
-from chestxray.data.index import Index
+from chestxray.data.index import SPLITS, Index
+from chestxray.data.iterative_stratification import strata
+from chestxray.data.stratified_sampling import stratified, stratified_over_findings
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.recipe import Recipe
 
@@ -28,7 +31,7 @@ class Splits:
 def split(index: Index, recipe: Recipe) -> Splits:
     """Split the readable rows of `index` as the recipe says. Unreadable rows get no split.
 
-    ``auto`` uses the official split if there is one, else draws one that is stratified by class and
+    ``auto`` uses the official split if there is one, else draws one that is stratified by class, or over findings, and
     grouped by patient; copies of one image (same ``pixel_hash``) count as one patient. Among merged
     sets, a split is drawn for those that have no official one. Rows marked ``external`` (data given
     to test on) are the whole test set; the others are for training and validation only.
@@ -36,15 +39,21 @@ def split(index: Index, recipe: Recipe) -> Splits:
     In a cross-validation, the fold ``recipe.fold`` is the test and validation is drawn from the
     rest; if the test is given (external or official), the fold is the validation.
 
+    A finding of at least three patients is on every side of a split that is drawn, where the others that its patients
+    have allow it. The notes name those that are not.
+
     Raises:
-        DataError: only one class; too few images or patients of a class; no official split although
-            one was requested, or one without training or test rows.
+        DataError: only one class; too few images or patients of a class; a finding that no image of the training
+            shows; no official split although one was requested, or one without training or test rows.
         InputError: the source to hold out is not a source of the data; no single fold was chosen.
     """
     if recipe.parts:
         raise InputError("One split needs one part of the cross-validation: choose it with fold or held_out.")
     rows = index.rows
     readable = rows[rows["unreadable"] == ""] if "unreadable" in rows else rows
+    # What is to be stratified over is told by the columns from here on.
+    asked = findings.columns(index.classes) if index.task == "findings" else []
+    readable = readable.drop(columns=set(findings.columns(findings.of_columns(readable))).difference(asked))
     external = readable[readable["external"]] if "external" in readable else readable.iloc[:0]
     readable = readable.drop(external.index)
     _check_classes(index, readable)
@@ -67,20 +76,33 @@ def split(index: Index, recipe: Recipe) -> Splits:
     split_column.loc[external.index] = "test"
     result = index.replace(rows.assign(split=split_column.astype(str)))
     check(result)
-    return Splits(index=result, notes=(*index.notes, *notes))
+    return Splits(index=result, notes=(*index.notes, *notes, *_missing(result)))
 
 
 def check(index: Index) -> None:
-    """Raise `DataError` if a class has no training rows, or a split has no rows at all."""
-    counts = index.counts()
-    for name in ("train", "validation", "test"):
-        if name not in counts or not counts[name].sum():
-            raise DataError(f"{index.name} has no {name} images after splitting.")
-    if empty := [label for label in index.classes if counts.loc[label, "train"] == 0]:
+    """Raise `DataError` if a class or finding has no training rows, or a split has no rows at all."""
+    held = set(index.rows["split"])
+    if absent := [name for name in SPLITS if name not in held]:
+        raise DataError(f"{index.name} has no {absent[0]} images after splitting.")
+    if index.task == "findings":
+        _check_trained(index)
+    elif empty := [label for label in index.classes if index.counts().loc[label].get("train", 0) == 0]:
         raise DataError(f"No training images of class {', '.join(empty)} in {index.name}.")
 
 
+def _check_trained(index: Index) -> None:
+    truth = index.truth[(index.rows["split"] == "train").to_numpy()]
+    for kind, what in ((1, "shows"), (0, "is without")):
+        if empty := [name for name, known in zip(index.classes, truth.T, strict=True) if not (known == kind).any()]:
+            raise DataError(
+                f"No training image of {index.name} {what} {', '.join(empty)}, which cannot be learnt then. Allowed: "
+                f"leave it out ({' '.join(f'--drop {name!r}' for name in empty)}), or another split."
+            )
+
+
 def _check_classes(index: Index, readable: pd.DataFrame) -> None:
+    if index.task == "findings":
+        return  # their number is no matter before the split, and what training lacks is told after it
     counts = readable["label"].value_counts()
     if len(index.classes) < 2:
         raise DataError(
@@ -92,6 +114,18 @@ def _check_classes(index: Index, readable: pd.DataFrame) -> None:
                 f"Class {label!r} of {index.name} has {counts.get(label, 0)} readable images; at least 3 are "
                 "needed, one each to train, validate and test."
             )
+
+
+def _missing(index: Index) -> list[str]:
+    """Return a note for validation and test on the findings that none of their images shows."""
+    if index.task == "classes":
+        return []
+    truth, notes = index.truth, []
+    for name, why in (("validation", "no threshold is chosen by it"), ("test", "no figure speaks of it")):
+        shown = (truth[(index.rows["split"] == name).to_numpy()] == 1).any(axis=0)
+        if gone := [finding for finding, some in zip(index.classes, shown, strict=True) if not some]:
+            notes.append(f"No {name} image shows {', '.join(gone)}: {why}.")
+    return notes
 
 
 def _official(rows: pd.DataFrame, recipe: Recipe, *, internal_test: bool) -> tuple[pd.Series, tuple[str, ...]]:
@@ -144,14 +178,18 @@ def _official_folds(rows: pd.DataFrame, chosen: pd.Series, recipe: Recipe) -> tu
     chosen.loc[pool.index] = np.where(_held_out(pool, recipe, "grouped"), "validation", "train")
     return chosen, (
         f"{_fold_name(recipe)}: the official test is kept, the fold of the other images is the validation. "
-        f"{_NOTES['grouped']}",
+        f"{_note(rows, 'grouped')}",
     )
 
 
 def _held_out(rows: pd.DataFrame, recipe: Recipe, method: str) -> np.ndarray:
     """Return whether each row is in the held-out fold: bool (rows,)."""
     codes = dependent_groups(rows) if method == "grouped" else np.arange(len(rows))
-    return fold_of(rows["label"], codes, recipe.folds, method, recipe.splits_by) == recipe.fold
+    if (names := findings.of_columns(rows)) and method != "random":
+        states, sources = rows[findings.columns(names)].to_numpy(), rows["source"].to_numpy()
+        return folds_of_findings(states, names, sources, codes, recipe.folds, recipe.splits_by) == recipe.fold
+    labels = pd.Series("", index=rows.index) if names else rows["label"]
+    return fold_of(labels, codes, recipe.folds, method, recipe.splits_by) == recipe.fold
 
 
 def _fold_name(recipe: Recipe) -> str:
@@ -187,6 +225,16 @@ _NOTES = {
 }
 
 
+def _note(rows: pd.DataFrame, method: str) -> str:
+    """Return how `rows` were split, for people."""
+    note = _NOTES[method]
+    if method == "grouped" and not (rows["patient"] != "").any():
+        note = "Split stratified by class; no patient is known, so that a patient's images may be in several splits."
+    if not findings.of_columns(rows):
+        return note
+    return note.replace("stratified by class", "stratified over findings (iterative stratification)")
+
+
 def _drawn(
     rows: pd.DataFrame, recipe: Recipe, method: str, *, internal_test: bool
 ) -> tuple[pd.Series, tuple[str, ...]]:
@@ -205,68 +253,21 @@ def _drawn(
     if internal_test or not recipe.folds:
         validation = _take(rest, share, recipe.splits_by + 1, method)
         chosen.loc[validation.index] = "validation"
-    note = _NOTES[method]
-    if method == "grouped" and not (rows["patient"] != "").any():
-        note = "Split stratified by class; no patient is known, so that a patient's images may be in several splits."
+    note = _note(rows, method)
     return chosen, ((f"{_fold_name(recipe)}.", note) if recipe.folds else (note,))
 
 
 def _take(rows: pd.DataFrame, share: float, seed: int, method: str, leave: int = 1) -> pd.DataFrame:
-    """Return about the proportion `share` of `rows`, drawn at random, stratified by class, or by group and stratified.
+    """Return about the proportion `share` of `rows`, drawn at random, stratified, or by group and stratified.
 
-    At least `leave` rows, or groups, of every class are not drawn, if there are that many.
+    Stratified is by class, or over the findings of which `rows` has columns. At least `leave` rows, or groups, of
+    every class or finding are not drawn, if there are that many.
     """
     wanted = max(1, round(share * len(rows)))
     if method == "random":
         return rows.iloc[np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted])]
     codes = dependent_groups(rows) if method == "grouped" else np.arange(len(rows))
-    return rows.iloc[_stratified(rows["label"].to_numpy(), codes, share, seed, leave)]
-
-
-def _stratified(labels: np.ndarray, codes: np.ndarray, share: float, seed: int, leave: int) -> np.ndarray:
-    """Return the positions of about the proportion `share` of the rows, in whole groups, stratified by class.
-
-    Groups are shuffled and taken until the proportion of their class is as close to `share` as whole
-    groups allow. A group with several labels counts for the rarest, so that rare classes are drawn too.
-    """
-    table = pd.DataFrame({"label": labels, "group": codes})
-    rarity = table["label"].value_counts(ascending=True)
-    rank = {label: place for place, label in enumerate(rarity.index)}
-    by_group = table.assign(rank=table["label"].map(rank)).groupby("group")["rank"].agg(["min", "size"])
-    order = np.random.default_rng(seed).permutation(len(by_group))
-    shuffled = by_group.iloc[order]
-    taken: list[int] = []
-    for label, place in rank.items():
-        if table.loc[table["label"] == label, "group"].nunique() < 2:
-            raise DataError(
-                f"Class {label!r} has too few patients or distinct images to be split; at least 3 are needed."
-            )
-        sizes = shuffled.loc[shuffled["min"] == place, "size"]
-        if len(sizes) < 2:
-            continue  # nearly all of this class is in groups with a rarer one, which were assigned already
-        # The smallest of equally close numbers; at least one group is taken and one is left.
-        number = int(np.argmin(np.abs(sizes.cumsum().to_numpy() - share * sizes.sum()))) + 1
-        taken += sizes.index[: min(number, len(sizes) - 1)].tolist()
-    holds = pd.crosstab(table["group"], table["label"]).loc[shuffled.index] > 0
-    chosen = holds.index.isin(taken)
-    return np.flatnonzero(np.isin(codes, holds.index[_with_every_class(chosen, holds.to_numpy(), leave)]))
-
-
-def _with_every_class(taken: np.ndarray, holds: np.ndarray, leave: int) -> np.ndarray:
-    """Return `taken`, bool (groups,), with groups moved so that every class is on both sides, as far as possible.
-
-    Groups with several labels count for one of them, so that all or none of another class may be taken.
-    `holds`, bool (groups, classes), says which classes a group has; the group with the fewest is moved.
-    """
-    taken = taken.copy()
-    for side, fewest, fewest_there in ((True, 1, leave), (False, leave, 1)):
-        for label in range(holds.shape[1]):
-            while holds[taken == side, label].sum() < fewest:
-                there = holds[taken != side].sum(axis=0)
-                # Groups that the other side needs are not moved.
-                spared = (~holds | (there > fewest_there)).all(axis=1)
-                movable = np.flatnonzero((taken != side) & holds[:, label] & spared)
-                if not len(movable):
-                    break
-                taken[movable[holds[movable].sum(axis=1).argmin()]] = side
-    return taken
+    if names := findings.of_columns(rows):
+        present = strata(rows[findings.columns(names)].to_numpy(), rows["source"].to_numpy())
+        return rows.iloc[stratified_over_findings(present, codes, share, seed, leave)]
+    return rows.iloc[stratified(rows["label"].to_numpy(), codes, share, seed, leave)]
