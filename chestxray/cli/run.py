@@ -108,6 +108,9 @@ def summarise(run: Run) -> None:
     """Print the headline figures with intervals, the limitations and the path of the report."""
     from chestxray.data.index import Patients
 
+    if run.task == "findings":
+        _summarise_findings(run)
+        return
     by_source = run.by_source
     parts = {"all test images": run.metrics, **(by_source if len(by_source) > 1 else {})}
     columns = [f"{name} (95% interval)" if len(parts) == 1 else name for name in parts]
@@ -127,3 +130,25 @@ def summarise(run: Run) -> None:
     if metrics["positive"]:
         click.echo(plain(f"Sensitivity speaks of {metrics['positive']}."))
     close(run)
+
+
+#: The figures of each finding in the table that a run ends with.
+_OF_FINDINGS = ("auroc", "auprc", "sensitivity", "specificity")
+
+
+def _summarise_findings(run: Run) -> None:
+    """Print the mean figures and those of each finding with intervals, what they mean and the path of the report."""
+    from chestxray.report import findings_report
+
+    found = run.findings_evaluation
+    click.echo(plain(f"\n{run.recipe.model} on {run.data_name}: {found.rows:,} test images of {found.patients}"))
+    rows = [[f"mean of {len(found.scored)}", "", *(quoted(found.test[name].to_json()) for name in _OF_FINDINGS)]]
+    for name, one in found.findings.items():
+        figures = (
+            [quoted(one.test[figure].to_json()) for figure in _OF_FINDINGS] if one.test else ["not scored", *[""] * 3]
+        )
+        rows.append([name, f"{one.known.positive:,} of {one.known.rows:,}", *figures])
+    table(["finding", "present", *_OF_FINDINGS], rows if found.scored else rows[1:])
+    for sentence in findings_report.summary(run)[1:]:
+        click.echo(plain(sentence))
+    click.echo(plain(f"Report: {run.report}"))

@@ -30,8 +30,9 @@ HEADINGS = {
     "training": "Training",
     "method": "Method",
 }
-#: The figures of each finding in the table, in order.
-SHOWN = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1", "brier", "ece")
+#: The figures of each finding in the two tables, in order: of the probabilities, and at the threshold.
+OF_PROBABILITIES = ("auroc", "auprc", "brier", "ece")
+AT_THRESHOLD = ("sensitivity", "specificity", "precision", "f1")
 _STATES = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain", UNKNOWN: "not known"}
 
 
@@ -65,7 +66,9 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         cautions=_cautions(run, of_each),
         run=run,
         found=found,
-        shown=SHOWN,
+        of_probabilities=OF_PROBABILITIES,
+        at_threshold=AT_THRESHOLD,
+        forest=_forest(run),
         rows=[_row(name, one, run, of_each.get(name)) for name, one in found.findings.items()],
         any=_row(ANY, found.any_finding, run, None),
         truth=found.co_occurrence.to_frame("truth"),
@@ -156,6 +159,19 @@ def _counts(run: Run) -> list[dict[str, Any]]:
         }
         for k, name in enumerate(run.classes)
     ]
+
+
+def _forest(run: Run) -> embedded_images.Picture | None:
+    found = run.findings_evaluation
+    if not found.scored:
+        return None
+    items = {f"mean of {len(found.scored)}": found.test["auroc"].to_json()}
+    aurocs = {name: found.findings[name].test["auroc"].to_json() for name in found.scored}
+    items |= dict(sorted(aurocs.items(), key=lambda item: -(item[1]["value"] or 0)))
+    path = run.folder / "figures" / "auroc.png"
+    figures.save(figures.forest(items, f"AUROC and {run.level} interval (no unit)"), path)
+    listed = ", ".join(f"{name} {with_interval(item, 2)}" for name, item in items.items())
+    return embedded_images.figure(path, f"Forest plot of the AUROC: {listed}.")
 
 
 def _curves(run: Run) -> embedded_images.Picture:

@@ -100,7 +100,7 @@ def complete(folder: Path) -> dict[str, Path]:
         data = run.environment.get("data", {})
         environment = run.environment | {"data": data | {"name": f"{name} in {run.data_name}"}, "finding": name}
         write_json(place / run_folder.ENVIRONMENT, environment)
-        for file in ("audit.json", run_folder.HISTORY):
+        for file in ("audit.json", "refusal.json", run_folder.HISTORY):
             if (folder / file).is_file():
                 shutil.copy2(folder / file, place / file)
     return places
