@@ -259,7 +259,7 @@ def run(
         return Run(workflow.run(chosen, output=output, cache=cache, overwrite=overwrite).folder)
     from chestxray.studies import cross_validation, study
 
-    made = study.run([chosen], output, cache, overwrite=overwrite, below="runs")
+    made = study.run([chosen], output, cache, overwrite=overwrite, below="runs", findings=True)
     return Run(cross_validation.pool(made, cache).folder)
 
 

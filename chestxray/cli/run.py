@@ -84,9 +84,9 @@ def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overw
     from chestxray.studies import cross_validation, study
 
     with repeatable():
-        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
+        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs", findings=True)
         pooled = cross_validation.pool(made, cache)
-    names = HEADLINE[:3]
+    names = _OF_FINDINGS[:3] if pooled.task == "findings" else HEADLINE[:3]
     rows = [
         (part.label, str(run.metrics["rows"]), *(quoted(run.metrics["test"][name]) for name in names))
         for part, run in zip(made.parts, made.runs(recipe.model), strict=True)

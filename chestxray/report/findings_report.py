@@ -142,7 +142,8 @@ def _row(name: str, one: FindingFigures, run: Run, own: Run | None) -> dict[str,
         "link": None if own is None else (own.report.relative_to(run.folder)).as_posix(),
         "controls": controls.get("finding", ""),
         "weakened": [title for title in dict.fromkeys(serious) if title != NOTED],
-        "threshold": None if own is None or own.decision.threshold is None else own.decision.threshold,
+        # The folds of a cross-validation have a threshold each, and none together.
+        "threshold": None if own is None or "decision" not in own.extras else own.decision.threshold,
     }
 
 

@@ -12,7 +12,7 @@ from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired.candidate_figures import cross_validated
 from chestxray.evaluation.paired.comparison import METHODS
 from chestxray.runs.run_folder import Run
-from chestxray.studies import derived_run, ensembling, shared_controls
+from chestxray.studies import derived_run, ensembling, pooled_findings, shared_controls
 from chestxray.studies.study import Study
 
 #: Name, without extension, of the file with figures that are means over folds.
@@ -35,6 +35,8 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
     runs = {part.name: run for part, run in zip(study.parts, study.runs(name), strict=False)}
     if others or len({run.recipe.seed for run in runs.values()}) > 1:
         raise InputError("Only the folds of one model and one seed can be pooled.")
+    if next(iter(runs.values())).task == "findings":
+        return pooled_findings.pool(study.folder, study.recipes[name], runs, cache)
     tables = study.tests(name)
     recipe, count = study.recipes[name], len(runs)
     if len(tables) > 1:

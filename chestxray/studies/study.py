@@ -97,6 +97,7 @@ def run(
     seeds: int = 1,
     overwrite: bool = False,
     below: str = "comparisons",
+    findings: bool = False,
 ) -> Study:
     """Train every part of the study that is not finished, one after the other.
 
@@ -110,6 +111,7 @@ def run(
             initial weights, shuffles and augmentation, and have the same splits.
         overwrite: make finished parts anew.
         below: folder of the default folder.
+        findings: whether data of findings are allowed; comparisons take classes alone.
 
     Raises:
         DataError: the data have changed since the first part was begun.
@@ -119,6 +121,8 @@ def run(
         ChestXrayError: as `workflow.run`; the parts made until then are kept.
     """
     resolved = {name: workflow.resolve(recipe)[0] for name, recipe in _named(recipes).items()}
+    if not findings:
+        _require_classes(resolved, caches.root(cache))
     parts = plan(resolved, seeds, caches.root(cache))
     path = Path(folder) if folder else default_folder(resolved, below)
     _check_folder(path, parts, overwrite=overwrite)
@@ -192,6 +196,17 @@ def _named(recipes: Sequence[Recipe] | Mapping[str, Recipe]) -> dict[str, Recipe
     if not named:
         raise InputError("A study needs a model or more.")
     return named
+
+
+def _require_classes(recipes: Mapping[str, Recipe], cache: Path) -> None:
+    """Raise `InputError` if the data of one of the recipes are findings, before anything is trained."""
+    for recipe in {_data(recipe): recipe for recipe in recipes.values()}.values():
+        index = sources.load_index(recipe, cache)
+        if index.task == "findings":
+            raise InputError(
+                f"{index.name} has findings, and models of findings are compared one finding at a time: train each "
+                "with `chestxray run`, then `chestxray compare RUN_A/findings/NAME RUN_B/findings/NAME`."
+            )
 
 
 def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int | str]]]:
