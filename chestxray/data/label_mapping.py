@@ -116,8 +116,9 @@ def check_single(index: Index, rules: Naming) -> None:
         first = several[0]
         raise DataError(
             f"{int(counts[several].sum()):,} of {len(index):,} images of {index.name} have several findings at once "
-            f"({len(several):,} different labels, such as {first!r}), and one class an image is trained. Use the "
-            "images with a single one (of a table: --data-option 'where=COLUMN=VALUE|VALUE'), or say of each label "
+            f"({len(several):,} different labels, such as {first!r}), and one class an image is asked for. Read "
+            "them as findings (of a table: --data-option findings_column=HEADING, or layout=NAME), use the images "
+            "with a single one (of a table: --data-option 'where=COLUMN=VALUE|VALUE'), or say of each label "
             f"what it is (--map '{first}=CLASS') or that it is left out (--drop '{first}')."
         )
 
