@@ -58,8 +58,10 @@ class DataSet:
         return len(self.index)
 
     def counts(self) -> pd.DataFrame:
-        """Return the number of images by class (rows) and official split (columns, with ``no split`` for none)."""
-        return self.index.counts_by_split()
+        """Return the number of images by class (rows) and official split (columns, with ``no split`` for none); of
+        findings, by finding and state, ``present``, ``absent``, ``uncertain`` or ``not known``.
+        """
+        return self.index.finding_counts() if self.index.task == "findings" else self.index.counts_by_split()
 
     def audit(self) -> AuditResult:
         """Return the defects of the data, split as in a run.
@@ -114,7 +116,9 @@ class DataSet:
             rows = self._prepared.index.rows
             rows = rows[rows["split"] == split]
         shown = self.classes if label is None else (label,)
-        samples = {one: self._samples(rows.loc[rows["label"] == one, "path"].tolist(), n) for one in shown}
+        index = self.index.replace(rows)
+        paths = index.rows["path"]
+        samples = {one: self._samples(paths[index.members(one)].tolist(), n) for one in shown}
         if not any(samples.values()):
             raise InputError(f"No image of {_list(shown)} can be read{f' in {split}' if split else ''}.")
         return figures.sample_grid({name: images for name, images in samples.items() if images})

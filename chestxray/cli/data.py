@@ -83,7 +83,10 @@ def list_sets(as_json: bool, cache: Path | None) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for figures [default: none are drawn].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def show(data: tuple[str, ...], cache: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:
-    """Show the contents of DATA: images by class and split, sizes, modes, patients; figures with --output."""
+    """Show the contents of DATA: images by class and split, sizes, modes, patients; figures with --output.
+
+    Of findings, the images in which each is present, absent, uncertain and not known.
+    """
     summary = _summary(_recipe(data, given), cache)
     drawn = summary.write_figures(output) if output else []
     if as_json:
@@ -191,10 +194,18 @@ def _summary(recipe: Recipe, cache: Path | None) -> Summary:
 
 def _print_summary(summary: Summary) -> None:
     facts = summary.to_json()
-    click.echo(f"{facts['name']}: {facts['images']:,} images of {len(facts['classes'])} classes")
-    _frame("images by class and split", summary.counts())
-    if len(summary.sources().columns) > 1:
-        _frame("images by class and source", summary.sources())
+    of_findings = facts["task"] == "findings"
+    what = f", {len(facts['classes'])} findings" if of_findings else f" of {len(facts['classes'])} classes"
+    click.echo(f"{facts['name']}: {facts['images']:,} images{what}")
+    several = len(summary.sources().columns) > 1
+    if of_findings:
+        _states("split", facts["findings"])
+        if several:
+            _states("source", facts["findings_by_source"])
+    else:
+        _frame("images by class and split", summary.counts())
+        if several:
+            _frame("images by class and source", summary.sources())
     known = facts["patients"]
     if known["patients"]:
         unknown = known["images_of_unknown_patients"]
@@ -218,6 +229,17 @@ def _print_summary(summary: Summary) -> None:
         click.echo(f"Note: {note}")
 
 
+def _states(by: str, counts: dict[str, dict[str, dict[str, int]]]) -> None:
+    """Print the number of images by finding, split or source, and state; states that no finding has are left out."""
+    of_each = [states for parts in counts.values() for states in parts.values()]
+    said = [word for word in next(iter(of_each)) if word == "present" or any(states[word] for states in of_each)]
+    rows = [
+        (name, *(" / ".join(f"{states[word]:,}" for word in said) for states in parts.values()))
+        for name, parts in counts.items()
+    ]
+    table((f"images by {by}: {' / '.join(said)}", *next(iter(counts.values()))), rows)
+
+
 def _print_audit(found: Audit, images: int) -> None:
     rows = [(item.severity, item.kind, f"{item.count:,}", item.sentence) for item in found.findings]
     click.echo(f"{images:,} images, {len(rows) or 'no'} kinds of findings")
@@ -234,6 +256,7 @@ def _print_audit(found: Audit, images: int) -> None:
         "Different labels",
         [" = ".join(f"{path} ({label})" for path, label in item["labels"].items()) for item in found.conflicting],
     )
+    _listed("Labels that contradict each other", [f"{i['path']}: {i['labels']}" for i in found.contradictions])
     _listed(
         "Patients on both sides",
         [

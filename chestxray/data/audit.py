@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from chestxray.data import confounding as associations
+from chestxray.data import finding_audit, findings
 from chestxray.data.confounding import Confound, Severity
 from chestxray.data.index import SPLITS, Index
 from chestxray.data.near_duplicates import FALSE_ALARMS
@@ -26,6 +27,7 @@ _SPOKEN = {"train": "training", "validation": "validation"}
 DRAWN = "Drawn images are not searched: phantoms share one anatomy."
 _EXACT, _NEAR = "images with the same pixels", "images of one radiograph with other pixels"
 _STRADDLING = "on both sides of a split"
+_CONTRADICTORY = f"Images labelled {findings.NO_FINDING} and with a finding, which counts."
 _LOOK_ALIKES = "Pairs of films that are nearly one, perhaps of one person under two numbers"
 Groups = tuple[tuple[str, ...], ...]
 
@@ -48,7 +50,8 @@ class Audit:
     was not run), ``correlations`` the highest correlation in each group. ``unsearched`` is why near
     copies were not searched, or not among all images; ``""`` if all were searched. ``look_alikes``
     are pairs below the correlation of a copy, as in `_look_alikes`. ``conflicting`` are the groups,
-    exact or near, with several labels. ``small_validation`` are sentences.
+    exact or near, with several labels. ``contradictions`` are the images whose own labels contradict each
+    other. ``small_validation`` are sentences.
     """
 
     duplicates: Groups
@@ -61,6 +64,7 @@ class Audit:
     unsearched: str = ""
     look_alikes: tuple[dict[str, Any], ...] = ()
     conflicting: tuple[dict[str, Any], ...] = ()
+    contradictions: tuple[dict[str, Any], ...] = ()
     confounds: tuple[Confound, ...] = ()
     small_validation: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -83,7 +87,8 @@ class Audit:
             ("critical", "copies across splits", len(exact), f"Groups of {_EXACT} {_STRADDLING}."),
             ("critical", "near copies across splits", len(near), f"Groups of {_NEAR} {_STRADDLING}."),
             ("critical", "patients across splits", len(patients), f"Patients with images {_STRADDLING}."),
-            ("warning", "conflicting labels", len(self.conflicting), "Groups of copies with different classes."),
+            ("warning", "conflicting labels", len(self.conflicting), "Groups of copies with different labels."),
+            ("warning", "contradictory labels", len(self.contradictions), _CONTRADICTORY),
             ("warning", "unreadable", len(self.unreadable), "Files that cannot be read."),
             ("warning", "look-alikes across splits", len(straddling), f"{_LOOK_ALIKES}, {_STRADDLING}: look at them."),
             ("note", "look-alikes", len(self.look_alikes), f"{_LOOK_ALIKES}, wherever they are."),
@@ -92,7 +97,11 @@ class Audit:
         ]
         found = [Finding(*item) for item in counted if item[2]]
         found += [Finding("warning", "small validation", 1, sentence) for sentence in self.small_validation]
-        found += [Finding(c.severity, f"confound: {c.name}", 1, c.sentence) for c in self.confounds if c.flagged]
+        found += [
+            Finding(c.severity, f"confound: {c.name}{f' and {c.finding}' if c.finding else ''}", 1, c.sentence)
+            for c in self.confounds
+            if c.flagged
+        ]
         return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
     @property
@@ -120,6 +129,7 @@ class Audit:
             },
             "patients": {"across_splits": [dict(item) for item in self.patients_across_splits]},
             "conflicting_labels": [dict(item) for item in self.conflicting],
+            "contradictory_labels": [dict(item) for item in self.contradictions],
             "confounds": [associations.to_json(item) for item in self.confounds],
             "small_validation": list(self.small_validation),
             "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
@@ -153,10 +163,15 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         unsearched="" if near is not None else DRAWN if index.drawn.any() else "The search was not run.",
         correlations=tuple(round(float(max(best[path] for path in group)), 4) for group in near or ()),
         look_alikes=tuple(_look_alikes(good)),
-        conflicting=tuple(_conflicting(good, exact, near or ())),
-        confounds=associations.confounds(good, index.classes),
-        small_validation=tuple(_small_validation(good, index.classes)),
-        notes=(*notes, *_untested(good, index.classes), *_one_number(good[~index.drawn[good.index]])),
+        conflicting=tuple(_conflicting(good, index, exact, near or ())),
+        contradictions=tuple(finding_audit.contradictions(good)),
+        confounds=(
+            finding_audit.confounds(index, good)
+            if index.task == "findings"
+            else associations.confounds(good, index.classes)
+        ),
+        small_validation=tuple(_small_validation(good, index)),
+        notes=(*notes, *_untested(good, index), *_one_number(good[~index.drawn[good.index]])),
     )
 
 
@@ -183,7 +198,7 @@ def settle(
         rows.loc[list(dropped), "audit"] = list(dropped.values())
         rows.loc[list(dropped), "split"] = ""
         _check_left(index, index.replace(rows), len(dropped), _regrouped(rows, found, split))
-        small = tuple(_small_validation(rows[rows["unreadable"] == ""], index.classes))
+        small = tuple(_small_validation(rows[rows["unreadable"] == ""], index))
         found = dataclasses.replace(found, small_validation=small)
     left_out = tuple((str(rows.loc[row, "path"]), reason) for row, reason in dropped.items())
     return index.replace(rows), dataclasses.replace(found, on_leak=on_leak, dropped=left_out)
@@ -251,7 +266,9 @@ def _across(groups: Groups, splits_of: dict[str, set[str]]) -> Groups:
     return tuple(group for group in groups if len(set().union(*(splits_of[path] for path in group)) - {""}) > 1)
 
 
-def _conflicting(rows: pd.DataFrame, exact: Groups, near: Groups) -> list[dict[str, Any]]:
+def _conflicting(rows: pd.DataFrame, index: Index, exact: Groups, near: Groups) -> list[dict[str, Any]]:
+    if index.task == "findings":
+        return finding_audit.conflicting(rows, index.classes, (("exact", exact), ("near", near)))
     labels_of = rows.groupby("path")["label"].unique().to_dict()
     found = []
     for kind, groups in (("exact", exact), ("near", near)):
@@ -262,24 +279,36 @@ def _conflicting(rows: pd.DataFrame, exact: Groups, near: Groups) -> list[dict[s
     return found
 
 
-def _small_validation(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+def _images_of_each(rows: pd.DataFrame, index: Index) -> pd.Series:
+    """Return the number of images in `rows` of each class, or that show each finding."""
+    if index.task == "findings":
+        present = (rows[findings.columns(index.classes)] == findings.PRESENT).sum()
+        return present.set_axis(list(index.classes))
+    return rows["label"].value_counts().reindex(list(index.classes), fill_value=0)
+
+
+def _small_validation(rows: pd.DataFrame, index: Index) -> list[str]:
     validation = rows[rows["split"] == "validation"]
     if validation.empty:
         return []
     found = []
     if len(validation) < SMALLEST_VALIDATION:
         found.append(f"{len(validation)} validation images, fewer than {SMALLEST_VALIDATION}: too few to choose by.")
-    each = validation["label"].value_counts().reindex(list(classes), fill_value=0)
+    each = _images_of_each(validation, index)
     if few := [f"{label} ({count})" for label, count in each.items() if count < FEWEST_OF_A_CLASS]:
-        found.append(f"Classes with fewer than {FEWEST_OF_A_CLASS} validation images: {', '.join(few)}.")
+        what = "Classes with" if index.task == "classes" else "Findings that are present in"
+        found.append(f"{what} fewer than {FEWEST_OF_A_CLASS} validation images: {', '.join(few)}.")
     return found
 
 
-def _untested(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+def _untested(rows: pd.DataFrame, index: Index) -> list[str]:
     """Return a note on the classes without test images; no note if there is no test or no such class."""
-    tested = set(rows.loc[rows["split"] == "test", "label"])
-    if not tested or not (empty := [label for label in classes if label not in tested]):
+    test = rows[rows["split"] == "test"]
+    each = _images_of_each(test, index)
+    if test.empty or not (empty := [label for label in index.classes if not each[label]]):
         return []
+    if index.task == "findings":
+        return [f"Findings that no test image shows: {', '.join(empty)}. No figure speaks of them."]
     return [
         f"No test images of class {', '.join(empty)}: no figure speaks of it, and means are over the other classes."
     ]

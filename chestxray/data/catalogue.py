@@ -24,6 +24,11 @@ class CatalogueEntry:
     folders that such a copy may have, ``skip`` the folders that are left out. ``aliases`` maps each
     class to its spellings in this set besides the common ones, ``drop`` lists labels that are always
     left out, ``finer`` maps optional classes, used only on request, to a pattern of their file names.
+
+    ``task`` says whether ``classes`` are classes or findings. ``access`` is what must be signed or done to get the
+    set; with ``on_disk_only`` it is read from a copy (``--path``) alone, and ``homepage`` is where to apply.
+    ``view_column`` is the heading of the view in its table, ``""`` if it has none. ``manifest`` has the names of its
+    table, of which a copy has one.
     """
 
     name: str
@@ -40,7 +45,11 @@ class CatalogueEntry:
     defects: str
     root: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    manifest: str = ""
+    manifest: tuple[str, ...] = ()
+    task: Literal["classes", "findings"] = "classes"
+    access: str = ""
+    on_disk_only: bool = False
+    view_column: str = ""
     patient_pattern: str | None = None
     label_pattern: str | None = None
     drop: tuple[str, ...] = ()

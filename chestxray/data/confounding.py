@@ -47,7 +47,8 @@ class Confound:
     ``association``: bias-corrected Cramer's V, 0 to 1. ``p``: p-value of the permutation test.
     ``p_holm``: the same corrected for all properties tested. ``right``: accuracy (0 to 1, classes
     weighted equally) of predicting the most likely class given the property; ``chance``: that of
-    guessing. ``units``: number of independent units, see the module.
+    guessing. ``units``: number of independent units, see the module. ``finding``: the one that is
+    looked at, where the data have findings.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Confound:
     chance: float
     units: int
     sentence: str
+    finding: str = ""
 
     @property
     def severity(self) -> Severity:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
+from chestxray.data import findings
 from chestxray.data.index import SPLITS, Index
 from chestxray.data.sources.materialised import png
-from chestxray.errors import OutputError
+from chestxray.errors import InputError, OutputError
 from chestxray.storage.files import explained
 
 Form = Literal["tfds", "folder", "npz"]
@@ -31,9 +33,15 @@ def export(index: Index, pixels: np.ndarray, form: Form, folder: str | Path) -> 
     `pixels`, uint8 (rows, height, width), has one image per row of `index`. The folder is written
     completely or not at all.
 
+    Of findings there is only ``folder``, as ``SPLIT/NUMBER.png`` and an ``index.csv`` with a column a finding (1, 0,
+    -1, empty), for ``manifest:`` with the option ``finding_columns``.
+
     Raises:
+        InputError: findings in another form.
         OutputError: the folder exists and is not empty, or cannot be written.
     """
+    if index.task == "findings" and form != "folder":
+        raise InputError(f"Data with findings are exported as folder, which has a table. Received: {form}.")
     target = Path(folder).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} is there already. Export to a new folder.")
@@ -62,12 +70,20 @@ def _folder(index: Index, pixels: np.ndarray, folder: Path) -> None:
     names = _folder_names(index.classes)
     inner = []
     for place, row in zip(rows.index, rows.itertuples(index=False), strict=True):
-        name = Path(row.split) / names[row.label] / f"{place:06d}.png"
+        inside = Path(row.split) if index.task == "findings" else Path(row.split) / names[row.label]
+        name = inside / f"{place:06d}.png"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png(pixels[place]))
         inner.append(name.as_posix())
     table = rows.assign(origin=rows["path"].map(lambda path: Path(path).name), path=inner)
-    table[["path", "label", "patient", "split", "source", "origin"]].to_csv(folder / "index.csv", index=False)
+    columns = ["path", "label", "patient", "split", "source", "origin"]
+    if index.task == "findings":
+        states = index.states[rows.index].astype(object)
+        states[states == findings.UNKNOWN] = ""
+        columns.remove("label")
+        table = pd.concat([table[columns], pd.DataFrame(states, index=rows.index, columns=list(index.classes))], axis=1)
+        columns = list(table.columns)
+    table[columns].to_csv(folder / "index.csv", index=False)
 
 
 def _npz(index: Index, pixels: np.ndarray, folder: Path) -> None:

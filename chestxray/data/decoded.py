@@ -169,9 +169,10 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     first = f" The first: {bad['path'].iloc[0]}: {bad['unreadable'].iloc[0]}." if len(bad) else ""
     # A class without readable images is the more severe fault, and is reported first.
     for label in index.classes:
-        of_class = rows["label"] == label
+        of_class = index.members(label).to_numpy()
         if of_class.any() and (rows.loc[of_class, "unreadable"] != "").all():
-            raise DataError(f"None of the {of_class.sum()} images of class {label!r} can be read.{first}")
+            what = "class" if index.task == "classes" else "finding"
+            raise DataError(f"None of the {of_class.sum()} images of {what} {label!r} can be read.{first}")
     if len(bad) > limit * len(rows):
         raise DataError(
             f"{len(bad)} of {len(rows)} images cannot be read, more than the allowed share of {limit:g} "

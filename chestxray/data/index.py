@@ -290,6 +290,12 @@ class Index:
         """
         return patient_keys(self.rows)
 
+    def members(self, name: str) -> pd.Series:
+        """Return whether each image is of the class, or shows the finding, bool (rows,)."""
+        if self.task == "findings":
+            return self.rows[findings.FINDING + name] == findings.PRESENT
+        return self.rows["label"] == name
+
     def counts(self) -> pd.DataFrame:
         """Return the number of images by class (rows, in class order) and split (columns); of findings, of those in
         which each is present.
@@ -313,7 +319,8 @@ class Index:
             for place, name in enumerate(self.classes)
             for state in findings.STATES
         }
-        return pd.DataFrame.from_dict(counted, orient="index", columns=order).rename_axis(columns=by)
+        rows = pd.MultiIndex.from_tuples(counted, names=["finding", "state"])
+        return pd.DataFrame(list(counted.values()), index=rows, columns=pd.Index(order, name=by))
 
     def counts_by_source(self) -> pd.DataFrame:
         """Images by class (rows, in class order) and source (columns)."""
@@ -328,9 +335,13 @@ class Index:
     def _repr_html_(self) -> str:
         """How many images of whom, by class, split and source, and the notes, for a notebook. Names are escaped."""
         head = f"<h4>{html.escape(self.name)}</h4><p>{len(self):,} images of {Patients.of(self.rows)}.</p>"
-        tables = f"<p>Images by class and split:</p>{self.counts_by_split().to_html()}"
+        of_findings = self.task == "findings"
+        what = "finding, state" if of_findings else "class"
+        by_split = self.finding_counts() if of_findings else self.counts_by_split()
+        tables = f"<p>Images by {what} and split:</p>{by_split.to_html()}"
         if self.rows["source"].nunique() > 1:
-            tables += f"<p>Images by class and source:</p>{self.counts_by_source().to_html()}"
+            by_source = self.finding_counts("source") if of_findings else self.counts_by_source()
+            tables += f"<p>Images by {what} and source:</p>{by_source.to_html()}"
         said = [*self.notes, *([f"Licence: {self.licence}"] if self.licence else [])]
         return head + tables + "".join(f"<p>{html.escape(note)}</p>" for note in said)
 

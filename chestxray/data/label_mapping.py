@@ -116,8 +116,9 @@ def check_single(index: Index, rules: Naming) -> None:
         first = several[0]
         raise DataError(
             f"{int(counts[several].sum()):,} of {len(index):,} images of {index.name} have several findings at once "
-            f"({len(several):,} different labels, such as {first!r}), and one class an image is trained. Use the "
-            "images with a single one (of a table: --data-option 'where=COLUMN=VALUE|VALUE'), or say of each label "
+            f"({len(several):,} different labels, such as {first!r}), and one class an image is asked for. Read "
+            "them as findings (of a table: --data-option findings_column=HEADING, or layout=NAME), use the images "
+            "with a single one (of a table: --data-option 'where=COLUMN=VALUE|VALUE'), or say of each label "
             f"what it is (--map '{first}=CLASS') or that it is left out (--drop '{first}')."
         )
 
@@ -167,14 +168,8 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
         DataError: a class in `wanted` has no images, or no index has that finding; an index of findings beside one of
             classes.
     """
+    require_one_task(indexes)
     of_findings = indexes[0].task == "findings"
-    if other := next((index for index in indexes if index.task != indexes[0].task), None):
-        classes, asked = (indexes[0], other) if of_findings is False else (other, indexes[0])
-        raise DataError(
-            f"{classes.name} has one class an image ({', '.join(classes.classes[:5])}) and {asked.name} has findings: "
-            "they cannot be merged, as a class says nothing of the other findings. Read both as findings (of a table: "
-            "--data-option DATA:findings_column=HEADING) or leave one out."
-        )
     taken: dict[str, int] = {}
     frames = []
     for index in indexes:
@@ -212,6 +207,18 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
         citation=_joined((index.citation for index in indexes), " | "),
         notes=tuple(note for index in indexes for note in index.notes),
     )
+
+
+def require_one_task(indexes: Sequence[Index]) -> None:
+    """Raise `DataError` if some of the indexes have one class an image and others findings."""
+    classes = [index for index in indexes if index.task == "classes"]
+    others = [index for index in indexes if index.task == "findings"]
+    if classes and others:
+        raise DataError(
+            f"{classes[0].name} has one class an image ({', '.join(classes[0].classes[:5])}) and {others[0].name} has "
+            "findings: they cannot be merged, as a class says nothing of the other findings. Read both as findings "
+            "(of a table: --data-option DATA:findings_column=HEADING) or leave one out."
+        )
 
 
 def check_parts(index: Index, parts: Mapping[str, Sequence[str]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -49,9 +49,12 @@ class Summary:
         return {
             "name": index.name,
             "images": len(index),
+            "task": index.task,
             "classes": list(index.classes),
             "counts": _nested(self.counts()),
             "sources": _nested(self.sources()),
+            **({"findings": self._states("split")} if index.task == "findings" else {}),
+            **({"findings_by_source": self._states("source")} if index.task == "findings" else {}),
             "patients": self.patients(),
             "width": _spread(rows["width"]),
             "height": _spread(rows["height"]),
@@ -62,6 +65,14 @@ class Summary:
             "licence": index.licence,
             "citation": index.citation,
             "notes": list(index.notes),
+        }
+
+    def _states(self, by: Literal["split", "source"]) -> dict[str, dict[str, dict[str, int]]]:
+        """Return the number of images by finding, split or source, and state."""
+        counts = self.index.finding_counts(by)
+        return {
+            name: {str(part): {str(state): int(n) for state, n in of_part.items()} for part, of_part in states.items()}
+            for name, states in ((name, counts.loc[name]) for name in self.index.classes)
         }
 
     def write_figures(self, folder: Path) -> list[Path]:
@@ -85,7 +96,7 @@ class Summary:
     def _samples(self, each: int = 6) -> dict[str, list[np.ndarray]]:
         rows = self.readable
         return {
-            label: [self.pixels[i] for i in _spread_out(rows.index[rows["label"] == label], each)]
+            label: [self.pixels[i] for i in _spread_out(rows.index[self.index.members(label)[rows.index]], each)]
             for label in self.index.classes
         }
 
@@ -94,7 +105,7 @@ class Summary:
         each = max(1, _SAMPLED // len(self.index.classes))
         found = {}
         for label in self.index.classes:
-            chosen = _spread_out(rows.index[rows["label"] == label], each)
+            chosen = _spread_out(rows.index[self.index.members(label)[rows.index]], each)
             found[label] = sum((np.bincount(self.pixels[i].ravel(), minlength=256) for i in chosen), np.zeros(256, int))
         return found
 

@@ -43,17 +43,20 @@ def test_an_entry_is_complete(name):
     assert all((entry.title, entry.licence, entry.citation, entry.homepage, entry.defects.endswith(".")))
     assert entry.megabytes > 0
     assert entry.images > 0
-    known = alias_keys(catalogue().aliases, entry.aliases)
-    assert all(known[key(label)] == label for label in entry.classes)
+    common = catalogue().aliases if entry.task == "classes" else catalogue().findings
+    known = alias_keys(common, entry.aliases)
+    of_own = {key(label): label for label in entry.classes} if entry.task == "findings" else {}
+    assert all((of_own | known)[key(label)] == label for label in entry.classes)
     if entry.patient_pattern:
         assert re.compile(entry.patient_pattern).groups
 
 
 def test_no_spelling_stands_for_two_classes():
-    owners = {}
-    for name, spellings in catalogue().aliases.items():
-        for spelling in (name, *spellings):
-            assert owners.setdefault(key(spelling), name) == name
+    for table in (catalogue().aliases, catalogue().findings):
+        owners = {}
+        for name, spellings in table.items():
+            for spelling in (name, *spellings):
+                assert owners.setdefault(key(spelling), name) == name
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -145,3 +148,25 @@ def test_four_class_really(real_data, tmp_path):
 def test_pneumoniamnist_really(real_data, tmp_path):
     index = load_index(Recipe(data="pneumoniamnist", path=str(real_data / "pneumoniamnist.npz")), tmp_path)
     assert index.counts()["test"].to_dict() == {"normal": 234, "pneumonia": 390}
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.on_disk_only])
+def test_a_set_that_must_be_applied_for_says_where(name, tmp_path):
+    with pytest.raises(InputError, match=r"from a copy on disk only\. Apply for it at https://") as caught:
+        load_index(Recipe(data=name), tmp_path)
+    assert ENTRIES[name].access in str(caught.value) and "--path DIR" in str(caught.value)
+
+
+def test_nih_is_read_from_a_copy_with_its_lists_and_common_names(tmp_path):
+    for name in ("images_001/images/a.png", "images_002/images/b.png"):
+        public_trees.film(tmp_path / name)
+    (tmp_path / "Data_Entry_2017.csv").write_text(
+        "Image Index,Finding Labels,Patient ID,View Position\na.png,Pleural_Thickening,1,PA\nb.png,No Finding,2,AP\n"
+    )
+    (tmp_path / "train_val_list.txt").write_text("a.png\n")
+    (tmp_path / "test_list.txt").write_text("b.png\n")
+    index = load_index(Recipe(data="nih", path=str(tmp_path)), tmp_path / "cache")
+    assert index.classes == ENTRIES["nih"].classes and index.name == "nih"
+    assert index.rows[["label", "split", "source"]].values.tolist() == [
+        ["Pleural Thickening", "train", "nih"], ["No Finding", "test", "nih"],
+    ]  # fmt: skip

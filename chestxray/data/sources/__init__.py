@@ -34,6 +34,7 @@ from chestxray.data.label_mapping import (
     key,
     merge,
     naming,
+    require_one_task,
 )
 from chestxray.data.sources import from_catalogue
 from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
@@ -114,6 +115,7 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
 
 
 def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:
+    require_one_task([one.index for one in sets])
     of_findings = sets[0].index.task == "findings"
     common = len(sets) > 1 or sets[0].address.entry is not None
     shared = alias_keys(catalogue().findings if of_findings else catalogue().aliases)

@@ -24,6 +24,7 @@ def find_files(root: Path, given: pd.Series) -> pd.Series:
     Raises:
         DataError: as `FilesBelow`.
     """
+    given = given.astype(object)
     direct = f"{root}{os.sep}" + given
     if all(os.path.isfile(path) for path in direct):  # noqa: PTH113 - a Path for each of 100,000 files costs seconds
         return direct

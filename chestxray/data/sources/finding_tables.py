@@ -36,13 +36,23 @@ OPTIONS = {
     "separator": f"what is between joined findings; default: {findings.SEPARATOR}",
     "finding_columns": "headings of columns of a finding each (1, 0, -1, empty), separated by commas; *: all such",
     "blank": "what an empty cell in a column of a finding means: unknown (default) or absent",
+    "readers": "when several readers have a finding (vindr): majority (default) or any",
     "also": "further tables of the same layout, separated by commas, relative to the first",
     "missing": "drop: rows whose file is not below the root are left out and counted; default: they are unreadable",
     "boxes": "table of boxes; default: the set's own beside the table",
-    "metadata": "table of the images of each study (mimic); default: the set's own beside the table",
+    "metadata": "table of the images of each study (mimic), the classes (rsna); default: beside the table",
     "split_table": "table of the split of each image (mimic); default: the set's own beside the table",
     "split_lists": "folder of the official lists (train_val_list.txt, test_list.txt); default: beside the table or in "
     "the root; none: they are not used",
+}
+#: Options that only some ways to read a table have -> their layouts, or the option that asks for them.
+_ONLY = {
+    "separator": ("findings_column",),
+    "blank": ("finding_columns", "chexpert", "mimic"),
+    "readers": ("vindr",),
+    "boxes": ("nih", "vindr"),
+    "metadata": ("mimic", "rsna"),
+    "split_table": ("mimic",),
 }
 PATH_OPTIONS = ("boxes", "metadata", "split_table")
 #: Names of official lists, without suffix, in lower case -> their split.
@@ -55,8 +65,19 @@ _LISTS = {
 
 
 def wanted(options: SourceOptions) -> bool:
-    """Return whether the options ask for findings."""
-    return any(options.extra.get(name) for name in ASKING)
+    """Return whether the options ask for findings.
+
+    Raises:
+        InputError: an option of tables of findings, without one of `ASKING`.
+    """
+    if any(options.extra.get(name) for name in ASKING):
+        return True
+    if stray := [name for name in OPTIONS if name in options.extra]:
+        raise InputError(
+            f"{stray[0]} is for tables of findings: say how they are read with {', '.join(ASKING[:-1])} or "
+            f"{ASKING[-1]}."
+        )
+    return False
 
 
 def load(file: Path, options: SourceOptions) -> Index:
@@ -104,6 +125,11 @@ def _reader(options: SourceOptions) -> Reader:
             "The option uncertain is for one finding in a column of classes; with several findings say "
             "--uncertain ignore, positive, negative or soft, or --uncertain FINDING=CHOICE."
         )
+    way = extra["layout"] if asked[0] == "layout" else asked[0]
+    if way in LAYOUTS or asked[0] != "layout":
+        for name, ways in _ONLY.items():
+            if name in extra and way not in ways:
+                raise InputError(f"The option {name} is for {', '.join(ways)}. Received with it: {way}.")
     if asked[0] == "layout":
         if extra["layout"] not in LAYOUTS:
             raise InputError(

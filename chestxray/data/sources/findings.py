@@ -1,7 +1,7 @@
 """Tables with one column per finding: 1 if it is present, 0 if absent, -1 if uncertain.
 
 CheXpert, MIMIC-CXR and tables made from NIH's have such columns; an empty cell is a finding that was not
-mentioned. An image may have several findings, whereas chestxray trains on one class per image.
+mentioned. Here one of them is read as two classes; `finding_tables` reads several.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def choose(file: Path, headings: Sequence[str]) -> str:
     """Return the error message for a table with columns of findings but no column of the class."""
     return (
         f"{file} has no column of the class but {len(headings)} of findings that are present (1), absent (0) or "
-        f"uncertain (-1): {first_few(headings, 20)}. One class an image is trained: choose one finding with "
-        "--data-option label_column=HEADING, or add a column with one class a row."
+        f"uncertain (-1): {first_few(headings, 20)}. Read them all as findings with "
+        "--data-option 'finding_columns=*' (or the headings of some), or choose one as two classes with "
+        "--data-option label_column=HEADING."
     )
 
 

@@ -34,6 +34,11 @@ def load_catalogued(
         InputError: the copy does not have the layout of the set.
         DataError: an error of the source.
     """
+    if copy is None and entry is not None and entry.on_disk_only:
+        raise InputError(
+            f"{entry.name} is read from a copy on disk only. Apply for it at {entry.homepage}: {entry.access} Then "
+            f"name the folder of the copy: --path DIR."
+        )
     plugin = plugin_of(kind, entry, copy)
     if entry is not None:
         known = plugin.options or {}
@@ -50,6 +55,10 @@ def load_catalogued(
         from chestxray.data.sources import kaggle
 
         copy = kaggle.download(address)
+    if copy is not None and entry is not None and entry.task == "findings":
+        # Tables and images may be in folders beside each other.
+        below = copy if copy.is_dir() else copy.parent
+        options = dataclasses.replace(options, extra={"root": str(below), **options.extra})
     index = plugin.load(str(_place(entry, copy)) if copy else address, options)
     return _named(index, entry)
 
@@ -72,9 +81,10 @@ def _place(entry: CatalogueEntry | None, copy: Path) -> Path:
         return copy
     inner = next((copy / name for name in entry.root if (copy / name).is_dir()), copy)
     if entry.layout == "manifest":
-        found = next((place / entry.manifest for place in (inner, copy) if (place / entry.manifest).is_file()), None)
+        places = [place / name for place in (inner, copy) for name in entry.manifest]
+        found = next((file for file in places if file.is_file()), None)
         if found is None:
-            raise InputError(f"{copy} is no copy of {entry.name}: there is no {entry.manifest} in it.")
+            raise InputError(f"{copy} is no copy of {entry.name}: there is no {' or '.join(entry.manifest)} in it.")
         return found
     if entry.layout == "npz" and not (copy / "features.json").is_file():
         files = sorted(copy.glob("*.npz"))
