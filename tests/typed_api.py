@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chestxray.api.results import AuditResult, Controls, Environment
     from chestxray.evaluation.decision.rule import Decision
     from chestxray.evaluation.evaluate import Evaluation
+    from chestxray.evaluation.findings_evaluation import FindingsEvaluation
     from chestxray.evaluation.paired.comparison_result import Comparison
 
     def runs(ax: Axes) -> None:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
             assert_type(axes, Axes)
         assert_type(cx.compare([run, "runs/y"]), Comparison)
         assert_type(cx.evaluate([0, 1], [0.2, 0.7]), Evaluation)
+        assert_type(cx.evaluate([[0], [1]], [[0.2], [0.7]], findings=["Mass"]), FindingsEvaluation)
 
     def data() -> None:
         films = cx.load_data("folder:films", patient_pattern=r"(p\d+)_", split="grouped")

@@ -156,12 +156,13 @@ class FindingPredictions:
         """
         taken = np.arange(len(index)) if places is None else places
         table = index.rows.iloc[taken][list(COLUMNS)].reset_index(drop=True)
-        return cls._joined(table, index.classes, index.truth[taken], probabilities)
+        return cls.joined(table, index.classes, index.truth[taken], probabilities)
 
     @classmethod
-    def _joined(
+    def joined(
         cls, rows: pd.DataFrame, findings: tuple[str, ...], truth: np.ndarray, probabilities: np.ndarray
     ) -> FindingPredictions:
+        """Join `rows` with the columns `COLUMNS`, truth and probabilities, each float (rows, findings)."""
         columns: dict[str, np.ndarray] = {}
         for i, name in enumerate(findings):
             columns[PREFIX + name] = probabilities[:, i].astype(np.float64)

@@ -10,6 +10,9 @@ from sklearn import metrics
 import chestxray
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation import evaluate as evaluation
+from chestxray.evaluation.findings_evaluation import evaluate_findings
+from drawn_findings import NAMES as FINDINGS
+from drawn_findings import example as of_findings
 from drawn_predictions import made
 
 RNG = np.random.default_rng(0)
@@ -106,3 +109,43 @@ def test_the_statistics_need_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_findings_are_those_of_a_run_with_the_same_predictions():
+    table = of_findings()
+    own = evaluate_findings(table, replicates=100)
+    for truth in (table.truth, np.where(np.isnan(table.truth), None, table.truth).tolist()):
+        given = {"groups": table.clusters, "findings": list(FINDINGS), "replicates": 100}
+        assert chestxray.evaluate(truth, table.probabilities, **given) == own
+    strict = chestxray.evaluate(table.truth, table.probabilities, findings=FINDINGS, threshold=[0.9, 0.5, 0.5])
+    found = {name: one.test["sensitivity"].value for name, one in strict.findings.items()}
+    assert found["Mass"] < own.findings["Mass"].test["sensitivity"].value
+    assert found["Edema"] == own.findings["Edema"].test["sensitivity"].value
+
+
+@pytest.mark.parametrize(
+    ("truth", "prob", "options", "message"),
+    [
+        ([[0, 1]], [[0.5, 0.5]], {"findings": ["a"]}, r"must be \(n, 1\).*Received: \(1, 2\) and \(1, 2\)"),
+        ([0, 1], [[0.5], [0.5]], {"findings": ["a"]}, r"must be \(n, 1\)"),
+        ([[0, -1]], [[0.5, 0.5]], {"findings": ["a", "b"]}, "NaN for not known. Received: -1"),
+        ([["x"]], [[0.5]], {"findings": ["a"]}, "y_true must be an array of numbers"),
+        ([[0, 1]], [[0.5, 0.5]], {"findings": ["a", "a"]}, "each once. Received: a, a"),
+        ([[0]], [[0.5]], {"findings": []}, "Received: none"),
+        ([[0]], [[0.5]], {"findings": ["a"], "positive": "a"}, "classes and positive are for one class"),
+        ([[0]], [[0.5]], {"findings": ["a"], "threshold": 2}, "threshold must be a probability"),
+        ([[0]], [[0.5]], {"findings": ["a"], "threshold": [0.1, 0.2]}, "one for each of 1 findings"),
+        ([[0]], [[0.5]], {"findings": ["a"], "groups": [1, 2]}, "groups must name the patient"),
+        ([0, 1], [0.2, 0.7], {"threshold": [0.1, 0.2]}, "threshold must be a number"),
+        ([[0, 1]], [[0.5, 0.5]], {}, "give their names as findings"),
+    ],
+)
+def test_wrong_arrays_of_findings_are_refused(truth, prob, options, message):
+    with pytest.raises(InputError, match=message):
+        chestxray.evaluate(truth, prob, **options)
+
+
+def test_what_is_no_probability_of_a_finding_is_refused():
+    truth = np.tile([[0], [1]], (10, 1))
+    with pytest.raises(DataError, match="no probabilities"):
+        chestxray.evaluate(truth, truth * 2.0, findings=["a"])

@@ -222,15 +222,15 @@ def test_no_rows_and_nothing_known():
     assert found.patients == Patients(None, 9)
 
 
-@settings(max_examples=8)
+@settings(max_examples=3)
 @given(st.integers(0, 1000))
 def test_the_order_of_rows_does_not_matter(seed):
-    table = example(rows=80, seed=seed)
+    table = example(rows=40, seed=seed)
     shuffled = FindingPredictions(table.rows.sample(frac=1, random_state=seed).reset_index(drop=True), NAMES)
     assert evaluate_findings(shuffled, replicates=100) == evaluate_findings(table, replicates=100)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 4))
 def test_no_table_is_too_odd(seed, rows, findings):
     rng = np.random.default_rng(seed)

@@ -126,7 +126,25 @@ def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | 
         columns: the group of each row by each column, str (rows,), ``""`` where it is not known.
         positive: number of the positive class, None with more than two.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found, tests, left_out = untested(table, columns, positive)
+    correct(tests, found)
+    if not found and not left_out:
+        return None
+    content = {"method": METHOD, "interaction": INTERACTION, "tests": len(tests), "columns": found}
+    return content | {"left_out": left_out}
+
+
+#: For each column and figure the gap of each group and the interaction test, as ``gaps.json`` has them.
+Columns = dict[str, dict[str, dict[str, Any]]]
+
+
+def untested(
+    table: Predictions, columns: Mapping[str, np.ndarray], positive: int | None
+) -> tuple[Columns, list[dict[str, Any]], list[str]]:
+    """Return the gaps without corrected p-values, the tests in them that `correct` completes, and the columns left out;
+    arguments as of `gaps`.
+    """
+    found: Columns = {}
     tests: list[dict[str, Any]] = []
     left_out = []
     for column, groups in columns.items():
@@ -140,16 +158,17 @@ def gaps(table: Predictions, columns: Mapping[str, np.ndarray], positive: int | 
             entry, asked = _column(figure, np.asarray(groups, dtype=str), names)
             found[column][name] = entry
             tests += asked
+    return found, tests, left_out
+
+
+def correct(tests: Sequence[dict[str, Any]], *of: Columns) -> None:
+    """Add to each of `tests`, which are those in the columns `of`, its p-value corrected over all of them (Holm)."""
     for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = corrected
-    for entry in (entry for figures in found.values() for entry in figures.values()):
+    for entry in (entry for columns in of for figures in columns.values() for entry in figures.values()):
         # With two groups, gap and interaction are the same test.
         only = next(iter(entry["groups"].values()))
         entry.setdefault("interaction", {name: only[name] for name in ("p", "p_holm")})
-    if not found and not left_out:
-        return None
-    content = {"method": METHOD, "interaction": INTERACTION, "tests": len(tests), "columns": found}
-    return content | {"left_out": left_out}
 
 
 def _column(
