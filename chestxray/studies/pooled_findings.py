@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def pool(folder: Path, recipe: Recipe, runs: Mapping[str, Run], cache: str | Pat
                 positive=name,
                 audit=audit,
                 record=record,
-                controls=lambda metrics, name=name: seen(name, metrics),
+                controls=partial(seen, name),
             )
         findings_report.write(folder)
     return Run(folder)

@@ -198,7 +198,7 @@ def _with_lists(rows: pd.DataFrame, base: Path, file: Path, folder: str) -> pd.D
     if folder == "none":
         return rows
     places = [file.parent / folder] if folder else dict.fromkeys((file.parent, base))
-    found = {}
+    found: dict[Path, str] = {}
     for place in places:
         texts = sorted(place.glob("*.txt")) if place.is_dir() else []
         found = found or {path: _LISTS[path.stem.lower()] for path in texts if path.stem.lower() in _LISTS}
