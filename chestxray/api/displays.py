@@ -11,6 +11,7 @@ import pandas as pd
 
 from chestxray._version import RESEARCH_ONLY
 from chestxray.evaluation.intervals import Figure
+from chestxray.report import finding_sentences
 from chestxray.report.caution import Caution
 from chestxray.report.formatting import ordered, title
 from chestxray.report.limitations import summary
@@ -37,6 +38,16 @@ def of_run(run: Run, limitations: tuple[Caution, ...], report: Path) -> str:
         parts.append(f"<p>What weakens this result:</p>{_listed(_words(run, item) for item in limitations[:MOST])}")
     if len(limitations) > MOST:
         parts.append(f"<p>And {len(limitations) - MOST} more, in the report.</p>")
+    if report.is_file():
+        parts.append(f'<p><a href="{html.escape(_link(report))}" target="_blank">Report</a></p>')
+    return "".join([*parts, f"<p><em>{html.escape(RESEARCH_ONLY)}</em></p>"])
+
+
+def of_findings(run: Run, report: Path) -> str:
+    """Return HTML with the figures of each finding and their means, what they mean, and a link to the report."""
+    parts = [f"<h4>{html.escape(run.recipe.model)} on {html.escape(run.data_name)}</h4>"]
+    parts += [f"<p>{html.escape(sentence)}</p>" for sentence in finding_sentences.summary(run)]
+    parts.append(run.findings_evaluation._repr_html_())
     if report.is_file():
         parts.append(f'<p><a href="{html.escape(_link(report))}" target="_blank">Report</a></p>')
     return "".join([*parts, f"<p><em>{html.escape(RESEARCH_ONLY)}</em></p>"])

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from chestxray.api.fields import RecipeFields
-    from chestxray.data.index import Index
+    from chestxray.data.index import Index, Task
+    from chestxray.evaluation.decision.finding_rule import FindingDecision
     from chestxray.evaluation.decision.rule import Decision
     from chestxray.evaluation.evaluate import Evaluation
+    from chestxray.evaluation.finding_predictions import FindingPredictions
+    from chestxray.evaluation.findings_evaluation import FindingsEvaluation
     from chestxray.evaluation.predictions import Predictions
     from chestxray.inference.engine import Engine
     from chestxray.recipe import Recipe
@@ -73,6 +76,33 @@ class Run:
     def evaluation(self) -> Evaluation:
         """All figures on the test images, with their 95% intervals."""
         return self._files.evaluation
+
+    @property
+    def task(self) -> Task:
+        """``classes`` or ``findings``. With findings, `predictions`, `evaluation`, `decision`, predicting and the plots
+        but for `plot_history` are those of one of `findings`; on this run they raise `InputError`.
+        """
+        return self._files.task
+
+    @cached_property
+    def findings(self) -> Mapping[str, Run]:
+        """With findings, each one that is scored as a run of two classes, absent and present; otherwise empty."""
+        return MappingProxyType({name: Run(run.folder) for name, run in self._files.findings.items()})
+
+    @property
+    def findings_evaluation(self) -> FindingsEvaluation:
+        """With findings, the figures of each and their means on the test images, with their 95% intervals."""
+        return self._files.findings_evaluation
+
+    @property
+    def finding_predictions(self) -> FindingPredictions:
+        """With findings, ``finding_predictions.rows`` has one row per validation or test image."""
+        return self._files.finding_predictions
+
+    @property
+    def finding_decision(self) -> FindingDecision:
+        """With findings, the decision rule of each, chosen on validation images."""
+        return self._files.finding_decision
 
     @cached_property
     def by_source(self) -> Mapping[str, Evaluation]:
@@ -210,6 +240,8 @@ class Run:
         """Return data, figures with intervals, limitations and a link to the report as HTML for a notebook."""
         from chestxray.api import displays
 
+        if self.task == "findings":
+            return displays.of_findings(self._files, self.report)
         return displays.of_run(self._files, self.limitations, self.report)
 
 
@@ -269,4 +301,4 @@ def load(folder: str | Path) -> Run:
     Raises:
         InputError: the folder does not exist, was not made by chestxray, or holds an unfinished run.
     """
-    return Run(run_folder.open_evaluated(folder).folder)
+    return Run(run_folder.open_evaluated(folder, task=None).folder)

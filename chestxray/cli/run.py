@@ -138,7 +138,7 @@ _OF_FINDINGS = ("auroc", "auprc", "sensitivity", "specificity")
 
 def _summarise_findings(run: Run) -> None:
     """Print the mean figures and those of each finding with intervals, what they mean and the path of the report."""
-    from chestxray.report import findings_report
+    from chestxray.report.finding_sentences import summary
 
     found = run.findings_evaluation
     click.echo(plain(f"\n{run.recipe.model} on {run.data_name}: {found.rows:,} test images of {found.patients}"))
@@ -149,6 +149,6 @@ def _summarise_findings(run: Run) -> None:
         )
         rows.append([name, f"{one.known.positive:,} of {one.known.rows:,}", *figures])
     table(["finding", "present", *_OF_FINDINGS], rows if found.scored else rows[1:])
-    for sentence in findings_report.summary(run)[1:]:
+    for sentence in summary(run)[1:]:
         click.echo(plain(sentence))
     click.echo(plain(f"Report: {run.report}"))

@@ -13,6 +13,7 @@ from chestxray.data.index import SPLITS
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
 from chestxray.report import embedded_images, figures, html_report
+from chestxray.report.finding_sentences import summary
 from chestxray.report.formatting import plural
 from chestxray.report.limitations import NOTED, cautions, of_training
 from chestxray.report.sections import data_facts
@@ -85,34 +86,6 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
     path = run.folder / run_folder.REPORT
     write_text(path, page)
     return path
-
-
-def summary(run: Run) -> tuple[str, ...]:
-    """Return what was measured in sentences, which the command prints as well."""
-    found = run.findings_evaluation
-    rows = int((run.index.rows["split"] == "test").sum())
-    if not found.scored:
-        return (f"None of the {len(found.findings)} findings has enough patients in the test to be scored.",)
-    mean = with_interval(found.test["auroc"].to_json(), 2, level=run.level)
-    said = [
-        f"On {plural(rows, 'test image')} of {found.patients}, the mean AUROC of "
-        f"{plural(len(found.scored), 'finding')} is {mean}."
-    ]
-    aurocs = {name: one.test["auroc"] for name, one in found.findings.items() if one.test}
-    known = {name: one.value for name, one in aurocs.items() if one.value is not None}
-    ranked = sorted(known, key=lambda name: -known[name])
-    if len(ranked) > 1:
-        first, last = (f"{name} ({with_interval(aurocs[name].to_json(), 2)})" for name in (ranked[0], ranked[-1]))
-        said.append(f"It is highest for {first} and lowest for {last}.")
-    chance = [name for name in ranked if (aurocs[name].low or 0) <= 0.5]
-    if chance:
-        said.append(f"For {', '.join(chance)} the interval of the AUROC reaches down to 0.5, that of chance.")
-    if unscored := [name for name, one in found.findings.items() if one.not_scored]:
-        said.append(
-            f"Not scored, as too few patients of the test have it, or are known to lack it: {', '.join(unscored)}."
-        )
-    said.append("This holds for patients like those of the test; at another hospital the figures may differ.")
-    return tuple(said)
 
 
 def _cautions(run: Run, of_each: Mapping[str, Run]) -> list[str]:

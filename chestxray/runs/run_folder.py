@@ -63,8 +63,22 @@ class Run:
 
     @cached_property
     def predictions(self) -> Predictions:
-        """The probabilities of the validation and test images."""
+        """The probabilities of the validation and test images. Raises `InputError` for a run of findings, as do
+        `evaluation` and `decision`.
+        """
+        self._require_classes()
         return Predictions.read(self.folder / PREDICTIONS)
+
+    def _require_classes(self) -> None:
+        if self.task == "findings":
+            raise InputError(_of_findings(self.folder))
+
+    @cached_property
+    def findings(self) -> Mapping[str, Run]:
+        """With findings, the run of two classes, absent and present, of each one that is scored; otherwise empty."""
+        places = self.folder.glob(f"findings/*/{RECIPE}") if self.task == "findings" else ()
+        runs = [Run(place.parent) for place in places]
+        return {str(run.recipe.positive): run for run in sorted(runs, key=lambda run: str(run.recipe.positive))}
 
     @cached_property
     def finding_predictions(self) -> FindingPredictions:
@@ -100,6 +114,7 @@ class Run:
         """Every figure of the test, with its confidence interval."""
         from chestxray.evaluation.evaluate import Evaluation
 
+        self._require_classes()
         return Evaluation.from_json(self.metrics)
 
     @cached_property
@@ -107,6 +122,7 @@ class Run:
         """What was chosen on validation: threshold, temperature, when to abstain and what to refuse."""
         from chestxray.evaluation.decision import rule
 
+        self._require_classes()
         return rule.Decision.read(self.folder / rule.FILE)
 
     @cached_property
@@ -326,14 +342,15 @@ def open_trained(folder: str | Path) -> Run:
     return _opened(folder, (MODEL,), f"{RECIPE} in it")
 
 
-def open_evaluated(folder: str | Path) -> Run:
+def open_evaluated(folder: str | Path, *, task: Task | None = "classes") -> Run:
     """Open a folder that has predictions and metrics, with or without a model: a run, an ensemble, a
-    pooled cross-validation, an external evaluation.
+    pooled cross-validation, an external evaluation. `task` None opens one of findings as well.
 
     Raises:
-        InputError: no such folder, a folder that was not made by chestxray, or a run that was not finished.
+        InputError: no such folder, a folder that was not made by chestxray, a run that was not finished, or one of
+            another task.
     """
-    return _opened(folder, (PREDICTIONS, METRICS, ENVIRONMENT), f"{RECIPE} and {PREDICTIONS} in it")
+    return _opened(folder, (PREDICTIONS, METRICS, ENVIRONMENT), f"{RECIPE} and {PREDICTIONS} in it", task=task)
 
 
 def open_complete(folder: str | Path) -> Run:
@@ -366,9 +383,19 @@ def _opened(folder: str | Path, needed: Sequence[str], described: str, *, task: 
             f"The run {path} was not finished: {missing[0]} is missing. Continue it: chestxray run --resume {path}"
         )
     if task == "classes" and Run(path).task == "findings":
-        first = next(iter(sorted(path.glob(f"findings/*/{RECIPE}"))), path / "findings" / "NAME" / RECIPE).parent
-        raise InputError(
-            f"{path} is a run of findings, and this takes one of classes. The predictions of each finding are a run of "
-            f"two classes, absent and present: {first}."
-        )
+        raise InputError(_of_findings(path, model=MODEL in needed))
     return Run(path)
+
+
+def _of_findings(folder: Path, *, model: bool = False) -> str:
+    """Return the message for what takes a run of classes alone, or with `model` one whose model answers in classes."""
+    if model:
+        return (
+            f"{folder} is a run of findings. Only models of one class an image are predicted with, exported and "
+            f"served; the model itself, from pixels to a probability of each finding, is {folder / MODEL}, for Keras."
+        )
+    first = next(iter(sorted(folder.glob(f"findings/*/{RECIPE}"))), folder / "findings" / "NAME" / RECIPE).parent
+    return (
+        f"{folder} is a run of findings, and this takes one of classes. The predictions of each finding are a run of "
+        f"two classes, absent and present: {first}."
+    )

@@ -1,0 +1,35 @@
+"""What was measured of findings, in sentences for the report, the command and a notebook."""
+
+from __future__ import annotations
+
+from chestxray.evaluation.figure_format import with_interval
+from chestxray.report.formatting import plural
+from chestxray.runs.run_folder import Run
+
+
+def summary(run: Run) -> tuple[str, ...]:
+    """Return what was measured in sentences, which the command prints as well."""
+    found = run.findings_evaluation
+    rows = int((run.index.rows["split"] == "test").sum())
+    if not found.scored:
+        return (f"None of the {len(found.findings)} findings has enough patients in the test to be scored.",)
+    mean = with_interval(found.test["auroc"].to_json(), 2, level=run.level)
+    said = [
+        f"On {plural(rows, 'test image')} of {found.patients}, the mean AUROC of "
+        f"{plural(len(found.scored), 'finding')} is {mean}."
+    ]
+    aurocs = {name: one.test["auroc"] for name, one in found.findings.items() if one.test}
+    known = {name: one.value for name, one in aurocs.items() if one.value is not None}
+    ranked = sorted(known, key=lambda name: -known[name])
+    if len(ranked) > 1:
+        first, last = (f"{name} ({with_interval(aurocs[name].to_json(), 2)})" for name in (ranked[0], ranked[-1]))
+        said.append(f"It is highest for {first} and lowest for {last}.")
+    chance = [name for name in ranked if (aurocs[name].low or 0) <= 0.5]
+    if chance:
+        said.append(f"For {', '.join(chance)} the interval of the AUROC reaches down to 0.5, that of chance.")
+    if unscored := [name for name, one in found.findings.items() if one.not_scored]:
+        said.append(
+            f"Not scored, as too few patients of the test have it, or are known to lack it: {', '.join(unscored)}."
+        )
+    said.append("This holds for patients like those of the test; at another hospital the figures may differ.")
+    return tuple(said)

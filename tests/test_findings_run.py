@@ -1,0 +1,186 @@
+"""A run of findings, from a table of labels to the report, and what takes classes alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import chestxray
+from chestxray import workflow
+from chestxray.cli.main import group
+from chestxray.errors import InputError
+from chestxray.evaluation.decision import finding_rule
+from chestxray.evaluation.findings_evaluation import evaluate_findings
+from chestxray.recipe import Recipe
+from chestxray.runs.run_folder import Run
+from chestxray.studies import study
+
+FINDINGS = ("Edema", "Mass", "Rare")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """120 films of 60 patients: Edema is bright, Mass a square, Rare on five films; of some not all is known."""
+    folder = tmp_path_factory.mktemp("films")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        edema, mass = rng.random(2) < 0.4
+        pixels = rng.normal(150 if edema else 90, 20, (16, 16))
+        if mass:
+            pixels[4:9, 4:9] = 250 if i % 2 else 240
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
+        rows.append({
+            "path": f"{i:03}.png", "patient": f"p{i // 2}", "sex": "MF"[i // 2 % 2],
+            "Edema": "" if i % 11 == 0 else -1 if i % 13 == 0 else int(edema),
+            "Mass": "" if i % 7 == 0 else int(mass),
+            "Rare": int(i % 24 == 0),
+        })  # fmt: skip
+    path = folder / "labels.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recipe(table):
+    return Recipe(
+        model="shallow_cnn",
+        data=(f"manifest:{table}",),
+        data_option=("finding_columns=Edema,Mass,Rare",),
+        image_size=16,
+        epochs=2,
+        batch_size=8,
+        test_share=0.3,
+        validation_share=0.3,
+        replicates=100,
+        heatmaps=1,
+        by=("sex",),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    return workflow.run(recipe, output=tmp_path_factory.mktemp("runs") / "findings")
+
+
+def test_it_makes_the_whole_folder(run):
+    assert run.task == "findings" and run.finished and run.classes == FINDINGS
+    found = run.findings_evaluation
+    assert found.scored == ("Edema", "Mass")
+    assert {path.name for path in (run.folder / "findings").iterdir()} == set(found.scored)
+    test = run.finding_predictions.of("test")
+    assert evaluate_findings(test, replicates=100, seed=0).to_json() == run.metrics
+    assert isinstance(finding_rule.read(run.folder / "decision.json"), finding_rule.FindingDecision)
+    page = run.report.read_text()
+    for words in ("Mean of 2 findings", "findings/Edema/report.html", "Not scored", "Grad-CAM"):
+        assert words in page
+
+
+def test_each_finding_is_a_run_of_two_classes(run):
+    mass = Run(run.folder / "findings" / "Mass")
+    assert mass.classes == ("no Mass", "Mass") and mass.positive == "Mass" and mass.finished
+    assert mass.evaluation.to_json() == run.metrics["findings"]["Mass"]["evaluation"]
+    assert mass.decision == run.finding_decision.findings["Mass"]
+    assert mass.controls["rule"]["figures"] % 2 == 0, "intervals are widened for the controls of both findings"
+    known = run.index.rows["finding:Mass"] >= 0
+    assert set(mass.index.rows["path"]) == set(run.index.rows.loc[known, "path"])
+    assert "sex" in json.loads((mass.folder / "by_group.json").read_text())
+
+
+def test_the_saved_model_gives_the_calibrated_predictions(run):
+    rows = run.finding_predictions.rows.iloc[:8]
+    pixels = np.stack([np.asarray(Image.open(path)) for path in rows["path"]])[..., None].astype("float32")
+    given = rows[[f"probability_{name}" for name in FINDINGS]].to_numpy()
+    np.testing.assert_allclose(run.model.predict(pixels, verbose=0), given, atol=1e-5)
+
+
+def test_what_is_not_known_has_no_truth(run):
+    rows = run.finding_predictions.rows.set_index("path")
+    states = run.index.rows.set_index("path").loc[rows.index, "finding:Mass"]
+    assert (rows["truth_Mass"].isna() == (states < 0)).all() and rows["truth_Mass"].isna().any()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_predictions(recipe, run, tmp_path, monkeypatch):
+    from chestxray.report import findings_report
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(findings_report, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        workflow.run(recipe, output=tmp_path / "run")
+    monkeypatch.undo()
+    again = workflow.resume(tmp_path / "run")
+    pd.testing.assert_frame_equal(again.finding_predictions.rows, run.finding_predictions.rows)
+
+
+def test_folds_are_pooled(recipe, tmp_path):
+    made = CliRunner().invoke(
+        group,
+        f"run --model shallow_cnn --data {recipe.data[0]} --data-option {recipe.data_option[0]} --image-size 16 "
+        f"--epochs 1 --folds 2 --replicates 100 --heatmaps 0 --no-controls --output {tmp_path / 'folds'}",
+    )
+    assert made.exit_code == 0, made.output
+    assert "mean of 2" in made.output and "not scored" in made.output
+    pooled = Run(tmp_path / "folds")
+    assert pooled.finding_predictions.rows["path"].is_unique
+    assert len(pooled.finding_predictions.rows) == 120
+    assert (pooled.folder / "findings" / "Edema" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "RUN"],
+        ["predict", "RUN", "x.png"],
+        ["export", "RUN", "--format", "onnx"],
+        ["serve", "RUN"],
+        ["compare", "RUN", "RUN/findings/Edema"],
+        ["ensemble", "RUN", "RUN/findings/Edema"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_of_classes_refuse_it_in_one_line(arguments, run):
+    made = CliRunner().invoke(group, [text.replace("RUN", str(run.folder)) for text in arguments])
+    assert isinstance(made.exception, InputError) and "is a run of findings" in str(made.exception)
+
+
+def test_a_finding_of_a_run_is_compared(run, tmp_path):
+    edema, copy = run.folder / "findings" / "Edema", tmp_path / "other"
+    shutil.copytree(edema, copy)
+    made = CliRunner().invoke(group, ["compare", str(edema), str(copy), "--output", str(tmp_path / "c")])
+    assert made.exit_code == 0, made.exception
+    assert "Edema" in made.output and "other" in made.output
+
+
+def test_it_is_opened_from_python(run):
+    opened = chestxray.load(run.folder)
+    assert opened.task == "findings" and set(opened.findings) == {"Edema", "Mass"}
+    assert opened.findings["Mass"].evaluation.positive == "Mass"
+    assert "Not scored" in opened._repr_html_() and "Edema" in opened._repr_html_()
+    assert opened.findings_evaluation.to_frame().loc["auroc", "value"] == run.metrics["test"]["auroc"]["value"]
+    assert opened.finding_decision.classes == FINDINGS and len(opened.finding_predictions.rows)
+    for name in ("predictions", "evaluation", "decision", "engine"):
+        with pytest.raises(InputError, match="is a run of findings"):
+            getattr(opened, name)
+
+
+def test_models_of_findings_are_not_compared_by_training(recipe, tmp_path):
+    with pytest.raises(InputError, match="one finding at a time"):
+        study.run({"a": recipe}, tmp_path / "study")
+
+
+def test_a_loss_of_findings_is_refused_for_classes(folder, tmp_path):
+    wrong = Recipe(model="shallow_cnn", data=(f"folder:{folder}",), image_size=16, loss="asymmetric")
+    with pytest.raises(InputError, match="asymmetric is for findings"):
+        workflow.run(wrong, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("loss", ["focal", "asymmetric", "soft_f1"])
+def test_every_loss_trains(recipe, loss, tmp_path):
+    made = workflow.run(recipe.replace(loss=loss, epochs=1, controls=False, heatmaps=0, mix="mixup"), output=tmp_path)
+    assert np.isfinite(made.history["val_loss"]).all()
