@@ -31,8 +31,10 @@ def conflicting(
     What is uncertain or not known conflicts with nothing. `groups`: (kind, groups of paths). The labels of each path
     are the findings in conflict, with their states.
     """
-    places = pd.Series(np.arange(len(rows)), index=rows["path"].to_numpy())
-    by_path = places.groupby(level=0).agg(list).to_dict()
+    grouped = {path for _, several in groups for group in several for path in group}
+    by_path: dict[str, list[int]] = {}
+    for place in np.flatnonzero(rows["path"].isin(grouped)):
+        by_path.setdefault(rows["path"].iloc[place], []).append(int(place))
     states = rows[columns(classes)].to_numpy()
     found = []
     for kind, several in groups:

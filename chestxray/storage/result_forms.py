@@ -154,6 +154,12 @@ class _Confound(TypedDict):
     flagged: bool
     sentence: str
     severity: NotRequired[str]
+    finding: NotRequired[str]
+
+
+class _Contradiction(TypedDict):
+    path: str
+    labels: str
 
 
 class _Reason(TypedDict):
@@ -170,6 +176,7 @@ class Audit(TypedDict, total=False):
     near_duplicates: _Groups
     patients: _Patients
     conflicting_labels: list[_Conflict]
+    contradictory_labels: list[_Contradiction]
     confounds: list[_Confound]
     small_validation: list[str]
     unreadable: list[_Reason]
