@@ -154,6 +154,7 @@ class _Confound(TypedDict):
     flagged: bool
     sentence: str
     severity: NotRequired[str]
+    finding: NotRequired[str]
 
 
 class _Reason(TypedDict):
