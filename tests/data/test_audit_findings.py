@@ -7,7 +7,6 @@ import pytest
 from chestxray.data import confounding
 from chestxray.data.audit import audit, settle
 from chestxray.data.findings import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
-from chestxray.data.grouping import dependent_groups
 from chestxray.data.index import Index
 from chestxray.errors import LeakError
 
@@ -92,13 +91,13 @@ def test_the_finding_that_goes_with_a_property_is_named():
 
 def test_multiplicity_is_held_over_findings_and_properties():
     false = 0
-    for seed in range(20):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         states = (rng.random((150, 6)) < 0.15).astype(int)
         kind = rng.choice(["png", "jpeg"], 150)
         index = index_of(states, names=tuple("ABCDEF"), format=kind, width=rng.integers(500, 900, 150))
         false += any(item.p_holm <= 0.05 for item in confounding.of_index(index))
-    assert false <= 4  # 1 is expected, and more than 4 in 1 of 300 such runs
+    assert false <= 3  # .6 are expected, and more than 3 in 1 of 300 such runs
 
 
 def test_a_property_of_one_image_flags_nothing():
@@ -108,22 +107,19 @@ def test_a_property_of_one_image_flags_nothing():
     assert not any(item.flagged for item in confounding.of_index(index_of(states, format=odd)))
 
 
-def test_the_p_value_is_that_of_permuting_the_classes():
+def test_the_p_value_is_that_of_permuting_the_classes(monkeypatch):
     rng = np.random.default_rng(3)
     states = (rng.random((200, 2)) < 0.3).astype(int)
     # Weak: of the size of what chance gives.
     kind = np.where(rng.random(200) < 0.4 + 0.15 * states[:, 0], "jpeg", "png")
     index = index_of(states, format=kind, patient=[str(i // 2) for i in range(200)])
     alone = index.of_finding("Edema")
+    monkeypatch.setattr(confounding, "FEWER", 2_000)
+    monkeypatch.setattr(confounding, "ENOUGH", 10_000)
     plain = next(item for item in confounding.confounds(alone.rows, alone.classes) if item.name == "format")
-    found = {(item.finding, item.name): item for item in confounding.of_index(index)}
-    own = found["Edema", "format"]
+    own = {(item.finding, item.name): item for item in confounding.of_index(index)}["Edema", "format"]
     assert (own.association, own.units, own.right) == (plain.association, plain.units, plain.right)
-    assert own.p == pytest.approx(plain.p, abs=0.12)
-    tables = confounding._Tables.of(alone.rows, alone.classes, dependent_groups(alone.rows))
-    assert tables is not None
-    many = [confounding._of_two(tables, np.random.default_rng(seed))["format"] for seed in range(60)]
-    assert np.mean(many) == pytest.approx(plain.p, abs=0.05)
+    assert own.p == pytest.approx(plain.p, abs=0.06)  # three standard errors of 999 and 2,000 permutations
 
 
 def test_findings_of_one_kind_and_properties_that_are_missing_are_no_error():
