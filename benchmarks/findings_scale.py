@@ -10,6 +10,7 @@ of the seconds over the number of rows: 1 is linear, 2 quadratic. Of the audit, 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -49,7 +50,7 @@ def main() -> None:
         found.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         print(json.dumps(found[-1]), flush=True)
     for step in ("split", "folds", "audit"):
-        for few, many in zip(found, found[1:], strict=False):
+        for few, many in itertools.pairwise(found):
             growth = math.log(many[step]["processor_s"] / few[step]["processor_s"]) / math.log(
                 many["rows"] / few["rows"]
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,7 +139,7 @@ class _Tables:
 
     classes: tuple[str, ...]
     of_class: np.ndarray
-    of_part: Mapping[str, np.ndarray]
+    of_part: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, rows: pd.DataFrame, classes: tuple[str, ...], groups: np.ndarray) -> _Tables | None:
