@@ -88,8 +88,7 @@ def test_a_rare_finding_is_trained_on_first_and_where_it_is_missing_is_said(pati
     for seed in range(3):
         found = split(cohort(rare=patients, seed=seed), Recipe(seed=seed))
         assert sides(found.index, "Rare") == set(SPLITS) - set(missing)
-        said = [note for note in found.notes if "Rare" in note]
-        assert [note.split()[1] for note in said] == missing
+        assert any("No validation image shows Rare" in note for note in found.notes) == ("validation" in missing)
 
 
 def test_a_finding_that_training_lacks_stops_with_the_way_out():
