@@ -152,7 +152,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
     exact = _duplicates(good)
     near = _near(good)
     best = dict(zip(good["path"], good["near_correlation"], strict=True)) if near else {}
-    splits_of = good.groupby("path")["split"].agg(set).to_dict()
+    splits_of = _splits_of(good)
     return Audit(
         duplicates=exact,
         duplicates_across_splits=_across(exact, splits_of),
@@ -165,11 +165,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
         look_alikes=tuple(_look_alikes(good)),
         conflicting=tuple(_conflicting(good, index, exact, near or ())),
         contradictions=tuple(finding_audit.contradictions(good)),
-        confounds=(
-            finding_audit.confounds(index, good)
-            if index.task == "findings"
-            else associations.confounds(good, index.classes)
-        ),
+        confounds=associations.of_index(index.replace(good)),
         small_validation=tuple(_small_validation(good, index)),
         notes=(*notes, *_untested(good, index), *_one_number(good[~index.drawn[good.index]])),
     )
@@ -252,7 +248,7 @@ def _look_alikes(rows: pd.DataFrame) -> list[dict[str, Any]]:
     if "look_alike" not in rows:
         return []
     of_each = rows[rows["look_alike"] != ""].sort_values("look_alike_correlation", ascending=False, kind="stable")
-    splits = rows.groupby("path")["split"].agg(set).to_dict()
+    splits = _splits_of(rows)
     found: dict[frozenset[str], dict[str, Any]] = {}
     for path, other, value in of_each[["path", "look_alike", "look_alike_correlation"]].itertuples(index=False):
         across = len((splits[path] | splits.get(other, set())) - {""}) > 1
@@ -266,9 +262,18 @@ def _across(groups: Groups, splits_of: dict[str, set[str]]) -> Groups:
     return tuple(group for group in groups if len(set().union(*(splits_of[path] for path in group)) - {""}) > 1)
 
 
+def _splits_of(rows: pd.DataFrame) -> dict[str, set[str]]:
+    """Return the splits of each path."""
+    found: dict[str, set[str]] = {}
+    for path, split in zip(rows["path"], rows["split"], strict=True):
+        found.setdefault(path, set()).add(split)
+    return found
+
+
 def _conflicting(rows: pd.DataFrame, index: Index, exact: Groups, near: Groups) -> list[dict[str, Any]]:
     if index.task == "findings":
         return finding_audit.conflicting(rows, index.classes, (("exact", exact), ("near", near)))
+    rows = rows[rows["path"].isin({path for group in (*exact, *near) for path in group})]
     labels_of = rows.groupby("path")["label"].unique().to_dict()
     found = []
     for kind, groups in (("exact", exact), ("near", near)):

@@ -5,13 +5,15 @@ Maguolo and Nanni 2021). The association of each property with the class is meas
 with Bergsma's (2013) bias correction, numbers being cut into bins of equal count, and tested by
 permuting the classes. Images of one patient and copies of one image are not independent: together
 they count as one unit, and are permuted together.
+
+Of findings each is tested as the two classes present and absent, on the images where it is known.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,12 +21,19 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.grouping import dependent_groups
+from chestxray.data.index import Index
 from chestxray.data.multiple_testing import holm
 
 Severity = Literal["critical", "warning", "note"]
 PERMUTATIONS = 999
+#: Of a finding: with 14 findings and 7 properties, the smallest p-value must be below .05 / 98. Where the association
+#: is too weak to be flagged, fewer do.
+PERMUTATIONS_OF_FINDING, FEWER = 9_999, 199
+#: A p-value is large enough to stop at when permuted classes have reached the association so often (Besag and
+#: Clifford 1991).
+ENOUGH = 20
 SEED = 0
-#: Family-wise error rate of all properties together (Holm 1979).
+#: Family-wise error rate of all properties, and of all findings, together (Holm 1979).
 LEVEL = 0.05
 #: A weaker association may be significant in a large set and yet be of no use to a model; Cohen
 #: (1988) calls 0.1 small, 0.3 medium and 0.5 large.
@@ -47,8 +56,8 @@ class Confound:
     ``association``: bias-corrected Cramer's V, 0 to 1. ``p``: p-value of the permutation test.
     ``p_holm``: the same corrected for all properties tested. ``right``: accuracy (0 to 1, classes
     weighted equally) of predicting the most likely class given the property; ``chance``: that of
-    guessing. ``units``: number of independent units, see the module. ``finding``: the one that is
-    looked at, where the data have findings.
+    guessing. ``units``: number of independent units, see the module. ``finding``: the finding
+    that is tested, ``""`` where it is the class.
     """
 
     name: str
@@ -73,6 +82,13 @@ class Confound:
         return "critical" if self.association >= LARGE and self.name != "brightness" else "warning"
 
 
+def of_index(index: Index) -> tuple[Confound, ...]:
+    """Return the association of each property of readable, decoded rows with the class, or with each finding."""
+    if index.task == "classes":
+        return confounds(index.rows, index.classes)
+    return _of_findings(index)
+
+
 def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, ...]:
     """Return the association of each property of readable, decoded `rows` with the class, the strongest first.
 
@@ -84,26 +100,94 @@ def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, .
         rows = rows[rows["split"] == "train"]
     rows = rows[rows["label"].isin(classes)]
     classes = tuple(label for label in classes if (rows["label"] == label).any())
-    coded = dict(_properties(rows))
-    if len(classes) < 2 or not coded:
+    tables = _Tables.of(rows, classes, dependent_groups(rows)) if len(classes) > 1 else None
+    if tables is None:
         return ()
-    unit = dependent_groups(rows)
-    _, unit = np.unique(unit, return_inverse=True)
-    labels = pd.Categorical(rows["label"], categories=list(classes)).codes
-    size = np.bincount(unit).astype(float)
-    of_class = _proportions(unit, labels, size)
-    of_part = {name: _proportions(unit, codes, size) for name, codes in coded.items()}
-    ps = _permuted(of_class, of_part)
-    found = []
-    for name, p_holm in zip(ps, holm(list(ps.values())), strict=True):
-        assert p_holm is not None
-        association = _cramers_v(of_class.T @ of_part[name], len(size))
-        right = _right(of_class, of_part[name])
-        flagged = p_holm <= LEVEL and association >= LEAST
-        described = _sentence(name, of_class, of_part[name], classes, flagged)
-        numbers = (round(association, 4), ps[name], round(p_holm, 4), bool(flagged), round(right, 4))
-        found.append(Confound(name, *numbers, round(1 / len(classes), 4), len(size), described))
+    ps = _permuted(tables.of_class, tables.of_part)
+    corrected = holm(list(ps.values()))
+    return _strongest_first(tables.confound(name, ps[name], p) for name, p in zip(ps, corrected, strict=True))
+
+
+def _of_findings(index: Index) -> tuple[Confound, ...]:
+    """Return the association of each property with each finding; p-values are corrected over all of them together."""
+    if (index.rows["split"] == "train").any():
+        index = index.replace(index.rows[index.rows["split"] == "train"])
+    index = index.replace(index.rows)  # numbered from 0, as the groups are
+    groups = dependent_groups(index.rows)
+    rng = np.random.default_rng(SEED)
+    tested: list[tuple[str, _Tables, str, float]] = []
+    for name in index.classes:
+        alone = index.of_finding(name)
+        if alone.rows["label"].nunique() < 2:
+            continue
+        if tables := _Tables.of(alone.rows, alone.classes, groups[alone.rows.index]):
+            tested += [(name, tables, what, p) for what, p in _of_two(tables, rng).items()]
+    corrected = holm([p for *_, p in tested])
+    return _strongest_first(
+        tables.confound(what, p, p_holm, name)
+        for (name, tables, what, p), p_holm in zip(tested, corrected, strict=True)
+    )
+
+
+def _strongest_first(found: Iterable[Confound]) -> tuple[Confound, ...]:
     return tuple(sorted(found, key=lambda item: -item.association))
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The proportions of each unit's images: of each class (units, classes), and of each value of each property."""
+
+    classes: tuple[str, ...]
+    of_class: np.ndarray
+    of_part: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, classes: tuple[str, ...], groups: np.ndarray) -> _Tables | None:
+        """Return the tables of `rows`, whose `groups` (rows,) are the units; None if there is no property."""
+        coded = dict(_properties(rows))
+        if not coded:
+            return None
+        _, unit = np.unique(groups, return_inverse=True)
+        labels = pd.Categorical(rows["label"], categories=list(classes)).codes
+        size = np.bincount(unit).astype(float)
+        parts = {name: _proportions(unit, codes, size) for name, codes in coded.items()}
+        return cls(classes, _proportions(unit, labels, size), parts)
+
+    def association(self, name: str) -> float:
+        return _cramers_v(self.of_class.T @ self.of_part[name], len(self.of_class))
+
+    def confound(self, name: str, p: float, p_holm: float | None, finding: str = "") -> Confound:
+        assert p_holm is not None
+        association, right = self.association(name), _right(self.of_class, self.of_part[name])
+        flagged = p_holm <= LEVEL and association >= LEAST
+        described = _sentence(name, self.of_class, self.of_part[name], self.classes, flagged, finding)
+        numbers = (round(association, 4), round(p, 5), round(p_holm, 4), bool(flagged), round(right, 4))
+        return Confound(name, *numbers, round(1 / len(self.classes), 4), len(self.of_class), described, finding)
+
+
+def _of_two(tables: _Tables, rng: np.random.Generator) -> dict[str, float]:
+    """Return the p-value of each property for two classes: as `_permuted`, by many permutations of few units.
+
+    Only the units that have the rarer class matter, wherever they are put. The number of permutations is decided
+    by the association in the data and by the permutations before, which keeps the test valid.
+    """
+    rarer = tables.of_class[:, tables.of_class.sum(axis=0).argmin()]
+    having = rarer[rarer > 0]
+    ps = {}
+    for name, part in tables.of_part.items():
+        total = part.sum(axis=0)
+        expected = total * rarer.mean()
+        # The chi-square of both classes, whose deviations are equal and opposite.
+        weight = 1 / np.maximum(expected, 1e-12) + 1 / np.maximum(total - expected, 1e-12)
+        own = (((rarer @ part) - expected) ** 2 @ weight) * (1 - 1e-9) - 1e-9
+        most = PERMUTATIONS_OF_FINDING if tables.association(name) >= LEAST else FEWER
+        reached = done = 0
+        while done < most and reached < ENOUGH:
+            places = rng.choice(len(rarer), len(having), replace=False)
+            reached += bool(((having @ part[places]) - expected) ** 2 @ weight >= own)
+            done += 1
+        ps[name] = reached / done if reached == ENOUGH else (reached + 1) / (done + 1)
+    return ps
 
 
 def _properties(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
@@ -175,12 +259,14 @@ def _right(of_class: np.ndarray, of_part: np.ndarray) -> float:
     return float(proportions.max(axis=0).sum() / len(proportions))
 
 
-def _sentence(name: str, of_class: np.ndarray, of_part: np.ndarray, classes: tuple[str, ...], flagged: bool) -> str:
+def _sentence(
+    name: str, of_class: np.ndarray, of_part: np.ndarray, classes: tuple[str, ...], flagged: bool, finding: str
+) -> str:
     what = (_CATEGORIES | _NUMBERS)[name]
     if of_part.shape[1] < 2:
         return f"{what} is the same for all images."
     if not flagged:
-        return f"{what} does not clearly go with the class."
+        return f"{what} does not clearly go with {finding or 'the class'}."
     proportions = (of_class.T @ of_part) / of_class.sum(axis=0)[:, None]
     apart = {
         (a, b): np.abs(proportions[a] - proportions[b]).sum() for a, b in itertools.combinations(range(len(classes)), 2)

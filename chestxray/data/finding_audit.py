@@ -1,18 +1,14 @@
-"""What the audit looks for in data with findings: labels that contradict each other, and confounding by finding."""
+"""What the audit looks for in data with findings: labels that contradict each other."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chestxray.data import confounding
-from chestxray.data.confounding import Confound
 from chestxray.data.findings import ABSENT, PRESENT, columns
-from chestxray.data.index import Index
 
 
 def contradictions(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -31,10 +27,9 @@ def conflicting(
     What is uncertain or not known conflicts with nothing. `groups`: (kind, groups of paths). The labels of each path
     are the findings in conflict, with their states.
     """
-    grouped = {path for _, several in groups for group in several for path in group}
-    by_path: dict[str, list[int]] = {}
-    for place in np.flatnonzero(rows["path"].isin(grouped)):
-        by_path.setdefault(rows["path"].iloc[place], []).append(int(place))
+    rows = rows[rows["path"].isin({path for _, several in groups for group in several for path in group})]
+    places = pd.Series(np.arange(len(rows)), index=rows["path"].to_numpy())
+    by_path = places.groupby(level=0).agg(list).to_dict()
     states = rows[columns(classes)].to_numpy()
     found = []
     for kind, several in groups:
@@ -52,20 +47,3 @@ def _in_words(states: np.ndarray, classes: Sequence[str], which: np.ndarray) -> 
     # A file that is given twice has two rows.
     words = [(classes[i], " and ".join(dict.fromkeys(said[s] for s in states[:, i] if s in said))) for i in which]
     return ", ".join(f"{name} {word}" for name, word in words if word) or "not known"
-
-
-def confounds(index: Index, rows: pd.DataFrame) -> tuple[Confound, ...]:
-    """Return the association of each property of the files with each finding, the strongest first.
-
-    One finding is a task of two classes on the rows of `rows` where it is known; Holm's correction is over the
-    properties of each finding, and a finding that is always or never present has none.
-    """
-    found = []
-    for name in index.classes:
-        one = index.of_finding(name)
-        own = one.rows.loc[one.rows.index.intersection(rows.index)]
-        found += [
-            dataclasses.replace(item, finding=name, sentence=f"{name}: {item.sentence}")
-            for item in confounding.confounds(own, one.classes)
-        ]
-    return tuple(sorted(found, key=lambda item: -item.association))

@@ -81,7 +81,7 @@ def _refined(chosen: np.ndarray, present: np.ndarray, group: np.ndarray, proport
     if (np.abs(has - share * total) <= near).all():
         return chosen
     images = np.zeros((len(chosen), labels.shape[1]))
-    np.add.at(images, (group, slice(None)), labels)
+    np.add.at(images, group, labels)
     mean = images.mean(axis=0)
     groups = images > 0
     # Scaled to a mean of 1, so that rounding makes ties of what differs by the order of a sum only.
