@@ -174,8 +174,11 @@ def export(data: tuple[str, ...], folder: Path, form: Any, cache: Path | None, *
 
 
 def _recipe(data: tuple[str, ...], given: dict[str, Any]) -> Recipe:
+    from chestxray.errors import require
     from chestxray.recipe import Recipe
 
+    # Said before anything is drawn or downloaded.
+    require("`chestxray data`", "matplotlib", "pyarrow")
     changes = {name: value for name, value in given.items() if value is not None and value != ()}
     return Recipe().replace(**({"image_size": SIZE} | changes | {"data": data}))
 

@@ -201,10 +201,10 @@ def settle(
 
 
 def _check_left(before: Index, after: Index, dropped: int, regrouped: str) -> None:
-    """Raise `LeakError` if a class that had training or validation images has none left."""
+    """Raise `LeakError` if a class, or finding, that had training or validation images has none left."""
     had, left = (one.counts().reindex(columns=list(SPLITS), fill_value=0) for one in (before, after))
     gone = [
-        f"{_SPOKEN[name]} images of class {label}"
+        f"{_SPOKEN[name]} images {'of class' if before.task == 'classes' else 'with'} {label}"
         for name in SPLITS[:2]
         for label in before.classes
         if had.loc[label, name] and not left.loc[label, name]

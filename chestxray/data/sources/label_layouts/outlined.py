@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def _any_present(codes: np.ndarray, states: np.ndarray) -> np.ndarray:
 
 
 def _folded(
-    given: Given, name: str, states: dict[str, np.ndarray], boxes: dict[str, Sequence[dict[str, Any]]]
+    given: Given, name: str, states: dict[str, np.ndarray], boxes: Mapping[str, Sequence[dict[str, Any]]]
 ) -> Labels:
     """Return the labels with one row an image, the first of the table."""
     table = given.table.loc[~given.table[name].duplicated()].reset_index(drop=True)
