@@ -138,7 +138,8 @@ _OF_FINDINGS = ("auroc", "auprc", "sensitivity", "specificity")
 
 def _summarise_findings(run: Run) -> None:
     """Print the mean figures and those of each finding with intervals, what they mean and the path of the report."""
-    from chestxray.report.finding_sentences import summary
+    from chestxray._version import RESEARCH_ONLY
+    from chestxray.report.finding_sentences import summary, whole_cautions
 
     found = run.findings_evaluation
     click.echo(plain(f"\n{run.recipe.model} on {run.data_name}: {found.rows:,} test images of {found.patients}"))
@@ -151,4 +152,7 @@ def _summarise_findings(run: Run) -> None:
     table(["finding", "present", *_OF_FINDINGS], rows if found.scored else rows[1:])
     for sentence in summary(run)[1:]:
         click.echo(plain(sentence))
+    for caution in whole_cautions(run):
+        click.echo(plain(f"! {caution}"))
     click.echo(plain(f"Report: {run.report}"))
+    click.echo(RESEARCH_ONLY)

@@ -66,7 +66,7 @@ class Known:
         if min(self.patients_with, self.patients_without) >= FEWEST_PATIENTS:
             return ""
         patients = f"{self.patients_with:,} patient{'' if self.patients_with == 1 else 's'}"
-        return f"{patients} with it and {self.patients_without:,} without, of at least {FEWEST_PATIENTS} each"
+        return f"{patients} with it and {self.patients_without:,} without; {FEWEST_PATIENTS} of each are needed"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.report.formatting import plural
+from chestxray.report.limitations import of_training
 from chestxray.runs.run_folder import Run
 
 
@@ -26,10 +27,25 @@ def summary(run: Run) -> tuple[str, ...]:
         said.append(f"It is highest for {first} and lowest for {last}.")
     chance = [name for name in ranked if (aurocs[name].low or 0) <= 0.5]
     if chance:
-        said.append(f"For {', '.join(chance)} the interval of the AUROC reaches down to 0.5, that of chance.")
+        said.append(f"The interval of the AUROC reaches down to 0.5, that of chance, for {', '.join(chance)}.")
     if unscored := [name for name, one in found.findings.items() if one.not_scored]:
         said.append(
             f"Not scored, as too few patients of the test have it, or are known to lack it: {', '.join(unscored)}."
         )
     said.append("This holds for patients like those of the test; at another hospital the figures may differ.")
     return tuple(said)
+
+
+def whole_cautions(run: Run) -> list[str]:
+    """Return what weakens the result of all findings; what weakens one finding stands on its own page."""
+    shared = next(iter(run.findings.values()), None)
+    every = [] if shared is None else of_training(shared)
+    said = [f"{one.title}. {one.text}" for one in every if one.weight == "serious"]
+    if run.drawn and not any("drawn by a program" in text for text in said):
+        said.insert(0, f"{run.drawn:,} of {len(run.index):,} images are drawn by a program; no person was X-rayed.")
+    if fired := [name for name, one in run.findings.items() if one.controls.get("fires")]:
+        said.append(
+            f"Controls that see little or nothing of the lungs reach what they should not for {', '.join(fired)}: "
+            "these scores cannot be taken as evidence that disease is recognised."
+        )
+    return said

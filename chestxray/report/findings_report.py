@@ -13,9 +13,9 @@ from chestxray.data.index import SPLITS
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
 from chestxray.report import embedded_images, figures, html_report
-from chestxray.report.finding_sentences import summary
+from chestxray.report.finding_sentences import summary, whole_cautions
 from chestxray.report.formatting import plural
-from chestxray.report.limitations import NOTED, cautions, of_training
+from chestxray.report.limitations import NOTED, cautions
 from chestxray.report.sections import data_facts
 from chestxray.report.templating import render
 from chestxray.runs import finding_results, run_folder
@@ -64,7 +64,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         kind="report of a run of findings",
         headings=HEADINGS,
         verdict=summary(run),
-        cautions=_cautions(run, of_each),
+        cautions=whole_cautions(run),
         run=run,
         found=found,
         of_probabilities=OF_PROBABILITIES,
@@ -86,22 +86,6 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
     path = run.folder / run_folder.REPORT
     write_text(path, page)
     return path
-
-
-def _cautions(run: Run, of_each: Mapping[str, Run]) -> list[str]:
-    """Return what weakens the result as a whole; what weakens one finding stands in its row and on its page."""
-    shared = next(iter(of_each.values()), None)
-    every = [] if shared is None else of_training(shared)
-    said = [f"{one.title}. {one.text}" for one in every if one.weight == "serious"]
-    if run.drawn and not any("drawn by a program" in text for text in said):
-        said.insert(0, f"{run.drawn:,} of {len(run.index):,} images are drawn by a program; no person was X-rayed.")
-    fired = [name for name, one in of_each.items() if one.controls.get("fires")]
-    if fired:
-        said.append(
-            f"Controls that see little or nothing of the lungs reach what they should not for {', '.join(fired)}: "
-            "these scores cannot be taken as evidence that disease is recognised."
-        )
-    return said
 
 
 def _row(name: str, one: FindingFigures, run: Run, own: Run | None) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_downloads(open_page, films, tmp_path):
             rows = list(csv.DictReader(file))
         assert [row["model"] for row in rows] == ["bright-or-dark", "'=second", ""]
         assert float(rows[0]["probability_bright"]) == pytest.approx(0.9, abs=0.03)
-        assert rows[2]["problem"].startswith("This is no image")
+        assert rows[2]["problem"].startswith("This is not an image")
 
 
 def test_a_busy_server_is_asked_again(open_page, films):

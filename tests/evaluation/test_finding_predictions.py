@@ -128,4 +128,4 @@ def test_few_patients_are_counted_not_images():
         known = Known.of(table.of_finding("Mass"), "Mass")
         assert (known.rows, known.positive, known.patients) == (80, 40, patients + 40)
         assert bool(known.too_few) == few
-    assert known.too_few == "5 patients with it and 40 without, of at least 6 each"
+    assert known.too_few == "5 patients with it and 40 without; 6 of each are needed"

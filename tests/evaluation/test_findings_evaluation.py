@@ -135,7 +135,7 @@ def test_a_finding_of_few_patients_is_not_scored():
     found = evaluate_findings(made(truth, table.probabilities, NAMES, patients), replicates=100)
     assert found.scored == NAMES[:2]
     assert found.findings["Effusion"].evaluation is None
-    assert found.findings["Effusion"].not_scored == "5 patients with it and 210 without, of at least 6 each"
+    assert found.findings["Effusion"].not_scored == "5 patients with it and 210 without; 6 of each are needed"
     two = made(truth[:, :2], table.probabilities[:, :2], NAMES[:2], patients)
     assert evaluate_findings(two, replicates=100).test == found.test
     assert evaluate_findings(two, replicates=100).exact_match == found.exact_match
