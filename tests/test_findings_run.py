@@ -73,7 +73,10 @@ def test_it_makes_the_whole_folder(run):
     assert found.scored == ("Edema", "Mass")
     assert {path.name for path in (run.folder / "findings").iterdir()} == set(found.scored)
     test = run.finding_predictions.of("test")
-    assert evaluate_findings(test, replicates=100, seed=0).to_json() == run.metrics
+    again = evaluate_findings(test, replicates=100, seed=0)
+    # A number that was written and read again may differ in its last digit.
+    pd.testing.assert_frame_equal(again.findings_to_frame(), found.findings_to_frame(), rtol=1e-6)
+    pd.testing.assert_frame_equal(again.to_frame(), found.to_frame(), rtol=1e-6)
     assert isinstance(finding_rule.read(run.folder / "decision.json"), finding_rule.FindingDecision)
     page = run.report.read_text()
     for words in ("Mean of 2 findings", "findings/Edema/report.html", "Not scored", "Grad-CAM"):

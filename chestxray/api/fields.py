@@ -67,7 +67,7 @@ class RecipeFields(DataFields, total=False):
     schedule: Literal["cosine", "constant", "plateau"]
     warmup_share: float
     weight_decay: float
-    loss: Literal["crossentropy", "focal", "soft_f1"]
+    loss: Literal["crossentropy", "focal", "soft_f1", "asymmetric"]
     label_smoothing: float
     class_weights: bool
     augment: Literal["none", "light", "heavy", "crop"]

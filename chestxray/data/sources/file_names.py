@@ -74,7 +74,7 @@ class FilesBelow:
                 wanted, there = text[missing], self.inner
                 if bare:
                     wanted, there = _without_suffix(wanted), _without_suffix(there)
-                inner = inner.fillna(self._by_last_parts(wanted, there))
+                inner = _filled(inner, self._by_last_parts(wanted, there))
         whole = (f"{self.root}{os.sep}" + inner).where(inner.notna(), "")
         whole = whole.mask(text.map(os.path.isabs), names)
         return given.map(dict(zip(names, whole, strict=True)))
@@ -91,7 +91,7 @@ class FilesBelow:
                 break
             ends, asked = _last(there, parts), _last(wanted, parts)
             several = ends.duplicated(keep=False)
-            found = found.fillna(asked.map(dict(zip(ends[~several], self.inner[~several], strict=True))))
+            found = _filled(found, asked.map(dict(zip(ends[~several], self.inner[~several], strict=True))))
             wanted = wanted[asked.isin(set(ends[several]))]
         return found
 
@@ -108,6 +108,14 @@ class FilesBelow:
 def _last(paths: pd.Series, parts: int) -> pd.Series:
     """Return the last `parts` parts of each path."""
     return paths.map(lambda path: "/".join(path.rsplit("/", parts)[-parts:]))
+
+
+def _filled(values: pd.Series, others: pd.Series) -> pd.Series:
+    """Return `values` with what is missing taken from `others`, by index. pandas's own would guess another type."""
+    filled = values.astype(object)
+    missing = filled.index[filled.isna()].intersection(others.index)
+    filled[missing] = others[missing].astype(object)
+    return filled
 
 
 def _without_suffix(paths: pd.Series) -> pd.Series:

@@ -75,7 +75,7 @@ def test_a_finding_of_too_few_patients_says_that_nothing_was_chosen():
     edema = decision.findings["Edema"]
     assert (edema.threshold, edema.calibration.method, edema.limit) == (0.5, temperature_scaling.NONE, None)
     assert edema.chosen_by == "not chosen: validation has 5 patients with it and 595 without; 6 of each are needed"
-    assert edema.words == f"A film is called Edema from a probability of 0.500 on; {edema.chosen_by}."
+    assert edema.words == f"A film is called Edema at a probability of 0.500 or more; {edema.chosen_by}."
     assert (calibrated.probabilities[:, 1] == validation.probabilities[:, 1]).all()
     assert decision.findings["Mass"].threshold != 0.5
 
