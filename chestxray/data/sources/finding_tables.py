@@ -25,7 +25,7 @@ from chestxray.data.sources.table_columns import (
     with_patients,
     with_splits,
 )
-from chestxray.errors import DataError, InputError, nearest
+from chestxray.errors import DataError, InputError, first_line, nearest
 from chestxray.plugin import SourceOptions
 
 #: The options of which one makes a table one of findings.
@@ -107,7 +107,9 @@ def load(file: Path, options: SourceOptions) -> Index:
     check_files(rows, file)
     if "contradiction" in rows:
         count = int((rows["contradiction"] != "").sum())
-        notes.append(f"{count:,} rows of {file.name} say {findings.NO_FINDING} beside a finding; the finding counts.")
+        notes.append(
+            f"{count:,} of {len(rows):,} rows of {file.name} say {findings.NO_FINDING} beside a finding; the finding counts."
+        )
     return Index.from_findings(
         rows.drop(columns="inner"), list(labels.states.columns), name=set_name(file), notes=notes
     )
@@ -211,7 +213,10 @@ def _with_lists(rows: pd.DataFrame, base: Path, file: Path, folder: str) -> pd.D
     split_of: dict[str, str] = {}
     # The list of a split of its own comes after that of training and validation together.
     for path, split in sorted(found.items(), key=lambda item: not key(item[0].stem).startswith("trainval")):
-        names = path.read_text(encoding="utf-8-sig").split()
+        try:
+            names = path.read_text(encoding="utf-8-sig").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as a list of file names: {first_line(error)}.") from error
         split_of |= dict.fromkeys((_bare(name) for name in names), split)
     splits = rows["inner"].map(_bare).map(split_of)
     if (none := splits.isna()).any():

@@ -55,7 +55,7 @@ def test_nih_joins_findings_and_no_finding_is_the_absence_of_all(read, tmp_path)
     assert rows.loc["a.png", ["patient", "sex", "age", "view"]].tolist() == ["1", "M", "57", "PA"]
     assert rows.loc["b.png", "path"] == str(tmp_path / "deep/er/b.png")
     assert rows["contradiction"].to_dict() == {"a.png": "", "b.png": "", "c.png": "No Finding and Hernia"}
-    assert index.notes == ("1 rows of list.csv say No Finding beside a finding; the finding counts.",)
+    assert index.notes == ("1 of 3 rows of list.csv say No Finding beside a finding; the finding counts.",)
     assert "follow-up_#" not in rows
 
 
@@ -194,6 +194,9 @@ def test_official_lists_beside_the_table_are_the_split(read, tmp_path):
     assert set(read(NIH, layout="nih", split_lists="none").rows["split"]) == {""}
     (tmp_path / "test_list.txt").write_text("")
     with pytest.raises(DataError, match=r"1 of 3 rows of .* are in none of the lists test_list\.txt, train_val"):
+        read(NIH, layout="nih")
+    (tmp_path / "test_list.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(DataError, match=r"test_list\.txt cannot be read as a list of file names"):
         read(NIH, layout="nih")
 
 
