@@ -107,9 +107,8 @@ def load(file: Path, options: SourceOptions) -> Index:
     check_files(rows, file)
     if "contradiction" in rows:
         count = int((rows["contradiction"] != "").sum())
-        notes.append(
-            f"{count:,} of {len(rows):,} rows of {file.name} say {findings.NO_FINDING} beside a finding; the finding counts."
-        )
+        many = f"{count:,} of {len(rows):,} rows of {file.name}"
+        notes.append(f"{many} say {findings.NO_FINDING} beside a finding; the finding counts.")
     return Index.from_findings(
         rows.drop(columns="inner"), list(labels.states.columns), name=set_name(file), notes=notes
     )
