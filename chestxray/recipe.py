@@ -248,6 +248,11 @@ class Recipe:
         return 0.95 if self.confidence is None else self.confidence
 
     @property
+    def weighs_findings(self) -> bool:
+        """Whether, with findings, the loss makes present and absent of each count alike."""
+        return self.class_weights and self.loss in ("crossentropy", "focal")
+
+    @property
     def splits_by(self) -> int:
         """The seed of the splits."""
         return self.seed if self.split_seed is None else self.split_seed

@@ -160,6 +160,12 @@ def test_a_finding_of_a_run_is_compared(run, tmp_path):
     assert "Edema" in made.output and "other" in made.output
 
 
+def test_the_folder_of_a_finding_has_no_model(run):
+    edema = str(run.folder / "findings" / "Edema")
+    made = CliRunner().invoke(group, ["evaluate", edema])
+    assert isinstance(made.exception, InputError) and "holds predictions and no weights" in str(made.exception)
+
+
 def test_it_is_opened_from_python(run):
     opened = chestxray.load(run.folder)
     assert opened.task == "findings" and set(opened.findings) == {"Edema", "Mass"}

@@ -11,6 +11,7 @@ import numpy as np
 from chestxray.data.findings import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from chestxray.data.index import SPLITS
 from chestxray.evaluation.figure_format import with_interval
+from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
 from chestxray.report import embedded_images, figures, html_report
 from chestxray.report.finding_sentences import summary, whole_cautions
@@ -79,6 +80,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         facts=data_facts(run),
         counts=_counts(run),
         states=list(_STATES.values()),
+        fewest=FEWEST_PATIENTS,
         uncertain=run.index.uncertain,
         curves=None if run.history.empty else _curves(run),
         notes=run.notes,

@@ -341,7 +341,10 @@ def _rule(run: Run) -> str:
 
 def _heatmaps(material: Material) -> dict[str, Any]:
     index = material.run.heatmaps
-    reason = index.get("reason") or ("" if material.heatmaps else "No heat map is in the run's folder.")
+    none = "No heat map is in the run's folder."
+    if material.run.finding is not None:
+        none = "Those of this finding are in the report of all findings."
+    reason = index.get("reason") or ("" if material.heatmaps else none)
     return {"layer": index.get("layer"), "reason": reason, "method": index.get("method", "")}
 
 

@@ -150,6 +150,11 @@ class Run:
         """The contents of ``environment.json``; empty if it is missing."""
         return result_files.read_if_any(self.folder / ENVIRONMENT)
 
+    @property
+    def finding(self) -> str | None:
+        """Of a run of findings, the one that this folder is of; None for a run of its own."""
+        return self.environment.get("finding")
+
     @cached_property
     def cam_layer(self) -> tuple[str | None, str]:
         """The layer that Grad-CAM explains, None if there is none; and why there are no heat maps.
@@ -196,7 +201,7 @@ class Run:
 
     @property
     def has_only_predictions(self) -> bool:
-        """Whether the folder has predictions but no weights, as for an ensemble or an external test."""
+        """Whether the folder has predictions but no weights, as for an ensemble, an external test or one finding."""
         return is_run(self.folder) and not self.has_model and (self.folder / PREDICTIONS).is_file()
 
     @cached_property
@@ -379,6 +384,11 @@ def _opened(folder: str | Path, needed: Sequence[str], described: str, *, task: 
     if not is_run(path):
         raise InputError(f"{path} is not a run: it must be a folder with {described}, as `chestxray run` makes.")
     if missing := [name for name in needed if not (path / name).is_file()]:
+        if missing[0] == MODEL and Run(path).has_only_predictions:
+            raise InputError(
+                f"{path} holds predictions and no weights ({MODEL}), and this takes a run with its model. What needs "
+                "predictions alone takes it: chestxray compare."
+            )
         raise InputError(
             f"The run {path} was not finished: {missing[0]} is missing. Continue it: chestxray run --resume {path}"
         )

@@ -35,6 +35,7 @@ def write(
     record: Mapping[str, Any],
     controls: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
     extra: Mapping[str, Any] | None = None,
+    report: bool = True,
 ) -> Run:
     """Write `folder` so that it is read as a run's, see docs/run-folder.md, and return it.
 
@@ -52,6 +53,7 @@ def write(
         record: the contents of ``environment.json`` but for the time when it was finished.
         controls: the contents of ``controls.json`` from those of ``metrics.json``, None for no such file.
         extra: further JSON files of the folder, by their names without ending.
+        report: whether the report is written now.
 
     Raises:
         OutputError: it cannot be written to.
@@ -82,5 +84,6 @@ def write(
             write_json(folder / f"{name}.json", content)
         shutil.rmtree(folder / "heatmaps", ignore_errors=True)
         write_json(folder / "environment.json", {**record, "finished": provenance.now()})
-        html_report.write(folder)
+        if report:
+            html_report.write(folder)
     return Run(folder)

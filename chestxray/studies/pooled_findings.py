@@ -75,6 +75,7 @@ def pool(folder: Path, recipe: Recipe, runs: Mapping[str, Run], cache: str | Pat
                 audit=audit,
                 record=record,
                 controls=partial(seen, name),
+                report=False,  # written below, with those of the other findings
             )
         findings_report.write(folder)
     return Run(folder)

@@ -21,7 +21,7 @@ FOCAL, ASYMMETRIC, MARGIN = 2.0, 4.0, 0.05
 
 def of(recipe: Recipe, targets: np.ndarray) -> FindingLoss:
     """Return the loss that `recipe` asks for; `targets`, float32 (rows, findings), are those of the training rows."""
-    weights = positive_weights(targets) if recipe.class_weights and recipe.loss in ("crossentropy", "focal") else None
+    weights = positive_weights(targets) if recipe.weighs_findings else None
     return FindingLoss(recipe.loss, weights, recipe.label_smoothing)
 
 

@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 def check(findings: tuple[str, ...], recipe: Recipe) -> None:
     """Raise `InputError` for choices of `recipe` that findings do not allow."""
-    if recipe.positive is not None:
-        raise InputError(
-            "positive is for two classes; with findings each of them has figures of its own. "
-            f"Received: {recipe.positive!r}, with the findings {', '.join(findings)}."
-        )
+    for name, value in (("positive", recipe.positive), ("prevalence", recipe.prevalence)):
+        if value is not None:
+            raise InputError(
+                f"{name} is for two classes; with findings each of them has figures of its own. "
+                f"Received: {value!r}, with the findings {', '.join(findings)}."
+            )
 
 
 def check_promise(validation: FindingPredictions, recipe: Recipe) -> None:

@@ -225,7 +225,8 @@ def imbalance(run: Run) -> list[str]:
     train = run.counts["train"]
     if not train.any():
         return []
-    weighted = "weighted by the inverse of their frequency" if run.recipe.class_weights else "not weighted"
+    weights = run.recipe.class_weights if run.finding is None else run.recipe.weighs_findings
+    weighted = "weighted by the inverse of their frequency" if weights else "not weighted"
     return [
         f"In training the largest class has {train.max() / max(train.min(), 1):.1f} times the images of the smallest "
         f"({int(train.max()):,} and {int(train.min()):,}). Classes are {weighted} in the loss ({run.recipe.loss})."

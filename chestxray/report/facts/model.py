@@ -45,10 +45,11 @@ def output(run: Run) -> list[str]:
     temperature = calibration.get("temperature") if calibration.get("method") != "none" else None
     softened = f" at temperature {temperature:.3g}" if isinstance(temperature, int | float) else ""
     softened += ", class offsets added" if calibration.get("offsets") else ""
-    return [
-        f"A probability for each of {', '.join(run.classes)}, adding up to 1 (softmax{softened}), from the raw "
-        "pixels; scaling is inside the saved model."
-    ]
+    if run.finding is not None:
+        said = f"The probability of {run.finding} (sigmoid{softened}), one of several findings that the model answers"
+    else:
+        said = f"A probability for each of {', '.join(run.classes)}, adding up to 1 (softmax{softened})"
+    return [f"{said}, from the raw pixels; scaling is inside the saved model."]
 
 
 def thresholds(run: Run) -> list[str]:
@@ -89,7 +90,7 @@ def training(run: Run) -> list[str]:
     recipe, history = run.recipe, run.history
     smoothed = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     lines = [
-        f"Loss: {recipe.loss}{smoothed}; classes {'weighted' if recipe.class_weights else 'not weighted'}.",
+        f"Loss: {recipe.loss}{smoothed}; {in_loss(run)}.",
         f"Optimiser: {recipe.optimizer}, {recipe.schedule} schedule, warm-up {recipe.warmup_share:.0%} of the steps, "
         f"weight decay {recipe.weight_decay:g}; batches of {recipe.batch_size}; seed {recipe.seed}.",
     ]
@@ -98,6 +99,15 @@ def training(run: Run) -> list[str]:
         highest = ", ".join(f"{rate:.2g} ({phase})" for phase, rate in rates.items())
         lines.append(f"{plural(len(history), 'epoch')} run; highest learning rate {highest or 'not recorded'}.")
     return lines
+
+
+def in_loss(run: Run) -> str:
+    """How the loss treats frequent and rare classes, as a clause."""
+    recipe = run.recipe
+    if run.finding is not None:
+        alike = "present and absent count alike" if recipe.weighs_findings else "present and absent not weighted"
+        return f"over the findings that are known, {alike}"
+    return "classes weighted" if recipe.class_weights else "classes not weighted"
 
 
 def augmentation(run: Run) -> list[str]:

@@ -95,6 +95,8 @@ def test_a_sensitivity_is_promised_where_it_can_be():
         finding_selection.decide(validation, Recipe(sensitivity=0.999))
     with pytest.raises(InputError, match="positive is for two classes"):
         finding_selection.decide(validation, Recipe(positive="Mass"))
+    with pytest.raises(InputError, match="prevalence is for two classes"):
+        finding_selection.check(validation.findings, Recipe(prevalence=0.1))
 
 
 def test_answers_of_abstention_and_refusal():
