@@ -140,7 +140,17 @@ class Recipe:
         "light", "Augmentation of training images; heavy and crop also mirror them."
     )
     mix: Literal["none", "mixup", "cutmix"] = _field("none", "Mixing of training images in pairs.")
-    patience: int = _field(5, "Epochs without a better validation loss before a phase stops; 0: never.", low=0)
+    sampling: Literal["uniform", "rarity"] = _field(
+        "uniform",
+        "How often each training image is seen: uniform: once an epoch; rarity: the more often, the rarer a class or "
+        "finding it shows (repeat factors, Gupta 2019).",
+    )
+    monitor: Literal["loss", "auroc"] = _field(
+        "loss", "What the best epoch and the patience go by on validation: the loss, or the mean AUROC."
+    )
+    patience: int = _field(
+        5, "Epochs in which validation does not improve before a phase stops, see --monitor; 0: never.", low=0
+    )
     seed: int = _field(0, "Seed of splits, initial weights, shuffling and augmentation.", low=0)
     devices: str = _field("auto", "auto (all GPUs, else CPU), cpu, gpu, or such as gpu:0,1.")
     jit_compile: Literal["auto", "on", "off"] = _field(

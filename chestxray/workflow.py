@@ -387,7 +387,6 @@ def _assess(job: Job, outcome: Trial) -> None:
 
 def _assess_findings(job: Job, outcome: Trial) -> None:
     """Write the figures of a run of findings, and of each finding what cheap models achieve."""
-    from chestxray.evaluation.shortcuts import controls
     from chestxray.runs import finding_results
 
     recipe, prepared, folder = job.recipe, job.prepared, job.folder
@@ -400,16 +399,7 @@ def _assess_findings(job: Job, outcome: Trial) -> None:
         )
     if recipe.controls:
         with job.clock.step("controls", f"Training the controls of {len(found.scored)} findings"):
-            places = finding_results.folders(folder, found.scored)
-            for name, index in finding_results.views(prepared.index, found.scored):
-                log.info("Controls of %s ...", name)
-                evaluation = found.findings[name].evaluation
-                assert evaluation is not None, "a scored finding has an evaluation"
-                made = controls.controls(
-                    index, prepared.pixels, test.of_finding(name), evaluation.to_json(),
-                    fit=recipe.fit, seed=recipe.seed, tasks=len(found.scored),
-                )  # fmt: skip
-                controls.write(places[name], made)
+            finding_results.write_controls(folder, prepared.index, prepared.pixels, test, found, recipe)
 
 
 def _computing(recipe: Recipe) -> str:

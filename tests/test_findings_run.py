@@ -1,5 +1,6 @@
 """A run of findings, from a table of labels to the report, and what takes classes alone."""
 
+import html
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from chestxray.errors import InputError
 from chestxray.evaluation.decision import finding_rule
 from chestxray.evaluation.findings_evaluation import evaluate_findings
 from chestxray.recipe import Recipe
+from chestxray.report import findings_report
 from chestxray.runs.run_folder import Run
 from chestxray.studies import study
 
@@ -79,8 +81,31 @@ def test_it_makes_the_whole_folder(run):
     pd.testing.assert_frame_equal(again.to_frame(), found.to_frame(), rtol=1e-6)
     assert isinstance(finding_rule.read(run.folder / "decision.json"), finding_rule.FindingDecision)
     page = run.report.read_text()
-    for words in ("Mean of 2 findings", "findings/Edema/report.html", "Not scored", "Grad-CAM"):
+    for words in ("Mean of 2 findings", "findings/Edema/report.html", "Not scored", "Grad-CAM", "between the groups"):
         assert words in page
+    for one in run.audit["findings"]:
+        assert one["sentence"] in html.unescape(page)
+
+
+def test_gaps_are_corrected_over_all_findings(run, recipe, tmp_path):
+    content = json.loads((run.folder / "finding_gaps.json").read_text())
+    own = {name: json.loads((run.folder / "findings" / name / "gaps.json").read_text()) for name in ("Edema", "Mass")}
+    assert {name: one["columns"] for name, one in own.items()} == content["findings"]
+    # AUROC, sensitivity and specificity by sex, of each finding.
+    assert content["tests"] == own["Mass"]["tests"] == 6
+    assert "6 tests over all findings of the run" in (run.folder / "findings" / "Mass" / "report.html").read_text()
+
+
+def test_a_group_that_is_worse_is_named_in_the_page(run, tmp_path):
+    folder = tmp_path / "unfair"
+    shutil.copytree(run.folder, folder)
+    worst = {"finding": "Mass", "column": "sex", "figure": "auroc", "group": "F", "value": -0.2, "low": -0.3}
+    worst |= {"high": -0.1, "p": 0.001, "p_holm": 0.006}
+    content = json.loads((folder / "finding_gaps.json").read_text()) | {"worst": [worst]}
+    (folder / "finding_gaps.json").write_text(json.dumps(content))
+    page = html.unescape(findings_report.write(folder).read_text())
+    assert "AUROC of Mass by sex, F less than the others by 0.20 (95% interval 0.10 to 0.30)" in page
+    assert "the group below the others is named" in page
 
 
 def test_each_finding_is_a_run_of_two_classes(run):

@@ -72,6 +72,8 @@ class RecipeFields(DataFields, total=False):
     class_weights: bool
     augment: Literal["none", "light", "heavy", "crop"]
     mix: Literal["none", "mixup", "cutmix"]
+    sampling: Literal["uniform", "rarity"]
+    monitor: Literal["loss", "auroc"]
     patience: int
     devices: str
     jit_compile: Literal["auto", "on", "off"]

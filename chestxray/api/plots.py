@@ -43,9 +43,10 @@ def confusion(run: Run, ax: Axes | None) -> Axes:
 
 
 def history(run: Run, ax: Axes | None, of: str) -> Axes:
-    """Draw loss or accuracy by epoch. Raises `InputError` if `of` is neither ``loss`` nor ``accuracy``."""
-    if of not in figures.MEASURES:
-        raise InputError(f"of must be one of {', '.join(figures.MEASURES)}. Received: {of!r}.")
+    """Draw a measure by epoch. Raises `InputError` if `of` is none that the training recorded."""
+    allowed = [name for name in figures.MEASURES if name in run.history or name != "auroc"]
+    if of not in allowed:
+        raise InputError(f"of must be one of {', '.join(allowed)}. Received: {of!r}.")
     ax = _axes(ax)
     figures.draw_history(ax, run.history, of)
     _legend(ax, "best")

@@ -233,7 +233,7 @@ class Run:
         return _plots().confusion(self._files, ax)
 
     def plot_history(self, ax: Axes | None = None, *, of: str = "loss") -> Axes:
-        """Draw the loss by epoch, or with ``of="accuracy"`` the accuracy, as in the report."""
+        """Draw the loss by epoch, or with ``of`` the ``"accuracy"`` or, of ``monitor="auroc"``, the ``"auroc"``."""
         return _plots().history(self._files, ax, of)
 
     def _repr_html_(self) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from chestxray.evaluation.figure_format import with_interval
-from chestxray.report.formatting import plural
-from chestxray.report.limitations import of_training
+from typing import Any
+
+from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.report.formatting import plural, title
+from chestxray.report.limitations import MOST_SAID, of_training, turned
+from chestxray.runs.finding_results import GAPS
 from chestxray.runs.run_folder import Run
+from chestxray.storage import result_files
 
 
 def summary(run: Run) -> tuple[str, ...]:
@@ -36,6 +40,12 @@ def summary(run: Run) -> tuple[str, ...]:
     return tuple(said)
 
 
+def finding_gaps(run: Run) -> dict[str, Any]:
+    """Return the contents of ``finding_gaps.json``; empty where no column has two groups."""
+    found: dict[str, Any] = result_files.read_if_any(run.folder / GAPS)
+    return found
+
+
 def whole_cautions(run: Run) -> list[str]:
     """Return what weakens the result of all findings; what weakens one finding stands on its own page."""
     shared = next(iter(run.findings.values()), None)
@@ -43,6 +53,13 @@ def whole_cautions(run: Run) -> list[str]:
     said = [f"{one.title}. {one.text}" for one in every if one.weight == "serious"]
     if run.drawn and not any("drawn by a program" in text for text in said):
         said.insert(0, f"{run.drawn:,} of {len(run.index):,} images are drawn by a program; no person was X-rayed.")
+    if worst := finding_gaps(run).get("worst"):
+        listed = "; ".join(
+            f"{title(one['figure'])} of {one['finding']} by {one['column']}, {one['group']} less than the others by "
+            f"{in_sentence(turned(one))}"
+            for one in sorted(worst, key=lambda one: one["p_holm"])[:MOST_SAID]
+        )
+        said.append(f"Worse for some than for others. {listed}: more than luck, of all groups and findings compared.")
     if fired := [name for name, one in run.findings.items() if one.controls.get("fires")]:
         said.append(
             f"Controls that see little or nothing of the lungs reach what they should not for {', '.join(fired)}: "

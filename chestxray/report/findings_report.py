@@ -14,7 +14,7 @@ from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
 from chestxray.report import embedded_images, figures, html_report
-from chestxray.report.finding_sentences import summary, whole_cautions
+from chestxray.report.finding_sentences import finding_gaps, summary, whole_cautions
 from chestxray.report.formatting import plural
 from chestxray.report.limitations import NOTED, cautions
 from chestxray.report.sections import data_facts
@@ -25,6 +25,7 @@ from chestxray.storage.files import write_text
 
 HEADINGS = {
     "findings": "Each finding",
+    "groups": "Is it better for some than for others?",
     "film": "The film as a whole",
     "together": "Findings that come together",
     "heatmaps": "Heat maps",
@@ -73,6 +74,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         forest=_forest(run),
         rows=[_row(name, one, run, of_each.get(name)) for name, one in found.findings.items()],
         any=_row(ANY, found.any_finding, run, None),
+        groups=finding_gaps(run),
         truth=found.co_occurrence.to_frame("truth"),
         answers=found.co_occurrence.to_frame("answers"),
         heatmaps=run.heatmaps,
@@ -137,4 +139,4 @@ def _forest(run: Run) -> embedded_images.Picture | None:
 def _curves(run: Run) -> embedded_images.Picture:
     path = run.folder / "figures" / "training_curves.png"
     figures.save(figures.training_curves(run.history), path)
-    return embedded_images.figure(path, "Loss and accuracy on training and validation images, epoch by epoch.")
+    return embedded_images.figure(path, "Measures of the training and validation images, epoch by epoch.")

@@ -236,7 +236,7 @@ def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
                 if gap["p_holm"] is None or gap["p_holm"] >= ALPHA:
                     continue
                 pair = (group, item["against"]) if gap["value"] < 0 else (item["against"], group)
-                size = in_sentence(gap if gap["value"] >= 0 else _turned(gap))
+                size = in_sentence(gap if gap["value"] >= 0 else turned(gap))
                 significant.append(
                     (gap["p_holm"], f"{title(name)} by {column}, {pair[0]} less than {pair[1]} by {size}")
                 )
@@ -246,7 +246,8 @@ def _gaps(gaps: Mapping[str, Any]) -> list[Caution]:
     return [Caution("note", "Worse for some than for others", f"{text}: more than luck, of all groups compared.")]
 
 
-def _turned(gap: Mapping[str, Any]) -> dict[str, float | None]:
+def turned(gap: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return a gap and its interval with the sign changed."""
     ends = {"low": gap.get("high"), "high": gap.get("low")}
     return {"value": -gap["value"], **{name: None if end is None else -end for name, end in ends.items()}}
 

@@ -172,13 +172,11 @@ def alternatives(run: Run) -> dict[str, str]:
 def _training_in_words(run: Run) -> str:
     best = figures.best_epoch(run.history)
     if best is None:
-        return "Loss and accuracy by epoch."
+        return "Measures of the training by epoch."
     row = run.history.iloc[best]
+    drawn = "Loss, accuracy and mean AUROC" if "val_auroc" in run.history else "Loss and accuracy"
     parts = [f"{label} {number(float(row[name]))}" for name, label in _CURVES.items() if name in row]
-    return (
-        f"Loss and accuracy by epoch, {plural(len(run.history), 'epoch')}. "
-        f"Kept: epoch {best + 1}, with {', '.join(parts)}."
-    )
+    return f"{drawn} by epoch, {plural(len(run.history), 'epoch')}. Kept: epoch {best + 1}, with {', '.join(parts)}."
 
 
 _CURVES = {
@@ -186,6 +184,8 @@ _CURVES = {
     "val_loss": "validation loss",
     "accuracy": "training accuracy",
     "val_accuracy": "validation accuracy",
+    "auroc": "training mean AUROC",
+    "val_auroc": "validation mean AUROC",
 }
 
 

@@ -19,7 +19,7 @@ from chestxray.data.index import SPLITS
 from chestxray.evaluation.figure_format import ABSENT
 from chestxray.report import calibration_wording, formatting
 from chestxray.report.embedded_images import Picture, Tile, figure
-from chestxray.report.figures import best_epoch
+from chestxray.report.figures import best_epoch, went_by
 from chestxray.report.formatting import duration, ordered, plural, value_of, whole
 from chestxray.runs.run_folder import Run
 
@@ -153,13 +153,15 @@ def _training(material: Material) -> dict[str, Any] | None:
         "phases": phases,
         "best": best,
         "kept": kept,
+        "best_in": went_by(history)[1],
+        "goes_by": went_by(history)[0],
         "last": best == len(history) - 1,
         "epochs": len(history),
     }
 
 
 def _numbers(row: pd.Series) -> dict[str, float | None]:
-    names = ("loss", "val_loss", "accuracy", "val_accuracy")
+    names = ("loss", "val_loss", "accuracy", "val_accuracy", "auroc", "val_auroc")
     known = {name: float(row[name]) for name in names if name in row}
     return {name: value if np.isfinite(value) else None for name, value in known.items()}
 

@@ -1,6 +1,7 @@
 """Writing the results of a run of findings: those of all findings, and a folder for each.
 
-``metrics.json`` has the figures of every finding and their means, ``decision.json`` the rule of each. In
+``metrics.json`` has the figures of every finding and their means, ``decision.json`` the rule of each and
+``finding_gaps.json`` the differences between groups of people. In
 ``findings/NAME/`` each finding that is scored is written as a run of two classes, absent and present, on the images in
 which it is known: with its own predictions, index, figures, thresholds and controls, so that whatever reads a run reads
 a finding of one.
@@ -9,23 +10,30 @@ a finding of one.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from chestxray.data.index import Index
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.findings_evaluation import FindingsEvaluation, evaluate_findings
+from chestxray.evaluation.paired.finding_gaps import finding_gaps
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
 from chestxray.runs.output_folder import slug
-from chestxray.runs.results import Refusals, Scorer, assess, refusal
+from chestxray.runs.results import Refusals, Scorer, assess, group_columns, refusal
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import replacing, write_json, write_text
 
-FOLDER = "findings"
+log = logging.getLogger(__name__)
+
+FOLDER, GAPS = "findings", "finding_gaps.json"
 
 
 def assess_findings(
@@ -46,6 +54,7 @@ def assess_findings(
         InputError: ``recipe.by`` names no column of the data.
     """
     found = evaluate_findings(test, replicates=recipe.replicates, seed=recipe.seed)
+    gaps = finding_gaps(test, group_columns(test, index, recipe.by))
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     for name, place in folders(folder, found.scored).items():
         place.mkdir(parents=True)
@@ -56,12 +65,49 @@ def assess_findings(
         with replacing(place / run_folder.INDEX) as temporary:
             view.replace(view.rows).write(temporary)
         together(tables).write(place / run_folder.PREDICTIONS)
-        assess(tables[1], view, own, decision.findings[name], place, validation=tables[0])
+        # The groups are those of all images, the same for every finding.
+        assess(
+            tables[1], index, own, decision.findings[name], place,
+            validation=tables[0], corrected_gaps=_gaps_of(name, gaps),
+        )  # fmt: skip
+    if gaps is None:
+        (folder / GAPS).unlink(missing_ok=True)
+    else:
+        write_json(folder / GAPS, gaps)
     write_json(folder / "decision.json", decision.to_json())
     if refusals is not None:
         write_json(folder / "refusal.json", refusal(refusals, test.clusters, Scorer(recipe, None)))
     write_json(folder / run_folder.METRICS, found.to_json())
     return found
+
+
+def _gaps_of(name: str, gaps: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the contents of a finding's ``gaps.json``, with p-values corrected over all findings; empty without."""
+    if gaps is None or not (gaps["findings"][name] or gaps["left_out"]):
+        return {}
+    shared = {key: gaps[key] for key in ("method", "interaction", "tests", "left_out")}
+    return shared | {"columns": gaps["findings"][name]}
+
+
+def write_controls(
+    folder: Path, index: Index, pixels: np.ndarray, test: FindingPredictions, found: FindingsEvaluation, recipe: Recipe
+) -> None:
+    """Train the controls of each scored finding and write them to its folder.
+
+    `pixels`, uint8 (rows, height, width), has one image per row of `index`.
+    """
+    from chestxray.evaluation.shortcuts import controls
+
+    places = folders(folder, found.scored)
+    for name, view in views(index, found.scored):
+        log.info("Controls of %s ...", name)
+        evaluation = found.findings[name].evaluation
+        assert evaluation is not None, "a scored finding has an evaluation"
+        made = controls.controls(
+            view, pixels, test.of_finding(name), evaluation.to_json(),
+            fit=recipe.fit, seed=recipe.seed, tasks=len(found.scored),
+        )  # fmt: skip
+        controls.write(places[name], made)
 
 
 def folders(folder: Path, findings: tuple[str, ...]) -> dict[str, Path]:

@@ -28,7 +28,7 @@ from chestxray.models.forward import Forward
 from chestxray.recipe import Recipe
 from chestxray.runs.results import Refusals
 from chestxray.training import finding_losses
-from chestxray.training.fit import Rows, class_weights
+from chestxray.training.fit import Rows, class_shift
 
 log = logging.getLogger(__name__)
 
@@ -172,23 +172,21 @@ def repeat(
 
 
 def _class_weights(index: Index, recipe: Recipe) -> np.ndarray | None:
-    """Return the class weights of the cross-entropy, float (classes,), or None without weights and for other losses,
-    in which weights do not shift the predicted frequencies.
+    """Return how much each class counts in training relative to its frequency, float (classes,), by class weights or by
+    sampling; None without either and for other losses than cross-entropy, in which weights do not shift the predicted
+    frequencies.
     """
-    if not recipe.class_weights or recipe.loss != "crossentropy":
+    if recipe.loss != "crossentropy":
         return None
-    rows = index.rows
-    labels = rows.loc[rows["split"] == "train", "label"].to_numpy()
-    weights = class_weights((labels[:, None] == np.asarray(index.classes, dtype=object)).astype(np.float32))
-    return np.array([weights[number] for number in range(len(index.classes))])
+    return class_shift(recipe, Rows.of(index, "train").labels)
 
 
 def _finding_weights(index: Index, recipe: Recipe) -> dict[str, np.ndarray] | None:
-    """Return by finding the weights of absent and present in the cross-entropy, float (2,), as `_class_weights`."""
-    if not recipe.class_weights or recipe.loss != "crossentropy":
+    """Return the same of absent and present, float (2,), by finding."""
+    if recipe.loss != "crossentropy":
         return None
-    weights = finding_losses.positive_weights(Rows.of(index, "train").labels)
-    return dict(zip(index.classes, weights, strict=True))
+    weights = finding_losses.shift(recipe, Rows.of(index, "train").labels)
+    return None if weights is None else dict(zip(index.classes, weights, strict=True))
 
 
 def _forward(model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> Forward:

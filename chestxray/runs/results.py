@@ -23,6 +23,7 @@ from chestxray.evaluation.decision.out_of_distribution import least_allowed
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import uncalibrated
 from chestxray.evaluation.evaluate import Evaluation, evaluate
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired.subgroup_gaps import gaps
 from chestxray.evaluation.predictions import Predictions
@@ -64,12 +65,14 @@ def assess(
     *,
     validation: Predictions | None = None,
     refusals: Refusals | None = None,
+    corrected_gaps: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Write to `folder` each file of this module that applies, and return the evaluation in ``metrics.json``.
 
     `test` and `validation` have calibrated probabilities; without `validation` (an external test)
-    the files describe the test only. A file that no longer applies is deleted, except for
-    ``refusal.json``, whose images need not be available again.
+    the files describe the test only. `corrected_gaps` are the contents of ``gaps.json`` where their p-values are
+    corrected together with those of other tests; None: they are computed. A file that no longer applies is deleted,
+    except for ``refusal.json``, whose images need not be available again.
 
     Raises:
         InputError: ``recipe.by`` names no column of the data.
@@ -80,7 +83,7 @@ def assess(
         "metrics": whole.to_json(),
         "by_source": _by_source(test, score),
         "by_group": {name: _by_column(test, index, name, score) for name in recipe.by},
-        "gaps": _gaps(test, index, recipe.by, whole.positive),
+        "gaps": _gaps(test, index, recipe.by, whole.positive) if corrected_gaps is None else corrected_gaps,
         "calibration": _calibration(test, validation, whole, decision, score) if recipe.calibrate else None,
         "operating_points": operating_points.contents(test, validation, decision, score),
         "decision_curve": operating_points.decision_curve(test, decision, score),
@@ -130,12 +133,18 @@ def _by_source(test: Predictions, score: Scorer) -> dict[str, Any] | None:
 
 
 def _gaps(test: Predictions, index: Index, by: Sequence[str], positive: str | None) -> dict[str, Any] | None:
+    return gaps(test, group_columns(test, index, by), None if positive is None else test.classes.index(positive))
+
+
+def group_columns(test: Predictions | FindingPredictions, index: Index, by: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the group of each row of `test` by its source and by each of the columns `by` of `index`, str (rows,);
+    ``""`` where it is not known.
+    """
     columns = {"source": test.rows["source"], **{name: _groups(test, index, name) for name in by}}
-    given = {name: values.fillna("").astype(str).to_numpy() for name, values in columns.items()}
-    return gaps(test, given, None if positive is None else test.classes.index(positive))
+    return {name: values.fillna("").astype(str).to_numpy() for name, values in columns.items()}
 
 
-def _groups(test: Predictions, index: Index, column: str) -> pd.Series:
+def _groups(test: Predictions | FindingPredictions, index: Index, column: str) -> pd.Series:
     return groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows))
 
 

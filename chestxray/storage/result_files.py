@@ -53,7 +53,7 @@ def history(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    figures = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+    figures = ("loss", "accuracy", "auroc", "val_loss", "val_accuracy", "val_auroc", "learning_rate", "seconds")
     try:
         # pandas' own parser may change the last digit of a number, so that equal losses would differ.
         table = pd.read_csv(path, dtype={"phase": str}, converters=dict.fromkeys(figures, float))

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from chestxray.recipe import Recipe
-from chestxray.training import graph_split, input_pipeline
+from chestxray.training import graph_split, input_pipeline, sampling
 from chestxray.training.feature_cache import Arrays, Store, View
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,12 @@ class Activations:
         batch = min(recipe.batch_size, len(rows))
         views = [_at_hand(view, rows, len(self.views)) for view in self.views]
         kinds = [tf.as_dtype(array.dtype) for array in self.plain]
+        factors = sampling.factors(labels, recipe)
 
         @tf.autograph.experimental.do_not_convert
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
             chosen = tf.numpy_function(
-                lambda e: input_pipeline.order(recipe.seed, e, len(rows), batch), [epoch], tf.int64
+                lambda e: input_pipeline.order(recipe.seed, e, len(rows), batch, factors), [epoch], tf.int64
             )
             steps = input_pipeline.steps_per_epoch(len(rows), batch)
             chosen.set_shape((steps, batch))

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 HISTORY = "history.csv"
 STATE = "state"
-_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
+_FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy", "auroc", "val_auroc")
+#: What the best epoch goes by -> its column, the sign with which more is better, and its name.
+_MONITORS = {"loss": ("val_loss", -1, "loss"), "auroc": ("val_auroc", 1, "mean AUROC")}
 
 
 class Record(keras.callbacks.Callback):
@@ -34,13 +36,22 @@ class Record(keras.callbacks.Callback):
     a state's file name is its epoch, so that what is on disk is always consistent.
     """
 
-    def __init__(self, history: Path, phase: Phase, state: Path, patience: int, plateau: Plateau | None = None) -> None:
+    def __init__(
+        self,
+        history: Path,
+        phase: Phase,
+        state: Path,
+        patience: int,
+        plateau: Plateau | None = None,
+        monitor: str = "loss",
+    ) -> None:
         super().__init__()
         self.history = history
         self.phase = phase
         self.state = state
         self.patience = patience
         self.plateau = plateau
+        self.column, self.sign, self.measure = _MONITORS[monitor]
         self.best = state / "best.npz"
         #: The model that is saved, of which the one that is trained may be a part.
         self.whole: keras.Model | None = None
@@ -48,7 +59,7 @@ class Record(keras.callbacks.Callback):
     def rows(self) -> pd.DataFrame:
         """The rows of this phase in the history file."""
         if not self.history.is_file():
-            return pd.DataFrame(columns=["phase", "epoch", "val_loss"])
+            return pd.DataFrame(columns=["phase", "epoch", "val_loss", "val_auroc"])
         table = result_files.history(self.history)
         return table[table["phase"] == self.phase].reset_index(drop=True)
 
@@ -86,21 +97,21 @@ class Record(keras.callbacks.Callback):
         logs = logs or {}
         self._check_finite(epoch, logs)
         whole = self.whole or self.model
-        before = self.rows()["val_loss"]
+        before = self._goodness()
         with explained(self.state):
             self.state.mkdir(parents=True, exist_ok=True)
-            if before.empty or logs["val_loss"] < before.min():
+            if before.empty or self.sign * logs[self.column] > before.max():
                 _write(self.best, _changing(whole))
             _write(self.state / f"epoch-{epoch + 1:04d}.npz", _changing(whole) + whole.optimizer.variables)
         self._append(epoch, logs)
         for old in self._states()[:-1]:
             old.unlink()
         if self._out_of_patience():
-            log.info("Stopping early: validation loss has not improved for %d epochs.", self.patience)
+            log.info("Stopping early: validation %s has not improved for %d epochs.", self.measure, self.patience)
             self.model.stop_training = True
 
     def _append(self, epoch: int, logs: dict[str, Any]) -> None:
-        row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in _FIGURES}}
+        row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in _FIGURES if name in logs}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self._started, 3)
         table = result_files.history(self.history) if self.history.is_file() else pd.DataFrame()
@@ -126,10 +137,12 @@ class Record(keras.callbacks.Callback):
         return int(self._states()[-1].stem[len("epoch-") :])
 
     def _out_of_patience(self) -> bool:
-        losses_so_far = self.rows()["val_loss"]
-        return bool(
-            self.patience and len(losses_so_far) and len(losses_so_far) - 1 - losses_so_far.argmin() >= self.patience
-        )
+        so_far = self._goodness()
+        return bool(self.patience and len(so_far) and len(so_far) - 1 - so_far.argmax() >= self.patience)
+
+    def _goodness(self) -> pd.Series:
+        """What the best epoch goes by, of the epochs of this phase: more is better."""
+        return self.sign * self.rows()[self.column].astype(float)
 
     def _check_finite(self, epoch: int, logs: dict[str, Any]) -> None:
         where = f"in epoch {epoch + 1} of phase {self.phase}"

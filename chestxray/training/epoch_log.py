@@ -79,8 +79,9 @@ class EpochLog(keras.callbacks.Callback):
         an_epoch = seconds - (self.compiling if epoch == self.first else 0)
         left = (self.epochs - epoch - 1) * max(an_epoch, 0)
         log.info(
-            "Epoch %d of %d (%s): loss %.4f, accuracy %.3f; validation loss %.4f, accuracy %.3f%s.",
+            "Epoch %d of %d (%s): loss %.4f, accuracy %.3f; validation loss %.4f, accuracy %.3f%s%s.",
             epoch + 1, self.epochs, duration(seconds),
             *(logs.get(name, float("nan")) for name in ("loss", "accuracy", "val_loss", "val_accuracy")),
+            f", mean AUROC {logs['val_auroc']:.3f}" if "val_auroc" in logs else "",
             f"; about {duration(left)} more" if left else "",
         )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from chestxray.recipe import Recipe
+from chestxray.training import sampling
 
 Kind = Literal["crossentropy", "focal", "soft_f1", "asymmetric"]
 #: Lin et al. 2017 for both kinds of targets; Ridnik et al. 2021: of absent findings alone, and the margin.
@@ -21,17 +22,35 @@ FOCAL, ASYMMETRIC, MARGIN = 2.0, 4.0, 0.05
 
 def of(recipe: Recipe, targets: np.ndarray) -> FindingLoss:
     """Return the loss that `recipe` asks for; `targets`, float32 (rows, findings), are those of the training rows."""
-    weights = positive_weights(targets) if recipe.weighs_findings else None
+    factors = sampling.factors(targets, recipe)
+    weights = positive_weights(targets, factors) if recipe.weighs_findings else None
     return FindingLoss(recipe.loss, weights, recipe.label_smoothing)
 
 
-def positive_weights(targets: np.ndarray) -> np.ndarray:
-    """Return the weights of absent and of present, float32 (findings, 2), inversely as their frequencies.
+def shift(recipe: Recipe, targets: np.ndarray) -> np.ndarray | None:
+    """Return how much more absent and present count in training than in the data, (findings, 2), up to a factor, by
+    weights and by sampling; None where neither changes it.
+    """
+    if recipe.weighs_findings:
+        # Whatever the sampling, the weights make both kinds of what is drawn count alike.
+        return positive_weights(targets)
+    factors = sampling.factors(targets, recipe)
+    if factors is None:
+        return None
+    present = np.nan_to_num(targets)
+    kinds = np.stack([np.isfinite(targets) - present, present], axis=2)
+    rows = kinds.sum(axis=0)
+    return np.where(rows > 0, np.tensordot(factors, kinds, 1) / np.maximum(rows, 1e-9), 1.0)
+
+
+def positive_weights(targets: np.ndarray, factors: np.ndarray | None = None) -> np.ndarray:
+    """Return the weights of absent and of present, float32 (findings, 2), inversely as their frequencies in what is
+    drawn: a row is drawn in proportion to its factor, see `sampling`.
 
     The mean over the known rows of a finding is 1. A finding of which all are alike has weights of 1.
     """
-    known = np.isfinite(targets)
-    rows, present = known.sum(axis=0), np.where(known, targets, 0).sum(axis=0)
+    known = np.isfinite(targets) * (1.0 if factors is None else factors[:, None])
+    rows, present = known.sum(axis=0), (known * np.nan_to_num(targets)).sum(axis=0)
     counts = np.stack([rows - present, present], axis=1)
     weights = rows[:, None] / (2 * np.maximum(counts, 1e-9))
     return np.where(counts.min(axis=1, keepdims=True) > 0, weights, 1.0).astype(np.float32)

@@ -29,7 +29,9 @@ from chestxray.training import (
     fused_optimizers,
     input_pipeline,
     objective,
+    sampling,
 )
+from chestxray.training.auroc_metric import MeanAuroc
 from chestxray.training.checkpoint import HISTORY, STATE, Record
 from chestxray.training.epoch_log import EpochLog
 
@@ -80,11 +82,11 @@ def train(
 
     What frozen layers give is kept in the folder `cache` (default: `chestxray.storage.cache.root`).
 
-    The model ends with the weights of its best validation loss in the last phase. ``folder/state``
+    The model ends with the weights of its best epoch by ``recipe.monitor`` in the last phase. ``folder/state``
     holds what `train` needs to go on after an interruption and is removed by `checkpoint.finish`.
 
     Raises:
-        InputError: fewer images a batch than devices.
+        InputError: fewer images a batch than devices; a monitor that validation does not allow.
         TrainingError: loss or weights are no longer finite.
     """
     training, validation = Rows.of(index, "train"), Rows.of(index, "validation")
@@ -93,10 +95,15 @@ def train(
             f"batch_size must be at least the number of devices ({strategy.num_replicas_in_sync}). "
             f"Received: {min(recipe.batch_size, len(training.places))} images a batch."
         )
+    if recipe.monitor == "auroc" and not _rankable(validation.labels):
+        raise InputError(
+            f"monitor auroc needs validation images with and without one of {', '.join(index.classes)} at least; there "
+            "are none. Allowed: loss."
+        )
     for number, (phase, epochs) in enumerate(phases(recipe, recipe.weights != "none")):
         state = folder / STATE / f"{number}-{phase}"
         plateau = objective.Plateau(rate_of(recipe, phase)) if recipe.schedule == "plateau" else None
-        record = Record(folder / HISTORY, phase, state, recipe.patience, plateau)
+        record = Record(folder / HISTORY, phase, state, recipe.patience, plateau, recipe.monitor)
         with strategy.scope():
             freeze(built, phase)
         if not record.finished(epochs):
@@ -120,10 +127,22 @@ class Aim:
     @classmethod
     def of(cls, index: Index, labels: np.ndarray, recipe: Recipe) -> Aim:
         """That of the task of `index`; `labels`, float32 (rows, classes), are those of the training rows."""
+
+        def ranks() -> list[Any]:
+            return [MeanAuroc(len(index.classes))] if recipe.monitor == "auroc" else []
+
         if index.task == "findings":
-            return cls(lambda: finding_losses.of(recipe, labels), lambda: [finding_losses.KnownAccuracy()], None)
-        weights = class_weights(labels) if recipe.class_weights else None
-        return cls(lambda: objective.loss(recipe), lambda: ["accuracy"], weights)
+            known = finding_losses.KnownAccuracy
+            return cls(lambda: finding_losses.of(recipe, labels), lambda: [known(), *ranks()], None)
+        weights = class_weights(labels, sampling.factors(labels, recipe)) if recipe.class_weights else None
+        return cls(lambda: objective.loss(recipe), lambda: ["accuracy", *ranks()], weights)
+
+
+def _rankable(labels: np.ndarray) -> bool:
+    """Whether of one of the columns of `labels`, as in `Rows`, both kinds are known."""
+    known = np.isfinite(labels)
+    present = known & (np.nan_to_num(labels) >= 0.5)
+    return bool((present.any(axis=0) & (known & ~present).any(axis=0)).any())
 
 
 def rate_of(recipe: Recipe, phase: Phase) -> float:
@@ -188,10 +207,21 @@ def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, aim: Aim
     model.compile(optimizer=optimizer, loss=aim.loss(), metrics=aim.metrics(), jit_compile=xla)
 
 
-def class_weights(labels: np.ndarray) -> dict[int, float]:
-    """Class -> weight, inversely as its frequency, with mean 1 over the rows.
+def class_weights(labels: np.ndarray, factors: np.ndarray | None = None) -> dict[int, float]:
+    """Class -> weight, inversely as its frequency in what is drawn, with mean 1 over the rows.
 
-    `labels`: float32 (rows, classes), one-hot.
+    `labels`: float32 (rows, classes), one-hot. `factors`: a row is drawn in proportion to its own, see `sampling`.
     """
-    counts = labels.sum(axis=0)
-    return {i: float(len(labels) / (len(counts) * count)) for i, count in enumerate(counts)}
+    counts = labels.sum(axis=0) if factors is None else factors @ labels
+    return {i: float(counts.sum() / (len(counts) * count)) for i, count in enumerate(counts)}
+
+
+def class_shift(recipe: Recipe, labels: np.ndarray) -> np.ndarray | None:
+    """Return how much more each class counts in training than in the data, float (classes,), up to a factor, by weights
+    and by sampling; None where neither changes it. `labels`: float32 (rows, classes), one-hot.
+    """
+    if recipe.class_weights:
+        # Whatever the sampling, the weights make all classes of what is drawn count alike.
+        return np.array(list(class_weights(labels).values()))
+    factors = sampling.factors(labels, recipe)
+    return None if factors is None else factors @ labels / labels.sum(axis=0)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from chestxray.recipe import Recipe
+from chestxray.training import sampling
 from chestxray.training.augmentation import DRAWS, POLICIES, augment, mix
 
 
@@ -14,11 +15,17 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return max(1, rows // batch_size)
 
 
-def order(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
-    """Places of an epoch's images among its `rows`, int64 (steps, batch): a function of seed and epoch."""
+def order(seed: int, epoch: int, rows: int, batch: int, factors: np.ndarray | None = None) -> np.ndarray:
+    """Places of an epoch's images among its `rows`, int64 (steps, batch): a function of seed and epoch, and of the
+    `factors` of `sampling`.
+    """
     steps = steps_per_epoch(rows, batch)
-    permuted = np.random.default_rng([seed, int(epoch)]).permutation(rows)
-    return permuted[: steps * batch].reshape(steps, batch)
+    generator = np.random.default_rng([seed, int(epoch)])
+    if factors is None:
+        chosen = generator.permutation(rows)[: steps * batch]
+    else:
+        chosen = sampling.drawn(factors, steps * batch, generator)
+    return chosen.reshape(steps, batch)
 
 
 def training(
@@ -34,13 +41,14 @@ def training(
     batch = min(recipe.batch_size, len(rows))
     steps = steps_per_epoch(len(rows), batch)
     shape, classes = pixels.shape[1:], labels.shape[1]
+    factors = sampling.factors(labels, recipe)
 
     def gather(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return pixels[rows[places]][..., np.newaxis], labels[places]
 
     @tf.autograph.experimental.do_not_convert
     def epoch_of_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        places = tf.numpy_function(lambda e: order(recipe.seed, e, len(rows), batch), [epoch], tf.int64)
+        places = tf.numpy_function(lambda e: order(recipe.seed, e, len(rows), batch, factors), [epoch], tf.int64)
         places.set_shape((steps, batch))
         numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((numbers, places))

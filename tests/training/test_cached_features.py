@@ -113,6 +113,16 @@ def test_the_weights_are_those_of_the_plain_way(plugin, data, tmp_path, caplog):
     assert any((a != b).any() for a, b in zip(start.get_weights(), once[0].model.get_weights(), strict=True))
 
 
+def test_rare_classes_are_drawn_as_the_plain_way_draws_them(tiny, data, tmp_path):
+    pixels, index = data
+    rare = index.replace(index.rows.assign(label=["a" if number % 4 else "b" for number in range(N)]))
+    recipe = RECIPE.replace(sampling="rarity", monitor="auroc")
+    same(
+        train(tiny, (pixels, rare), tmp_path / "plain", recipe.replace(cached_views=0)),
+        train(tiny, (pixels, rare), tmp_path / "once", recipe),
+    )
+
+
 def test_a_second_run_of_another_seed_and_split_computes_only_what_is_new(tiny, data, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     pixels, index = data

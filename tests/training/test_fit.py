@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
 from chestxray.errors import InputError, TrainingError
 from chestxray.models.assembly import build
 from chestxray.recipe import Recipe
+from chestxray.report import figures
 from chestxray.training import checkpoint, fit
 from made import make_index, tiny_plugin
 
@@ -51,6 +53,28 @@ def test_it_learns_and_keeps_the_best_epoch(tiny, data, tmp_path):
     assert loss == pytest.approx(history["val_loss"].min(), rel=1e-4)
 
 
+def test_the_best_epoch_and_patience_go_by_auroc_where_asked_for(tiny, data, tmp_path):
+    recipe = RECIPE.replace(epochs=12, learning_rate=0.05, schedule="constant", augment="none", monitor="auroc")
+    built, history = train(tiny, data, tmp_path, recipe)
+    validation = fit.Rows.of(data[1], "validation")
+    p = built.model.predict(data[0][validation.places][..., None].astype(np.float32), verbose=0)
+    assert roc_auc_score(validation.labels, p) == pytest.approx(history["val_auroc"].max(), abs=1e-3)
+    best = figures.best_epoch(history)
+    assert history["val_auroc"].iloc[best] == history["val_auroc"].max()
+    assert best != history["val_loss"].argmin(), "else the test would show nothing"
+    _, still = train(
+        tiny, data, tmp_path / "still", recipe.replace(patience=3, learning_rate=0.0), batch_norm_momentum=1.0
+    )
+    assert len(still) == 4
+
+
+def test_auroc_needs_both_kinds_in_validation(tiny, data, tmp_path):
+    rows = data[1].rows
+    alone = data[1].replace(rows[(rows["split"] != "validation") | (rows["label"] == "a")])
+    with pytest.raises(InputError, match="monitor auroc needs validation images with and without"):
+        train(tiny, (data[0][alone.rows.index], alone), tmp_path, RECIPE.replace(monitor="auroc"))
+
+
 def test_the_seed_repeats_a_run(tiny, data, tmp_path):
     a, _ = train(tiny, data, tmp_path / "a")
     b, _ = train(tiny, data, tmp_path / "b")
@@ -82,7 +106,14 @@ def alike(a, b):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"schedule": "cosine"}, {"schedule": "constant"}, {"optimizer": "sgd", "mix": "mixup"}], ids=str
+    "changes",
+    [
+        {"schedule": "cosine"},
+        {"schedule": "constant"},
+        {"optimizer": "sgd", "mix": "mixup"},
+        {"monitor": "auroc", "sampling": "rarity"},
+    ],
+    ids=str,
 )
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tiny, data, tmp_path, monkeypatch, changes):
     recipe = RECIPE.replace(**changes)
@@ -202,6 +233,7 @@ def test_early_stopping_counts_across_an_interruption(tiny, data, tmp_path):
         {"class_weights": False},
         {"augment": "crop"},
         {"mix": "mixup"},
+        {"sampling": "rarity"},
         {},
     ],
     ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()) or "nothing",

@@ -29,7 +29,7 @@ FOLDS, FEWEST_OF_A_CLASS = 5, 10
 
 #: Names of the forms in files and reports.
 NONE, TEMPERATURE = "none", "temperature"
-PRIOR_SHIFT = "class weights undone, temperature"
+PRIOR_SHIFT = "weights and sampling undone, temperature"
 OFFSETS = "temperature and class offsets"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from chestxray.evaluation.figure_format import number
 from chestxray.report.facts.extras import listing, mapping
-from chestxray.report.figures import best_epoch
+from chestxray.report.figures import best_epoch, went_by
 from chestxray.report.formatting import plural
 from chestxray.report.sections import data_facts, environment_facts
 from chestxray.runs.run_folder import Run
@@ -90,7 +90,7 @@ def training(run: Run) -> list[str]:
     recipe, history = run.recipe, run.history
     smoothed = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     lines = [
-        f"Loss: {recipe.loss}{smoothed}; {in_loss(run)}.",
+        f"Loss: {recipe.loss}{smoothed}; {in_loss(run)}.{sampled(run)}",
         f"Optimiser: {recipe.optimizer}, {recipe.schedule} schedule, warm-up {recipe.warmup_share:.0%} of the steps, "
         f"weight decay {recipe.weight_decay:g}; batches of {recipe.batch_size}; seed {recipe.seed}.",
     ]
@@ -99,6 +99,14 @@ def training(run: Run) -> list[str]:
         highest = ", ".join(f"{rate:.2g} ({phase})" for phase, rate in rates.items())
         lines.append(f"{plural(len(history), 'epoch')} run; highest learning rate {highest or 'not recorded'}.")
     return lines
+
+
+def sampled(run: Run) -> str:
+    """How often training images were seen, as a sentence after another; empty where all were seen alike."""
+    if run.recipe.sampling == "uniform":
+        return ""
+    shown = "findings" if run.finding is not None else "classes"
+    return f" Images of rare {shown} were drawn more often (repeat factors)."
 
 
 def in_loss(run: Run) -> str:
@@ -122,10 +130,11 @@ def choice(run: Run) -> list[str]:
     best = None if history.empty else best_epoch(history)
     if best is None:
         return []
-    loss = float(history["val_loss"].iloc[best])
+    column, best_in = went_by(history)
     kept = (
-        f"Kept are the weights of epoch {best + 1} of {len(history)}, the lowest validation loss of the last phase "
-        f"({number(loss)}). One set of hyperparameters was trained; none was searched for by this run."
+        f"Kept are the weights of epoch {best + 1} of {len(history)}, {best_in} of the last phase "
+        f"({number(float(history[column].iloc[best]))}). One set of hyperparameters was trained; none was "
+        "searched for by this run."
     )
     return [kept]
 

@@ -14,7 +14,7 @@ from chestxray.report.figures.style import FAINT, PALETTE, absent, canvas, draw_
 
 PHASES = {"head": "head alone", "finetune": "fine-tuning", "full": "whole network"}
 #: Columns of a history that can be drawn, with their axis labels.
-MEASURES = {"loss": "Loss", "accuracy": "Accuracy (share right)"}
+MEASURES = {"loss": "Loss", "accuracy": "Accuracy (share right)", "auroc": "Mean AUROC (no unit)"}
 _NOTHING = "No epoch was recorded."
 _SHADES = ("#F1F4F7", "#FFFFFF")
 
@@ -22,28 +22,39 @@ _SHADES = ("#F1F4F7", "#FFFFFF")
 def best_epoch(history: pd.DataFrame) -> int | None:
     """Return the row number of the epoch whose weights were kept; None if no loss is known.
 
-    This is the epoch of the last phase with the lowest validation loss, or with the lowest training loss if there
-    was no validation.
+    This is the epoch of the last phase with the highest mean AUROC of validation where the training went by it, which
+    only then is in the history; else with the lowest validation loss, or with the lowest training loss if there was no
+    validation.
     """
     if history.empty:
         return None
     last = (history["phase"] == history["phase"].iloc[-1]).to_numpy()
-    for column in ("val_loss", "loss"):
-        losses = history[column].to_numpy(dtype=float) if column in history else np.full(len(history), np.nan)
-        if (usable := last & np.isfinite(losses)).any():
-            return int(np.argmin(np.where(usable, losses, np.inf)))
+    for column, sign in (("val_auroc", -1), ("val_loss", 1), ("loss", 1)):
+        values = sign * history[column].to_numpy(dtype=float) if column in history else np.full(len(history), np.nan)
+        if (usable := last & np.isfinite(values)).any():
+            return int(np.argmin(np.where(usable, values, np.inf)))
     return None
+
+
+def went_by(history: pd.DataFrame) -> tuple[str, str]:
+    """Return the column of `history` that `best_epoch` goes by, and what it is best in."""
+    if "val_auroc" in history:
+        return "val_auroc", "the highest mean AUROC of validation"
+    return "val_loss", "the lowest validation loss"
 
 
 @styled
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Return a figure of loss (above) and accuracy (below) over all epochs, drawn by `draw_history`."""
+    """Return a figure of loss (above), accuracy (below) and, where it is known, mean AUROC over all epochs, drawn by
+    `draw_history`.
+    """
     if history.empty:
         return absent(_NOTHING)
-    figure, axes = canvas(5.4, 5.6, rows=2, sharex=True)
-    for ax, column in zip(axes, MEASURES, strict=True):
+    drawn = [name for name in MEASURES if name != "auroc" or "val_auroc" in history]
+    figure, axes = canvas(5.4, 2.8 * len(drawn), rows=len(drawn), sharex=True)
+    for ax, column in zip(axes, drawn, strict=True):
         draw_history(ax, history, column, named=column == "loss")
-    axes[0].set_xlabel("")
+        ax.set_xlabel("" if column != drawn[-1] else ax.get_xlabel())
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
