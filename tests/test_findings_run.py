@@ -165,7 +165,6 @@ def test_folds_are_pooled(recipe, tmp_path):
     [
         ["evaluate", "RUN"],
         ["predict", "RUN", "x.png"],
-        ["export", "RUN", "--format", "onnx"],
         ["serve", "RUN"],
         ["compare", "RUN", "RUN/findings/Edema"],
         ["ensemble", "RUN", "RUN/findings/Edema"],

@@ -76,7 +76,7 @@ def _load(folder: Path) -> Run:
             f"{folder} holds predictions and no weights ({MODEL}). Export the run that made them; of an ensemble, "
             "each member."
         )
-    run = run_folder.open_trained(folder)
+    run = run_folder.open_trained(folder, task=None)
     if not (folder / DECISION).is_file():
         raise InputError(f"{folder} has no {DECISION}: run it again with this version of chestxray.")
     return run

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from chestxray._version import RESEARCH_ONLY, VERSION
 from chestxray.data.images.reading import preprocessing
+from chestxray.evaluation.decision import finding_rule
+from chestxray.evaluation.decision.finding_rule import Rule
 from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
-from chestxray.evaluation.decision.rule import Decision
 from chestxray.explanation.inference_graph import OWN, Graph
 from chestxray.inference.export_metadata import OUTPUTS
 from chestxray.runs.run_folder import Run
@@ -34,7 +35,7 @@ class SourceRun:
     model: keras.Model
     graph: Graph
     layer: str | None
-    decision: Decision
+    decision: Rule
     distribution: FeatureDistribution | None
 
     @classmethod
@@ -44,7 +45,7 @@ class SourceRun:
         Raises:
             DataError: a file of the run is damaged.
         """
-        decision = Decision.read(run.folder / DECISION)
+        decision = finding_rule.read(run.folder / DECISION)
         distribution = FeatureDistribution.read(run.folder / REFUSAL) if decision.features else None
         if distribution is not None and _drowned(distribution):
             distribution = None
@@ -63,7 +64,12 @@ class SourceRun:
         """Names of the file's outputs."""
         if self.form == "keras":
             return ("probabilities",)
-        given = {"probabilities": True, "map": self.graph.has_map, "distance": self.distribution is not None}
+        given = {
+            "probabilities": True,
+            "map": self.graph.has_map,
+            "mapped": self.graph.has_map and self.graph.shown > 0,
+            "distance": self.distribution is not None,
+        }
         return tuple(name for name in OUTPUTS if given[name])
 
     @property

@@ -19,6 +19,7 @@ from chestxray.data.images.pixels import UnreadableImage
 from chestxray.data.sources.phantom.drawing import draw
 from chestxray.data.sources.phantom.findings import FINDINGS
 from chestxray.errors import ExportError
+from chestxray.evaluation.decision.rule import Decision
 from chestxray.explanation.inference_graph import OnePass
 from chestxray.export.source_run import SourceRun
 from chestxray.inference.onnx_engine import OnnxEngine
@@ -26,10 +27,11 @@ from chestxray.models.assembly import features_model
 
 #: Number of compared images, and batch size of the speed measurement.
 COUNT = 16
-#: Largest allowed differences; that of distances is relative.
-TOLERANCE = {"probabilities": 1e-4, "map": 1e-3, "distance": 1e-3}
+#: Largest allowed differences; that of distances is relative, that of ``mapped`` is of probabilities: of the finding
+#: that a map is of, and of the one that is as probable in the model as the place of the map says.
+TOLERANCE = {"probabilities": 1e-4, "map": 1e-3, "mapped": 1e-4, "distance": 1e-3}
 #: The same where the run's model computes in half precision and the file in single precision.
-HALVED = {"probabilities": 2e-2, "map": 1e-1, "distance": 5e-2}
+HALVED = {"probabilities": 2e-2, "map": 1e-1, "mapped": 2e-2, "distance": 5e-2}
 
 Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -84,7 +86,10 @@ def compare(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarr
     found = keras.Model(model.inputs[0], wanted)(tf.constant(pixels, tf.float32), training=False)
     probabilities = np.asarray(found["probabilities"])
     differences = {"probabilities": _largest(given["probabilities"] - probabilities)}
-    if "map" in given and subject.layer is not None:
+    if "mapped" in given and subject.layer is not None:
+        differences |= _of_findings(OnePass(model, subject.layer), pixels, probabilities, given)
+    elif "map" in given and subject.layer is not None:
+        assert isinstance(subject.decision, Decision), "maps of findings come with their numbers"
         decided = subject.decision.decided(probabilities)
         # Rounding may change the decision of an image exactly at the threshold.
         alike = subject.decision.decided(given["probabilities"]) == decided
@@ -94,6 +99,19 @@ def compare(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarr
         distances = subject.distribution.distances(np.asarray(found["features"]), pixels.mean(axis=-1))
         differences["distance"] = _largest(given["distance"] / distances - 1)
     return differences
+
+
+def _of_findings(
+    explain: OnePass, pixels: np.ndarray, probabilities: np.ndarray, given: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Return the largest differences of the maps of findings, each from the map of the finding that the file names,
+    and of the probabilities of these findings from the largest ones.
+    """
+    mapped = given["mapped"]
+    largest = -np.sort(-probabilities, axis=1)[:, : mapped.shape[1]]
+    named = np.take_along_axis(probabilities, mapped, axis=1)
+    maps = np.stack([explain(pixels, numbers)[1] for numbers in mapped.T], axis=1)
+    return {"map": _largest(given["map"] - maps), "mapped": _largest(named - largest)}
 
 
 def rate(answer: Callable[[], Any], count: int, seconds: float = 1.0) -> float:

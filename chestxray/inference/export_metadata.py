@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from chestxray.data.images.pixels import FILTER, Fit
 from chestxray.errors import DataError
-from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision import finding_rule
+from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.recipe import LARGEST_SIDE
 from chestxray.storage import schema
 from chestxray.storage.schema import Within
@@ -17,8 +19,8 @@ from chestxray.storage.schema import Within
 #: and in ``assets.extra`` of a SavedModel.
 KEY = "chestxray"
 FILE = f"{KEY}.json"
-#: Possible outputs of a file, in this order.
-OUTPUTS = ("probabilities", "map", "distance")
+#: Possible outputs of a file, in this order. ``mapped``, of a file of findings, says which ones have a map.
+OUTPUTS = ("probabilities", "map", "mapped", "distance")
 
 
 class _Description(TypedDict):
@@ -26,7 +28,7 @@ class _Description(TypedDict):
     model: str
     image_size: list[Annotated[int, Within(1, LARGEST_SIDE)]]
     fit: Fit
-    outputs: list[Literal["probabilities", "map", "distance"]]
+    outputs: list[Literal["probabilities", "map", "mapped", "distance"]]
     decision: dict[str, Any]
     refusal_threshold: float | None
     preprocessing: NotRequired[dict[str, Any]]
@@ -41,7 +43,7 @@ class Description:
     image_size: tuple[int, int]
     fit: Fit
     outputs: tuple[str, ...]
-    decision: Decision
+    decision: Rule
     refusal_threshold: float | None
 
     @classmethod
@@ -62,17 +64,25 @@ class Description:
                     f"{path} wants images resized with the filter {resize}; this version of chestxray has "
                     f"{FILTER.name.lower()}. Export the run again, or use the version that exported it."
                 )
+            decision = finding_rule.from_json(found["decision"])
+            _require_mapped(found["outputs"], decision)
             return cls(
                 name=found["name"],
                 model=found["model"],
                 image_size=(height, width),
                 fit=found["fit"],
                 outputs=tuple(found["outputs"]),
-                decision=Decision.from_json(found["decision"]),
+                decision=decision,
                 refusal_threshold=found["refusal_threshold"],
             )
         except ValueError as error:
             raise DataError(f"{path} is damaged: its metadata cannot be read: {error}.") from error
+
+
+def _require_mapped(outputs: Collection[str], decision: Rule) -> None:
+    """Raise ValueError unless a file says of which findings its maps are, and of classes nothing of the kind."""
+    if ("mapped" in outputs) != (isinstance(decision, FindingDecision) and "map" in outputs):
+        raise ValueError("outputs must have mapped where there is a map of findings, and only there")
 
 
 def _filter(preprocessing: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError
-from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.finding_rule import Rule
 from chestxray.inference.engine import Outputs, check_maps
 from chestxray.inference.export_metadata import KEY, Description
 from chestxray.storage.files import check_size
@@ -53,7 +53,7 @@ class OnnxEngine:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the outputs."""
+        """Names of the classes or findings, in the order of the outputs."""
         return self._described.decision.classes
 
     @property
@@ -67,7 +67,7 @@ class OnnxEngine:
         return self._described.fit
 
     @property
-    def decision(self) -> Decision:
+    def decision(self) -> Rule:
         """The decision rule chosen on validation."""
         return self._described.decision
 
@@ -85,10 +85,26 @@ class OnnxEngine:
         """As `Engine.run`, in one evaluation with or without maps."""
         if maps:
             check_maps(self)
-        wanted = [name for name in self._described.outputs if maps or name != "map"]
+        wanted = [name for name in self._described.outputs if maps or name not in ("map", "mapped")]
         given = self.answer(pixels[..., np.newaxis], wanted)
         distances = given["distance"].astype(np.float64) if "distance" in given else None
-        return Outputs(given["probabilities"], distances, given.get("map"))
+        if "mapped" in given:
+            self._require_findings(len(pixels), given)
+        return Outputs(given["probabilities"], distances, given.get("map"), given.get("mapped"))
+
+    def _require_findings(self, count: int, given: dict[str, np.ndarray]) -> None:
+        """Raise `DataError` where the maps of `count` images are not maps of findings that the file has."""
+        maps, mapped = given["map"], given["mapped"]
+        if (
+            mapped.ndim != 2
+            or maps.shape != (count, mapped.shape[1], *self.image_size)
+            or mapped.dtype.kind not in "iu"
+            or ((mapped < 0) | (mapped >= len(self.classes))).any()
+        ):
+            raise DataError(
+                f"{self.path} does not match its metadata: its heat maps, of shape {maps.shape}, are not those of "
+                f"findings numbered 0 to {len(self.classes) - 1}."
+            )
 
     def answer(self, pixels: np.ndarray, outputs: Collection[str]) -> dict[str, np.ndarray]:
         """Return the `outputs` of the file, by name, for `pixels`, uint8 (n, height, width, channels).

@@ -99,10 +99,10 @@ def conform(value: Any, form: Any, where: str = "") -> Any:
     if origin is list:
         (kind,) = typing.get_args(form)
         items = value if isinstance(value, list) else _refuse(where, "a list", value)
-        return [conform(item, kind, _inside(where, number)) for number, item in enumerate(items)]
+        return [conform(item, kind, inside(where, number)) for number, item in enumerate(items)]
     if origin is dict:
         _, kind = typing.get_args(form)
-        return {_text(name, where): conform(item, kind, _inside(where, name)) for name, item in _mapping(value, where)}
+        return {_text(name, where): conform(item, kind, inside(where, name)) for name, item in _mapping(value, where)}
     if typing.is_typeddict(form):
         return _fields(value, form, where)
     return _plain(value, form, where)
@@ -111,8 +111,8 @@ def conform(value: Any, form: Any, where: str = "") -> Any:
 def _fields(value: Any, form: Any, where: str) -> dict[str, Any]:
     given, (kinds, required) = dict(_mapping(value, where)), _keys(form)
     if missing := sorted(required - given.keys()):
-        raise ValueError(f"{_inside(where, missing[0])} is missing")
-    return {name: conform(item, kinds.get(name, Any), _inside(where, name)) for name, item in given.items()}
+        raise ValueError(f"{inside(where, missing[0])} is missing")
+    return {name: conform(item, kinds.get(name, Any), inside(where, name)) for name, item in given.items()}
 
 
 @functools.cache
@@ -162,7 +162,8 @@ def _mapping(value: Any, where: str) -> Any:
     return value.items() if isinstance(value, Mapping) else _refuse(where, "a table of names and values", value)
 
 
-def _inside(where: str, name: str | int) -> str:
+def inside(where: str, name: str | int) -> str:
+    """Return the place `name` within `where`, on one line and short."""
     shown = str(name)[:40]
     shown = shown if shown.isprintable() else ascii(shown)
     return f"{where}.{shown}" if where else shown

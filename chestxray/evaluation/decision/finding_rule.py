@@ -146,11 +146,10 @@ class FindingDecision:
             try:
                 found[name] = Decision.from_json(given)
             except ValueError as error:
-                raise ValueError(f"findings.{name[:40]}: {error}") from error
+                raise ValueError(f"{schema.inside('findings', name)}: {error}") from error
             if found[name].positive != name:
-                raise ValueError(
-                    f"findings.{name[:40]}.positive must be the finding. Received: {found[name].positive!r}"
-                )
+                place = schema.inside(schema.inside("findings", name), "positive")
+                raise ValueError(f"{place} must be the finding. Received: {found[name].positive!r}")
         if len({one.features for one in found.values()}) > 1:
             raise ValueError("features must be the same layer, or null, for all findings")
         return cls(found)
