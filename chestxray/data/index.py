@@ -235,7 +235,8 @@ class Index:
         classes = (findings.absent(name), name)
         label = pd.Series(np.where(truth == 1, *reversed(classes)), index=self.rows.index, dtype=object)
         rows = self.rows.assign(label=label)[~np.isnan(truth)]
-        return dataclasses.replace(self, rows=rows, classes=classes, task="classes")
+        # What is done with uncertain findings is settled in these labels.
+        return dataclasses.replace(self, rows=rows, classes=classes, task="classes", uncertain=findings.IGNORED)
 
     def require_names(self) -> None:
         """Raise `DataError` if the name of a class is empty, too long or not printable."""

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,14 @@ def test_one_finding_is_a_task_of_two_classes_on_the_rows_where_it_is_known():
     alone = made.of_finding("Mass")
     assert alone.task == "classes" and alone.classes == ("no Mass", "Mass")
     assert alone.rows["label"].tolist() == ["no Mass", "Mass"] and alone.rows.index.tolist() == [0, 2]
+
+
+def test_one_finding_is_written_and_read_whatever_another_does_with_uncertain_ones(tmp_path):
+    made = index_of([[UNCERTAIN, UNCERTAIN], [ABSENT, PRESENT]])
+    alone = dataclasses.replace(made, uncertain=Uncertain.parse(["Edema=positive"], NAMES)).of_finding("Edema")
+    assert alone.rows["label"].tolist() == ["Edema", "no Edema"]
+    alone.write(tmp_path / "index.parquet")
+    assert Index.read(tmp_path / "index.parquet").classes == alone.classes
 
 
 def test_findings_are_counted_where_they_are_present():
