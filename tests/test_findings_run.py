@@ -15,11 +15,13 @@ from chestxray import workflow
 from chestxray.cli.main import group
 from chestxray.errors import InputError
 from chestxray.evaluation.decision import finding_rule
+from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import evaluate_findings
 from chestxray.recipe import Recipe
-from chestxray.report import findings_report
-from chestxray.runs.run_folder import Run
+from chestxray.report import findings_report, model_card
+from chestxray.runs.run_folder import Run, open_findings
 from chestxray.studies import study
+from made_runs import Page
 
 FINDINGS = ("Edema", "Mass", "Rare")
 
@@ -117,6 +119,40 @@ def test_each_finding_is_a_run_of_two_classes(run):
     known = run.index.rows["finding:Mass"] >= 0
     assert set(mass.index.rows["path"]) == set(run.index.rows.loc[known, "path"])
     assert "sex" in json.loads((mass.folder / "by_group.json").read_text())
+
+
+def test_its_model_card_has_what_each_finding_rests_on(run):
+    card = (run.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    page = Page(run.folder / "MODEL_CARD.html")
+    decision = run.finding_decision.findings
+    for name, one in run.findings_evaluation.findings.items():
+        row = f"| {name} | {one.known.rows} | {one.known.positive} | {one.known.patients_with} | "
+        auroc = "" if one.not_scored else with_interval(one.test["auroc"].to_json())
+        assert row + (auroc or f"not scored: {one.not_scored}") in card
+        assert model_card.markdown(decision[name].words) in card and decision[name].words in page.text
+        assert (f"findings/{name}/MODEL_CARD.html" in [link.get("href") for link in page.all("a")]) == bool(one.test)
+    assert "Uncertain findings: as if they were not known." in card
+    for words in ("each by itself (sigmoid)", "over the findings that are known", "Edema: AUROC by sex", "not scored"):
+        assert words in card and words in page.text
+    first = card.split("## Read this first")[1].split("\n## ")[0]
+    assert "The model's AUROC" not in first, "what the controls of one finding reach is said of that finding"
+    assert "adding up to 1" not in card
+    states = run.index.states[(run.index.rows["split"] == "test").to_numpy(), FINDINGS.index("Mass")]
+    counted = f"Mass present {(states == 1).sum()}, absent {(states == 0).sum()}, uncertain 0, not known "
+    assert counted + str((states == -2).sum()) in card
+
+
+def test_its_model_card_lists_evaluations_on_other_data_and_the_author(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    shutil.copytree(run.folder, copy / "external" / "elsewhere", ignore=shutil.ignore_patterns("findings"))
+    (copy / "card.toml").write_text('[claim]\n44 = "No funding."\n')
+    model_card.write(open_findings(copy))
+    card = (copy / "MODEL_CARD.md").read_text(encoding="utf-8")
+    aurocs = {name: run.metrics["findings"][name]["evaluation"]["test"]["auroc"] for name in ("Edema", "Mass")}
+    listed = ", ".join(f"{name} {with_interval(item)}" for name, item in aurocs.items())
+    assert f"Evaluated later on elsewhere: mean AUROC {with_interval(run.metrics['test']['auroc'])}" in card
+    assert listed in card and "No funding." in card
 
 
 def test_the_saved_model_gives_the_calibrated_predictions(run):

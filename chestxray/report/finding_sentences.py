@@ -6,7 +6,7 @@ from typing import Any
 
 from chestxray.evaluation.figure_format import in_sentence, with_interval
 from chestxray.report.formatting import plural, title
-from chestxray.report.limitations import MOST_SAID, of_training, turned
+from chestxray.report.limitations import MOST_SAID, of_data, turned
 from chestxray.runs.finding_results import GAPS
 from chestxray.runs.run_folder import Run
 from chestxray.storage import result_files
@@ -48,11 +48,7 @@ def finding_gaps(run: Run) -> dict[str, Any]:
 
 def whole_cautions(run: Run) -> list[str]:
     """Return what weakens the result of all findings; what weakens one finding stands on its own page."""
-    shared = next(iter(run.findings.values()), None)
-    every = [] if shared is None else of_training(shared)
-    said = [f"{one.title}. {one.text}" for one in every if one.weight == "serious"]
-    if run.drawn and not any("drawn by a program" in text for text in said):
-        said.insert(0, f"{run.drawn:,} of {len(run.index):,} images are drawn by a program; no person was X-rayed.")
+    said = [f"{one.title}. {one.text}" for one in of_data(run) if one.weight == "serious"]
     if worst := finding_gaps(run).get("worst"):
         listed = "; ".join(
             f"{title(one['figure'])} of {one['finding']} by {one['column']}, {one['group']} less than the others by "

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.data.findings import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
-from chestxray.data.index import SPLITS
+from chestxray.data.findings import WORDS
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
-from chestxray.report import embedded_images, figures, html_report
+from chestxray.report import embedded_images, figures, html_report, model_card
+from chestxray.report.facts.findings import counts
 from chestxray.report.finding_sentences import finding_gaps, summary, whole_cautions
 from chestxray.report.formatting import plural
 from chestxray.report.limitations import NOTED, cautions
@@ -36,11 +36,11 @@ HEADINGS = {
 #: The figures of each finding in the two tables, in order: of the probabilities, and at the threshold.
 OF_PROBABILITIES = ("auroc", "auprc", "brier", "ece")
 AT_THRESHOLD = ("sensitivity", "specificity", "precision", "f1")
-_STATES = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain", UNKNOWN: "not known"}
 
 
 def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path:
-    """Write the reports of all findings that are scored and, last, ``report.html`` of all; return its path.
+    """Write the reports of all findings that are scored, the model card and, last, ``report.html`` of all; return its
+    path.
 
     `samples` maps image paths to pixels, uint8 (height, width), for any subset of the images.
 
@@ -53,6 +53,7 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
     places = finding_results.complete(folder)
     for place in places.values():
         html_report.write(place, samples=samples)
+    model_card.write(run)
     return _write_page(run, {name: Run(place) for name, place in places.items()})
 
 
@@ -80,8 +81,8 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         heatmaps=run.heatmaps,
         tiles=list(zip(kinds, tiles, strict=True)),
         facts=data_facts(run),
-        counts=_counts(run),
-        states=list(_STATES.values()),
+        counts=counts(run),
+        states=list(WORDS.values()),
         fewest=FEWEST_PATIENTS,
         uncertain=run.index.uncertain,
         curves=None if run.history.empty else _curves(run),
@@ -106,21 +107,6 @@ def _row(name: str, one: FindingFigures, run: Run, own: Run | None) -> dict[str,
         # The folds of a cross-validation have a threshold each, and none together.
         "threshold": None if own is None or "decision" not in own.extras else own.decision.threshold,
     }
-
-
-def _counts(run: Run) -> list[dict[str, Any]]:
-    """Return of each finding the number of images in each state, by split."""
-    states, splits = run.index.states, run.index.rows["split"].to_numpy()
-    return [
-        {
-            "name": name,
-            "splits": {
-                split: [int(((states[:, k] == state) & (splits == split)).sum()) for state in _STATES]
-                for split in SPLITS
-            },
-        }
-        for k, name in enumerate(run.classes)
-    ]
 
 
 def _forest(run: Run) -> embedded_images.Picture | None:

@@ -62,6 +62,11 @@ def of_training(run: Run) -> list[Caution]:
     return _sorted(caution for find in _OF_TRAINING for caution in find(run))
 
 
+def of_data(run: Run) -> list[Caution]:
+    """Return the cautions that apply to whatever is learnt from these data, such as every finding of a run."""
+    return _sorted(caution for find in (_drawn, _leaks, _confounds) for caution in find(run))
+
+
 def of_model(run: Run) -> list[Caution]:
     """Return the cautions about one model of a comparison, which reports controls and patients separately."""
     return _sorted(

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from chestxray.report.facts import FACTS
+from chestxray.data.findings import WORDS
+from chestxray.evaluation.decision.rule import NOT_CHOSEN
+from chestxray.report import finding_sentences
+from chestxray.report.facts import facts_of, findings
 from chestxray.report.facts.data import drawn, phantoms
 from chestxray.report.formatting import ordered
 from chestxray.report.guidelines import Checklist, Item, author_texts, checklists
@@ -25,6 +28,10 @@ from chestxray.report.templating import render
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import write_text
 
+#: The name of the page in a run's folder.
+HTML = "MODEL_CARD.html"
+#: The figures in the table of findings.
+OF_FINDINGS = ("auroc", "auprc", "sensitivity", "specificity")
 #: The first words of every blank.
 BLANK = "To be filled in by the author"
 
@@ -81,7 +88,7 @@ def answered(run: Run) -> tuple[AnsweredChecklist, ...]:
         InputError: ``card.toml`` names an unknown item or is not TOML.
     """
     texts = author_texts(run.folder)
-    facts = {name: tuple(fact(run)) for name, fact in FACTS.items()}
+    facts = facts_of(run)
     return tuple(
         AnsweredChecklist(
             checklist, tuple(_answer(run, facts, texts, checklist.name, item) for item in checklist.items)
@@ -111,16 +118,17 @@ def _answer(
 def write(run: Run) -> Path:
     """Write MODEL_CARD.md and MODEL_CARD.html into the run's folder; return the path of the latter.
 
-    ``write(run_folder.open_complete(Path("runs/x")))`` renders the card of a finished run again.
+    ``write(run_folder.open_complete(Path("runs/x")))`` renders the card of a finished run again, of a run of findings
+    ``write(run_folder.open_findings(Path("runs/x")))``.
 
     Raises:
         InputError: see `answered`.
         OutputError: the folder cannot be written to.
     """
-    texts = {"MODEL_CARD.md": text(run), "MODEL_CARD.html": page(run)}
+    texts = {"MODEL_CARD.md": text(run), HTML: page(run)}
     for name, content in texts.items():
         write_text(run.folder / name, content)
-    return run.folder / "MODEL_CARD.html"
+    return run.folder / HTML
 
 
 def text(run: Run) -> str:
@@ -134,20 +142,52 @@ def page(run: Run) -> str:
 
 
 def _filled_in(template: str, run: Run) -> str:
-    per_class = run.metrics["per_class"]
     return render(
         template,
         {"md": markdown},
         title=f"{run.recipe.model} on {run.data_name}",
-        summary=summary(run),
-        cautions=cautions(run),
         checklists=answered(run),
-        counts=class_counts(run),
         level=run.level,
         test=ordered(run.metrics["test"]),
-        per_class=per_class,
-        columns=list(dict.fromkeys(name for item in per_class.values() for name in item)),
+        **(_of_findings(run) if run.task == "findings" else _of_classes(run)),
     )
+
+
+def _of_classes(run: Run) -> dict[str, Any]:
+    per_class = run.metrics["per_class"]
+    return {
+        "summary": summary(run),
+        "cautions": [(item.weight, item.title, item.text) for item in cautions(run)],
+        "counts": class_counts(run),
+        "per_class": per_class,
+        "columns": list(dict.fromkeys(name for item in per_class.values() for name in item)),
+    }
+
+
+def _of_findings(run: Run) -> dict[str, Any]:
+    found = run.findings_evaluation
+    decision = run.finding_decision.findings if "decision" in run.extras else {}
+    cards = {name: (one.folder / HTML).relative_to(run.folder).as_posix() for name, one in run.findings.items()}
+    return {
+        "summary": " ".join(finding_sentences.summary(run)),
+        "cautions": [("serious", "", text) for text in finding_sentences.whole_cautions(run)],
+        "counts": findings.counts(run),
+        "states": list(WORDS.values()),
+        "scored": len(found.scored),
+        "rows": [
+            {
+                "name": name,
+                "card": cards.get(name),
+                "known": one.known,
+                "not_scored": one.not_scored,
+                "figures": {figure: one.test[figure].to_json() for figure in OF_FINDINGS if figure in one.test},
+                "threshold": decision[name].threshold if name in decision else None,
+                "unchosen": name in decision and decision[name].chosen_by.startswith(NOT_CHOSEN),
+            }
+            for name, one in found.findings.items()
+        ],
+        "columns": OF_FINDINGS,
+    }
 
 
 def markdown(text: Any) -> str:

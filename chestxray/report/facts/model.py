@@ -105,17 +105,22 @@ def sampled(run: Run) -> str:
     """How often training images were seen, as a sentence after another; empty where all were seen alike."""
     if run.recipe.sampling == "uniform":
         return ""
-    shown = "findings" if run.finding is not None else "classes"
+    shown = "findings" if _findings(run) else "classes"
     return f" Images of rare {shown} were drawn more often (repeat factors)."
 
 
 def in_loss(run: Run) -> str:
     """How the loss treats frequent and rare classes, as a clause."""
     recipe = run.recipe
-    if run.finding is not None:
+    if _findings(run):
         alike = "present and absent count alike" if recipe.weighs_findings else "present and absent not weighted"
         return f"over the findings that are known, {alike}"
     return "classes weighted" if recipe.class_weights else "classes not weighted"
+
+
+def _findings(run: Run) -> bool:
+    """Return whether the model of the run was trained on findings."""
+    return run.task == "findings" or run.finding is not None
 
 
 def augmentation(run: Run) -> list[str]:

@@ -26,7 +26,7 @@ def summary(run: Run) -> list[str]:
 def stage(run: Run) -> list[str]:
     """Whether the study is development, evaluation or both."""
     train, test = (int((run.used["split"] == split).sum()) for split in ("train", "test"))
-    where = "of other data than it was trained on" if _tests_elsewhere(run) else "held out of the same data"
+    where = "of other data than it was trained on" if tests_elsewhere(run) else "held out of the same data"
     developed = f"Development on {plural(train, 'image')} and evaluation" if train else "Evaluation alone,"
     return [f"{developed} on {plural(test, 'image')} {where}."]
 
@@ -52,13 +52,13 @@ def performance(run: Run) -> list[str]:
     """Figures on the whole test set, and its calibration."""
     names = ("auroc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "mcc", "brier", "ece")
     calibration = calibration_wording.sentences(run.metrics.get("calibration"), run.positive, run.level)
-    return [_figures_of(run, names), *calibration]
+    return [figures_of(run, names), *calibration]
 
 
 def diagnostic(run: Run) -> list[str]:
     """Sensitivity, specificity and precision, of each class if there are more than two."""
     if run.positive:
-        return [f"{run.positive}: {_figures_of(run, _DIAGNOSTIC)}"]
+        return [f"{run.positive}: {figures_of(run, _DIAGNOSTIC)}"]
     return [
         f"{label}: {', '.join(f'{name} {with_interval(mapping(item, name))}' for name in _DIAGNOSTIC if name in item)}."
         for label, item in run.metrics["per_class"].items()
@@ -80,19 +80,19 @@ def errors(run: Run) -> list[str]:
 
 def internal(run: Run) -> list[str]:
     """Figures on the test, if it comes from the same data as the training images."""
-    if _tests_elsewhere(run):
+    if tests_elsewhere(run):
         return []
     images = plural(run.metrics["rows"], "held-out image")
-    return [f"{images} of {run.data_name}: {_figures_of(run, ('auroc', 'accuracy'))}"]
+    return [f"{images} of {run.data_name}: {figures_of(run, ('auroc', 'accuracy'))}"]
 
 
 def external(run: Run) -> list[str]:
     """Figures on the test, if it comes from other data, and of later evaluations on other data."""
     lines = []
-    if _tests_elsewhere(run):
+    if tests_elsewhere(run):
         names = ", ".join(sorted(set(run.used.loc[run.used["split"] == "test", "source"])))
         images = plural(run.metrics["rows"], "image")
-        lines.append(f"{images} of {names}: {_figures_of(run, ('auroc', 'accuracy'))}")
+        lines.append(f"{images} of {names}: {figures_of(run, ('auroc', 'accuracy'))}")
     fall = mapping(mapping(mapping(run, "generalisation_gap"), "figures"), "auroc")
     if fall:
         inside, lost = with_interval(mapping(fall, "internal")), with_interval(mapping(fall, "gap"))
@@ -101,14 +101,14 @@ def external(run: Run) -> list[str]:
     return [
         *lines,
         *(
-            f"Evaluated later on {name}: AUROC {with_interval(figure)}.{_seen(run.external_audits.get(name, {}))}"
+            f"Evaluated later on {name}: AUROC {with_interval(figure)}.{seen(run.external_audits.get(name, {}))}"
             for name, figure in later.items()
             if figure
         ),
     ]
 
 
-def _seen(audit: Mapping[str, Any]) -> str:
+def seen(audit: Mapping[str, Any]) -> str:
     """Return how much of an external test set the model was trained on, and whether copies were searched for."""
     kinds = {"exact_duplicates": "image", "near_duplicates": "edited copy", "patients": "patient"}
     counts = {kind: len(audit.get(kind, {}).get("across_splits", [])) for kind in kinds}
@@ -200,12 +200,13 @@ def beside_guess(run: Run) -> list[str]:
     return [f"Accuracy {with_interval(accuracy)}; always naming the commonest class gets {guess:.3f}."]
 
 
-def _tests_elsewhere(run: Run) -> bool:
+def tests_elsewhere(run: Run) -> bool:
     """Return whether the test comes from separate test data, or the folder is an external evaluation."""
     return bool(run.recipe.test_data) or "generalisation_gap" in run.extras
 
 
-def _figures_of(run: Run, names: tuple[str, ...]) -> str:
+def figures_of(run: Run, names: tuple[str, ...]) -> str:
+    """Return those figures of the test that are known of `names`, with their intervals."""
     known = run.metrics["test"]
     return (
         "; ".join(f"{formatting.title(name)} {with_interval(known[name])}" for name in names if known.get(name)) + "."
