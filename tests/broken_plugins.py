@@ -181,7 +181,16 @@ def head_without_weights(features, classes):
     return layers.GlobalAveragePooling2D(dtype="float32", name="pool")(features)[:, :classes]
 
 
+def head_that_normalises(features, classes):
+    return ops.log_softmax(head_of(classes)(layers.GlobalAveragePooling2D(name="pool")(features)))
+
+
+def head_of(classes):
+    return layers.Dense(classes, dtype="float32", name="logits")
+
+
 BROKEN = {
+    "logits normalised over the classes": (replace(GOOD, head=head_that_normalises), "findings"),
     "no reference": (replace(GOOD, reference=""), "metadata"),
     "no licence": (replace(GOOD, licence=" "), "metadata"),
     "weights without a licence": (replace(GOOD, weights=("imagenet",)), "metadata"),

@@ -9,6 +9,7 @@ import keras
 
 from chestxray.plugin import ModelPlugin
 from chestxray.testing import results_table
+from chestxray.testing.finding_checks import check_findings
 from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.function_checks import check_features, check_head, check_scale
 from chestxray.testing.graph_checks import check_channels, check_flat, check_inference, check_sizes
@@ -40,6 +41,7 @@ MODEL_CHECKS = (
     Check(check_import),  # late, since the fresh process imports keras during the checks above
     Check(check_reload, needs=("flat", "channels")),
     Check(check_replicas, needs=("reload",)),
+    Check(check_findings, needs=("replicas",)),
 )
 
 

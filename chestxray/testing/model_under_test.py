@@ -60,9 +60,9 @@ class Subject:
 
     @cached_property
     def again(self) -> Built:
-        """The same model built a second time; it must have the same weights and layer names."""
+        """The same model built a second time, for findings; it must have the same weights and layer names."""
         assert self.built  # ensures that this one is built second
-        return self.build()
+        return self.build(task="findings")
 
     @cached_property
     def images(self) -> np.ndarray:
