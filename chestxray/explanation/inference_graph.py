@@ -16,25 +16,29 @@ import tensorflow as tf
 from keras import ops
 
 from chestxray.errors import PluginError
+from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.out_of_distribution import FAINT, SIDE, FeatureDistribution, averaging
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
 from chestxray.explanation.gradcam import check_layer, finish, positive
 from chestxray.models.assembly import CALIBRATION
 
 if TYPE_CHECKING:
-    from chestxray.evaluation.decision.rule import Decision
+    from chestxray.evaluation.decision.finding_rule import Rule
 
 Tensor = Any
 #: In place of a class number: the class that the model decides on.
 OWN = -1
+#: Most findings of an image that get a map, where nobody names one.
+SHOWN = 3
 
 
 class Graph:
     """The outputs of `model` as one graph of raw pixels.
 
     `layer` is the layer that maps are computed from, None for no maps. `decision` determines the explained class,
-    the decided one; None: the most probable one. `features` names a layer whose pooled output is returned, or, with
-    `distribution`, its distance from the training images.
+    the decided one; None: the most probable one. With a decision on findings the `SHOWN` most probable ones are
+    explained, each by a map of its own, from one evaluation of the network. `features` names a layer whose pooled
+    output is returned, or, with `distribution`, its distance from the training images.
 
     ``reason`` is empty where the maps come from forward operations only; otherwise it names the layer that has no
     closed form, and TensorFlow's tape takes the gradient. `tape` asks for the tape in any case.
@@ -48,7 +52,7 @@ class Graph:
         model: keras.Model,
         layer: str | None,
         *,
-        decision: Decision | None = None,
+        decision: Rule | None = None,
         distribution: FeatureDistribution | None = None,
         features: str | None = None,
         tape: bool = False,
@@ -57,6 +61,8 @@ class Graph:
         self.classes = int(model.output.shape[-1])
         self.has_map = layer is not None
         self.reason = "asked for" if tape else ""
+        #: Number of findings that are explained where nobody names one; 0 in a model of classes.
+        self.shown = min(SHOWN, self.classes) if isinstance(decision, FindingDecision) else 0
         self._decision, self._distribution = decision, distribution
         self._head: HeadGradient | None = None
         wanted: dict[str, Any] = {"probabilities": model.output}
@@ -75,16 +81,23 @@ class Graph:
         self.probe = keras.Model(model.inputs[0], wanted)
 
     def compute(self, pixels: Tensor, classes: Tensor = OWN) -> dict[str, Tensor]:
-        """Return the outputs for `pixels`, float32 (batch, height, width, channels) in 0..255, all float32.
+        """Return the outputs for `pixels`, float32 (batch, height, width, channels) in 0..255, float32 but ``mapped``.
 
         ``probabilities`` (batch, classes); with a layer, ``map`` (batch, height, width) in 0..1 for the class of
         each image in `classes`, int32 (batch,); with a distribution, ``distance`` (batch,), else, with a layer of
         features, ``features`` (batch, channels).
+
+        With a decision on findings and without `classes`, ``map`` is (batch, shown, height, width), and ``mapped``,
+        int32 (batch, shown), has the numbers of the explained findings, the most probable first.
         """
-        values, evidence = self._values(pixels, classes)
+        values, evidence, mapped = self._values(pixels, classes)
         given = {"probabilities": values["probabilities"]}
         if evidence is not None:
-            given["map"] = finish(evidence, self.input_shape[:2])
+            size = self.input_shape[:2]
+            large = finish(ops.reshape(evidence, (-1, *evidence.shape[-2:])), size)
+            given["map"] = large if mapped is None else ops.reshape(large, (-1, self.shown, *size))
+        if mapped is not None:
+            given["mapped"] = mapped
         if self._distribution is not None:
             given["distance"] = distance(values["features"], pixels, self._distribution)
         elif "features" in values:
@@ -95,25 +108,33 @@ class Graph:
         """Return the maps, float32 (batch, rows, columns), at the layer's own size and scale."""
         return self._values(pixels, classes)[1]
 
-    def _values(self, pixels: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _values(self, pixels: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+        """Return the network's outputs, the maps' evidence, and the numbers of the findings where it chose several."""
         if not self.has_map:
-            return self.probe(pixels, training=False), None
+            return self.probe(pixels, training=False), None, None
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            if self._head is None:
+                tape.watch(pixels)
+            values = self.probe(pixels, training=False)
+            several = self.shown and isinstance(classes, int) and classes == OWN
+            mapped = self._most_probable(values["probabilities"]) if several else None
+            numbers = [classes] if mapped is None else [mapped[:, place] for place in range(self.shown)]
+            chosen = [self._chosen(values["probabilities"], one) for one in numbers]
+            scores = [ops.sum(values["logits"] * one) for one in chosen]
         if self._head is not None:
-            values = self.probe(pixels, training=False)
-            weights = self._head.weights(values.get("needs", ()), self._chosen(values["probabilities"], classes))
-            return values, positive(values["map"], weights)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(pixels)
-            values = self.probe(pixels, training=False)
-            score = ops.sum(values["logits"] * self._chosen(values["probabilities"], classes))
-        gradient = tape.gradient(score, values["map"])
-        if gradient is None:
-            raise PluginError("cam_layer must name a layer that the logits depend on: no gradient leads there.")
-        return values, positive(values["map"], ops.mean(ops.cast(gradient, "float32"), axis=(1, 2)))
+            weights = [self._head.weights(values.get("needs", ()), one) for one in chosen]
+        else:
+            weights = [_by_tape(tape.gradient(score, values["map"])) for score in scores]
+        maps = [positive(values["map"], one) for one in weights]
+        return values, maps[0] if mapped is None else ops.stack(maps, axis=1), mapped
+
+    def _most_probable(self, probabilities: Tensor) -> Tensor:
+        """Return the numbers of the most probable findings, int32 (batch, shown); of equal ones the lower is first."""
+        return tf.math.top_k(probabilities, self.shown).indices
 
     def _chosen(self, probabilities: Tensor, classes: Tensor) -> Tensor:
         """Return `classes` one-hot, float32 (batch, classes); `OWN` stands for the decided class."""
-        decision = self._decision
+        decision = None if isinstance(self._decision, FindingDecision) else self._decision
         if decision is not None and decision.cutoff is not None:
             number, threshold = decision.cutoff
             own = ops.where(probabilities[:, number] >= threshold, number, 1 - number)
@@ -124,6 +145,13 @@ class Graph:
             # Not Keras's argmax, whose bit operations ONNX and LiteRT do not have.
             own = tf.argmax(weighed, axis=-1, output_type=tf.int32)
         return ops.one_hot(ops.where(ops.equal(classes, OWN), own, classes), self.classes, dtype="float32")
+
+
+def _by_tape(gradient: Tensor | None) -> Tensor:
+    """Return Grad-CAM's weights, float32 (batch, channels), from the gradient with respect to the feature map."""
+    if gradient is None:
+        raise PluginError("cam_layer must name a layer that the logits depend on: no gradient leads there.")
+    return ops.mean(ops.cast(gradient, "float32"), axis=(1, 2))
 
 
 class OnePass:
@@ -140,7 +168,7 @@ class OnePass:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities, float32 (rows, classes), and maps, float32 (rows, height, width) in 0..1.
 
-        `images`: (rows, height, width, channels) in 0..255; `classes`: the class to explain, int
+        `images`: (rows, height, width, channels) in 0..255; `classes`: the class or finding to explain, int
         (rows,); None: the most probable one of each image. Each map is scaled from its own minimum to its own
         maximum; a map without positive evidence is all zero.
         """

@@ -14,7 +14,7 @@ import numpy as np
 from chestxray.data.index import Index
 from chestxray.evaluation.decision import finding_selection, out_of_distribution
 from chestxray.evaluation.decision import temperature_scaling as calibrations
-from chestxray.evaluation.decision.finding_rule import FindingDecision
+from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.evaluation.decision.ood_images import altered_films, mirrored_films, other_pictures
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import Decision
@@ -33,9 +33,8 @@ from chestxray.training.fit import Rows, class_shift
 log = logging.getLogger(__name__)
 
 
-#: The predictions and the decision rule of either task.
+#: The predictions of either task.
 Table = Predictions | FindingPredictions
-Rule = Decision | FindingDecision
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from keras import layers
 from scipy.ndimage import zoom
 
 from chestxray.errors import PluginError
+from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.out_of_distribution import learn
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
@@ -15,8 +16,8 @@ from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedFor
 from chestxray.explanation.gradcam import enlargement, finish
 from chestxray.explanation.inference_graph import Graph, OnePass
 from chestxray.explanation.panel import gradcam
-from chestxray.models.assembly import build, features_model
-from heads import KNOWN, UNKNOWN, dense, flattened, vectors
+from chestxray.models.assembly import build, features_model, set_calibration
+from heads import KNOWN, UNKNOWN, dense, flattened, pooled, vectors
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 1)).astype(np.float32)
 CLASSES = np.array([0, 1, 2, 0, 1])
@@ -84,6 +85,43 @@ def test_of_more_classes_the_one_decided_on_is_explained(tiny):
     assert (decided != probabilities.argmax(axis=1)).any(), "the priors decide otherwise"
     given = Graph(model, "last", decision=decision).compute(tf.constant(PIXELS))
     np.testing.assert_allclose(given["map"], gradcam(model, "last", PIXELS, decided), atol=1e-4)
+
+
+def of_findings(tiny, head, names):
+    """A model of findings whose logits are calibrated one by one, and its decision."""
+    model = build(dataclasses.replace(tiny, head=head), len(names), (16, 24), task="findings").model
+    rng = np.random.default_rng(2)
+    set_calibration(model, rng.uniform(0.3, 3, len(names)).tolist(), rng.normal(0, 1, len(names)).tolist())
+    rules = {name: Decision((f"no {name}", name), name, Calibration(), {name: 0.5}, "hand") for name in names}
+    return model, FindingDecision(rules)
+
+
+@pytest.mark.parametrize("tape", [False, True])
+@pytest.mark.parametrize("head", [*KNOWN, *UNKNOWN])
+def test_the_most_probable_findings_are_explained_in_one_pass(tiny, head, tape):
+    model, decision = of_findings(tiny, head, "abcde")
+    graph = Graph(model, "last", decision=decision, tape=tape)
+    given = graph.compute(tf.constant(PIXELS))
+    probabilities = model.predict(PIXELS, verbose=0)
+    assert given["map"].shape == (5, 3, 16, 24) and given["mapped"].dtype == tf.int32
+    np.testing.assert_array_equal(given["mapped"], np.argsort(-probabilities, axis=1, kind="stable")[:, :3])
+    expected = [gradcam(model, "last", PIXELS, numbers) for numbers in np.transpose(given["mapped"])]
+    np.testing.assert_allclose(given["map"], np.stack(expected, axis=1), atol=1e-4)
+    assert np.max(expected) > 0.5
+    named = graph.compute(tf.constant(PIXELS), tf.constant([4, 3, 2, 1, 0], tf.int32))
+    assert "mapped" not in named
+    np.testing.assert_allclose(named["map"], gradcam(model, "last", PIXELS, np.arange(4, -1, -1)), atol=1e-4)
+
+
+def test_of_fewer_findings_all_are_explained_and_equal_ones_in_their_order(tiny):
+    model, decision = of_findings(tiny, pooled, "ab")
+    set_calibration(model, [0.0, 0.0], [1.0, 1.0])
+    given = tf.function(Graph(model, "last", decision=decision).compute)(tf.constant(PIXELS))
+    assert given["map"].shape == (5, 2, 16, 24)
+    np.testing.assert_array_equal(given["mapped"], [[0, 1]] * 5)
+    numbers = np.array([0, 1, 1, 0, 1])
+    _, maps = OnePass(model, "last")(PIXELS, numbers)
+    np.testing.assert_allclose(maps, np.asarray(given["map"])[np.arange(5), numbers], atol=1e-5)
 
 
 def test_weights_that_change_later_count(tiny):

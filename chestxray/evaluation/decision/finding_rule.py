@@ -168,7 +168,11 @@ class FindingDecision:
         return found
 
 
-def read(path: Path) -> Decision | FindingDecision:
+#: The decision rule of either task.
+Rule = Decision | FindingDecision
+
+
+def read(path: Path) -> Rule:
     """Read a ``decision.json`` of either task.
 
     Raises:
@@ -181,7 +185,7 @@ def read(path: Path) -> Decision | FindingDecision:
         raise DataError(f"{path} is damaged: {error}.") from error
 
 
-def from_json(content: Any) -> Decision | FindingDecision:
+def from_json(content: Any) -> Rule:
     """Return the rule of either task from what its `to_json` gave. Raises ValueError for content of another form."""
     if isinstance(content, Mapping) and content.get("task") == "findings":
         return FindingDecision.from_json(content)
