@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from chestxray.errors import InputError
-from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.finding_rule import Rule
 
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
@@ -23,20 +23,22 @@ class Outputs:
 
     ``probabilities`` float32 (n, classes), calibrated. ``distances`` float64 (n,) from the training radiographs,
     None where the engine refuses nothing. ``maps`` float32 (n, height, width) in 0..1, heat maps of the decided
-    class; None where they were not asked for.
+    class; None where they were not asked for. With findings, ``maps`` is (n, m, height, width), and ``mapped``, int32
+    (n, m), has the numbers of the findings that they explain: the most probable ones, the first most of all.
     """
 
     probabilities: np.ndarray
     distances: np.ndarray | None
     maps: np.ndarray | None
+    mapped: np.ndarray | None = None
 
 
 class Engine(Protocol):
-    """A model ready for inference.
+    """A model ready for inference, of findings where its ``decision`` is a `FindingDecision`.
 
-    ``image_size`` is (height, width) of its input pixels and ``fit`` the way images are brought to that size. Images
-    with a distance above ``refusal_threshold`` are refused; None: no image is. ``has_maps``: whether heat maps can
-    be computed.
+    ``classes`` are its outputs in order, classes or findings. ``image_size`` is (height, width) of its input pixels and
+    ``fit`` the way images are brought to that size. Images with a distance above ``refusal_threshold`` are refused;
+    None: no image is. ``has_maps``: whether heat maps can be computed.
     """
 
     @property
@@ -48,7 +50,7 @@ class Engine(Protocol):
     @property
     def fit(self) -> Fit: ...
     @property
-    def decision(self) -> Decision: ...
+    def decision(self) -> Rule: ...
     @property
     def refusal_threshold(self) -> float | None: ...
     @property

@@ -338,13 +338,13 @@ def open_findings(folder: str | Path) -> Run:
     return run
 
 
-def open_trained(folder: str | Path) -> Run:
-    """Open the folder of a run of classes whose training is finished.
+def open_trained(folder: str | Path, *, task: Task | None = "classes") -> Run:
+    """Open the folder of a run whose training is finished. `task` None opens one of findings as well.
 
     Raises:
-        InputError: no such folder, not a run, or a run that was not finished.
+        InputError: no such folder, not a run, a run that was not finished, or one of another task.
     """
-    return _opened(folder, (MODEL,), f"{RECIPE} in it")
+    return _opened(folder, (MODEL,), f"{RECIPE} in it", task=task)
 
 
 def open_evaluated(folder: str | Path, *, task: Task | None = "classes") -> Run:
@@ -401,8 +401,8 @@ def _of_findings(folder: Path, *, model: bool = False) -> str:
     """Return the message for what takes a run of classes alone, or with `model` one whose model answers in classes."""
     if model:
         return (
-            f"{folder} is a run of findings. Only models of one class an image are predicted with, exported and "
-            f"served; the model itself, from pixels to a probability of each finding, is {folder / MODEL}, for Keras."
+            f"{folder} is a run of findings, and this takes a model of one class an image. The model itself, from "
+            f"pixels to a probability of each finding, is {folder / MODEL}, for Keras."
         )
     first = next(iter(sorted(folder.glob(f"findings/*/{RECIPE}"))), folder / "findings" / "NAME" / RECIPE).parent
     return (
