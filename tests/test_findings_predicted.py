@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import chestxray
 from chestxray import workflow
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError, InputError
+from chestxray.evaluation.decision import conformal
 from chestxray.inference import keras_engine
 from chestxray.inference.ensemble import Ensemble
 from chestxray.recipe import Recipe
@@ -23,6 +25,7 @@ from chestxray.serve.loading import open_models
 from chestxray.serve.settings import Settings
 from drawn_findings import films
 from run_folders import write_ensemble, write_run
+from serve.fakes import post
 
 FINDINGS = ("Edema", "Mass", "Rare")
 
@@ -101,8 +104,7 @@ def test_json_and_the_server_say_what_the_table_says(predict, run, rows, make_cl
     client = make_client(models=(served,))
     specification = client.get("/openapi.json").get_json()
     for path, row, content in zip(paths, as_table, as_json, strict=True):
-        with open(path, "rb") as film:
-            answered = client.post("/api/predict?maps=true", data=film.read(), content_type="image/png").get_json()
+        answered = post(client, Path(path).read_bytes(), query="?maps=true").get_json()
         schema = specification["components"]["schemas"]["Prediction"]
         Draft202012Validator({**schema, "components": specification["components"]}).validate(answered)
         (answer,) = answered["answers"]
@@ -183,8 +185,6 @@ def test_another_coverage_holds_for_each_finding(predict, run, rows):
     limits = keras_engine.load_engine(run.folder).decision.findings
     assert limits["Rare"].limit is None
     alone = run.findings["Edema"].predictions.of("validation")
-    from chestxray.evaluation.decision import conformal
-
     limit = conformal.quantile(alone.probabilities, alone.truth, 0.6, alone.clusters)
     for one in table(given):
         present = float(one["probability_Edema"])
@@ -244,7 +244,7 @@ def test_what_is_wrong_is_one_line(predict, run, rows, tmp_path):
     with pytest.raises(InputError, match="abstain must be a coverage above 0 and below 1"):
         predict(film, "--abstain", "1.5")
     classes = keras_engine.load_engine(write_run(tmp_path / "classes", size=(16, 16)))
-    with pytest.raises(InputError, match="must be of findings, as it is. Received: classes, of one class an image"):
+    with pytest.raises(InputError, match=r"must be of findings, as it is\. Received: classes, of one class an image"):
         Ensemble("mixed", [keras_engine.load_engine(run.folder), classes], run.finding_decision)
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     content = json.loads((copy / "decision.json").read_text())

@@ -42,8 +42,9 @@ class Ensemble:
                     f"Received: {member.name}, {_task(member.decision)}."
                 )
             if member.classes != self.decision.classes:
+                named = "findings" if isinstance(self.decision, FindingDecision) else "classes"
                 raise InputError(
-                    f"The members of {self.name} must have its classes, {', '.join(self.decision.classes)}. "
+                    f"The members of {self.name} must have its {named}, {', '.join(self.decision.classes)}. "
                     f"Received: {member.name} with {', '.join(member.classes)}."
                 )
             if member.fit != first.fit or (first.fit != "stretch" and _aspect(member) != _aspect(first)):

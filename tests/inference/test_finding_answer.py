@@ -84,9 +84,7 @@ def test_nothing_is_decided_in_what_is_refused():
 
 
 def test_rows_and_json_hold_the_same():
-    given = answered(
-        ["a", "b"], ["", "truncated"], Outputs(np.array([[0.5, 0.9, 0.6]]), None, None), engine(rule(0.3))
-    )
+    given = answered(["a", "b"], ["", "truncated"], Outputs(np.array([[0.5, 0.9, 0.6]]), None, None), engine(rule(0.3)))
     row, content = given[0].row(NAMES), json.loads(json.dumps(given[0].to_json(), allow_nan=False))
     assert tuple(row) == columns(rule())
     assert list(row.values()) == ["a", "0.5", "0.9", "0.6", "", "1", "1", "Edema", "", "", ""]
