@@ -27,7 +27,7 @@ def overlay_name(path: str, finding: str = "") -> str:
     >>> overlay_name("../a b.png")
     'a-b-5600e982328d7db5.png'
     >>> overlay_name("../a b.png", "Pleural Effusion")
-    'a-b-Pleural-Effusion-39318a97b9f6ce67.png'
+    'a-b-Pleural-Effusion-7c19579fafcaed79.png'
     """
     readable = [_plain(Path(path).stem) or "image", *filter(None, [_plain(finding)])]
     identity = "\0".join([path, finding] if finding else [path])
