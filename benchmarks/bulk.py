@@ -85,12 +85,12 @@ def measured(engine: Engine, paths: list[str], output: Path, batch_size: int, ro
             engine.run(pixels)
 
     def whole() -> None:
-        lines = Lines("csv", engine.classes, "0")
+        lines = Lines("csv", engine.decision, "0")
         output.unlink(missing_ok=True)
         with appending(output) as put:
 
             def write(batch: batch_prediction.Batch) -> None:
-                given = answered(batch.paths, batch.reasons, batch.outputs, engine, None)
+                given = answered(batch.paths, batch.reasons, batch.outputs, engine)
                 put(lines.of(given, [None] * len(given)))
 
             with behind(write) as later:

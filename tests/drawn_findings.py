@@ -1,13 +1,37 @@
-"""Predictions of findings, drawn or given."""
+"""Films with findings, and predictions of findings, drawn or given."""
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from chestxray.data.findings import ABSENT, PRESENT, UNKNOWN, columns
 from chestxray.data.index import Index
 from chestxray.evaluation.finding_predictions import FindingPredictions
 
 NAMES = ("Mass", "Edema", "Effusion")
+
+
+def films(folder):
+    """A table of labels of 120 films of 60 patients in `folder`: Edema is bright, Mass a square, Rare on five films; of
+    some not all is known.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        edema, mass = rng.random(2) < 0.4
+        pixels = rng.normal(150 if edema else 90, 20, (16, 16))
+        if mass:
+            pixels[4:9, 4:9] = 250 if i % 2 else 240
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
+        rows.append({
+            "path": f"{i:03}.png", "patient": f"p{i // 2}", "sex": "MF"[i // 2 % 2],
+            "Edema": "" if i % 11 == 0 else -1 if i % 13 == 0 else int(edema),
+            "Mass": "" if i % 7 == 0 else int(mass),
+            "Rare": int(i % 24 == 0),
+        })  # fmt: skip
+    path = folder / "labels.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
 
 
 def index_of(truth, findings, patients=None, split="test"):

@@ -22,31 +22,14 @@ from chestxray.report import findings_report, model_card
 from chestxray.runs.run_folder import Run, open_findings
 from chestxray.studies import study
 from made_runs import Page
+from drawn_findings import films
 
 FINDINGS = ("Edema", "Mass", "Rare")
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """120 films of 60 patients: Edema is bright, Mass a square, Rare on five films; of some not all is known."""
-    folder = tmp_path_factory.mktemp("films")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(120):
-        edema, mass = rng.random(2) < 0.4
-        pixels = rng.normal(150 if edema else 90, 20, (16, 16))
-        if mass:
-            pixels[4:9, 4:9] = 250 if i % 2 else 240
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
-        rows.append({
-            "path": f"{i:03}.png", "patient": f"p{i // 2}", "sex": "MF"[i // 2 % 2],
-            "Edema": "" if i % 11 == 0 else -1 if i % 13 == 0 else int(edema),
-            "Mass": "" if i % 7 == 0 else int(mass),
-            "Rare": int(i % 24 == 0),
-        })  # fmt: skip
-    path = folder / "labels.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
-    return path
+    return films(tmp_path_factory.mktemp("films"))
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +183,6 @@ def test_folds_are_pooled(recipe, tmp_path):
     "arguments",
     [
         ["evaluate", "RUN"],
-        ["predict", "RUN", "x.png"],
-        ["serve", "RUN"],
         ["compare", "RUN", "RUN/findings/Edema"],
         ["ensemble", "RUN", "RUN/findings/Edema"],
     ],
@@ -233,7 +214,7 @@ def test_it_is_opened_from_python(run):
     assert "Not scored" in opened._repr_html_() and "Edema" in opened._repr_html_()
     assert opened.findings_evaluation.to_frame().loc["auroc", "value"] == run.metrics["test"]["auroc"]["value"]
     assert opened.finding_decision.classes == FINDINGS and len(opened.finding_predictions.rows)
-    for name in ("predictions", "evaluation", "decision", "engine"):
+    for name in ("predictions", "evaluation", "decision"):
         with pytest.raises(InputError, match="is a run of findings"):
             getattr(opened, name)
 

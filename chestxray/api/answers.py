@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from chestxray.errors import InputError
-from chestxray.inference.answer import PREFIX, Answer, answered
+from chestxray.inference.answer import answered
 from chestxray.inference.engine import Engine, Outputs
+from chestxray.inference.image_answer import ImageAnswer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,12 +28,13 @@ class Explanation:
     """The Grad-CAM explanation of one prediction.
 
     ``pixels``: uint8 (height, width), the image as the model sees it; ``map``: float32 (height, width) in 0..1, the
-    regions that the score of the predicted class comes from.
+    regions that the score of the predicted class, or of ``finding``, comes from; ``finding`` is None with classes.
     """
 
-    answer: Answer
+    answer: ImageAnswer
     pixels: np.ndarray
     map: np.ndarray
+    finding: str | None = None
 
     def overlay(self, strength: float = 0.5) -> Image.Image:
         """Return the image with the map as an overlay; `strength` (0 to 1) is the opacity where the map is 1."""
@@ -51,13 +53,14 @@ class Explanation:
         buffer = io.BytesIO()
         self.overlay().save(buffer, "PNG")
         picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-        words = html.escape(self.answer.words)
+        of = "" if self.finding is None else f" Heat map of {self.finding}."
+        words = html.escape(self.answer.words + of)
         return f'<img width="320" alt="heat map" src="data:image/png;base64,{picture}"><p>{words}</p>'
 
 
 def answers(
     engine: Engine, images: Images, batch_size: int, *, maps: bool, max_pixels: int
-) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
+) -> Iterator[tuple[list[ImageAnswer], np.ndarray, Outputs | None]]:
     """Return an iterator over batches of `images`: the answers, the pixels of the readable images, the model outputs.
 
     The pixels are uint8 (n, height, width); the outputs are None if no image of the batch can be read.
@@ -72,30 +75,23 @@ def answers(
     return _of_files(engine, _paths(images), batch_size, maps=maps, max_pixels=max_pixels)
 
 
-def row(answer: Answer, classes: Sequence[str]) -> dict[str, Any]:
-    """Return an answer as a row of a table, with the columns of `chestxray.inference.answer.columns`."""
-    fields = answer.to_json()
-    given = {PREFIX + name: answer.probabilities.get(name) for name in classes}
-    return {name: value for name, value in fields.items() if name != "probabilities"} | given
-
-
 def _of_arrays(
     engine: Engine, films: np.ndarray, batch_size: int, *, maps: bool
-) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
+) -> Iterator[tuple[list[ImageAnswer], np.ndarray, Outputs | None]]:
     for start in range(0, len(films), batch_size):
         part = _fitted(films[start : start + batch_size], engine)
         names = [str(start + i) for i in range(len(part))]
         outputs = engine.run(part, maps=maps)
-        yield answered(names, [""] * len(part), outputs, engine, engine.decision.limit), part, outputs
+        yield answered(names, [""] * len(part), outputs, engine), part, outputs
 
 
 def _of_files(
     engine: Engine, paths: Sequence[str], batch_size: int, *, maps: bool, max_pixels: int
-) -> Iterator[tuple[list[Answer], np.ndarray, Outputs | None]]:
+) -> Iterator[tuple[list[ImageAnswer], np.ndarray, Outputs | None]]:
     from chestxray.inference import batch_prediction
 
     for batch in batch_prediction.predicted(engine, paths, batch_size=batch_size, maps=maps, max_pixels=max_pixels):
-        given = answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
+        given = answered(batch.paths, batch.reasons, batch.outputs, engine)
         yield given, batch.pixels, batch.outputs
 
 

@@ -79,8 +79,8 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """``classes`` or ``findings``. With findings, `predictions`, `evaluation`, `decision`, predicting and the plots
-        but for `plot_history` are those of one of `findings`; on this run they raise `InputError`.
+        """``classes`` or ``findings``. With findings, `predictions`, `evaluation`, `decision` and the plots but for
+        `plot_history` are those of one of `findings`; on this run they raise `InputError`.
         """
         return self._files.task
 
@@ -180,22 +180,25 @@ class Run:
 
         Returns:
             The columns path (for arrays the image's number), decision, ``probability_<class>`` for each class, set,
-            abstained, refused, distance and unreadable. A value is missing if the run does not provide it or it does
-            not apply.
+            abstained, refused, distance and unreadable. With findings: path, ``probability_<finding>`` and
+            ``predicted_<finding>`` (1 or 0) for each finding, abstained (a list of findings), refused, distance and
+            unreadable. A value is missing if the run does not provide it or it does not apply.
 
         Raises:
             InputError: `images` are not images or are empty. A file that cannot be read is not an error: its row
                 gives the reason.
         """
         given = [answer for found, *_ in self._answers(images, batch_size, maps=False) for answer in found]
-        classes = self.engine.classes
-        return pd.DataFrame([answering.row(answer, classes) for answer in given], columns=columns(classes))
+        rule = self.engine.decision
+        return pd.DataFrame([answer.cells(rule.classes) for answer in given], columns=columns(rule))
 
-    def explain(self, image: Images) -> Explanation:
+    def explain(self, image: Images, finding: str | None = None) -> Explanation:
         """Return the Grad-CAM explanation of the prediction of one image, a path or an array (height, width).
 
+        With findings it is of `finding`, one of the three most probable ones; default: the most probable.
+
         Raises:
-            InputError: the architecture has no Grad-CAM layer, or there is not exactly one image.
+            InputError: the architecture has no Grad-CAM layer, there is not exactly one image, or no map of `finding`.
             DataError: the image cannot be read.
         """
         # At most two images are computed, which is enough to detect several.
@@ -205,7 +208,18 @@ class Run:
         (((answer,), pixels, outputs),) = given
         if outputs is None or outputs.maps is None:
             raise DataError(f"{answer.path} cannot be read: {answer.unreadable}.")
-        return Explanation(answer, pixels[0], outputs.maps[0])
+        if outputs.mapped is None:
+            if finding is not None:
+                raise InputError(f"finding is for a run of findings. Received: {finding!r}, with one class an image.")
+            return Explanation(answer, pixels[0], outputs.maps[0])
+        mapped = [self.engine.classes[number] for number in outputs.mapped[0]]
+        wanted = mapped[0] if finding is None else finding
+        if wanted not in mapped:
+            raise InputError(
+                f"finding must be one of the most probable ones, {', '.join(mapped)}: only these have heat maps. "
+                f"Received: {finding!r}."
+            )
+        return Explanation(answer, pixels[0], outputs.maps[0][mapped.index(wanted)], wanted)
 
     def _answers(self, images: Images, batch_size: int, *, maps: bool) -> Iterator[tuple[list[Any], Any, Any]]:
         from chestxray.inference import keras_engine

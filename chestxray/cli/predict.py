@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chestxray.cli import shares
+from chestxray.cli.shares import by_finding
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from chestxray.evaluation.predictions import Predictions
-    from chestxray.inference.answer import Adjustment, Answer
+    from chestxray.evaluation.decision.finding_rule import Rule
+    from chestxray.inference.answer import Adjustment
     from chestxray.inference.batch_prediction import Batch
     from chestxray.inference.engine import Engine
-    from chestxray.inference.output_file import Format, Lines
+    from chestxray.inference.output_file import Format, Lines, Overlays
 
 log = logging.getLogger("chestxray")
 
@@ -45,7 +47,7 @@ log = logging.getLogger("chestxray")
     type=float,
     metavar="COVERAGE",
     help="Coverage of the conformal sets, by the run's validation; the model abstains where a set is not exactly the "
-    "class decided on [default: that of the run].",
+    "class decided on; of findings, one by one [default: that of the run].",
 )
 @click.option(
     "--prevalence",
@@ -57,7 +59,7 @@ log = logging.getLogger("chestxray")
 @click.option(
     "--estimate-prevalence",
     is_flag=True,
-    help="Print how common the classes appear to be in these images, estimated without labels.",
+    help="Print how common the classes, or findings, appear to be in these images, estimated without labels.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
 def command(
@@ -81,30 +83,27 @@ def command(
         chestxray predict model.onnx films --recursive
         chestxray predict runs/x films --jsonl --heatmaps maps --abstain 0.95 > answers.jsonl
 
-    Writes one row per image: calibrated probabilities, the predicted class, or why there is none. An existing
-    --output (CSV or JSONL) is continued: only images without a row in it are predicted.
+    Writes one row per image: calibrated probabilities, the predicted class or, of each finding, whether it is
+    present, or why nothing is decided. An existing --output (CSV or JSONL) is continued: only images without a row in
+    it are predicted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
     from chestxray.data.images import listing
-    from chestxray.evaluation.decision.conformal_quantile import patients_needed
     from chestxray.inference import opening
-    from chestxray.inference.answer import limit_for, validation_of
+    from chestxray.inference.answer import abstaining
     from chestxray.inference.output_file import Lines, alone, done
 
     engine = opening.open_engine(run)
     if heatmaps is not None:
         _check_heatmaps(engine, heatmaps)
-    limit = limit_for(run, engine.decision, abstain)
-    if limit is not None and limit >= 1:
-        level = abstain or engine.decision.coverage
-        needed = "" if level is None else f" {patients_needed(level)} patients would be needed."
-        log.warning("Validation is too small to promise that coverage: the model abstains from every image.%s", needed)
-    adjustment = None if prevalence is None else _prevalence_adjustment(engine, run, prevalence)
-    judges = validation_of(run, engine.decision, "estimate-prevalence") if estimate_prevalence else None
+    rule = abstaining(run, engine.decision, abstain)
+    _warn_of_abstention(rule, abstain)
+    adjustment = None if prevalence is None else shares.adjustment(engine.decision, run, prevalence)
+    judges = shares.judges(run, engine.decision) if estimate_prevalence else None
     files = listing.listed(paths, recursive=recursive)
-    options = ("" if limit is None else f"{limit:.12g}") + ("" if prevalence is None else f" at {prevalence:.12g}")
+    options = _limits(rule) + ("" if prevalence is None else f" at {prevalence:.12g}")
     mark = opening.fingerprint(run, options)
-    lines = Lines(kind, engine.classes, mark, heatmaps=heatmaps is not None)
+    lines = Lines(kind, rule, mark, heatmaps=heatmaps is not None)
     with nullcontext() if output is None else alone(output):
         known = set() if output is None else done(output, lines)
         missing = [path for path in files if path not in known]
@@ -116,11 +115,11 @@ def command(
         most = opening.max_pixels(run)
         seen: list[np.ndarray] = []
         counts = _predict(
-            engine, missing, lines, output, limit, heatmaps, adjustment, seen, batch_size=batch_size, max_pixels=most
+            engine, missing, lines, output, rule, heatmaps, adjustment, seen, batch_size=batch_size, max_pixels=most
         )
     _summarise(counts)
     if judges is not None:
-        _estimate(engine, judges, seen)
+        shares.show(judges, seen)
     if counts["unreadable"] == len(missing) == len(files):
         raise SystemExit(1)
 
@@ -130,7 +129,7 @@ def _predict(
     paths: Sequence[str],
     lines: Lines,
     output: Path | None,
-    limit: float | None,
+    rule: Rule,
     heatmaps: Path | None,
     adjustment: Adjustment | None,
     seen: list[np.ndarray],
@@ -156,12 +155,12 @@ def _predict(
     with _sink(output, lines) as put, _bar(len(paths)) as advance:
 
         def write(batch: Batch) -> None:
-            given = answered(batch.paths, batch.reasons, batch.outputs, engine, limit, adjustment)
+            given = answered(batch.paths, batch.reasons, batch.outputs, engine, rule, adjustment)
             if batch.outputs is not None:
                 films = [not answer.refused for answer in given if not answer.unreadable]
                 seen.append(batch.outputs.probabilities[films])
-            counts.update(map(_outcome, given))
-            names: Sequence[str | None] = [None] * len(given)
+            counts.update(answer.outcome for answer in given)
+            names: Sequence[Overlays] = [None] * len(given)
             if heatmaps is not None:
                 names = write_overlays(heatmaps, given, batch)
             put(lines.of(given, names))
@@ -173,53 +172,27 @@ def _predict(
     return counts
 
 
-def _prevalence_adjustment(engine: Engine, run: Path, prevalence: float) -> Adjustment:
-    """Return a function that adjusts probabilities to `prevalence`, the proportion (0 to 1) of the positive class."""
-    import numpy as np
+def _warn_of_abstention(rule: Rule, asked: float | None) -> None:
+    """Warn where validation was too small for the coverage, so that the model abstains from every image, and where a
+    finding is always answered although a coverage was `asked` for, since validation could choose nothing for it.
+    """
+    from chestxray.evaluation.decision.conformal_quantile import patients_needed
 
-    from chestxray.evaluation.clinical.prevalence_shift import Known, adjusted
-    from chestxray.inference.answer import validation_of
-
-    decision = engine.decision
-    if decision.positive is None:
-        raise InputError(f"prevalence is for two classes. Received: {prevalence:g}, with {len(decision.classes)}.")
-    if not 0 < prevalence < 1:
-        raise InputError(f"prevalence must be a share above 0 and below 1. Received: {prevalence:g}.")
-    known = Known.of(validation_of(run, decision, "prevalence"))
-    if known is None:
-        raise InputError(f"The validation of {run} lacks a class, so that its prevalence is not known.")
-    after = np.where(np.arange(2) == decision.classes.index(decision.positive), prevalence, 1 - prevalence)
-    return lambda probabilities: adjusted(probabilities, known.proportions, after)
+    always = [name for name, one in by_finding(rule).items() if not one.chosen]
+    if asked is not None and always:
+        log.warning("The model never abstains from %s: nothing was chosen on validation.", ", ".join(always))
+    silent = {name: one for name, one in by_finding(rule).items() if one.limit is not None and one.limit >= 1}
+    if silent:
+        level = next(iter(silent.values())).coverage
+        needed = "" if level is None else f" {patients_needed(level)} patients would be needed."
+        of = ", ".join(filter(None, silent)) or "every image"
+        log.warning("Validation is too small to promise that coverage: the model abstains from %s.%s", of, needed)
 
 
-def _estimate(engine: Engine, validation: Predictions, seen: list[np.ndarray]) -> None:
-    """Print the estimated proportions of the classes among the images in `seen`, and the assumption made."""
-    import numpy as np
-
-    from chestxray.cli.output import quoted, table
-    from chestxray.evaluation.clinical.prevalence_shift import ASSUMPTION, Known, estimate
-
-    known = Known.of(engine.decision.applied(validation))
-    probabilities = np.concatenate([*seen, np.zeros((0, len(engine.classes)))]).astype(np.float64)
-    if known is None or len(probabilities) < 2:
-        log.warning("How common the classes are is not estimated: validation lacks a class, or there are no images.")
-        return
-    found = estimate(probabilities, engine.decision.decided(probabilities), np.arange(len(probabilities)), known)
-    rows = [
-        (
-            name,
-            f"{known.proportions[number]:.3f}",
-            *(quoted(way[number].to_json()) for way in (found.maximisation, found.confusion)),
-        )
-        for number, name in enumerate(engine.classes)
-    ]
-    heads = ("class", "validation", "here, by the probabilities (95% interval)", "here, by the decisions")
-    table(heads, rows, error=True)
-    click.echo(
-        f"Shares of the classes among {len(probabilities):,} images, each counted as a patient, without labels. "
-        f"{ASSUMPTION} Estimates that disagree say that they are not.",
-        err=True,
-    )
+def _limits(rule: Rule) -> str:
+    """Return the limits of abstention as text, ``""`` where the model always answers."""
+    limits = ["" if one.limit is None else f"{one.limit:.12g}" for one in by_finding(rule).values()]
+    return "|".join(limits) if any(limits) else ""
 
 
 def _kind(kinds: tuple[str, ...], output: Path | None) -> Format:
@@ -260,12 +233,6 @@ def _sink(output: Path | None, lines: Lines) -> Iterator[Callable[[bytes], None]
             write(lines.opening)
         yield write
         write(lines.closing)
-
-
-def _outcome(answer: Answer) -> str:
-    if answer.unreadable:
-        return "unreadable"
-    return "refused" if answer.refused else "abstained" if answer.abstained else "decided"
 
 
 def _summarise(counts: Counter[str]) -> None:

@@ -34,11 +34,11 @@ class Outputs:
 
 
 class Engine(Protocol):
-    """A model ready for inference.
+    """A model ready for inference, of findings where its ``decision`` is a `FindingDecision`.
 
-    ``image_size`` is (height, width) of its input pixels and ``fit`` the way images are brought to that size. Images
-    with a distance above ``refusal_threshold`` are refused; None: no image is. ``has_maps``: whether heat maps can
-    be computed.
+    ``classes`` are its outputs in order, classes or findings. ``image_size`` is (height, width) of its input pixels and
+    ``fit`` the way images are brought to that size. Images with a distance above ``refusal_threshold`` are refused;
+    None: no image is. ``has_maps``: whether heat maps can be computed.
     """
 
     @property

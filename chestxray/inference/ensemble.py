@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chestxray.errors import InputError
-from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.inference.engine import Engine, Outputs, check_maps
 
 if TYPE_CHECKING:
@@ -21,23 +21,30 @@ class Ensemble:
     """The mean of its ``members``, as an engine.
 
     Probabilities are averaged. Distances have different scales: the mean of distance over threshold is used, and
-    images above 1 are refused. A map is the mean over the members that have maps and decide as the ensemble does.
-    Images are read at the largest of the members' sizes and downscaled for the others.
+    images above 1 are refused. A map is the mean over the members that have maps and decide as the ensemble does; with
+    findings, over those that explain that finding. Images are read at the largest of the members' sizes and downscaled
+    for the others.
 
     Raises:
-        InputError: members with different classes, or whose ways to fit images to their size differ.
+        InputError: members of different tasks or classes, or whose ways to fit images to their size differ.
     """
 
     name: str
     members: Sequence[Engine]
-    decision: Decision
+    decision: Rule
 
     def __post_init__(self) -> None:
         first = self.members[0]
         for member in self.members:
-            if member.classes != self.decision.classes:
+            if _task(member.decision) != _task(self.decision):
                 raise InputError(
-                    f"The members of {self.name} must have its classes, {', '.join(self.decision.classes)}. "
+                    f"The members of {self.name} must be {_task(self.decision)}, as it is. "
+                    f"Received: {member.name}, {_task(member.decision)}."
+                )
+            if member.classes != self.decision.classes:
+                named = "findings" if isinstance(self.decision, FindingDecision) else "classes"
+                raise InputError(
+                    f"The members of {self.name} must have its {named}, {', '.join(self.decision.classes)}. "
                     f"Received: {member.name} with {', '.join(member.classes)}."
                 )
             if member.fit != first.fit or (first.fit != "stretch" and _aspect(member) != _aspect(first)):
@@ -48,7 +55,7 @@ class Ensemble:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in order."""
+        """Names of the classes, or findings, in order."""
         return self.decision.classes
 
     @property
@@ -86,22 +93,60 @@ class Ensemble:
             for member, one in zip(self.members, given, strict=True)
             if one.distances is not None and member.refusal_threshold is not None
         ]
-        return Outputs(
-            probabilities=probabilities,
-            distances=np.mean(ratios, axis=0) if ratios else None,
-            maps=self._maps(probabilities, given) if maps else None,
-        )
+        explained = self._maps(probabilities, given) if maps else (None, None)
+        return Outputs(probabilities, np.mean(ratios, axis=0) if ratios else None, *explained)
 
-    def _maps(self, probabilities: np.ndarray, given: Sequence[Outputs]) -> np.ndarray:
+    def _maps(self, probabilities: np.ndarray, given: Sequence[Outputs]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return ``maps`` and ``mapped`` of `Outputs`."""
+        if isinstance(self.decision, FindingDecision):
+            mapped = self._mapped(probabilities, given)
+            columns = [
+                self._mean(
+                    [None if one.maps is None else _of_finding(one, number) for one in given], len(probabilities)
+                )
+                for number in mapped.T
+            ]
+            return np.stack(columns, axis=1), mapped
         decided = self.decision.decided(probabilities)
-        total = np.zeros((len(probabilities), *self.image_size), dtype=np.float32)
-        count = np.zeros(len(probabilities), dtype=np.float32)
-        for member, one in zip(self.members, given, strict=True):
-            if one.maps is not None:
-                agree = member.decision.decided(one.probabilities) == decided
-                total[agree] += _resized(one.maps[agree], self.image_size)
-                count += agree
+        agreeing = [
+            None if one.maps is None else (one.maps, member.decision.decided(one.probabilities) == decided)
+            for member, one in zip(self.members, given, strict=True)
+        ]
+        return self._mean(agreeing, len(probabilities)), None
+
+    def _mapped(self, probabilities: np.ndarray, given: Sequence[Outputs]) -> np.ndarray:
+        """Return the numbers of the most probable of the findings that a member explains, int32 (n, m)."""
+        chosen = [one.mapped for one in given if one.mapped is not None]
+        likely = np.full(probabilities.shape, -1.0)
+        for numbers in chosen:
+            np.put_along_axis(likely, numbers, np.take_along_axis(probabilities, numbers, axis=1), axis=1)
+        most = max(numbers.shape[1] for numbers in chosen)
+        return np.argsort(-likely, axis=1, kind="stable")[:, :most].astype(np.int32)
+
+    def _mean(self, parts: Sequence[tuple[np.ndarray, np.ndarray] | None], images: int) -> np.ndarray:
+        """Return the mean, float32 (n, height, width), of maps over the members in which they are taken.
+
+        `parts`: of each member its maps, float32 (n, height, width), and the images whose maps are taken, bool (n,).
+        """
+        total = np.zeros((images, *self.image_size), dtype=np.float32)
+        count = np.zeros(images, dtype=np.float32)
+        for maps, taken in filter(None, parts):
+            total[taken] += _resized(maps[taken], self.image_size)
+            count += taken
         return total / np.maximum(count, 1)[:, np.newaxis, np.newaxis]
+
+
+def _of_finding(outputs: Outputs, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a member's maps, float32 (n, height, width), of the findings `number`, int (n,), one for each image, and
+    whether it explains that finding, bool (n,).
+    """
+    assert outputs.maps is not None and outputs.mapped is not None
+    same = outputs.mapped == number[:, np.newaxis]
+    return outputs.maps[np.arange(len(number)), same.argmax(axis=1)], same.any(axis=1)
+
+
+def _task(decision: Rule) -> str:
+    return "of findings" if isinstance(decision, FindingDecision) else "of one class an image"
 
 
 def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

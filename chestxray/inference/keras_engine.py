@@ -13,10 +13,12 @@ import xxhash
 
 from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError
+from chestxray.evaluation.decision import finding_rule
+from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
-from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.rule import NOT_CHOSEN, Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Engine, Outputs, check_maps
 from chestxray.inference.ensemble import Ensemble
@@ -60,7 +62,7 @@ def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
             f"{folder} holds predictions and no weights ({MODEL}). Predict with the run that made them, or with an "
             "ensemble of runs (`chestxray ensemble`)."
         )
-    run_folder.open_trained(folder)
+    run_folder.open_trained(folder, task=None)
     if not (folder / DECISION).is_file():
         raise InputError(f"{folder} has no {DECISION}: run it again with this version of chestxray.")
     return (folder,)
@@ -79,14 +81,27 @@ def load_engine(folder: Path) -> Engine:
         return KerasEngine(runs[0])
     members = [load_engine(member) for member in _members(folder)]
     path = folder / DECISION
-    # Members without validation images in common have no thresholds: the most probable class decides.
-    plain = Decision(members[0].classes, None, Calibration(), {}, "")
-    return Ensemble(folder.resolve().name, members, Decision.read(path) if path.is_file() else plain)
+    return Ensemble(
+        folder.resolve().name, members, finding_rule.read(path) if path.is_file() else _unchosen(members[0])
+    )
+
+
+def _unchosen(member: Engine) -> Rule:
+    """Return the rule of an ensemble whose members have no validation images in common, so that none was chosen: the
+    most probable class decides; a finding is called present at 0.5.
+    """
+    if not isinstance(member.decision, FindingDecision):
+        return Decision(member.classes, None, Calibration(), {}, "")
+    because = f"{NOT_CHOSEN}: the members have no validation images in common"
+    rules = member.decision.findings.items()
+    return FindingDecision(
+        {name: Decision(rule.classes, name, Calibration(), {name: 0.5}, because) for name, rule in rules}
+    )
 
 
 def max_pixels(folder: Path) -> int:
     """Return the most pixels that an image may have: the least limit of the runs of `folder`."""
-    return min(run_folder.open_trained(path).recipe.max_pixels for path in folders(folder))
+    return min(run_folder.open_trained(path, task=None).recipe.max_pixels for path in folders(folder))
 
 
 def fingerprint(folder: Path, options: str = "") -> str:
@@ -124,7 +139,7 @@ class KerasEngine:
 
     @cached_property
     def _run(self) -> Run:
-        return run_folder.open_trained(self.folder)
+        return run_folder.open_trained(self.folder, task=None)
 
     @property
     def name(self) -> str:
@@ -133,7 +148,7 @@ class KerasEngine:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the model's outputs."""
+        """Names of the classes, or findings, in the order of the model's outputs."""
         return self.decision.classes
 
     @cached_property
@@ -150,9 +165,9 @@ class KerasEngine:
         return self._run.recipe.fit
 
     @cached_property
-    def decision(self) -> Decision:
+    def decision(self) -> Rule:
         """The decision rule chosen on validation."""
-        return Decision.read(self.folder / DECISION)
+        return finding_rule.read(self.folder / DECISION)
 
     @cached_property
     def _distribution(self) -> FeatureDistribution | None:
@@ -231,7 +246,7 @@ class KerasEngine:
         if not np.isfinite(given["probabilities"]).all():
             raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
         far = None if self._distribution is None else self._distribution.distances(given["features"], pixels)
-        return Outputs(given["probabilities"], far, given.get("map"))
+        return Outputs(given["probabilities"], far, given.get("map"), given.get("mapped"))
 
 
 class _Member(TypedDict):

@@ -15,13 +15,15 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from chestxray.errors import DataError, OutputError
-from chestxray.inference.answer import Answer, columns
+from chestxray.evaluation.decision.finding_rule import Rule
+from chestxray.inference.answer import columns
+from chestxray.inference.image_answer import ImageAnswer
 from chestxray.storage.files import ABSENT, check_writable, explained, refusal, write_bytes
 
 Format = Literal["csv", "json", "jsonl"]
@@ -29,20 +31,22 @@ Format = Literal["csv", "json", "jsonl"]
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _GUARDED = re.compile(r"'+[=+\-@\t\r\n]")
+#: File name of the overlay of an image; with findings those by finding; None where there is none.
+Overlays = str | Mapping[str, str] | None
 log = logging.getLogger(__name__)
 
 
 class Lines:
-    """Formats answers: ``opening``, a line an answer, ``closing``, all bytes.
+    """Formats answers by `rule`: ``opening``, a line an answer, ``closing``, all bytes.
 
     Every line has ``run``, the fingerprint of the run and its options. With `heatmaps` a line names the image's
-    overlay.
+    overlay, or, in a table separated by ``|``, its overlays.
     """
 
-    def __init__(self, kind: Format, classes: Sequence[str], run: str, *, heatmaps: bool = False) -> None:
+    def __init__(self, kind: Format, rule: Rule, run: str, *, heatmaps: bool = False) -> None:
         self.kind, self.run = kind, run
-        self._classes, self._heatmaps = tuple(classes), heatmaps
-        self.columns = (*columns(classes), *(("heatmap",) if heatmaps else ()), "run")
+        self._classes, self._heatmaps = rule.classes, heatmaps
+        self.columns = (*columns(rule), *(("heatmap",) if heatmaps else ()), "run")
         self._first = True
 
     @property
@@ -57,13 +61,14 @@ class Lines:
         """The end of a JSON list."""
         return b"\n]\n" if self.kind == "json" else b""
 
-    def of(self, answers: Sequence[Answer], heatmaps: Sequence[str | None]) -> bytes:
-        """Return the lines of `answers`; `heatmaps` are the names of their overlays, None for an image without one."""
+    def of(self, answers: Sequence[ImageAnswer], heatmaps: Sequence[Overlays]) -> bytes:
+        """Return the lines of `answers`; `heatmaps` are the names of their overlays."""
         return b"".join(self._line(answer, name) for answer, name in zip(answers, heatmaps, strict=True))
 
-    def _line(self, answer: Answer, heatmap: str | None) -> bytes:
+    def _line(self, answer: ImageAnswer, heatmap: Overlays) -> bytes:
         if self.kind == "csv":
-            given = answer.row(self._classes) | {"heatmap": heatmap or "", "run": self.run}
+            names = heatmap or "" if heatmap is None or isinstance(heatmap, str) else "|".join(heatmap.values())
+            given = answer.row(self._classes) | {"heatmap": names, "run": self.run}
             return _csv_line([given[name] for name in self.columns])
         content: dict[str, Any] = answer.to_json()
         content |= ({"heatmap": heatmap} if self._heatmaps else {}) | {"run": self.run}

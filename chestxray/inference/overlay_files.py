@@ -11,42 +11,69 @@ import numpy as np
 import xxhash
 
 from chestxray.explanation.overlay import overlay
+from chestxray.inference.finding_answer import FindingAnswer
 from chestxray.storage.files import replacing
 
 if TYPE_CHECKING:
-    from chestxray.inference.answer import Answer
     from chestxray.inference.batch_prediction import Batch
+    from chestxray.inference.image_answer import ImageAnswer
+    from chestxray.inference.output_file import Overlays
 
 
-def overlay_name(path: str) -> str:
-    """A file name of its own for the overlay of the image at `path`: letters, digits, ``._-`` alone.
+def overlay_name(path: str, finding: str = "") -> str:
+    """A file name of its own for the overlay of the image at `path`, or that of a finding in it: letters, digits,
+    ``._-`` alone.
 
     >>> overlay_name("../a b.png")
     'a-b-5600e982328d7db5.png'
+    >>> overlay_name("../a b.png", "Pleural Effusion")
+    'a-b-Pleural-Effusion-7c19579fafcaed79.png'
     """
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).strip("-.")[:60]
-    digest = xxhash.xxh3_64_hexdigest(path.encode("utf-8", "surrogateescape"))
-    return f"{readable or 'image'}-{digest}.png"
+    readable = [_plain(Path(path).stem) or "image", *filter(None, [_plain(finding)])]
+    identity = "\0".join([path, finding] if finding else [path])
+    digest = xxhash.xxh3_64_hexdigest(identity.encode("utf-8", "surrogateescape"))
+    return f"{'-'.join(readable)}-{digest}.png"
 
 
-def write_overlays(folder: Path, answers: Sequence[Answer], batch: Batch) -> list[str | None]:
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60]
+
+
+def write_overlays(folder: Path, answers: Sequence[ImageAnswer], batch: Batch) -> list[Overlays]:
     """Write the overlays of `batch` to `folder`; their names, None for what was unreadable or refused.
+
+    With findings those are shown that are decided to be present, of the ones that have a map, which are the most
+    probable; the most probable one where none of them is.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
+    names: list[Overlays] = [None] * len(answers)
+    if batch.outputs is None or batch.outputs.maps is None:
+        return names
+    given, maps = batch.outputs, batch.outputs.maps
+    readable = [place for place, answer in enumerate(answers) if not answer.unreadable]
+    for row, place in enumerate(readable):
+        answer = answers[place]
+        if answer.refused:
+            continue
+        if not isinstance(answer, FindingAnswer):
+            names[place] = _write(folder / overlay_name(answer.path), batch.pixels[row], maps[row])
+            continue
+        assert given.mapped is not None
+        findings = list(answer.findings)
+        mapped = [findings[number] for number in given.mapped[row]]
+        shown = [name for name in mapped if name in answer.present] or mapped[:1]
+        names[place] = {
+            name: _write(folder / overlay_name(answer.path, name), batch.pixels[row], maps[row][mapped.index(name)])
+            for name in shown
+        }
+    return names
+
+
+def _write(path: Path, pixels: np.ndarray, heat: np.ndarray) -> str:
     from PIL import Image
 
-    if batch.outputs is None or batch.outputs.maps is None:
-        return [None] * len(answers)
-    names: list[str | None] = []
-    readable = iter(zip(batch.pixels, batch.outputs.maps, strict=True))
-    for answer in answers:
-        pixels, heat = (None, None) if answer.unreadable else next(readable)
-        if pixels is None or heat is None or answer.refused:
-            names.append(None)
-            continue
-        names.append(overlay_name(answer.path))
-        with replacing(folder / overlay_name(answer.path)) as temporary:
-            Image.fromarray(np.ascontiguousarray(overlay(pixels, heat))).save(temporary)
-    return names
+    with replacing(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(overlay(pixels, heat))).save(temporary)
+    return path.name

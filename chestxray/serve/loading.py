@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chestxray.errors import DataError, InputError
+from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.inference import opening
 from chestxray.inference.answer import answers
 from chestxray.inference.engine import Engine, Outputs
@@ -29,21 +30,38 @@ class Served:
 
     def to_json(self) -> dict[str, Any]:
         """Return the item of ``/api/models``."""
-        decision = self.engine.decision
         return {
             "id": self.key,
             "name": self.engine.name,
             "classes": list(self.engine.classes),
-            "positive": decision.positive,
-            "thresholds": {name: float(value) for name, value in decision.thresholds.items()},
-            "rule": decision.words,
-            "coverage": decision.coverage,
+            **_rule(self.engine.decision),
             "refusal_threshold": self.engine.refusal_threshold,
             "image_size": list(self.engine.image_size),
             "fit": self.engine.fit,
             "heat_maps": self.engine.has_maps,
             "card": None if self.card is None else f"/models/{self.key}/card",
         }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    """Return what ``/api/models`` tells of a decision rule."""
+    if isinstance(rule, FindingDecision):
+        return {
+            "task": "findings",
+            "positive": None,
+            "thresholds": {name: float(one.thresholds[name]) for name, one in rule.findings.items()},
+            "chosen_by": {name: one.chosen_by for name, one in rule.findings.items()},
+            "rule": "Each finding is called present at its own threshold.",
+            "coverage": next((one.coverage for one in rule.findings.values() if one.coverage is not None), None),
+        }
+    return {
+        "task": "classes",
+        "positive": rule.positive,
+        "thresholds": {name: float(value) for name, value in rule.thresholds.items()},
+        "chosen_by": None,
+        "rule": rule.words,
+        "coverage": rule.coverage,
+    }
 
 
 def open_models(paths: Sequence[Path], seconds: float | None = None) -> tuple[Served, ...]:
@@ -83,18 +101,41 @@ def _try(model: Served, path: Path) -> None:
 
 def _wrong(engine: Engine, outputs: Outputs) -> str | None:
     """Return what is wrong with the `outputs` for one image, None if nothing is."""
-    probabilities, classes = outputs.probabilities, engine.classes
-    if probabilities.shape != (1, len(classes)):
-        return f"probabilities of shape {probabilities.shape} for {len(classes)} classes"
-    if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-2):
-        return f"probabilities that do not add up to 1: {', '.join(f'{value:g}' for value in probabilities[0])}"
+    if wrong := _wrong_probabilities(engine, outputs.probabilities) or _wrong_maps(engine, outputs):
+        return wrong
     if (outputs.distances is None) != (engine.refusal_threshold is None):
         return "it has a refusal threshold and no output of distances, or the reverse"
     if outputs.distances is not None and not (outputs.distances.shape == (1,) and np.isfinite(outputs.distances).all()):
         return "a distance that is not a finite number"
-    if outputs.maps is not None and not (outputs.maps.ndim == 3 and len(outputs.maps) == 1):
-        return f"a heat map of shape {outputs.maps.shape[1:]}"
-    answers([""], outputs, engine, engine.decision.limit)
+    answers([""], outputs, engine)
+    return None
+
+
+def _wrong_probabilities(engine: Engine, probabilities: np.ndarray) -> str | None:
+    of_findings = isinstance(engine.decision, FindingDecision)
+    if probabilities.shape != (1, len(engine.classes)):
+        task = "findings" if of_findings else "classes"
+        return f"probabilities of shape {probabilities.shape} for {len(engine.classes)} {task}"
+    shown = ", ".join(f"{value:g}" for value in probabilities[0])
+    if of_findings:
+        inside = (probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)
+        return None if inside.all() else f"probabilities that are not from 0 to 1: {shown}"
+    if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-2):
+        return f"probabilities that do not add up to 1: {shown}"
+    return None
+
+
+def _wrong_maps(engine: Engine, outputs: Outputs) -> str | None:
+    maps, mapped = outputs.maps, outputs.mapped
+    if maps is None:
+        return None
+    of_findings = isinstance(engine.decision, FindingDecision)
+    if maps.ndim != (4 if of_findings else 3) or len(maps) != 1:
+        return f"a heat map of shape {maps.shape[1:]}"
+    if of_findings and (mapped is None or mapped.shape != maps.shape[:2]):
+        return "heat maps without the numbers of their findings"
+    if mapped is not None and not ((mapped >= 0) & (mapped < len(engine.classes))).all():
+        return f"heat maps of findings that it does not have: {mapped[0].tolist()}"
     return None
 
 

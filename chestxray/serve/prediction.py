@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from chestxray.inference.answer import answers
+from chestxray.inference.finding_answer import FindingAnswer
 from chestxray.serve.data_uris import heat_map
 from chestxray.serve.decoding import Decoders
 from chestxray.serve.errors import RequestProblem
@@ -19,7 +20,8 @@ from chestxray.serve.loading import Served
 from chestxray.serve.settings import Settings
 
 if TYPE_CHECKING:
-    from chestxray.inference.answer import Answer
+    from chestxray.inference.engine import Outputs
+    from chestxray.inference.image_answer import ImageAnswer
 
 T = TypeVar("T")
 
@@ -55,13 +57,23 @@ def answer_image(
             outputs = engine.run(read[way][np.newaxis], maps=maps and engine.has_maps)
         except TimeoutError as error:
             raise RequestProblem(503, "timeout", f"A model gives {error}.", retry_after=5) from error
-        answer = answers([""], outputs, engine, engine.decision.limit)[0]
-        heat = None if outputs.maps is None or answer.refused else heat_map(outputs.maps[0])
-        found.append(_fields(model, answer) | {"map": heat, "picture": shown.get(way)})
+        answer = answers([""], outputs, engine)[0]
+        found.append(_fields(model, answer) | _maps(outputs, answer) | {"picture": shown.get(way)})
     return {"image": {"format": kind, "width": decoded.width, "height": decoded.height}, "answers": found}
 
 
-def _fields(model: Served, answer: Answer) -> dict[str, Any]:
+def _maps(outputs: Outputs, answer: ImageAnswer) -> dict[str, Any]:
+    """Return the heat map, or with findings the heat maps by finding, the most probable finding first."""
+    maps = None if outputs.maps is None or answer.refused else outputs.maps[0]
+    if not isinstance(answer, FindingAnswer):
+        return {"map": None if maps is None else heat_map(maps)}
+    if maps is None or outputs.mapped is None:
+        return {"maps": None}
+    names = list(answer.findings)
+    return {"maps": {names[number]: heat_map(one) for number, one in zip(outputs.mapped[0], maps, strict=True)}}
+
+
+def _fields(model: Served, answer: ImageAnswer) -> dict[str, Any]:
     fields = answer.to_json()
     del fields["path"], fields["unreadable"]
     return {"model": model.key, "words": answer.words, **fields}

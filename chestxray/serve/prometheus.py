@@ -32,8 +32,13 @@ class Measures:
         self._seconds.labels(route).observe(seconds)
 
     def answer(self, fields: dict[str, Any]) -> None:
-        """Count the answer of a model, an item of ``answers``."""
-        outcome = "refused" if fields["refused"] else "abstained" if fields["abstained"] else "decided"
+        """Count the answer of a model, an item of ``answers``; one of findings as abstained where all of them are."""
+        abstained = (
+            fields["abstained"]
+            if "abstained" in fields
+            else all(one["abstained"] for one in fields["findings"].values())
+        )
+        outcome = "refused" if fields["refused"] else "abstained" if abstained else "decided"
         self._answers.labels(fields["model"], outcome).inc()
 
     @property

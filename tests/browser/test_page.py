@@ -9,7 +9,7 @@ import pytest
 from chestxray.serve.loading import Served
 from chestxray.serve.url_fetch import Links
 from loopback import serving
-from serve.fakes import BrightEngine, image_bytes, listening, served
+from serve.fakes import BrightEngine, FindingsEngine, image_bytes, listening, served
 
 
 def choose(page, *paths):
@@ -111,6 +111,39 @@ def test_abstention_and_refusal(open_page, films):
         assert refused.locator("img.heat").count() == 0 and not refused.locator("table").is_visible()
         refused.locator("summary").click()
         assert refused.locator("table").is_visible()
+
+
+def test_findings_in_a_table_by_margin(open_page, films):
+    with listening(FindingsEngine(limit=0.35), BrightEngine()) as port:
+        page = open_page(port)
+        choose(page, films / "bright.png")
+        (article,) = answered(page, 1)
+        section = article.locator(".model").first
+        assert "Mass 0.9" in section.inner_text() and "The threshold of Rare was not chosen" in section.inner_text()
+        rows = [row.inner_text() for row in section.locator("tbody tr").all()]
+        assert [row.split()[0] for row in rows] == ["Mass", "Edema", "Nodule", "Rare"]
+        assert "above its threshold 0.600" in rows[0] and "threshold 0.500 (not chosen)" in rows[3]
+        assert section.get_by_role("radio").count() == 3 and section.get_by_role("radio", name="Mass").is_checked()
+        heat = section.locator("img.heat")
+        before = heat.get_attribute("src")
+        section.get_by_role("radio", name="Edema").check()
+        assert heat.get_attribute("src") != before and heat.get_attribute("alt") == "Heat map of Edema over it"
+        assert "Mass: 0.600 (Youden's index)" in page.locator("section.read").last.inner_text()
+
+
+def test_findings_and_classes_in_one_download(open_page, films, tmp_path):
+    with listening(FindingsEngine(limit=0.35), BrightEngine()) as port:
+        page = open_page(port)
+        choose(page, films / "middle.png")
+        answered(page, 1)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download CSV").click()
+        download.value.save_as(tmp_path / "answers.csv")
+        with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
+            first, second = csv.DictReader(file)
+        assert first["decision"] == "" and first["predicted_Nodule"] == "0" and first["abstained"] == "Edema"
+        assert float(first["probability_Mass"]) > float(first["probability_Edema"]) > float(first["probability_Nodule"])
+        assert second["decision"] == "bright" and second["predicted_Mass"] == second["probability_Mass"] == ""
 
 
 def test_models_side_by_side(open_page, films):

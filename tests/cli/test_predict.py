@@ -18,7 +18,7 @@ from chestxray.data.images.listing import listed
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.predictions import Predictions
 from chestxray.inference import keras_engine
-from chestxray.inference.answer import limit_for
+from chestxray.inference.answer import abstaining
 from chestxray.inference.output_file import alone
 from chestxray.inference.overlay_files import overlay_name
 from public_trees import too_deep
@@ -144,7 +144,7 @@ def test_abstaining(call, run, films):
     rows = table(call(run, films, "--abstain", "0.5")[0])
     read = [row for row in rows if not row["unreadable"]]
     engine = keras_engine.load_engine(run)
-    limit = limit_for(run, engine.decision, 0.5)
+    limit = abstaining(run, engine.decision, 0.5).limit
     for row in read:
         inside = [name for name in CLASSES if 1 - float(row[f"probability_{name}"]) <= limit]
         sick = float(row["probability_sick"]) >= engine.decision.threshold

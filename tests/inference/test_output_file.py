@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from chestxray.errors import OutputError
+from chestxray.evaluation.decision.rule import Decision
+from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.answer import unreadable
 from chestxray.inference.output_file import Lines, alone, appending, done
 
@@ -21,15 +23,19 @@ NAMES = [
 ]  # fmt: skip
 
 
+def rule(*classes):
+    return Decision(classes, None, Calibration(), {}, "")
+
+
 def written(path, lines, names):
     with appending(path) as write:
         write(lines.opening)
-        write(lines.of([unreadable(name, "no image") for name in names], [None] * len(names)))
+        write(lines.of([unreadable(name, "no image", rule()) for name in names], [None] * len(names)))
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_every_name_comes_back_as_it_was(tmp_path, kind):
-    path, lines = tmp_path / "a", Lines(kind, ("dark", "bright"), "run")
+    path, lines = tmp_path / "a", Lines(kind, rule("dark", "bright"), "run")
     written(path, lines, NAMES)
     size = path.stat().st_size
     assert done(path, lines) == set(NAMES)
@@ -37,7 +43,7 @@ def test_every_name_comes_back_as_it_was(tmp_path, kind):
 
 
 def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path):
-    path, lines = tmp_path / "a.csv", Lines("csv", ("=1+1", "bright"), "run")
+    path, lines = tmp_path / "a.csv", Lines("csv", rule("=1+1", "bright"), "run")
     written(path, lines, NAMES)
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -50,7 +56,7 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path):
 
 
 def test_a_name_that_an_earlier_version_wrote_is_known(tmp_path):
-    path, lines = tmp_path / "a.csv", Lines("csv", ("dark",), "run")
+    path, lines = tmp_path / "a.csv", Lines("csv", rule("dark"), "run")
     row = ["=x.png", *[""] * (len(lines.columns) - 2), "run"]
     path.write_bytes(lines.opening + ",".join(row).encode() + b"\n")
     assert done(path, lines) == {"=x.png"}

@@ -43,7 +43,7 @@ def test_the_server_answers_as_predict_does(run, exported, make_client, tmp_path
         film = tmp_path / "film.jpg"
         film.write_bytes(image_bytes(value, size=(160, 90), kind="JPEG"))
         pixels = read(film, size=engine.image_size, fit=engine.fit).pixels[np.newaxis]
-        expected = answers([""], engine.run(pixels), engine, engine.decision.limit)[0]
+        expected = answers([""], engine.run(pixels), engine)[0]
         told = post(client, film.read_bytes(), "image/jpeg", query="?maps=true&pictures=true").get_json()["answers"]
         assert [answer["model"] for answer in told] == ["model-1", "model-2", "model-3"]
         for answer in told[:2]:

@@ -335,7 +335,7 @@ def answers_of(folder, paths):
     engine = keras_engine.load_engine(folder)
     given = []
     for batch in batch_prediction.predicted(engine, list(paths)):
-        given += answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
+        given += answered(batch.paths, batch.reasons, batch.outputs, engine)
     return [answer.row(engine.classes) for answer in given]
 
 
@@ -388,7 +388,7 @@ def test_predicting_answers_as_often_as_the_run_says(run, tmp_path):
     engine = keras_engine.load_engine(again.folder)
     given = []
     for batch in batch_prediction.predicted(engine, again.predictions.of("test").rows["path"].tolist()):
-        given += answered(batch.paths, batch.reasons, batch.outputs, engine, engine.decision.limit)
+        given += answered(batch.paths, batch.reasons, batch.outputs, engine)
     told = content(again, "abstention")["test"]["answered"]["value"]
     assert 0 < told < 1, "all or none would show nothing"
     assert told == pytest.approx(sum(not answer.abstained for answer in given) / len(given))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 
 from chestxray.errors import DataError
+from chestxray.evaluation.decision import conformal
 from chestxray.evaluation.decision.rule import Decision, DecisionJson
 from chestxray.evaluation.decision.temperature_scaling import NONE
 from chestxray.storage import schema
@@ -93,6 +94,19 @@ class FindingDecision:
         findings).
         """
         return np.asarray(probabilities) >= self.thresholds
+
+    def abstained(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return from which findings the model abstains, bool (rows, findings), from calibrated probabilities, float
+        (rows, findings); False where it always answers.
+        """
+        given = np.asarray(probabilities, dtype=np.float64)
+        called = self.decided(given).astype(int)
+        found = np.zeros(given.shape, dtype=bool)
+        for i, rule in enumerate(self.findings.values()):
+            if rule.limit is not None:
+                inside = conformal.sets(np.stack([1 - given[:, i], given[:, i]], axis=1), rule.limit)
+                found[:, i] = ~conformal.answered(inside, called[:, i])
+        return found
 
     @property
     def words(self) -> str:

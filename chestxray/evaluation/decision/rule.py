@@ -106,6 +106,11 @@ class Decision:
         return None if self.positive is None else self.thresholds.get(self.positive)
 
     @property
+    def chosen(self) -> bool:
+        """Whether validation chose the thresholds; ``chosen_by`` says why it did not."""
+        return not self.chosen_by.startswith(NOT_CHOSEN)
+
+    @property
     def cutoff(self) -> tuple[int, float] | None:
         """With two classes, the number of the positive one and its threshold; None otherwise."""
         if self.positive is None or self.threshold is None:
@@ -129,8 +134,7 @@ class Decision:
     def words(self) -> str:
         """The rule in a sentence."""
         if self.threshold is not None:
-            unchosen = self.chosen_by.startswith(NOT_CHOSEN)
-            how = self.chosen_by if unchosen else f"this threshold was chosen on validation ({self.chosen_by})"
+            how = f"this threshold was chosen on validation ({self.chosen_by})" if self.chosen else self.chosen_by
             probability = "probability" if self.calibration.method == NONE else "calibrated probability"
             said = f"A film is called {self.positive} at a {probability} of {self.threshold:.3f} or more; {how}."
             return said if self.promise is None else f"{said} {self.promise.words}"

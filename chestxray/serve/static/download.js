@@ -13,7 +13,7 @@ export function save(kind, entries, models) {
 function json(entries) {
   const images = entries.map(({ name, told }) => {
     if (told.error) return { name, error: told.error };
-    const answers = told.answers.map(({ picture, map, ...rest }) => rest);
+    const answers = told.answers.map(({ picture, map, maps, ...rest }) => rest);
     return { name, request_id: told.request_id, image: told.image, answers };
   });
   const note = "Research use only. Not a medical device; not for diagnosis.";
@@ -21,23 +21,52 @@ function json(entries) {
 }
 
 function csv(entries, models) {
-  const classes = [...new Set(models.flatMap((model) => model.classes))];
-  const chances = classes.map((name) => `probability_${name}`);
-  const rows = [["name", "model", "decision", ...chances, "set", "abstained", "refused", "distance", "problem"]];
+  const named = (task) => [...new Set(models.filter((model) => model.task === task).flatMap((model) => model.classes))];
+  const classes = named("classes");
+  const findings = named("findings");
+  const columns = [
+    "name",
+    "model",
+    ...(classes.length ? ["decision"] : []),
+    ...new Set([...classes, ...findings].map((name) => `probability_${name}`)),
+    ...findings.map((name) => `predicted_${name}`),
+    ...(classes.length ? ["set"] : []),
+    "abstained",
+    "refused",
+    "distance",
+    "problem",
+  ];
+  const rows = [columns];
+  const add = (values) => rows.push(columns.map((column) => values[column]));
   for (const { name, told } of entries) {
-    if (told.error) {
-      rows.push([name, "", "", ...classes.map(() => ""), "", "", "", "", told.error.message]);
-      continue;
-    }
-    for (const answer of told.answers) {
+    if (told.error) add({ name, problem: told.error.message });
+    for (const answer of told.answers ?? []) {
       const model = models.find((known) => known.id === answer.model);
-      const values = classes.map((label) => answer.probabilities[label] ?? "");
-      const inside = answer.set === null ? "" : answer.set.join("|") || "-";
-      const { decision, abstained, refused, distance } = answer;
-      rows.push([name, model.name, decision, ...values, inside, abstained, refused, distance, ""]);
+      const { refused, distance } = answer;
+      add({ name, model: model.name, refused, distance, ...(answer.findings ? ofFindings(answer) : ofClasses(answer)) });
     }
   }
   return rows.map((row) => row.map(cell).join(",") + "\r\n").join("");
+}
+
+// A list of names in a cell, as `chestxray predict` writes it.
+const listed = (names) => names.join("|") || "-";
+
+function ofClasses({ decision, probabilities, set, abstained }) {
+  const values = { decision, abstained, set: set === null ? "" : listed(set) };
+  for (const [label, value] of Object.entries(probabilities)) values[`probability_${label}`] = value;
+  return values;
+}
+
+function ofFindings({ findings }) {
+  const values = {};
+  for (const [name, { probability, present }] of Object.entries(findings)) {
+    values[`probability_${name}`] = probability;
+    values[`predicted_${name}`] = present === null ? "" : Number(present);
+  }
+  const abstaining = Object.values(findings).some(({ abstained }) => abstained !== null);
+  const silent = Object.keys(findings).filter((name) => findings[name].abstained);
+  return { ...values, abstained: abstaining ? listed(silent) : "" };
 }
 
 function cell(value) {

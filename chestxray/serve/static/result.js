@@ -16,35 +16,71 @@ export function shown(number, said, models) {
   const grid = make("div", { class: "models" });
   for (const answer of said.answers) {
     const model = models.find((known) => known.id === answer.model);
-    grid.append(answered(answer, model));
+    grid.append(answered(number, answer, model));
   }
   const parts = [make("p", { class: "facts soft" }, `${format}, ${width} by ${height} pixels`), grid];
-  if (said.answers.some((answer) => answer.map)) parts.splice(1, 0, strength(number, grid));
+  if (said.answers.some((answer) => answer.map || answer.maps)) parts.splice(1, 0, strength(number, grid));
   return parts;
 }
 
-function answered(answer, model) {
-  const told = make("div", {}, make("p", { class: answer.decision ? "words" : "words undecided" }, answer.words));
+function answered(number, answer, model) {
+  const told = make("div", {}, make("p", { class: decides(answer) ? "words" : "words undecided" }, answer.words));
+  const table = answer.findings ? findings(answer, model) : classes(answer, model);
   if (answer.refused) {
-    told.append(make("details", {}, make("summary", {}, "Probabilities all the same"), table(answer, model)));
+    told.append(make("details", {}, make("summary", {}, "Probabilities all the same"), table));
   } else {
-    told.append(table(answer, model));
+    told.append(table);
   }
-  const parts = make("div", { class: "parts" }, figure(answer, model), told);
+  const parts = make("div", { class: "parts" }, figure(number, answer, model), told);
   return make("div", { class: "model" }, make("h4", {}, model.name), parts);
 }
 
-function figure(answer, model) {
+function decides(answer) {
+  if (!answer.findings) return Boolean(answer.decision);
+  return Object.values(answer.findings).some((finding) => finding.present !== null);
+}
+
+function figure(number, answer, model) {
   const layers = make("div", { class: "layers" });
   layers.append(make("img", { src: answer.picture, alt: `The image as ${model.name} was given it` }));
   let words = "No heat map: this model has none.";
-  if (answer.map) {
-    layers.append(make("img", { class: "heat", src: answer.map, alt: "Heat map over it" }));
+  const parts = [layers];
+  const first = answer.map ?? Object.values(answer.maps ?? {})[0];
+  if (first) {
+    const heat = make("img", { class: "heat", src: first, alt: "Heat map over it" });
+    layers.append(heat);
+    if (answer.maps) parts.unshift(choice(number, answer, heat));
     words = "With the heat map. It shows what moved the model, not where a disease is.";
   } else if (answer.refused) {
     words = "No heat map: the image is refused.";
   }
-  return make("figure", {}, layers, make("figcaption", {}, words));
+  return make("figure", {}, ...parts, make("figcaption", {}, words));
+}
+
+// Of the findings that have a heat map, the most probable ones, the one that is shown; at first the one furthest above
+// its threshold.
+function choice(number, answer, heat) {
+  const name = `map-${number}-${answer.model}`;
+  const group = make("fieldset", { class: "shown" }, make("legend", {}, "Heat map of"));
+  const show = (finding) => {
+    heat.src = answer.maps[finding];
+    heat.alt = `Heat map of ${finding} over it`;
+  };
+  const mapped = Object.keys(answer.maps);
+  const [strongest] = byMargin(answer.findings).filter((finding) => mapped.includes(finding));
+  for (const finding of mapped) {
+    const button = make("input", { type: "radio", name, value: finding });
+    button.checked = finding === strongest;
+    button.addEventListener("change", () => show(finding));
+    group.append(make("label", {}, button, finding));
+  }
+  show(strongest);
+  return group;
+}
+
+function byMargin(findings) {
+  const margin = (name) => findings[name].probability - findings[name].threshold;
+  return Object.keys(findings).sort((one, other) => margin(other) - margin(one));
 }
 
 function strength(number, grid) {
@@ -61,29 +97,53 @@ function strength(number, grid) {
   return make("div", { class: "strength" }, make("label", { for: id }, "Strength of the heat map"), slider, output);
 }
 
-function table(answer, model) {
-  const binary = model.positive !== null;
-  const head = make("tr", {}, ...["Class", "Probability"].map((text) => make("th", { scope: "col" }, text)));
-  const body = make("tbody");
-  for (const name of model.classes) {
+function bar(value, threshold) {
+  const fill = make("div", { class: "fill" });
+  fill.style.width = `${100 * value}%`;
+  const track = make("div", { class: "probability", "aria-hidden": "true" }, fill);
+  if (threshold !== undefined) {
+    const mark = make("div", { class: "mark" });
+    mark.style.left = `${100 * threshold}%`;
+    track.append(mark);
+  }
+  return track;
+}
+
+function table(caption, heads, rows) {
+  const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
+  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
+function classes(answer, model) {
+  const rows = model.classes.map((name) => {
     const value = answer.probabilities[name];
     const threshold = model.thresholds[name];
-    const fill = make("div", { class: "fill" });
-    fill.style.width = `${100 * value}%`;
-    const bar = make("div", { class: "probability", "aria-hidden": "true" }, fill);
     const cell = make("td", {}, value.toFixed(3));
-    if (threshold !== undefined) {
-      const mark = make("div", { class: "mark" });
-      mark.style.left = `${100 * threshold}%`;
-      bar.append(mark);
-      cell.append(make("span", { class: "soft" }, `, threshold ${threshold.toFixed(3)}`));
-    }
-    cell.append(bar);
+    if (threshold !== undefined) cell.append(make("span", { class: "soft" }, `, threshold ${threshold.toFixed(3)}`));
+    cell.append(bar(value, threshold));
     const row = make("tr", {}, make("th", { scope: "row" }, name), cell);
     if (answer.decision === name) row.className = "decided";
-    body.append(row);
-  }
+    return row;
+  });
+  const binary = model.positive !== null;
   const marks = binary ? "The mark is that threshold." : "A mark is the threshold of a class by itself; it decides nothing.";
-  const caption = `Calibrated probabilities. ${model.rule} ${marks}`;
-  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), body);
+  return table(`Calibrated probabilities. ${model.rule} ${marks}`, ["Class", "Probability"], rows);
+}
+
+function findings(answer, model) {
+  const rows = byMargin(answer.findings).map((name) => {
+    const { probability, threshold, threshold_chosen: chosen, present, abstained } = answer.findings[name];
+    const limit = `threshold ${threshold.toFixed(3)}${chosen ? "" : " (not chosen)"}`;
+    const said = present === null ? `${limit}${abstained ? ": abstains" : ""}` : `${present ? "above" : "below"} its ${limit}`;
+    const cell = make("td", {}, probability.toFixed(3), make("span", { class: "soft" }, `, ${said}`), bar(probability, threshold));
+    const row = make("tr", {}, make("th", { scope: "row" }, name), cell);
+    if (present) row.className = "decided";
+    return row;
+  });
+  const unchosen = Object.values(answer.findings).some((finding) => !finding.threshold_chosen);
+  const why = unchosen ? " One marked “not chosen” could not be chosen on validation." : "";
+  const caption =
+    "Calibrated probability that each finding is present, furthest above its own threshold first. " +
+    `The mark is that threshold.${why} A finding below its threshold is not shown to be absent.`;
+  return table(caption, ["Finding", "Probability"], rows);
 }
