@@ -133,7 +133,7 @@ def _repeated(
         replicates = np.stack([one[key] for one in replicated])
         figure = estimates.figures[key]
         if len(tables) > 1:
-            figure = _widened(figure, single, replicates, support, design, tables, span(key, classes))
+            figure = widened(figure, single, replicates, support, design, tables, span(key, classes))
         figures[name] = figure
     own = (None, metric)
     averaged = _classes_of(metric, chosen)
@@ -234,7 +234,7 @@ def covariance_of_replicates(replicates: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.cov(finite))
 
 
-def _widened(
+def widened(
     figure: Figure,
     values: np.ndarray,
     replicates: np.ndarray,
