@@ -147,13 +147,15 @@ def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
                 f"{first}: {', '.join(other.classes)}. {model}: {', '.join(table.classes)}."
             )
         aligned[model] = Predictions(rows, other.classes)
-        _require_same_rows(first, aligned[first].rows, model, rows)
+        require_same_images(first, aligned[first].rows, model, rows)
+        _require_same_labels(first, aligned[first].rows, model, rows)
     if not len(next(iter(aligned.values())).rows):
         raise DataError("The predictions have no rows, so that models cannot be compared.")
     return aligned
 
 
-def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
+def require_same_images(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
+    """Raise `DataError` unless the rows of two models are of the same images."""
     paths, others = set(here["path"]), set(there["path"])
     if paths != others or len(here) != len(there):
         odd = sorted(paths ^ others) or sorted(there["path"])
@@ -162,6 +164,9 @@ def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.Da
             f"{len(paths - others)} only by {first}, {len(others - paths)} only by {second}, "
             f"{len(here)} and {len(there)} rows; see {odd[0]}."
         )
+
+
+def _require_same_labels(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
     unlike = here["label"].to_numpy() != there["label"].to_numpy()
     if unlike.any():
         raise DataError(

@@ -43,7 +43,7 @@ def test_each_finding_is_compared_as_one_of_two_classes_and_corrected_over_all(m
     for standing in found.mean.standings:
         own = evaluate_findings(tables[standing.model], replicates=200).test[metric]
         assert standing.figure.value == pytest.approx(own.value)
-        assert [standing.figure.low, standing.figure.high] == pytest.approx([own.low, own.high], abs=1e-6)
+        assert [standing.figure.low, standing.figure.high] == pytest.approx([own.low, own.high], abs=1e-5)
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -70,8 +70,30 @@ def test_the_mean_of_one_finding_is_nearly_delong():
 
 def test_a_model_does_not_differ_from_itself():
     found = compare_findings({"one": model(1), "other": model(1)}, replicates=100)
-    assert found.mean.pairs[0].p == 1.0
-    assert len({standing.letters for standing in found.mean.standings}) == 1
+    for one in (found.mean, *found.findings.values()):
+        assert (one.pairs[0].p, one.pairs[0].apart, one.pairs[0].difference.value) == (1.0, False, 0)
+        assert len({standing.letters for standing in one.standings}) == 1
+
+
+def test_two_exclusive_findings_are_the_two_classes():
+    films = np.arange(200)
+    truth = (np.random.default_rng(0).random(200) < 0.4).astype(float)
+    tables, alone = {}, {}
+    for seed, (name, skill) in enumerate({"good": 2.0, "bad": 0.7}.items()):
+        given = 1 / (1 + np.exp(-(np.random.default_rng(seed).normal(size=200) + skill * (truth - 0.5))))
+        both = np.stack([given, 1 - given], axis=1)
+        tables[name] = made(np.stack([truth, 1 - truth], axis=1), both, ("Sick", "Well"), films // 2)
+        alone[name] = tables[name].of_finding("Sick")
+    found, classes = compare_findings(tables), compare(alone, positive="Sick")
+    (pair,) = classes.pairs
+    for name in ("Sick", "Well"):
+        ours = found.findings[name].pairs[0]
+        assert (ours.p, ours.test) == (pytest.approx(pair.p), pair.test)
+        assert (ours.difference.low, ours.difference.high) == pytest.approx((pair.difference.low, pair.difference.high))
+    mean = found.mean.pairs[0].difference
+    assert mean.value == pytest.approx(pair.difference.value)
+    # One by the bootstrap, one by DeLong.
+    assert (mean.low, mean.high) == pytest.approx((pair.difference.low, pair.difference.high), abs=0.01)
 
 
 def test_several_trainings_and_folds():
@@ -102,8 +124,8 @@ def test_unscored_findings_are_named():
         truth[:, 1] = np.arange(len(truth)) < 3
         tables[name] = made(truth, table.probabilities, NAMES)
     found = compare_findings(tables, replicates=100)
-    assert found.not_scored == {"Edema": "3 patients with it and 297 without, of at least 6 each"}
-    assert set(found.pairs_to_frame()["finding"]) == {"Mass", "Effusion"}
+    assert found.not_scored == {"Edema": "3 patients with it and 297 without; 6 of each are needed"}
+    assert set(found.pairs_to_frame()["finding"]) == {"", "Mass", "Effusion"}
     assert "Mass" in found._repr_html_()
     assert list(found.to_frame()["model"]) == ["good", "bad"]
 
@@ -118,8 +140,8 @@ def test_what_cannot_be_compared():
         compare_findings({"a": one, "b": []})
     with pytest.raises(DataError, match="different findings: Mass, Edema, Effusion and Mass"):
         compare_findings({"a": one, "b": model(1, findings=("Mass",))})
-    with pytest.raises(DataError, match="different images"):
+    with pytest.raises(DataError, match="different labels of Mass for"):
         compare_findings({"a": one, "b": model(1, known=0.5)})
     few = made(np.zeros((20, 1)), np.zeros((20, 1)), ("Mass",))
-    with pytest.raises(DataError, match="No finding can be compared: Mass has 0 patients with it"):
+    with pytest.raises(DataError, match=r"No finding can be compared\. Mass: 0 patients with it"):
         compare_findings({"a": few, "b": few})
