@@ -74,7 +74,7 @@ def compared(
         if design == "folds":
             models.append(_mean_of_folds(model, tables, whole[model], metric, rows))
             continue
-        own = {name: next(s for s in one.standings if s.model == model) for name, one in of_each.items()}
+        own = {name: next(s.figures for s in one.standings if s.model == model) for name, one in of_each.items()}
         scored = _scored(tables, rows, replicates, seed)
         models.append(_mean_of(model, scored, whole[model], own, metric, design, rows))
     models.sort(key=lambda one: (np.isnan(one.value), -one.value))
@@ -85,6 +85,24 @@ def compared(
     patients = Patients.of(every[0].rows[rows.codes >= 0])
     count = int((rows.codes >= 0).sum())
     return lettered(Comparison(metric, None, standings, pairs, count, patients, interval, design, margin))
+
+
+def estimated_mean(
+    model: str,
+    tables: Sequence[FindingPredictions],
+    own: Mapping[str, Mapping[str, Figure]],
+    metric: str,
+    *,
+    replicates: int,
+    seed: int,
+) -> Estimated:
+    """Return one model, of one training or several seeds, with the means over the findings of `own`, which has the
+    figures of each. `tables` have the same rows in the same order.
+    """
+    rows = _Rows.of(tables, list(own))
+    whole = [table.of_finding_everywhere(next(iter(own))) for table in tables]
+    scored = _scored(tables, rows, replicates, seed)
+    return _mean_of(model, scored, whole, own, metric, "seeds" if len(tables) > 1 else "one", rows)
 
 
 @dataclass(frozen=True)
@@ -149,18 +167,18 @@ def _mean_of(
     model: str,
     scored: Mapping[str, _Scored],
     whole: Sequence[Predictions],
-    own: Mapping[str, Standing],
+    own: Mapping[str, Mapping[str, Figure]],
     metric: str,
     design: trainings.Design,
     rows: _Rows,
 ) -> Estimated:
     """Return one model with the mean over its findings in place of a figure, each finding in place of a class.
 
-    `own` are the standings of the model by finding; `whole`, a table for each training, says the folds.
+    `own` are the figures of each finding; `whole`, a table for each training, says the folds.
     """
     figures = {}
     for name, one in scored.items():
-        figures[name] = one.figure(name, [standing.figures[name] for standing in own.values()])
+        figures[name] = one.figure(name, [figures_of[name] for figures_of in own.values()])
         if len(whole) > 1:
             figures[name] = widened(figures[name], *one.means, rows.support, design, whole, (0.0, 1.0))
     values, drawn = scored[metric].means
