@@ -159,6 +159,10 @@ def test_folds_are_pooled(recipe, tmp_path):
     assert pooled.finding_predictions.rows["path"].is_unique
     assert len(pooled.finding_predictions.rows) == 120
     assert (pooled.folder / "findings" / "Edema" / "report.html").is_file()
+    assert set(pooled.findings) == set(pooled.findings_evaluation.scored)
+    shutil.copytree(pooled.folder, tmp_path / "again")
+    found = chestxray.compare([pooled.folder, tmp_path / "again"])
+    assert found.mean.design == "folds" and found.mean.pairs[0].difference.value == 0
 
 
 @pytest.mark.parametrize(

@@ -66,17 +66,22 @@ def cautions(candidates: Mapping[str, Candidate]) -> list[str]:
 
 
 def _serious(candidates: Mapping[str, Candidate]) -> list[str]:
-    """Return the serious limitations of single models, each once with the names of its models; of findings with those
-    that it is of.
+    """Return the serious limitations of single models, each once with the names of its models and, where it is of some
+    findings alone, of these.
     """
     whose: dict[str, dict[str, dict[str, None]]] = {}
     for name, candidate in candidates.items():
         for run in candidate.runs:
-            for finding, part in (run.findings or {"": run}).items():
-                for caution in of_model(run_folder.open_complete(part.folder)):
-                    if caution.weight == "serious":
-                        of = whose.setdefault(f"{caution.title}. {caution.text}", {})
-                        of.setdefault(name, {})[finding] = None
+            parts = (run.findings or {"": run}).items()
+            found = [(f, caution) for f, part in parts for caution in of_model(run_folder.open_complete(part.folder))]
+            texts: dict[str, set[str]] = {}
+            for _, caution in found:
+                texts.setdefault(caution.title, set()).add(caution.text)
+            for finding, caution in found:
+                # Of many findings, a text for each would hide the result.
+                said = caution.text if len(texts[caution.title]) == 1 else "The reports of these findings say more."
+                if caution.weight == "serious":
+                    whose.setdefault(f"{caution.title}. {said}", {}).setdefault(name, {})[finding] = None
     sizes = {name: max(1, len(candidate.findings)) for name, candidate in candidates.items()}
     return [f"{of_models(names, sizes, everybody='All')}: {text}" for text, names in whose.items()]
 
