@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import chestxray
 from chestxray import workflow
@@ -17,10 +18,10 @@ from chestxray.errors import InputError
 from chestxray.evaluation.decision import finding_rule
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import evaluate_findings
+from chestxray.evaluation.shortcuts import classifiers, scores
 from chestxray.recipe import Recipe
 from chestxray.report import findings_report, model_card
 from chestxray.runs.run_folder import Run, open_findings
-from chestxray.studies import study
 from made_runs import Page
 from drawn_findings import films
 
@@ -177,6 +178,10 @@ def test_folds_are_pooled(recipe, tmp_path):
     assert pooled.finding_predictions.rows["path"].is_unique
     assert len(pooled.finding_predictions.rows) == 120
     assert (pooled.folder / "findings" / "Edema" / "report.html").is_file()
+    assert set(pooled.findings) == set(pooled.findings_evaluation.scored)
+    shutil.copytree(pooled.folder, tmp_path / "again")
+    found = chestxray.compare([pooled.folder, tmp_path / "again"])
+    assert found.mean.design == "folds" and found.mean.pairs[0].difference.value == 0
 
 
 @pytest.mark.parametrize(
@@ -219,9 +224,83 @@ def test_it_is_opened_from_python(run):
             getattr(opened, name)
 
 
-def test_models_of_findings_are_not_compared_by_training(recipe, tmp_path):
-    with pytest.raises(InputError, match="one finding at a time"):
-        study.run({"a": recipe}, tmp_path / "study")
+def invoke(*arguments):
+    """The output of a command on one line; errors are raised."""
+    made = CliRunner().invoke(group, list(map(str, arguments)), standalone_mode=False)
+    if made.exception is not None:
+        raise made.exception
+    return " ".join(made.output.split())
+
+
+@pytest.fixture
+def options(recipe):
+    return [
+        "--data", recipe.data[0], "--data-option", recipe.data_option[0], "--image-size", 16, "--epochs", 1,
+        "--test-share", 0.3, "--replicates", 100, "--heatmaps", 0,
+    ]  # fmt: skip
+
+
+def test_models_are_trained_and_compared_on_folds(options, tmp_path, monkeypatch):
+    fitted, fit = [], classifiers.probabilities
+    monkeypatch.setattr(classifiers, "probabilities", lambda *given: fitted.append(given[0]) or fit(*given))
+    monkeypatch.setattr(scores, "_FITTED", {})
+    place, models = tmp_path / "c", ("shallow_cnn", "deep_cnn")
+    named = [word for model in models for word in ("--model", model)]
+    output = invoke("compare", *named, *options, "--folds", 2, "--output", place)
+    content = json.loads((place / "comparison.json").read_text())
+    assert content["mean"]["design"] == "folds" and set(content["findings"]) >= {"Edema", "Mass"}
+    assert {item["model"] for item in content["models"]} == set(models)
+    assert content["mean"]["pairs"][0]["test"].startswith("corrected resampled t over folds")
+    assert all(sentence in output for sentence in content["verdict"])
+    assert fitted and len(fitted) == len(scores._FITTED), "the controls of the first model are those of the second"
+    for model in models:
+        first = Run(place / "parts" / f"{model}-fold1")
+        assert first.findings["Mass"].controls["controls"], "each fold has its own controls"
+        table = pd.concat([
+            Run(place / "parts" / f"{model}-fold{k}").finding_predictions.of("test").rows.assign(fold=k)
+            for k in (1, 2)
+        ])  # fmt: skip
+        assert table["path"].is_unique and len(table) == 120
+        own = []
+        for _, part in table.groupby("fold"):
+            known = {name: part[part[f"truth_{name}"].notna()] for name in content["findings"]}
+            own.append([roc_auc_score(t[f"truth_{n}"], t[f"probability_{n}"]) for n, t in known.items()])
+        (given,) = [item["value"] for item in content["models"] if item["model"] == model]
+        assert given == pytest.approx(np.mean(own))
+
+
+def test_what_cannot_be_compared_is_said_before_training(options, tmp_path):
+    with pytest.raises(InputError, match="Unknown metric of findings"):
+        invoke("compare", "--model", "shallow_cnn", "--model", "deep_cnn", *options, "--metric", "accuracy")
+    with pytest.raises(InputError, match="Unknown metric of findings"):
+        invoke("leakage", "--model", "shallow_cnn", *options, "--metric", "brier")
+
+
+def test_what_a_leak_is_worth(options, tmp_path):
+    place = tmp_path / "l"
+    output = invoke("leakage", "--model", "shallow_cnn", *options, "--no-controls", "--output", place)
+    content = json.loads((place / "leakage.json").read_text())
+    splits = {item["split"]: item for item in content["splits"]}
+    assert splits["random"]["leaking"] > 0 and splits["grouped"]["leaking"] == 0
+    scored = set(content["findings"])
+    assert scored == {"Edema", "Mass"} and "Rare" in content["not_scored"]
+    for name, item in splits.items():
+        own = Run(place / "parts" / name).findings_evaluation
+        assert item["test"]["auroc"]["value"] == pytest.approx(
+            np.mean([own.findings[finding].test["auroc"].value for finding in scored])
+        )
+    gain = content["gains"]["grouped"]
+    aurocs = [splits[name]["test"]["auroc"]["value"] for name in ("random", "grouped")]
+    assert gain["value"] == pytest.approx(aurocs[0] - aurocs[1]) and gain["low"] < gain["value"] < gain["high"]
+    each = [content["findings"][name]["gains"]["grouped"] for name in scored]
+    assert gain["value"] == pytest.approx(np.mean([item["value"] for item in each]))
+    assert gain["high"] - gain["low"] < max(item["high"] - item["low"] for item in each)
+    assert all(sentence in output for sentence in content["verdict"])
+    assert "not corrected for their number" in output and "mean AUROC of 2 findings" in output
+    table = pd.read_csv(place / "leakage.csv", keep_default_na=False)
+    assert set(table["finding"]) == {"", *scored} and len(table) == 6
+    page = (place / "leakage.html").read_text(encoding="utf-8")
+    assert "Each finding" in page and "Not scored" in page
 
 
 def test_a_loss_of_findings_is_refused_for_classes(folder, tmp_path):

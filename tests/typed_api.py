@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from chestxray.evaluation.evaluate import Evaluation
     from chestxray.evaluation.findings_evaluation import FindingsEvaluation
     from chestxray.evaluation.paired.comparison_result import Comparison
+    from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
 
     def runs(ax: Axes) -> None:
         run = cx.run(model="densenet121", data="folder:films", epochs=5, image_size=64, fit="pad")
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         assert_type(run.explain("a.png").map, np.ndarray)
         for axes in (run.plot_roc(ax), run.plot_calibration(ax), run.plot_confusion(), run.plot_history(of="accuracy")):
             assert_type(axes, Axes)
-        assert_type(cx.compare([run, "runs/y"]), Comparison)
+        assert_type(cx.compare([run, "runs/y"]), Comparison | FindingsComparison)
+        assert_type(cx.compare({"a": [0.2], "b": [0.3]}, [1]), Comparison)
+        assert_type(cx.compare({"a": [[0.2]], "b": [[0.3]]}, [[1]], findings=["Mass"]), FindingsComparison)
         assert_type(cx.evaluate([0, 1], [0.2, 0.7]), Evaluation)
         assert_type(cx.evaluate([[0], [1]], [[0.2], [0.7]], findings=["Mass"]), FindingsEvaluation)
 

@@ -305,7 +305,7 @@ def run(
         return Run(workflow.run(chosen, output=output, cache=cache, overwrite=overwrite).folder)
     from chestxray.studies import cross_validation, study
 
-    made = study.run([chosen], output, cache, overwrite=overwrite, below="runs", findings=True)
+    made = study.run([chosen], output, cache, overwrite=overwrite, below="runs")
     return Run(cross_validation.pool(made, cache).folder)
 
 

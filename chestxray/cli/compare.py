@@ -18,8 +18,11 @@ from chestxray.models.startup import require_tensorflow
 from chestxray.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chestxray.evaluation.paired.comparison_result import Comparison
     from chestxray.studies.candidates import Candidate
-    from chestxray.studies.compared import Compared
+    from chestxray.studies.compared import Compared, FindingsCompared
 
 log = logging.getLogger("chestxray")
 
@@ -76,7 +79,8 @@ def command(
         chestxray compare --model deep_cnn --model resnet18 --data npz:films.npz --folds 5
         chestxray compare --recipe seven-models
 
-    Two models are reported as different only if a paired test, corrected for the number of pairs, says so.
+    Two models are reported as different only if a paired test, corrected for the number of pairs, says so. Models of
+    findings are compared by the mean over findings, and in each finding, corrected for all findings and pairs.
     Open comparison.html for the result; comparison.csv, pairs.csv and comparison.json hold the numbers.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     _check(metric, margin)
@@ -113,7 +117,7 @@ def _compare_runs(
 
     if len(runs) < 2:
         raise InputError(f"A comparison needs two runs or more. Received: {runs[0]}.")
-    found = candidates.of_runs(runs)
+    found = candidates.of_runs(runs, task=None)
     places = "\n".join(str(run.folder.absolute()) for candidate in found.values() for run in candidate.runs)
     digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
     folder = output or Path("comparisons") / f"{output_folder.slug(*found)[:70]}-{digest}"
@@ -132,11 +136,16 @@ def _train_and_compare(
     overwrite: bool,
     cache: Path | None,
 ) -> None:
+    from chestxray.data import sources
+    from chestxray.storage import cache as caches
     from chestxray.studies import candidates, study
 
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    # Said before the training, which may take hours.
+    task = sources.load_index(sources.absolute(recipe), caches.root(cache)).task
+    candidates.check_comparison(metric, task, recipe.positive)
     made = study.run([recipe.replace(model=model) for model in models], output, cache, seeds=seeds, overwrite=overwrite)
     found = candidates.of_study(made)
     _report(found, metric, margin, candidates.positive_of(found), recipe.replicates, made.folder)
@@ -150,49 +159,75 @@ def _report(
     replicates: int,
     folder: Path,
 ) -> None:
-    from chestxray.evaluation.paired.comparison import compare
-    from chestxray.studies import comparison_page
-    from chestxray.studies.compared import Compared
+    from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
+    from chestxray.studies import candidates, comparison_page
+    from chestxray.studies.compared import Compared, FindingsCompared
 
     comparison_page.check_folder(folder)
     tests = {name: candidate.tests for name, candidate in found.items()}
-    comparison = compare(tests, metric, positive=positive, margin=margin, replicates=replicates)
+    comparison = candidates.compare_tests(tests, metric, positive=positive, margin=margin, replicates=replicates)
     data = next(iter(found.values())).runs[0].environment["data"]["name"]
-    compared = Compared(comparison, found, data)
-    page = comparison_page.write(compared, folder)
-    _print(compared)
+    if isinstance(comparison, FindingsComparison):
+        of_findings = FindingsCompared(comparison, found, data)
+        page = comparison_page.write_findings(of_findings, folder)
+        _print_findings(of_findings)
+    else:
+        compared = Compared(comparison, found, data)
+        page = comparison_page.write(compared, folder)
+        _print(compared)
     click.echo(f"Page: {page}")
     click.echo("Research use only. Not a medical device; not for diagnosis.")
 
 
 def _print(compared: Compared) -> None:
-    from chestxray.cli.output import quoted, table
-    from chestxray.evaluation.paired.letters import caption
     from chestxray.evaluation.shortcuts.verdict import short
-    from chestxray.report.formatting import duration, p_text, title
-    from chestxray.studies.compared import repeats_text
+    from chestxray.report.formatting import title
     from chestxray.studies.comparison_verdict import cautions, verdict
+
+    controls = {name: short(candidate.controls) for name, candidate in compared.candidates.items()}
+    _print_models(compared, title(compared.comparison.metric), controls)
+    _print_pairs(compared.comparison)
+    click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.candidates)]))
+
+
+def _print_findings(compared: FindingsCompared) -> None:
+    from chestxray.cli.output import quoted, table
+    from chestxray.report.formatting import title
+    from chestxray.studies.comparison_verdict import cautions
+    from chestxray.studies.findings_verdict import verdict
 
     comparison = compared.comparison
     named = title(comparison.metric)
+    _print_models(compared.mean, f"mean {named} of {len(comparison.findings)}", {})
+    _print_pairs(comparison.mean)
+    models = [standing.model for standing in comparison.mean.standings]
+    rows = []
+    for name, one in comparison.findings.items():
+        of = {standing.model: standing for standing in one.standings}
+        rows.append([name, str(one.rows), *(f"{quoted(of[m].figure.to_json())} {of[m].letters}" for m in models)])
+    click.echo(f"\nEach finding: {named} (95% interval) and letters, corrected for {comparison.tests} tests")
+    table(["finding", "images", *models], rows)
+    click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.candidates)]))
+
+
+def _print_models(compared: Compared, named: str, controls: Mapping[str, str]) -> None:
+    """Print the models with their figure, which is `named`, and where there are any the words on their `controls`."""
+    from chestxray.cli.output import quoted, table
+    from chestxray.evaluation.paired.letters import caption
+    from chestxray.report.formatting import duration
+    from chestxray.studies.compared import repeats_text
+
+    comparison = compared.comparison
     click.echo(f"\n{compared.data}: {comparison.rows} test images of {comparison.patients}")
     repeated = any(len(standing.repeats) > 1 for standing in comparison.standings)
-    columns = [
-        "model",
-        f"{named} (95% interval)",
-        "letters",
-        "controls",
-        "parameters",
-        "training",
-        "images/s",
-        "trainings",
-    ]
+    columns = ["model", f"{named} (95% interval)", "letters", *(["controls"] if controls else [])]
+    columns += ["parameters", "training", "images/s", "trainings", *(["single trainings"] if repeated else [])]
     rows = [
         [
             item["model"],
             quoted(item),
             item["letters"],
-            short(compared.candidates[item["model"]].controls),
+            *([controls[item["model"]]] if controls else []),
             "-" if item["parameters"] is None else f"{item['parameters']:,}",
             "-" if item["train_seconds"] is None else duration(item["train_seconds"]),
             "-"
@@ -203,8 +238,14 @@ def _print(compared: Compared) -> None:
         + ([repeats_text(item["repeats"])] if repeated else [])
         for item in compared.models
     ]
-    table([*columns, *(["single trainings"] if repeated else [])], rows)
+    table(columns, rows)
     click.echo(f"{caption(item['letters'] for item in compared.models)}\n")
+
+
+def _print_pairs(comparison: Comparison) -> None:
+    from chestxray.cli.output import quoted, table
+    from chestxray.report.formatting import p_text
+
     columns = ["first", "second", "difference (95% interval)", "p", "p (Holm)", "test"]
     lines = [
         [p.first, p.second, quoted(p.difference.to_json()), p_text(p.p), p_text(p.p_holm), p.test]
@@ -217,11 +258,10 @@ def _print(compared: Compared) -> None:
             for line, pair in zip(lines, comparison.pairs, strict=True)
         ]
     table(columns, lines)
-    click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.candidates)]))
 
 
 def _check(metric: str, margin: float | None) -> None:
-    """Check the arguments of the comparison before the training, which may take hours."""
+    """Check the arguments of the comparison before runs are read, or models trained."""
     from chestxray.evaluation.paired.comparison import check_margin, check_metric
 
     check_metric(metric)

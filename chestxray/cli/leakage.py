@@ -59,7 +59,6 @@ def command(
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
     require_tensorflow("Training")
     from chestxray.cli.output import quoted, table
-    from chestxray.report.formatting import title
     from chestxray.studies import split_leakage
     from chestxray.studies.leakage_result import SPLITS
 
@@ -78,8 +77,21 @@ def command(
         for split in found.splits
     ]
     click.echo(f"\n{found.model} on {found.data}")
-    figure = f"{title(metric)} (95% interval)"
+    figure = f"{found.title} (95% interval)"
     table(("split", "drawn", "training images", "test images", "leaking", figure, "random minus this"), rows)
+    if found.findings:
+        splits = [split.name for split in found.splits]
+        table(
+            ("finding", *splits, *(f"random minus {name}" for name in found.gains)),
+            [
+                [
+                    name,
+                    *(quoted(split.figures[metric].to_json()) for split in one.splits),
+                    *(quoted(gain.to_json()) for gain in one.gains.values()),
+                ]
+                for name, one in found.findings.items()
+            ],
+        )
     click.echo(" ".join(found.verdict))
     click.echo(f"Page: {page}")
     click.echo("Research use only. Not a medical device; not for diagnosis.")

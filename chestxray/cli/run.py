@@ -84,7 +84,7 @@ def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overw
     from chestxray.studies import cross_validation, study
 
     with repeatable():
-        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs", findings=True)
+        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
         pooled = cross_validation.pool(made, cache)
     names = _OF_FINDINGS[:3] if pooled.task == "findings" else HEADLINE[:3]
     rows = [

@@ -25,7 +25,7 @@ from chestxray.evaluation.weighted_metrics import Key, Ranking, squared_errors, 
 #: The figures of which there is a mean over findings, in the order of reports.
 MEANS = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1", "brier", "ece")
 #: Of these, those whose interval comes from the joint bootstrap.
-_DRAWN = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1")
+DRAWN = ("auroc", "auprc", "sensitivity", "specificity", "precision", "f1")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def means(parts: Sequence[Part], clusters: np.ndarray, *, replicates: int, seed:
     support: dict[Key, float] = {}
     freedom: dict[Key, float] = {}
     values: dict[str, float] = {}
-    for name in _DRAWN:
+    for name in DRAWN:
         for i, part in enumerate(parts):
             estimates = part.estimated.estimates
             found[i, name] = estimates.figures[1, name]
@@ -75,7 +75,7 @@ def means(parts: Sequence[Part], clusters: np.ndarray, *, replicates: int, seed:
             freedom,
             of_same_rows=True,
         )
-        for name in _DRAWN
+        for name in DRAWN
         if math.isfinite(values[name])
     }
     result["brier"] = _mean_loss(parts, codes, places, replicates=replicates, seed=seed)
@@ -92,45 +92,51 @@ def joint_replicates(
     `codes` are 0, 1, ... of the patients, int (all rows,).
     """
     found: dict[Key, np.ndarray] = {}
-    rest = []
+    rest: dict[int, Drawn] = {}
     for i, part in enumerate(parts):
+        scored = part.estimated.scored
         if len(part.places) == int((codes >= 0).sum()):
             # Known in all rows: the draws were the same.
-            found |= {(i, name): part.estimated.scored.replicates[1, name] for name in _DRAWN}
+            found |= {(i, name): scored.replicates[1, name] for name in DRAWN}
         else:
-            rest.append((i, _Drawn.of(part, codes)))
-    if rest:
-        size = max(1, BLOCK // max(len(one.codes) for _, one in rest))
-        blocks: dict[Key, list[np.ndarray]] = {}
-        for times in draws(int(codes.max()) + 1, replicates, seed, size):
-            for i, one in rest:
-                for name, values in one.figures(times).items():
-                    blocks.setdefault((i, name), []).append(values)
-        found |= {key: np.concatenate(values) for key, values in blocks.items()}
-    return found
+            rest[i] = Drawn.of(scored.truth, scored.predicted, scored.probabilities[:, 1], codes[part.places])
+    return found | dict(replicates_of(rest, int(codes.max()) + 1, replicates=replicates, seed=seed))
+
+
+def replicates_of(
+    drawn: Mapping[int, Drawn], patients: int, *, replicates: int, seed: int
+) -> dict[tuple[int, str], np.ndarray]:
+    """Return each of the figures `DRAWN` in the same draws of `patients`, float64 (replicates,)."""
+    if not drawn:
+        return {}
+    blocks: dict[tuple[int, str], list[np.ndarray]] = {(key, name): [] for key in drawn for name in DRAWN}
+    for times in draws(patients, replicates, seed, max(1, BLOCK // max(len(one.codes) for one in drawn.values()))):
+        for key, one in drawn.items():
+            for name, values in one.figures(times).items():
+                blocks[key, name].append(values)
+    return {key: np.concatenate(values) for key, values in blocks.items()}
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A finding in draws of all patients: only what the means need, so that it is quick."""
+class Drawn:
+    """A finding on the rows where it is known, in draws of all patients: what means need and no more, so that it is
+    quick. ``codes`` of the patients, int (rows,); ``cells``, of the confusion matrix by patient.
+    """
 
     codes: np.ndarray
     cells: np.ndarray
     ranking: Ranking
 
     @classmethod
-    def of(cls, part: Part, codes: np.ndarray) -> _Drawn:
-        scored, own = part.estimated.scored, codes[part.places]
-        cells = np.eye(4)[scored.truth * 2 + scored.predicted]
-        # Patients without a known row have sums of 0.
-        sums = np.zeros((int(codes.max()) + 1, 4))
-        known = by_patient(cells, own)
-        sums[: len(known)] = known
-        return cls(own, sums, Ranking.of(scored.probabilities[:, 1], scored.truth == 1))
+    def of(cls, truth: np.ndarray, predicted: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> Drawn:
+        """`truth` and `predicted` are 0 or 1, int (rows,), `scores` probabilities of 1, float (rows,)."""
+        cells = by_patient(np.eye(4)[truth * 2 + predicted], codes)
+        return cls(codes, cells, Ranking.of(scores, truth == 1))
 
     def figures(self, times: np.ndarray) -> dict[str, np.ndarray]:
         """Return each figure, (replicates,), for `times`, (replicates, patients), that each patient was drawn."""
-        confusion = (times @ self.cells).reshape(-1, 2, 2)
+        # Patients after the last one with a known row have no cells.
+        confusion = (times[:, : len(self.cells)] @ self.cells).reshape(-1, 2, 2)
         auroc, auprc = self.ranking.areas(times.take(self.codes, axis=1))
         decided = {name: values[:, 1] for name, values in threshold_figures(confusion).items()}
         return {"auroc": auroc, "auprc": auprc} | decided

@@ -135,7 +135,10 @@ class FindingPredictions:
             columns["abstained"] = self.rows.get(ABSTAINED + name, "")
             silent = silent | (columns["abstained"] == "true")
             columns["decision"] = np.where(silent, "", columns["predicted"])
-        return Predictions(self.rows[["path", "patient", "split", "source"]].assign(**columns), classes)
+        own = [prefix + other for other in self.findings for prefix in (PREFIX, TRUTH, PREDICTED, ABSTAINED)]
+        # Further columns, such as the fold of a cross-validation, are those of the image.
+        image = self.rows.drop(columns=[name for name in ("label", *ANSWERS, *own) if name in self.rows])
+        return Predictions(image.assign(**columns), classes)
 
     def with_probabilities(self, probabilities: np.ndarray) -> FindingPredictions:
         """Return the table with other probabilities, float (rows, findings); what is predicted is unchanged."""

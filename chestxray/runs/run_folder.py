@@ -78,7 +78,7 @@ class Run:
         """With findings, the run of two classes, absent and present, of each one that is scored; otherwise empty."""
         places = self.folder.glob(f"findings/*/{RECIPE}") if self.task == "findings" else ()
         runs = [Run(place.parent) for place in places]
-        return {str(run.recipe.positive): run for run in sorted(runs, key=lambda run: str(run.recipe.positive))}
+        return {str(run.positive): run for run in sorted(runs, key=lambda run: str(run.positive))}
 
     @cached_property
     def finding_predictions(self) -> FindingPredictions:

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from chestxray.evaluation.paired.comparison_result import Comparison
-from chestxray.evaluation.weighted_metrics import HEADLINE
+from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
+from chestxray.evaluation.shortcuts.verdict import together
 from chestxray.studies.candidates import Candidate
 
 
@@ -32,6 +33,35 @@ class Compared:
         return pd.DataFrame([_flat(item, self.comparison.metric) for item in self.models])
 
 
+@dataclass(frozen=True)
+class FindingsCompared:
+    """A comparison on findings with the costs of the compared models; ``data`` names the data of the test."""
+
+    comparison: FindingsComparison
+    candidates: Mapping[str, Candidate]
+    data: str
+
+    @property
+    def mean(self) -> Compared:
+        """The comparison of the means over findings."""
+        return Compared(self.comparison.mean, self.candidates, self.data)
+
+    def findings_to_frame(self) -> pd.DataFrame:
+        """Return a row a finding and model: the compared figure with its interval and letters, and the controls."""
+        table = self.comparison.findings_to_frame()
+        found = [
+            self.controls_of(str(name), str(model))
+            for name, model in table[["finding", "model"]].itertuples(index=False)
+        ]
+        return table.assign(
+            controls=[one["finding"] for one in found], controls_fire=[" ".join(one["fires"]) for one in found]
+        )
+
+    def controls_of(self, finding: str, model: str) -> Mapping[str, Any]:
+        """The result of the controls of one finding over all trainings of a model, see `verdict.together`."""
+        return self.candidates[model].findings.get(finding) or together([])
+
+
 def spread(repeats: Sequence[float | None]) -> float | None:
     """Return the standard deviation of the figure over trainings; None with fewer than two."""
     known = [value for value in repeats if value is not None]
@@ -49,7 +79,7 @@ def _flat(item: Mapping[str, Any], metric: str) -> dict[str, Any]:
     names = ("model", "letters", "trainings", "parameters", "train_seconds", "images_per_second")
     row = {name: item[name] for name in names}
     row |= {"controls": item["controls"]["finding"], "controls_fire": " ".join(item["controls"]["fires"])}
-    for name in (metric, *(other for other in HEADLINE if other != metric)):
+    for name in (metric, *(other for other in item["test"] if other != metric)):
         figure_of = item["test"][name]
         row |= {name: figure_of["value"], f"{name}_low": figure_of["low"], f"{name}_high": figure_of["high"]}
         if name == metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import OutputError
@@ -16,7 +17,8 @@ from chestxray.report import figures, formatting
 from chestxray.report.embedded_images import Picture, figure
 from chestxray.report.templating import render
 from chestxray.storage.files import explained, replacing, write_json, write_text
-from chestxray.studies.compared import Compared, repeats_text
+from chestxray.studies import findings_verdict
+from chestxray.studies.compared import Compared, FindingsCompared, repeats_text
 from chestxray.studies.comparison_verdict import cautions, verdict
 from chestxray.studies.study import STUDY
 
@@ -42,7 +44,44 @@ def write(compared: Compared, folder: Path) -> Path:
                 frame.to_csv(temporary, index=False)
         content = comparison.to_json() | {"models": compared.models, "data": compared.data, "verdict": list(said)}
         write_json(folder / COMPARISON, content | {"research_only": RESEARCH_ONLY})
-        write_text(folder / PAGE, _page(compared, said, _forest(comparison, folder / "forest.png")))
+        write_text(
+            folder / PAGE,
+            _page(compared, said, _forest(comparison, folder / "forest.png", formatting.title(comparison.metric))),
+        )
+    return folder / PAGE
+
+
+def write_findings(compared: FindingsCompared, folder: Path) -> Path:
+    """Write the comparison on findings into `folder` and return the path of the page.
+
+    ``comparison.csv`` (the means), ``findings.csv``, ``pairs.csv``, ``comparison.json``, ``forest.png``,
+    ``comparison.html``.
+
+    Raises:
+        OutputError: `folder` has other content, or cannot be written.
+    """
+    check_folder(folder)
+    comparison, mean = compared.comparison, compared.mean
+    said = findings_verdict.verdict(compared)
+    tables = {
+        "comparison.csv": mean.to_frame(),
+        "findings.csv": compared.findings_to_frame(),
+        "pairs.csv": comparison.pairs_to_frame(),
+    }
+    with explained(folder):
+        for name, frame in tables.items():
+            with replacing(folder / name) as temporary:
+                frame.to_csv(temporary, index=False)
+        content = comparison.to_json() | {"models": mean.models, "data": compared.data, "verdict": list(said)}
+        write_json(folder / COMPARISON, content | {"research_only": RESEARCH_ONLY})
+        write_text(
+            folder / PAGE,
+            _findings_page(
+                compared,
+                said,
+                _forest(comparison.mean, folder / "forest.png", f"Mean {formatting.title(comparison.metric)}"),
+            ),
+        )
     return folder / PAGE
 
 
@@ -55,9 +94,8 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"The output folder {folder} exists and is not a comparison; choose another with --output.")
 
 
-def _forest(comparison: Comparison, path: Path) -> Picture:
+def _forest(comparison: Comparison, path: Path, title: str) -> Picture:
     standings = comparison.standings
-    title = formatting.title(comparison.metric)
     drawn = figures.forest(
         {s.model: s.figure.to_json() for s in standings},
         f"{title} and 95% interval (no unit)",
@@ -70,45 +108,86 @@ def _forest(comparison: Comparison, path: Path) -> Picture:
 
 
 def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
+    return render(
+        "comparison.html.jinja",
+        kind="comparison",
+        headings={
+            "models": "Models",
+            "controls": "Shortcut controls",
+            "pairs": "Pairs",
+            "measures": "All measures",
+            "method": "Method",
+        },
+        verdict=said,
+        positive=compared.comparison.positive,
+        forest=forest,
+        **_shown(compared),
+    )
+
+
+def _findings_page(compared: FindingsCompared, said: Sequence[str], forest: Picture) -> str:
     comparison = compared.comparison
+    findings = [
+        {
+            "name": name,
+            "rows": one.rows,
+            "patients": one.patients,
+            "models": {standing.model: standing for standing in one.standings},
+            "controls": {model: short(compared.controls_of(name, model)) for model in compared.candidates},
+            "pairs": _pairs(one),
+        }
+        for name, one in comparison.findings.items()
+    ]
+    return render(
+        "findings_comparison.html.jinja",
+        kind="comparison on findings",
+        headings={
+            "models": "Mean over findings",
+            "findings": "Each finding",
+            "pairs": "Pairs in each finding",
+            "controls": "Shortcut controls",
+            "measures": "All measures",
+            "method": "Method",
+        },
+        verdict=said,
+        forest=forest,
+        findings=findings,
+        tests=comparison.tests,
+        not_scored=comparison.not_scored,
+        **_shown(compared.mean),
+    )
+
+
+def _pairs(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        item | {"apart": pair.apart, "p_said": formatting.p_text(pair.p), "p_holm_said": formatting.p_text(pair.p_holm)}
+        for item, pair in zip(comparison.to_json()["pairs"], comparison.pairs, strict=True)
+    ]
+
+
+def _shown(compared: Compared) -> dict[str, Any]:
+    """Return what the pages of both tasks show of a comparison."""
+    comparison, candidates = compared.comparison, compared.candidates
     content = comparison.to_json()
     names = [standing.model for standing in comparison.standings]
     title = f"{' and '.join(names)} compared" if len(names) == 2 else f"{len(names)} models compared"
-    headings = {
-        "models": "Models",
-        "controls": "Shortcut controls",
-        "pairs": "Pairs",
-        "measures": "All measures",
-        "method": "Method",
-    }
-    pairs = [
-        item | {"apart": pair.apart, "p_said": formatting.p_text(pair.p), "p_holm_said": formatting.p_text(pair.p_holm)}
-        for item, pair in zip(content["pairs"], comparison.pairs, strict=True)
-    ]
-    candidates = compared.candidates
     models = [
         item | {"single": repeats_text(item["repeats"]), "controls_said": short(candidates[item["model"]].controls)}
         for item in compared.models
     ]
-    return render(
-        "comparison.html.jinja",
-        kind="comparison",
-        title=f"{title} on {compared.data}",
-        headings=headings,
-        verdict=said,
-        cautions=cautions(candidates),
-        models=models,
-        letters_said=caption(standing.letters for standing in comparison.standings),
-        pairs=pairs,
-        measures=formatting.ordered(content["models"][0]["test"]),
-        measure=formatting.title(comparison.metric),
-        repeated=any(len(standing.repeats) > 1 for standing in comparison.standings),
-        level="95%",
-        alpha=ALPHA,
-        positive=comparison.positive,
-        scope=comparison.scope[0].upper() + comparison.scope[1:],
-        design=comparison.design,
-        margin=comparison.margin,
-        interval=content["interval"],
-        forest=forest,
-    )
+    return {
+        "title": f"{title} on {compared.data}",
+        "cautions": cautions(candidates),
+        "models": models,
+        "letters_said": caption(standing.letters for standing in comparison.standings),
+        "pairs": _pairs(comparison),
+        "measures": formatting.ordered(content["models"][0]["test"]),
+        "measure": formatting.title(comparison.metric),
+        "repeated": any(len(standing.repeats) > 1 for standing in comparison.standings),
+        "level": "95%",
+        "alpha": ALPHA,
+        "scope": comparison.scope[0].upper() + comparison.scope[1:],
+        "design": comparison.design,
+        "margin": comparison.margin,
+        "interval": content["interval"],
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chestxray.data.index import Patients
@@ -16,6 +16,7 @@ from chestxray.runs import run_folder
 from chestxray.runs.run_folder import Run
 from chestxray.studies.candidates import Candidate
 from chestxray.studies.compared import Compared
+from chestxray.studies.study import test_of
 
 #: An AUROC above this, of fewer patients than that, leaves tests without power (``benchmarks/paired_tests.md``).
 NEAR_ONE = 0.97
@@ -26,23 +27,24 @@ def verdict(compared: Compared) -> tuple[str, ...]:
     """Return the result in sentences: what is shown of the models, and what is not."""
     comparison, candidates = compared.comparison, compared.candidates
     best = comparison.standings[0]
-    title = _spoken_title(comparison.metric)
+    title = spoken_title(comparison.metric)
     if best.figure.value is None:
         return (f"The {title} cannot be computed on these test images, so that nothing can be said of the models.",)
     where = f"{formatting.plural(comparison.rows, 'test image')} of {comparison.patients}"
     end = "lowest" if comparison.metric in LOSSES else "highest"
     said = [f"On {where}, {best.model} has the {end} {title}: {with_interval(best.figure.to_json(), level='95%')}."]
-    said += _against_the_rest(best, comparison, explained=candidates[best.model].controls["finding"] == "shortcut")
+    said += against_the_rest(best, comparison, explained=candidates[best.model].controls["finding"] == "shortcut")
     # Directly after the ranking: a score that a shortcut explains is worth nothing, however high.
     said += beside({s.model: candidates[s.model].controls for s in comparison.standings})
-    said += _few_near_one(comparison)
+    said += few_near_one(comparison)
     said += within_margin(comparison)
     said.append(comparison.scope[0].upper() + comparison.scope[1:])
     said.append("This holds for patients like those of the test; at another hospital the order may differ.")
     return tuple(said)
 
 
-def _spoken_title(metric: str) -> str:
+def spoken_title(metric: str) -> str:
+    """Return the title of a figure as it stands in a sentence."""
     title = formatting.title(metric)
     return title if title[1].isupper() or title[1].isdigit() else title[0].lower() + title[1:]
 
@@ -50,11 +52,11 @@ def _spoken_title(metric: str) -> str:
 def cautions(candidates: Mapping[str, Candidate]) -> list[str]:
     """Return what weakens the whole comparison, in sentences."""
     runs = [run for candidate in candidates.values() for run in candidate.runs]
-    said = []
+    said: list[str] = []
     if any((run.index.drawn & (run.index.rows["split"] == "test")).any() for run in runs):
         said.append("Test images are drawn by a program. The figures say nothing about patients.")
     said += _leaks(candidates)
-    unknown = Patients.of(runs[0].predictions.of("test").rows).unknown
+    unknown = Patients.of(test_of(runs[0]).rows).unknown
     if unknown:
         said.append(
             f"The patients of {formatting.plural(unknown, 'test image')} are not known. Each counts as a patient of "
@@ -64,15 +66,35 @@ def cautions(candidates: Mapping[str, Candidate]) -> list[str]:
 
 
 def _serious(candidates: Mapping[str, Candidate]) -> list[str]:
-    """Return the serious limitations of single models, each once with the names of its models."""
-    whose: dict[str, dict[str, None]] = {}
+    """Return the serious limitations of single models, each once with the names of its models and, where it is of some
+    findings alone, of these.
+    """
+    whose: dict[str, dict[str, dict[str, None]]] = {}
     for name, candidate in candidates.items():
         for run in candidate.runs:
-            for caution in of_model(run_folder.open_complete(run.folder)):
+            parts = (run.findings or {"": run}).items()
+            found = [(f, caution) for f, part in parts for caution in of_model(run_folder.open_complete(part.folder))]
+            texts: dict[str, set[str]] = {}
+            for _, caution in found:
+                texts.setdefault(caution.title, set()).add(caution.text)
+            for finding, caution in found:
+                # Of many findings, a text for each would hide the result.
+                said = caution.text if len(texts[caution.title]) == 1 else "The reports of these findings say more."
                 if caution.weight == "serious":
-                    whose.setdefault(f"{caution.title}. {caution.text}", {})[name] = None
-    everybody = len(candidates)
-    return [f"{'All' if len(names) == everybody else _listed(list(names))}: {text}" for text, names in whose.items()]
+                    whose.setdefault(f"{caution.title}. {said}", {}).setdefault(name, {})[finding] = None
+    sizes = {name: max(1, len(candidate.findings)) for name, candidate in candidates.items()}
+    return [f"{of_models(names, sizes, everybody='All')}: {text}" for text, names in whose.items()]
+
+
+def of_models(names: Mapping[str, Collection[str]], sizes: Mapping[str, int], *, everybody: str = "all models") -> str:
+    """Return the names of models, each with its findings in `names` where these are not all that it has.
+
+    `sizes` are the numbers of findings of all models of the comparison; `everybody` stands for all of them.
+    """
+    groups = {name: "" if len(of) == sizes[name] else listed(list(of)) for name, of in names.items()}
+    if len(names) == len(sizes) and len(set(groups.values())) == 1:
+        return everybody + next(f" ({of})" if of else "" for of in groups.values())
+    return listed([f"{name} ({of})" if of else name for name, of in groups.items()])
 
 
 def _leaks(candidates: Mapping[str, Candidate]) -> list[str]:
@@ -83,13 +105,13 @@ def _leaks(candidates: Mapping[str, Candidate]) -> list[str]:
         seen = [_seen(run, audit) for run, audit in audits if audit.get("on_leak") == "ignore"]
         # Of several trainings, the one with most leaks.
         if found := max(seen, key=lambda counts: sum(counts.values()), default=None):
-            listed = _listed([formatting.plural(count, *names) for names, count in found.items()])
-            said.append(f"{name} was trained or chosen on {listed}, which were kept: its figures are too good.")
+            what = listed([formatting.plural(count, *names) for names, count in found.items()])
+            said.append(f"{name} was trained or chosen on {what}, which were kept: its figures are too good.")
         if not all(audit.get("near_duplicates", {}).get("searched") for _, audit in audits):
             unsearched.append(name)
     drawn = all(run.index.drawn.all() for candidate in candidates.values() for run in candidate.runs)
     if unsearched and not drawn:
-        said.append(f"Whether {_listed(unsearched)} had edited copies of test images in training was not looked for.")
+        said.append(f"Whether {listed(unsearched)} had edited copies of test images in training was not looked for.")
     return said
 
 
@@ -97,7 +119,7 @@ def _seen(run: Run, audit: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     """Return the numbers of copies and patients of the test that the run was trained or chosen on, by their names in
     singular and plural. Groups straddling training and validation alone are not counted.
     """
-    tested = set(run.predictions.of("test").rows["path"])
+    tested = set(test_of(run).rows["path"])
     of = {kind: audit.get(kind, {}).get("across_splits", []) for kind in ("exact_duplicates", "near_duplicates")}
     counts = {
         ("copy of a test image", "copies of test images"): of["exact_duplicates"],
@@ -109,7 +131,7 @@ def _seen(run: Run, audit: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     return {names: count for names, count in found.items() if count}
 
 
-def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool) -> list[str]:
+def against_the_rest(best: Standing, comparison: Comparison, *, explained: bool) -> list[str]:
     """Return sentences on the best model beside the others. `explained`: a shortcut could explain its score."""
     own = {
         pair.second if pair.first == best.model else pair.first: pair for pair in comparison.pairs if _of(pair, best)
@@ -118,7 +140,7 @@ def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool
     alike = [name for name in own if name not in apart]
     said = []
     if apart:
-        whom = "every other model" if not alike and len(apart) > 3 else _listed(apart)
+        whom = "every other model" if not alike and len(apart) > 3 else listed(apart)
         higher = "Its score is higher than that of" if explained else "It is better than"
         said.append(f"{higher} {whom}: chance alone hardly explains the difference.")
     if alike:
@@ -127,7 +149,7 @@ def _against_the_rest(best: Standing, comparison: Comparison, *, explained: bool
         ]
         room = f"; differences of up to {max(limits):.3f} remain possible" if limits else ""
         said.append(
-            f"It cannot be told apart from {_listed(alike)}: the difference may be due to chance. Nor are they "
+            f"It cannot be told apart from {listed(alike)}: the difference may be due to chance. Nor are they "
             f"shown to be equally good{room}."
         )
     return said
@@ -137,7 +159,7 @@ def _of(pair: Pair, standing: Standing) -> bool:
     return standing.model in (pair.first, pair.second)
 
 
-def _few_near_one(comparison: Comparison) -> list[str]:
+def few_near_one(comparison: Comparison) -> list[str]:
     """Return a sentence where the test has hardly any power, see ``benchmarks/paired_tests.md``."""
     best, patients = comparison.standings[0].figure.value, comparison.patients
     near = comparison.metric == "auroc" and best is not None and best > NEAR_ONE
@@ -153,7 +175,7 @@ def within_margin(comparison: Comparison) -> list[str]:
     """Return sentences on equivalence and non-inferiority; none where no margin was given."""
     if comparison.margin is None:
         return []
-    title, room = _spoken_title(comparison.metric), f"{comparison.margin:g}"
+    title, room = spoken_title(comparison.metric), f"{comparison.margin:g}"
     found = [(pair, pair.margin.finding) for pair in comparison.pairs if pair.margin is not None]
     equal = [f"{pair.first} and {pair.second}" for pair, finding in found if finding == "equivalent"]
     ends = {"first not inferior": lambda p: (p.first, p.second), "second not inferior": lambda p: (p.second, p.first)}
@@ -168,5 +190,6 @@ def within_margin(comparison: Comparison) -> list[str]:
     return [*said, "The margin was stated by the user; one chosen after the figures were seen shows nothing."]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names in a sentence."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from chestxray.data.index import row_keys
 from chestxray.errors import InputError
@@ -11,6 +12,7 @@ from chestxray.evaluation.figure_format import number, span
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired.candidate_figures import cross_validated
 from chestxray.evaluation.paired.comparison import METHODS
+from chestxray.evaluation.predictions import Predictions
 from chestxray.runs.run_folder import Run
 from chestxray.studies import derived_run, ensembling, pooled_findings, shared_controls
 from chestxray.studies.study import Study
@@ -37,7 +39,7 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
         raise InputError("Only the folds of one model and one seed can be pooled.")
     if next(iter(runs.values())).task == "findings":
         return pooled_findings.pool(study.folder, study.recipes[name], runs, cache)
-    tables = study.tests(name)
+    tables = cast(tuple[Predictions, ...], study.tests(name))
     recipe, count = study.recipes[name], len(runs)
     if len(tables) > 1:
         note = f"{count} models, each validated on another part of the training images, tested on the same images."

@@ -21,7 +21,7 @@ def write(found: Leakage, folder: Path) -> Path:
     Raises:
         OutputError: the folder cannot be written to.
     """
-    title = formatting.title(found.metric)
+    title = found.title[0].upper() + found.title[1:]
     with explained(folder):
         with replacing(folder / "leakage.csv") as temporary:
             found.to_frame().to_csv(temporary, index=False)
@@ -33,7 +33,12 @@ def write(found: Leakage, folder: Path) -> Path:
             "leakage.html.jinja",
             kind="leakage",
             title=f"Gain from a leaky split: {found.model} on {found.data}",
-            headings={"splits": "Splits", "method": "Method"},
+            headings={
+                "splits": "Splits",
+                **({"findings": "Each finding"} if found.findings else {}),
+                "method": "Method",
+            },
+            each=formatting.title(found.metric),
             verdict=found.verdict,
             cautions=[],
             found=found,

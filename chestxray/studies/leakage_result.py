@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -61,7 +61,9 @@ class Leakage:
     """The result of a leakage study.
 
     ``gains``: the figure of the random split minus that of each other split, with a 95% interval. ``official``
-    describes the official split in a sentence; ``known`` is the proportion of images with a known patient.
+    describes the official split in a sentence; ``known`` is the proportion of images with a known patient. Of findings,
+    the figures are means over those in ``findings``, which has the result of each on the rows where it is known;
+    ``not_scored`` says why of the others.
     """
 
     model: str
@@ -72,10 +74,24 @@ class Leakage:
     gains: Mapping[str, Figure]
     known: float
     official: str = ""
+    findings: Mapping[str, Leakage] = field(default_factory=dict)
+    not_scored: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name of the figure."""
+        title = formatting.title(self.metric)
+        return f"mean {title} of {formatting.plural(len(self.findings), 'finding')}" if self.findings else title
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``leakage.json``."""
-        return {
+        of_each = {
+            name: {"splits": [split.to_json() for split in one.splits],
+                   "gains": {split: gain.to_json() for split, gain in one.gains.items()}}
+            for name, one in self.findings.items()
+        }  # fmt: skip
+        own = {"findings": of_each, "not_scored": dict(self.not_scored)} if self.findings else {}
+        return own | {
             "model": self.model,
             "data": self.data,
             "metric": self.metric,
@@ -89,7 +105,9 @@ class Leakage:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row a split: numbers of images, leaking images, the figure, and the gain of the random split."""
+        """Return a row a split: numbers of images, leaking images, the figure, and the gain of the random split. Of
+        findings it has a row a finding and split as well, with the finding in the first column, "" for the mean.
+        """
         records = []
         for split in self.splits:
             own, gain = split.figures[self.metric], self.gains.get(split.name, Figure(None, None, None))
@@ -104,12 +122,17 @@ class Leakage:
                     **{"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high},
                 }
             )
-        return pd.DataFrame(records)
+        table = pd.DataFrame(records)
+        if not self.findings:
+            return table
+        each = [one.to_frame().assign(finding=name) for name, one in self.findings.items()]
+        stacked = pd.concat([table.assign(finding=""), *each], ignore_index=True)
+        return stacked[["finding", *table.columns]]
 
     @property
     def verdict(self) -> tuple[str, ...]:
         """The result in sentences."""
-        title = formatting.title(self.metric)
+        title = self.title
         random = self.splits[0]
         value = number(random.figures[self.metric].value)
         said = [
@@ -120,6 +143,7 @@ class Leakage:
         said += [_gain_sentence(name, gain, title, trainings) for name, gain in self.gains.items()]
         if any(gain.low is not None for gain in self.gains.values()):
             said.append(_luck(trainings))
+        said += self._by_finding()
         for split in self.splits[1:]:
             if split.shared:
                 patients = formatting.plural(split.shared, "patient")
@@ -142,6 +166,28 @@ class Leakage:
             said.append(f"The patient is known of {100 * self.known:.0f}% of the images; the others may leak unseen.")
         said.append("Each split was drawn once; another draw may show another gain.")
         return tuple(said)
+
+    def _by_finding(self) -> list[str]:
+        """Return sentences on the gains of single findings."""
+        said = []
+        for name in self.gains if self.findings else ():
+            of = {finding: one.gains[name] for finding, one in self.findings.items()}
+            away = {
+                f: g for f, g in of.items() if g.low is not None and g.high is not None and not g.low <= 0 <= g.high
+            }
+            listed = ", ".join(f"{f} {number(gain.value)}" for f, gain in away.items())
+            said.append(
+                f"Compared with the split {SPLITS[name]}, the interval of the difference excludes 0 in {len(away)} of "
+                f"{formatting.plural(len(of), 'finding')}{f' ({listed})' if listed else ''}."
+            )
+        if said:
+            said.append(
+                "Intervals of single findings are not corrected for their number: without any leak, about one in "
+                "twenty excludes 0."
+            )
+        if self.not_scored:
+            said.append(f"Not scored, as too few patients of a test have it or lack it: {', '.join(self.not_scored)}.")
+        return said
 
 
 def _gain_sentence(name: str, gain: Figure, title: str, trainings: int) -> str:

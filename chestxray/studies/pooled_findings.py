@@ -15,6 +15,7 @@ from chestxray.data.index import Index, row_keys
 from chestxray.errors import InputError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.findings_evaluation import FindingsEvaluation, evaluate_findings
+from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.evaluation.shortcuts import controls
 from chestxray.recipe import Recipe
@@ -35,8 +36,12 @@ def pool(folder: Path, recipe: Recipe, runs: Mapping[str, Run], cache: str | Pat
     Raises:
         InputError: the folds have the same test, so that there is nothing to pool.
     """
-    tables = [run.finding_predictions.of("test") for run in runs.values()]
-    predictions = together(tables)
+    predictions = together(
+        [
+            trainings.marked(run.finding_predictions.of("test"), fold, int((run.index.rows["split"] == "train").sum()))
+            for fold, run in enumerate(runs.values())
+        ]
+    )
     if predictions.rows["path"].duplicated().any():
         raise InputError(
             "The parts are tested on the same images and are not pooled: of findings, only folds with tests of their "

@@ -7,6 +7,7 @@ split was trained several times, for the variance of training.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,18 +18,22 @@ from chestxray.data import sources
 from chestxray.data.grouping import patient_keys
 from chestxray.data.index import SPLITS as INDEX_SPLITS
 from chestxray.data.index import Patients
-from chestxray.errors import InputError
+from chestxray.errors import DataError, InputError
 from chestxray.evaluation.evaluate import headline_class
+from chestxray.evaluation.finding_predictions import FindingPredictions, Known
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired import shared_patients
 from chestxray.evaluation.paired.candidate_figures import Estimated, estimated
-from chestxray.evaluation.paired.comparison import align, check_metric
+from chestxray.evaluation.paired.comparison import align
+from chestxray.evaluation.paired.finding_comparison import align_findings
+from chestxray.evaluation.paired.finding_mean_comparison import estimated_mean
 from chestxray.evaluation.paired.generalisation_gap import averaged, between
 from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 from chestxray.studies import leakage_page, study
+from chestxray.studies.candidates import check_comparison
 from chestxray.studies.leakage_result import Leakage, Split
 
 
@@ -49,13 +54,15 @@ def measure(
     and folds of `recipe` are not used.
 
     Raises:
+        DataError: no finding can be scored in the tests of all splits.
         InputError: an unknown metric; separate test data, which would be the same under every split.
     """
-    check_metric(metric)
     if recipe.test_data:
         raise InputError("What a split is worth is measured on a test that is split off; leave out test_data.")
     plain = recipe.replace(split="auto", folds=0, fold=None, held_out=None, on_leak="ignore")
-    given = sources.load_index(plain, caches.root(cache)).rows
+    index = sources.load_index(plain, caches.root(cache))
+    check_comparison(metric, index.task)
+    given = index.rows
     splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}
     made = study.run(recipes, folder, cache, seeds=seeds, overwrite=overwrite, below="leakage")
@@ -85,9 +92,25 @@ def _official(rows: pd.DataFrame, used: pd.DataFrame) -> str:
 
 def _found(runs: Mapping[str, tuple[Run, ...]], metric: str, given: pd.DataFrame) -> Leakage:
     some = runs["random"][0]
+    official = _official(given, runs["official"][0].index.rows) if "official" in runs else ""
+    if some.task == "findings":
+        return _of_findings(runs, metric, official)
     positive = some.metrics["positive"]
-    replicates, seed = some.recipe.replicates, some.recipe.seed
-    tests = {name: _tests(made) for name, made in runs.items()}
+    tests = {name: _aligned({run.folder.name: run.predictions.of("test") for run in r}) for name, r in runs.items()}
+    rows = {name: made[0].index.rows for name, made in runs.items()}
+    return _leakage(runs, tests, rows, metric, positive, official)
+
+
+def _leakage(
+    runs: Mapping[str, tuple[Run, ...]],
+    tests: Mapping[str, tuple[Predictions, ...]],
+    rows: Mapping[str, pd.DataFrame],
+    metric: str,
+    positive: str | None,
+    official: str,
+) -> Leakage:
+    """Return the result of tests of classes, by split; `rows` are those of the index."""
+    replicates, seed = _drawing(runs)
     chosen = headline_class(tests["random"][0].classes, positive)
     models = {
         name: estimated(
@@ -101,32 +124,84 @@ def _found(runs: Mapping[str, tuple[Run, ...]], metric: str, given: pd.DataFrame
         )[0]
         for name, tables in tests.items()
     }
-    splits = tuple(
-        Split(
-            name=name,
-            runs=runs[name],
-            figures=model.figures,
-            training=int((runs[name][0].index.rows["split"] == "train").sum()),
-            rows=len(tests[name][0].rows),
-            patients=Patients.of(tests[name][0].rows),
-            leaking=leaking(runs[name][0].index.rows),
-            shared=shared_patients.shared(tests["random"][0], tests[name][0]) if name != "random" else 0,
-            repeats=tuple(None if math.isnan(value) else float(value) for value in model.values),
-        )
-        for name, model in models.items()
-    )
-    random = models["random"]
-    gains = {}
+    random, gains = models["random"], {}
     for name, model in models.items():
         if name != "random":
             common = shared_patients.covariance(
                 random.tables, model.tables, metric, chosen, replicates=replicates, seed=seed
             )
-            errors = random.spread().error * model.spread().error
-            together = min(1.0, max(-1.0, common / errors)) if errors > 1e-12 else 0.0
-            gains[name] = between(random.figures[metric], model.figures[metric], together)
+            gains[name] = _gain(random, model, metric, common)
             if averaged(metric, positive) and _present(random) != _present(model):
                 gains[name] = Figure(None, None, None)
+    return _result(runs, tests, rows, models, gains, metric, positive, official)
+
+
+def _of_findings(runs: Mapping[str, tuple[Run, ...]], metric: str, official: str) -> Leakage:
+    """Return the result for the mean over findings, with that of each; a finding is scored where it is in all tests."""
+    replicates, seed = _drawing(runs)
+    tests = {
+        name: align_findings({name: [run.finding_predictions.of("test") for run in made]})[name]
+        for name, made in runs.items()
+    }
+    too_few = {
+        name: next((reason for tables in tests.values() if (reason := _too_few(tables[0], name))), "")
+        for name in tests["random"][0].findings
+    }
+    scored = [name for name, reason in too_few.items() if not reason]
+    if not scored:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in too_few.items())
+        raise DataError(f"No finding can be scored in the tests of all splits. {reasons}.")
+    of_each, own = {}, {name: dict[str, Mapping[str, Figure]]() for name in tests}
+    for finding in scored:
+        alone = {
+            name: tuple(_numbered(table.of_finding(finding)) for table in tables) for name, tables in tests.items()
+        }
+        rows = {name: made[0].index.of_finding(finding).rows for name, made in runs.items()}
+        of_each[finding] = _leakage(runs, alone, rows, metric, finding, official)
+        for split in of_each[finding].splits:
+            own[split.name][finding] = split.figures
+    models = {
+        name: estimated_mean(name, tables, own[name], metric, replicates=replicates, seed=seed)
+        for name, tables in tests.items()
+    }
+    gains = {}
+    for name, tables in tests.items():
+        if name != "random":
+            common = shared_patients.covariance_of_means(
+                tests["random"], tables, metric, scored, replicates=replicates, seed=seed
+            )
+            gains[name] = _gain(models["random"], models[name], metric, common)
+    all_rows = {name: made[0].index.rows for name, made in runs.items()}
+    found = _result(runs, tests, all_rows, models, gains, metric, None, official)
+    not_scored = {name: reason for name, reason in too_few.items() if reason}
+    return dataclasses.replace(found, findings=of_each, not_scored=not_scored)
+
+
+def _result(
+    runs: Mapping[str, tuple[Run, ...]],
+    tests: Mapping[str, Sequence[Predictions]] | Mapping[str, Sequence[FindingPredictions]],
+    rows: Mapping[str, pd.DataFrame],
+    models: Mapping[str, Estimated],
+    gains: Mapping[str, Figure],
+    metric: str,
+    positive: str | None,
+    official: str,
+) -> Leakage:
+    some = runs["random"][0]
+    splits = tuple(
+        Split(
+            name=name,
+            runs=runs[name],
+            figures=model.figures,
+            training=int((rows[name]["split"] == "train").sum()),
+            rows=len(tests[name][0].rows),
+            patients=Patients.of(tests[name][0].rows),
+            leaking=leaking(rows[name]),
+            shared=shared_patients.shared(tests["random"][0], tests[name][0]) if name != "random" else 0,
+            repeats=tuple(None if math.isnan(value) else float(value) for value in model.values),
+        )
+        for name, model in models.items()
+    )
     return Leakage(
         model=some.recipe.model,
         data=some.environment["data"]["name"],
@@ -134,18 +209,39 @@ def _found(runs: Mapping[str, tuple[Run, ...]], metric: str, given: pd.DataFrame
         positive=positive,
         splits=splits,
         gains=gains,
-        known=float((some.index.rows["patient"] != "").mean()),
-        official=_official(given, runs["official"][0].index.rows) if "official" in runs else "",
+        known=float((rows["random"]["patient"] != "").mean()),
+        official=official,
     )
+
+
+def _gain(random: Estimated, model: Estimated, metric: str, common: float) -> Figure:
+    """Return the figure of the random split minus the other's; `common` is their covariance over shared patients."""
+    errors = random.spread().error * model.spread().error
+    together = min(1.0, max(-1.0, common / errors)) if errors > 1e-12 else 0.0
+    return between(random.figures[metric], model.figures[metric], together)
+
+
+def _drawing(runs: Mapping[str, tuple[Run, ...]]) -> tuple[int, int]:
+    """Return the number of bootstrap replicates and the seed."""
+    recipe = runs["random"][0].recipe
+    return recipe.replicates, recipe.seed
+
+
+def _too_few(table: FindingPredictions, finding: str) -> str:
+    return Known.of(table.of_finding(finding), finding).too_few
+
+
+def _numbered(table: Predictions) -> Predictions:
+    return Predictions(table.rows.reset_index(drop=True), table.classes)
 
 
 def _present(model: Estimated) -> set[str]:
     return set(model.tables[0].rows["label"])
 
 
-def _tests(runs: Sequence[Run]) -> tuple[Predictions, ...]:
+def _aligned(tests: Mapping[str, Predictions]) -> tuple[Predictions, ...]:
     """Return the test of each training of one split, with rows in the same order."""
-    return tuple(align({run.folder.name: run.predictions.of("test") for run in runs}).values())
+    return tuple(align(tests).values())
 
 
 def leaking(rows: pd.DataFrame) -> int:

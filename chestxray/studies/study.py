@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ from chestxray import workflow
 from chestxray.data import sources
 from chestxray.data.index import Index
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError, TrainingError
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.predictions import Predictions
 from chestxray.recipe import Recipe
@@ -46,6 +48,8 @@ _DATA = (
     "data", "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
     "uncertain", "view", "max_pixels", "splits_by",
 )  # fmt: skip
+
+_Table = TypeVar("_Table", Predictions, FindingPredictions)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ class Study:
         """Return the runs of one candidate, ordered by seed, then by fold."""
         return tuple(Run(self.folder / PARTS / part.name) for part in self.parts if part.candidate == candidate)
 
-    def tests(self, candidate: str) -> tuple[Predictions, ...]:
-        """Return the test predictions of one candidate, a table for each repetition.
+    def tests(self, candidate: str) -> tuple[Predictions, ...] | tuple[FindingPredictions, ...]:
+        """Return the test predictions of one candidate, a table for each repetition, of classes or of findings.
 
         Where each fold has its own test, the folds of a seed make one table with every image once, predicted by
         the model that was not trained on it. Where all folds have the same test, each fold's model is a
@@ -80,9 +84,9 @@ class Study:
         Raises:
             DataError: tests that overlap without being the same.
         """
-        by_seed: dict[int, list[Predictions]] = {}
+        by_seed: dict[int, list[Any]] = {}
         for run in self.runs(candidate):
-            folds, test = by_seed.setdefault(run.recipe.seed, []), run.predictions.of("test")
+            folds, test = by_seed.setdefault(run.recipe.seed, []), cast(Any, test_of(run))
             if self.recipes[candidate].parts:
                 test = trainings.marked(test, len(folds), int((run.index.rows["split"] == "train").sum()))
             folds.append(test)
@@ -97,7 +101,6 @@ def run(
     seeds: int = 1,
     overwrite: bool = False,
     below: str = "comparisons",
-    findings: bool = False,
 ) -> Study:
     """Train every part of the study that is not finished, one after the other.
 
@@ -111,7 +114,6 @@ def run(
             initial weights, shuffles and augmentation, and have the same splits.
         overwrite: make finished parts anew.
         below: folder of the default folder.
-        findings: whether data of findings are allowed; comparisons take classes alone.
 
     Raises:
         DataError: the data have changed since the first part was begun.
@@ -121,8 +123,6 @@ def run(
         ChestXrayError: as `workflow.run`; the parts made until then are kept.
     """
     resolved = {name: workflow.resolve(recipe)[0] for name, recipe in _named(recipes).items()}
-    if not findings:
-        _require_classes(resolved, caches.root(cache))
     parts = plan(resolved, seeds, caches.root(cache))
     path = Path(folder) if folder else default_folder(resolved, below)
     _check_folder(path, parts, overwrite=overwrite)
@@ -152,6 +152,11 @@ def run(
             + " ".join(f"{label}: {error}" for label, error in failed.items())
         )
     return Study(path, resolved, parts)
+
+
+def test_of(run: Run) -> Predictions | FindingPredictions:
+    """Return the predictions of the test of a run of either task."""
+    return (run.finding_predictions if run.task == "findings" else run.predictions).of("test")
 
 
 def plan(recipes: Mapping[str, Recipe], seeds: int, cache: Path) -> tuple[Part, ...]:
@@ -196,17 +201,6 @@ def _named(recipes: Sequence[Recipe] | Mapping[str, Recipe]) -> dict[str, Recipe
     if not named:
         raise InputError("A study needs a model or more.")
     return named
-
-
-def _require_classes(recipes: Mapping[str, Recipe], cache: Path) -> None:
-    """Raise `InputError` if the data of one of the recipes are findings, before anything is trained."""
-    for recipe in {_data(recipe): recipe for recipe in recipes.values()}.values():
-        index = sources.load_index(recipe, cache)
-        if index.task == "findings":
-            raise InputError(
-                f"{index.name} has findings, and models of findings are compared one finding at a time: train each "
-                "with `chestxray run`, then `chestxray compare RUN_A/findings/NAME RUN_B/findings/NAME`."
-            )
 
 
 def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int | str]]]:
@@ -283,14 +277,14 @@ def _differences(old: Recipe, new: Recipe) -> str:
     return ", ".join(f"{name} {getattr(old, name)!r}, now {getattr(new, name)!r}" for name in fields[:3])
 
 
-def _pooled(candidate: str, folds: Sequence[Predictions]) -> list[Predictions]:
+def _pooled(candidate: str, folds: Sequence[_Table]) -> list[_Table]:
     paths = [frozenset(table.rows["path"]) for table in folds]
     if len(set(paths)) == 1:
         return list(folds)
     if sum(map(len, paths)) > len(frozenset().union(*paths)):
         raise DataError(f"The tests of the parts of {candidate} overlap, so they can be neither pooled nor compared.")
     rows = pd.concat([table.rows[folds[0].rows.columns] for table in folds], ignore_index=True)
-    return [Predictions(rows, folds[0].classes)]
+    return [dataclasses.replace(folds[0], rows=rows)]
 
 
 def _slug(text: str) -> str:

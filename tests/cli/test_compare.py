@@ -15,12 +15,11 @@ from chestxray.cli import compare, ensemble
 from chestxray.cli import leakage as leakage_command
 from chestxray.cli import run as run_command
 from chestxray.errors import ChestXrayError, DataError, InputError, OutputError
-from chestxray.evaluation.shortcuts.verdict import verdict
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import open_evaluated, open_trained
 from chestxray.storage.files import write_json
 from chestxray.studies import split_leakage, study
-from precomputed import finished, index_of
+from precomputed import controlled, finished, index_of
 
 
 def invoke(command, *arguments):
@@ -61,25 +60,6 @@ def test_finished_runs_are_compared(runs, tmp_path):
     assert f"cannot be told apart from {second}" in said
     assert all(sentence in " ".join(output.split()) for sentence in content["verdict"])
     assert "Research use only" in output
-
-
-def controlled(run, finding, **states):
-    """Give a run controls of these states, with the verdict that goes with them."""
-    figure = {"value": 0.9, "low": 0.85, "high": 0.94}
-    share = {"value": 0.95 if finding == "shortcut" else 0.3, "low": 0.1, "high": 1.2}
-    kinds = {"border": "leak", "thumbnail": "likeness"}
-    items = [
-        {"name": name, "title": f"The {name}", "sees": "...", "kind": kinds[name], "auroc": figure, "accuracy": figure,
-         "share": share, "learnt": {"class": None, "auroc": figure}, "widened_low": 0.8, "limit": 0.55, "up_to": 0.8,
-         "state": state, "fires": state == "fires", "says": "..."}
-        for name, state in states.items()
-    ]  # fmt: skip
-    content = {"verdict": verdict(figure, items), "finding": finding, "controls": items, "left_out": [],
-               "fires": [item["name"] for item in items if item["fires"]], "model": {"auroc": figure},
-               "rule": {"limit": 0.55, "share": 0.75, "excluded": 0.6, "figures": 4},
-               "rows": {"all": 480, "train": 240, "validation": 120, "test": 120}}  # fmt: skip
-    write_json(run / "controls.json", content)
-    return content
 
 
 def test_a_comparison_carries_the_controls_of_each_model(runs):

@@ -35,7 +35,8 @@ class Estimated:
     replicates), the same in each bootstrap replicate, ``support`` its effective number of patients, and ``largest``
     its greatest possible value minus its least. Where the compared figure is a mean over classes, ``by_class``, float
     (classes, replicates), holds the replicates of each class and ``class_supports``, float (classes,), their
-    effective numbers of patients; both are empty otherwise. In a cross-validation, ``folds``, float (folds,), is the
+    effective numbers of patients; both are empty otherwise. ``of_same_rows`` says that these are of the same patients,
+    as findings are, so that they are correlated. In a cross-validation, ``folds``, float (folds,), is the
     mean over seeds in each fold and ``test_ratios`` the result of `trainings.ratios_of_test_to_training`; both are
     empty otherwise.
 
@@ -56,6 +57,7 @@ class Estimated:
     test_ratios: np.ndarray
     largest: float
     repeats: tuple[float | None, ...]
+    of_same_rows: bool = False
 
     @property
     def value(self) -> float:
@@ -133,7 +135,7 @@ def _repeated(
         replicates = np.stack([one[key] for one in replicated])
         figure = estimates.figures[key]
         if len(tables) > 1:
-            figure = _widened(figure, single, replicates, support, design, tables, span(key, classes))
+            figure = widened(figure, single, replicates, support, design, tables, span(key, classes))
         figures[name] = figure
     own = (None, metric)
     averaged = _classes_of(metric, chosen)
@@ -234,7 +236,7 @@ def covariance_of_replicates(replicates: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.cov(finite))
 
 
-def _widened(
+def widened(
     figure: Figure,
     values: np.ndarray,
     replicates: np.ndarray,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chestxray.evaluation.intervals import satterthwaite
+from chestxray.evaluation.intervals import satterthwaite, satterthwaite_of_sum
 from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.paired.candidate_figures import Estimated, covariance_of_replicates, inflation
 from chestxray.evaluation.paired.p_value_function import DifferenceTest, t_test
@@ -38,7 +38,7 @@ def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
     degrees of freedom of that variance.
 
     In a mean over classes, each class contributes in proportion to its part of the variance, so that a rare class
-    widens the interval by its own part only.
+    widens the interval by its own part only. Those of the same rows, as findings, are correlated.
     """
     support = min(one.support, other.support)
     if not len(one.by_class):
@@ -50,4 +50,7 @@ def _patients(one: Estimated, other: Estimated) -> tuple[float, float]:
     if not varies.any():
         return inflation(support), support - 1
     inflated = [variance * inflation(n) for variance, n in zip(variances[varies], each[varies], strict=True)]
-    return sum(inflated) / float(variances.sum()), satterthwaite(inflated, each[varies] - 1)
+    factor = sum(inflated) / float(variances.sum())
+    if one.of_same_rows:
+        return factor, satterthwaite_of_sum(covariance_of_replicates(gaps[varies]), each[varies] - 1)
+    return factor, satterthwaite(inflated, each[varies] - 1)

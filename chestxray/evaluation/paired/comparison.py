@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -90,29 +91,36 @@ def compare(
     clusters = known.clusters
     design = trainings.design(aligned)
     models = estimated(aligned, design, metric, chosen, clusters, replicates=replicates, seed=seed)
-    pairs = _pairs(models, design, metric, chosen, clusters, margin)
-    order = {c.model: i for i, c in enumerate(models)}
-    different = [(order[p.first], order[p.second]) for p in pairs if p.apart]
-    shared = letters(len(models), different)
-    return Comparison(
-        metric=metric,
-        positive=None if chosen is None else some.classes[chosen],
-        standings=tuple(_standing(c, metric, marks) for c, marks in zip(models, shared, strict=True)),
-        pairs=pairs,
-        rows=len(clusters),
-        patients=Patients.of(known.rows),
-        interval=Interval(method=METHODS[design], replicates=replicates),
-        design=design,
-        margin=margin,
+    return lettered(
+        Comparison(
+            metric=metric,
+            positive=None if chosen is None else some.classes[chosen],
+            standings=tuple(_standing(c, metric) for c in models),
+            pairs=paired(models, design, metric, chosen, clusters, margin),
+            rows=len(clusters),
+            patients=Patients.of(known.rows),
+            interval=Interval(method=METHODS[design], replicates=replicates),
+            design=design,
+            margin=margin,
+        )
     )
+
+
+def lettered(comparison: Comparison) -> Comparison:
+    """Return the comparison with the letters that its pairs give the models."""
+    order = {standing.model: i for i, standing in enumerate(comparison.standings)}
+    different = [(order[pair.first], order[pair.second]) for pair in comparison.pairs if pair.apart]
+    marked = zip(comparison.standings, letters(len(order), different), strict=True)
+    standings = tuple(dataclasses.replace(standing, letters=marks) for standing, marks in marked)
+    return dataclasses.replace(comparison, standings=standings)
 
 
 def _label(model: str, training: int, trainings: int) -> str:
     return model if trainings == 1 else f"{model} (training {training + 1} of {trainings})"
 
 
-def _standing(candidate: Estimated, metric: str, marks: str) -> Standing:
-    return Standing(candidate.model, candidate.figures[metric], marks, candidate.figures, candidate.repeats)
+def _standing(candidate: Estimated, metric: str) -> Standing:
+    return Standing(candidate.model, candidate.figures[metric], "", candidate.figures, candidate.repeats)
 
 
 def check_metric(metric: str) -> None:
@@ -139,13 +147,15 @@ def align(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
                 f"{first}: {', '.join(other.classes)}. {model}: {', '.join(table.classes)}."
             )
         aligned[model] = Predictions(rows, other.classes)
-        _require_same_rows(first, aligned[first].rows, model, rows)
+        require_same_images(first, aligned[first].rows, model, rows)
+        _require_same_labels(first, aligned[first].rows, model, rows)
     if not len(next(iter(aligned.values())).rows):
         raise DataError("The predictions have no rows, so that models cannot be compared.")
     return aligned
 
 
-def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
+def require_same_images(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
+    """Raise `DataError` unless the rows of two models are of the same images."""
     paths, others = set(here["path"]), set(there["path"])
     if paths != others or len(here) != len(there):
         odd = sorted(paths ^ others) or sorted(there["path"])
@@ -154,6 +164,9 @@ def _require_same_rows(first: str, here: pd.DataFrame, second: str, there: pd.Da
             f"{len(paths - others)} only by {first}, {len(others - paths)} only by {second}, "
             f"{len(here)} and {len(there)} rows; see {odd[0]}."
         )
+
+
+def _require_same_labels(first: str, here: pd.DataFrame, second: str, there: pd.DataFrame) -> None:
     unlike = here["label"].to_numpy() != there["label"].to_numpy()
     if unlike.any():
         raise DataError(
@@ -168,7 +181,7 @@ def check_margin(margin: float | None) -> None:
         raise InputError(f"margin must be above 0 and below 1, such as 0.02. Received: {margin}.")
 
 
-def _pairs(
+def paired(
     candidates: Sequence[Estimated],
     design: trainings.Design,
     metric: str,
@@ -176,6 +189,7 @@ def _pairs(
     clusters: np.ndarray,
     margin: float | None,
 ) -> tuple[Pair, ...]:
+    """Return the test of every pair of models, corrected over all pairs; arguments as of `estimated`."""
     tests = []
     for one, other in itertools.combinations(candidates, 2):
         classical = _classical(one.tables[0], other.tables[0], metric, chosen, clusters) if design == "one" else None

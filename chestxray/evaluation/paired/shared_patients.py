@@ -7,12 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from chestxray.data.grouping import patient_codes
 from chestxray.evaluation.bootstrap import resamples
+from chestxray.evaluation.finding_means import Drawn, replicates_of
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
-from chestxray.evaluation.weighted_metrics import Table
+from chestxray.evaluation.weighted_metrics import Table as Weighted
+
+#: A test of either task.
+Table = Predictions | FindingPredictions
 
 
-def shared(one: Predictions, other: Predictions) -> int:
+def shared(one: Table, other: Table) -> int:
     """Return the number of patients with rows in both; an image of an unknown patient is a patient of its own."""
     codes = _codes(one, other)
     count = len(one.rows)
@@ -43,7 +49,7 @@ def covariance(
     if not shared(one[0], other[0]):
         return 0.0
     codes, count = _codes(one[0], other[0]), len(one[0].rows)
-    sides = [[Table.of(p.truth, p.predicted, p.probabilities, positive) for p in side] for side in (one, other)]
+    sides = [[Weighted.of(p.truth, p.predicted, p.probabilities, positive) for p in side] for side in (one, other)]
     found: list[list[np.ndarray]] = [[], []]
     for weights in resamples(codes, replicates, seed):
         for values, tables, part in zip(found, sides, (weights[:, :count], weights[:, count:]), strict=True):
@@ -53,8 +59,35 @@ def covariance(
     return float(np.cov(both)[0, 1]) if both.shape[1] > 1 else 0.0
 
 
-def _codes(one: Predictions, other: Predictions) -> np.ndarray:
-    """Return the codes of the patients of the rows of both, concatenated."""
+def covariance_of_means(
+    one: Sequence[FindingPredictions],
+    other: Sequence[FindingPredictions],
+    metric: str,
+    findings: Sequence[str],
+    *,
+    replicates: int,
+    seed: int,
+) -> float:
+    """Return the same of the mean of a figure over `findings`; `metric` is one of `finding_means.DRAWN`."""
+    if not shared(one[0], other[0]):
+        return 0.0
+    codes, count = _codes(one[0], other[0]), len(one[0].rows)
+    drawn: dict[int, Drawn] = {}
+    sides: list[list[int]] = [[], []]
+    for keys, tables, part in zip(sides, (one, other), (codes[:count], codes[count:]), strict=True):
+        for table in tables:
+            for name in findings:
+                own = table.of_finding(name)
+                keys.append(len(drawn))
+                places = own.rows.index.to_numpy()
+                drawn[keys[-1]] = Drawn.of(own.truth, own.predicted, own.probabilities[:, 1], part[places])
+    found = replicates_of(drawn, int(codes.max()) + 1, replicates=replicates, seed=seed)
+    both = np.stack([np.mean([np.nan_to_num(found[key, metric]) for key in keys], axis=0) for keys in sides])
+    return float(np.cov(both)[0, 1])
+
+
+def _codes(one: Table, other: Table) -> np.ndarray:
+    """Return the codes 0, 1, ... of the patients of the rows of both, concatenated."""
     columns = ["path", "patient", "source"]
     rows = pd.concat([one.rows[columns], other.rows[columns]], ignore_index=True)
-    return Predictions(rows, one.classes).clusters
+    return pd.factorize(patient_codes(rows))[0]

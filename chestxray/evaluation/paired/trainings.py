@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
+
+_Table = TypeVar("_Table", Predictions, FindingPredictions)
 
 #: Columns of predictions by the models of a cross-validation: the fold of the model, and how many images
 #: it was trained on.
@@ -29,10 +33,10 @@ SCOPES: dict[Design, str] = {
 }
 
 
-def marked(predictions: Predictions, fold: int, training_images: int) -> Predictions:
+def marked(predictions: _Table, fold: int, training_images: int) -> _Table:
     """Return `predictions` by the model of one fold, with columns for the fold and its number of training images."""
     rows = predictions.rows.assign(**{FOLD: fold, TRAINED_ON: training_images})
-    return Predictions(rows, predictions.classes)
+    return dataclasses.replace(predictions, rows=rows)
 
 
 def design(aligned: Mapping[str, Sequence[Predictions]]) -> Design:

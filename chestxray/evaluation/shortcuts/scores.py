@@ -13,6 +13,7 @@ from the differences.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ from chestxray.evaluation.support import effective
 FOLDS = 5
 #: Grid of shares for the ends of an interval.
 SHARES = np.round(np.arange(0, 3.005, 0.01), 2)
+#: Probabilities of controls that were fitted in this process: a control does not see the model, so that the models of
+#: a comparison, trained one after the other on the same splits, share it. What goes beyond the bytes is fitted again.
+_FITTED: dict[tuple[classifiers.Fitter, bytes], np.ndarray] = {}
+_MOST_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -168,5 +173,20 @@ def _fitted(
     classes: int,
     seed: int,
 ) -> np.ndarray:
+    arrays = (features, truth, train, validation, test, np.array([classes, seed]))
+    key = (fit, _digest(arrays))
+    if key in _FITTED:
+        return _FITTED[key]
     examples = classifiers.Examples(features[train], truth[train], features[validation], truth[validation])
-    return classifiers.probabilities(fit, examples, features[test], classes, seed)
+    found = classifiers.probabilities(fit, examples, features[test], classes, seed)
+    if sum(one.nbytes for one in _FITTED.values()) + found.nbytes <= _MOST_BYTES:
+        _FITTED[key] = found
+    return found
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
