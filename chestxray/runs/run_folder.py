@@ -338,13 +338,13 @@ def open_findings(folder: str | Path) -> Run:
     return run
 
 
-def open_trained(folder: str | Path) -> Run:
-    """Open the folder of a run of classes whose training is finished.
+def open_trained(folder: str | Path, *, task: Task | None = "classes") -> Run:
+    """Open the folder of a run whose training is finished. `task` None opens one of findings as well.
 
     Raises:
-        InputError: no such folder, not a run, or a run that was not finished.
+        InputError: no such folder, not a run, a run that was not finished, or one of another task.
     """
-    return _opened(folder, (MODEL,), f"{RECIPE} in it")
+    return _opened(folder, (MODEL,), f"{RECIPE} in it", task=task)
 
 
 def open_evaluated(folder: str | Path, *, task: Task | None = "classes") -> Run:
