@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from chestxray.data.index import Task
 from chestxray.errors import InputError
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.shortcuts.verdict import together
@@ -52,14 +53,21 @@ def of_runs(folders: Sequence[str | Path]) -> dict[str, Candidate]:
     Raises:
         InputError: a folder that is named twice, or that has no evaluation.
     """
+    runs = opened(folders)
+    return {name: _candidate((run,), (run.predictions.of("test"),)) for name, run in runs.items()}
+
+
+def opened(folders: Sequence[str | Path], *, task: Task | None = "classes") -> dict[str, Run]:
+    """Return evaluated runs by their folders' names as `of_runs` does; `task` None opens those of findings as well.
+
+    Raises:
+        InputError: a folder that is named twice, or that has no evaluation.
+    """
     paths = [Path(folder).absolute().resolve() for folder in folders]
     if twice := [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]:
         raise InputError(f"Each run may be named once. Named more often: {', '.join(twice)}.")
-    runs = [run_folder.open_evaluated(folder) for folder in folders]
-    return {
-        name: _candidate((run,), (run.predictions.of("test"),))
-        for name, run in zip(distinct_names(paths), runs, strict=True)
-    }
+    runs = [run_folder.open_evaluated(folder, task=task) for folder in folders]
+    return dict(zip(distinct_names(paths), runs, strict=True))
 
 
 def of_study(study: Study) -> dict[str, Candidate]:

@@ -199,7 +199,6 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
 
 
 def _evaluate_findings_again(run: Run, recipe: Recipe, decision: FindingDecision, cache: Path) -> Run:
-    finding_selection.check(run.classes, recipe)
     before = run.finding_predictions
     predictions = decision.applied(before)
     test, validation = predictions.of("test"), predictions.of("validation")
@@ -239,6 +238,8 @@ def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:
     if not path.is_file():
         raise InputError(f"{run.folder} has no {DECISION}: run it again with this version of chestxray.")
     known = finding_rule.read(path)
+    if isinstance(known, FindingDecision):
+        finding_selection.check(known.classes, wanted)
     asked = {name: getattr(wanted, name) for name in ("sensitivity", "confidence", "abstain", "positive")}
     if not any(value is not None for value in asked.values()):
         return known
@@ -288,7 +289,7 @@ def _environment(run: Run, index: Index) -> dict[str, Any]:
     return run.environment | {"data": data, "started": provenance.now(), "finished": provenance.now(), "seconds": {}}
 
 
-def _images(predictions: Predictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def _images(predictions: Predictions | FindingPredictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
     places = pd.Series(range(len(index)), index=index.rows["path"])
     return {path: pixels[places[path]] for path in predictions.rows["path"]}
 
