@@ -277,8 +277,10 @@ def second(table, tmp_path_factory):
         if mass:
             pixels[5:9, 5:9] += 60
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
-        rows.append({"path": f"{i:03}.png", "patient": f"q{i // 2}", "sex": "MF"[i % 2], "Mass": "" if i % 6 == 0 else int(mass),
-                     "Nodule": int(i % 5 == 0)})  # fmt: skip
+        rows.append({
+            "path": f"{i:03}.png", "patient": f"q{i // 2}", "sex": "MF"[i % 2],
+            "Mass": "" if i % 6 == 0 else int(mass), "Nodule": int(i % 5 == 0),
+        })  # fmt: skip
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     return folder / "labels.csv"
 

@@ -11,7 +11,7 @@ from chestxray.evaluation.clinical.prevalence_shift import label_shift
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.evaluate import Evaluation
 from chestxray.evaluation.finding_predictions import FindingPredictions
-from chestxray.evaluation.paired.finding_generalisation import Tested, finding_generalisation
+from chestxray.evaluation.paired.finding_generalisation import Side, finding_generalisation
 from chestxray.recipe import Recipe
 from chestxray.report.finding_sentences import serious
 from chestxray.report.limitations import TRAINING_RUN
@@ -39,8 +39,8 @@ def assess(
     options: dict[str, Any] = {"replicates": recipe.replicates, "seed": recipe.seed}
     own = run.finding_predictions
     # The same decision rule on both sides, also where it differs from the run's own.
-    internal = Tested.of(decision.applied(own.of("test")), **options)
-    gaps = finding_generalisation(internal, Tested(test, found), **options)
+    internal = Side.of(decision.applied(own.of("test")), **options)
+    gaps = finding_generalisation(internal, Side(test, found), **options)
     sides = {"internal": (run.index.name, internal.evaluation), "external": (index.name, found)}
     names = {side: name for side, (name, _) in sides.items()}
     write_json(
@@ -63,7 +63,7 @@ def assess(
 
 
 def _of_finding(
-    name: str, internal: Tested, here: Evaluation, names: dict[str, str], gaps: dict[str, Any]
+    name: str, internal: Side, here: Evaluation, names: dict[str, str], gaps: dict[str, Any]
 ) -> dict[str, Any]:
     """Return ``generalisation_gap.json`` of one finding, with its p-value among those of the others."""
     one = internal.evaluation.findings[name]

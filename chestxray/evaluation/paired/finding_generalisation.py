@@ -15,14 +15,14 @@ from chestxray.evaluation.paired.generalisation_gap import Area, between, p_valu
 
 
 @dataclass(frozen=True)
-class Tested:
+class Side:
     """One side: its predictions with the decisions applied, and their evaluation."""
 
     predictions: FindingPredictions
     evaluation: FindingsEvaluation
 
     @classmethod
-    def of(cls, predictions: FindingPredictions, *, replicates: int, seed: int) -> Tested:
+    def of(cls, predictions: FindingPredictions, *, replicates: int, seed: int) -> Side:
         """Evaluate `predictions`."""
         return cls(predictions, evaluate_findings(predictions, replicates=replicates, seed=seed))
 
@@ -34,7 +34,7 @@ class Tested:
         return evaluate_findings(part, replicates=replicates, seed=seed).test
 
 
-def finding_generalisation(internal: Tested, external: Tested, *, replicates: int, seed: int) -> dict[str, Any]:
+def finding_generalisation(internal: Side, external: Side, *, replicates: int, seed: int) -> dict[str, Any]:
     """Return the internal minus the external figures, ready for JSON.
 
     ``figures`` has the means over the findings that are scored on both sides, ``findings`` the AUROC of each of these
@@ -59,7 +59,7 @@ def finding_generalisation(internal: Tested, external: Tested, *, replicates: in
     }
 
 
-def _area(side: Tested, name: str) -> Area:
+def _area(side: Side, name: str) -> Area:
     return Area.of(side.evaluation.findings[name].test["auroc"], side.predictions.of_finding(name))
 
 
