@@ -14,16 +14,19 @@ from sklearn.metrics import roc_auc_score
 import chestxray
 from chestxray import workflow
 from chestxray.cli.main import group
-from chestxray.errors import InputError
-from chestxray.evaluation.decision import finding_rule
+from chestxray.errors import ChestXrayError, DataError, InputError
+from chestxray.evaluation.decision import finding_rule, finding_selection
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import evaluate_findings
 from chestxray.evaluation.shortcuts import classifiers, scores
 from chestxray.recipe import Recipe
 from chestxray.report import findings_report, model_card
+from chestxray.report.limitations import cautions
 from chestxray.runs.run_folder import Run, open_findings
-from made_runs import Page
+from chestxray.storage import cache as caches
+from chestxray.studies import external_validation
 from drawn_findings import films
+from made_runs import Page
 
 FINDINGS = ("Edema", "Mass", "Rare")
 
@@ -187,7 +190,6 @@ def test_folds_are_pooled(recipe, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["evaluate", "RUN"],
         ["compare", "RUN", "RUN/findings/Edema"],
         ["ensemble", "RUN", "RUN/findings/Edema"],
     ],
@@ -313,3 +315,170 @@ def test_a_loss_of_findings_is_refused_for_classes(folder, tmp_path):
 def test_every_loss_trains(recipe, loss, tmp_path):
     made = workflow.run(recipe.replace(loss=loss, epochs=1, controls=False, heatmaps=0, mix="mixup"), output=tmp_path)
     assert np.isfinite(made.history["val_loss"]).all()
+
+
+def content(run, name):
+    return json.loads((run.folder / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def itself(run, recipe, tmp_path_factory):
+    """The run on its own data: what it was trained and chosen on is left out, so that its own test is left."""
+    data = Recipe(data=recipe.data, data_option=recipe.data_option, on_leak="drop", by=("sex",))
+    folder = tmp_path_factory.mktemp("itself") / "out"
+    return external_validation.evaluate_on(run, data, caches.root(), output=folder)
+
+
+def test_on_its_own_test_nothing_is_lost(run, itself):
+    assert set(itself.finding_predictions.rows["path"]) == set(run.finding_predictions.of("test").rows["path"])
+    gap = content(itself, "generalisation_gap")
+    assert set(gap["findings"]) == {"Edema", "Mass"}
+    for name, item in gap["findings"].items():
+        assert item["internal"] == run.metrics["findings"][name]["evaluation"]["test"]["auroc"]
+        assert (item["gap"]["value"], item["p"], item["p_holm"]) == (pytest.approx(0, abs=1e-9), 1, 1)
+        own = content(itself.findings[name], "generalisation_gap")
+        assert all(figure["gap"]["value"] == pytest.approx(0, abs=1e-4) for figure in own["figures"].values())
+        assert own["corrected"] == {"tests": 2, "p": 1, "p_holm": 1}
+    assert gap["figures"]["auroc"]["gap"]["value"] == pytest.approx(0, abs=1e-9)
+    rare = "the run's own test has {0}; these data have {0}"
+    assert gap["not_compared"] == {"Rare": rare.format(run.metrics["findings"]["Rare"]["not_scored"])}
+    notes = itself.notes
+    assert any("of the run's own test" in note for note in notes), "that it is no external test is said"
+
+
+def test_an_evaluation_elsewhere_is_read_as_a_run_without_a_model(run, itself):
+    assert itself.task == "findings" and not itself.has_model and itself.finished
+    assert itself.finding_decision == run.finding_decision
+    assert set(itself.findings) == {"Edema", "Mass"}
+    edema = itself.findings["Edema"]
+    assert set(edema.predictions.rows["split"]) == {"test"} and "sex" in content(edema, "by_group")
+    assert content(edema, "prevalence")["validation"], "the shift of the prevalence of each finding"
+    assert "In its training" in edema.report.read_text()
+    page = itself.report.read_text()
+    for words in ("Generalisation gap", "2 findings compared: the AUROC of none", "findings/Edema/report.html"):
+        assert words in page
+    assert ">Training</th>" not in page, "nothing here is of a training"
+
+
+@pytest.fixture(scope="module")
+def second(table, tmp_path_factory):
+    """A hospital of dimmer films that labels masses, not in each, and nodules, of which the model knows nothing."""
+    folder = tmp_path_factory.mktemp("second")
+    rng = np.random.default_rng(5)
+    rows = []
+    for i in range(60):
+        mass = rng.random() < 0.4
+        pixels = rng.normal(80, 20, (16, 16))
+        if mass:
+            pixels[5:9, 5:9] += 60
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
+        rows.append({
+            "path": f"{i:03}.png", "patient": f"q{i // 2}", "sex": "MF"[i % 2],
+            "Mass": "" if i % 6 == 0 else int(mass), "Nodule": int(i % 5 == 0),
+        })  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder / "labels.csv"
+
+
+def test_a_set_that_knows_one_finding_is_scored_on_that(run, second, tmp_path):
+    made = CliRunner().invoke(
+        group,
+        ["evaluate", str(run.folder), "--data", f"manifest:{second}", "--data-option", "finding_columns=Mass,Nodule",
+         "--output", str(tmp_path / "out")],
+    )  # fmt: skip
+    assert made.exit_code == 0, made.exception
+    found = Run(tmp_path / "out")
+    states = pd.read_csv(second)["Mass"]
+    assert len(found.finding_predictions.rows) == states.notna().sum(), "films of which nothing is known are left out"
+    assert any("1 finding that is not asked for" in note and "Nodule 12" in note for note in found.notes)
+    assert "Findings that " in " ".join(found.notes) and "does not label: Edema, Rare." in " ".join(found.notes)
+    rows = found.finding_predictions.rows
+    assert rows["truth_Edema"].isna().all() and rows["truth_Rare"].isna().all(), "not labelled is not absent"
+    expected = roc_auc_score(states.dropna(), rows["probability_Mass"])
+    assert found.findings_evaluation.scored == ("Mass",)
+    gap = content(found, "generalisation_gap")
+    assert found.metrics["test"]["auroc"]["value"] == pytest.approx(expected)
+    # The mean is over what both sides score, so that it is that of this finding on both.
+    for figures in (gap["findings"]["Mass"], gap["figures"]["auroc"]):
+        assert figures["external"]["value"] == pytest.approx(expected)
+        assert figures["internal"] == run.metrics["findings"]["Mass"]["evaluation"]["test"]["auroc"]
+    assert gap["not_compared"]["Edema"] == "these data have no image in which it is known"
+    assert "Edema is not compared: these data have no image in which it is known." in made.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("finding_columns=Nodule",), "No finding of labels is left. Its findings: Nodule. Asked for: Edema, Mass"),
+        (("label_column=Nodule",), "trained on findings, and labels has one class an image"),
+    ],
+)
+def test_data_with_nothing_in_common_are_one_line(run, second, options, words, tmp_path):
+    data = Recipe(data=(f"manifest:{second}",), data_option=options)
+    with pytest.raises(ChestXrayError, match=words) as raised:
+        external_validation.evaluate_on(run, data, caches.root(), output=tmp_path / "out")
+    assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
+
+
+def test_a_run_of_findings_is_evaluated_anew(run, tmp_path):
+    copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
+    again = external_validation.evaluate_again(
+        copy, {"abstain": 0.8, "sensitivity": 0.8, "confidence": 0.0, "by": ()}, caches.root()
+    )
+    for name in ("Edema", "Mass"):
+        before, after = run.finding_decision.findings[name], again.finding_decision.findings[name]
+        assert after.calibration == before.calibration and after.coverage == 0.8
+        assert after.chosen_by == "sensitivity of at least 0.8 on validation alone"
+        own = again.findings[name]
+        assert content(own, "abstention")["coverage"] == 0.8 and not (own.folder / "by_group.json").is_file()
+        assert own.controls == run.findings[name].controls, "what was trained stays"
+        assert (
+            again.metrics["findings"][name]["evaluation"]["test"]["auroc"]
+            == (run.metrics["findings"][name]["evaluation"]["test"]["auroc"])
+        )
+        test = again.finding_predictions.of("test").of_finding(name)
+        called = test.rows[f"probability_{name}"] >= after.thresholds[name]
+        assert ((test.rows["predicted"] == name) == called).all()
+    with pytest.raises(InputError, match="prevalence is for two classes"):
+        external_validation.evaluate_again(copy, {"prevalence": 0.1}, caches.root())
+
+
+@pytest.fixture(scope="module")
+def other(run, tmp_path_factory):
+    """The run with other probabilities, as another training would have."""
+    copy = Run(shutil.copytree(run.folder, tmp_path_factory.mktemp("members") / "other"))
+    table = run.finding_predictions
+    changed = np.random.default_rng(0).beta(2, 2, table.probabilities.shape)
+    table.with_probabilities((table.probabilities + changed) / 2).write(copy.folder / "predictions.csv")
+    return Run(copy.folder)
+
+
+def test_an_ensemble_of_findings(run, other, tmp_path):
+    made = CliRunner().invoke(group, ["ensemble", str(run.folder), str(other.folder), "--output", str(tmp_path / "m")])
+    assert made.exit_code == 0, made.exception
+    mean = Run(tmp_path / "m")
+    rows = mean.finding_predictions.rows.set_index("path")
+    for name in FINDINGS:
+        column = f"probability_{name}"
+        members = [one.finding_predictions.rows.set_index("path")[column] for one in (run, other)]
+        np.testing.assert_allclose(rows[column], sum(members).loc[rows.index] / 2, atol=1e-12)
+    assert [one["name"] for one in content(mean, "ensemble")["members"]] == ["findings", "other"]
+    test, validation = (mean.finding_predictions.of(split) for split in ("test", "validation"))
+    expected, _ = evaluate_findings(test, replicates=100, seed=0), validation
+    pd.testing.assert_frame_equal(expected.findings_to_frame(), mean.findings_evaluation.findings_to_frame(), rtol=1e-6)
+    _, decision = finding_selection.decide(validation, run.recipe.replace(calibrate=False))
+    assert mean.finding_decision == decision, "chosen on the mean of validation, not calibrated again"
+    assert mean.findings["Mass"].controls and "ensemble" in mean.report.read_text()
+    assert not any("refuses nothing" in made.title for made in cautions(mean.findings["Mass"]))
+
+
+def test_members_of_other_labels_are_refused(run, other, tmp_path):
+    changed = Run(shutil.copytree(other.folder, tmp_path / "odd"))
+    table = other.finding_predictions
+    row = table.rows.index[(table.rows["split"] == "test") & table.rows["truth_Mass"].notna()][0]
+    table.rows.loc[row, "truth_Mass"] = np.nan
+    table.write(changed.folder / "predictions.csv")
+    made = CliRunner().invoke(
+        group, ["ensemble", str(run.folder), str(changed.folder), "--output", str(tmp_path / "m")]
+    )
+    assert isinstance(made.exception, DataError) and "different labels for 1 images" in str(made.exception)

@@ -24,7 +24,7 @@ def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool, cache:
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from chestxray.studies import candidates, ensembling
 
-    members = {name: candidate.runs[0] for name, candidate in candidates.of_runs(runs).items()}
+    members = candidates.opened(runs, task=None)
     folder = output or ensembling.default_folder(members)
     ensembling.check_folder(folder, overwrite=overwrite)
     found = ensembling.write(members, folder, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,43 +60,81 @@ def command(
     from chestxray.studies import external_validation
 
     changes = {name: value for name, value in given.items() if value not in (None, ())}
-    trained = run_folder.open_trained(run)
+    trained = run_folder.open_trained(run, task=None)
     if data:
         recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
         root = caches.root(cache)
         found = external_validation.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
-        _print_gap(found)
+        if found.task == "findings":
+            _print_gaps_of_findings(found)
+        else:
+            _print_gap(found)
     else:
         if extra := [name for name in (*_DATA, "part", "output") if name in changes]:
             raise InputError(f"{', '.join(extra)}: for other data; name some with --data.")
         if part != "all" or output is not None:
             raise InputError("part and output are for other data; name some with --data.")
         found = external_validation.evaluate_again(trained, changes, caches.root(cache))
-        _print_parts(found)
-    close(found)
+        if found.task == "classes":
+            _print_parts(found)
+    if found.task == "findings":
+        from chestxray.cli.run import summarise
+
+        summarise(found)
+    else:
+        close(found)
 
 
-def _print_gap(found: Run) -> None:
-    from chestxray.cli.output import quoted, table
-    from chestxray.data.index import Patients
+def _print_gaps_of_findings(found: Run) -> None:
+    from chestxray.cli.output import plain, table
+    from chestxray.report.formatting import p_text
     from chestxray.storage import result_files
 
     compared = result_files.read(found.folder / "generalisation_gap.json")
-    columns = ("figure", "internal", "external", "generalisation gap (95% interval)")
+    _print_sides(compared)
+    mean = compared["figures"].get("auroc")
+    rows = [(f"mean of {len(compared['findings'])}", *_cells(mean), "")] if mean else []
+    rows += [(name, *_cells(item), p_text(item["p_holm"])) for name, item in compared["findings"].items()]
+    if rows:
+        table(("AUROC", *_GAP_COLUMNS, "p, corrected over findings"), rows)
+    for name, why in compared["not_compared"].items():
+        click.echo(plain(f"{name} is not compared: {why}."))
+    click.echo(_HOW)
+
+
+_GAP_COLUMNS = ("internal", "external", "generalisation gap (95% interval)")
+_HOW = "An image of unknown patient counts as a patient of its own. Generalisation gap: internal minus external."
+
+
+def _cells(item: Mapping[str, Any]) -> tuple[str, ...]:
+    from chestxray.cli.output import quoted
+
+    return tuple(quoted(item[name]) for name in ("internal", "external", "gap"))
+
+
+def _print_sides(compared: Mapping[str, Any]) -> None:
+    from chestxray.cli.output import plain
+    from chestxray.data.index import Patients
+
+    inside, outside = compared["internal"], compared["external"]
+    of = f"{inside['rows']:,} test images of {Patients.from_json(inside)}"
+    click.echo(plain(f"\nTrained and tested on {inside['name']} ({of})"))
+    click.echo(plain(f"tested on {outside['name']} ({outside['rows']:,} images of {Patients.from_json(outside)})"))
+
+
+def _print_gap(found: Run) -> None:
+    from chestxray.cli.output import table
+    from chestxray.storage import result_files
+
+    compared = result_files.read(found.folder / "generalisation_gap.json")
     rows = [
-        (name.replace("_", " "), quoted(item["internal"]), quoted(item["external"]), quoted(item["gap"]))
+        (name.replace("_", " "), *_cells(item))
         for name, item in compared["figures"].items()
         if item["external"]["value"] is not None
     ]
-    inside, outside = compared["internal"], compared["external"]
-    click.echo(
-        f"\nTrained and tested on {inside['name']} ({inside['rows']:,} test images of {Patients.from_json(inside)})"
-    )
-    click.echo(f"tested on {outside['name']} ({outside['rows']:,} images of {Patients.from_json(outside)})")
-    table(columns, rows)
-    click.echo(
-        "An image of unknown patient counts as a patient of its own. Generalisation gap: internal minus external."
-    )
+    _print_sides(compared)
+    table(("figure", *_GAP_COLUMNS), rows)
+    click.echo(_HOW)
     _print_parts(found)
 
 

@@ -45,10 +45,15 @@ def harmonise_findings(index: Index, rules: Naming) -> Index:
     rows = index.rows
     if "boxes" in rows:
         rows = rows.assign(boxes=renamed(rows["boxes"], {old: name or "" for old, name in names.items()}))
-    left_out = [finding for finding, name in names.items() if not name]
+    shown = dict(zip(index.classes, (states == PRESENT).sum(axis=0), strict=True))
+    left_out = [f"{finding} {int(shown[finding]):,}" for finding, name in names.items() if not name]
     notes = [*index.notes]
     if left_out:
-        notes.append(f"Findings of {index.name} that are not asked for: {', '.join(left_out)}.")
+        what = "finding that is" if len(left_out) == 1 else "findings that are"
+        notes.append(
+            f"{index.name} has {len(left_out)} {what} not asked for, left out here with the number of images that show "
+            f"each: {', '.join(left_out)}."
+        )
     return with_states(index, rows, made, notes)
 
 

@@ -65,6 +65,8 @@ class Known:
         """Says that there are too few patients with or without the finding, ``""`` where there are enough."""
         if min(self.patients_with, self.patients_without) >= FEWEST_PATIENTS:
             return ""
+        if not self.rows:
+            return "no image in which it is known"
         patients = f"{self.patients_with:,} patient{'' if self.patients_with == 1 else 's'}"
         return f"{patients} with it and {self.patients_without:,} without; {FEWEST_PATIENTS} of each are needed"
 

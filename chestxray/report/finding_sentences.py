@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.evaluation.paired.p_value_function import ALPHA
+from chestxray.report.caution import Caution
 from chestxray.report.formatting import plural, title
-from chestxray.report.limitations import MOST_SAID, of_data, turned
+from chestxray.report.limitations import MOST_SAID, TRAINING_RUN, of_data, turned
 from chestxray.runs.finding_results import GAPS
 from chestxray.runs.run_folder import Run
 from chestxray.storage import result_files
@@ -48,17 +50,60 @@ def finding_gaps(run: Run) -> dict[str, Any]:
 
 def whole_cautions(run: Run) -> list[str]:
     """Return what weakens the result of all findings; what weakens one finding stands on its own page."""
-    said = [f"{one.title}. {one.text}" for one in of_data(run) if one.weight == "serious"]
-    if worst := finding_gaps(run).get("worst"):
-        listed = "; ".join(
-            f"{title(one['figure'])} of {one['finding']} by {one['column']}, {one['group']} less than the others by "
-            f"{in_sentence(turned(one))}"
-            for one in sorted(worst, key=lambda one: one["p_holm"])[:MOST_SAID]
-        )
-        said.append(f"Worse for some than for others. {listed}: more than luck, of all groups and findings compared.")
+    return [f"{one.title}. {one.text}" for one in (*_drop(run), *serious(run), *_groups(run), *_inherited(run))]
+
+
+def serious(run: Run) -> list[Caution]:
+    """Return the serious cautions about the data of a run of findings and the controls of its findings."""
+    said = [one for one in of_data(run) if one.weight == "serious"]
     if fired := [name for name, one in run.findings.items() if one.controls.get("fires")]:
-        said.append(
+        text = (
             f"Controls that see little or nothing of the lungs reach what they should not for {', '.join(fired)}: "
             "these scores cannot be taken as evidence that disease is recognised."
         )
+        said.append(Caution("serious", "The controls fire", text))
     return said
+
+
+def lower_here(run: Run) -> list[str]:
+    """Return the findings whose AUROC is lower than on the run's own test, corrected over all that are compared."""
+    compared = run.extras.get("generalisation_gap", {}).get("findings", {})
+    return [
+        name
+        for name, item in compared.items()
+        if item["p_holm"] is not None and item["p_holm"] < ALPHA and item["gap"]["value"] > 0
+    ]
+
+
+def _drop(run: Run) -> list[Caution]:
+    """Return a caution if the mean, or a finding, is worse on these data than on the run's own test."""
+    lost = run.extras.get("generalisation_gap", {}).get("figures", {}).get("auroc")
+    said = []
+    if lost and (lost["gap"]["low"] or 0) > 0:
+        inside, here = (f"{lost[side]['value']:.2f}" for side in ("internal", "external"))
+        of = plural(len(run.extras["generalisation_gap"]["findings"]), "finding")
+        said.append(
+            f"The mean AUROC of the {of} that both tests score is {here} here and was {inside} on the run's own test: "
+            f"less by {in_sentence(lost['gap'])}."
+        )
+    if names := lower_here(run):
+        said.append(f"Of single findings it is lower for {', '.join(names)}: more than luck, of all that are compared.")
+    return [Caution("serious", "Worse here than where it was trained", " ".join(said))] if said else []
+
+
+def _groups(run: Run) -> list[Caution]:
+    worst = finding_gaps(run).get("worst")
+    if not worst:
+        return []
+    listed = "; ".join(
+        f"{title(one['figure'])} of {one['finding']} by {one['column']}, {one['group']} less than the others by "
+        f"{in_sentence(turned(one))}"
+        for one in sorted(worst, key=lambda one: one["p_holm"])[:MOST_SAID]
+    )
+    text = f"{listed}: more than luck, of all groups and findings compared."
+    return [Caution("note", "Worse for some than for others", text)]
+
+
+def _inherited(run: Run) -> list[Caution]:
+    found = run.extras.get(TRAINING_RUN, {}).get("cautions", [])
+    return [Caution(item["weight"], f"In its training: {item['title']}", item["text"]) for item in found]

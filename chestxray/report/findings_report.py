@@ -13,8 +13,8 @@ from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
 from chestxray.report import embedded_images, figures, html_report, model_card
-from chestxray.report.facts.findings import counts
-from chestxray.report.finding_sentences import finding_gaps, summary, whole_cautions
+from chestxray.report.facts.findings import counts, used_splits
+from chestxray.report.finding_sentences import finding_gaps, lower_here, summary, whole_cautions
 from chestxray.report.formatting import plural
 from chestxray.report.limitations import NOTED, cautions
 from chestxray.report.sections import data_facts
@@ -25,6 +25,7 @@ from chestxray.storage.files import write_text
 
 HEADINGS = {
     "findings": "Each finding",
+    "generalisation_gap": "Generalisation gap to other data",
     "groups": "Is it better for some than for others?",
     "film": "The film as a whole",
     "together": "Findings that come together",
@@ -61,11 +62,12 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
     found = run.findings_evaluation
     tiles = embedded_images.heatmap_tiles(run)
     kinds = [(item["finding"], item["kind"]) for item in run.heatmaps.get("images", [])]
+    some = {"groups": finding_gaps(run), "generalisation_gap": run.extras.get("generalisation_gap")}
     page = render(
         "findings.html.jinja",
         title=f"{run.recipe.model} on {run.data_name}: {plural(len(run.classes), 'finding')}",
         kind="report of a run of findings",
-        headings=HEADINGS,
+        headings={name: said for name, said in HEADINGS.items() if some.get(name, True)},
         verdict=summary(run),
         cautions=whole_cautions(run),
         run=run,
@@ -73,15 +75,19 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         of_probabilities=OF_PROBABILITIES,
         at_threshold=AT_THRESHOLD,
         forest=_forest(run),
+        gap=some["generalisation_gap"],
+        gap_forest=_gap_forest(run),
+        lower_here=lower_here(run),
         rows=[_row(name, one, run, of_each.get(name)) for name, one in found.findings.items()],
         any=_row(ANY, found.any_finding, run, None),
-        groups=finding_gaps(run),
+        groups=some["groups"],
         truth=found.co_occurrence.to_frame("truth"),
         answers=found.co_occurrence.to_frame("answers"),
         heatmaps=run.heatmaps,
         tiles=list(zip(kinds, tiles, strict=True)),
         facts=data_facts(run),
         counts=counts(run),
+        splits=used_splits(run),
         states=list(WORDS.values()),
         fewest=FEWEST_PATIENTS,
         uncertain=run.index.uncertain,
@@ -120,6 +126,20 @@ def _forest(run: Run) -> embedded_images.Picture | None:
     figures.save(figures.forest(items, f"AUROC and {run.level} interval (no unit)"), path)
     listed = ", ".join(f"{name} {with_interval(item, 2)}" for name, item in items.items())
     return embedded_images.figure(path, f"Forest plot of the AUROC: {listed}.")
+
+
+def _gap_forest(run: Run) -> embedded_images.Picture | None:
+    found = run.extras.get("generalisation_gap")
+    if not found or not found["findings"]:
+        return None
+    gaps = {name: item["gap"] for name, item in found["findings"].items()}
+    items = {f"mean of {len(gaps)}": found["figures"]["auroc"]["gap"]}
+    items |= dict(sorted(gaps.items(), key=lambda item: -(item[1]["value"] or 0)))
+    path = run.folder / "figures" / "generalisation_gap.png"
+    label = f"AUROC on the own test minus here, and {run.level} interval (no unit)"
+    figures.save(figures.forest(items, label, reference=0.0), path)
+    listed = ", ".join(f"{name} {with_interval(item, 2)}" for name, item in items.items())
+    return embedded_images.figure(path, f"Forest plot of the difference in AUROC: {listed}.")
 
 
 def _curves(run: Run) -> embedded_images.Picture:

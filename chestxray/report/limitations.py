@@ -207,6 +207,9 @@ def _generalisation_gap(run: Run) -> list[Caution]:
     lost = (run.extras.get("generalisation_gap") or {}).get("figures", {}).get("auroc") or {}
     if not lost or lost["gap"]["low"] is None or lost["gap"]["low"] <= 0:
         return []
+    # Of a finding, the test is one of several.
+    if ((run.extras["generalisation_gap"].get("corrected") or {}).get("p_holm") or 0) >= ALPHA:
+        return []
     inside, here = (f"{lost[name]['value']:.2f}" for name in ("internal", "external"))
     text = f"The AUROC is {here} here and was {inside} on the run's own test: less by {in_sentence(lost['gap'])}."
     return [Caution("serious", "Worse here than where it was trained", text)]

@@ -172,6 +172,7 @@ def _of_findings(run: Run) -> dict[str, Any]:
         "summary": " ".join(finding_sentences.summary(run)),
         "cautions": [("serious", "", text) for text in finding_sentences.whole_cautions(run)],
         "counts": findings.counts(run),
+        "splits": findings.used_splits(run),
         "states": list(WORDS.values()),
         "scored": len(found.scored),
         "rows": [

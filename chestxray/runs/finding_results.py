@@ -43,32 +43,37 @@ def assess_findings(
     decision: FindingDecision,
     folder: Path,
     *,
-    validation: FindingPredictions,
+    validation: FindingPredictions | None = None,
     refusals: Refusals | None = None,
 ) -> FindingsEvaluation:
     """Write the files of this module to `folder`, and return the evaluation in ``metrics.json``.
 
-    `test` and `validation` have calibrated probabilities and the decisions of `decision`.
+    `test` and `validation` have calibrated probabilities and the decisions of `decision`; without `validation` (an
+    external test) the files describe the test only. What a finding's folder has beside them, such as its controls, is
+    kept.
 
     Raises:
         InputError: ``recipe.by`` names no column of the data.
     """
     found = evaluate_findings(test, replicates=recipe.replicates, seed=recipe.seed)
     gaps = finding_gaps(test, group_columns(test, index, recipe.by))
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    for name, place in folders(folder, found.scored).items():
-        place.mkdir(parents=True)
+    places = folders(folder, found.scored)
+    for stale in set((folder / FOLDER).glob("*")) - set(places.values()):
+        shutil.rmtree(stale, ignore_errors=True)
+    for name, place in places.items():
+        place.mkdir(parents=True, exist_ok=True)
         own = recipe.replace(positive=name)
         view = index.of_finding(name)
-        tables = [_numbered(part.of_finding(name)) for part in (validation, test)]
+        tables = [_numbered(part.of_finding(name)) for part in (test, validation) if part is not None]
         write_text(place / run_folder.RECIPE, own.to_toml())
         with replacing(place / run_folder.INDEX) as temporary:
             view.replace(view.rows).write(temporary)
         together(tables).write(place / run_folder.PREDICTIONS)
+        of_validation = tables[1] if validation is not None else None
         # The groups are those of all images, the same for every finding.
         assess(
-            tables[1], index, own, decision.findings[name], place,
-            validation=tables[0], corrected_gaps=_gaps_of(name, gaps),
+            tables[0], index, own, decision.findings[name], place,
+            validation=of_validation, corrected_gaps=_gaps_of(name, gaps),
         )  # fmt: skip
     if gaps is None:
         (folder / GAPS).unlink(missing_ok=True)

@@ -258,12 +258,30 @@ class _Side(TypedDict, total=False):
     images_of_unknown_patients: NotRequired[Count]
 
 
+class _GapOfFinding(TypedDict):
+    internal: FigureJson
+    external: FigureJson
+    gap: FigureJson
+    p: Share | None
+    p_holm: Share | None
+
+
+class _Corrected(TypedDict):
+    tests: Count
+    p: Share | None
+    p_holm: Share | None
+
+
 class GeneralisationGap(TypedDict, total=False):
     """``generalisation_gap.json``."""
 
     internal: _Side
     external: _Side
     figures: dict[str, Figures]
+    findings: NotRequired[dict[str, _GapOfFinding]]
+    not_compared: NotRequired[dict[str, str]]
+    corrected: NotRequired[_Corrected]
+    reason: NotRequired[str]
 
 
 class CalibrationFile(TypedDict, total=False):

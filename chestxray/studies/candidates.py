@@ -66,14 +66,22 @@ def of_runs(folders: Sequence[str | Path], *, task: Task | None = "classes") -> 
         InputError: a folder that is named twice, or that has no evaluation, or one of another `task`; with None, runs
             of both tasks.
     """
+    runs = opened(folders, task=task)
+    _require_one_task(runs)
+    return {name: _candidate((run,), cast(Tests, (study.test_of(run),))) for name, run in runs.items()}
+
+
+def opened(folders: Sequence[str | Path], *, task: Task | None = "classes") -> dict[str, Run]:
+    """Return evaluated runs by their folders' names as `of_runs` does; `task` None opens those of findings as well.
+
+    Raises:
+        InputError: a folder that is named twice, or that has no evaluation.
+    """
     paths = [Path(folder).absolute().resolve() for folder in folders]
     if twice := [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]:
         raise InputError(f"Each run may be named once. Named more often: {', '.join(twice)}.")
-    runs = dict(
-        zip(distinct_names(paths), (run_folder.open_evaluated(folder, task=task) for folder in folders), strict=True)
-    )
-    _require_one_task(runs)
-    return {name: _candidate((run,), cast(Tests, (study.test_of(run),))) for name, run in runs.items()}
+    runs = [run_folder.open_evaluated(folder, task=task) for folder in folders]
+    return dict(zip(distinct_names(paths), runs, strict=True))
 
 
 def of_study(study: Study) -> dict[str, Candidate]:

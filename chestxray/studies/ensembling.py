@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from chestxray.data.audit import SEVERITIES
-from chestxray.data.index import SPLITS, Index, row_keys
+from chestxray.data.index import SPLITS, Index, Task, row_keys
 from chestxray.errors import DataError, InputError, OutputError
+from chestxray.evaluation.finding_predictions import COLUMNS as FINDING_COLUMNS
+from chestxray.evaluation.finding_predictions import FindingPredictions, require_same_findings
 from chestxray.evaluation.paired.comparison import align
 from chestxray.evaluation.predictions import Predictions, together
+from chestxray.recipe import Recipe
 from chestxray.runs import output_folder, provenance
 from chestxray.runs.run_folder import Run
-from chestxray.studies import derived_run, shared_controls
+from chestxray.studies import derived_findings, derived_run, shared_controls
 
 #: Name of an ensemble as a model, and of the file that lists its members.
 ENSEMBLE = "ensemble"
@@ -48,13 +51,17 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
     them. ``ensemble.json`` lists the members. Controls are computed where images are still decoded in `cache`,
     else taken from the members.
 
+    Of runs of findings each probability is calibrated; the mean is not calibrated again.
+
     Raises:
-        InputError: fewer than two runs; runs with different positive classes.
-        DataError: tests with different images, labels or classes.
+        InputError: fewer than two runs; runs of classes and of findings; runs with different positive classes.
+        DataError: tests with different images, labels, classes or findings.
         OutputError: `folder` cannot be written to.
     """
     if len(runs) < 2:
         raise InputError(f"An ensemble needs two runs or more. Received: {len(runs)}.")
+    if _shared_task(runs) == "findings":
+        return _of_findings(runs, folder, cache, notes)
     positive = shared_positive(runs)
     tests = align({name: run.predictions.of("test") for name, run in runs.items()})
     mean = _mean(tests)
@@ -65,22 +72,63 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
     except DataError:
         said.append("The members have no validation images in common, so that no threshold was chosen.")
     predictions = averaged[0] if len(averaged) == 1 else together(averaged)
-    first = next(iter(runs.values()))
     index = _index(runs, predictions)
-    members = [
-        {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
-    ]
     return derived_run.write(
         folder,
-        first.recipe.replace(model=ENSEMBLE, data=_all_data(runs), weights="none"),
+        _recipe(runs),
         index,
         predictions,
         positive=positive,
         audit=audit(runs, said),
         record=record(runs),
         controls=lambda metrics: shared_controls.of(runs, index, mean, metrics, cache),
-        extra={ENSEMBLE: {"mean": "probabilities", "members": members}},
+        extra={ENSEMBLE: _members(runs)},
     )
+
+
+def _of_findings(runs: Mapping[str, Run], folder: Path, cache: str | Path | None, notes: Sequence[str]) -> Run:
+    mean = _mean_of_findings({name: run.finding_predictions.of("test") for name, run in runs.items()})
+    averaged = [mean]
+    said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
+    try:
+        tables = {name: run.finding_predictions.of("validation") for name, run in runs.items()}
+        averaged.append(_mean_of_findings(tables))
+    except DataError:
+        said.append("The members have no validation images in common, so that no threshold was chosen.")
+    predictions = averaged[0] if len(averaged) == 1 else together(averaged)
+    index = _index(runs, predictions)
+    return derived_findings.write(
+        folder,
+        _recipe(runs),
+        index,
+        predictions,
+        audit=audit(runs, said),
+        record=record(runs),
+        controls=derived_findings.controls_of(runs, index, mean, cache),
+        extra={ENSEMBLE: _members(runs)},
+    )
+
+
+def _shared_task(runs: Mapping[str, Run]) -> Task:
+    """Return the task of all `runs`. Raises `InputError` where they differ."""
+    of_findings = [name for name, run in runs.items() if run.task == "findings"]
+    others = [name for name in runs if name not in of_findings]
+    if of_findings and others:
+        raise InputError(
+            f"{of_findings[0]} is a run of findings and {others[0]} one of classes: an ensemble is of one kind."
+        )
+    return "findings" if of_findings else "classes"
+
+
+def _recipe(runs: Mapping[str, Run]) -> Recipe:
+    return next(iter(runs.values())).recipe.replace(model=ENSEMBLE, data=_all_data(runs), weights="none")
+
+
+def _members(runs: Mapping[str, Run]) -> dict[str, Any]:
+    members = [
+        {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
+    ]
+    return {"mean": "probabilities", "members": members}
 
 
 def shared_positive(runs: Mapping[str, Run]) -> str | None:
@@ -175,7 +223,36 @@ def _mean(tables: Mapping[str, Predictions]) -> Predictions:
     return Predictions.from_probabilities(first.rows, first.classes, probabilities)
 
 
-def _index(runs: Mapping[str, Run], predictions: Predictions) -> Index:
+def _mean_of_findings(tables: Mapping[str, FindingPredictions]) -> FindingPredictions:
+    """Return the mean of tables of the same rows and findings, in the order of the first.
+
+    Raises:
+        DataError: tables of other images or findings, or in which other things are known; no rows.
+    """
+    (one, first), *others = tables.items()
+    rows = first.rows.sort_values("path", kind="stable").reset_index(drop=True)
+    first = FindingPredictions(rows, first.findings)
+    if rows.empty:
+        raise DataError("The predictions have no rows.")
+    probabilities = [first.probabilities]
+    for other, table in others:
+        require_same_findings(first.findings, table.findings, f"{one} and {other}")
+        same = FindingPredictions(table.rows.sort_values("path", kind="stable").reset_index(drop=True), first.findings)
+        if same.rows["path"].tolist() != rows["path"].tolist():
+            odd = sorted(set(same.rows["path"]) ^ set(rows["path"])) or [rows["path"].iloc[0]]
+            raise DataError(f"{one} and {other} were tested on different images; see {odd[0]}.")
+        unlike = ~((first.truth == same.truth) | (np.isnan(first.truth) & np.isnan(same.truth))).all(axis=1)
+        if unlike.any():
+            raise DataError(
+                f"{one} and {other} have different labels for {int(unlike.sum())} images; see "
+                f"{rows['path'][unlike].iloc[0]}."
+            )
+        probabilities.append(same.probabilities)
+    kept = rows[list(FINDING_COLUMNS)]
+    return FindingPredictions.joined(kept, first.findings, first.truth, np.mean(probabilities, axis=0))
+
+
+def _index(runs: Mapping[str, Run], predictions: Predictions | FindingPredictions) -> Index:
     """Return the images of the first run; those that any member was trained or chosen on have the split ``train``."""
     first = next(iter(runs.values())).index
     split_of = dict(zip(row_keys(predictions.rows), predictions.rows["split"], strict=True))

@@ -22,28 +22,28 @@ from chestxray.data.decoded import decode, key, readable
 from chestxray.data.index import Index
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.evaluation.clinical.prevalence_shift import label_shift
-from chestxray.evaluation.decision import out_of_distribution
+from chestxray.evaluation.decision import finding_rule, finding_selection, out_of_distribution
+from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.selection import decide
-from chestxray.evaluation.evaluate import Evaluation
-from chestxray.evaluation.paired.generalisation_gap import difference
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
 from chestxray.recipe import Recipe
-from chestxray.report import html_report, model_card
-from chestxray.report.limitations import TRAINING_RUN, of_training
+from chestxray.report import findings_report, html_report, model_card
+from chestxray.report.limitations import TRAINING_RUN
 from chestxray.runs import output_folder, provenance, run_folder
-from chestxray.runs.results import Scorer, assess
+from chestxray.runs.finding_results import assess_findings
+from chestxray.runs.results import Refusals, Scorer, assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import explained, replacing, write_json, write_text
-from chestxray.studies import contamination
+from chestxray.studies import contamination, external_findings
+from chestxray.studies.external_figures import compared, training_cautions
 
 log = logging.getLogger(__name__)
 
-#: The figures that are compared with those of the training run's own test.
-COMPARED = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "mcc", "brier", "ece")
 Part = Literal["all", "train", "validation", "test"]
 #: Fields of a recipe that determine the tested images, their classes and their patients.
 _CHOICE_OF_IMAGES = (
@@ -75,7 +75,7 @@ def evaluate_on(
     recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
     folder = output or default_folder(run, recipe, part)
     _check_folder(run, folder, overwrite=overwrite or output is None)
-    index = sources.load_index(recipe, cache, every_class=False).with_classes(run.index.classes)
+    index = sources.load_index(recipe, cache, every_class=False, task=run.task).with_classes(run.index.classes)
     assert trained.image_size is not None
     decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels)
     index = readable(index, decoded, recipe.max_unreadable)
@@ -99,7 +99,6 @@ def evaluate_on(
         else None
     )
     test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, distribution, trained, cache)
-    assert isinstance(test, Predictions), "open_trained opens runs of classes alone"
     new = output_folder.create(folder, overwrite=overwrite or output is None)
     if not new:
         output_folder.clear(folder)
@@ -109,21 +108,43 @@ def evaluate_on(
         with replacing(folder / "index.parquet") as temporary:
             index.write(temporary)
         test.write(folder / "predictions.csv")
-        found = assess(test, index, recipe, decision, folder, refusals=refusals)
-        write_json(folder / "generalisation_gap.json", _generalisation_gap(run, found, index.name, decision))
-        validation = decision.applied(run.predictions.of("validation"))
-        if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
-            write_json(folder / "prevalence.json", shift)
-        weak = [dataclasses.asdict(caution) for caution in of_training(run_folder.open_complete(run.folder))]
-        write_json(folder / f"{TRAINING_RUN}.json", {"name": run.folder.name, "cautions": weak})
         images = _images(test, index, decoded.pixels)
-        panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
         write_json(folder / "environment.json", _environment(run, index))
+        if isinstance(test, FindingPredictions):
+            assert isinstance(decision, FindingDecision)
+            external_findings.assess(run, test, index, recipe, decision, folder, refusals)
+            panel.write_finding_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, folder / "heatmaps")
+            findings_report.write(folder, samples=images)
+            return Run(folder)
+        assert isinstance(decision, Decision)
+        _assess(run, test, index, recipe, decision, folder, refusals)
+        panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
         html_report.write(folder, samples=images)
     if output is None:
         # The run's model card lists its external tests.
         model_card.write(run_folder.open_complete(run.folder))
     return Run(folder)
+
+
+def _assess(
+    run: Run,
+    test: Predictions,
+    index: Index,
+    recipe: Recipe,
+    decision: Decision,
+    folder: Path,
+    refusals: Refusals | None,
+) -> None:
+    """Write the figures of a run of classes on other data."""
+    found = assess(test, index, recipe, decision, folder, refusals=refusals)
+    # The same decision rule on both sides, also where it differs from the run's own.
+    internal = Scorer(run.recipe, decision.positive)(decision.applied(run.predictions.of("test")))
+    names = {"internal": run.index.name, "external": index.name}
+    write_json(folder / "generalisation_gap.json", compared(internal, found, names))
+    validation = decision.applied(run.predictions.of("validation"))
+    if (shift := label_shift(test, validation, found, replicates=recipe.replicates, seed=recipe.seed)) is not None:
+        write_json(folder / "prevalence.json", shift)
+    write_json(folder / f"{TRAINING_RUN}.json", training_cautions(run.folder.name, run))
 
 
 def default_folder(run: Run, data: Recipe, part: Part) -> Path:
@@ -162,6 +183,8 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     decision = _decision(run, recipe)
     for column in recipe.by:
         groups(run.index.rows, column)
+    if isinstance(decision, FindingDecision):
+        return _evaluate_findings_again(run, recipe, decision, cache)
     predictions = decision.applied(run.predictions)
     test, validation = predictions.of("test"), predictions.of("validation")
     with explained(run.folder):
@@ -175,7 +198,24 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     return Run(run.folder)
 
 
-def _explain_again(run: Run, test: Predictions, images: Mapping[str, np.ndarray], recipe: Recipe) -> None:
+def _evaluate_findings_again(run: Run, recipe: Recipe, decision: FindingDecision, cache: Path) -> Run:
+    before = run.finding_predictions
+    predictions = decision.applied(before)
+    test, validation = predictions.of("test"), predictions.of("validation")
+    with explained(run.folder):
+        assess_findings(test, run.index, recipe, decision, run.folder, validation=validation)
+        predictions.write(run.folder / run_folder.PREDICTIONS)
+        write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
+        samples = _samples(run, cache)
+        if (predictions.predicted != before.predicted).any():
+            _explain_again(run, test, samples, recipe)
+        findings_report.write(run.folder, samples=samples)
+    return Run(run.folder)
+
+
+def _explain_again(
+    run: Run, test: Predictions | FindingPredictions, images: Mapping[str, np.ndarray], recipe: Recipe
+) -> None:
     """Write the panel of heat maps for the new decisions; without `images` it is removed."""
     layer, reason = run.cam_layer
     folder = run.folder / "heatmaps"
@@ -186,24 +226,31 @@ def _explain_again(run: Run, test: Predictions, images: Mapping[str, np.ndarray]
     from chestxray.explanation import panel
 
     each = recipe.heatmaps if images else 0
-    panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder)
+    if isinstance(test, FindingPredictions):
+        panel.write_finding_panel(run.model, layer, reason, test, dict(images), each, folder)
+    else:
+        panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder)
 
 
-def _decision(run: Run, wanted: Recipe) -> Decision:
+def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:
     """Return the run's decision rule, with new thresholds or abstention where `wanted` asks for them."""
     path = run.folder / DECISION
     if not path.is_file():
         raise InputError(f"{run.folder} has no {DECISION}: run it again with this version of chestxray.")
-    known = Decision.read(path)
+    known = finding_rule.read(path)
+    if isinstance(known, FindingDecision):
+        finding_selection.check(known.classes, wanted)
     asked = {name: getattr(wanted, name) for name in ("sensitivity", "confidence", "abstain", "positive")}
     if not any(value is not None for value in asked.values()):
         return known
     recipe = run.recipe.replace(**{name: value for name, value in asked.items() if value is not None})
+    if isinstance(known, FindingDecision):
+        return finding_selection.decide_again(run.finding_predictions.of("validation"), recipe, known)
     found = decide(run.predictions.of("validation"), recipe, known.calibration)
     return dataclasses.replace(found, features=known.features)
 
 
-def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision) -> Recipe:
+def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision: Decision | FindingDecision) -> Recipe:
     """Return the recipe of the evaluation: the run's, on other data."""
     kept = ("data", "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "view", "on_leak", "by")
     chosen = ("max_unreadable", "abstain", "sensitivity", "confidence")
@@ -213,7 +260,7 @@ def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision:
         uncertain=data.uncertain or trained.uncertain,
         prevalence=trained.prevalence if data.prevalence is None else data.prevalence,
         classes=classes,
-        positive=decision.positive,
+        positive=decision.positive if isinstance(decision, Decision) else None,
         test_data=(),
         split="auto",
         folds=0,
@@ -231,25 +278,6 @@ def _tested(index: Index, part: Part) -> Index:
     return index.replace(index.rows.assign(split=np.where(chosen, "test", "")))
 
 
-def _generalisation_gap(run: Run, found: Evaluation, name: str, decision: Decision) -> dict[str, Any]:
-    # The same decision rule on both sides, also where it differs from the run's own.
-    internal = Scorer(run.recipe, decision.positive)(decision.applied(run.predictions.of("test")))
-    figures = {
-        metric: {
-            "internal": internal.test[metric].to_json(),
-            "external": found.test[metric].to_json(),
-            "gap": difference(internal, found, metric).to_json(),
-        }
-        for metric in COMPARED
-        if internal.positive == found.positive
-    }
-    return {
-        "internal": {"name": run.index.name, "rows": internal.rows, **internal.patients.to_json()},
-        "external": {"name": name, "rows": found.rows, **found.patients.to_json()},
-        "figures": figures,
-    }
-
-
 def _environment(run: Run, index: Index) -> dict[str, Any]:
     data = {
         "name": index.name,
@@ -261,7 +289,7 @@ def _environment(run: Run, index: Index) -> dict[str, Any]:
     return run.environment | {"data": data, "started": provenance.now(), "finished": provenance.now(), "seconds": {}}
 
 
-def _images(predictions: Predictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def _images(predictions: Predictions | FindingPredictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
     places = pd.Series(range(len(index)), index=index.rows["path"])
     return {path: pixels[places[path]] for path in predictions.rows["path"]}
 

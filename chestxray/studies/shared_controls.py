@@ -59,7 +59,7 @@ def of(
             return controls.controls(
                 aligned, images.pixels, test, metrics, splits=splits, fit=recipe.fit, seed=recipe.seed
             )
-    return _inherited(runs, metrics)
+    return inherited(runs, metrics)
 
 
 def _splits(run: Run, index: Index) -> np.ndarray:
@@ -67,8 +67,8 @@ def _splits(run: Run, index: Index) -> np.ndarray:
     return np.array([known.get(key, "") for key in controls.keys(index.rows)])
 
 
-def _inherited(runs: Mapping[str, Run], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the most serious item of each control, with the name of its run."""
+def inherited(runs: Mapping[str, Run], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the most serious item of each control, with the name of its run; None where no run has any."""
     known = {name: run.controls for name, run in runs.items() if run.controls}
     if not known:
         return None

@@ -22,7 +22,7 @@ from chestxray.data.finding_names import (
     with_uncertain,
     without_unlabelled,
 )
-from chestxray.data.index import Index
+from chestxray.data.index import Index, Task
 from chestxray.data.label_mapping import (
     Naming,
     alias_keys,
@@ -39,7 +39,7 @@ from chestxray.data.label_mapping import (
 from chestxray.data.sources import from_catalogue
 from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
 from chestxray.data.views import chosen
-from chestxray.errors import InputError
+from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.recipe import Recipe
 
@@ -57,19 +57,20 @@ class _Set:
     external: bool
 
 
-def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Index:
+def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True, task: Task | None = None) -> Index:
     """Return the index of the recipe's data: all of ``data`` and ``test_data``, harmonised and merged.
 
     If a single set is read that is not in the catalogue, labels keep the names found; otherwise they
     get their common names. If there is ``test_data``, the index has a column ``external``, True for
     its rows. Without `every_class`, a class of ``recipe.classes`` may have no images. Images are left out by their
-    view (`chestxray.data.views`), and with findings those of which none is known.
+    view (`chestxray.data.views`), and with findings those of which none is known. `task` is the one that the data must
+    have, None for any.
 
     Raises:
         InputError: data that is neither KIND:ADDRESS nor a catalogue name; an option that no source
             accepts.
         PluginError: an unknown kind.
-        DataError: an error of the source; an unknown label, or a requested class without images.
+        DataError: an error of the source; an unknown label, or a requested class without images; another task.
     """
     if not recipe.data:
         raise InputError("data must name at least one data set, as KIND:ADDRESS or by its catalogue name.")
@@ -83,6 +84,8 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Inde
         _Set(_read(address, recipe, cache, options[i], len(addresses)), address, i >= len(recipe.data))
         for i, address in enumerate(addresses)
     ]
+    if task is not None:
+        _require_task([one.index for one in sets], task)
     if len(sets) > 1 or sets[0].address.entry or recipe.classes or recipe.map or recipe.drop:
         index = _harmonised(sets, recipe, every_class)
     else:
@@ -94,6 +97,16 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True) -> Inde
     if index.task == "findings":
         index = without_unlabelled(index)
     return with_uncertain(index, recipe.uncertain, lacking=() if every_class else recipe.classes)
+
+
+def _require_task(indexes: list[Index], task: Task) -> None:
+    words: dict[Task, str] = {"classes": "one class an image", "findings": "findings"}
+    for index in indexes:
+        if index.task != task:
+            raise DataError(
+                f"The model was trained on {words[task]}, and {index.name} has {words[index.task]}: they cannot be "
+                f"compared. Allowed: data with {words[task]}."
+            )
 
 
 def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], sets: int) -> Index:

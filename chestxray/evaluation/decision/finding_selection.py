@@ -60,27 +60,41 @@ def decide(
     Raises:
         InputError: choices of `recipe` that findings do not allow, or a sensitivity that can be promised for none.
     """
+    calibrations = {}
+    for name in validation.findings:
+        table = validation.of_finding(name)
+        fitted = recipe.calibrate and not Known.of(table, name).too_few
+        calibrations[name] = (
+            temperature_scaling.fit(table, (class_weights or {}).get(name)) if fitted else Calibration()
+        )
+    undecided = FindingDecision({name: _undecided(name, calibration) for name, calibration in calibrations.items()})
+    calibrated = validation.with_probabilities(undecided.calibrated(validation.probabilities))
+    return calibrated, decide_again(calibrated, recipe, undecided)
+
+
+def decide_again(validation: FindingPredictions, recipe: Recipe, known: FindingDecision) -> FindingDecision:
+    """Return the decision rule that `recipe` asks for, with the calibration and the refusal of `known`.
+
+    `validation` has probabilities that `known` calibrated; otherwise as `decide`.
+    """
     check(validation.findings, recipe)
     check_promise(validation, recipe)
-    decision = FindingDecision(
-        {
-            name: _of_finding(validation.of_finding(name), name, recipe, class_weights or {})
-            for name in validation.findings
-        }
-    )
-    return validation.with_probabilities(decision.calibrated(validation.probabilities)), decision
+    chosen = {
+        name: _of_finding(validation.of_finding(name), name, recipe, known.findings[name].calibration)
+        for name in validation.findings
+    }
+    return FindingDecision(chosen).with_features(known.features)
 
 
-def _of_finding(table: Predictions, name: str, recipe: Recipe, class_weights: Mapping[str, np.ndarray]) -> Decision:
+def _of_finding(table: Predictions, name: str, recipe: Recipe, calibration: Calibration) -> Decision:
     if too_few := Known.of(table, name).too_few:
         log.info("%s has the threshold 0.5 and no calibration: validation has %s.", name, too_few)
-        return _undecided(name, f"{NOT_CHOSEN}: validation has {too_few}")
-    calibration = temperature_scaling.fit(table, class_weights.get(name)) if recipe.calibrate else Calibration()
+        return _undecided(name, calibration, f"{NOT_CHOSEN}: validation has {too_few}")
     own = dataclasses.replace(recipe, positive=name)
     refusal = _refusal_to_promise(table, name, recipe) if recipe.sensitivity is not None else ""
     if refusal:
         own = dataclasses.replace(own, sensitivity=None, confidence=None)
-    decision = selection.decide(temperature_scaling.calibrated(table, calibration), own, calibration)
+    decision = selection.decide(table, own, calibration)
     if not refusal:
         return decision
     patients = Known.of(table, name).patients_with
@@ -97,6 +111,6 @@ def _refusal_to_promise(table: Predictions, name: str, recipe: Recipe) -> str:
     return ""
 
 
-def _undecided(name: str, chosen_by: str) -> Decision:
+def _undecided(name: str, calibration: Calibration, chosen_by: str = "") -> Decision:
     classes = (states.absent(name), name)
-    return Decision(classes, name, Calibration(), thresholds={name: 0.5}, chosen_by=chosen_by)
+    return Decision(classes, name, calibration, thresholds={name: 0.5}, chosen_by=chosen_by)

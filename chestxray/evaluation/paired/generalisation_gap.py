@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+from scipy import stats
 
 from chestxray.errors import DataError
+from chestxray.evaluation.class_means import freedoms
 from chestxray.evaluation.evaluate import Evaluation
-from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.intervals import LEVEL, Figure, around, at_end
 from chestxray.evaluation.paired.comparison import check_metric
+from chestxray.evaluation.paired.subgroup_gaps import p_of
+from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.support import behind, supports
 
 
 def difference(internal: Evaluation, external: Evaluation, metric: str = "auroc") -> Figure:
@@ -53,6 +60,61 @@ def between(first: Figure, second: Figure, correlation: float = 0.0) -> Figure:
     below = _aside(first.value - first.low, second.high - second.value, correlation)
     above = _aside(first.high - first.value, second.value - second.low, correlation)
     return Figure(value, value - below, value + above)
+
+
+@dataclass(frozen=True)
+class Area:
+    """An AUROC with its 95% interval, its effective number of patients, and the ``freedom`` of its standard error."""
+
+    figure: Figure
+    support: float
+    freedom: float
+
+    @classmethod
+    def of(cls, figure: Figure, table: Predictions) -> Area:
+        """Return the AUROC `figure` of the second class of `table`."""
+        truth, predicted, clusters = table.truth, table.predicted, table.clusters
+        support = supports(truth, predicted, clusters, 2, 1)
+        freedom = freedoms(support, behind(truth, predicted, table.probabilities, clusters))
+        return cls(figure, support[1, "auroc"], freedom[1, "auroc"])
+
+    def distance(self, level: float, side: int) -> float:
+        """Return how far its interval of a confidence `level` reaches below the value (-1) or above it (1)."""
+        value, end = self.figure.value, self.figure.low if side < 0 else self.figure.high
+        assert value is not None and end is not None
+        if at_end(value, (0.0, 1.0)):
+            limits = around(value, math.nan, self.support, level=level)
+            end = limits.low if side < 0 else limits.high
+            assert end is not None
+            return abs(value - end)
+        # On the logit scale the interval is Student's t times a standard error.
+        wider = stats.t.ppf((1 + level) / 2, self.freedom) / stats.t.ppf((1 + LEVEL) / 2, self.freedom)
+        return abs(value - _expit(_logit(value) + wider * (_logit(end) - _logit(value))))
+
+
+def p_value(first: Area, second: Area) -> float | None:
+    """Return the two-sided p of no difference between two areas of different patients, None without their intervals.
+
+    It is below 0.05 where the interval of `between` excludes 0.
+    """
+    figures = first.figure, second.figure
+    if any(part is None for figure in figures for part in (figure.value, figure.low, figure.high)):
+        return None
+    assert figures[0].value is not None and figures[1].value is not None
+
+    def reach(level: float, side: int) -> float:
+        return math.hypot(first.distance(level, side), second.distance(level, -side))
+
+    return p_of(figures[0].value - figures[1].value, reach)
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 1e-15), 1 - 1e-15)
+    return math.log(share / (1 - share))
+
+
+def _expit(x: float) -> float:
+    return 0.5 * (1 + math.tanh(x / 2))
 
 
 def _aside(one: float, other: float, correlation: float) -> float:

@@ -73,15 +73,20 @@ def gap(one: Part, other: Part) -> tuple[Figure, float | None]:
         own, far = (abs(part.value - _known(end)) for part, end in zip((one, other), ends, strict=True))
         return math.sqrt(max(0.0, own**2 + far**2 - 2 * r * own * far))
 
-    figure = Figure(value, value - reach(LEVEL, -1), value + reach(LEVEL, 1))
-    # p is the least 1 - level at which the interval does not contain 0.
+    return Figure(value, value - reach(LEVEL, -1), value + reach(LEVEL, 1)), p_of(value, reach)
+
+
+def p_of(value: float, reach: Callable[[float, int], float]) -> float:
+    """Return the two-sided p of a difference: the least 1 - level at which its interval does not contain 0.
+
+    `reach` gives the distance from `value` to the end of the interval of a level, below it (-1) or above it (1).
+    """
     side, least, most = (-1 if value > 0 else 1), 1e-9, 1 - 1e-12
     if reach(least, side) >= abs(value):
-        return figure, 1.0
+        return 1.0
     if reach(most, side) <= abs(value):
-        return figure, 1 - most
-    level = optimize.brentq(lambda level: reach(level, side) - abs(value), least, most, xtol=1e-13)
-    return figure, 1 - float(level)
+        return 1 - most
+    return 1 - float(optimize.brentq(lambda level: reach(level, side) - abs(value), least, most, xtol=1e-13))
 
 
 def interaction(parts: Sequence[Part]) -> float | None:

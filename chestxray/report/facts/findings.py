@@ -35,9 +35,18 @@ def counts(run: Run) -> dict[str, dict[str, list[int]]]:
     """Return of each finding, by split, the number of used images in which it is in each state of `WORDS`."""
     states, splits = run.index.states, run.index.rows["split"].to_numpy()
     return {
-        name: {split: [int(((states[:, k] == state) & (splits == split)).sum()) for state in WORDS] for split in SPLITS}
+        name: {
+            split: [int(((states[:, k] == state) & (splits == split)).sum()) for state in WORDS]
+            for split in used_splits(run)
+        }
         for k, name in enumerate(run.classes)
     }
+
+
+def used_splits(run: Run) -> list[str]:
+    """Return the splits that have images: an external test has no training."""
+    known = set(run.used["split"])
+    return [split for split in SPLITS if split in known]
 
 
 def summary(run: Run) -> list[str]:
@@ -85,8 +94,7 @@ def test_labels(run: Run) -> list[str]:
 
 def classes_by_split(run: Run) -> list[str]:
     """The same of each split."""
-    known = set(run.used["split"])
-    return [f"{split.capitalize()}: {_of_split(run, split)}." for split in SPLITS if split in known]
+    return [f"{split.capitalize()}: {_of_split(run, split)}." for split in used_splits(run)]
 
 
 def _of_split(run: Run, split: str) -> str:

@@ -18,6 +18,7 @@ def forest(
     *,
     marks: Mapping[str, str] | None = None,
     repeats: Mapping[str, Sequence[float | None]] | None = None,
+    reference: float | None = None,
 ) -> Figure:
     """Return a forest plot: for each of `items` a row with a dot, its interval, and both as numbers.
 
@@ -26,6 +27,7 @@ def forest(
         label: the label of the axis: the measure and the level of the intervals.
         marks: letters to write beside the numbers.
         repeats: the values of repeated trainings, drawn as small rings.
+        reference: a value to draw a line at, such as no difference.
     """
     drawn = [x for item in items.values() for x in (item.get("low"), item.get("value"), item.get("high"))]
     drawn += [x for values in (repeats or {}).values() for x in values]
@@ -33,6 +35,8 @@ def forest(
     if not known:
         return absent("No value could be computed.")
     figure, ax = canvas(7.6, 1.0 + 0.36 * len(items))
+    if reference is not None:
+        ax.axvline(reference, color=FAINT, linewidth=1)
     for row, (name, item) in enumerate(items.items()):
         value, low, high = item.get("value"), item.get("low"), item.get("high")
         if low is not None and high is not None:
