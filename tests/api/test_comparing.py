@@ -73,7 +73,7 @@ def test_tests_of_other_images_are_refused(runs, tmp_path):
         ({"a": PROBABILITIES, "b": PROBABILITIES}, {}, "probabilities need y_true. Received: ndarray"),
         ([PROBABILITIES, PROBABILITIES], {"y_true": TRUTH}, "as {name: y_prob}. Received: ndarray"),
         ({"a": "runs/x", "b": PROBABILITIES}, {"y_true": TRUTH}, "as {name: y_prob}. Received: str"),
-        (["runs/x", "runs/y"], {"groups": PATIENTS}, "groups and classes are for probabilities"),
+        (["runs/x", "runs/y"], {"groups": PATIENTS}, "groups, classes and findings are for"),
         (["runs/x", "runs/x"], {}, "named once"),
         (["runs/x", "runs/y"], {}, "is not a run"),
         ({"a": PROBABILITIES, "b": PROBABILITIES}, {"y_true": TRUTH, "metric": "auc"}, "auroc"),

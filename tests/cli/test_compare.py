@@ -370,7 +370,7 @@ def test_a_run_of_folds_is_pooled(options, tmp_path):
     output = invoke(run_command.command, *arguments)
     assert "flat, fold 2 of 2" in output
     assert "48 test images of 24 patients" in output
-    with pytest.raises(InputError, match="not finished"):
+    with pytest.raises(InputError, match="holds predictions and no weights"):
         open_trained(tmp_path / "r")
 
 
