@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -152,7 +153,7 @@ def audit(index: Index, notes: tuple[str, ...] = ()) -> Audit:
     exact = _duplicates(good)
     near = _near(good)
     best = dict(zip(good["path"], good["near_correlation"], strict=True)) if near else {}
-    splits_of = _splits_of(good)
+    splits_of = _splits_of(good, {path for group in (*exact, *(near or ())) for path in group})
     return Audit(
         duplicates=exact,
         duplicates_across_splits=_across(exact, splits_of),
@@ -248,7 +249,7 @@ def _look_alikes(rows: pd.DataFrame) -> list[dict[str, Any]]:
     if "look_alike" not in rows:
         return []
     of_each = rows[rows["look_alike"] != ""].sort_values("look_alike_correlation", ascending=False, kind="stable")
-    splits = _splits_of(rows)
+    splits = _splits_of(rows, {*of_each["path"], *of_each["look_alike"]})
     found: dict[frozenset[str], dict[str, Any]] = {}
     for path, other, value in of_each[["path", "look_alike", "look_alike_correlation"]].itertuples(index=False):
         across = len((splits[path] | splits.get(other, set())) - {""}) > 1
@@ -262,9 +263,10 @@ def _across(groups: Groups, splits_of: dict[str, set[str]]) -> Groups:
     return tuple(group for group in groups if len(set().union(*(splits_of[path] for path in group)) - {""}) > 1)
 
 
-def _splits_of(rows: pd.DataFrame) -> dict[str, set[str]]:
-    """Return the splits of each path."""
+def _splits_of(rows: pd.DataFrame, paths: Collection[str]) -> dict[str, set[str]]:
+    """Return the splits of each of the `paths`."""
     found: dict[str, set[str]] = {}
+    rows = rows[rows["path"].isin(paths)]
     for path, split in zip(rows["path"], rows["split"], strict=True):
         found.setdefault(path, set()).add(split)
     return found

@@ -214,9 +214,10 @@ def _cut(numbers: np.ndarray) -> np.ndarray:
 
 def _proportions(unit: np.ndarray, codes: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return the proportion of each unit's images that have each code: float (units, codes)."""
-    table = np.zeros((len(size), int(codes.max()) + 1))
-    np.add.at(table, (unit, codes), 1)
-    return table / size[:, None]
+    width = int(codes.max()) + 1
+    # A value that is missing, -1, counts as the last one.
+    counts = np.bincount(unit * width + codes % width, minlength=len(size) * width)
+    return counts.reshape(len(size), width) / size[:, None]
 
 
 def _permuted(of_class: np.ndarray, of_part: dict[str, np.ndarray]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from chestxray.data import confounding
 from chestxray.data.confounding import confounds
 from made import make_index
 
@@ -100,3 +101,14 @@ def test_the_same_rows_give_the_same_answer():
     rng = np.random.default_rng(3)
     values = rng.normal(size=120)
     assert confounds(*table(LABELS, brightness=values)) == confounds(*table(LABELS, brightness=values))
+
+
+def test_proportions_are_those_of_counting_one_image_after_the_other():
+    rng = np.random.default_rng(0)
+    unit, codes = rng.integers(0, 40, 500), rng.integers(-1, 6, 500)
+    unit[:40] = np.arange(40)
+    size = np.bincount(unit).astype(float)
+    plain = np.zeros((40, 6))
+    for one, code in zip(unit, codes, strict=True):
+        plain[one, code] += 1
+    np.testing.assert_array_equal(confounding._proportions(unit, codes, size), plain / size[:, None])
