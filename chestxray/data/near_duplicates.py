@@ -35,9 +35,8 @@ FALSE_ALARMS = (
 #: blank pages.
 _MOST_CANDIDATES = 16
 _BLOCK = 256
-#: Number of films whose neighbours are searched at a time, each in all poses and flips. A pair is looked for in each
-#: of them from both sides: of 200 edited copies among 20,000 films the cells contained all.
-_QUERIES = 4_096
+#: Number of films whose neighbours are searched at a time, each in all poses and flips.
+_QUERIES = 1_024
 #: Pixels, uint8 (images, height, width), and the rows of them that are searched.
 _Films = tuple[np.ndarray, np.ndarray]
 
@@ -129,12 +128,12 @@ def _candidates(vectors: np.ndarray, others: np.ndarray | None = None) -> pd.Dat
     ``flip`` are positions in `POSES` and `FLIPS`; ``turned`` is True if the second film is the posed one.
     """
     if others is None:
-        found = _looked_up(vectors, neighbours.cells(vectors[0], signs()))
+        found = _looked_up(vectors, neighbours.cells(vectors[0]))
         found = found[found["query"] != found["member"]]
         found = found.assign(turned=found["query"] > found["member"])
     else:
-        there = _looked_up(others, neighbours.cells(vectors[0], signs())).assign(turned=True)
-        found = pd.concat([_looked_up(vectors, neighbours.cells(others[0], signs())).assign(turned=False), there])
+        there = _looked_up(others, neighbours.cells(vectors[0])).assign(turned=True)
+        found = pd.concat([_looked_up(vectors, neighbours.cells(others[0])).assign(turned=False), there])
     ends = found[["query", "member"]].to_numpy()
     ends = np.where(found[["turned"]].to_numpy(), ends[:, ::-1], ends)
     found = found.assign(first=ends[:, 0], second=ends[:, 1]).sort_values("cosine", ascending=False, kind="stable")
@@ -146,20 +145,20 @@ def _looked_up(vectors: np.ndarray, among: neighbours.Cells) -> pd.DataFrame:
     inverted.
     """
     parts = []
-    count = vectors.shape[1]
+    count, factors = vectors.shape[1], signs()
     with progress("Looking for copies", count) as advance:
         for start in range(0, count, _QUERIES):
-            posed = vectors[:, start : start + _QUERIES]
-            queries = posed.reshape(-1, posed.shape[-1])
-            found, cosine = neighbours.alike(among, queries, CANDIDATE, _MOST_CANDIDATES + 1)
-            number, flip, member = found.T
-            pose, query = np.unravel_index(number, posed.shape[:-1])
-            part = pd.DataFrame({"query": start + query, "member": member, "cosine": np.abs(cosine)})
+            posed = vectors[:, None, start : start + _QUERIES] * factors[:, None]
+            places, cosine = neighbours.alike(
+                among, posed.reshape(-1, posed.shape[-1]), CANDIDATE, _MOST_CANDIDATES + 1
+            )
+            pose, flip, query = np.unravel_index(places[:, 0], posed.shape[:-1])
+            part = pd.DataFrame({"query": start + query, "member": places[:, 1], "cosine": np.abs(cosine)})
             part = part.assign(pose=pose, flip=flip, inverted=cosine < 0)
             part = part.sort_values("cosine", ascending=False, kind="stable").drop_duplicates(["query", "member"])
             # One more, since a film is its own most similar member.
             parts.append(part.groupby("query").head(_MOST_CANDIDATES + 1))
-            advance(posed.shape[1])
+            advance(posed.shape[2])
     columns = ["query", "member", "cosine", "pose", "flip", "inverted"]
     return pd.concat(parts) if parts else pd.DataFrame(columns=columns)
 

@@ -115,14 +115,16 @@ def evaluate_on(
             external_findings.assess(run, test, index, recipe, decision, folder, refusals)
             panel.write_finding_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, folder / "heatmaps")
             findings_report.write(folder, samples=images)
-            return Run(folder)
-        assert isinstance(decision, Decision)
-        _assess(run, test, index, recipe, decision, folder, refusals)
-        panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
-        html_report.write(folder, samples=images)
+        else:
+            assert isinstance(decision, Decision)
+            _assess(run, test, index, recipe, decision, folder, refusals)
+            heatmaps = recipe.heatmaps, recipe.seed, folder / "heatmaps"
+            panel.write_panel(run.model, *run.cam_layer, test, images, *heatmaps)
+            html_report.write(folder, samples=images)
     if output is None:
         # The run's model card lists its external tests.
-        model_card.write(run_folder.open_complete(run.folder))
+        opened = run_folder.open_findings if run.task == "findings" else run_folder.open_complete
+        model_card.write(opened(run.folder))
     return Run(folder)
 
 
