@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=800)
     parser.add_argument("--simulations", type=int, default=300)
     parser.add_argument("--replicates", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="Of the first test; each further test has the next.")
     chosen = parser.parse_args()
     truth, probabilities, _ = drawn(np.random.default_rng(1), 200_000, known=1)
     true = figures(truth, probabilities)
     within, too_low, width = (dict.fromkeys(true, 0.0) for _ in range(3))
-    used = seed = 0
+    used, seed = 0, chosen.seed
     while used < chosen.simulations:
         truth, probabilities, patients = drawn(np.random.default_rng(1000 + seed), chosen.patients)
         table = FindingPredictions.from_probabilities(index_of(truth, patients), probabilities)
@@ -52,7 +53,7 @@ def main() -> None:
             within[name] += figure.low <= value <= figure.high
             too_low[name] += value < figure.low
             width[name] += figure.high - figure.low
-    print(f"{used} tests of {chosen.patients} patients, {seed - used} more with a finding of too few")
+    print(f"{used} tests of {chosen.patients} patients, {seed - chosen.seed - used} more with a finding of too few")
     for name, value in true.items():
         parts = {"covered": within[name], "true value below": too_low[name], "width": width[name]}
         print(name, json.dumps({"true": round(value, 3)} | {key: round(v / used, 3) for key, v in parts.items()}))

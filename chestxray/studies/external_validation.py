@@ -118,8 +118,8 @@ def evaluate_on(
         else:
             assert isinstance(decision, Decision)
             _assess(run, test, index, recipe, decision, folder, refusals)
-            heatmaps = recipe.heatmaps, recipe.seed, folder / "heatmaps"
-            panel.write_panel(run.model, *run.cam_layer, test, images, *heatmaps)
+            place = folder / "heatmaps"
+            panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, place)
             html_report.write(folder, samples=images)
     if output is None:
         # The run's model card lists its external tests.
