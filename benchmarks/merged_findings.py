@@ -5,7 +5,8 @@
 One drawn hospital labels some findings, the other others, and one finding both. The same network is trained on each
 set alone, on both merged (what a set does not label is not known there), and on both merged with every missing label
 taken for "absent", as is often done. All are tested on the same further films of both hospitals, of which every finding
-is labelled: those of the hospital that labels a finding in training, and those of the other one.
+is labelled: those of both hospitals together, those of the hospital that labels a finding in training, and those of the
+other one.
 """
 
 from __future__ import annotations
@@ -81,10 +82,12 @@ def trained(chosen: argparse.Namespace, seed: int, folder: Path) -> Iterator[dic
 
 
 def _aurocs(test: Index, finding: str, probabilities: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Yield the AUROC by hospital, of those that label `finding` and of the other."""
+    """Yield the AUROC by hospital, of those that label `finding` and of the other, and of both together."""
     truth = test.truth[:, test.classes.index(finding)]
+    known = ~np.isnan(truth)
+    yield "both hospitals together", float(roc_auc_score(truth[known], probabilities[known]))
     for name in SETS:
-        rows = (test.rows["source"] == SOURCES[name]).to_numpy() & ~np.isnan(truth)
+        rows = (test.rows["source"] == SOURCES[name]).to_numpy() & known
         place = "the hospital that labels it" if finding in LABELLED[name] else "the other hospital"
         yield place, float(roc_auc_score(truth[rows], probabilities[rows]))
 

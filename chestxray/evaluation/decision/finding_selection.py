@@ -48,8 +48,9 @@ def decide(
 ) -> tuple[FindingPredictions, FindingDecision]:
     """Return `validation` with calibrated probabilities, and the decision rule that `recipe` asks for, chosen on it.
 
-    A finding with too few patients (`Known.too_few`) keeps its probabilities and has the threshold 0.5; one with too
-    few for the promised sensitivity has Youden's threshold. Its ``chosen_by`` says so.
+    For a finding with too few patients (`Known.too_few`) nothing is fitted: only the shift of `class_weights` is
+    undone, and its threshold is the probability that was 0.5 before, with such weights the proportion of the training
+    films that show it. One with too few for the promised sensitivity has Youden's threshold. Its ``chosen_by`` says so.
 
     Args:
         validation: the rows of validation, with uncalibrated probabilities.
@@ -60,16 +61,21 @@ def decide(
     Raises:
         InputError: choices of `recipe` that findings do not allow, or a sensitivity that can be promised for none.
     """
-    calibrations = {}
-    for name in validation.findings:
-        table = validation.of_finding(name)
-        fitted = recipe.calibrate and not Known.of(table, name).too_few
-        calibrations[name] = (
-            temperature_scaling.fit(table, (class_weights or {}).get(name)) if fitted else Calibration()
-        )
+    calibrations = {
+        name: _calibration(validation.of_finding(name), name, recipe, (class_weights or {}).get(name))
+        for name in validation.findings
+    }
     undecided = FindingDecision({name: _undecided(name, calibration) for name, calibration in calibrations.items()})
     calibrated = validation.with_probabilities(undecided.calibrated(validation.probabilities))
     return calibrated, decide_again(calibrated, recipe, undecided)
+
+
+def _calibration(table: Predictions, name: str, recipe: Recipe, class_weights: np.ndarray | None) -> Calibration:
+    if not recipe.calibrate:
+        return Calibration()
+    if not Known.of(table, name).too_few:
+        return temperature_scaling.fit(table, class_weights)
+    return Calibration() if class_weights is None else temperature_scaling.unshifted(class_weights)
 
 
 def decide_again(validation: FindingPredictions, recipe: Recipe, known: FindingDecision) -> FindingDecision:
@@ -88,8 +94,10 @@ def decide_again(validation: FindingPredictions, recipe: Recipe, known: FindingD
 
 def _of_finding(table: Predictions, name: str, recipe: Recipe, calibration: Calibration) -> Decision:
     if too_few := Known.of(table, name).too_few:
-        log.info("%s has the threshold 0.5 and no calibration: validation has %s.", name, too_few)
-        return _undecided(name, calibration, f"{NOT_CHOSEN}: validation has {too_few}")
+        undecided = _undecided(name, calibration, f"{NOT_CHOSEN}: validation has {too_few}")
+        said = "Nothing is fitted for %s, whose threshold is %.3f: validation has %s."
+        log.info(said, name, undecided.threshold, too_few)
+        return undecided
     own = dataclasses.replace(recipe, positive=name)
     refusal = _refusal_to_promise(table, name, recipe) if recipe.sensitivity is not None else ""
     if refusal:
@@ -112,5 +120,7 @@ def _refusal_to_promise(table: Predictions, name: str, recipe: Recipe) -> str:
 
 
 def _undecided(name: str, calibration: Calibration, chosen_by: str = "") -> Decision:
+    """Return the rule of a finding for which nothing was chosen: present where it was before the calibration."""
     classes = (states.absent(name), name)
-    return Decision(classes, name, calibration, thresholds={name: 0.5}, chosen_by=chosen_by)
+    threshold = float(calibration.applied(np.array([[0.5, 0.5]]))[0, 1])
+    return Decision(classes, name, calibration, thresholds={name: threshold}, chosen_by=chosen_by)

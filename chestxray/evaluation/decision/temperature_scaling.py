@@ -30,6 +30,7 @@ FOLDS, FEWEST_OF_A_CLASS = 5, 10
 #: Names of the forms in files and reports.
 NONE, TEMPERATURE = "none", "temperature"
 PRIOR_SHIFT = "weights and sampling undone, temperature"
+UNSHIFTED = "weights and sampling undone"
 OFFSETS = "temperature and class offsets"
 
 
@@ -46,7 +47,7 @@ class Calibration:
     """Calibrated logits are ``logits / temperature + offsets``.
 
     ``offsets`` has a number for each class in order, or none where nothing is added. ``method`` is
-    `NONE`, `TEMPERATURE`, `PRIOR_SHIFT` or `OFFSETS`.
+    `NONE`, `TEMPERATURE`, `PRIOR_SHIFT`, `UNSHIFTED` or `OFFSETS`.
     """
 
     temperature: float = 1.0
@@ -99,6 +100,13 @@ def fit(validation: Predictions, class_weights: np.ndarray | None = None) -> Cal
         return Calibration(temperature, method=TEMPERATURE)
     offsets = _centred(-shift / temperature)
     return Calibration(temperature, tuple(float(value) for value in offsets), PRIOR_SHIFT)
+
+
+def unshifted(class_weights: np.ndarray) -> Calibration:
+    """Return the calibration that undoes the shift of `class_weights`, float (classes,), which are known, and fits
+    nothing.
+    """
+    return Calibration(1.0, tuple(float(value) for value in _centred(-np.log(class_weights))), UNSHIFTED)
 
 
 def calibrated(predictions: Predictions, calibration: Calibration) -> Predictions:

@@ -80,6 +80,22 @@ def test_a_finding_of_too_few_patients_says_that_nothing_was_chosen():
     assert decision.findings["Mass"].threshold != 0.5
 
 
+def test_known_weights_are_undone_where_nothing_can_be_fitted():
+    table = drawn()
+    truth = table.truth.copy()
+    truth[:, 1] = np.where(np.arange(len(truth)) < 5, 1.0, 0.0)
+    validation = made(truth, table.probabilities, NAMES, split="validation")
+    # Weights of a finding that one film in twenty shows.
+    weights = {"Edema": np.array([1 / (2 * 0.95), 1 / (2 * 0.05)])}
+    calibrated, decision = finding_selection.decide(validation, Recipe(), weights)
+    edema = decision.findings["Edema"]
+    assert edema.threshold == pytest.approx(0.05) and not edema.chosen
+    assert edema.calibration == temperature_scaling.unshifted(weights["Edema"])
+    before, after = validation.probabilities[:, 1], calibrated.probabilities[:, 1]
+    np.testing.assert_allclose(after / (1 - after), before / (1 - before) * 0.05 / 0.95, rtol=1e-9)
+    assert (decision.decided(calibrated.probabilities)[:, 1] == (before >= 0.5)).all()
+
+
 def test_a_sensitivity_is_promised_where_it_can_be():
     table = drawn()
     truth = table.truth.copy()
