@@ -95,7 +95,7 @@ def data_facts(run: Run) -> dict[str, str]:
         "Initial weights": "random (trained from scratch)" if recipe.weights == "none" else recipe.weights,
         "Input": f"{size[0]} by {size[1]} pixels (height, width), grey, fit: {recipe.fit}" if size else "",
         "Data": ", ".join(filter(None, [run.data_name, _images(run)])),
-        "Classes": ", ".join(run.classes),
+        "Findings" if run.task == "findings" else "Classes": ", ".join(run.classes),
         "Positive class": run.positive or "",
         "Split": "none, all of it tests" if "generalisation_gap" in run.extras else run.split_note or _split_rule(run),
         "Seed": str(recipe.seed),
