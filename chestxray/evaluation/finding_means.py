@@ -78,8 +78,6 @@ def means(parts: Sequence[Part], clusters: np.ndarray, *, replicates: int, seed:
         for name in DRAWN
         if math.isfinite(values[name])
     }
-    if "auprc" in result:
-        result["auprc"] = _lowered(result["auprc"], [drawn[i, "auprc"] for i in range(len(parts))], values["auprc"])
     result["brier"] = _mean_loss(parts, codes, places, replicates=replicates, seed=seed)
     # The calibration errors have no replicates; fully correlated, their mean has the widest interval.
     result["ece"] = mean_if_alike([part.estimated.evaluation.test["ece"] for part in parts])
@@ -142,19 +140,6 @@ class Drawn:
         auroc, auprc = self.ranking.areas(times.take(self.codes, axis=1))
         decided = {name: values[:, 1] for name, values in threshold_figures(confusion).items()}
         return {"auroc": auroc, "auprc": auprc} | decided
-
-
-def _lowered(figure: Figure, drawn: Sequence[np.ndarray], value: float) -> Figure:
-    """Return the mean of the average precisions with its lower limit lower by how far the bootstrap is above `value`.
-
-    The average precision of few positive films is too high, and a mean over findings has the bias of each while its
-    standard error is smaller than theirs: without this, all misses are true values below the interval
-    (`benchmarks/findings_coverage.py`). `drawn`: that of each finding, (replicates,).
-    """
-    bias = float(np.mean([np.nanmean(one) for one in drawn])) - value
-    if figure.low is None or not bias > 0:
-        return figure
-    return Figure(figure.value, max(0.0, figure.low - bias), figure.high)
 
 
 def _mean_loss(parts: Sequence[Part], codes: np.ndarray, places: np.ndarray, *, replicates: int, seed: int) -> Figure:

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from chestxray.data.index import Patients
 from chestxray.errors import DataError
-from chestxray.evaluation import finding_means, findings_evaluation
+from chestxray.evaluation import findings_evaluation
 from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.finding_means import MEANS
 from chestxray.evaluation.finding_predictions import FindingPredictions
@@ -252,23 +252,3 @@ def test_what_is_no_probability_is_refused():
     table.rows.loc[0, "truth_Mass"] = 1
     with pytest.raises(DataError, match="no probabilities"):
         evaluate_findings(table, replicates=100)
-
-
-def test_the_mean_auprc_reaches_lower_by_the_bias_that_the_bootstrap_shows(monkeypatch):
-    table = example(rows=300, prevalence=0.05)
-    found = evaluate_findings(table, replicates=100).test
-    shown = []
-
-    def kept(figure, drawn, value):
-        shown.append(np.mean([np.nanmean(one) for one in drawn]) - value)
-        return figure
-
-    monkeypatch.setattr(finding_means, "_lowered", kept)
-    plain = evaluate_findings(table, replicates=100).test
-    (bias,) = shown
-    assert bias > 0
-    assert found["auprc"].low == pytest.approx(plain["auprc"].low - bias)
-    assert (found["auprc"].value, found["auprc"].high) == (plain["auprc"].value, plain["auprc"].high)
-    assert {name: one for name, one in found.items() if name != "auprc"} == {
-        name: one for name, one in plain.items() if name != "auprc"
-    }
