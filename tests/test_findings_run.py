@@ -359,6 +359,9 @@ def test_an_evaluation_elsewhere_is_read_as_a_run_without_a_model(run, itself):
     for words in ("Generalisation gap", "2 findings compared: the AUROC of none", "findings/Edema/report.html"):
         assert words in page
     assert ">Training</th>" not in page, "nothing here is of a training"
+    card = (itself.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    states = "| Test: present | Test: absent | Test: uncertain | Test: not known |"
+    assert f"\n| Finding {states}\n" in card and "Training: present" not in card
 
 
 @pytest.fixture(scope="module")
@@ -487,4 +490,4 @@ def test_members_of_other_labels_are_refused(run, other, tmp_path):
     made = CliRunner().invoke(
         group, ["ensemble", str(run.folder), str(changed.folder), "--output", str(tmp_path / "m")]
     )
-    assert isinstance(made.exception, DataError) and "different labels for 1 images" in str(made.exception)
+    assert isinstance(made.exception, DataError) and "different labels of Mass for 1 images" in str(made.exception)

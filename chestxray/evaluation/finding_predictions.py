@@ -219,14 +219,6 @@ class FindingPredictions:
         write_table(self.rows.astype(whole), (*COLUMNS, *ANSWERS), path)
 
 
-def is_findings(path: Path) -> bool:
-    """Return whether a table of predictions is one of findings, by its columns. Raises `DataError` if it cannot be
-    read.
-    """
-    columns = read_table(path, (), nrows=0).columns
-    return "predicted" not in columns and any(str(name).startswith(TRUTH) for name in columns)
-
-
 def require_same_findings(first: Sequence[str], second: Sequence[str], what: str) -> None:
     """Raise `DataError` unless both name the same findings, in any order; `what` says what they are of."""
     if set(first) != set(second):

@@ -67,10 +67,10 @@ class FindingAnswer(ImageAnswer):
             return "The model abstains from every finding: nothing is decided."
         if present:
             shown = _listed([f"{name} {self.findings[name].probability:.3f}" for name in present])
-            above = "is above its threshold" if len(present) == 1 else "are above their thresholds"
-            said = [f"{shown} {above}."]
+            reaches = "reaches its threshold" if len(present) == 1 else "reach their thresholds"
+            said = [f"{shown} {reaches}."]
         else:
-            said = [f"No finding{' that the model decides on' if abstained else ''} is above its threshold."]
+            said = [f"No finding{' that the model decides on' if abstained else ''} reaches its threshold."]
         if abstained:
             said.append(f"The model abstains from {_listed(abstained)}.")
         if unchosen := [name for name in present if not self.findings[name].threshold_chosen]:

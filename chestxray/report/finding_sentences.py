@@ -50,7 +50,12 @@ def finding_gaps(run: Run) -> dict[str, Any]:
 
 def whole_cautions(run: Run) -> list[str]:
     """Return what weakens the result of all findings; what weakens one finding stands on its own page."""
-    return [f"{one.title}. {one.text}" for one in (*_drop(run), *serious(run), *_groups(run), *_inherited(run))]
+    return [f"{one.title}. {one.text}" for one in of_whole(run)]
+
+
+def of_whole(run: Run) -> list[Caution]:
+    """Return the cautions that `whole_cautions` words."""
+    return [*_drop(run), *serious(run), *_groups(run), *_inherited(run)]
 
 
 def serious(run: Run) -> list[Caution]:
@@ -87,7 +92,10 @@ def _drop(run: Run) -> list[Caution]:
             f"less by {in_sentence(lost['gap'])}."
         )
     if names := lower_here(run):
-        said.append(f"Of single findings it is lower for {', '.join(names)}: more than luck, of all that are compared.")
+        said.append(
+            f"The AUROC of {', '.join(names)} is lower here than on the run's own test, also after correction for all "
+            "findings compared."
+        )
     return [Caution("serious", "Worse here than where it was trained", " ".join(said))] if said else []
 
 
@@ -100,7 +108,7 @@ def _groups(run: Run) -> list[Caution]:
         f"{in_sentence(turned(one))}"
         for one in sorted(worst, key=lambda one: one["p_holm"])[:MOST_SAID]
     )
-    text = f"{listed}: more than luck, of all groups and findings compared."
+    text = f"{listed}. This remains after correction for all groups and findings compared."
     return [Caution("note", "Worse for some than for others", text)]
 
 

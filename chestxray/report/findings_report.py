@@ -13,7 +13,8 @@ from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
 from chestxray.report import embedded_images, figures, html_report, model_card
-from chestxray.report.facts.findings import counts, used_splits
+from chestxray.report.facts.findings import counts, uncertain, used_splits
+from chestxray.report.facts.model import sampled
 from chestxray.report.finding_sentences import finding_gaps, lower_here, summary, whole_cautions
 from chestxray.report.formatting import plural
 from chestxray.report.limitations import NOTED, cautions
@@ -90,7 +91,8 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         splits=used_splits(run),
         states=list(WORDS.values()),
         fewest=FEWEST_PATIENTS,
-        uncertain=run.index.uncertain,
+        uncertain=uncertain(run),
+        sampled=sampled(run),
         curves=None if run.history.empty else _curves(run),
         notes=run.notes,
     )
@@ -101,6 +103,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
 
 def _row(name: str, one: FindingFigures, run: Run, own: Run | None) -> dict[str, Any]:
     controls = own.controls if own is not None else {}
+    rule = None if own is None or "decision" not in own.extras else own.decision
     serious = [] if own is None else [item.title for item in cautions(own) if item.weight == "serious"]
     return {
         "name": name,
@@ -111,7 +114,8 @@ def _row(name: str, one: FindingFigures, run: Run, own: Run | None) -> dict[str,
         "controls": controls.get("finding", ""),
         "weakened": [title for title in dict.fromkeys(serious) if title != NOTED],
         # The folds of a cross-validation have a threshold each, and none together.
-        "threshold": None if own is None or "decision" not in own.extras else own.decision.threshold,
+        "threshold": rule.threshold if rule else None,
+        "unchosen": rule is not None and not rule.chosen,
     }
 
 

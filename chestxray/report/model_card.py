@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chestxray.data.findings import WORDS
-from chestxray.evaluation.decision.rule import NOT_CHOSEN
 from chestxray.report import finding_sentences
 from chestxray.report.facts import facts_of, findings
 from chestxray.report.facts.data import drawn, phantoms
@@ -170,7 +169,7 @@ def _of_findings(run: Run) -> dict[str, Any]:
     cards = {name: (one.folder / HTML).relative_to(run.folder).as_posix() for name, one in run.findings.items()}
     return {
         "summary": " ".join(finding_sentences.summary(run)),
-        "cautions": [("serious", "", text) for text in finding_sentences.whole_cautions(run)],
+        "cautions": [(item.weight, item.title, item.text) for item in finding_sentences.of_whole(run)],
         "counts": findings.counts(run),
         "splits": findings.used_splits(run),
         "states": list(WORDS.values()),
@@ -183,7 +182,7 @@ def _of_findings(run: Run) -> dict[str, Any]:
                 "not_scored": one.not_scored,
                 "figures": {figure: one.test[figure].to_json() for figure in OF_FINDINGS if figure in one.test},
                 "threshold": decision[name].threshold if name in decision else None,
-                "unchosen": name in decision and decision[name].chosen_by.startswith(NOT_CHOSEN),
+                "unchosen": name in decision and not decision[name].chosen,
             }
             for name, one in found.findings.items()
         ],

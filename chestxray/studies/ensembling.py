@@ -13,8 +13,9 @@ from chestxray.data.audit import SEVERITIES
 from chestxray.data.index import SPLITS, Index, Task, row_keys
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.evaluation.finding_predictions import COLUMNS as FINDING_COLUMNS
-from chestxray.evaluation.finding_predictions import FindingPredictions, require_same_findings
+from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.paired.comparison import align
+from chestxray.evaluation.paired.finding_comparison import align_findings
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.recipe import Recipe
 from chestxray.runs import output_folder, provenance
@@ -229,27 +230,12 @@ def _mean_of_findings(tables: Mapping[str, FindingPredictions]) -> FindingPredic
     Raises:
         DataError: tables of other images or findings, or in which other things are known; no rows.
     """
-    (one, first), *others = tables.items()
-    rows = first.rows.sort_values("path", kind="stable").reset_index(drop=True)
-    first = FindingPredictions(rows, first.findings)
-    if rows.empty:
+    aligned = [table for (table,) in align_findings({name: [table] for name, table in tables.items()}).values()]
+    first = aligned[0]
+    if first.rows.empty:
         raise DataError("The predictions have no rows.")
-    probabilities = [first.probabilities]
-    for other, table in others:
-        require_same_findings(first.findings, table.findings, f"{one} and {other}")
-        same = FindingPredictions(table.rows.sort_values("path", kind="stable").reset_index(drop=True), first.findings)
-        if same.rows["path"].tolist() != rows["path"].tolist():
-            odd = sorted(set(same.rows["path"]) ^ set(rows["path"])) or [rows["path"].iloc[0]]
-            raise DataError(f"{one} and {other} were tested on different images; see {odd[0]}.")
-        unlike = ~((first.truth == same.truth) | (np.isnan(first.truth) & np.isnan(same.truth))).all(axis=1)
-        if unlike.any():
-            raise DataError(
-                f"{one} and {other} have different labels for {int(unlike.sum())} images; see "
-                f"{rows['path'][unlike].iloc[0]}."
-            )
-        probabilities.append(same.probabilities)
-    kept = rows[list(FINDING_COLUMNS)]
-    return FindingPredictions.joined(kept, first.findings, first.truth, np.mean(probabilities, axis=0))
+    mean = np.mean([table.probabilities for table in aligned], axis=0)
+    return FindingPredictions.joined(first.rows[list(FINDING_COLUMNS)], first.findings, first.truth, mean)
 
 
 def _index(runs: Mapping[str, Run], predictions: Predictions | FindingPredictions) -> Index:

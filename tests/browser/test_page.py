@@ -122,7 +122,7 @@ def test_findings_in_a_table_by_margin(open_page, films):
         assert "Mass 0.9" in section.inner_text() and "The threshold of Rare was not chosen" in section.inner_text()
         rows = [row.inner_text() for row in section.locator("tbody tr").all()]
         assert [row.split()[0] for row in rows] == ["Mass", "Edema", "Nodule", "Rare"]
-        assert "above its threshold 0.600" in rows[0] and "threshold 0.500 (not chosen)" in rows[3]
+        assert "reaches its threshold 0.600" in rows[0] and "threshold 0.500 (not chosen)" in rows[3]
         assert section.get_by_role("radio").count() == 3 and section.get_by_role("radio", name="Mass").is_checked()
         heat = section.locator("img.heat")
         before = heat.get_attribute("src")

@@ -6,7 +6,7 @@ import pytest
 
 from chestxray.data.findings import IGNORED, Uncertain
 from chestxray.errors import DataError
-from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS, FindingPredictions, Known, is_findings
+from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS, FindingPredictions, Known
 from chestxray.evaluation.predictions import Predictions, together
 from drawn_findings import NAMES, example, index_of, made
 from drawn_predictions import example as of_classes
@@ -53,12 +53,10 @@ def test_it_is_read_as_it_was_written(tmp_path):
     again = FindingPredictions.read(tmp_path / "predictions.csv")
     assert again.findings == NAMES
     pd.testing.assert_frame_equal(again.rows[table.rows.columns], table.rows, rtol=1e-15)
-    assert is_findings(tmp_path / "predictions.csv")
     first = (tmp_path / "predictions.csv").read_text().splitlines()[1]
     assert "nan" not in first
     assert "1.0," not in first
     of_classes().write(tmp_path / "classes.csv")
-    assert not is_findings(tmp_path / "classes.csv")
     with pytest.raises(DataError, match="truth_NORMAL"):
         FindingPredictions.read(tmp_path / "classes.csv")
     with pytest.raises(DataError, match="predicted is missing"):
@@ -109,7 +107,7 @@ def test_what_is_no_table_is_refused(tmp_path):
         FindingPredictions.read(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError):
-        is_findings(tmp_path / "b.csv")
+        FindingPredictions.read(tmp_path / "b.csv")
 
 
 def test_tables_together_are_by_path():

@@ -52,14 +52,14 @@ def test_each_finding_is_decided_by_its_own_threshold():
 @pytest.mark.parametrize(
     ("probabilities", "limit", "words"),
     [
-        ((0.4, 0.81, 0.1), None, "Mass 0.810 and Edema 0.400 are above their thresholds."),
-        ((0.4, 0.01, 0.1), None, "Edema 0.400 is above its threshold."),
-        ((0.1, 0.01, 0.1), None, "No finding is above its threshold."),
-        ((0.1, 0.01, 0.6), None, "Rare 0.600 is above its threshold. The threshold of Rare was not chosen on "
+        ((0.4, 0.81, 0.1), None, "Mass 0.810 and Edema 0.400 reach their thresholds."),
+        ((0.4, 0.01, 0.1), None, "Edema 0.400 reaches its threshold."),
+        ((0.1, 0.01, 0.1), None, "No finding reaches its threshold."),
+        ((0.1, 0.01, 0.6), None, "Rare 0.600 reaches its threshold. The threshold of Rare was not chosen on "
          "validation."),
-        ((0.5, 0.01, 0.1), 0.3, "No finding that the model decides on is above its threshold. The model abstains "
+        ((0.5, 0.01, 0.1), 0.3, "No finding that the model decides on reaches its threshold. The model abstains "
          "from Edema."),
-        ((0.5, 0.9, 0.1), 0.3, "Mass 0.900 is above its threshold. The model abstains from Edema."),
+        ((0.5, 0.9, 0.1), 0.3, "Mass 0.900 reaches its threshold. The model abstains from Edema."),
     ],
 )  # fmt: skip
 def test_the_answer_in_words(probabilities, limit, words):

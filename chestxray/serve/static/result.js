@@ -134,7 +134,7 @@ function findings(answer, model) {
   const rows = byMargin(answer.findings).map((name) => {
     const { probability, threshold, threshold_chosen: chosen, present, abstained } = answer.findings[name];
     const limit = `threshold ${threshold.toFixed(3)}${chosen ? "" : " (not chosen)"}`;
-    const said = present === null ? `${limit}${abstained ? ": abstains" : ""}` : `${present ? "above" : "below"} its ${limit}`;
+    const said = present === null ? `${limit}${abstained ? ": abstains" : ""}` : `${present ? "reaches" : "below"} its ${limit}`;
     const cell = make("td", {}, probability.toFixed(3), make("span", { class: "soft" }, `, ${said}`), bar(probability, threshold));
     const row = make("tr", {}, make("th", { scope: "row" }, name), cell);
     if (present) row.className = "decided";
