@@ -54,9 +54,7 @@ def covariance(
     for weights in resamples(codes, replicates, seed):
         for values, tables, part in zip(found, sides, (weights[:, :count], weights[:, count:]), strict=True):
             values.append(np.mean([table.figures(part)[None, metric] for table in tables], axis=0))
-    both = np.stack([np.concatenate(values) for values in found])
-    both = both[:, np.isfinite(both).all(axis=0)]
-    return float(np.cov(both)[0, 1]) if both.shape[1] > 1 else 0.0
+    return _covariance(np.stack([np.concatenate(values) for values in found]))
 
 
 def covariance_of_means(
@@ -82,8 +80,16 @@ def covariance_of_means(
                 places = own.rows.index.to_numpy()
                 drawn[keys[-1]] = Drawn.of(own.truth, own.predicted, own.probabilities[:, 1], part[places])
     found = replicates_of(drawn, int(codes.max()) + 1, replicates=replicates, seed=seed)
-    both = np.stack([np.mean([np.nan_to_num(found[key, metric]) for key in keys], axis=0) for keys in sides])
-    return float(np.cov(both)[0, 1])
+    if metric == "precision":
+        # As in the mean itself: that of a finding that is never predicted is 0.
+        found = {key: np.nan_to_num(values) for key, values in found.items()}
+    return _covariance(np.stack([np.mean([found[key, metric] for key in keys], axis=0) for keys in sides]))
+
+
+def _covariance(both: np.ndarray) -> float:
+    """Return the covariance of the two rows of float (2, replicates), over the replicates in which both are finite."""
+    finite = both[:, np.isfinite(both).all(axis=0)]
+    return float(np.cov(finite)[0, 1]) if finite.shape[1] > 1 else 0.0
 
 
 def _codes(one: Table, other: Table) -> np.ndarray:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from chestxray.evaluation.paired.shared_patients import covariance, shared
+from chestxray.evaluation.paired.shared_patients import covariance, covariance_of_means, shared
 from chestxray.evaluation.predictions import Predictions
+from drawn_findings import made as findings_made
 from drawn_predictions import made
 
 TWO = ("NORMAL", "PNEUMONIA")
@@ -50,3 +51,16 @@ def test_one_number_in_two_sources_is_two_patients():
     other = answers(np.arange(30), np.ones(30, bool), 1000)
     elsewhere = Predictions(other.rows.assign(source="elsewhere"), TWO)
     assert (shared(one, other), shared(one, elsewhere)) == (30, 0)
+
+
+def test_draws_without_a_patient_who_has_a_rare_finding_are_left_out():
+    # Two patients have it: one draw of eight has neither, and no AUROC.
+    rng = np.random.default_rng(0)
+    truth = (np.arange(40) < 2).astype(float)[:, np.newaxis]
+    scores = 1 / (1 + np.exp(-rng.normal(size=(2, 40, 1)) - 2 * truth))
+    one, other = (findings_made(truth, probabilities, ("Rare",), np.arange(40)) for probabilities in scores)
+    found = covariance_of_means([one], [other], "auroc", ["Rare"], replicates=2000, seed=0)
+    alone = [table.of_finding("Rare") for table in (one, other)]
+    expected = covariance(alone[:1], alone[1:], "auroc", 1, replicates=2000, seed=0)
+    assert found == pytest.approx(expected, rel=0.2, abs=2e-4)
+    assert abs(found) < 0.01, "an AUROC of 0 in such draws would make it many times as large"
