@@ -21,7 +21,7 @@ from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import evaluate_findings
 from chestxray.evaluation.shortcuts import classifiers, scores
 from chestxray.recipe import Recipe
-from chestxray.report import findings_report, model_card
+from chestxray.report import finding_sentences, findings_report, model_card
 from chestxray.report.limitations import cautions
 from chestxray.runs.run_folder import Run, open_findings
 from chestxray.storage import cache as caches
@@ -96,6 +96,19 @@ def test_a_group_that_is_worse_is_named_in_the_page(run, tmp_path):
     page = html.unescape(findings_report.write(folder).read_text())
     assert "AUROC of Mass by sex, F less than the others by 0.20 (95% interval 0.10 to 0.30)" in page
     assert "the group below the others is named" in page
+
+
+def test_controls_are_called_what_they_are(run, tmp_path):
+    folder = tmp_path / "alike"
+    shutil.copytree(run.folder, folder)
+    for name, found in (("Mass", "likeness"), ("Edema", "shortcut")):
+        path = folder / "findings" / name / "controls.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"finding": found, "fires": ["thumbnail"]}))
+    said = {one.title: (one.weight, one.text) for one in finding_sentences.of_whole(Run(folder))}
+    weight, text = said["A blurred or blanked image does nearly as well"]
+    assert weight == "note" and "of Mass can be reached" in text
+    weight, text = said["Shortcuts tell some findings apart"]
+    assert weight == "serious" and "of Edema cannot be taken" in text and "Mass" not in text
 
 
 def test_each_finding_is_a_run_of_two_classes(run):
@@ -479,6 +492,9 @@ def test_an_ensemble_of_findings(run, other, tmp_path):
         assert dataclasses.replace(written, **same) == one, "chosen on the mean of validation, not calibrated again"
     assert mean.findings["Mass"].controls and "ensemble" in mean.report.read_text()
     assert not any("refuses nothing" in made.title for made in cautions(mean.findings["Mass"]))
+    page, card = mean.report.read_text(), (mean.findings["Mass"].folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "mean of those of the members" in page and "lowest validation loss" not in page
+    assert "several models are put together" in card and "None: one model" not in card
 
 
 def test_members_of_other_labels_are_refused(run, other, tmp_path):

@@ -30,7 +30,7 @@ def refusal(run: Run) -> list[Caution]:
     found, decision = run.extras.get("refusal"), run.extras.get("decision")
     if not found:
         # A folder without a decision rule, or of an ensemble, has no single model that new images are given to.
-        if not decision or "ensemble" in run.extras or run.recipe.model == "ensemble":
+        if not decision or run.is_ensemble:
             return []
         text = (
             "Whatever it is shown, noise, a photograph, an inverted or a turned film, it answers as if that were "

@@ -55,19 +55,33 @@ def whole_cautions(run: Run) -> list[str]:
 
 def of_whole(run: Run) -> list[Caution]:
     """Return the cautions that `whole_cautions` words."""
-    return [*_drop(run), *serious(run), *_groups(run), *_inherited(run)]
+    return [*_drop(run), *serious(run), *_alike(run), *_groups(run), *_inherited(run)]
 
 
 def serious(run: Run) -> list[Caution]:
     """Return the serious cautions about the data of a run of findings and the controls of its findings."""
     said = [one for one in of_data(run) if one.weight == "serious"]
-    if fired := [name for name, one in run.findings.items() if one.controls.get("fires")]:
-        text = (
-            f"Controls that see little or nothing of the lungs reach what they should not for {', '.join(fired)}: "
-            "these scores cannot be taken as evidence that disease is recognised."
-        )
-        said.append(Caution("serious", "The controls fire", text))
+    strong, part = (_where_controls_find(run, kind) for kind in ("shortcut", "part"))
+    texts = [
+        f"The scores of {', '.join(strong)} cannot be taken as evidence that disease is recognised: as much could be "
+        "learnt from what shows no disease, whether or not the model did so.",
+        f"Part of the scores of {', '.join(part)} may come from what shows no disease.",
+    ]
+    if strong or part:
+        text = " ".join(text for text, names in zip(texts, (strong, part), strict=True) if names)
+        said.append(Caution("serious", "Shortcuts tell some findings apart", text))
     return said
+
+
+def _where_controls_find(run: Run, kind: str) -> list[str]:
+    """Return the findings of which the controls found `kind`, one of `verdict.FINDINGS`."""
+    return [name for name, one in run.findings.items() if one.controls.get("finding") == kind]
+
+
+def _alike(run: Run) -> list[Caution]:
+    names = _where_controls_find(run, "likeness")
+    text = f"Most of the scores of {', '.join(names)} can be reached without a detailed view of the lungs."
+    return [Caution("note", "A blurred or blanked image does nearly as well", text)] if names else []
 
 
 def lower_here(run: Run) -> list[str]:

@@ -336,7 +336,7 @@ def _rule(run: Run) -> str:
     rule = run.extras.get("operating_points", {}).get("rule")
     if rule:
         return rule
-    if "ensemble" in run.extras:
+    if run.is_ensemble:
         return "A film is given its most probable class: the members have no validation images in common to choose by."
     return "The class named is the one that the model which did not see the film decides on, as its validation chose."
 

@@ -226,6 +226,11 @@ class Run:
         return self.metrics.get("positive")
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether the predictions are means over several models, here or, of a finding's folder, in that of its run."""
+        return self.recipe.model == "ensemble"
+
+    @property
     def level(self) -> str:
         """The confidence level of the intervals as text, such as ``95%``."""
         return f"{100 * self.metrics.get('interval', {}).get('level', 0.95):g}%"

@@ -97,8 +97,8 @@ def train(
         )
     if recipe.monitor == "auroc" and not _rankable(validation.labels):
         raise InputError(
-            f"monitor auroc needs validation images with and without one of {', '.join(index.classes)} at least; there "
-            "are none. Allowed: loss."
+            f"monitor auroc needs validation images with and without at least one of {', '.join(index.classes)}, and "
+            "none of these has both. Allowed: loss."
         )
     for number, (phase, epochs) in enumerate(phases(recipe, recipe.weights != "none")):
         state = folder / STATE / f"{number}-{phase}"

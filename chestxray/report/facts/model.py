@@ -149,6 +149,8 @@ def ensemble(run: Run) -> list[str]:
     members = listing(mapping(run, "ensemble"), "members")
     if members:
         return [f"The probabilities of {plural(len(members), 'model')} are put together."]
+    if run.is_ensemble:
+        return ["The probabilities of several models are put together; the card of the run names their number."]
     parameters = run.environment.get("model", {}).get("parameters")
     return [] if parameters is None else [f"None: one model of {parameters:,} parameters answers."]
 
