@@ -109,6 +109,23 @@ def test_controls_are_called_what_they_are(run, tmp_path):
     assert weight == "note" and "of Mass can be reached" in text
     weight, text = said["Shortcuts tell some findings apart"]
     assert weight == "serious" and "of Edema cannot be taken" in text and "Mass" not in text
+    page = model_card.page(Run(folder))
+    assert '<li class="note"><p><strong>A blurred or blanked image' in page, "a note is no serious caution"
+
+
+def test_a_single_finding_that_is_worse_elsewhere_is_named(run, tmp_path):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(run.folder, folder)
+    gap = {"value": 0.2, "low": 0.1, "high": 0.3}
+    own = {"internal": gap, "external": gap, "gap": gap, "p": 0.001, "p_holm": 0.002}
+    mean = {"internal": gap, "external": gap, "gap": gap | {"low": -0.1}}
+    content = {"findings": {"Mass": own}, "figures": {"auroc": mean}}
+    (folder / "generalisation_gap.json").write_text(json.dumps(content))
+    said = {one.title: one.text for one in finding_sentences.of_whole(Run(folder))}
+    expected = (
+        "The AUROC of Mass is lower here than on the run's own test, also after correction for all findings compared."
+    )
+    assert said["Worse here than where it was trained"] == expected
 
 
 def test_each_finding_is_a_run_of_two_classes(run):
