@@ -29,8 +29,8 @@ FOLDS, FEWEST_OF_A_CLASS = 5, 10
 
 #: Names of the forms in files and reports.
 NONE, TEMPERATURE = "none", "temperature"
-PRIOR_SHIFT = "weights and sampling undone, temperature"
-UNSHIFTED = "weights and sampling undone"
+PRIOR_SHIFT = "weights or sampling undone, temperature"
+UNSHIFTED = "weights or sampling undone"
 OFFSETS = "temperature and class offsets"
 
 
