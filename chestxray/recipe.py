@@ -174,8 +174,8 @@ class Recipe:
     predict_batch_size: int = _field(32, "Images predicted at once, of validation and test after training.", low=1)
     calibrate: bool = _field(
         True,
-        "Calibrate the probabilities on validation, inside the saved model: a temperature, the shift of weights and sampling "
-        "undone, offsets of classes where they help.",
+        "Calibrate the probabilities on validation, inside the saved model: a temperature, the shift of class weights "
+        "and sampling undone, offsets of classes where they help.",
     )
     sensitivity: float | None = _field(
         None,
