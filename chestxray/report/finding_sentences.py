@@ -33,7 +33,7 @@ def summary(run: Run) -> tuple[str, ...]:
         said.append(f"It is highest for {first} and lowest for {last}.")
     chance = [name for name in ranked if (aurocs[name].low or 0) <= 0.5]
     if chance:
-        said.append(f"The interval of the AUROC reaches down to 0.5, that of chance, for {', '.join(chance)}.")
+        said.append(f"The AUROC is not shown to be above 0.5, that of chance, for {', '.join(chance)}.")
     if unscored := [name for name, one in found.findings.items() if one.not_scored]:
         said.append(
             f"Not scored, as too few patients of the test have it, or are known to lack it: {', '.join(unscored)}."
