@@ -41,9 +41,9 @@ def seen(monkeypatch):
         found["predicted"].add(batch_size)
         return plain(pixels, rows, batch_size)
 
-    def class_weights(labels):
+    def class_weights(labels, *rest):
         found["weighted"] = True
-        return weigh(labels)
+        return weigh(labels, *rest)
 
     monkeypatch.setattr(forward, "batches", batches)
     monkeypatch.setattr(fit, "class_weights", class_weights)
