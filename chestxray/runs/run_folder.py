@@ -228,7 +228,7 @@ class Run:
     @property
     def is_ensemble(self) -> bool:
         """Whether the predictions are means over several models, here or, of a finding's folder, in that of its run."""
-        return self.recipe.model == "ensemble"
+        return "ensemble" in self.extras or self.recipe.model == "ensemble"
 
     @property
     def level(self) -> str:
