@@ -17,6 +17,7 @@ from chestxray import workflow
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError, InputError
 from chestxray.evaluation.decision import conformal
+from chestxray.explanation import inference_graph
 from chestxray.inference import keras_engine
 from chestxray.inference.ensemble import Ensemble
 from chestxray.recipe import Recipe
@@ -219,6 +220,18 @@ def test_python_gives_the_same(run, rows):
         opened.explain(pixels, "Oedema")
 
 
+def test_any_finding_is_explained_however_improbable(run, rows, monkeypatch):
+    pixels = np.asarray(Image.open(rows["path"].iloc[0]))
+    whole = chestxray.load(run.folder)
+    monkeypatch.setattr(inference_graph, "SHOWN", 1)
+    opened = chestxray.load(run.folder)
+    assert opened.engine.run(pixels[None], maps=True).mapped.shape == (1, 1)
+    for name in FINDINGS:
+        found, expected = opened.explain(pixels, name), whole.explain(pixels, name)
+        assert found.finding == name and found.answer == expected.answer
+        np.testing.assert_allclose(found.map, expected.map, atol=1e-5)
+
+
 def test_an_ensemble_is_the_mean_of_its_members(predict, run, rows, tmp_path):
     twin = shutil.copytree(run.folder, tmp_path / "twin")
     folder = write_ensemble(tmp_path / "both", [run.folder, twin], run.finding_decision.with_features(None))
@@ -228,6 +241,9 @@ def test_an_ensemble_is_the_mean_of_its_members(predict, run, rows, tmp_path):
     np.testing.assert_allclose(both.probabilities, one.probabilities, atol=1e-6)
     np.testing.assert_array_equal(both.mapped, one.mapped)
     np.testing.assert_allclose(both.maps, one.maps, atol=1e-6)
+    for number in range(len(FINDINGS)):
+        own = one.maps[one.mapped == number]
+        np.testing.assert_allclose(keras_engine.maps_of(engine, pixels, number), own, atol=1e-5)
     given = table(predict(*rows["path"][:5], of=folder)[0])
     assert [one["predicted_Rare"] for one in given] == [
         one["predicted_Rare"] for one in table(predict(*rows["path"][:5])[0])

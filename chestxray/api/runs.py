@@ -15,7 +15,7 @@ import pandas as pd
 from chestxray.api import answers as answering
 from chestxray.api.answers import Explanation, Images
 from chestxray.api.results import AuditResult, Controls, Environment
-from chestxray.errors import DataError, InputError, require
+from chestxray.errors import DataError, InputError, nearest, require
 from chestxray.inference.answer import columns
 from chestxray.runs import run_folder
 from chestxray.storage import result_files
@@ -195,10 +195,10 @@ class Run:
     def explain(self, image: Images, finding: str | None = None) -> Explanation:
         """Return the Grad-CAM explanation of the prediction of one image, a path or an array (height, width).
 
-        With findings it is of `finding`, one of the three most probable ones; default: the most probable.
+        With findings it is of `finding`; default: the most probable one.
 
         Raises:
-            InputError: the architecture has no Grad-CAM layer, there is not exactly one image, or no map of `finding`.
+            InputError: the architecture has no Grad-CAM layer, there is not exactly one image, or no such finding.
             DataError: the image cannot be read.
         """
         # At most two images are computed, which is enough to detect several.
@@ -212,14 +212,17 @@ class Run:
             if finding is not None:
                 raise InputError(f"finding is for a run of findings. Received: {finding!r}, with one class an image.")
             return Explanation(answer, pixels[0], outputs.maps[0])
-        mapped = [self.engine.classes[number] for number in outputs.mapped[0]]
-        wanted = mapped[0] if finding is None else finding
-        if wanted not in mapped:
+        names, mapped = self.engine.classes, outputs.mapped[0].tolist()
+        if finding is not None and finding not in names:
             raise InputError(
-                f"finding must be one of the most probable ones, {', '.join(mapped)}: only these have heat maps. "
-                f"Received: {finding!r}."
+                f"finding must be one of {', '.join(names)}.{nearest(finding, names)} Received: {finding!r}."
             )
-        return Explanation(answer, pixels[0], outputs.maps[0][mapped.index(wanted)], wanted)
+        number = mapped[0] if finding is None else names.index(finding)
+        if number in mapped:
+            return Explanation(answer, pixels[0], outputs.maps[0][mapped.index(number)], names[number])
+        from chestxray.inference import keras_engine
+
+        return Explanation(answer, pixels[0], keras_engine.maps_of(self.engine, pixels, number)[0], names[number])
 
     def _answers(self, images: Images, batch_size: int, *, maps: bool) -> Iterator[tuple[list[Any], Any, Any]]:
         from chestxray.inference import keras_engine

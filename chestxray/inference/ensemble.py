@@ -84,7 +84,7 @@ class Ensemble:
         if maps:
             check_maps(self)
         given = [
-            member.run(_resized(pixels, member.image_size), maps=maps and member.has_maps) for member in self.members
+            member.run(resized(pixels, member.image_size), maps=maps and member.has_maps) for member in self.members
         ]
         stacked = np.stack([one.probabilities for one in given]).astype(np.float64)
         probabilities = np.asarray(stacked.mean(axis=0), dtype=np.float32)
@@ -131,7 +131,7 @@ class Ensemble:
         total = np.zeros((images, *self.image_size), dtype=np.float32)
         count = np.zeros(images, dtype=np.float32)
         for maps, taken in filter(None, parts):
-            total[taken] += _resized(maps[taken], self.image_size)
+            total[taken] += resized(maps[taken], self.image_size)
             count += taken
         return total / np.maximum(count, 1)[:, np.newaxis, np.newaxis]
 
@@ -149,7 +149,7 @@ def _task(decision: Rule) -> str:
     return "of findings" if isinstance(decision, FindingDecision) else "of one class an image"
 
 
-def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return `images` (n, height, width), uint8 or float32, resized to `size` (height, width)."""
     if images.shape[1:] == size:
         return images

@@ -21,7 +21,7 @@ from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import NOT_CHOSEN, Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Engine, Outputs, check_maps
-from chestxray.inference.ensemble import Ensemble
+from chestxray.inference.ensemble import Ensemble, resized
 from chestxray.models import interrupts, startup
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import MODEL, RECIPE, Run
@@ -30,6 +30,8 @@ from chestxray.storage.files import refusal
 
 if TYPE_CHECKING:
     import keras
+
+    from chestxray.explanation.inference_graph import OnePass
 
 ENSEMBLE = "ensemble.json"
 #: Most runs of an ensemble in all, and most levels of ensembles within ensembles.
@@ -247,6 +249,40 @@ class KerasEngine:
             raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
         far = None if self._distribution is None else self._distribution.distances(given["features"], pixels)
         return Outputs(given["probabilities"], far, given.get("map"), given.get("mapped"))
+
+    def maps_of(self, pixels: np.ndarray, number: int) -> np.ndarray:
+        """Return the heat maps, float32 (n, height, width) in 0..1, of the finding of that number, however probable it
+        is, for `pixels` as `run` takes them. Raises `InputError` where the engine has none.
+        """
+        check_maps(self)
+        with self._lock:
+            explain = self._of_any
+        with interrupts.deferred():
+            return explain(pixels[..., np.newaxis], np.full(len(pixels), number))[1]
+
+    @cached_property
+    def _of_any(self) -> OnePass:
+        model = self._model
+        from chestxray.explanation.inference_graph import OnePass
+
+        return OnePass(model, str(self._layer))
+
+
+def maps_of(engine: Engine, pixels: np.ndarray, number: int) -> np.ndarray:
+    """Return the heat maps of one finding as `KerasEngine.maps_of`, of an ensemble the mean over its members with maps.
+
+    `engine` is one of `load_engine`.
+
+    Raises:
+        InputError: it has no heat maps.
+    """
+    if not isinstance(engine, Ensemble):
+        assert isinstance(engine, KerasEngine), "load_engine opens no other"
+        return engine.maps_of(pixels, number)
+    check_maps(engine)
+    explaining = [member for member in engine.members if member.has_maps]
+    maps = [resized(maps_of(one, resized(pixels, one.image_size), number), engine.image_size) for one in explaining]
+    return np.asarray(np.mean(maps, axis=0), dtype=np.float32)
 
 
 class _Member(TypedDict):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from chestxray._version import RESEARCH_ONLY
 from chestxray.errors import OutputError
@@ -35,19 +38,12 @@ def write(compared: Compared, folder: Path) -> Path:
     Raises:
         OutputError: `folder` has other content, or cannot be written.
     """
-    check_folder(folder)
-    comparison = compared.comparison
-    said = verdict(compared)
-    with explained(folder):
-        for name, frame in (("comparison.csv", compared.to_frame()), ("pairs.csv", comparison.pairs_to_frame())):
-            with replacing(folder / name) as temporary:
-                frame.to_csv(temporary, index=False)
-        content = comparison.to_json() | {"models": compared.models, "data": compared.data, "verdict": list(said)}
-        write_json(folder / COMPARISON, content | {"research_only": RESEARCH_ONLY})
-        write_text(
-            folder / PAGE,
-            _page(compared, said, _forest(comparison, folder / "forest.png", formatting.title(comparison.metric))),
-        )
+    comparison, said = compared.comparison, verdict(compared)
+    tables = {"comparison.csv": compared.to_frame(), "pairs.csv": comparison.pairs_to_frame()}
+    content = comparison.to_json() | {"models": compared.models, "data": compared.data, "verdict": list(said)}
+    with _written(folder, tables, content):
+        forest = _forest(comparison, folder / "forest.png", formatting.title(comparison.metric))
+        write_text(folder / PAGE, _page(compared, said, forest))
     return folder / PAGE
 
 
@@ -60,7 +56,6 @@ def write_findings(compared: FindingsCompared, folder: Path) -> Path:
     Raises:
         OutputError: `folder` has other content, or cannot be written.
     """
-    check_folder(folder)
     comparison, mean = compared.comparison, compared.mean
     said = findings_verdict.verdict(compared)
     tables = {
@@ -68,21 +63,24 @@ def write_findings(compared: FindingsCompared, folder: Path) -> Path:
         "findings.csv": compared.findings_to_frame(),
         "pairs.csv": comparison.pairs_to_frame(),
     }
+    content = comparison.to_json() | {"models": mean.models, "data": compared.data, "verdict": list(said)}
+    with _written(folder, tables, content):
+        title = f"Mean {formatting.title(comparison.metric)}"
+        forest = _forest(comparison.mean, folder / "forest.png", title)
+        write_text(folder / PAGE, _findings_page(compared, said, forest))
+    return folder / PAGE
+
+
+@contextmanager
+def _written(folder: Path, tables: Mapping[str, pd.DataFrame], content: Mapping[str, Any]) -> Iterator[None]:
+    """Write the tables by their names and `content` as JSON, and let the block write the page."""
+    check_folder(folder)
     with explained(folder):
         for name, frame in tables.items():
             with replacing(folder / name) as temporary:
                 frame.to_csv(temporary, index=False)
-        content = comparison.to_json() | {"models": mean.models, "data": compared.data, "verdict": list(said)}
-        write_json(folder / COMPARISON, content | {"research_only": RESEARCH_ONLY})
-        write_text(
-            folder / PAGE,
-            _findings_page(
-                compared,
-                said,
-                _forest(comparison.mean, folder / "forest.png", f"Mean {formatting.title(comparison.metric)}"),
-            ),
-        )
-    return folder / PAGE
+        write_json(folder / COMPARISON, {**content, "research_only": RESEARCH_ONLY})
+        yield
 
 
 def check_folder(folder: Path) -> None:

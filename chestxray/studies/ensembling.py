@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from chestxray.studies import derived_findings, derived_run, shared_controls
 
 #: Name of an ensemble as a model, and of the file that lists its members.
 ENSEMBLE = "ensemble"
+MeanT = TypeVar("MeanT", Predictions, FindingPredictions)
 
 
 def default_folder(runs: Mapping[str, Run]) -> Path:
@@ -64,15 +65,9 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
     if _shared_task(runs) == "findings":
         return _of_findings(runs, folder, cache, notes)
     positive = shared_positive(runs)
-    tests = align({name: run.predictions.of("test") for name, run in runs.items()})
-    mean = _mean(tests)
-    averaged = [mean]
-    said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
-    try:
-        averaged.append(_mean(align({name: run.predictions.of("validation") for name, run in runs.items()})))
-    except DataError:
-        said.append("The members have no validation images in common, so that no threshold was chosen.")
-    predictions = averaged[0] if len(averaged) == 1 else together(averaged)
+    mean, predictions, said = _averaged(
+        runs, lambda split: _mean(align({name: run.predictions.of(split) for name, run in runs.items()})), notes
+    )
     index = _index(runs, predictions)
     return derived_run.write(
         folder,
@@ -88,15 +83,9 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
 
 
 def _of_findings(runs: Mapping[str, Run], folder: Path, cache: str | Path | None, notes: Sequence[str]) -> Run:
-    mean = _mean_of_findings({name: run.finding_predictions.of("test") for name, run in runs.items()})
-    averaged = [mean]
-    said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
-    try:
-        tables = {name: run.finding_predictions.of("validation") for name, run in runs.items()}
-        averaged.append(_mean_of_findings(tables))
-    except DataError:
-        said.append("The members have no validation images in common, so that no threshold was chosen.")
-    predictions = averaged[0] if len(averaged) == 1 else together(averaged)
+    mean, predictions, said = _averaged(
+        runs, lambda split: _mean_of_findings({n: run.finding_predictions.of(split) for n, run in runs.items()}), notes
+    )
     index = _index(runs, predictions)
     return derived_findings.write(
         folder,
@@ -108,6 +97,20 @@ def _of_findings(runs: Mapping[str, Run], folder: Path, cache: str | Path | None
         controls=derived_findings.controls_of(runs, index, mean, cache),
         extra={ENSEMBLE: _members(runs)},
     )
+
+
+def _averaged(
+    runs: Mapping[str, Run], mean_of: Callable[[str], MeanT], notes: Sequence[str]
+) -> tuple[MeanT, MeanT, list[str]]:
+    """Return the mean of the test, the same with that of validation where the members share it, and what is said."""
+    mean = mean_of("test")
+    averaged = [mean]
+    said = [f"An ensemble: the mean of the probabilities of {', '.join(runs)}.", *notes]
+    try:
+        averaged.append(mean_of("validation"))
+    except DataError:
+        said.append("The members have no validation images in common, so that no threshold was chosen.")
+    return mean, mean if len(averaged) == 1 else together(averaged), said
 
 
 def _shared_task(runs: Mapping[str, Run]) -> Task:
