@@ -76,7 +76,7 @@ def trained(chosen: argparse.Namespace, seed: int, folder: Path) -> Iterator[dic
         for number, recipe in enumerate(of_this):
             run = workflow.run(recipe, output=folder / f"{name}-{number}")
             answers = run.model.predict(pixels[..., np.newaxis], batch_size=32, verbose=0)
-            for finding in set(run.classes) & set(FINDINGS):
+            for finding in (name for name in FINDINGS if name in run.classes):
                 for place, auroc in _aurocs(test, finding, answers[:, run.classes.index(finding)]):
                     yield {"training": name, "seed": seed, "finding": finding, "tested on": place, "auroc": auroc}
 
