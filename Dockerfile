@@ -15,7 +15,8 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ches
 COPY --from=build /opt/chestxray /opt/chestxray
 ENV PATH=/opt/chestxray/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1
 USER 10001
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \

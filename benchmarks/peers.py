@@ -177,11 +177,11 @@ def fastai(name: str, work: str) -> Steps:
 WAYS = {"ours": ours, "pytorch": pytorch, "fastai": fastai}
 
 
-def work(way: str, name: str, kind: str) -> None:
+def answer(prepare: Callable[[], Steps]) -> None:
     """A process of one way: a number of steps is read from standard input, the seconds they took are written."""
     speak = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    steps = WAYS[way](name, kind)
+    steps = prepare()
     steps(2)
     for line in sys.stdin:
         start = time.perf_counter()
@@ -190,10 +190,10 @@ def work(way: str, name: str, kind: str) -> None:
 
 
 class Worker:
-    """A way in a process of its own."""
+    """A way in a process of its own, which the module `benchmark` starts by ``--work``."""
 
-    def __init__(self, way: str, name: str, kind: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.peers", "--work", way, name, kind]
+    def __init__(self, benchmark: str, way: str, name: str, kind: str) -> None:
+        command = [sys.executable, "-m", benchmark, "--work", way, name, kind]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
         self.count = 1
@@ -209,8 +209,8 @@ class Worker:
         return float(answer)
 
     def rate(self) -> float:
-        """Images a second in one turn."""
-        return self.count * BATCH / self._ask()
+        """Steps a second in one turn."""
+        return self.count / self._ask()
 
     def end(self) -> None:
         """Let the process end."""
@@ -221,11 +221,11 @@ class Worker:
 def compared(name: str, kind: str, rounds: int) -> Iterator[Row]:
     """Rows of one architecture and kind of work: beside PyTorch, and in training beside fastai."""
     ways = ["ours", "pytorch"] + ["fastai"] * (kind == "training")
-    workers = {way: Worker(way, name, kind) for way in ways}
+    workers = {way: Worker("benchmarks.peers", way, name, kind) for way in ways}
     found: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds):
         for way in ways if turn % 2 == 0 else reversed(ways):
-            found[way].append(workers[way].rate())
+            found[way].append(workers[way].rate() * BATCH)
     for worker in workers.values():
         worker.end()
     size = ARCHITECTURES[name][1 if kind == "training" else 2]
@@ -246,7 +246,8 @@ def main() -> None:
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(*options.work)
+        way, name, kind = options.work
+        answer(lambda: WAYS[way](name, kind))
         return
     rows: list[Row] = []
     for kind in options.kind or ("training", "inference"):

@@ -49,17 +49,21 @@ def measure(
     os.sched_setaffinity(0, allowed[:cores])
     try:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            # The export needs TensorFlow; it runs in another process, so that it takes no memory here.
-            subprocess.run(
-                [*AGAIN, "--export", str(folder), "--model", model, "--image-size", str(image_size)],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            films = sorted(map(str, (folder / "films").iterdir()))
-            return measured(folder / f"{model}.onnx", films, seconds, clients)
+            path = exported(model, image_size, Path(name))
+            films = sorted(map(str, (path.parent / "films").iterdir()))
+            return measured(path, films, seconds, clients)
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def exported(model: str, image_size: int, folder: Path) -> Path:
+    """Write an ONNX file of `model`, briefly trained, and JPEG files in ``films`` beside it; return its path.
+
+    The export needs TensorFlow: it runs in another process, so that it takes no memory here.
+    """
+    command = [*AGAIN, "--export", str(folder), "--model", model, "--image-size", str(image_size)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / f"{model}.onnx"
 
 
 def measured(model: Path, films: list[str], seconds: float, clients: int) -> list[Row]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from chestxray._version import VERSION as __version__
 
 __all__ = ["DataSet", "Recipe", "Run", "__version__", "compare", "evaluate", "load", "load_data", "run"]
+
+# From 1.29 on, ONNX Runtime's wheels write an identifier of the machine into the user's cache and send events to
+# Microsoft, unless this is set before it is imported. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     # For editors and type checkers only; at run time `__getattr__` imports the same names from `_MODULES`.

@@ -9,10 +9,13 @@
      ├─ PluginError       a model or source that is unknown, broken or claimed twice
      ├─ WeightsError      weights that cannot be obtained or do not fit
      ├─ ExportError       a model that a format cannot represent, or a file with other outputs than the model
-     └─ TrainingError     training that failed: loss or weights not finite
+     ├─ TrainingError     training that failed: loss or weights not finite
+     ├─ NonFiniteError    a trained network that gives NaN or infinity for an image
+     └─ WorkerError       a process that did a part of the work and died each time, or a cluster that is lost
 
 The command line prints the message of a ``ChestXrayError`` on one line and exits with its
-``exit_code``. Any other exception is a defect of chestxray and keeps its traceback.
+``exit_code``. Any other exception is a defect of chestxray and keeps its traceback, but for `Terminated`,
+which is no error.
 """
 
 import importlib.util
@@ -31,11 +34,17 @@ EXTRAS = {
         "tensorflow_datasets",
         "tf_keras_vis",
     ),
+    "jax": ("jax",),
     "report": ("matplotlib", "pyarrow"),
-    "serve": ("flask", "prometheus_client", "waitress"),
+    "serve": ("flask", "gunicorn", "prometheus_client", "waitress"),
     "export": ("ai_edge_litert", "onnx", "tf2onnx"),
     "dicom": ("pydicom", "pylibjpeg"),
     "excel": ("openpyxl",),
+    "cluster": ("ray",),
+    "remote": ("fsspec", "s3fs"),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
 }
 
 #: Most characters of a line of a message.
@@ -102,6 +111,24 @@ class TrainingError(ChestXrayError):
     """Training that failed. Not the fault of the input, hence exit code 1."""
 
     exit_code = 1
+
+
+class NonFiniteError(ChestXrayError):
+    """A network that gives NaN or infinity for an image. Not the fault of the input, hence exit code 1."""
+
+    exit_code = 1
+
+
+class WorkerError(ChestXrayError):
+    """A process that did a part of the work and died each time, or a cluster that cannot be reached. Not the fault of
+    the input, hence exit code 1.
+    """
+
+    exit_code = 1
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, within `chestxray.models.interrupts.sigterm_heard`: what Ctrl-C ends, it ends with another code."""
 
 
 def require(what: str, *modules: str) -> None:

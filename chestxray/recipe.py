@@ -119,9 +119,19 @@ class Recipe:
     head_epochs: int = _field(3, "Epochs of the head alone, with pretrained weights only.", low=0)
     epochs: int = _field(10, "Epochs of the whole network, or from its fine-tuning layer on.", low=0)
     batch_size: int = _field(32, "Images a step, over all devices together.", low=1)
+    sync_batch_norm: bool = _field(
+        False,
+        "On several devices, normalise batches by the images of all of them; default: each device by its own.",
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = _field("adamw", "Optimiser; sgd has momentum .9.")
     learning_rate: float = _field(1e-3, "Peak learning rate of the head and from scratch.", low=0)
     finetune_learning_rate: float = _field(1e-4, "Peak learning rate of fine-tuning.", low=0)
+    learning_rate_batch: int | None = _field(
+        None,
+        "Batch size that the learning rates are meant for; with another --batch-size they are scaled, linearly for sgd "
+        "(Goyal 2017), by the square root for adam and adamw (Malladi 2022); default: they are taken as they are.",
+        low=1,
+    )
     schedule: Literal["cosine", "constant", "plateau"] = _field(
         "cosine", "Learning rate: warm-up and cosine decay, constant, or cut on a plateau."
     )
@@ -157,6 +167,11 @@ class Recipe:
         "auto",
         "Compile with XLA, never on several devices; auto: never on a CPU, on a GPU as a few timed steps say, where "
         "there is enough work to pay for them.",
+    )
+    deterministic: bool = _field(
+        False,
+        "Use deterministic algorithms alone, at a cost of speed: the same recipe, data, machine and versions give the "
+        "same weights to the bit, also where the run was interrupted and resumed.",
     )
     cached_views: int | None = _field(
         None,

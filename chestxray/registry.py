@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import FrameType, ModuleType
 from typing import Any
 
-from chestxray.errors import PluginError, nearest
+from chestxray.errors import PluginError, Terminated, nearest
 
 MODELS = "chestxray.models"
 SOURCES = "chestxray.sources"
@@ -101,7 +101,7 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
         with _deferred("keras"), redirect_stdout(sys.stderr), _interrupts() as pressed:
             plugin = entry.point.load()
     except BaseException as error:
-        if pressed and isinstance(error, KeyboardInterrupt):
+        if isinstance(error, Terminated) or (pressed and isinstance(error, KeyboardInterrupt)):
             raise
         raise PluginError(
             f"The {KIND[group]} plugin {entry.qualified} {entry.version} is broken: "

@@ -34,7 +34,7 @@ from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
-from chestxray.models import startup
+from chestxray.models import backend, hosts, interrupts, startup
 from chestxray.plugin import ModelPlugin
 from chestxray.progress import show_if_interactive
 from chestxray.recipe import Recipe
@@ -42,14 +42,18 @@ from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
-from chestxray.storage import checksums
-from chestxray.storage.files import explained, replacing, write_json, write_text
+from chestxray.storage import checksums, remote
+from chestxray.storage.files import explained, remove_parts, replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from chestxray.models.assembly import Built
     from chestxray.runs.holdout import Table, Trial
+    from chestxray.runs.trackers.tracking import Tracking
 
 log = logging.getLogger(__name__)
+
+#: The files that an interrupted run goes on from, whose checksums are written when it begins.
+_OF_THE_BEGINNING = (run_folder.RECIPE, run_folder.INDEX)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Clock:
     def step(self, name: str, doing: str = "") -> Iterator[None]:
         """Measure the block as the step `name`; say first what is being done."""
         if doing:
-            log.info("%s ...", doing)
+            log.info("%s ...", doing, extra={"fields": {"step": name}})
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
@@ -87,11 +91,13 @@ def run(
     cache: str | Path | None = None,
     overwrite: bool = False,
     like: Index | None = None,
+    tracking: Tracking | None = None,
 ) -> Run:
     """Train and evaluate a model as `recipe` says, and return the finished run.
 
     `output` is the run's folder (default: ``runs/`` with time, model and data), `cache` the cache
     folder. `like` is the index of another run; this run's data must be the same.
+    `tracking` is told of the run's parameters, epochs and results.
 
     Raises:
         ChestXrayError: any error that a user can fix. If it occurs before training starts, no files
@@ -99,12 +105,28 @@ def run(
     """
     show_if_interactive()
     recipe, plugin, entry = resolve(recipe)
+    hosts.same("recipe", recipe.to_toml())
     folder = Path(output) if output else output_folder.default_folder(recipe.model, recipe.data[0])
+    with hosts.own_folder(folder) as own:
+        return _run(recipe, plugin, entry, own, caches.root(cache), overwrite=overwrite, like=like, tracking=tracking)
+
+
+def _run(
+    recipe: Recipe,
+    plugin: ModelPlugin,
+    entry: registry.InstalledPlugin,
+    folder: Path,
+    cache: Path,
+    *,
+    overwrite: bool,
+    like: Index | None,
+    tracking: Tracking | None,
+) -> Run:
     new = output_folder.create(folder, overwrite=overwrite)
     try:
         clock = Clock()
-        prepared = prepare(recipe, caches.root(cache), clock, like=like)
-        job = _prepare_job(recipe, plugin, entry, prepared, folder, caches.root(cache), clock)
+        prepared = prepare(recipe, cache, clock, like=like)
+        job = _prepare_job(recipe, plugin, entry, prepared, folder, cache, clock)
     except BaseException:
         # On an error or Ctrl-C: nothing has been written yet, so the new folder is empty.
         if new:
@@ -114,27 +136,44 @@ def run(
         output_folder.clear(folder)
     with _kept(folder):
         write_text(folder / run_folder.RECIPE, recipe.to_toml())
+        checksums.write(folder, _OF_THE_BEGINNING)
         _begin(prepared, folder)
-        return _finish(job)
+        return _finish(job, tracking)
 
 
-def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index | None = None) -> Run:
+def resume(
+    folder: str | Path,
+    *,
+    cache: str | Path | None = None,
+    like: Index | None = None,
+    tracking: Tracking | None = None,
+) -> Run:
     """Continue an interrupted run after its last finished epoch, on the split that it started with, and return
-    the finished run. `like` as in `run`, used if the run was interrupted before it had a split.
+    the finished run. `tracking` as in `run`; `like` too, used if the run was interrupted before it had a split.
 
     Raises:
-        InputError: `folder` is not a run, or the index of a run whose training had started is missing.
+        InputError: `folder` is not a run, its recipe was edited since the run started, or the index of a run whose
+            training had started is missing.
         DataError: the data have changed since the run started.
     """
     show_if_interactive()
-    path = Path(folder)
+    with hosts.own_folder(Path(folder), (run_folder.RECIPE, run_folder.INDEX, run_folder.HISTORY, "state")) as path:
+        return _resume(path, caches.root(cache), like, tracking)
+
+
+def _resume(path: Path, root: Path, like: Index | None, tracking: Tracking | None) -> Run:
     if not (path / run_folder.RECIPE).is_file():
         raise InputError(f"{path} is not a run: --resume needs a folder with {run_folder.RECIPE} in it.")
     if Run(path).finished:
         log.info("The run %s is already complete.", path)
+        if tracking is not None:
+            # What a tracker that had failed lacks.
+            tracking.begin(path)
+            tracking.finish()
         return Run(path)
+    _require_own_recipe(path)
     recipe, plugin, entry = resolve(Recipe.read(path / run_folder.RECIPE))
-    clock, root = Clock(), caches.root(cache)
+    clock = Clock()
     begun = (path / run_folder.INDEX).is_file()
     if not begun and (path / "state").is_dir():
         raise InputError(
@@ -145,9 +184,19 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, like: Index |
     prepared = prepare(recipe, root, clock, like=like) if known is None else _again(known, path, recipe, root, clock)
     job = _prepare_job(recipe, plugin, entry, prepared, path, root, clock)
     with _kept(path):
+        remove_parts(path)
         if not begun:
             _begin(prepared, path)
-        return _finish(job)
+        return _finish(job, tracking)
+
+
+def _require_own_recipe(folder: Path) -> None:
+    """Raise `InputError` if the recipe of the run in `folder` is not the one that it began with."""
+    if checksums.changed(path := folder / run_folder.RECIPE):
+        raise InputError(
+            f"{path} has changed since the run began, whose steps would then not be of one recipe. Allowed: the file "
+            f"as it was, or a new run by it as it is: chestxray run --recipe {path} --output FOLDER."
+        )
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlugin]:
@@ -155,10 +204,10 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
 
     Raises:
         PluginError: an unknown or broken model.
-        InputError: an image size or weights that the architecture does not take; TensorFlow is not installed.
+        InputError: an image size or weights that the architecture does not take; the backend is not installed.
     """
     # Said first: a model's package brings it, so that without it there is seldom a model either.
-    startup.require_tensorflow("Training")
+    startup.require_backend("Training")
     if not recipe.model:
         raise InputError("No model. Choose one with --model; `chestxray models` lists them.")
     if not recipe.data:
@@ -173,6 +222,12 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
     if weights not in ("none", *plugin.weights) and not Path(weights).expanduser().is_file():
         offered = ", ".join(("none", *plugin.weights))
         raise InputError(f"weights of {recipe.model} must be {offered}, or a file. Received: {weights!r}.")
+    if recipe.deterministic and backend.on_jax():
+        raise InputError("deterministic is TensorFlow's, and JAX has no such setting. Allowed: --no-deterministic.")
+    if recipe.jit_compile == "off" and backend.on_jax():
+        raise InputError(
+            "jit_compile off is not for JAX, which computes nothing else. Allowed: auto, on. Received: 'off'."
+        )
     epochs = recipe.epochs if weights == "none" else recipe.epochs + recipe.head_epochs
     if not epochs:
         raise InputError("epochs is 0 and there are no pretrained weights: nothing would be trained.")
@@ -277,15 +332,29 @@ def _prepare_job(
     clock: Clock,
 ) -> Job:
     log.info("%s", _plan(recipe, prepared.index))
-    log.info("Loading TensorFlow ...")
-    # TensorFlow is loaded only here, so that all earlier steps run, or fail, without waiting for it.
+    log.info("Loading %s ...", backend.TITLES[backend.chosen()], extra={"fields": {"step": "load"}})
+    # The backend is loaded only here, so that all earlier steps run, or fail, without waiting for it.
     startup.start()
-    from chestxray.models import devices
+    if recipe.deterministic:
+        startup.make_deterministic(recipe.seed)
+    if backend.on_jax():
+        from chestxray.models import jax_devices
 
-    strategy = devices.strategy(recipe.devices)
-    with clock.step("build", "Building the network"), strategy.scope():
+        strategy: Any = jax_devices.strategy(recipe.devices)
+    else:
+        from chestxray.models import devices
+
+        strategy = devices.strategy(recipe.devices)
+    hosts.same("images, labels and split", _in_order(prepared.index))
+    with clock.step("build", "Building the network"), interrupts.deferred(), strategy.scope():
         built = _build(recipe, plugin, prepared)
     return Job(recipe, plugin, entry, prepared, built, strategy, folder, cache, clock)
+
+
+def _in_order(index: Index) -> str:
+    """What of the index a training depends on, row by row: the hosts that share one take its rows by their places."""
+    rows = index.rows[["pixel_hash", "label", "split"]].to_csv(index=False)
+    return rows + (repr(index.targets.tobytes()) if index.task == "findings" else "")
 
 
 def _plan(recipe: Recipe, index: Index) -> str:
@@ -307,57 +376,82 @@ def _begin(prepared: Prepared, folder: Path) -> None:
     """Write the audit and the index with the split. The index is written last: it marks that a run has begun."""
     from chestxray.report.figures.pairs import write_contact_sheets
 
+    if hosts.index():
+        return  # these files are for readers, and host 0 has them
     assert prepared.audit is not None
     write_json(folder / "audit.json", prepared.audit.to_json())
     write_contact_sheets(prepared.audit, prepared.index, prepared.pixels, folder / "figures")
     with replacing(folder / run_folder.INDEX) as temporary:
         prepared.index.write(temporary)
+    checksums.write(folder, _OF_THE_BEGINNING)
 
 
-def _finish(job: Job) -> Run:
+def _finish(job: Job, tracking: Tracking | None) -> Run:
     """Train, predict, evaluate, run the controls, explain and report; return the finished run."""
     from chestxray.explanation import panel
-    from chestxray.models import devices
     from chestxray.models.assembly import save
     from chestxray.report import findings_report, html_report
     from chestxray.runs import holdout
     from chestxray.training import checkpoint, fit
 
     recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
+    if tracking is not None:
+        tracking.begin(folder)
     with clock.step("train"):
-        fit.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache)
-    with clock.step("predict", "Predicting validation and test"):
+        after_epoch = tracking.epochs if tracking is not None else None
+        # Signals wait for the end of a batch: while a graph is built, TensorFlow would make errors of them.
+        with interrupts.deferred():
+            fit.train(job.built, prepared.pixels, prepared.index, recipe, folder, job.strategy, job.cache, after_epoch)
+        first = hosts.index() == 0
+        hosts.leave()
+    if not first:
+        return Run(folder)
+    with clock.step("predict", "Predicting validation and test"), interrupts.deferred():
         outcome = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
         with replacing(folder / run_folder.MODEL) as temporary:
             save(model, temporary)
         outcome.predictions.write(folder / "predictions.csv")
         if outcome.distribution is not None:
             outcome.distribution.write(folder / out_of_distribution.FILE)
-        checksums.write(folder, (run_folder.MODEL, out_of_distribution.FILE, run_folder.INDEX))
+        checksums.write(folder, (*_OF_THE_BEGINNING, run_folder.MODEL, out_of_distribution.FILE))
     test = outcome.test
     if isinstance(test, FindingPredictions):
         _assess_findings(job, outcome)
     else:
         _assess(job, outcome)
     images = _by_path(prepared, test)
-    with clock.step("explain", "Drawing heat maps"):
+    with clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
         if isinstance(test, FindingPredictions):
             panel.write_finding_panel(model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps")
         else:
             panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
-    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, devices.chosen(recipe.devices))
+    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, _devices(recipe))
     record["data"]["decoded"] = name_of(prepared.pixels)
+    record["deterministic"] = startup.is_deterministic()
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)
-    log.info("Writing the report ...")
-    if prepared.index.task == "findings":
-        findings_report.write(folder, samples=images)
-    else:
-        html_report.write(folder, samples=images | _training_samples(prepared))
+    log.info("Writing the report ...", extra={"fields": {"step": "report"}})
+    with interrupts.deferred():
+        if prepared.index.task == "findings":
+            findings_report.write(folder, samples=images)
+        else:
+            html_report.write(folder, samples=images | _training_samples(prepared))
     checkpoint.finish(folder)
+    if tracking is not None:
+        tracking.finish()
     return Run(folder)
+
+
+def _devices(recipe: Recipe) -> list[str]:
+    if backend.on_jax():
+        from chestxray.models import jax_devices
+
+        return jax_devices.chosen(recipe.devices)
+    from chestxray.models import devices
+
+    return devices.chosen(recipe.devices)
 
 
 def _assess(job: Job, outcome: Trial) -> None:
@@ -409,7 +503,10 @@ def _computing(recipe: Recipe) -> str:
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
     """If the block fails to write or is interrupted, say that finished work is kept and how to resume."""
-    again = f"Finished work is kept. Continue it: chestxray run --resume {folder}"
+    if hosts.index():
+        yield
+        return
+    again = f"Finished work is kept. Continue it: chestxray run --resume {remote.shown(folder)}"
     try:
         with explained(folder):
             yield

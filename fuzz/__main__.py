@@ -11,6 +11,9 @@ from fuzz.running import Outcome, Target, run
 TARGETS = (
     Target("images", "fuzz.pictures:prepare", share=3.0),
     Target("tables", "fuzz.tables:prepare"),
+    Target("findings", "fuzz.findings:prepare"),
+    Target("cached", "fuzz.cached:prepare", needs=("pyarrow",)),
+    Target("installations", "fuzz.installations:prepare"),
     Target("recipes", "fuzz.recipes:prepare"),
     Target("weights", "fuzz.weights:prepare", needs=("h5py", "safetensors")),
     Target("runs", "fuzz.runs:prepare", seconds=30.0, bytes=1_000_000_000),
@@ -53,11 +56,15 @@ def _options(targets: tuple[Target, ...]) -> argparse.ArgumentParser:
     return parser
 
 
+def _several(outcome: Outcome) -> str:
+    return f" of {outcome.tried:,} in all" if outcome.tried > outcome.cases else ""
+
+
 def _summary(target: Target, outcome: Outcome) -> str:
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in outcome.refused.most_common())
     return (
-        f"{target.name}: {outcome.cases:,} cases, {len(outcome.findings)} findings; {kinds or 'none ended'}; "
-        f"slowest {outcome.slowest:.2f} s, most memory {outcome.largest / 1e6:.0f} MB."
+        f"{target.name}: {outcome.cases:,} cases{_several(outcome)}, {len(outcome.findings)} findings; "
+        f"{kinds or 'none ended'}; slowest {outcome.slowest:.2f} s, most memory {outcome.largest / 1e6:.0f} MB."
     )
 
 

@@ -23,7 +23,7 @@ from serve.fakes import BrightEngine, image_bytes, served
 _EACH = 5
 
 
-def prepare(_: Path, stack: contextlib.ExitStack) -> Callable[[random.Random], None]:
+def prepare(_: Path, stack: contextlib.ExitStack) -> Callable[[random.Random], int]:
     """A case of a few requests to one operation, or of changed images to the one that takes them."""
     chosen = Settings(threads=1, per_minute=0, max_pixels=1_000_000, max_upload=2_000_000, timeout=20.0)
     decoders = Decoders(chosen)
@@ -35,11 +35,11 @@ def prepare(_: Path, stack: contextlib.ExitStack) -> Callable[[random.Random], N
     operations = [found.ok() for found in schema.get_all_operations()]
     client = app.test_client()
 
-    def case(rng: random.Random) -> None:
+    def case(rng: random.Random) -> int:
         if rng.random() < 0.4:
             _image(rng, client)
-            return
-        _requests(rng, rng.choice(operations))
+            return 1
+        return _requests(rng, rng.choice(operations))
 
     return case
 
@@ -59,7 +59,9 @@ def _image(rng: random.Random, client: Any) -> None:
     assert answer.is_json, answer.text[:500]
 
 
-def _requests(rng: random.Random, operation: Any) -> None:
+def _requests(rng: random.Random, operation: Any) -> int:
+    sent = 0
+
     @seed(rng.getrandbits(32))
     @settings(
         max_examples=_EACH,
@@ -70,8 +72,11 @@ def _requests(rng: random.Random, operation: Any) -> None:
     )
     @given(case=operation.as_strategy())
     def check(case: Any) -> None:
+        nonlocal sent
+        sent += 1
         answer = case.call()
         assert answer.status_code in (503, *range(200, 500)), f"{answer.status_code}: {answer.text}"
         case.validate_response(answer, checks=[response_schema_conformance])
 
     check()
+    return sent

@@ -32,9 +32,12 @@ class Target:
 
 @dataclass
 class Outcome:
-    """What a target's cases came to: how many, what they were refused with, and ``findings`` (seed, what)."""
+    """What a target's cases came to: how many and what they tried in all (a case of requests sends several), what they
+    were refused with, and ``findings`` (seed, what).
+    """
 
     cases: int = 0
+    tried: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     findings: list[tuple[int, str]] = field(default_factory=list)
     slowest: float = 0.0
@@ -94,6 +97,7 @@ def _watch(target: Target, outcome: Outcome, process: Any, lines: Any, silence: 
 
 def _take(target: Target, outcome: Outcome, line: dict[str, Any]) -> None:
     outcome.cases += 1
+    outcome.tried += line["tried"]
     outcome.next = line["seed"] + 1
     outcome.refused[line["refused"] or "read"] += not line["trouble"]
     outcome.slowest = max(outcome.slowest, line["seconds"])

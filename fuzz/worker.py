@@ -63,8 +63,9 @@ def _run(case: Any, target: str, seed: int) -> dict[str, Any]:
     _forget_peak()
     start = time.process_time()
     trouble = refused = ""
+    tried = 1
     try:
-        case(random.Random(f"{target}:{seed}"))
+        tried = case(random.Random(f"{target}:{seed}")) or 1
     except ChestXrayError as error:
         refused = type(error).__name__
         if len(str(error)) > 20_000:
@@ -76,6 +77,7 @@ def _run(case: Any, target: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "trouble": trouble,
         "refused": refused,
+        "tried": tried,
         "seconds": spent,
         "bytes": _resident("VmHWM") - before,
     }

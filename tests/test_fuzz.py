@@ -59,7 +59,7 @@ def test_what_cannot_be_prepared_is_no_success(capsys):
 
 def test_every_target_reads_what_it_made(capsys):
     """Two cases of each that needs nothing beyond the package: none is dead."""
-    names = ("images", "tables", "recipes", "weights")
+    names = ("images", "tables", "findings", "cached", "installations", "recipes", "weights")
     assert main(["--cases", "2"], tuple(target for target in TARGETS if target.name in names)) == 0
     assert capsys.readouterr().out.count("2 cases, 0 findings") == len(names)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -56,6 +57,7 @@ def test_a_run_makes_the_whole_folder(recipe, tmp_path):
     assert accuracy["value"] == pytest.approx((test["label"] == test["predicted"]).mean())
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
     environment = run.environment
+    assert environment["deterministic"] is False
     assert environment["plugin"]["distribution"] == "chestxray-baselines"
     assert set(environment["seconds"]) >= {"decode", "train", "predict", "evaluate", "explain"}
     with zipfile.ZipFile(run.folder / "model.keras") as archive:
@@ -141,10 +143,86 @@ def test_a_run_goes_on_with_its_own_split_or_not_at_all(cut, folder, draw, caplo
     assert {path.name: path.read_bytes() for path in cut.iterdir() if path.is_file()} == before
     # Copied back, with another time of change: the same data.
     some.write_bytes(pixels)
+    (cut / "figures").mkdir(exist_ok=True)
+    (cut / "figures" / ".part-x-left.png").write_bytes(b"by a run that was killed while it wrote")
     resumed = workflow.resume(cut)
+    assert not list(cut.rglob(".part-*"))
     assert "split as the run began" in caplog.text
     assert (resumed.folder / "index.parquet").read_bytes() == before["index.parquet"]
     assert (resumed.folder / "audit.json").read_bytes() == before["audit.json"]
+
+
+def test_a_run_goes_on_with_its_own_recipe_or_not_at_all(cut):
+    path = cut / "recipe.toml"
+    before = path.read_text()
+    path.write_text(before.replace("epochs = 2", "epochs = 3"))
+    history = (cut / "history.csv").read_bytes()
+    with pytest.raises(InputError, match=r"recipe\.toml has changed since the run began.*chestxray run --recipe"):
+        workflow.resume(cut)
+    assert (cut / "history.csv").read_bytes() == history
+    path.write_text(before)
+    assert len(workflow.resume(cut).history) == 2
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A function that interrupts a run of two epochs of a recipe after the first one and returns its folder."""
+
+    def interrupt(recipe, folder, cache):
+        end = checkpoint.Record.on_epoch_end
+
+        def stopped(self, epoch, logs=None):
+            end(self, epoch, logs)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.Record, "on_epoch_end", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                workflow.run(recipe.replace(epochs=2, controls=False), output=folder, cache=cache)
+        return folder
+
+    return interrupt
+
+
+def test_a_manifest_whose_labels_changed_stops_the_resume(recipe, folder, tmp_path, interrupted):
+    manifest = tmp_path / "films.csv"
+    rows = [(path, path.parent.name, path.name[:4]) for path in sorted(folder.rglob("*.png"))]
+    manifest.write_text("path,label,patient\n" + "".join(f"{path},{label},{who}\n" for path, label, who in rows))
+    of_table = recipe.replace(data=(f"manifest:{manifest}",), patient_pattern=None)
+    cut = interrupted(of_table, tmp_path / "cut", tmp_path / "cache")
+    before = manifest.read_text()
+    manifest.write_text(before.replace(f"{rows[0][0]},normal", f"{rows[0][0]},pneumonia"))
+    with pytest.raises(DataError, match=rf"1 image is of another label \({rows[0][0]}\)"):
+        workflow.resume(cut, cache=tmp_path / "cache")
+    manifest.write_text(before)
+    assert workflow.resume(cut, cache=tmp_path / "cache").finished
+
+
+def test_a_file_that_changed_in_secret_is_seen_or_not_used(recipe, folder, tmp_path, draw, interrupted):
+    """Of the same size and date it is taken for the one that was decoded, whose pixels the run goes on with."""
+    films = sorted(folder.rglob("*.png"))
+    for film in films:  # of a format that makes all of one size
+        Image.open(film).save(film.with_suffix(".bmp"))
+        film.unlink()
+    whole = workflow.run(recipe.replace(epochs=2, controls=False), output=tmp_path / "whole", cache=tmp_path / "cache")
+    cut = interrupted(recipe, tmp_path / "cut", tmp_path / "cache")
+    film = films[0].with_suffix(".bmp")
+    kept, status = film.read_bytes(), film.stat()
+    Image.open(draw(tmp_path / "other.png", 99_999)).save(film)
+    os.utime(film, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert film.stat().st_size == status.st_size
+    assert film.read_bytes() != kept
+    with pytest.raises(DataError, match=rf"1 image is of other pixels \({film}\)"):
+        workflow.resume(cut, cache=tmp_path / "cleared")
+    resumed = workflow.resume(cut, cache=tmp_path / "cache")
+    pd.testing.assert_frame_equal(whole.predictions.rows, resumed.predictions.rows, atol=1e-5)
+
+
+def test_a_cache_that_was_cleared_changes_nothing(recipe, tmp_path, interrupted):
+    whole = workflow.run(recipe.replace(epochs=2, controls=False), output=tmp_path / "whole", cache=tmp_path / "cache")
+    cut = interrupted(recipe, tmp_path / "cut", tmp_path / "cache")
+    resumed = workflow.resume(cut, cache=tmp_path / "cleared")
+    pd.testing.assert_frame_equal(whole.predictions.rows, resumed.predictions.rows, atol=1e-5)
 
 
 def test_a_split_is_never_drawn_again(cut, monkeypatch):
@@ -162,7 +240,7 @@ def test_a_run_that_was_stopped_before_its_split_was_written_begins_anew(recipe,
         patch.setattr(workflow, "_begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             workflow.run(recipe, output=tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.toml", "checksums.json"}
     assert {path.name for path in workflow.resume(tmp_path / "run").folder.iterdir()} == FILES
 
 

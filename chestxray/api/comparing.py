@@ -12,6 +12,7 @@ from chestxray.evaluation import arrays
 from chestxray.evaluation.paired import comparison, finding_comparison
 from chestxray.evaluation.paired.comparison_result import Comparison
 from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
+from chestxray.storage import remote
 
 
 @overload
@@ -128,7 +129,8 @@ def _of_runs(
             "Without y_true, models must be runs or their folders, as [run_a, run_b]; probabilities need y_true. "
             f"Received: {_received(odd)}."
         )
-    found = candidates.of_runs([one.folder if isinstance(one, Run) else one for one in listed], task=None)
+    folders = [one.folder if isinstance(one, Run) else remote.opened(one) for one in listed]
+    found = candidates.of_runs(folders, task=None)
     positive = positive or (candidates.positive_of(found) if found else None)
     tests = [contender.tests for contender in found.values()]
     named = dict(zip(list(found) if names is None else names, tests, strict=True))

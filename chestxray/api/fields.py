@@ -61,9 +61,11 @@ class RecipeFields(DataFields, total=False):
     head_epochs: int
     epochs: int
     batch_size: int
+    sync_batch_norm: bool
     optimizer: Literal["adamw", "adam", "sgd"]
     learning_rate: float
     finetune_learning_rate: float
+    learning_rate_batch: int | None
     schedule: Literal["cosine", "constant", "plateau"]
     warmup_share: float
     weight_decay: float
@@ -77,6 +79,7 @@ class RecipeFields(DataFields, total=False):
     patience: int
     devices: str
     jit_compile: Literal["auto", "on", "off"]
+    deterministic: bool
     cached_views: int | None
     cache_precision: Literal["float32", "float16"]
     cache_gigabytes: float

@@ -18,7 +18,7 @@ from chestxray.api.results import AuditResult, Controls, Environment
 from chestxray.errors import DataError, InputError, nearest, require
 from chestxray.inference.answer import columns
 from chestxray.runs import run_folder
-from chestxray.storage import result_files
+from chestxray.storage import remote, result_files
 
 if TYPE_CHECKING:
     import keras
@@ -287,7 +287,8 @@ def run(
 
     Args:
         recipe: all settings; default: those of `Recipe`.
-        output: the run's folder; default: a new one below ``runs/``, named by time, model and data.
+        output: the run's folder, or an address such as ``s3://bucket/folder``; default: a new one below ``runs/``,
+            named by time, model and data.
         cache: the cache folder; default: ``chestxray.storage.cache.root``.
         overwrite: replace an existing run in `output`.
         fields: fields of `Recipe`, which override those of `recipe`. With ``folds`` and no ``fold``, or with
@@ -297,25 +298,27 @@ def run(
         ChestXrayError: any error that a user can correct. Before training starts no files are left behind;
             afterwards `chestxray run --resume` continues the run.
     """
-    from chestxray.models.startup import require_tensorflow
+    from chestxray.models.startup import require_backend
 
-    require_tensorflow("Training")
+    require_backend("Training")
     from chestxray import workflow
     from chestxray.recipe import Recipe
 
     chosen = (recipe or Recipe()).replace(**fields)
-    if not chosen.parts:
-        return Run(workflow.run(chosen, output=output, cache=cache, overwrite=overwrite).folder)
-    from chestxray.studies import cross_validation, study
+    with remote.at(output) as place:
+        if not chosen.parts:
+            return Run(workflow.run(chosen, output=place, cache=cache, overwrite=overwrite).folder)
+        from chestxray.studies import cross_validation, study
 
-    made = study.run([chosen], output, cache, overwrite=overwrite, below="runs")
-    return Run(cross_validation.pool(made, cache).folder)
+        made = study.run([chosen], place, cache, overwrite=overwrite, below="runs")
+        return Run(cross_validation.pool(made, cache).folder)
 
 
 def load(folder: str | Path) -> Run:
-    """Open the folder of a run, an ensemble, a pooled cross-validation or an external evaluation.
+    """Open the folder of a run, an ensemble, a pooled cross-validation or an external evaluation. Of an address such as
+    ``s3://bucket/folder``, a copy in the cache is opened.
 
     Raises:
         InputError: the folder does not exist, was not made by chestxray, or holds an unfinished run.
     """
-    return Run(run_folder.open_evaluated(folder, task=None).folder)
+    return Run(run_folder.open_evaluated(remote.opened(folder), task=None).folder)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chestxray import recipe_files
-from chestxray.cli.options import recipe_from, some_options
+from chestxray.cli.options import execution_options, recipe_from, some_options
+from chestxray.cli.places import CACHE, READ, WRITE
 from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
+from chestxray.execution.executor import Executor, chosen
 from chestxray.models.startup import require_tensorflow
 from chestxray.recipe import Recipe
 
@@ -32,7 +34,7 @@ _OF_RUNS = ("positive", "replicates")
 
 
 @click.command(name="compare", context_settings={"show_default": False})
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@click.argument("runs", nargs=-1, type=READ, metavar="[RUN]...")
 @click.option("--model", "models", multiple=True, help="Architecture to train and compare; given once for each.")
 @click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy.")
 @click.option(
@@ -46,9 +48,10 @@ _OF_RUNS = ("positive", "replicates")
     help="A recipe of `chestxray recipes` or a TOML file, for all models; it may list the models.",
 )
 @some_options(*_ALL_BUT_MODEL)
-@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below comparisons/].")
+@click.option("--output", type=WRITE, help="Folder [default: below comparisons/].")
 @click.option("--overwrite", is_flag=True, help="Train finished parts anew.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+@execution_options
+@click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
     runs: tuple[Path, ...],
     models: tuple[str, ...],
@@ -59,6 +62,9 @@ def command(
     output: Path | None,
     overwrite: bool,
     cache: Path | None,
+    executor: str | None,
+    workers: int | None,
+    part_memory: float | None,
     **given: Any,
 ) -> None:
     """Compare models on the same test images: which of them differ, and by how much.
@@ -78,6 +84,7 @@ def command(
         chestxray compare --model deep_cnn --model resnet18 --data kermany --seeds 3
         chestxray compare --model deep_cnn --model resnet18 --data npz:films.npz --folds 5
         chestxray compare --recipe seven-models
+        chestxray compare --model deep_cnn --model resnet18 --data kermany --folds 5 --executor local --workers 4
 
     Two models are reported as different only if a paired test, corrected for the number of pairs, says so. Models of
     findings are compared by the mean over findings, and in each finding, corrected for all findings and pairs.
@@ -87,7 +94,14 @@ def command(
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     if runs:
         extra = [name for name in changes if name not in _OF_RUNS]
-        said = {"model": models, "seeds": seeds, "recipe": recipe_name, "overwrite": overwrite, "cache": cache}
+        said: dict[str, Any] = {
+            "model": models,
+            "seeds": seeds,
+            "recipe": recipe_name,
+            "overwrite": overwrite,
+            "cache": cache,
+        }
+        said |= {"executor": executor, "workers": workers, "part_memory": part_memory}
         extra += [name for name, value in said.items() if value]
         if extra:
             raise InputError(
@@ -102,10 +116,11 @@ def command(
             "Name two finished runs or more, or two models or more to train, each with --model. "
             f"Received: {', '.join(models) or 'neither'}."
         )
+    where = chosen(executor, workers, part_memory)
     require_tensorflow("Training")
     with repeatable():
         _train_and_compare(
-            models, metric, margin, 1 if seeds is None else seeds, recipe_name, given, output, overwrite, cache
+            models, metric, margin, 1 if seeds is None else seeds, recipe_name, given, output, overwrite, cache, where
         )
 
 
@@ -135,6 +150,7 @@ def _train_and_compare(
     output: Path | None,
     overwrite: bool,
     cache: Path | None,
+    executor: Executor | None,
 ) -> None:
     from chestxray.data import sources
     from chestxray.storage import cache as caches
@@ -146,7 +162,8 @@ def _train_and_compare(
     # Said before the training, which may take hours.
     task = sources.load_index(sources.absolute(recipe), caches.root(cache)).task
     candidates.check_comparison(metric, task, recipe.positive)
-    made = study.run([recipe.replace(model=model) for model in models], output, cache, seeds=seeds, overwrite=overwrite)
+    recipes = [recipe.replace(model=model) for model in models]
+    made = study.run(recipes, output, cache, seeds=seeds, overwrite=overwrite, executor=executor)
     found = candidates.of_study(made)
     _report(found, metric, margin, candidates.positive_of(found), recipe.replicates, made.folder)
 

@@ -12,6 +12,7 @@ import click
 
 from chestxray.cli.options import some_options
 from chestxray.cli.output import table
+from chestxray.cli.places import CACHE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ def command() -> None:
 
 def _takes_data(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def add(inner: Callable[..., Any]) -> Callable[..., Any]:
-        inner = click.option("--cache", type=click.Path(path_type=Path), help="Cache folder.")(inner)
+        inner = click.option("--cache", type=CACHE, help="Cache folder.")(inner)
         return some_options(*_SOURCE, *fields)(inner)
 
     return add
@@ -50,7 +51,7 @@ def _takes_data(*fields: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
 @command.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder.")
+@click.option("--cache", type=CACHE, help="Cache folder.")
 def list_sets(as_json: bool, cache: Path | None) -> None:
     """List the catalogue of public data sets, and which of them are on disk."""
     import dataclasses

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from chestxray.cli.places import CACHE, READ, WRITE
+
 
 @click.command(name="ensemble")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
-@click.option("--output", type=click.Path(path_type=Path), help="The ensemble's folder [default: below runs/].")
+@click.argument("runs", nargs=-1, required=True, type=READ, metavar="RUN RUN...")
+@click.option("--output", type=WRITE, help="The ensemble's folder [default: below runs/].")
 @click.option("--overwrite", is_flag=True, help="Replace the ensemble that is in the output folder.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+@click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(runs: tuple[Path, ...], output: Path | None, overwrite: bool, cache: Path | None) -> None:
     """Average the probabilities of two or more runs that were tested on the same images.
 

@@ -11,6 +11,7 @@ import click
 
 from chestxray.cli.closing import close
 from chestxray.cli.options import some_options
+from chestxray.cli.places import CACHE, CHANGE, WRITE
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalenc
 
 
 @click.command(name="evaluate")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=CHANGE)
 @click.option("--data", multiple=True, help="Other data, as of `chestxray run`; without it the run's own test.")
 @some_options(*_DATA, *_CHOICES)
 @click.option(
@@ -36,9 +37,9 @@ _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalenc
     show_default=True,
     help="Rows of one official split of the other data.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: external/NAME-HASH in the run's].")
+@click.option("--output", type=WRITE, help="Folder [default: external/NAME-HASH in the run's].")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --output.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+@click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
     run: Path, data: tuple[str, ...], part: str, output: Path | None, overwrite: bool, cache: Path | None, **given: Any
 ) -> None:

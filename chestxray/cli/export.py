@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chestxray.cli.places import CHANGE
+
 if TYPE_CHECKING:
     from chestxray.export import Exported
 
 
 @click.command(name="export")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=CHANGE)
 @click.option("--format", "form", required=True, metavar="FORMAT", help="onnx, litert, savedmodel or keras.")
 @click.option("--output", type=click.Path(path_type=Path), help="File [default: below export/ in the run's folder].")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --output.")

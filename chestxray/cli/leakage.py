@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from chestxray.cli.options import recipe_from, some_options
+from chestxray.cli.options import execution_options, recipe_from, some_options
+from chestxray.cli.places import CACHE, WRITE
 from chestxray.cli.resume_hint import repeatable
+from chestxray.execution.executor import chosen
 from chestxray.models.startup import require_tensorflow
 from chestxray.recipe import Recipe
 
@@ -32,9 +34,10 @@ _GIVEN = tuple(field.name for field in dataclasses.fields(Recipe) if field.name 
     show_default=True,
     help="Trainings of each split; with several, their variation is included.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Folder [default: below leakage/].")
+@click.option("--output", type=WRITE, help="Folder [default: below leakage/].")
 @click.option("--overwrite", is_flag=True, help="Train finished parts anew.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+@execution_options
+@click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
     recipe_name: str | None,
     metric: str,
@@ -42,6 +45,9 @@ def command(
     output: Path | None,
     overwrite: bool,
     cache: Path | None,
+    executor: str | None,
+    workers: int | None,
+    part_memory: float | None,
     **given: Any,
 ) -> None:
     """Measure how much a leaky split inflates the results: train one model with several splits.
@@ -57,13 +63,16 @@ def command(
     recipe, demonstration = recipe_from(recipe_name, given)
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    where = chosen(executor, workers, part_memory)
     require_tensorflow("Training")
     from chestxray.cli.output import quoted, table
     from chestxray.studies import split_leakage
     from chestxray.studies.leakage_result import SPLITS
 
     with repeatable():
-        found, page = split_leakage.measure(recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite)
+        found, page = split_leakage.measure(
+            recipe, output, cache, metric=metric, seeds=seeds, overwrite=overwrite, executor=where
+        )
     rows = [
         (
             split.name,

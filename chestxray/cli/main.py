@@ -12,7 +12,11 @@ from typing import Any
 import click
 
 from chestxray._version import VERSION
-from chestxray.errors import ChestXrayError, InputError, missing_package
+from chestxray.errors import ChestXrayError, InputError, Terminated, missing_package
+from chestxray.models import interrupts
+from chestxray.progress import json_lines
+
+log = logging.getLogger("chestxray")
 
 #: Error numbers of the system that only an invalid file name causes.
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -31,7 +35,8 @@ COMMANDS = {
     "models": "List the architectures that are installed.",
     "data": "List, show, audit, prepare and export data sets.",
     "plugin": "Check a plugin, or begin a new one.",
-    "cache": "Show or clear what is kept to be used again.",
+    "cache": "Show, verify, prune or clear what is kept to be used again.",
+    "doctor": "Show what is installed, on what machine, and what is wrong.",
 }
 
 
@@ -66,32 +71,42 @@ class Lazy(click.Group):
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="chestxray")
 @click.option("--quiet", is_flag=True, help="Print results and errors alone.")
-def group(quiet: bool) -> None:
+@click.option("--log-json", is_flag=True, help="Log to standard error as lines of JSON, progress too.")
+def group(quiet: bool, log_json: bool) -> None:
     """Train, compare, explain and serve chest radiograph classifiers, honestly.
 
     Research use only. Not a medical device; not for diagnosis.
 
     To get started: chestxray run --model inceptionv3
     """
-    _speak(quiet)
+    if log_json:
+        json_lines.speak(quiet)
+    else:
+        _speak(quiet)
 
 
 def main() -> None:
     """Run the command line. A user error prints one line; a defect of chestxray keeps its traceback."""
     try:
-        result: Any = group(standalone_mode=False)
+        with interrupts.sigterm_heard():
+            result: Any = group(standalone_mode=False)
     except ChestXrayError as error:
-        click.echo(f"Error: {error}", err=True)
+        _fail(str(error), error.exit_code)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        if json_lines.speaking():
+            _fail(error.format_message(), error.exit_code)
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         # click raises Abort both for Ctrl-C and for a file that ends too early.
         if isinstance(error.__cause__, EOFError):
             raise error.__cause__ from None
-        click.echo("Stopped by Ctrl-C.", err=True)
-        sys.exit(130)
+        terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+        code = 143 if terminated else 130
+        _fail("Stopped by SIGTERM." if terminated else "Stopped by Ctrl-C.", code, prefix="")
+        sys.exit(code)
     except BrokenPipeError:
         # The reader of the output has closed it (`| head`); this keeps Python from reporting that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,10 +114,29 @@ def main() -> None:
     except OSError as error:
         # A file name from the user, wherever it is first used; any other OSError is a defect of chestxray.
         if error.errno not in _NAMES:
+            _tell_defect()
             raise
-        click.echo(f"Error: {_shortened(error.filename)} cannot be reached: {error.strerror}.", err=True)
+        _fail(f"{_shortened(error.filename)} cannot be reached: {error.strerror}.", InputError.exit_code)
         sys.exit(InputError.exit_code)
+    except Exception:
+        _tell_defect()
+        raise
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _tell_defect() -> None:
+    """With ``--log-json``, say what is being raised in a line of its form, and end."""
+    if json_lines.speaking():
+        log.critical("A defect of chestxray.", exc_info=True)
+        sys.exit(1)
+
+
+def _fail(message: str, code: int, prefix: str = "Error: ") -> None:
+    """Say in a line on standard error why the command ends."""
+    if json_lines.speaking():
+        log.error("%s", message, extra={"fields": {"exit_code": code}})
+    else:
+        click.echo(f"{prefix}{message}", err=True)
 
 
 def _shortened(name: object) -> str:

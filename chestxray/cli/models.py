@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chestxray.cli.places import CACHE
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ log = logging.getLogger("chestxray")
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Batch size of --benchmark.")
 @click.option("--image-size", help="Size for --benchmark, N or HEIGHTxWIDTH [default: each architecture's own].")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder, which keeps the timings.")
+@click.option("--cache", type=CACHE, help="Cache folder, which keeps the timings.")
 def command(
     names: tuple[str, ...], as_json: bool, benchmark: bool, batch_size: int, image_size: str | None, cache: Path | None
 ) -> None:

@@ -37,6 +37,24 @@ def some_options(*names: str) -> Callable[[_Command], _Command]:
     return add
 
 
+def execution_options(command: _Command) -> _Command:
+    """Add the options that choose where work is done that splits into parts; None where they are not given."""
+    for option in (
+        click.option(
+            "--part-memory", type=float, metavar="GB", help="Free memory that each part waits for [default: 4]."
+        ),
+        click.option("--workers", type=int, help="Parts at a time [default: as many as devices and memory allow]."),
+        click.option(
+            "--executor",
+            metavar="local|ray|ray:HOST:PORT|ray://HOST:PORT",
+            help="Do each part in a process of its own, several at a time: on this machine, or on the nodes of a Ray "
+            "cluster [default: one after the other].",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def recipe_from(recipe_name: str | None, given: dict[str, Any]) -> tuple[Recipe, bool]:
     """Return the recipe of a command line, and whether it is the demonstration because no data were given.
 

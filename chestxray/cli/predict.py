@@ -6,16 +6,20 @@ import itertools
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chestxray.cli import shares
+from chestxray.cli.options import execution_options
+from chestxray.cli.places import READ
 from chestxray.cli.shares import by_finding
 from chestxray.errors import InputError
+from chestxray.execution.executor import chosen
+from chestxray.progress.bars import progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +34,7 @@ log = logging.getLogger("chestxray")
 
 
 @click.command(name="predict")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
+@click.argument("run", type=READ, metavar="RUN|FILE.onnx")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--recursive", is_flag=True, help="Search the folders below a folder too.")
 @click.option("--csv", "kinds", flag_value="csv", multiple=True, help="A table [default].")
@@ -62,6 +66,7 @@ log = logging.getLogger("chestxray")
     help="Print how common the classes, or findings, appear to be in these images, estimated without labels.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
+@execution_options
 def command(
     run: Path,
     paths: tuple[Path, ...],
@@ -73,6 +78,9 @@ def command(
     prevalence: float | None,
     estimate_prevalence: bool,
     batch_size: int,
+    executor: str | None,
+    workers: int | None,
+    part_memory: float | None,
 ) -> None:
     """Predict image files or folders with RUN: the folder of a finished run or of an ensemble, or an ONNX file
     made by `chestxray export`, which needs no TensorFlow.
@@ -82,14 +90,16 @@ def command(
         chestxray predict runs/x films --recursive --output answers.csv
         chestxray predict model.onnx films --recursive
         chestxray predict runs/x films --jsonl --heatmaps maps --abstain 0.95 > answers.jsonl
+        chestxray predict runs/x films --recursive --output answers.csv --workers 4
 
     Writes one row per image: calibrated probabilities, the predicted class or, of each finding, whether it is
     present, or why nothing is decided. An existing --output (CSV or JSONL) is continued: only images without a row in
     it are predicted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     kind = _kind(kinds, output)
+    where = chosen(executor, workers, part_memory)
     from chestxray.data.images import listing
-    from chestxray.inference import opening
+    from chestxray.inference import opening, shards
     from chestxray.inference.answer import abstaining
     from chestxray.inference.output_file import Lines, alone, done
 
@@ -114,9 +124,15 @@ def command(
             return
         most = opening.max_pixels(run)
         seen: list[np.ndarray] = []
-        counts = _predict(
-            engine, missing, lines, output, rule, heatmaps, adjustment, seen, batch_size=batch_size, max_pixels=most
-        )
+        if where is None:
+            batches = _here(engine, missing, rule, heatmaps, batch_size=batch_size, max_pixels=most)
+        else:
+            request = shards.Request(
+                run, opening.fingerprint(run), Path.cwd(), rule, heatmaps, batch_size=batch_size, max_pixels=most
+            )
+            batches = shards.predicted_by(where, request, missing)
+        with closing(batches):
+            counts = _predict(engine, batches, len(missing), lines, output, rule, adjustment, seen)
     _summarise(counts)
     if judges is not None:
         shares.show(judges, seen)
@@ -124,51 +140,54 @@ def command(
         raise SystemExit(1)
 
 
+def _here(
+    engine: Engine, paths: Sequence[str], rule: Rule, heatmaps: Path | None, *, batch_size: int, max_pixels: int
+) -> Generator[tuple[Batch, Sequence[Overlays]]]:
+    """Predict in this process; yield batches, and the names of the overlays that were written."""
+    from chestxray.inference import batch_prediction
+    from chestxray.inference.overlay_files import overlays_of
+
+    for batch in batch_prediction.predicted(
+        engine, paths, batch_size=batch_size, maps=heatmaps is not None, max_pixels=max_pixels
+    ):
+        yield batch, overlays_of(heatmaps, batch, engine, rule)
+
+
 def _predict(
     engine: Engine,
-    paths: Sequence[str],
+    batches: Iterator[tuple[Batch, Sequence[Overlays]]],
+    total: int,
     lines: Lines,
     output: Path | None,
     rule: Rule,
-    heatmaps: Path | None,
     adjustment: Adjustment | None,
     seen: list[np.ndarray],
-    *,
-    batch_size: int,
-    max_pixels: int,
 ) -> Counter[str]:
-    """Read, predict and write concurrently; return the number of images by outcome.
+    """Write the answers for `batches` of `total` images, while the next ones come; return the images by outcome.
 
     The probabilities (rows, classes) of images accepted as radiographs are appended to `seen`.
     """
-    from chestxray.inference import batch_prediction
     from chestxray.inference.answer import answered
     from chestxray.inference.output_file import behind
-    from chestxray.inference.overlay_files import write_overlays
 
     counts: Counter[str] = Counter()
-    batches = batch_prediction.predicted(
-        engine, paths, batch_size=batch_size, maps=heatmaps is not None, max_pixels=max_pixels
-    )
     # The first batch shows whether the weights can be loaded; nothing is written before.
     first = next(batches)
-    with _sink(output, lines) as put, _bar(len(paths)) as advance:
+    with _sink(output, lines) as put, progress("Predicting", total) as advance:
 
-        def write(batch: Batch) -> None:
+        def write(made: tuple[Batch, Sequence[Overlays]]) -> None:
+            batch, names = made
             given = answered(batch.paths, batch.reasons, batch.outputs, engine, rule, adjustment)
             if batch.outputs is not None:
                 films = [not answer.refused for answer in given if not answer.unreadable]
                 seen.append(batch.outputs.probabilities[films])
             counts.update(answer.outcome for answer in given)
-            names: Sequence[Overlays] = [None] * len(given)
-            if heatmaps is not None:
-                names = write_overlays(heatmaps, given, batch)
             put(lines.of(given, names))
             advance(len(given))
 
         with behind(write) as later:
-            for batch in itertools.chain([first], batches):
-                later(batch)
+            for made in itertools.chain([first], batches):
+                later(made)
     return counts
 
 
@@ -246,12 +265,3 @@ def _summarise(counts: Counter[str]) -> None:
     level = logging.WARNING if counts["unreadable"] else logging.INFO
     log.log(level, "%s: %s.", "1 image" if counts.total() == 1 else f"{counts.total():,} images", counted)
     log.info("Research use only. Not a medical device; not for diagnosis.")
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], Any]]:
-    from tqdm import tqdm
-
-    hidden = not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
-    with tqdm(total=total, desc="Predicting", unit=" images", disable=hidden) as bar:
-        yield bar.update

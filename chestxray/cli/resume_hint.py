@@ -13,7 +13,7 @@ import click
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Print the command to continue with if Ctrl-C stops the block."""
+    """Print the command to continue with if Ctrl-C or SIGTERM stops the block."""
     try:
         yield
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,15 @@ import click
 
 from chestxray import recipe_files
 from chestxray.cli.closing import close
-from chestxray.cli.options import recipe_from, recipe_options
+from chestxray.cli.options import execution_options, recipe_from, recipe_options
 from chestxray.cli.output import plain, quoted, table
+from chestxray.cli.places import CACHE, CHANGE, WRITE
 from chestxray.cli.resume_hint import repeatable
 from chestxray.errors import InputError
-from chestxray.models.startup import require_tensorflow
+from chestxray.execution.executor import Executor, chosen
+from chestxray.models import backend as backends
+from chestxray.models import hosts as joined
+from chestxray.models.startup import require_backend
 
 if TYPE_CHECKING:
     from chestxray.recipe import Recipe
@@ -27,16 +33,34 @@ HEADLINE = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificit
 
 @click.command(name="run", context_settings={"show_default": False})
 @recipe_options
-@click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: below runs/].")
+@click.option("--output", type=WRITE, help="The run's folder [default: below runs/].")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder [default: $CHESTXRAY_CACHE].")
+@click.option("--resume", type=CHANGE, metavar="RUN", help="Continue an interrupted run.")
+@execution_options
+@click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
+@click.option("--tensorboard", is_flag=True, help="Log the run for TensorBoard, in its folder.")
+@click.option("--mlflow", is_flag=True, help="Log the run to MLflow, at $MLFLOW_TRACKING_URI.")
+@click.option("--wandb", is_flag=True, help="Log the run to Weights & Biases, as $WANDB_MODE and others say.")
+@click.option("--backend", metavar="NAME", help="tensorflow or jax [default: $KERAS_BACKEND, or tensorflow].")
+@click.option("--hosts", metavar="N|auto", help="Machines that share the training, with --backend jax [default: 1].")
+@click.option("--host-index", type=int, help="The number of this one of them, from 0; host 0 writes the run's folder.")
+@click.option("--coordinator", metavar="HOST:PORT", help="An address of host 0 that the others reach.")
 def command(
     recipe_name: str | None,
     output: Path | None,
     overwrite: bool,
     resume: Path | None,
     cache: Path | None,
+    executor: str | None,
+    workers: int | None,
+    part_memory: float | None,
+    tensorboard: bool,
+    mlflow: bool,
+    wandb: bool,
+    backend: str | None,
+    hosts: str | None,
+    host_index: int | None,
+    coordinator: str | None,
     **given: Any,
 ) -> None:
     """Train, evaluate, explain and report one model.
@@ -55,13 +79,22 @@ def command(
 
     All results are written to the run's folder; open report.html first.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
+    where = chosen(executor, workers, part_memory)
+    wanted = {"tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb}
+    trackers = [name for name, asked in wanted.items() if asked]
+    backends.use(backend)
+    shared = joined.of_options(hosts, host_index, coordinator)
     if resume is not None:
-        _refuse_beside_resume(recipe_name, output, given)
+        _refuse_beside_resume(recipe_name, output, given | {"executor": executor, "workers": workers})
         from chestxray import workflow
+        from chestxray.runs.trackers.tracking import tracked
 
-        summarise(workflow.resume(resume, cache=cache))
+        with _shared(shared), tracked([] if _another(shared) else trackers) as tracking:
+            run = workflow.resume(resume, cache=cache, tracking=tracking)
+        if not _another(shared):
+            summarise(run)
         return
-    require_tensorflow("Training")
+    require_backend("Training")
     recipe, demonstration = recipe_from(recipe_name, given)
     if recipe_name is not None and not recipe.model and (models := recipe_files.read(recipe_name)[1]):
         raise InputError(
@@ -70,21 +103,57 @@ def command(
         )
     if demonstration and recipe.model:
         log.info("No --data: a demonstration on drawn phantoms, which are no radiographs.")
+    if recipe.parts and shared is not None:
+        raise InputError(
+            "Several hosts share one training, and folds are several. Allowed: one fold a command (--fold)."
+        )
     if recipe.parts:
-        _run_parts(recipe, output, cache, overwrite=overwrite)
+        if trackers:
+            raise InputError(
+                f"--{trackers[0]} logs one training, and this recipe is of several. Allowed: one of them, with --fold "
+                "or --held-out."
+            )
+        _run_parts(recipe, output, cache, overwrite=overwrite, executor=where)
         return
+    if where is not None:
+        raise InputError(
+            "--executor, --workers and --part-memory are for a run of several parts: with --folds and no --fold, or "
+            "with --split source and no --held-out. This is one training."
+        )
     log.info("Reading the data ...")
     from chestxray import workflow
+    from chestxray.runs.trackers.tracking import tracked
 
-    summarise(workflow.run(recipe, output=output, cache=cache, overwrite=overwrite))
+    with _shared(shared), tracked([] if _another(shared) else trackers) as tracking:
+        run = workflow.run(recipe, output=output, cache=cache, overwrite=overwrite, tracking=tracking)
+    if not _another(shared):
+        summarise(run)
 
 
-def _run_parts(recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool) -> None:
+def _another(shared: joined.Hosts | None) -> bool:
+    """Whether this process is a host other than 0, which alone writes and reports."""
+    return shared is not None and shared.index > 0
+
+
+@contextmanager
+def _shared(shared: joined.Hosts | None) -> Iterator[None]:
+    """Within the block this process is one of the hosts; all but host 0 log warnings alone."""
+    with joined.joined(shared):
+        if _another(shared):
+            log.setLevel(logging.WARNING)
+        yield
+    if shared is not None and shared.index:
+        click.echo(f"Host {shared.index}: the training is finished; host 0 evaluates it.")
+
+
+def _run_parts(
+    recipe: Recipe, output: Path | None, cache: Path | None, *, overwrite: bool, executor: Executor | None
+) -> None:
     """Train every fold, or hold out every source in turn, skipping finished parts, and print the pooled result."""
     from chestxray.studies import cross_validation, study
 
     with repeatable():
-        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs")
+        made = study.run([recipe], output, cache, overwrite=overwrite, below="runs", executor=executor)
         pooled = cross_validation.pool(made, cache)
     names = _OF_FINDINGS[:3] if pooled.task == "findings" else HEADLINE[:3]
     rows = [

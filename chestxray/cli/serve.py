@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from chestxray._version import RESEARCH_ONLY
-from chestxray.errors import require
+from chestxray.cli.places import READ
+from chestxray.errors import InputError, require
+
+if TYPE_CHECKING:
+    import socket
+
+    from chestxray.serve.settings import Settings
 
 
 @click.command(name="serve")
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILE.onnx...")
+@click.argument("models", nargs=-1, required=True, type=READ, metavar="RUN|FILE.onnx...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
 @click.option(
     "--port",
@@ -21,13 +30,22 @@ from chestxray.errors import require
     show_default=True,
     help="Port to listen on; 0: any that is free.",
 )
-@click.option("--threads", type=click.IntRange(1, 256), help="Images computed at once [default: one per processor].")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Processes that serve, under gunicorn; SIGHUP loads the models anew [default: this process alone].",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Images that a process computes at once [default: one per processor, shared among the processes].",
+)
 @click.option(
     "--waiting",
     type=click.IntRange(0, 1000),
     default=16,
     show_default=True,
-    help="Images that may wait to be computed.",
+    help="Images that may wait to be computed, for each process.",
 )
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 600), default=30, show_default=True, help="Seconds until an answer."
@@ -40,14 +58,25 @@ from chestxray.errors import require
     help="Seconds a request may take to arrive.",
 )
 @click.option(
-    "--connections", type=click.IntRange(1, 100), default=20, show_default=True, help="Connections of one client."
+    "--grace",
+    type=click.FloatRange(0.1, 3600),
+    default=5,
+    show_default=True,
+    help="Seconds that requests that have begun have when the server stops.",
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 100),
+    default=20,
+    show_default=True,
+    help="Connections of one client to each process.",
 )
 @click.option(
     "--per-minute",
     type=click.IntRange(0),
     default=120,
     show_default=True,
-    help="Images of one client a minute; 0: any number.",
+    help="Images of one client a minute, by all processes together; 0: any number.",
 )
 @click.option(
     "--max-upload-mb",
@@ -71,10 +100,12 @@ def command(
     models: tuple[Path, ...],
     host: str,
     port: int,
+    workers: int | None,
     threads: int | None,
     waiting: int,
     timeout: float,
     upload_timeout: float,
+    grace: float,
     connections: int,
     per_minute: int,
     max_upload_mb: float,
@@ -88,23 +119,20 @@ def command(
         chestxray serve runs/x
         chestxray serve model.onnx --host 0.0.0.0 --port 8000
         chestxray serve runs/x runs/y --allow-links
+        chestxray serve model.onnx --workers 4
 
     Answers of several models are shown side by side. Ctrl-C stops the server. docs/serve.md describes the interface.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    require("serve", "flask", "waitress", "prometheus_client")
-    from chestxray.serve.app import create_app
-    from chestxray.serve.connections import Server
-    from chestxray.serve.decoding import Decoders
-    from chestxray.serve.json_logs import speak
-    from chestxray.serve.loading import open_models
-    from chestxray.serve.server import bound, serve_until_stopped
+    require("serve", "flask", "waitress", "prometheus_client", *(("gunicorn",) if workers else ()))
+    from chestxray.serve.server import bound
     from chestxray.serve.settings import Settings, cores
 
     settings = Settings(
-        threads=threads or cores(),
+        threads=threads or max(1, cores() // (workers or 1)),
         waiting=waiting,
         timeout=timeout,
         upload_timeout=upload_timeout,
+        grace=grace,
         connections=connections,
         per_minute=per_minute,
         max_upload=round(max_upload_mb * 1_000_000),
@@ -113,17 +141,56 @@ def command(
         behind_proxy=behind_proxy,
     )
     with contextlib.closing(bound(host, port)) as listener:
-        # The decoder processes start while the models load.
-        decoders = Decoders(settings)
-        decoders.start()
-        try:
-            app = create_app(open_models(models, settings.timeout), settings, decoders=decoders)
-        except BaseException:
-            decoders.close()
-            raise
-        server = Server(app, settings, listener)
         shown = f"[{host}]" if ":" in host else host
-        click.echo(f"Serving on http://{shown}:{server.effective_port}", err=True)
-        click.echo(RESEARCH_ONLY, err=True)
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        if workers is None:
+            _alone(models, settings, listener, address)
+        else:
+            _several(models, settings, listener, address, workers)
+
+
+def _alone(models: tuple[Path, ...], settings: Settings, listener: socket.socket, address: str) -> None:
+    """Serve in this process."""
+    from chestxray.serve.app import create_app
+    from chestxray.serve.connections import Server
+    from chestxray.serve.decoding import Decoders
+    from chestxray.serve.json_logs import speak
+    from chestxray.serve.loading import open_models
+    from chestxray.serve.server import serve_until_stopped
+
+    # The decoder processes start while the models load.
+    decoders = Decoders(settings)
+    decoders.start()
+    try:
+        app = create_app(open_models(models, settings.timeout), settings, decoders=decoders)
+    except BaseException:
+        decoders.close()
+        raise
+    server = Server(app, settings, listener)
+    _announce(address)
+    speak()
+    serve_until_stopped(server, app.extensions["chestxray"])
+
+
+def _several(models: tuple[Path, ...], settings: Settings, listener: socket.socket, address: str, workers: int) -> None:
+    """Serve in `workers` processes, which this one starts and watches."""
+    if not hasattr(os, "fork"):
+        raise InputError("--workers needs an operating system that can fork processes, such as Linux or macOS.")
+    from chestxray.serve.json_logs import speak
+    from chestxray.serve.shared_folder import shared_folder
+
+    with shared_folder() as folder:
+        # Imported here: the metrics of several processes are counted in that folder.
+        from chestxray.serve.loading import open_models
+        from chestxray.serve.master import serve
+
         speak()
-        serve_until_stopped(server, app.extensions["chestxray"])
+        serve(
+            partial(open_models, models, settings.timeout), settings, listener, workers, folder,
+            partial(_announce, address),
+        )  # fmt: skip
+
+
+def _announce(address: str) -> None:
+    click.echo(f"Serving on {address}", err=True)
+    click.echo(RESEARCH_ONLY, err=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from chestxray.errors import ChestXrayError
+from chestxray.storage import seal
 
 FILE = Path(__file__).with_name("datasets.toml")
 
@@ -118,7 +119,7 @@ def on_disk(entry: CatalogueEntry, cache: Path) -> Path | None:
     if kind != "kaggle":
         folder = {"hf": "huggingface"}.get(kind, kind)
         name = address.replace("/", "-")
-        return next((found for found in sorted((cache / folder).glob(f"{name}-*")) if found.suffix == ""), None)
+        return next((file.parent for file in sorted((cache / folder).glob(f"{name}-*/{seal.FILE}"))), None)
     handle, _, version = address.partition("/versions/")
     default = Path.home() / ".cache" / "kagglehub"
     root = Path(os.environ.get("KAGGLEHUB_CACHE", default)) / "datasets" / handle

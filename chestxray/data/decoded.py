@@ -1,19 +1,18 @@
 """Decoding the images of an index to one memory-mapped uint8 array, once for all later runs.
 
 A decoded set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows, height, width), ``facts.parquet``
-and ``checksums.json``, by which a damaged set is detected and decoded again. Until it is complete, the folder is
-called ``KEY.partial``, where each finished chunk of rows saves its facts: an interrupted run continues after the
-last chunk, and an incomplete set never has the final name.
+and ``seal.json``, by which a damaged set is detected and decoded again. Until it is complete, the folder is
+called ``KEY.partial``, where each finished chunk of rows saves its facts and checksums: an interrupted run continues
+after the chunks that are whole, and an incomplete set never has the final name.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,19 +20,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xxhash
 
 from chestxray.data.images.pixels import MAX_PIXELS, Fit, UnreadableImage
 from chestxray.data.images.reading import read
 from chestxray.data.index import Index
 from chestxray.errors import DataError, require
-from chestxray.storage import checksums
-from chestxray.storage.files import explained, replacing
+from chestxray.progress.bars import progress
+from chestxray.storage import cache_use, checked_json, checksums, seal
+from chestxray.storage.files import remove_parts, replacing
 
 log = logging.getLogger(__name__)
 
 #: To be raised whenever the same file would decode to other pixels or facts.
-VERSION = 3
+VERSION = 4
 CHUNK = 64
+#: How often a killed process is replaced before the decoding is given up.
+ATTEMPTS = 3
 FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable")
 
 
@@ -68,14 +71,11 @@ def decode(
         OutputError: the cache's disk is full or cannot be written.
         MissingPackageError: pyarrow is not installed.
     """
-    from filelock import FileLock
-
     require("Decoding images for training", "pyarrow")
     started = time.perf_counter()
     folder = cache / "decoded" / key(index, size, fit, max_pixels)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # If two runs need the same set, the second one waits until the first has decoded it.
-    with explained(folder), FileLock(folder.with_suffix(".lock")):
+    with cache_use.held(folder):
         found = _open(folder) if folder.is_dir() else None
         reused = found is not None
         if found is None:
@@ -84,6 +84,7 @@ def decode(
                 shutil.rmtree(folder)
             partial = folder.with_suffix(".partial")
             _fill(index, size, fit, max_pixels, partial, processes)
+            _require_undamaged(index, partial, cache)
             partial.replace(folder)
             found = _mapped(folder)
     seconds = time.perf_counter() - started
@@ -128,7 +129,8 @@ def known(cache: Path, name: str) -> Decoded | None:
     folder = cache / "decoded" / name
     if not name or not folder.is_dir():
         return None
-    found = _open(folder)
+    with cache_use.held(folder):
+        found = _open(folder) if folder.is_dir() else None
     return None if found is None else Decoded(*found, folder=folder, reused=True, seconds=0.0)
 
 
@@ -138,20 +140,11 @@ def _open(folder: Path) -> tuple[np.ndarray, pd.DataFrame] | None:
     This reads every byte, at the speed of the disk or, if cached in memory, at several GB/s. The steps that
     follow (the search for copies, training) read all bytes too, and then find them in memory.
     """
-    if not checksums.all_match(folder):
-        return None
-    try:
-        return _mapped(folder)
-    except Exception:  # a set without checksums: NumPy and Arrow raise unrelated errors for damaged headers
-        log.debug("%s cannot be opened", folder, exc_info=True)
-        return None
+    return None if seal.damage(folder) else _mapped(folder)
 
 
 def _mapped(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    pixels, facts = np.load(folder / "pixels.npy", mmap_mode="r"), pd.read_parquet(folder / "facts.parquet")
-    if pixels.ndim != 3 or pixels.dtype != np.uint8 or len(pixels) != len(facts):
-        raise ValueError(f"{folder} holds other arrays than were written")
-    return pixels, facts
+    return np.load(folder / "pixels.npy", mmap_mode="r"), pd.read_parquet(folder / "facts.parquet")
 
 
 def readable(index: Index, decoded: Decoded, limit: float) -> Index:
@@ -185,21 +178,81 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
     partial.mkdir(exist_ok=True)
     shape = (len(index), *size)
     pixels = partial / "pixels.npy"
-    if not pixels.exists():
+    if not _reserved(pixels, shape):
+        shutil.rmtree(partial / "chunks", ignore_errors=True)
         reserve(pixels, shape)
-    starts = [start for start in range(0, shape[0], CHUNK) if not _chunk(partial, start).exists()]
+    starts = _unfinished(partial, shape[0])
     if done := len(range(0, shape[0], CHUNK)) - len(starts):
         log.info("Resuming an interrupted decoding: %d chunks are finished.", done)
     paths = index.rows["path"].tolist()
-    jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
-    with progress("Decoding", shape[0], shape[0] - sum(len(job[2]) for job in jobs)) as advance:
-        for count in _results(jobs, processes):
-            advance(count)
+    with progress("Decoding", shape[0], shape[0] - sum(min(CHUNK, shape[0] - start) for start in starts)) as advance:
+        for attempt in itertools.count(1):
+            jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
+            try:
+                for count in _results(jobs, processes, apart=attempt > 1):
+                    advance(count)
+                break
+            except _WorkerKilled as error:
+                starts = _unfinished(partial, shape[0])
+                if attempt == ATTEMPTS:
+                    raise DataError(
+                        f"A process that decodes images was killed {attempt} times, by the system (which does so when "
+                        "memory runs out) or by a decoder that crashed. Finished chunks are kept: repeat the command, "
+                        "with more free memory or a smaller max_pixels."
+                    ) from error
+                log.warning("A process that decodes images was killed: going on with the chunks that are missing.")
     chunks = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
     with replacing(partial / "facts.parquet") as temporary:
         pd.concat(chunks, ignore_index=True).to_parquet(temporary)
-    checksums.write(partial, ("pixels.npy", "facts.parquet"))
     shutil.rmtree(partial / "chunks")
+    remove_parts(partial)
+    seal.write(partial)
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the array of an interrupted decoding is there, with the header that it was reserved with."""
+    if not path.exists():
+        return False
+    try:
+        found = np.load(path, mmap_mode="r")
+    except Exception:  # what NumPy's parser of headers raises has no common root
+        return False
+    return found.shape == shape and found.dtype == np.uint8 and found.flags["C_CONTIGUOUS"]
+
+
+def _unfinished(partial: Path, rows: int) -> list[int]:
+    """Return the first rows of the chunks that are missing, or that are no longer what was written."""
+    pixels = np.load(partial / "pixels.npy", mmap_mode="r")
+    return [start for start in range(0, rows, CHUNK) if not _finished(partial, start, pixels)]
+
+
+def _finished(partial: Path, start: int, pixels: np.ndarray) -> bool:
+    file = _chunk(partial, start)
+    known = checked_json.read(file.with_suffix(".json"))
+    return known is not None and file.is_file() and known == _sums(file, pixels[start : start + CHUNK])
+
+
+def _sums(file: Path, pixels: np.ndarray) -> dict[str, str]:
+    return {"facts": checksums.of(file), "pixels": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(pixels).data)}
+
+
+def _require_undamaged(index: Index, partial: Path, cache: Path) -> None:
+    """Raise `DataError` if images that were decoded, and that lie in the cache, are not those that were written there.
+
+    A large set of images is compared in part when it is opened; here the bytes were read anyway.
+    """
+    facts = pd.read_parquet(partial / "facts.parquet")
+    found: dict[Path, list[tuple[Path, str]]] = {}
+    for path, digest in zip(map(Path, index.rows["path"]), facts["file_hash"], strict=True):
+        if path.is_relative_to(cache) and len(inner := path.relative_to(cache).parts) > 2 and path.is_file():
+            found.setdefault(cache.joinpath(*inner[:2]), []).append((path, digest or checksums.of(path)))
+    for entry, files in found.items():
+        if wrong := seal.changed(entry, iter(files)):
+            shutil.rmtree(partial)
+            raise DataError(
+                f"{len(wrong)} images of {entry.parent.name}/{entry.name} in the cache are damaged, the first: "
+                f"{wrong[0]}. Delete it, and repeat the command: chestxray cache verify --delete --cache {cache}"
+            )
 
 
 def reserve(path: Path, shape: tuple[int, ...], kind: np.dtype | type = np.uint8) -> None:
@@ -215,25 +268,35 @@ def reserve(path: Path, shape: tuple[int, ...], kind: np.dtype | type = np.uint8
                 os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _results(jobs: list[tuple], processes: int | None) -> Iterator[int]:
-    # Starting processes takes about two seconds: a small set is decoded faster without them.
-    if processes == 1 or len(jobs) <= 4:
+class _WorkerKilled(Exception):
+    """A process that decodes ended without an exception of its own."""
+
+
+def _results(jobs: list[tuple], processes: int | None, *, apart: bool = False) -> Iterator[int]:
+    # Starting processes takes about two seconds: a small set is decoded faster without them. What killed a process
+    # before must not be decoded in this one.
+    if not apart and (processes == 1 or len(jobs) <= 4):
         yield from (_decode_chunk(*job) for job in jobs)
         return
     from joblib import Parallel, cpu_count, delayed
     from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     try:
         yield from Parallel(n_jobs=processes or cpu_count(), return_as="generator_unordered")(
             delayed(_decode_chunk)(*job) for job in jobs
         )
+    except TerminatedWorkerError as error:
+        raise _WorkerKilled from error
     finally:
         # joblib would keep the idle processes for minutes.
         get_reusable_executor().shutdown(wait=True)
 
 
 def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit, max_pixels: int) -> int:
-    """Decode a chunk of rows from `start` into the shared array, then save their facts, which marks it as done."""
+    """Decode a chunk of rows from `start` into the shared array, then save their facts and checksums, which
+    marks it as done.
+    """
     pixels = np.load(partial / "pixels.npy", mmap_mode="r+")
     facts = []
     for row, path in enumerate(paths, start):
@@ -246,20 +309,12 @@ def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, 
         pixels[row] = image.pixels
         facts.append((image.width, image.height, image.mode, image.format, image.file_hash, image.pixel_hash, ""))
     pixels.flush()
-    with replacing(_chunk(partial, start)) as temporary:
+    file = _chunk(partial, start)
+    with replacing(file) as temporary:
         pd.DataFrame(facts, columns=list(FACTS)).to_parquet(temporary)
+    checked_json.write(file.with_suffix(".json"), _sums(file, pixels[start : start + len(paths)]))
     return len(paths)
 
 
 def _chunk(partial: Path, start: int) -> Path:
     return partial / "chunks" / f"{start:09d}.parquet"
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator:
-    """Show a progress bar of `total` images on a terminal; yield the function to call with each number finished."""
-    from tqdm import tqdm
-
-    hidden = not sys.stderr.isatty() or not log.isEnabledFor(logging.INFO)
-    with tqdm(total=total, initial=done, desc=what, unit=" images", disable=hidden) as bar:
-        yield bar.update

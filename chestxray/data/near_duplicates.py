@@ -11,11 +11,11 @@ import pandas as pd
 from PIL import Image
 
 from chestxray.data import neighbours
-from chestxray.data.decoded import progress
 from chestxray.data.descriptors import FLIPS, POSES, described, signs, whiten
 from chestxray.data.grouping import patient_keys
 from chestxray.data.image_registration import SIDE, correlations, placement
 from chestxray.data.index import Index
+from chestxray.progress.bars import progress
 
 # benchmarks/near_duplicates.md explains the thresholds.
 #: Absolute cosine between two descriptors from which a pair is a candidate.

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
-from chestxray.errors import PluginError
+from chestxray.errors import NonFiniteError, PluginError
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.out_of_distribution import FAINT, SIDE, FeatureDistribution, averaging
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
 from chestxray.explanation.gradcam import check_layer, finish, positive
+from chestxray.models import backend, interrupts, non_finite
 from chestxray.models.assembly import CALIBRATION
 
+if not backend.on_jax():
+    import tensorflow as tf
 if TYPE_CHECKING:
     from chestxray.evaluation.decision.finding_rule import Rule
 
@@ -70,6 +72,7 @@ class Graph:
             wanted["features"] = model.get_layer(features).output
         if layer is not None:
             check_layer(model, layer)
+            self._layer = model.get_layer(layer)
             wanted["map"] = model.get_layer(layer).output
             wanted["logits"] = model.get_layer(CALIBRATION).input
             if not tape:
@@ -108,18 +111,26 @@ class Graph:
         """Return the maps, float32 (batch, rows, columns), at the layer's own size and scale."""
         return self._values(pixels, classes)[1]
 
+    def not_finite(self, pixels: np.ndarray) -> str:
+        """Return what gives NaN or infinity for `pixels` as `compute` takes them, for a message: the first layer of the
+        graph, or the gradient.
+        """
+        first = non_finite.first_layer(self.probe, ops.convert_to_tensor(pixels, "float32"))
+        if not first:
+            return "all layers of the graph are finite, but the gradient of the logits is not"
+        return f"the first layer of the graph that is not finite: {first}"
+
     def _values(self, pixels: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         """Return the network's outputs, the maps' evidence, and the numbers of the findings where it chose several."""
         if not self.has_map:
             return self.probe(pixels, training=False), None, None
+        if backend.on_jax():
+            return self._values_of_jax(pixels, classes)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             if self._head is None:
                 tape.watch(pixels)
             values = self.probe(pixels, training=False)
-            several = self.shown and isinstance(classes, int) and classes == OWN
-            mapped = self._most_probable(values["probabilities"]) if several else None
-            numbers = [classes] if mapped is None else [mapped[:, place] for place in range(self.shown)]
-            chosen = [self._chosen(values["probabilities"], one) for one in numbers]
+            chosen, mapped = self._explained(values["probabilities"], classes)
             scores = [ops.sum(values["logits"] * one) for one in chosen]
         if self._head is not None:
             weights = [self._head.weights(values.get("needs", ()), one) for one in chosen]
@@ -128,8 +139,46 @@ class Graph:
         maps = [positive(values["map"], one) for one in weights]
         return values, maps[0] if mapped is None else ops.stack(maps, axis=1), mapped
 
+    def _values_of_jax(self, pixels: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+        """As `_values`, with JAX's gradient where the layers have no closed form."""
+        values = self.probe(pixels, training=False)
+        chosen, mapped = self._explained(values["probabilities"], classes)
+        if self._head is not None:
+            weights = [self._head.weights(values.get("needs", ()), one) for one in chosen]
+        else:
+            import jax
+
+            nothing = ops.zeros_like(values["map"])
+            score = jax.grad(lambda added, one: ops.sum(self._logits(pixels, added) * one))
+            weights = [_by_tape(score(nothing, one)) for one in chosen]
+        maps = [positive(values["map"], one) for one in weights]
+        return values, maps[0] if mapped is None else ops.stack(maps, axis=1), mapped
+
+    def _logits(self, pixels: Tensor, added: Tensor) -> Tensor:
+        """Return the logits where `added` is added to the feature map: JAX takes gradients with respect to what a
+        function is given, and the feature map is made within.
+        """
+        layer, call = self._layer, self._layer.call
+        try:
+            # On the one layer, and past Keras's own __setattr__, which tracks what it is given.
+            object.__setattr__(layer, "call", lambda *given, **options: call(*given, **options) + added)
+            return self.probe(pixels, training=False)["logits"]
+        finally:
+            vars(layer).pop("call", None)
+
+    def _explained(self, probabilities: Tensor, classes: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Return what each map explains, one-hot, float32 (batch, classes), and the numbers of the findings where the
+        graph chose several.
+        """
+        several = self.shown and isinstance(classes, int) and classes == OWN
+        mapped = self._most_probable(probabilities) if several else None
+        numbers = [classes] if mapped is None else [mapped[:, place] for place in range(self.shown)]
+        return [self._chosen(probabilities, one) for one in numbers], mapped
+
     def _most_probable(self, probabilities: Tensor) -> Tensor:
         """Return the numbers of the most probable findings, int32 (batch, shown); of equal ones the lower is first."""
+        if backend.on_jax():
+            return ops.top_k(probabilities, self.shown)[1]
         return tf.math.top_k(probabilities, self.shown).indices
 
     def _chosen(self, probabilities: Tensor, classes: Tensor) -> Tensor:
@@ -141,9 +190,9 @@ class Graph:
         else:
             weighed = probabilities
             if decision is not None and decision.priors:
-                weighed = probabilities / tf.constant(decision.priors, tf.float32)
+                weighed = probabilities / ops.convert_to_tensor(decision.priors, "float32")
             # Not Keras's argmax, whose bit operations ONNX and LiteRT do not have.
-            own = tf.argmax(weighed, axis=-1, output_type=tf.int32)
+            own = ops.argmax(weighed, axis=-1) if backend.on_jax() else tf.argmax(weighed, -1, output_type=tf.int32)
         return ops.one_hot(ops.where(ops.equal(classes, OWN), own, classes), self.classes, dtype="float32")
 
 
@@ -171,22 +220,51 @@ class OnePass:
         `images`: (rows, height, width, channels) in 0..255; `classes`: the class or finding to explain, int
         (rows,); None: the most probable one of each image. Each map is scaled from its own minimum to its own
         maximum; a map without positive evidence is all zero.
+
+        Raises:
+            NonFiniteError: a map or a probability holds NaN or infinity; the message names the first layer that does.
         """
         wanted = np.full(len(images), OWN, np.int32) if classes is None else np.asarray(classes, np.int32)
         probabilities = [np.empty((0, self.graph.classes), np.float32)]
         maps = [np.empty((0, *self.graph.input_shape[:2]), np.float32)]
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            given = self._compiled(tf.constant(images[part], tf.float32), tf.constant(wanted[part]))
-            probabilities.append(given["probabilities"].numpy())
-            maps.append(given["map"].numpy())
+        with interrupts.deferred() as check:
+            for start in range(0, len(images), batch_size):
+                check()
+                part = slice(start, start + batch_size)
+                given = self._compiled(images[part].astype(np.float32), wanted[part])
+                probabilities.append(np.asarray(given["probabilities"]))
+                maps.append(np.asarray(given["map"]))
+                if not (np.isfinite(probabilities[-1]).all() and np.isfinite(maps[-1]).all()):
+                    raise NonFiniteError(f"A heat map cannot be drawn: {self.graph.not_finite(images[part])}.")
         return np.concatenate(probabilities), np.concatenate(maps)
 
     @cached_property
     def _compiled(self) -> Any:
+        if backend.on_jax():
+            return _jitted(self.graph)
         images = tf.TensorSpec((None, *self.graph.input_shape), tf.float32)
         compute = tf.function(self.graph.compute, autograph=False)
-        return compute.get_concrete_function(images, tf.TensorSpec((None,), tf.int32))
+        traced = compute.get_concrete_function(images, tf.TensorSpec((None,), tf.int32))
+        return lambda images, classes: traced(tf.constant(images), tf.constant(classes))
+
+
+def _jitted(graph: Graph) -> Any:
+    """Return `graph`'s outputs as a function of images and classes, compiled by JAX with the weights as inputs of it:
+    as constants they would be copied into the program.
+    """
+    import jax
+
+    from chestxray.models import jax_devices
+
+    variables = graph.probe.variables
+    values = [jax_devices.value(variable) for variable in variables]
+
+    @jax.jit
+    def compute(values: list[Any], images: Any, classes: Any) -> dict[str, Any]:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return graph.compute(images, classes)
+
+    return lambda images, classes: compute(values, images, classes)
 
 
 def pooled(features: Tensor) -> Tensor:

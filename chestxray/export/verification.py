@@ -20,7 +20,7 @@ from chestxray.data.sources.phantom.drawing import draw
 from chestxray.data.sources.phantom.findings import FINDINGS
 from chestxray.errors import ExportError
 from chestxray.evaluation.decision.rule import Decision
-from chestxray.explanation.inference_graph import OnePass
+from chestxray.explanation.inference_graph import Graph, OnePass
 from chestxray.export.source_run import SourceRun
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import features_model
@@ -60,7 +60,9 @@ def check(subject: SourceRun, path: Path) -> Checked:
     """
     pixels, said = _pixels(subject)
     runner = RUNNERS[subject.form](subject, path)
-    differences = compare(subject, pixels, runner(pixels))
+    given = runner(pixels)
+    _require_finite(subject, pixels, given)
+    differences = compare(subject, pixels, given)
     tolerances = {name: (HALVED if subject.halved else TOLERANCE)[name] for name in differences}
     for name, difference in differences.items():
         if not difference <= tolerances[name]:
@@ -75,6 +77,17 @@ def check(subject: SourceRun, path: Path) -> Checked:
         rate=rate(lambda: runner(pixels), len(pixels)),
         tensorflow_rate=rate(lambda: subject.compiled(tf.constant(pixels)), len(pixels)),
     )
+
+
+def _require_finite(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarray]) -> None:
+    """Raise `ExportError` if an output of the file is NaN or infinite, with the layer of the model that is the first to
+    be so; where the model is finite, the file alone is at fault.
+    """
+    if odd := [name for name, values in given.items() if not np.isfinite(values).all()]:
+        raise ExportError(
+            f"The exported {subject.form} file gives NaN or infinity ({', '.join(odd)}) and was deleted. Of the model "
+            f"itself, {Graph(subject.model, subject.layer).not_finite(pixels)}."
+        )
 
 
 def compare(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from chestxray.evaluation.decision.rule import NOT_CHOSEN, Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Engine, Outputs, check_maps
 from chestxray.inference.ensemble import Ensemble, resized
-from chestxray.models import interrupts, startup
+from chestxray.models import interrupts, replicas, startup
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import MODEL, RECIPE, Run
 from chestxray.storage import schema
@@ -192,7 +192,11 @@ class KerasEngine:
     @cached_property
     def _model(self) -> keras.Model:
         startup.start()
-        model, path = self._run.model, self.folder / MODEL
+        from chestxray.models import devices
+
+        with devices.strategy("auto").scope():  # several GPUs share the images
+            model = self._run.model
+        path = self.folder / MODEL
         takes, gives = tuple(model.inputs[0].shape[1:3]), model.output.shape[-1]
         if takes != self.image_size or gives != len(self.classes):
             raise DataError(
@@ -228,13 +232,15 @@ class KerasEngine:
         from chestxray.explanation.inference_graph import Graph
 
         graph = Graph(model, layer, decision=self.decision, features=self.decision.features)
-        signature = [tf.TensorSpec((None, *self.image_size), tf.uint8)]
+        signature = tf.TensorSpec((None, *self.image_size), tf.uint8)
 
-        @tf.function(input_signature=signature, autograph=False)
         def compute(pixels: tf.Tensor) -> Any:
             return graph.compute(tf.cast(pixels, tf.float32)[..., tf.newaxis])
 
-        return compute
+        strategy = replicas.strategy_of(model)
+        if strategy is not None:
+            return replicas.shared(compute, signature, strategy)
+        return tf.function(compute, input_signature=[signature], autograph=False)
 
     def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
         """As `Engine.run`."""
@@ -245,10 +251,15 @@ class KerasEngine:
             graph = self._explaining if maps else self._plain
         with interrupts.deferred():
             given = {name: value.numpy() for name, value in graph(pixels).items()}
-        if not np.isfinite(given["probabilities"]).all():
-            raise DataError(f"{self.folder / MODEL} is damaged: its probabilities are no numbers.")
+        if not all(np.isfinite(given[name]).all() for name in ("probabilities", "map") if name in given):
+            raise DataError(f"{self.folder / MODEL} is damaged: {self._not_finite(pixels)}.")
         far = None if self._distribution is None else self._distribution.distances(given["features"], pixels)
         return Outputs(given["probabilities"], far, given.get("map"), given.get("mapped"))
+
+    def _not_finite(self, pixels: np.ndarray) -> str:
+        from chestxray.explanation.inference_graph import Graph
+
+        return Graph(self._model, self._layer).not_finite(pixels[..., np.newaxis])
 
     def maps_of(self, pixels: np.ndarray, number: int) -> np.ndarray:
         """Return the heat maps, float32 (n, height, width) in 0..1, of the finding of that number, however probable it

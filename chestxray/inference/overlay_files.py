@@ -11,11 +11,14 @@ import numpy as np
 import xxhash
 
 from chestxray.explanation.overlay import overlay
+from chestxray.inference.answer import answered
 from chestxray.inference.finding_answer import FindingAnswer
 from chestxray.storage.files import replacing
 
 if TYPE_CHECKING:
+    from chestxray.evaluation.decision.finding_rule import Rule
     from chestxray.inference.batch_prediction import Batch
+    from chestxray.inference.engine import Engine
     from chestxray.inference.image_answer import ImageAnswer
     from chestxray.inference.output_file import Overlays
 
@@ -69,6 +72,15 @@ def write_overlays(folder: Path, answers: Sequence[ImageAnswer], batch: Batch) -
             for name in shown
         }
     return names
+
+
+def overlays_of(folder: Path | None, batch: Batch, engine: Engine, rule: Rule) -> Sequence[Overlays]:
+    """Write the overlays of `batch`, answered by `rule`, as `write_overlays` does; a None for each image without a
+    `folder`.
+    """
+    if folder is None:
+        return [None] * len(batch.paths)
+    return write_overlays(folder, answered(batch.paths, batch.reasons, batch.outputs, engine, rule), batch)
 
 
 def _write(path: Path, pixels: np.ndarray, heat: np.ndarray) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from chestxray.errors import PluginError
+from chestxray.errors import PluginError, WeightsError
+from chestxray.models import non_finite
 from chestxray.models.weights import build_named, load_weights
 from chestxray.plugin import ModelPlugin
 
@@ -80,6 +81,8 @@ def build(
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
         load_weights(model, Path(weights), backbone=backbone, convert=plugin.convert)
+    elif by_name is not None and (spoilt := non_finite.first_weights(model)):
+        raise WeightsError(f"The weights {by_name!r} of {name} are not finite: {spoilt}.")
     if batch_norm_momentum is not None:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):

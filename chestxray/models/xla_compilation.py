@@ -21,9 +21,12 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from chestxray.storage.files import write_json
+from chestxray.models import backend, startup
+from chestxray.storage import cache_use, checked_json
+
+if not backend.on_jax():
+    import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +68,19 @@ def choose(
 ) -> bool:
     """Return whether `model` should be compiled with XLA for `steps` steps of this `work` on `batch` images.
 
-    ``auto`` measures on a GPU where there is enough work, and is off on a CPU; before, after and without a
+    ``auto`` measures on a GPU where there is enough work, and is off on a CPU and where TensorFlow is deterministic;
+    before, after and without a
     measurement the model's variables are the same. `model` is compiled anew by the measurement. XLA is off under a
-    strategy of several devices, which it does not work with (keras issue 18627).
+    strategy of several devices, which it does not work with (keras issue 18627). JAX compiles with nothing else.
     """
+    if backend.on_jax():
+        return True
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         return False
     if wanted != "auto":
         return wanted == "on"
-    if not on_gpu():
+    # A choice by timing depends on the clock, and XLA's sums are taken in another order.
+    if not on_gpu() or startup.is_deterministic():
         return False
     known = _read(_file(model, work, batch, cache))
     if known is None:
@@ -104,10 +111,13 @@ def on_gpu() -> bool:
 def remembered(model: keras.Model, work: Work, batch: int, cache: Path, *, plain: float | None = None) -> Timing:
     """Return the timing of this work from the cache; what is not there is measured and kept."""
     file = _file(model, work, batch, cache)
-    known = _read(file)
-    if known is None:
-        known = measure(model, work, batch, plain=plain)
-        write_json(file, asdict(known))
+    with cache_use.held(file):
+        known = _read(file)
+        if known is None:
+            if file.is_file():
+                log.warning("Damaged in the cache: %s. It is measured again.", file)
+            known = measure(model, work, batch, plain=plain)
+            checked_json.write(file, asdict(known))
     return known
 
 
@@ -187,7 +197,5 @@ def _device() -> list[Any]:
 
 
 def _read(file: Path) -> Timing | None:
-    try:
-        return Timing(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    content = checked_json.read(file)
+    return None if content is None else Timing(**content)

@@ -22,7 +22,7 @@ from chestxray.evaluation.decision.selection import decide
 from chestxray.evaluation.decision.temperature_scaling import Calibration, calibrated
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions, together
-from chestxray.models import forward, xla_compilation
+from chestxray.models import forward, replicas, xla_compilation
 from chestxray.models.assembly import Built, features_model, set_calibration
 from chestxray.models.forward import Forward
 from chestxray.recipe import Recipe
@@ -80,7 +80,7 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
     distribution = None
     if layer is not None:
         sample = _sample(index, recipe.seed)
-        given = forward.outputs(feature_model, pixels, sample, recipe.predict_batch_size)
+        given = forward.outputs(feature_model, pixels, sample, recipe.predict_batch_size, names=_names(index))
         training = np.concatenate([features for _, features in given])
         judged = pixels[np.flatnonzero((index.rows["split"] == "validation").to_numpy())]
         distribution = out_of_distribution.learn(
@@ -190,6 +190,8 @@ def _finding_weights(index: Index, recipe: Recipe) -> dict[str, np.ndarray] | No
 
 def _forward(model: keras.Model, recipe: Recipe, rows: int, cache: Path) -> Forward:
     batch = recipe.predict_batch_size
+    if replicas.strategy_of(model) is not None:  # without XLA, see `Forward`
+        return Forward(model, rows)
     jit = xla_compilation.choose(model, "inference", batch, -(-rows // batch), cache, wanted=recipe.jit_compile)
     return Forward(model, rows, jit=jit)
 
@@ -198,9 +200,13 @@ def _predict(
     feature_model: Forward, pixels: np.ndarray, index: Index, split: str, batch_size: int
 ) -> tuple[Table, list[np.ndarray]]:
     places = np.flatnonzero((index.rows["split"] == split).to_numpy())
-    parts = list(forward.outputs(feature_model, pixels, places, batch_size))
+    parts = list(forward.outputs(feature_model, pixels, places, batch_size, names=_names(index)))
     probabilities = np.concatenate([part[0] for part in parts])
     return _table(index, places, probabilities), [part[1] for part in parts if len(part) > 1]
+
+
+def _names(index: Index) -> list[str]:
+    return index.rows["path"].tolist()
 
 
 def _table(index: Index, places: np.ndarray, probabilities: np.ndarray) -> Table:
@@ -214,7 +220,7 @@ def _test(
 ) -> tuple[Table, Refusals | None]:
     places = np.flatnonzero((index.rows["split"] == "test").to_numpy())
     probabilities, far, done = [], [], 0
-    for given in forward.outputs(feature_model, pixels, places, recipe.predict_batch_size):
+    for given in forward.outputs(feature_model, pixels, places, recipe.predict_batch_size, names=_names(index)):
         probabilities.append(given[0])
         block = places[done : done + len(given[0])]
         done += len(block)

@@ -11,11 +11,12 @@ from typing import Any
 
 from chestxray._version import VERSION
 from chestxray.data.index import Index
+from chestxray.models import backend
 from chestxray.plugin import ModelPlugin
 from chestxray.registry import InstalledPlugin
 
 _PACKAGES = (
-    "keras", "tensorflow", "tf-keras-vis", "numpy", "scipy", "scikit-learn", "pandas", "pillow",
+    "keras", "tensorflow", "jax", "tf-keras-vis", "numpy", "scipy", "scikit-learn", "pandas", "pillow",
     "datasets", "tensorflow-datasets",
 )  # fmt: skip
 
@@ -43,6 +44,7 @@ def describe(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "backend": backend.chosen(),
         "devices": devices,
         "settings": settings(),
         "plugin": {

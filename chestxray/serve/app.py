@@ -32,10 +32,11 @@ from chestxray.serve.url_fetch import Links
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of an application that hold threads and processes: the gate and the decoders."""
+    """The parts of an application that hold threads and processes, the gate and the decoders; and its measures."""
 
     gate: Gate
     decoders: Decoders
+    measures: Measures
 
     def close(self, *, wait: bool = True) -> None:
         """Accept no more work and end fetching and decoding; by default, wait for running models."""
@@ -46,21 +47,28 @@ class Work:
 
 
 def create_app(
-    models: Sequence[Served], settings: Settings, links: Links | None = None, decoders: Decoders | None = None
+    models: Sequence[Served],
+    settings: Settings,
+    links: Links | None = None,
+    decoders: Decoders | None = None,
+    limit: Limit | None = None,
 ) -> Flask:
     """Return the WSGI application that serves `models`.
 
-    `links` fetches images by URL, where `settings` allow it; `decoders` decodes them.
+    `links` fetches images by URL, where `settings` allow it; `decoders` decodes them. `limit` is that of requests a
+    minute, where several processes share one.
     ``app.extensions["chestxray"]`` is its `Work`, which must be closed at the end.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload
     app.url_map.merge_slashes = False
     app.json = _StrictJson(app)
-    gate, limit, measures = Gate(settings), Limit(settings.per_minute), Measures()
+    gate, measures = Gate(settings), Measures()
+    limit = limit or Limit(settings.per_minute)
+    measures.models(models)
     fetching = links or Links(settings.max_upload, seconds=min(10.0, settings.timeout))
     decoders = decoders or Decoders(settings)
-    app.extensions["chestxray"] = Work(gate, decoders)
+    app.extensions["chestxray"] = Work(gate, decoders, measures)
     _add_frame(app, settings, measures)
     _add_pages(app, models, settings, measures)
 
@@ -159,6 +167,14 @@ def _add_pages(app: Flask, models: Sequence[Served], settings: Settings, measure
     def healthz() -> Response:
         return jsonify({"status": "ok", "version": VERSION, "models": len(models)})
 
+    @app.get("/readyz")
+    def readyz() -> Response:
+        stopping = request.environ.get("chestxray.stopping", False)
+        serving = {model.key: model.fingerprint for model in models}
+        response = jsonify({"status": "stopping" if stopping else "ready", "version": VERSION, "models": serving})
+        response.status_code = 503 if stopping else 200
+        return response
+
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(measures.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
@@ -197,7 +213,7 @@ def _add_frame(app: Flask, settings: Settings, measures: Measures) -> None:
             "seconds": round(seconds, 4),
             "bytes": request.content_length or 0,
         }
-        quiet = route in ("/healthz", "/metrics") and response.status_code == 200
+        quiet = route in ("/healthz", "/readyz", "/metrics") and response.status_code == 200
         log.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})
         return response
 

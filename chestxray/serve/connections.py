@@ -19,6 +19,7 @@ import socket
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
+from waitress.task import ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from chestxray._version import RESEARCH_ONLY
@@ -43,8 +44,8 @@ CONNECTIONS = 100
 SPARE = 4
 #: Most seconds until the header of a request has arrived, and until an idle connection is closed.
 HEAD, IDLE = 10.0, 30.0
-#: Seconds that running requests have when the server stops.
-GRACE = 5.0
+#: Seconds in which a kept-alive connection may send one more request when the server stops.
+LINGER = 1.0
 #: Bytes of a request between two checks of the memory in use.
 _STEP = 1 << 20
 _FIELD = re.compile(rb"^(host|content-length|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -120,8 +121,27 @@ class Request(HTTPRequestParser):
         self.body_rcv = None
 
 
+class Task(WSGITask):
+    """A request that is being answered. While the server stops, its answer says that the connection is closed."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """Extend waitress's method by ``chestxray.stopping``."""
+        environment: dict[str, Any] = super().get_environment()
+        environment["chestxray.stopping"] = self.channel.server.stopping
+        return environment
+
+    def build_response_header(self) -> bytes:
+        """Extend waitress's method: a client that is told so sends no other request into a connection that ends."""
+        if self.channel.server.stopping:
+            self.request.headers["CONNECTION"] = "close"
+        header: bytes = super().build_response_header()
+        return header
+
+
 class Channel(HTTPChannel):
     """A connection of a client."""
+
+    task_class = Task
 
     def __init__(self, server: Server, connection: socket.socket, address: Any, adjustments: Any, map: Any) -> None:
         super().__init__(server, connection, address, adjustments, map)
@@ -226,29 +246,42 @@ class Server(TcpWSGIServer):
             channel.look(time.monotonic(), self.settings.upload_timeout)
 
     def stop(self) -> None:
-        """Accept no more requests, and let `run` return once the running ones are answered, or after `GRACE` seconds.
-        May be called from another thread or a signal handler.
+        """Accept no more connections, and let `run` return once all requests are answered that have arrived, wholly or
+        in part, or after ``settings.grace`` seconds. May be called from another thread or a signal handler.
         """
         self.stopping = True
         self.pull_trigger()
 
-    def run(self) -> None:
-        """Serve until `stop`."""
+    def run(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`. `beat` is called at least every second, also while the last requests are answered."""
         while not self.stopping:
+            beat()
             self._turn(1.0)
+        self._accept_what_waits()
         self.accepting = False
         self.del_channel()
         self.socket.close()
-        ends = time.monotonic() + GRACE
-        while time.monotonic() < ends and self._unanswered():
+        stopped = time.monotonic()
+        while self._unanswered() or (self.active_channels and time.monotonic() - stopped < LINGER):
+            if time.monotonic() - stopped > self.settings.grace:
+                break
+            beat()
             self._turn(0.05)
         self.task_dispatcher.shutdown(timeout=1)
         self.trigger.close()
         wasyncore.close_all(self._map, ignore_all=True)
 
+    def _accept_what_waits(self) -> None:
+        """Accept the connections that the operating system has accepted for this server, and holds."""
+        for _ in range(CONNECTIONS):
+            known = len(self._map)
+            self.handle_accept()
+            if len(self._map) == known:
+                return
+
     def _unanswered(self) -> bool:
         channels = list(self.active_channels.values())
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+        return any(channel.requests or channel.request is not None or channel.total_outbufs_len for channel in channels)
 
     def _turn(self, seconds: float) -> None:
         wasyncore.loop(timeout=seconds, use_poll=self.adj.asyncore_use_poll, map=self._map, count=1)

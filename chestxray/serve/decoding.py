@@ -65,6 +65,11 @@ class Decoders:
         for process in found:
             self._idle.put(process or self._started())
 
+    def wait(self) -> None:
+        """Wait until all processes that were started are ready for an image, or have ended."""
+        for process in list(self._running):
+            process.wait()
+
     def decode(
         self, content: bytes, ways: Sequence[Way], pictures: Sequence[Way], max_pixels: int, deadline: float
     ) -> Decoded:
@@ -156,6 +161,10 @@ class _Process:
         # Starting it may take long on a busy machine, and is not subject to a deadline.
         self._ready = threading.Event()
         threading.Thread(target=self._await, name="decoder starts", daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait until the process is ready, or has ended."""
+        self._ready.wait()
 
     def _await(self) -> None:
         with contextlib.suppress(EOFError, OSError, ValueError):

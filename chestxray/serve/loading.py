@@ -14,7 +14,8 @@ from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.inference import opening
 from chestxray.inference.answer import answers
 from chestxray.inference.engine import Engine, Outputs
-from chestxray.storage.files import content
+from chestxray.inference.onnx_engine import MOST
+from chestxray.storage.files import check_size, content
 
 #: Most bytes of a model card with its images.
 _MOST_CARD = 50_000_000
@@ -22,17 +23,21 @@ _MOST_CARD = 50_000_000
 
 @dataclass(frozen=True)
 class Served:
-    """An engine with its ``key`` in URLs and metrics; ``card``: the path of its model card, HTML."""
+    """An engine with its ``key`` in URLs and metrics; ``card``: the path of its model card, HTML; ``fingerprint``: as
+    `opening.fingerprint`, empty for an engine without files.
+    """
 
     key: str
     engine: Engine
     card: Path | None
+    fingerprint: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the item of ``/api/models``."""
         return {
             "id": self.key,
             "name": self.engine.name,
+            "fingerprint": self.fingerprint,
             "classes": list(self.engine.classes),
             **_rule(self.engine.decision),
             "refusal_threshold": self.engine.refusal_threshold,
@@ -73,16 +78,31 @@ def open_models(paths: Sequence[Path], seconds: float | None = None) -> tuple[Se
 
     Raises:
         InputError: no path is given; a path does not exist, is not a run, or has no weights.
-        DataError: a damaged file.
+        DataError: a damaged file, or one that changes while it is loaded.
     """
     if not paths:
         raise InputError("No model. Name a run's folder, or an ONNX file that `chestxray export` made.")
     served: list[Served] = []
     for path in paths:
-        model = Served(_key(len(served) + 1, len(paths)), _open(path, seconds), _card(path))
+        before = None if path.is_dir() else _fingerprint(path)
+        engine = _open(path, seconds)
+        # A folder is checked by opening it, and its weights are read by the first evaluation.
+        before = before or opening.fingerprint(path)
+        model = Served(_key(len(served) + 1, len(paths)), engine, _card(path), before)
         _try(model, path)
+        if opening.fingerprint(path) != before:
+            raise DataError(f"{path} changed while it was loaded. Replace a model by moving a whole one to its place.")
         served.append(model)
     return tuple(served)
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Return the fingerprint of a file; None where it is none of a size that could be opened, which `_open` reports."""
+    try:
+        check_size(path, MOST)
+        return opening.fingerprint(path) if opening.is_onnx(path) else None
+    except OSError:
+        return None
 
 
 def _try(model: Served, path: Path) -> None:

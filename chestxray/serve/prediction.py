@@ -76,7 +76,7 @@ def _maps(outputs: Outputs, answer: ImageAnswer) -> dict[str, Any]:
 def _fields(model: Served, answer: ImageAnswer) -> dict[str, Any]:
     fields = answer.to_json()
     del fields["path"], fields["unreadable"]
-    return {"model": model.key, "words": answer.words, **fields}
+    return {"model": model.key, "fingerprint": model.fingerprint, "words": answer.words, **fields}
 
 
 class Gate:

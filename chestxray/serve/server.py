@@ -16,9 +16,6 @@ from chestxray.serve.connections import Server
 if TYPE_CHECKING:
     from chestxray.serve.app import Work
 
-#: Most seconds from the signal to the end of the process; containers are killed after ten.
-LAST = 8.0
-
 
 def bound(host: str, port: int) -> socket.socket:
     """Return a socket bound to `host` and `port` that does not listen yet, so that a port in use is reported before
@@ -51,10 +48,10 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve_until_stopped(server: Server, work: Work) -> None:
-    """Serve until Ctrl-C or SIGTERM, the signal that stops a container. Running requests then have
-    `connections.GRACE` seconds; after `LAST` seconds the process ends in any case. A second signal ends it at once.
+    """Serve until Ctrl-C or SIGTERM, the signal that stops a container. Requests that have begun then have
+    ``settings.grace`` seconds; after ``settings.last`` the process ends in any case. A second signal ends it at once.
     """
-    last = threading.Timer(LAST, os._exit, (1,))
+    last = threading.Timer(server.settings.last, os._exit, (1,))
     last.daemon = True
 
     def stop(number: int, frame: FrameType | None) -> None:

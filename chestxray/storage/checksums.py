@@ -47,18 +47,25 @@ def all_match(folder: Path) -> bool:
         return False
 
 
+def changed(path: Path) -> bool:
+    """Return whether the ``checksums.json`` beside the file lists another checksum than the file has.
+
+    Raises:
+        DataError: ``checksums.json`` is damaged.
+    """
+    known = path.parent / FILE
+    wanted = schema.read(known, dict[str, str]).get(path.name) if known.is_file() else None
+    return wanted is not None and of(path) != wanted
+
+
 def check(path: Path) -> None:
     """Compare the file with its checksum, if the ``checksums.json`` beside it lists one.
 
     Raises:
         DataError: the file is not the one that was written there, or ``checksums.json`` is damaged.
     """
-    known = path.parent / FILE
-    if not known.is_file():
-        return
-    wanted = schema.read(known, dict[str, str]).get(path.name)
-    if wanted is not None and of(path) != wanted:
+    if changed(path):
         raise DataError(
-            f"{path} is damaged: it is not the file that was written there, as its checksum in {known.name} says. "
+            f"{path} is damaged: it is not the file that was written there, as its checksum in {FILE} says. "
             "Copy the folder again from where it was made, or run it again."
         )

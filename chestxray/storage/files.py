@@ -15,6 +15,9 @@ from chestxray.errors import OutputError
 #: What `refusal` returns for a path that does not exist.
 ABSENT = (os.strerror(errno.ENOENT), os.strerror(errno.ENOTDIR))
 
+#: How the names of files begin that are being written.
+_PART = ".part-"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -28,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_PART, suffix=f"-{path.name}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,6 +41,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what a killed program left below `folder` of files that it was writing; nobody may be writing there."""
+    for part in folder.rglob(f"{_PART}*"):
+        part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -105,7 +105,9 @@ class Environment(TypedDict):
     python: NotRequired[str]
     platform: NotRequired[str]
     packages: NotRequired[dict[str, str]]
+    backend: NotRequired[str]
     devices: NotRequired[list[str]]
+    deterministic: NotRequired[bool]
     plugin: NotRequired[_Plugin]
     data: _Data
     model: NotRequired[_Model]

@@ -91,14 +91,17 @@ def evaluate_on(
     )
     startup.start()
     from chestxray.explanation import panel
+    from chestxray.models import devices
     from chestxray.runs import holdout
 
+    with devices.strategy("auto").scope():  # several GPUs share the images
+        model = run.model
     distribution = (
         out_of_distribution.FeatureDistribution.read(run.folder / out_of_distribution.FILE)
         if decision.features
         else None
     )
-    test, refusals = holdout.repeat(run.model, decoded.pixels, index, decision, distribution, trained, cache)
+    test, refusals = holdout.repeat(model, decoded.pixels, index, decision, distribution, trained, cache)
     new = output_folder.create(folder, overwrite=overwrite or output is None)
     if not new:
         output_folder.clear(folder)

@@ -29,6 +29,7 @@ from chestxray.evaluation.paired.finding_comparison import align_findings
 from chestxray.evaluation.paired.finding_mean_comparison import estimated_mean
 from chestxray.evaluation.paired.generalisation_gap import averaged, between
 from chestxray.evaluation.predictions import Predictions
+from chestxray.execution.executor import Executor
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
@@ -45,6 +46,7 @@ def measure(
     metric: str = "auroc",
     seeds: int = 1,
     overwrite: bool = False,
+    executor: Executor | None = None,
 ) -> tuple[Leakage, Path]:
     """Train the model of `recipe` under each split and write the result; return it and the path of its page.
 
@@ -65,7 +67,7 @@ def measure(
     given = index.rows
     splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}
-    made = study.run(recipes, folder, cache, seeds=seeds, overwrite=overwrite, below="leakage")
+    made = study.run(recipes, folder, cache, seeds=seeds, overwrite=overwrite, below="leakage", executor=executor)
     found = _found({name: made.runs(name) for name in splits}, metric, given)
     return found, leakage_page.write(found, made.folder)
 

@@ -11,13 +11,11 @@ a study that was stopped::
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import json
 import logging
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,27 +25,20 @@ import pandas as pd
 
 from chestxray import workflow
 from chestxray.data import sources
-from chestxray.data.index import Index
-from chestxray.errors import ChestXrayError, DataError, InputError, OutputError, TrainingError
+from chestxray.errors import DataError, InputError, OutputError, TrainingError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.predictions import Predictions
+from chestxray.execution.executor import Executor
 from chestxray.recipe import Recipe
 from chestxray.runs import output_folder, run_folder
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 from chestxray.storage.files import write_json
+from chestxray.studies import making
+from chestxray.studies.making import PARTS, STUDY
 
 log = logging.getLogger(__name__)
-
-#: The file that identifies the folder of a study: the list of its parts.
-STUDY = "study.json"
-PARTS = "parts"
-#: Fields of a recipe that determine the images, their labels and their patients.
-_DATA = (
-    "data", "test_data", "path", "data_option", "patient_pattern", "label_pattern", "classes", "map", "drop",
-    "uncertain", "view", "max_pixels", "splits_by",
-)  # fmt: skip
 
 _Table = TypeVar("_Table", Predictions, FindingPredictions)
 
@@ -101,8 +92,9 @@ def run(
     seeds: int = 1,
     overwrite: bool = False,
     below: str = "comparisons",
+    executor: Executor | None = None,
 ) -> Study:
-    """Train every part of the study that is not finished, one after the other.
+    """Train every part of the study that is not finished.
 
     Args:
         recipes: one for each candidate, with a name for each or named by their models. A recipe with
@@ -114,12 +106,15 @@ def run(
             initial weights, shuffles and augmentation, and have the same splits.
         overwrite: make finished parts anew.
         below: folder of the default folder.
+        executor: where parts are trained, several at a time, each in a process of its own; default: one after the
+            other in this process, or in a process each where a training uses several devices.
 
     Raises:
         DataError: the data have changed since the first part was begun.
         InputError: seeds below 1; two candidates, or sources to hold out, of one name.
         OutputError: `folder` has other content, or a study with other settings.
-        TrainingError: some parts failed; the others are finished and kept.
+        TrainingError: some parts failed, or their workers died; the others are finished and kept.
+        WorkerError: a Ray cluster that cannot be reached.
         ChestXrayError: as `workflow.run`; the parts made until then are kept.
     """
     resolved = {name: workflow.resolve(recipe)[0] for name, recipe in _named(recipes).items()}
@@ -128,24 +123,13 @@ def run(
     _check_folder(path, parts, overwrite=overwrite)
     listed = [{"candidate": p.candidate, "name": p.name, "label": p.label} for p in parts]
     write_json(path / STUDY, {"parts": listed})
-    failed: dict[str, ChestXrayError] = {}
-    for number, part in enumerate(parts, 1):
-        place = path / PARTS / part.name
-        if Run(place).finished:
-            log.info("Part %d of %d: %s is finished.", number, len(parts), part.label)
-            continue
-        log.info("Part %d of %d: %s", number, len(parts), part.label)
-        try:
-            _make(part.recipe, place, cache, like=_begun_on(part, parts, path))
-        except TrainingError as error:
-            # The other parts are trained nevertheless: they may take hours, and need not fail.
-            log.warning("%s failed: %s", part.label, error)
-            failed[part.label] = error
-        except BaseException:
-            if not _nothing_made(path):
-                done = sum(Run(path / PARTS / p.name).finished for p in parts)
-                log.warning("%d of %d parts are finished and kept in %s.", done, len(parts), path)
-            raise
+    try:
+        failed = making.make(parts, path, cache, executor)
+    except BaseException:
+        if not _nothing_made(path):
+            done = sum(Run(path / PARTS / p.name).finished for p in parts)
+            log.warning("%d of %d parts are finished and kept in %s.", done, len(parts), path)
+        raise
     if failed:
         raise TrainingError(
             f"{len(failed)} of {len(parts)} parts failed, the others are kept in {path}. "
@@ -213,40 +197,6 @@ def _held_out(recipe: Recipe, cache: Path) -> list[tuple[str, str, dict[str, int
     return [(f"-without-{_slug(name)}", f", without {name}", {"held_out": name}) for name in names]
 
 
-def _begun_on(part: Part, parts: Sequence[Part], folder: Path) -> Index | None:
-    """Return the index of an earlier part with the same data; None where none was begun."""
-    for other in parts:
-        run = Run(folder / PARTS / other.name)
-        if _data(other.recipe) == _data(part.recipe) and (run.folder / run_folder.INDEX).is_file():
-            return run.index
-    return None
-
-
-def _data(recipe: Recipe) -> tuple:
-    return tuple(getattr(recipe, name) for name in _DATA)
-
-
-def _make(recipe: Recipe, folder: Path, cache: str | Path | None, like: Index | None) -> None:
-    """Train one part, or resume it, on the data of the index `like`."""
-    try:
-        if (folder / run_folder.RECIPE).is_file():
-            workflow.resume(folder, cache=cache, like=like)
-        else:
-            workflow.run(recipe, output=folder, cache=cache, like=like)
-    finally:
-        _forget()
-
-
-def _forget() -> None:
-    """Free Keras's global state, so that memory does not grow with the number of parts."""
-    # An error before training must not import Keras.
-    if "keras" in sys.modules:
-        import keras
-
-        keras.utils.clear_session()
-    gc.collect()
-
-
 def _check_folder(folder: Path, parts: Sequence[Part], *, overwrite: bool) -> None:
     """Raise `OutputError` for a folder with other content; with `overwrite`, delete the parts of its study."""
     if folder.exists() and not folder.is_dir():
@@ -266,7 +216,7 @@ def _check_folder(folder: Path, parts: Sequence[Part], *, overwrite: bool) -> No
 
 def _nothing_made(folder: Path) -> bool:
     """Return whether no part of the study was begun; its folder is then removed."""
-    begun = [part for part in (folder / PARTS).glob("*") if any(part.iterdir())]
+    begun = [part for part in (folder / PARTS).glob("*") if part.is_dir() and any(part.iterdir())]
     if not begun and {item.name for item in folder.iterdir()} <= {STUDY, PARTS}:
         shutil.rmtree(folder)
     return not begun

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from chestxray.models import backend, forward, hosts
 from chestxray.recipe import Recipe
 from chestxray.training import graph_split, input_pipeline, sampling
 from chestxray.training.feature_cache import Arrays, Store, View
+
+if not backend.on_jax():
+    import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,10 @@ class Activations:
         """As `input_pipeline.training`: the same rows in the same order, as inputs of the tail."""
         batch = min(recipe.batch_size, len(rows))
         views = [_at_hand(view, rows, len(self.views)) for view in self.views]
+        if backend.on_jax():
+            from chestxray.training import jax_pipeline
+
+            return jax_pipeline.kept(views, self._kinds, rows, labels, recipe, first_epoch=first_epoch)
         kinds = [tf.as_dtype(array.dtype) for array in self.plain]
         factors = sampling.factors(labels, recipe)
 
@@ -70,9 +77,13 @@ class Activations:
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
         return epochs.flat_map(order).map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
 
-    def labelled(self, rows: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    def labelled(self, rows: np.ndarray, labels: np.ndarray, batch_size: int, devices: int = 1) -> tf.data.Dataset:
         """As `forward.labelled`: batches of `rows` in their order with their `labels`."""
         arrays, places = _at_hand(self.plain, rows, 1)
+        if backend.on_jax():
+            from chestxray.training import jax_pipeline
+
+            return jax_pipeline.labelled(arrays, self._kinds, places, labels, batch_size)
         kinds = [tf.as_dtype(array.dtype) for array in arrays]
 
         @tf.autograph.experimental.do_not_convert
@@ -80,8 +91,13 @@ class Activations:
             parts = tf.numpy_function(lambda chosen: [array[chosen] for array in arrays], [some], kinds)
             return self._inputs(parts, None), targets
 
-        dataset = tf.data.Dataset.from_tensor_slices((places, labels)).batch(batch_size)
+        chosen = [forward.in_batches(values, batch_size, devices) for values in (places, labels)]
+        dataset = tf.data.Dataset.zip(tuple(chosen))
         return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(4)
+
+    @property
+    def _kinds(self) -> list[str]:
+        return [tensor.dtype for tensor in self.tail.inputs]
 
     def _inputs(self, parts: Sequence[tf.Tensor], batch: int | None) -> tf.Tensor | tuple[tf.Tensor, ...]:
         given = []
@@ -118,6 +134,8 @@ def keep(
 
 
 def _ruled_out(recipe: Recipe) -> str:
+    if hosts.count() > 1:
+        return "each host has its own share of every batch, and none has all that they would give"
     if recipe.mix != "none":
         return f"{recipe.mix} mixes the pixels of images in pairs, anew in every epoch"
     if recipe.augment != "none" and recipe.cached_views is None:
@@ -138,6 +156,10 @@ def _keep(
     parts = graph_split.divide(model)
     if parts is None:
         return "something random or trained stands before them"
+    trained = [[id(variable) for variable in one.trainable_variables] for one in (parts.tail, model)]
+    if backend.on_jax() and trained[0] != trained[1]:
+        # JAX passes an optimiser's state by its order alone.
+        return "what is trained has another order in the part after them than in the whole network"
     store = Store(parts.front, pixels, recipe.cache_precision, cache)
     plain = View()
     views = [plain]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.errors import DataError, TrainingError, first_line
+from chestxray.models import non_finite
 from chestxray.models.assembly import Phase
 from chestxray.storage import result_files
 from chestxray.storage.files import explained, replacing
@@ -55,6 +57,8 @@ class Record(keras.callbacks.Callback):
         self.best = state / "best.npz"
         #: The model that is saved, of which the one that is trained may be a part.
         self.whole: keras.Model | None = None
+        #: Gives the inputs of an epoch's batches, of training or else of validation, to find out what went wrong.
+        self.examples: Callable[[int, bool], Iterable[Any]] | None = None
 
     def rows(self) -> pd.DataFrame:
         """The rows of this phase in the history file."""
@@ -146,15 +150,25 @@ class Record(keras.callbacks.Callback):
 
     def _check_finite(self, epoch: int, logs: dict[str, Any]) -> None:
         where = f"in epoch {epoch + 1} of phase {self.phase}"
-        for name in ("loss", "val_loss"):
-            if not np.isfinite(logs[name]):
-                raise TrainingError(f"The {name} is no longer finite {where}. A lower learning rate may help.")
+        spoilt = [name for name in ("loss", "val_loss") if not np.isfinite(logs[name])]
         # A finite loss proves nothing: it is printed before the update that spoils the weights.
-        for variable in self.model.variables:
-            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                raise TrainingError(
-                    f"The weights of {variable.path} are no longer finite {where}. A lower learning rate may help."
-                )
+        weights = non_finite.first_weights(self.model)
+        if not spoilt and not weights:
+            return
+        log.info("Looking for the first layer that is not finite ...")
+        # Weights that are not finite spoil every batch, so that the first one of validation will do.
+        said = self._first(epoch, training="loss" in spoilt and not weights) or weights
+        what = f"The {spoilt[0]} is" if spoilt else "Weights are"
+        raise TrainingError(
+            f"{what} no longer finite {where}; the first layer of the graph that is not: "
+            f"{said or 'none at the end of the epoch'}. A lower learning rate may help."
+        )
+
+    def _first(self, epoch: int, *, training: bool) -> str:
+        """The first layer that is not finite for a batch of the epoch, or of validation; ``""`` for none."""
+        if self.examples is None:
+            return ""
+        return non_finite.first_of(self.model, self.examples(epoch, training), training=training)
 
 
 def finish(folder: Path) -> None:

@@ -68,7 +68,10 @@ class EpochLog(keras.callbacks.Callback):
             self.spoken = now
         if now - self.spoken >= EVERY:
             self.spoken = now
-            log.info("Epoch %d of %d: step %d of %d.", self.epoch + 1, self.epochs, batch + 1, self.steps)
+            log.info(
+                "Epoch %d of %d: step %d of %d.", self.epoch + 1, self.epochs, batch + 1, self.steps,
+                extra={"fields": self._place() | {"done": batch + 1, "total": self.steps}},
+            )  # fmt: skip
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Say how the epoch went and, from its duration, how long the others will take."""
@@ -84,4 +87,11 @@ class EpochLog(keras.callbacks.Callback):
             *(logs.get(name, float("nan")) for name in ("loss", "accuracy", "val_loss", "val_accuracy")),
             f", mean AUROC {logs['val_auroc']:.3f}" if "val_auroc" in logs else "",
             f"; about {duration(left)} more" if left else "",
+            extra={"fields": self._place() | {"epoch_seconds": round(seconds, 3), "seconds_left": round(left, 3)} | {
+                name: float(value) for name, value in logs.items()
+            }},
         )  # fmt: skip
+
+    def _place(self) -> dict[str, Any]:
+        """Where the training is, as fields of a line of JSON; epochs count from 1."""
+        return {"step": "train", "epoch": self.epoch + 1, "epochs": self.epochs}

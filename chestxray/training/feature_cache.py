@@ -23,18 +23,21 @@ from typing import Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 import xxhash
 
 from chestxray.data.decoded import reserve
-from chestxray.models import forward
-from chestxray.storage.files import explained, replacing
+from chestxray.errors import NonFiniteError
+from chestxray.models import backend, forward, interrupts, non_finite
+from chestxray.storage import cache_use, row_checksums
+from chestxray.storage.files import replacing
 from chestxray.training import graph_split
 from chestxray.training.augmentation import DRAWS, POLICIES, augment
 
+if not backend.on_jax():
+    import tensorflow as tf
+
 #: Changes whenever the same key would give other numbers.
 VERSION = 2
-SUMS = "checksums.npy"
 log = logging.getLogger(__name__)
 #: Images computed at once.
 BATCH = 32
@@ -72,7 +75,7 @@ class Store:
         self.seconds = 0.0
         #: Rows by set that were looked at, or computed, here.
         self._checked: dict[Path, np.ndarray] = {}
-        self._of_all = f"{VERSION}:{self.kinds}:{graph_split.fingerprint(front)}:{_fingerprint(pixels)}"
+        self._of_all = f"{_jax()}{VERSION}:{self.kinds}:{graph_split.fingerprint(front)}:{_fingerprint(pixels)}"
 
     @property
     def row_bytes(self) -> int:
@@ -91,30 +94,29 @@ class Store:
 
         Raises:
             OutputError: the cache's disk is full or cannot be written.
+            NonFiniteError: an activation is NaN or infinite.
             OverflowError: an activation is larger than float16 can hold.
         """
-        from filelock import FileLock
-
         folder = self._set(view)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         # Two runs that need the same set: the second waits and finds it made.
-        with explained(folder), FileLock(folder.with_suffix(".lock")):
+        with cache_use.held(folder):
             if folder.is_dir() and not self._whole(folder):
                 log.warning("Damaged in the cache: %s. It is deleted, and computed again.", folder)
                 shutil.rmtree(folder)
             if not folder.is_dir():
                 self._reserve(folder)
                 self._checked.pop(folder, None)
-            sums = np.load(folder / SUMS)
+            sums = np.load(folder / row_checksums.FILE)
             missing = self._missing(folder, sums, rows)
             started = time.perf_counter()
             # Whole batches, so that all but the last have one shape.
             block = max(1, BLOCK // (self.row_bytes * BATCH)) * BATCH
             for start in range(0, len(missing), block):
                 some = missing[start : start + block]
-                self._compute(view, some, folder)
-                sums[some] = _sums(self._open(folder, "r"), some)
-                with replacing(folder / SUMS) as temporary:
+                with interrupts.deferred() as check:
+                    self._compute(view, some, folder, check)
+                sums[some] = row_checksums.of(self._open(folder, "r"), some)
+                with replacing(folder / row_checksums.FILE) as temporary:
                     np.save(temporary, sums)
                 self._checked[folder][some] = True
             if len(missing):
@@ -130,7 +132,7 @@ class Store:
         partial.mkdir(exist_ok=True)
         for number, (tensor, kind) in enumerate(zip(self.front.outputs, self.kinds, strict=True)):
             reserve(partial / f"{number}.npy", (len(self.pixels), *tensor.shape[1:]), kind)
-        np.save(partial / SUMS, np.zeros(len(self.pixels), np.uint64))
+        np.save(partial / row_checksums.FILE, np.zeros(len(self.pixels), np.uint64))
         partial.replace(folder)
 
     def _whole(self, folder: Path) -> bool:
@@ -141,7 +143,7 @@ class Store:
         ]
         try:
             found = [(array.shape, array.dtype) for array in self._open(folder, "r")]
-            sums = np.load(folder / SUMS)
+            sums = np.load(folder / row_checksums.FILE)
         except Exception:  # what NumPy's parser of headers raises has no common root
             return False
         return found == wanted and (sums.shape, sums.dtype) == ((len(self.pixels),), np.uint64)
@@ -150,7 +152,7 @@ class Store:
         """Return those of `rows` that are not computed yet or are damaged. The checksum of each is compared once."""
         checked = self._checked.setdefault(folder, np.zeros(len(sums), bool))
         known = rows[(sums[rows] != 0) & ~checked[rows]]
-        right = _sums(self._open(folder, "r"), known) == sums[known]
+        right = row_checksums.of(self._open(folder, "r"), known) == sums[known]
         if not right.all():
             log.warning("Damaged in the cache: %d rows of %s. They are computed again.", (~right).sum(), folder)
         checked[known[right]] = True
@@ -159,17 +161,24 @@ class Store:
     def _open(self, folder: Path, mode: Literal["r", "r+"]) -> tuple[np.memmap, ...]:
         return tuple(np.load(folder / f"{number}.npy", mmap_mode=mode) for number in range(len(self.kinds)))
 
-    def _compute(self, view: View, rows: np.ndarray, folder: Path) -> None:
+    def _compute(self, view: View, rows: np.ndarray, folder: Path, check: Callable[[], None]) -> None:
         arrays = self._open(folder, "r+")
         start = 0
         for batch in images(self.pixels, rows, view):
+            check()
             given = [np.asarray(part) for part in self._run(batch)]
             some = rows[start : start + len(batch)]
             start += len(batch)
             for array, part in zip(arrays, given, strict=True):
+                if not np.isfinite(part).all():
+                    first = non_finite.first_layer(self.front, batch)
+                    raise NonFiniteError(
+                        f"The frozen layers give NaN or infinity; the first layer of the graph that is not finite: "
+                        f"{first or 'none, when it computes layer by layer'}."
+                    )
                 with np.errstate(over="ignore"):
                     array[some] = part
-                if array.dtype != part.dtype and np.isinf(array[some]).any() and np.isfinite(part).all():
+                if array.dtype != part.dtype and np.isinf(array[some]).any():
                     raise OverflowError(f"an activation is larger than {array.dtype} can hold")
         for array in arrays:
             array.flush()
@@ -180,6 +189,10 @@ class Store:
         convolutions, which makes MobileNetV2 1.4 times as fast on a CPU. What it gives differs from
         the front's own by float32's rounding, and is as near to the truth in float64.
         """
+        if backend.on_jax():
+            from chestxray.models import jax_forward
+
+            return jax_forward.Compiled(self.front)
         signature = [tf.TensorSpec(self.front.input.shape, tf.float32)]
         function = tf.function(
             lambda batch: tf.nest.flatten(self.front(batch, training=False)),
@@ -187,6 +200,11 @@ class Store:
             autograph=False,
         )
         return forward.freeze(function)
+
+
+def _jax() -> str:
+    """What the backends compute differs in its last bits: each has sets of its own."""
+    return "jax:" if backend.on_jax() else ""
 
 
 def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
@@ -204,6 +222,12 @@ def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
             return draws, np.zeros((len(some), *shape), np.float32)
         return draws, np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
 
+    if backend.on_jax():
+        from chestxray.training import jax_pipeline
+
+        places = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+        return (jax_pipeline.seen(batch, *draw(some), policy) for batch, some in zip(dataset, places, strict=True))
+
     @tf.autograph.experimental.do_not_convert
     def change(batch: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
         draws, noise = tf.numpy_function(draw, [some], (tf.float32, tf.float32))
@@ -214,17 +238,6 @@ def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
     places = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(BATCH)
     changed = tf.data.Dataset.zip((dataset, places)).map(change, num_parallel_calls=tf.data.AUTOTUNE)
     return changed.prefetch(2)
-
-
-def _sums(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
-    """Checksums uint64 (rows,), never 0, of `rows` of all `arrays` together."""
-    found = np.empty(len(rows), np.uint64)
-    for place, row in enumerate(rows):
-        digest = xxhash.xxh3_64()
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array[row]).data)
-        found[place] = digest.intdigest() or 1
-    return found
 
 
 def _fingerprint(pixels: np.ndarray) -> str:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from chestxray.models import replicas
 from chestxray.recipe import Recipe
 from chestxray.training import sampling
 
@@ -82,9 +83,10 @@ class FindingLoss(keras.losses.Loss):
         if self.kind == "soft_f1":
             return ops.ones_like(y_pred[:, 0]) * _soft_f1(present, y_pred, known)
         losses = self._losses(present * (1 - self.smoothing) + self.smoothing / 2, y_pred) * known
-        # Keras takes the mean over the rows: this is the sum of the batch over its number of known targets.
-        rows = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
-        return ops.sum(losses, axis=1) * rows / ops.maximum(ops.sum(known), 1.0)
+        # Keras takes the mean over the rows of a device, and then over devices: this is the sum of the batch over its
+        # number of known targets.
+        rows = ops.cast(ops.shape(y_pred)[0] * replicas.number(), y_pred.dtype)
+        return ops.sum(losses, axis=1) * rows / ops.maximum(replicas.total(ops.sum(known)), 1.0)
 
     def _losses(self, present: Any, probabilities: Any) -> Any:
         """Return the loss of each finding of each row, (batch, findings)."""
@@ -108,9 +110,9 @@ class FindingLoss(keras.losses.Loss):
 
 def _soft_f1(present: Any, probabilities: Any, known: Any) -> Any:
     probabilities = probabilities * known
-    true_positive = ops.sum(present * probabilities, axis=0)
-    actual = ops.sum(present, axis=0)
-    f1 = 2 * true_positive / (ops.sum(probabilities, axis=0) + actual + keras.config.epsilon())
+    true_positive = replicas.total(ops.sum(present * probabilities, axis=0))
+    predicted, actual = replicas.total(ops.sum(probabilities, axis=0)), replicas.total(ops.sum(present, axis=0))
+    f1 = 2 * true_positive / (predicted + actual + keras.config.epsilon())
     # Findings that the batch does not hold have no F1; they neither help nor harm.
     held = ops.cast(actual > 0, f1.dtype)
     return 1 - ops.sum(f1 * held) / ops.maximum(ops.sum(held), 1.0)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from chestxray.data.index import Index
 from chestxray.errors import InputError
-from chestxray.models import forward, interrupts, xla_compilation
+from chestxray.models import backend, forward, hosts, interrupts, replicas, xla_compilation
 from chestxray.models.assembly import Built, Phase, freeze
 from chestxray.recipe import Recipe
 from chestxray.storage import cache as caches
@@ -34,6 +35,11 @@ from chestxray.training import (
 from chestxray.training.auroc_metric import MeanAuroc
 from chestxray.training.checkpoint import HISTORY, STATE, Record
 from chestxray.training.epoch_log import EpochLog
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from chestxray.models.jax_devices import Replicas
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +81,14 @@ def train(
     index: Index,
     recipe: Recipe,
     folder: Path,
-    strategy: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy | Replicas,
     cache: Path | None = None,
+    after_epoch: Callable[[], None] | None = None,
 ) -> pd.DataFrame:
     """Train `built` in place and return the history, a row an epoch.
 
-    What frozen layers give is kept in the folder `cache` (default: `chestxray.storage.cache.root`).
+    What frozen layers give is kept in the folder `cache` (default: `chestxray.storage.cache.root`). `after_epoch` is
+    called when an epoch is in the history.
 
     The model ends with the weights of its best epoch by ``recipe.monitor`` in the last phase. ``folder/state``
     holds what `train` needs to go on after an interruption and is removed by `checkpoint.finish`.
@@ -90,11 +98,10 @@ def train(
         TrainingError: loss or weights are no longer finite.
     """
     training, validation = Rows.of(index, "train"), Rows.of(index, "validation")
-    if min(recipe.batch_size, len(training.places)) < strategy.num_replicas_in_sync:
-        raise InputError(
-            f"batch_size must be at least the number of devices ({strategy.num_replicas_in_sync}). "
-            f"Received: {min(recipe.batch_size, len(training.places))} images a batch."
-        )
+    devices = strategy.num_replicas_in_sync
+    recipe = recipe.replace(batch_size=replicas.equal_batch(recipe.batch_size, len(training.places), devices))
+    if devices > 1:
+        log.info("%s", _shares(built, recipe, devices))
     if recipe.monitor == "auroc" and not _rankable(validation.labels):
         raise InputError(
             f"monitor auroc needs validation images with and without at least one of {', '.join(index.classes)}, and "
@@ -108,7 +115,10 @@ def train(
             freeze(built, phase)
         if not record.finished(epochs):
             aim = Aim.of(index, training.labels, recipe)
-            _fit(built, pixels, training, validation, recipe, aim, record, epochs, strategy, cache or caches.root())
+            _fit(
+                built, pixels, training, validation, recipe, aim, record, epochs, strategy, cache or caches.root(),
+                after_epoch,
+            )  # fmt: skip
         with strategy.scope():
             checkpoint.restore_weights(record.best, built.model)
     return result_files.history(folder / HISTORY)
@@ -146,8 +156,25 @@ def _rankable(labels: np.ndarray) -> bool:
 
 
 def rate_of(recipe: Recipe, phase: Phase) -> float:
-    """The peak learning rate of `phase`."""
-    return recipe.finetune_learning_rate if phase == "finetune" else recipe.learning_rate
+    """The peak learning rate of `phase`, scaled to the batch size where the recipe asks for it: linearly for SGD (Goyal
+    et al. 2017), by the square root for Adam (Malladi et al. 2022).
+    """
+    rate = recipe.finetune_learning_rate if phase == "finetune" else recipe.learning_rate
+    if recipe.learning_rate_batch is None:
+        return rate
+    ratio = recipe.batch_size / recipe.learning_rate_batch
+    return rate * (ratio if recipe.optimizer == "sgd" else math.sqrt(ratio))
+
+
+def _shares(built: Built, recipe: Recipe, devices: int) -> str:
+    """What each device has of a step, in a sentence or two."""
+    share = recipe.batch_size // devices
+    said = f"Each of {devices} devices trains on {share} of a batch of {recipe.batch_size} images."
+    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in built.model.layers):
+        return said
+    if recipe.sync_batch_norm or backend.on_jax():
+        return f"{said} Batch normalisation is over all {recipe.batch_size}."
+    return f"{said} Batch normalisation is over each device's own {share} (--sync-batch-norm: over all)."
 
 
 def _fit(
@@ -159,10 +186,11 @@ def _fit(
     aim: Aim,
     record: Record,
     epochs: int,
-    strategy: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy | Replicas,
     cache: Path,
+    after_epoch: Callable[[], None] | None,
 ) -> None:
-    batch = min(recipe.batch_size, len(training.places))
+    batch, devices = recipe.batch_size, strategy.num_replicas_in_sync
     steps = input_pipeline.steps_per_epoch(len(training.places), batch)
     with strategy.scope():
         kept = cached_features.keep(built.model, pixels, training.places, validation.places, recipe, epochs, cache)
@@ -180,27 +208,58 @@ def _fit(
         f", going on after epoch {first}" if first else "",
     )  # fmt: skip
     epoch_log = EpochLog(steps=steps, validation_steps=-(-len(validation.places) // batch), batch=batch, epochs=epochs)
+    told = [keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: after_epoch())] if after_epoch else []
     batches = kept.training if kept else partial(input_pipeline.training, pixels)
     labelled = kept.labelled if kept else partial(forward.labelled, pixels)
     with (
         interrupts.deferred() as check,
+        replicas.synchronised(trained, recipe.sync_batch_norm and devices > 1 and not backend.on_jax()),
         fused_batch_norm.fused(trained),
         fused_optimizers.fused(trained.optimizer),
     ):
         between = keras.callbacks.LambdaCallback(
             on_train_batch_begin=lambda batch, logs: check(), on_test_batch_begin=lambda batch, logs: check()
         )
+        record.examples = lambda epoch, of_training: (
+            inputs
+            for inputs, _ in (
+                itertools.islice(batches(training.places, training.labels, recipe, first_epoch=epoch), steps)
+                if of_training
+                else labelled(validation.places, validation.labels, batch)
+            )
+        )
+        fed = batches(training.places, training.labels, recipe, first_epoch=first)
+        given: dict[str, Any] = {"x": fed, "callbacks": [record, between, epoch_log, *told]}
+        if backend.on_jax():
+            given = _given_jax(given, labelled, validation, batch, aim, record)
+        else:
+            given["validation_data"] = labelled(validation.places, validation.labels, batch, devices)
+            given["class_weight"] = aim.class_weight
         trained.fit(
-            batches(training.places, training.labels, recipe, first_epoch=first),
-            validation_data=labelled(validation.places, validation.labels, batch),
+            **given,
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=steps,
-            class_weight=aim.class_weight,
-            callbacks=[record, between, epoch_log],
             shuffle=False,  # the pipeline shuffles
             verbose=0,
         )
+
+
+def _given_jax(
+    given: dict[str, Any], labelled: Any, validation: Rows, batch: int, aim: Aim, record: Record
+) -> dict[str, Any]:
+    """Return what `Model.fit` takes in the place of `given` where Keras computes with JAX."""
+    from chestxray.training import jax_fit, jax_pipeline
+
+    validated = jax_fit.Validation(
+        lambda places, labels: labelled(places, labels, batch),
+        validation.places, validation.labels, batch, aim.loss(), aim.metrics(),
+    )  # fmt: skip
+    fed = jax_pipeline.weighed(given["x"], aim.class_weight)
+    if hosts.count() > 1:
+        record.examples = None  # no host has a whole batch
+    # The record keeps what validation has found.
+    return given | {"x": fed, "callbacks": [validated, *given["callbacks"]]}
 
 
 def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, aim: Aim, xla: bool) -> None:

@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import tensorflow as tf
+
+from chestxray.models import backend
+
+if not backend.on_jax():
+    import tensorflow as tf
 
 #: cuDNN takes no smaller epsilon.
 SMALLEST_EPSILON = 1.001e-5
@@ -24,9 +28,10 @@ SMALLEST_EPSILON = 1.001e-5
 def fused(model: keras.Model) -> Iterator[None]:
     """Within the block the layers of `model` that are exactly `keras.layers.BatchNormalization`, over the last of
     four axes, normalise in one operation where they train. Outputs, gradients and moving averages are the same up to
-    rounding. A function that was traced in the block keeps the fused operation.
+    rounding. A function that was traced in the block keeps the fused operation. Under JAX, whose compiler fuses them
+    itself, nothing is replaced.
     """
-    layers = [layer for layer in model._flatten_layers() if _replaceable(layer)]
+    layers = [] if backend.on_jax() else [layer for layer in model._flatten_layers() if _replaceable(layer)]
     try:
         for layer in layers:
             # On the one layer, and past Keras's own __setattr__, which tracks what it is given.

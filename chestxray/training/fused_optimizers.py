@@ -13,15 +13,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import tensorflow as tf
+
+from chestxray.models import backend
+
+if not backend.on_jax():
+    import tensorflow as tf
 
 
 @contextmanager
 def fused(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Within the block `optimizer`, or the one within a `LossScaleOptimizer`, updates a variable by one operation
     where it is Adam, AdamW or SGD with momentum; others are left as they are. Results are the same up to rounding. A
-    function that was traced in the block keeps the fused operations.
+    function that was traced in the block keeps the fused operations. Under JAX, whose compiler fuses them itself,
+    nothing is replaced.
     """
+    if backend.on_jax():
+        yield
+        return
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     update: _Update | None = None
     if type(inner) in (keras.optimizers.Adam, keras.optimizers.AdamW) and not inner.amsgrad:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 
+from chestxray.models import backend
 from chestxray.recipe import Recipe
 from chestxray.training import sampling
 from chestxray.training.augmentation import DRAWS, POLICIES, augment, mix
+
+if not backend.on_jax():
+    import tensorflow as tf
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -38,6 +41,10 @@ def training(
     the epoch's number alone. The last, ragged batch of an epoch is dropped: under several replicas
     a batch smaller than their number turns batch normalisation to NaN.
     """
+    if backend.on_jax():
+        from chestxray.training import jax_pipeline
+
+        return jax_pipeline.training(pixels, rows, labels, recipe, first_epoch=first_epoch)
     batch = min(recipe.batch_size, len(rows))
     steps = steps_per_epoch(len(rows), batch)
     shape, classes = pixels.shape[1:], labels.shape[1]

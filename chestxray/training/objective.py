@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from chestxray.models import replicas
 from chestxray.recipe import Recipe
 
 
@@ -31,8 +32,8 @@ class SoftF1(keras.losses.Loss):
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        true_positive = ops.sum(y_true * y_pred, axis=0)
-        predicted, actual = ops.sum(y_pred, axis=0), ops.sum(y_true, axis=0)
+        true_positive = replicas.total(ops.sum(y_true * y_pred, axis=0))
+        predicted, actual = replicas.total(ops.sum(y_pred, axis=0)), replicas.total(ops.sum(y_true, axis=0))
         f1 = 2 * true_positive / (predicted + actual + keras.config.epsilon())
         # Classes that the batch does not hold have no F1; they neither help nor harm.
         present = ops.cast(actual > 0, f1.dtype)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from chestxray.cli import main
 from chestxray.data.images.listing import listed
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.predictions import Predictions
-from chestxray.inference import keras_engine
+from chestxray.inference import keras_engine, shards
 from chestxray.inference.answer import abstaining
 from chestxray.inference.output_file import alone
 from chestxray.inference.overlay_files import overlay_name
@@ -84,6 +85,41 @@ def test_a_row_an_image(call, run, films):
     assert next(row for row in rows if row["path"].endswith("black.png"))["refused"] == "true"
     assert err.splitlines()[-2].startswith("9 images: ")
     assert "1 unreadable" in err
+
+
+@pytest.mark.slow
+def test_workers_write_what_one_process_writes(call, run, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "FEWEST", 6)
+    monkeypatch.chdir(films.parent)
+    options = [run, films.name, "--recursive", "--batch-size", 2, "--estimate-prevalence"]
+    alone, _ = call(*options, "--heatmaps", tmp_path / "alone")
+    several, said = call(*options, "--heatmaps", tmp_path / "several", "--workers", 2)
+    assert several == alone
+    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert len(names) > 5
+    for name in names:
+        assert (tmp_path / "several" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert "10 images: " in said
+    # What has an answer is not predicted again, by whomever it was given.
+    call(*options[:-1], "--output", tmp_path / "a.csv")
+    assert "Nothing is left to do." in call(*options[:-1], "--output", tmp_path / "a.csv", "--workers", 2)[1]
+
+
+def test_a_share_is_predicted_only_with_the_run_of_the_driver(run, tmp_path):
+    request = shards.Request(run, "another", tmp_path, None, None, batch_size=2, max_pixels=10**6)
+    with pytest.raises(ChestXrayError, match=r"has another run in .* than the driver"):
+        shards.share_of(request, [])
+    with pytest.raises(ChestXrayError, match=r"does not see .*/gone: images and run must be seen by the same path"):
+        shards.share_of(dataclasses.replace(request, folder=tmp_path / "gone"), [])
+
+
+def test_shares_are_of_whole_batches():
+    for count, batch, workers in ((1, 32, None), (9, 4, 3), (10_000, 48, 2), (100_000, 4096, None)):
+        shares = shards.split(["x"] * count, batch, workers)
+        assert [begin for begin, _ in shares] == [0, *(end for _, end in shares[:-1])]
+        assert shares[-1][1] == count
+        assert all(begin % batch == 0 for begin, _ in shares)
+        assert all(end - begin < shards.MOST + batch for begin, end in shares)
 
 
 def test_json_and_jsonl_hold_what_the_table_holds(call, run, films, tmp_path):

@@ -119,7 +119,8 @@ def test_weights_of_another_architecture(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl_c", "sigterm"])
+def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path, sent, code):
     arguments = ["--model", "shallow_fc", "--data", f"folder:{folder}", "--image-size", "16"]
     # Who runs the tests in the background may have told them to ignore Ctrl-C, which children inherit.
     hearing = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + CHESTXRAY[-1]
@@ -131,11 +132,11 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path):
             deadline = time.monotonic() + 400
             while not history.is_file() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             _, errors = process.communicate(timeout=200)
         finally:
             process.kill()
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "chestxray run --resume r" in errors
     assert "Traceback" not in errors
     assert (Path(tmp_path) / "r" / "recipe.toml").is_file()

@@ -92,7 +92,7 @@ def test_a_class_that_cannot_be_read_at_all_stops(index, tmp_path):
         readable(index, result, limit=1.0)
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "facts.parquet", "checksums.json"])
+@pytest.mark.parametrize("name", ["pixels.npy", "facts.parquet", "seal.json"])
 @pytest.mark.parametrize("place", [3, 0.5, -1])
 def test_what_was_damaged_in_the_cache_is_decoded_again(index, tmp_path, caplog, name, place):
     before = decode(index, (8, 8), "stretch", tmp_path)
@@ -109,9 +109,62 @@ def test_what_was_damaged_in_the_cache_is_decoded_again(index, tmp_path, caplog,
     assert decode(index, (8, 8), "stretch", tmp_path).reused
 
 
-def test_a_set_of_an_earlier_version_without_checksums(index, tmp_path):
-    folder = decode(index, (8, 8), "stretch", tmp_path).folder
-    (folder / "checksums.json").unlink()
-    assert decode(index, (8, 8), "stretch", tmp_path).reused
-    (folder / "pixels.npy").write_bytes(b"no array")
-    assert not decode(index, (8, 8), "stretch", tmp_path).reused
+@pytest.mark.parametrize("name", ["pixels.npy", "chunks/000000010.parquet", "chunks/000000010.json"])
+def test_of_an_interrupted_decoding_a_damaged_chunk_is_decoded_again(index, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(decoding, "CHUNK", 10)
+    read, calls = decoding.read, []
+
+    def stops(path, **options):
+        calls.append(path)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return read(path, **options)
+
+    monkeypatch.setattr(decoding, "read", stops)
+    with pytest.raises(KeyboardInterrupt):
+        decode(index, (8, 8), "stretch", tmp_path, processes=1)
+    (partial,) = tmp_path.glob("decoded/*.partial")
+    damaged = bytearray((partial / name).read_bytes())
+    damaged[128 + 15 * 64 if name == "pixels.npy" else len(damaged) // 2] ^= 1
+    (partial / name).write_bytes(damaged)
+    result = decode(index, (8, 8), "stretch", tmp_path, processes=1)
+    assert len(calls) == 25 + len(index) - 10, "one of the two finished chunks is as it was"
+    np.testing.assert_array_equal(result.pixels, plain(index, (8, 8)))
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_worker_that_the_system_kills_is_replaced_or_named(index, tmp_path, times):
+    """In a process of its own, where the decoding function that workers import can be exchanged."""
+    import subprocess
+    import sys
+    import textwrap
+
+    flag = tmp_path / "flag"
+    flag.mkdir()
+    code = f"""
+    import os, signal, sys
+    from pathlib import Path
+    from chestxray.data import decoded as decoding
+    from chestxray.data.sources.folder import load
+    from chestxray.plugin import SourceOptions
+
+    def killed(partial, start, *rest):
+        flag = Path({str(flag)!r})
+        if start == 30 and len(list(flag.iterdir())) < {times}:
+            (flag / str(len(list(flag.iterdir())))).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(partial, start, *rest)
+
+    plain, decoding._decode_chunk, decoding.CHUNK = decoding._decode_chunk, killed, 5
+    root = Path({str(tmp_path)!r})
+    index = load(str(root / "xrays"), SourceOptions(cache=root))
+    found = decoding.decode(index, (16, 12), "stretch", root, processes=2)
+    sys.stdout.buffer.write(found.pixels.tobytes())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=300)
+    if times == 1:
+        assert done.stdout == plain(index, (16, 12)).tobytes(), done.stderr.decode()
+        assert b"was killed" in done.stderr
+    else:
+        assert b"A process that decodes images was killed 3 times" in done.stderr
+        assert len(list(flag.iterdir())) == 3

@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,20 +16,13 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper
 from PIL import Image
 
 import chestxray
 from chestxray.cli.main import COMMANDS, group
 from chestxray.errors import MissingPackageError
-from chestxray.evaluation.decision.rule import Decision
-from chestxray.evaluation.decision.temperature_scaling import Calibration
-from chestxray.inference.export_metadata import KEY
-
-SIZE = (16, 16)
 
 
 def chestxray_command(*arguments, cwd=None):
@@ -40,58 +34,6 @@ def chestxray_command(*arguments, cwd=None):
         check=False,
         cwd=cwd,
     )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """An ONNX file as `chestxray export` writes them: the brighter an image, the more probably it is sick."""
-    decision = Decision(
-        classes=("clear", "sick"),
-        positive="sick",
-        calibration=Calibration(),
-        thresholds={"sick": 0.5},
-        chosen_by="Youden's index",
-    )
-    height, width = SIZE
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["real", "most"], ["scaled"]),
-        helper.make_node("ReduceMean", ["scaled"], ["sick"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Unsqueeze", ["sick", "last"], ["column"]),
-        helper.make_node("Sub", ["one", "column"], ["clear"]),
-        helper.make_node("Concat", ["clear", "column"], ["probabilities"], axis=1),
-        helper.make_node("Squeeze", ["scaled", "channel"], ["map"]),
-    ]
-    constants = {
-        "most": np.float32(255),
-        "one": np.float32(1),
-        "last": np.array([1], np.int64),
-        "channel": np.array([3], np.int64),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", height, width, 1])],
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2]),
-            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["n", height, width]),
-        ],
-        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    description = {
-        "name": "tiny",
-        "model": "tiny",
-        "image_size": list(SIZE),
-        "fit": "stretch",
-        "outputs": ["probabilities", "map"],
-        "decision": decision.to_json(),
-        "refusal_threshold": None,
-    }
-    helper.set_model_props(made, {KEY: json.dumps(description)})
-    path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    onnx.save(made, path)
-    return path
 
 
 @pytest.fixture
@@ -228,3 +170,15 @@ def test_from_python_it_is_said_too():
         MissingPackageError, match=r"^Training needs tensorflow, keras: pip install 'chestxray\[train\]'$"
     ):
         chestxray.run(model="inceptionv3", data="phantom")
+
+
+def test_onnx_runtime_sends_and_keeps_nothing_of_its_own(model, tmp_path):
+    places = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | places
+    # As a CI, ONNX Runtime would suppress it by itself.
+    for name in ("CI", "GITHUB_ACTIONS", "TF_BUILD"):
+        environment.pop(name, None)
+    code = "import sys; from pathlib import Path; from chestxray.inference.onnx_engine import OnnxEngine as E; "
+    code += "import numpy as np; E(Path(sys.argv[1])).run(np.zeros((1, 16, 16), np.uint8))"
+    subprocess.run([sys.executable, "-c", code, str(model)], check=True, env=environment, timeout=120)
+    assert list(tmp_path.rglob("*")) == []

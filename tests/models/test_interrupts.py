@@ -1,14 +1,18 @@
-"""Ctrl-C waits for a place where it can be taken."""
+"""Ctrl-C and SIGTERM wait for a place where they can be taken."""
 
+import dataclasses
 import os
 import signal
 import threading
+import time
 
 import keras
 import numpy as np
 import pytest
 
-from chestxray.models import forward, interrupts
+from chestxray.errors import Terminated
+from chestxray.explanation.inference_graph import OnePass
+from chestxray.models import assembly, forward, interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +111,76 @@ def test_a_prediction_ends_between_two_batches():
     with pytest.raises(KeyboardInterrupt):
         list(forward.outputs(Counted(model), pixels, np.arange(40), batch_size=4))
     assert len(computed) == 2
+
+
+def test_sigterm_is_taken_where_ctrl_c_is_and_told_from_it():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with interrupts.sigterm_heard():
+            done = []
+            with pytest.raises(Terminated), interrupts.deferred() as check:
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("the work goes on")
+                check()
+            assert done == ["the work goes on"]
+            with pytest.raises(Terminated):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_program_keeps_its_own_way_with_sigterm():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with interrupts.sigterm_heard(), interrupts.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_block_within_a_block_takes_its_signals():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+        press()
+        with interrupts.deferred() as check:
+            done.append("the inner block has begun")
+        done.append("and ended")
+        with interrupts.deferred() as check:
+            check()
+        done.append("never")
+    assert done == ["the inner block has begun", "and ended"]
+    with interrupts.deferred() as check:
+        check()
+
+
+class Pressing(keras.layers.Layer):
+    """Presses Ctrl-C while the graph that it belongs to is built, and notes that it went on."""
+
+    def __init__(self):
+        super().__init__(name="pressing")
+        self.went_on = []
+
+    def call(self, inputs):
+        if not isinstance(inputs, keras.KerasTensor):
+            press()
+            self.went_on.append(True)
+        return inputs
+
+
+def test_a_heat_map_ends_after_its_graph_was_built_not_within(tiny):
+    """Within it TensorFlow was seen to make a TypeError of the signal."""
+    layer = Pressing()
+    given = tiny.build
+
+    def build(scaled, weights):
+        return layer(given(scaled, weights))
+
+    model = assembly.build(dataclasses.replace(tiny, build=build), 2, (16, 16)).model
+    with pytest.raises(KeyboardInterrupt):
+        OnePass(model, "last")(np.zeros((2, 16, 16, 1), np.float32))
+    assert layer.went_on

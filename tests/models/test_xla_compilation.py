@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from chestxray.models import assembly, xla_compilation
+from chestxray.models import assembly, startup, xla_compilation
 from chestxray.models.xla_compilation import Timing
+from chestxray.storage import checked_json
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_on_a_cpu_nothing_is_measured_and_xla_is_off(built, tmp_path, monkeypatc
         assert xla_compilation.choose(built, "full", 4, 10**9, tmp_path) is False
 
 
+def test_where_tensorflow_is_deterministic_no_clock_chooses(built, tmp_path, monkeypatch, gpu):
+    def never(*arguments, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(xla_compilation, "timed", never)
+    monkeypatch.setattr(startup, "is_deterministic", lambda: True)
+    assert xla_compilation.choose(built, "full", 4, 10**9, tmp_path) is False
+    assert xla_compilation.choose(built, "full", 4, 10**9, tmp_path, wanted="on") is True
+
+
 def test_little_work_is_not_measured(built, tmp_path, monkeypatch, gpu):
     monkeypatch.setattr(xla_compilation, "SHORTEST", 0.0)
     assert xla_compilation.choose(built, "inference", 4, 3, tmp_path) is False
@@ -70,7 +81,7 @@ def test_a_measurement_is_made_once_and_kept(built, tmp_path, monkeypatch, gpu):
 
     monkeypatch.setattr(xla_compilation, "timed", never)
     assert xla_compilation.choose(built, "inference", 4, 10**9, tmp_path) is first
-    file.write_text('{"plain": 0.01, "xla": 0.001, "compiling": 5.0}')
+    checked_json.write(file, {"plain": 0.01, "xla": 0.001, "compiling": 5.0})
     assert xla_compilation.choose(built, "inference", 4, 10_000, tmp_path) is True
     assert xla_compilation.choose(built, "inference", 4, 100, tmp_path) is False, (
         "compiling would take longer than is saved"

@@ -1,5 +1,7 @@
 """Applications around the engines of `fakes`."""
 
+import contextlib
+import os
 import time
 
 import pytest
@@ -7,7 +9,9 @@ import pytest
 from chestxray.serve.app import create_app
 from chestxray.serve.decoding import Decoders
 from chestxray.serve.settings import Settings
-from serve.fakes import image_bytes, served
+from serve.fakes import by_workers, image_bytes, listening, served
+
+UNIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="gunicorn needs fork")
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +43,27 @@ def make_client(decoders):
 @pytest.fixture
 def client(make_client):
     return make_client()
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    """The port of a server of two processes with the default settings, for the tests of a module."""
+    with by_workers() as (_, port):
+        yield port
+
+
+@pytest.fixture(params=["alone", pytest.param("workers", marks=UNIX)])
+def serving(request, decoders):
+    """A context manager that takes settings and gives the port of a server: in this process, or of two processes."""
+    if request.param == "alone":
+        return lambda **settings: listening(decoders=decoders, **settings)
+
+    @contextlib.contextmanager
+    def several(**settings):
+        if not settings:
+            yield request.getfixturevalue("two_workers")
+            return
+        with by_workers(**settings) as (_, port):
+            yield port
+
+    return several

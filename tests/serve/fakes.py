@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -135,3 +139,51 @@ def listening(*engines, models=None, links=None, decoders=None, **settings):
             # Decoders that tests share live on.
             (work.close if decoders is None else work.gate.close)()
             assert not thread.is_alive()
+
+
+#: A server of several processes: its settings and number of workers, the seconds that its model computes, a file with
+#: the model's name and fingerprint, which is read at each load, and the search path.
+SEVERAL = """
+import json, sys, time
+settings, workers, seconds, file, *path = json.loads(sys.argv[1])
+sys.path[:0] = path
+from chestxray.serve.json_logs import speak
+from chestxray.serve.server import bound
+from chestxray.serve.settings import Settings
+from chestxray.serve.shared_folder import shared_folder
+with bound("127.0.0.1", 0) as listener, shared_folder() as folder:
+    from chestxray.errors import DataError
+    from chestxray.serve.loading import Served
+    from chestxray.serve.master import serve
+    from serve.fakes import BrightEngine
+    class Slow(BrightEngine):
+        def run(self, pixels, *, maps=False):
+            time.sleep(seconds)
+            return super().run(pixels, maps=maps)
+    def load():
+        if file is None:
+            return (Served("model", Slow(), None),)
+        told = json.loads(open(file).read() or "null")
+        if told is None:
+            raise DataError(f"{file} is damaged.")
+        return (Served("model", Slow(name=told), None, told * 16),)
+    speak()
+    serve(load, Settings(**settings), listener, workers, folder, lambda: print(listener.getsockname()[1], flush=True))
+"""
+
+
+@contextlib.contextmanager
+def by_workers(workers=2, seconds=0.0, file=None, log=subprocess.DEVNULL, **settings):
+    """The master of a server of several processes, and its port."""
+    tests = Path(__file__).parents[1]
+    given = [{"threads": 1, **settings}, workers, seconds, None if file is None else str(file)]
+    command = [sys.executable, "-c", SEVERAL, json.dumps([*given, str(tests), str(tests.parent)])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as master:
+        try:
+            yield master, int(master.stdout.readline())
+        finally:
+            master.terminate()
+            try:
+                master.wait(30)
+            finally:
+                master.kill()

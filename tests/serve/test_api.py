@@ -70,7 +70,7 @@ def test_answer(client, specification):
     assert response.headers["X-Request-ID"] == told["request_id"]
 
 
-@pytest.mark.parametrize("path", ["/api/models", "/healthz"])
+@pytest.mark.parametrize("path", ["/api/models", "/healthz", "/readyz"])
 def test_other_responses(client, specification, path):
     response = client.get(path)
     assert response.status_code == 200

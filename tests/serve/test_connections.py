@@ -15,7 +15,8 @@ import pytest
 
 from chestxray.serve import connections
 from chestxray.serve.rate_limit import client_of
-from serve.fakes import BrightEngine, image_bytes, listening
+from serve.conftest import UNIX
+from serve.fakes import BrightEngine, by_workers, image_bytes, listening
 
 BEGUN = b"POST /api/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -46,8 +47,8 @@ def status(answered):
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHost: x\r\nX: ", BEGUN % 1000])
-def test_a_request_must_have_come_in_a_given_time_however_slowly_it_drips(sent):
-    with listening(upload_timeout=1.0) as port, connected(port) as (connection,):
+def test_a_request_must_have_come_in_a_given_time_however_slowly_it_drips(sent, serving):
+    with serving(upload_timeout=1.0) as port, connected(port) as (connection,):
         connection.sendall(sent)
         begun = time.monotonic()
         with pytest.raises(OSError):
@@ -74,8 +75,8 @@ def test_an_answer_must_be_taken_in_a_given_time(monkeypatch):
         assert healthy(port)
 
 
-def test_a_hundred_slow_connections_of_a_client_stop_nobody():
-    with listening() as port, connected(port, 100) as slow:
+def test_a_hundred_slow_connections_of_a_client_stop_nobody(serving):
+    with serving() as port, connected(port, 100) as slow:
         for connection in slow:
             with contextlib.suppress(OSError):
                 connection.sendall(b"GET / HTTP/1.1\r\nX: ")
@@ -158,14 +159,14 @@ def test_unfinished_uploads_are_bounded_of_a_client_and_in_all(monkeypatch):
         b"POST /api/predict HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_requests_that_could_be_read_in_two_ways(head):
-    with listening() as port, connected(port) as (connection,):
+def test_requests_that_could_be_read_in_two_ways(head, serving):
+    with serving() as port, connected(port) as (connection,):
         connection.sendall(head)
         assert status(answer(connection)) == 400
 
 
-def test_one_host_and_one_length_are_fine():
-    with listening() as port, connected(port) as (connection,):
+def test_one_host_and_one_length_are_fine(serving):
+    with serving() as port, connected(port) as (connection,):
         connection.sendall(b"GET /healthz HTTP/1.1\r\nX: a\r\n host: b\r\nHost: [::1]:80\r\nConnection: close\r\n\r\n")
         assert status(answer(connection)) == 200
 
@@ -191,7 +192,7 @@ def test_who_a_client_is(address, client):
     assert client_of(address) == client
 
 
-def test_behind_a_proxy_addresses_of_one_network_are_one_client(decoders):
+def test_behind_a_proxy_addresses_of_one_network_are_one_client(decoders, serving):
     def ask(port, client):
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             headers = {"Content-Type": "image/png", "X-Forwarded-For": client}
@@ -200,7 +201,7 @@ def test_behind_a_proxy_addresses_of_one_network_are_one_client(decoders):
 
     # Started before, as the bucket fills again in a minute.
     decoders.decode(image_bytes(), [((24, 32), "stretch")], (), 10_000, time.monotonic() + 120)
-    with listening(per_minute=1, behind_proxy=True, decoders=decoders) as port:
+    with serving(per_minute=1, behind_proxy=True) as port:
         same = ["[2001:db8::1]:5000", "2001:db8::2", "[2001:db8::1]:5001", "192.0.2.1:80", "192.0.2.1:81"]
         assert [ask(port, client) for client in same] == [200, 429, 429, 200, 429]
 
@@ -213,15 +214,13 @@ from chestxray.serve.app import create_app
 from chestxray.serve.connections import Server
 from chestxray.serve.server import bound, serve_until_stopped
 from chestxray.serve.settings import Settings
-from chestxray.serve import connections, server as stopping
 from serve.fakes import BrightEngine, image_bytes, served
 class Slow(BrightEngine):
     def run(self, pixels, *, maps=False):
         time.sleep(float(sys.argv[1]))
         return super().run(pixels, maps=maps)
-settings = Settings(threads=1)
+settings = Settings(threads=1, grace=float(sys.argv[2]))
 app = create_app(served(Slow()), settings)
-connections.GRACE, stopping.LAST = float(sys.argv[2]), float(sys.argv[2]) + 3
 app.extensions["chestxray"].decoders.decode(image_bytes(), [((24, 32), "stretch")], (), 10_000, time.monotonic() + 120)
 with bound("127.0.0.1", 0) as listener:
     server = Server(app, settings, listener)
@@ -230,18 +229,24 @@ with bound("127.0.0.1", 0) as listener:
 """
 
 
-@contextlib.contextmanager
-def running(seconds, grace=1.0):
-    tests = Path(__file__).parents[1]
-    command = [sys.executable, "-c", SERVER, str(seconds), str(grace), str(tests), str(tests.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            yield server, int(server.stdout.readline())
-        finally:
-            server.kill()
+@pytest.fixture(params=["alone", pytest.param("workers", marks=UNIX)])
+def running(request):
+    """A context manager that gives the process of a server, or of its master, and its port."""
+
+    @contextlib.contextmanager
+    def alone(seconds, grace=1.0):
+        tests = Path(__file__).parents[1]
+        command = [sys.executable, "-c", SERVER, str(seconds), str(grace), str(tests), str(tests.parent)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+            try:
+                yield server, int(server.stdout.readline())
+            finally:
+                server.kill()
+
+    return alone if request.param == "alone" else lambda seconds, grace=1.0: by_workers(seconds=seconds, grace=grace)
 
 
-def test_a_stop_lets_what_has_begun_be_answered():
+def test_a_stop_lets_what_has_begun_be_answered(running):
     with running(1.5, grace=60.0) as (server, port), connected(port) as (connection,):
         content = image_bytes()
         connection.sendall(BEGUN % len(content) + content)
@@ -253,7 +258,7 @@ def test_a_stop_lets_what_has_begun_be_answered():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_stops_though_a_model_computes_without_end(number):
+def test_a_stop_stops_though_a_model_computes_without_end(number, running):
     with running(1000) as (server, port), connected(port) as (connection,):
         content = image_bytes()
         connection.sendall(BEGUN % len(content) + content)
@@ -267,7 +272,7 @@ def test_a_stop_stops_though_a_model_computes_without_end(number):
         assert time.monotonic() - begun < 40
 
 
-def test_a_second_signal_stops_at_once():
+def test_a_second_signal_stops_at_once(running):
     with running(1000, grace=300.0) as (server, port), connected(port) as (connection,):
         content = image_bytes()
         connection.sendall(BEGUN % len(content) + content)

@@ -31,7 +31,7 @@ def lines(stream):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/models", "/healthz", "/metrics", "/nowhere", "/static/page.css", "/openapi.json"]
+    "path", ["/", "/api/models", "/healthz", "/readyz", "/metrics", "/nowhere", "/static/page.css", "/openapi.json"]
 )
 def test_every_answer_has_the_headers(client, path):
     with client.get(path) as response:

@@ -48,8 +48,8 @@ def test_over_tcp_nothing_touches_the_disk(tmp_path, monkeypatch, decoders):
         assert ask(port, chunks)[0] == 200
 
 
-def test_too_many_bytes_are_refused_before_they_come():
-    with listening(max_upload=50_000) as port:
+def test_too_many_bytes_are_refused_before_they_come(serving):
+    with serving(max_upload=50_000) as port:
         assert ask(port, bytes(60_000))[0] == 413
         begun = b"POST /api/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
         assert b" 413 " in raw(port, begun + b"Content-Length: 99999999999\r\n\r\n").splitlines()[0]
@@ -70,21 +70,21 @@ def test_too_many_bytes_are_refused_before_they_come():
         b"GET /%00%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     ],
 )
-def test_requests_that_are_none(content):
-    with listening() as port:
+def test_requests_that_are_none(content, serving):
+    with serving() as port:
         first = raw(port, content).splitlines()[0]
         assert first.split()[1][:1] in (b"4", b"2")
         assert ask(port, method="GET", path="/healthz")[0] == 200
 
 
-def test_behind_a_proxy_the_client_is_the_one_it_names(decoders):
-    with listening(per_minute=1, behind_proxy=True, decoders=decoders) as port:
+def test_behind_a_proxy_the_client_is_the_one_it_names(serving):
+    with serving(per_minute=1, behind_proxy=True) as port:
         asked = [
             ask(port, image_bytes(), **{"X-Forwarded-For": client})[0]
             for client in ("192.0.2.1", "192.0.2.2", "192.0.2.1")
         ]
         assert asked == [200, 200, 429]
-    with listening(per_minute=1, decoders=decoders) as port:
+    with serving(per_minute=1) as port:
         asked = [ask(port, image_bytes(), **{"X-Forwarded-For": client})[0] for client in ("192.0.2.1", "192.0.2.2")]
         assert asked == [200, 429]
 

@@ -16,7 +16,7 @@ def test_clear_deletes_one_kind_and_says_how_much(tmp_path):
         (root / kind / "x").mkdir(parents=True)
         (root / kind / "x" / "data").write_bytes(b"12345")
     assert [(e.kind, e.bytes) for e in cache.entries(root)] == [("decoded", 5), ("phantom", 5)]
-    assert cache.clear(root, "decoded") == 5
+    assert cache.clear(root, "decoded") == (5, [])
     assert [e.kind for e in cache.entries(root)] == ["phantom"]
 
 

@@ -1,8 +1,12 @@
 """Studies of several trainings."""
 
 import json
+import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,12 @@ import pytest
 
 import tiny_models
 from chestxray import workflow
+from chestxray._version import VERSION
 from chestxray.errors import DataError, InputError, OutputError, TrainingError
 from chestxray.evaluation.shortcuts import controls as shortcut_controls
+from chestxray.execution.executor import Executor
 from chestxray.recipe import Recipe
-from chestxray.studies import ensembling, study
+from chestxray.studies import ensembling, making, study
 from chestxray.studies.cross_validation import pool
 from chestxray.training import checkpoint
 from precomputed import finished
@@ -256,25 +262,92 @@ def test_other_settings_and_other_folders_are_refused(recipe, tmp_path):
 
 
 TWO_DEVICES = """
-import json, sys
-sys.path[:0] = {paths!r}
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from pathlib import Path
-from chestxray.studies import study
-from chestxray.recipe import Recipe
-recipe = Recipe(model="small", data=({data!r},), epochs=1, batch_size=16, replicates=100, heatmaps=0,
-                controls=False, refuse=0, devices="cpu:0,1")
-made = study.run([recipe, recipe.replace(model="flat")], Path({folder!r}))
-print(json.dumps([run.environment["devices"] for name in ("small", "flat") for run in made.runs(name)]))
+import sys
+if sys.modules["__main__"].__spec__ and sys.modules["__main__"].__spec__.name == "chestxray.execution.worker":
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tiny_models import flat, small
 """
 
 
 @pytest.mark.slow
-def test_all_parts_train_on_several_devices_in_one_process(recipe, folder, tmp_path):
+def test_parts_on_several_devices_have_a_process_each(recipe, tmp_path):
+    # TensorFlow's second strategy over several devices would end the process.
+    (tmp_path / "site" / "two_devices.py").write_text(TWO_DEVICES)
+    entries = tmp_path / "site" / "tiny_models-1.0.dist-info" / "entry_points.txt"
+    entries.write_text(entries.read_text().replace("tiny_models:", "two_devices:"))
+    made = study.run([recipe.replace(devices="cpu:0,1")], tmp_path / "s", seeds=2)
+    assert [run.environment["devices"] for run in made.runs("flat")] == [["CPU:0", "CPU:1"]] * 2
+
+
+DRIVER = """
+import sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from chestxray.execution.executor import Executor
+from chestxray.recipe import Recipe
+from chestxray.studies import study
+study.run([Recipe.read(Path({recipe!r}))], Path({folder!r}), seeds=2, executor=Executor(workers=1))
+"""
+
+
+@pytest.mark.slow
+def test_a_study_by_workers_is_that_of_one_process_whoever_is_killed(recipe, tmp_path, caplog):
+    folder = tmp_path / "killed"
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     paths = [str(tmp_path / "site"), str(Path(__file__).parents[1])]
-    code = TWO_DEVICES.format(paths=paths, data=f"folder:{folder}", folder=str(tmp_path / "s"))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert json.loads(result.stdout.splitlines()[-1]) == [["CPU:0", "CPU:1"]] * 2
+    code = DRIVER.format(paths=paths, recipe=str(tmp_path / "recipe.toml"), folder=str(folder))
+    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 300
+        while not (folder / "parts" / "flat-seed1" / "index.parquet").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    finally:
+        driver.kill()
+        driver.wait()
+    before = times(folder)
+    assert list(before) == ["flat"], "the second part is under way"
+
+    class KillOnce(logging.Handler):
+        done = False
+
+        def emit(self, record):
+            if not self.done and record.getMessage().startswith("flat, seed 1 | Loading TensorFlow"):
+                self.done = True
+                (worker,) = (
+                    int(process.name)
+                    for process in Path("/proc").glob("[0-9]*")
+                    if b"chestxray.execution.worker" in (process / "cmdline").read_bytes()
+                    and (process / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+                )
+                os.kill(worker, signal.SIGKILL)
+
+    killer = KillOnce()
+    logging.getLogger("chestxray").addHandler(killer)
+    with caplog.at_level(logging.INFO, "chestxray"):
+        made = study.run([recipe], folder, seeds=2, executor=Executor(workers=1))
+    assert killer.done
+    assert "flat, seed 1: its worker was killed by SIGKILL; it is begun again." in caplog.text
+    assert times(folder)["flat"] == before["flat"]
+    plain = study.run([recipe], tmp_path / "plain", seeds=2)
+    for one, other in zip(made.runs("flat"), plain.runs("flat"), strict=True):
+        assert (one.folder / "predictions.csv").read_bytes() == (other.folder / "predictions.csv").read_bytes()
+
+
+def test_workers_say_which_part_failed_and_the_others_are_made(recipe, tmp_path):
+    broken = recipe.replace(optimizer="sgd", learning_rate=1e38, schedule="constant")
+    with pytest.raises(TrainingError, match=r"1 of 2 parts failed, the others are kept in .*bad: .*finite"):
+        study.run({"bad": broken, "good": recipe}, tmp_path / "s", executor=Executor(workers=2))
+    assert study.Run(tmp_path / "s" / "parts" / "good").finished
+
+
+def test_a_part_is_made_only_by_the_same_version_and_where_its_study_is_seen(recipe, tmp_path):
+    given = {"recipe": recipe, "folder": tmp_path, "name": "flat", "cache": tmp_path, "like": [], "study": "{}"}
+    with pytest.raises(InputError, match=r"has chestxray .* and the driver 0\.0\.0"):
+        making.make_part(**given, version="0.0.0")
+    for seen in (None, "{another}"):
+        if seen:
+            (tmp_path / "study.json").write_text(seen)
+        with pytest.raises(InputError, match=r"does not see the study in .*: --output must be a folder"):
+            making.make_part(**given, version=VERSION)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -20,10 +21,13 @@ from chestxray.data.index import Index
 from chestxray.data.sources.folder import compiled, patient_of
 from chestxray.errors import DataError
 from chestxray.plugin import SourceOptions
-from chestxray.storage.files import explained, replacing
+from chestxray.storage import cache_use, seal
+from chestxray.storage.files import replacing
+
+log = logging.getLogger(__name__)
 
 #: To be raised whenever the same set would be written as other files.
-VERSION = 1
+VERSION = 2
 _INDEX = "index.parquet"
 _MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"BM": ".bmp"}
 
@@ -57,14 +61,10 @@ def converted(
         DataError: no images.
         OutputError: the cache's disk is full or cannot be written.
     """
-    from filelock import FileLock
-
     folder = options.cache / kind / f"{_safe(name)}-{_digest(identity)}"
-    with explained(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(folder.name + ".lock")):
-            if not (folder / _INDEX).is_file():
-                _write(folder, name, contents())
+    with cache_use.held(folder):
+        if not _written_before(folder):
+            _write(folder, name, contents())
     return _patients(_absolute(Index.read(folder / _INDEX), folder), folder, options.patient_pattern)
 
 
@@ -100,6 +100,16 @@ def suffix_of(content: bytes) -> str:
     return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")
 
 
+def _written_before(folder: Path) -> bool:
+    """Whether the set is in the cache as it was written; of a large one, not every byte is compared."""
+    if not folder.is_dir():
+        return False
+    wrong = seal.damage(folder, seal.OPENING)
+    if wrong:
+        log.warning("Damaged in the cache: %s (%s). It is written again.", folder, wrong[0])
+    return not wrong
+
+
 def _write(folder: Path, name: str, contents: Contents) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -115,7 +125,8 @@ def _write(folder: Path, name: str, contents: Contents) -> None:
     with replacing(partial / _INDEX) as temporary:
         index = Index.from_records(records, name=name, licence=contents.licence, citation=contents.citation)
         index.write(temporary)
-    # A folder without an index was left by another version.
+    seal.write(partial)
+    # The one before it was damaged. It is deleted only now: the set may no longer be there to be downloaded.
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import socket
 import sys
 import urllib.parse
@@ -18,7 +19,10 @@ from chestxray.data.sources.folder import SPLIT_NAMES
 from chestxray.data.sources.materialised import Contents, Item, converted, first_line, of_the_disk
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
+from chestxray.storage import cache_use, seal
 from chestxray.storage.files import explained
+
+log = logging.getLogger(__name__)
 
 OPTIONS = {
     "data_dir": "folder of prepared sets; default: below the cache",
@@ -54,7 +58,7 @@ def load(address: str, options: SourceOptions) -> Index:
 
 def _contents(address: str, data_dir: Path, prepared: bool, options: SourceOptions) -> Contents:
     with quiet():
-        builder = _builder(address, data_dir, prepared)
+        builder = _builder(address, data_dir, prepared, own="data_dir" not in options.extra)
         info = builder.info
         licence = info.redistribution_info.license or "" if info.redistribution_info else ""
     return Contents(_read(builder, options), licence=licence.strip(), citation=(info.citation or "").strip())
@@ -82,7 +86,7 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
+def _builder(address: str, data_dir: Path, prepared: bool, own: bool) -> Any:
     import tensorflow_datasets as tfds
 
     if prepared:
@@ -96,10 +100,26 @@ def _builder(address: str, data_dir: Path, prepared: bool) -> Any:
         ) from error
     except ValueError as error:
         raise InputError(f"tfds:{address} cannot be used: {first_line(error)}") from error
-    if not builder.is_prepared():
-        _check_connection(address, builder)
-        _explained(address, builder.download_and_prepare)
+    if not own:
+        _prepare(address, builder)
+        return builder
+    with cache_use.held(data_dir / builder.name):
+        home = Path(builder.data_dir)
+        if (home / seal.FILE).is_file() and (wrong := seal.damage(home)):
+            log.warning("Damaged in the cache: %s (%s). It is prepared again.", home, wrong[0])
+            shutil.rmtree(home)
+        if _prepare(address, builder):
+            seal.write(home)
     return builder
+
+
+def _prepare(address: str, builder: Any) -> bool:
+    """Download and prepare a set unless it is prepared; return whether that was needed."""
+    if builder.is_prepared():
+        return False
+    _check_connection(address, builder)
+    _explained(address, builder.download_and_prepare)
+    return True
 
 
 def _check_connection(address: str, builder: Any) -> None:

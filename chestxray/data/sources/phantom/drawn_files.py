@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-import tempfile
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from chestxray.storage.files import explained
+from chestxray.storage import cache_use, seal
+from chestxray.storage.cache import PARTIAL
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -37,9 +38,10 @@ def drawn(
         OutputError: the disk is full or cannot be written.
     """
     columns = list(columns)
-    records = _drawn_before(folder, columns)
-    if records is None:
-        with explained(folder):
+    # If two runs need the same set, the second one waits until the first has drawn it.
+    with cache_use.held(folder):
+        records = _drawn_before(folder)
+        if records is None:
             records = _draw_set(films, folder, write_film, size)
     for record in records:
         for column in columns:
@@ -47,25 +49,29 @@ def drawn(
     return records
 
 
-def _drawn_before(folder: Path, columns: list[str]) -> list[Record] | None:
-    """Return the records of a set that is complete on disk, else None."""
-    try:
-        records = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _drawn_before(folder: Path) -> list[Record] | None:
+    """Return the records of a set that is in the cache as it was written, else None."""
+    if not (folder / seal.FILE).is_file():
         return None
-    named = (record[column] for record in records for column in columns)
-    return records if all((folder / name).is_file() for name in named if name) else None
+    if wrong := seal.damage(folder, seal.OPENING):
+        log.warning("Damaged in the cache: %s (%s). It is drawn again.", folder, wrong[0])
+        return None
+    return json.loads((folder / RECORDS).read_text(encoding="utf-8"))
 
 
 def _draw_set(films: Sequence[T], folder: Path, write_film: Callable[[T, Path], Record], size: int) -> list[Record]:
     log.info("Drawing %d phantoms of %d pixels into %s", len(films), size, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn in another folder and renamed when complete, so that a killed or second process never leaves half a set.
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-        aside = Path(name) / "set"
+    # Drawn in another folder and renamed when complete, so that a killed process never leaves half a set.
+    aside = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
         records = [write_film(film, aside) for film in films]
         (aside / RECORDS).write_text(json.dumps(records), encoding="utf-8")
+        seal.write(aside)
         _publish(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return records
 
 
@@ -89,14 +95,12 @@ def write(path: Path, content: bytes) -> None:
 
 def _publish(aside: Path, folder: Path) -> None:
     """Move a complete set to its final folder."""
-    try:
+    if not folder.is_dir():
         aside.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another process was first, or files of an earlier set were deleted. The files of a key are
-        # the same whoever draws them, so replacing them one by one disturbs no reader.
-        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
-            target = folder / path.relative_to(aside)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+        return
+    # Files of an earlier set were deleted or damaged. The files of a key are the same whenever they are drawn, so
+    # replacing them one by one disturbs no reader; the seal is replaced last.
+    for path in sorted((path for path in aside.rglob("*") if path.is_file()), key=lambda path: path.name == seal.FILE):
+        target = folder / path.relative_to(aside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
