@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chestxray.cli.options import some_options
+from chestxray.cli.options import execution_options, some_options
 from chestxray.cli.output import table
 from chestxray.cli.places import CACHE
 
@@ -142,17 +142,31 @@ def audit(data: tuple[str, ...], cache: Path | None, output: Path | None, as_jso
 @command.command()
 @click.argument("data", nargs=-1, required=True)
 @_takes_data()
-def prepare(data: tuple[str, ...], cache: Path | None, **given: Any) -> None:
-    """Download DATA and decode it to --image-size, so that runs of that size start at once."""
+@execution_options
+def prepare(
+    data: tuple[str, ...],
+    cache: Path | None,
+    executor: str | None,
+    workers: int | None,
+    part_memory: float | None,
+    **given: Any,
+) -> None:
+    """Download DATA and decode it to --image-size, so that runs of that size start at once.
+
+    With --executor ray the nodes of a cluster decode what they see by the same paths, and this command writes it to
+    its cache. Without, all processors of this machine decode.
+    """
     from chestxray.data import sources
     from chestxray.data.decoded import decode
+    from chestxray.execution.executor import chosen
     from chestxray.storage import cache as caches
 
+    where = chosen(executor, workers, part_memory)
     recipe = _recipe(data, given)
     root = caches.root(cache)
     index = sources.load_index(recipe, root)
     assert recipe.image_size is not None
-    made = decode(index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels)
+    made = decode(index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels, executor=where)
     bad = int((made.facts["unreadable"] != "").sum())
     click.echo(f"{len(index):,} images of {index.name}, {bad} of them unreadable: {made.folder}")
 

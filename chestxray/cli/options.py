@@ -41,7 +41,10 @@ def execution_options(command: _Command) -> _Command:
     """Add the options that choose where work is done that splits into parts; None where they are not given."""
     for option in (
         click.option(
-            "--part-memory", type=float, metavar="GB", help="Free memory that each part waits for [default: 4]."
+            "--part-memory",
+            type=float,
+            metavar="GB",
+            help="Free memory that each part waits for [default: 4; 1 to decode].",
         ),
         click.option("--workers", type=int, help="Parts at a time [default: as many as devices and memory allow]."),
         click.option(

@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 import xxhash
 
-from chestxray.data.images.pixels import MAX_PIXELS, Fit, UnreadableImage
-from chestxray.data.images.reading import read
+from chestxray.data.decoding_parts import Chunk, Fact, Way, decoded_by, decoded_rows
+from chestxray.data.images.pixels import MAX_PIXELS, Fit
 from chestxray.data.index import Index
 from chestxray.errors import DataError, require
+from chestxray.execution.executor import Executor
 from chestxray.progress.bars import progress
 from chestxray.storage import cache_use, checked_json, checksums, seal
 from chestxray.storage.files import remove_parts, replacing
@@ -61,13 +62,16 @@ def decode(
     *,
     max_pixels: int = MAX_PIXELS,
     processes: int | None = None,
+    executor: Executor | None = None,
 ) -> Decoded:
     """Decode every image of `index` to `size` (height, width) in pixels, or open the set if it was decoded before.
 
     Images of more than `max_pixels` pixels count as unreadable. `processes` defaults to the number of processors
-    that this process may use.
+    that this process may use. With an `executor`, its workers decode, on all nodes of a cluster.
 
     Raises:
+        InputError: a node of the cluster does not see the images.
+        WorkerError: a worker died each time, or the cluster cannot be reached.
         OutputError: the cache's disk is full or cannot be written.
         MissingPackageError: pyarrow is not installed.
     """
@@ -83,7 +87,7 @@ def decode(
                 log.warning("Damaged in the cache: %s. It is deleted, and its images are decoded again.", folder)
                 shutil.rmtree(folder)
             partial = folder.with_suffix(".partial")
-            _fill(index, size, fit, max_pixels, partial, processes)
+            _fill(index, Way(size, fit, max_pixels), partial, processes, executor)
             _require_undamaged(index, partial, cache)
             partial.replace(folder)
             found = _mapped(folder)
@@ -174,9 +178,9 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     return index.replace(rows)
 
 
-def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partial: Path, processes: int | None) -> None:
+def _fill(index: Index, way: Way, partial: Path, processes: int | None, executor: Executor | None) -> None:
     partial.mkdir(exist_ok=True)
-    shape = (len(index), *size)
+    shape = (len(index), *way.size)
     pixels = partial / "pixels.npy"
     if not _reserved(pixels, shape):
         shutil.rmtree(partial / "chunks", ignore_errors=True)
@@ -187,9 +191,13 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
     paths = index.rows["path"].tolist()
     with progress("Decoding", shape[0], shape[0] - sum(min(CHUNK, shape[0] - start) for start in starts)) as advance:
         for attempt in itertools.count(1):
-            jobs = [(partial, start, paths[start : start + CHUNK], size, fit, max_pixels) for start in starts]
+            chunks = [Chunk(start, paths[start : start + CHUNK]) for start in starts]
             try:
-                for count in _results(jobs, processes, apart=attempt > 1):
+                if executor is None:
+                    counts = _counts(partial, chunks, way, processes, apart=attempt > 1)
+                else:
+                    counts = (_keep(partial, *done) for done in decoded_by(executor, chunks, way))
+                for count in counts:
                     advance(count)
                 break
             except _WorkerKilled as error:
@@ -201,9 +209,9 @@ def _fill(index: Index, size: tuple[int, int], fit: Fit, max_pixels: int, partia
                         "with more free memory or a smaller max_pixels."
                     ) from error
                 log.warning("A process that decodes images was killed: going on with the chunks that are missing.")
-    chunks = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
+    facts = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
     with replacing(partial / "facts.parquet") as temporary:
-        pd.concat(chunks, ignore_index=True).to_parquet(temporary)
+        pd.concat(facts, ignore_index=True).to_parquet(temporary)
     shutil.rmtree(partial / "chunks")
     remove_parts(partial)
     seal.write(partial)
@@ -272,11 +280,14 @@ class _WorkerKilled(Exception):
     """A process that decodes ended without an exception of its own."""
 
 
-def _results(jobs: list[tuple], processes: int | None, *, apart: bool = False) -> Iterator[int]:
+def _counts(
+    partial: Path, chunks: list[Chunk], way: Way, processes: int | None, *, apart: bool = False
+) -> Iterator[int]:
+    """Decode `chunks` by processes of this machine, and yield the number of images of each when it is kept."""
     # Starting processes takes about two seconds: a small set is decoded faster without them. What killed a process
     # before must not be decoded in this one.
-    if not apart and (processes == 1 or len(jobs) <= 4):
-        yield from (_decode_chunk(*job) for job in jobs)
+    if not apart and (processes == 1 or len(chunks) <= 4):
+        yield from (_decode_chunk(partial, chunk, way) for chunk in chunks)
         return
     from joblib import Parallel, cpu_count, delayed
     from joblib.externals.loky import get_reusable_executor
@@ -284,7 +295,7 @@ def _results(jobs: list[tuple], processes: int | None, *, apart: bool = False) -
 
     try:
         yield from Parallel(n_jobs=processes or cpu_count(), return_as="generator_unordered")(
-            delayed(_decode_chunk)(*job) for job in jobs
+            delayed(_decode_chunk)(partial, chunk, way) for chunk in chunks
         )
     except TerminatedWorkerError as error:
         raise _WorkerKilled from error
@@ -293,27 +304,21 @@ def _results(jobs: list[tuple], processes: int | None, *, apart: bool = False) -
         get_reusable_executor().shutdown(wait=True)
 
 
-def _decode_chunk(partial: Path, start: int, paths: list[str], size: tuple[int, int], fit: Fit, max_pixels: int) -> int:
-    """Decode a chunk of rows from `start` into the shared array, then save their facts and checksums, which
-    marks it as done.
-    """
+def _decode_chunk(partial: Path, chunk: Chunk, way: Way) -> int:
+    return _keep(partial, chunk, *decoded_rows(chunk.paths, way))
+
+
+def _keep(partial: Path, chunk: Chunk, decoded: np.ndarray, facts: list[Fact]) -> int:
+    """Write the rows of a chunk to the array, then their facts and checksums, which marks it as done."""
     pixels = np.load(partial / "pixels.npy", mmap_mode="r+")
-    facts = []
-    for row, path in enumerate(paths, start):
-        try:
-            image = read(Path(path), size=size, fit=fit, max_pixels=max_pixels)
-        except UnreadableImage as error:
-            pixels[row] = 0
-            facts.append((0, 0, "", "", "", "", str(error)))
-            continue
-        pixels[row] = image.pixels
-        facts.append((image.width, image.height, image.mode, image.format, image.file_hash, image.pixel_hash, ""))
+    rows = slice(chunk.start, chunk.start + len(chunk.paths))
+    pixels[rows] = decoded
     pixels.flush()
-    file = _chunk(partial, start)
+    file = _chunk(partial, chunk.start)
     with replacing(file) as temporary:
         pd.DataFrame(facts, columns=list(FACTS)).to_parquet(temporary)
-    checked_json.write(file.with_suffix(".json"), _sums(file, pixels[start : start + len(paths)]))
-    return len(paths)
+    checked_json.write(file.with_suffix(".json"), _sums(file, pixels[rows]))
+    return len(chunk.paths)
 
 
 def _chunk(partial: Path, start: int) -> Path:

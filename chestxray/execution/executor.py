@@ -10,22 +10,19 @@ from typing import Literal
 from chestxray.errors import InputError
 from chestxray.execution.parts import GIB, Outcome, Part
 
-#: Memory in GB that a part asks for unless it is said.
-PART_MEMORY = 4.0
-
 
 @dataclass(frozen=True)
 class Executor:
     """Where parts are done, and how many of them, ``workers``, at a time; None: as many as devices and memory allow.
 
     ``address`` is that of a Ray cluster, None for the one of ``$RAY_ADDRESS`` or a new one on this machine. A part
-    asks for ``memory`` bytes.
+    asks for ``memory`` bytes; None: for what its kind of work usually needs.
     """
 
     kind: Literal["local", "ray"] = "local"
     address: str | None = None
     workers: int | None = None
-    memory: int = int(PART_MEMORY * GIB)
+    memory: int | None = None
 
     def run(self, parts: Sequence[Part]) -> Generator[Outcome]:
         """Do `parts` and yield each when it has ended, in any order; ends all workers if it is closed.
@@ -58,7 +55,7 @@ def chosen(executor: str | None, workers: int | None = None, memory: float | Non
         raise InputError(f"workers must be at least 1. Received: {workers}.")
     if memory is not None and memory <= 0:
         raise InputError(f"part_memory must be above 0. Received: {memory:g}.")
-    needed = int((PART_MEMORY if memory is None else memory) * GIB)
+    needed = None if memory is None else max(1, int(memory * GIB))
     given = "local" if executor is None else executor
     if given == "local":
         return Executor("local", None, workers, needed)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from chestxray.execution.parts import Part
 
-#: Processors that one training keeps busy; more of them make it little faster.
-PROCESSORS_A_PART = 4
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -45,12 +43,12 @@ def memory() -> int:
 def workers(parts: Sequence[Part], present: Sequence[str]) -> int:
     """Return how many of `parts` to do at a time on this machine with the GPUs `present`; at least one.
 
-    As many as there are GPUs for, or, without GPUs, one for each `PROCESSORS_A_PART` processors; and no more than
-    the free memory allows.
+    As many as there are GPUs for, or, without GPUs, as many as keep its processors busy; and no more than the free
+    memory allows.
     """
     from joblib import cpu_count
 
     asked = max((min(part.gpus, len(present)) for part in parts), default=0)
-    by_device = len(present) // asked if asked else cpu_count() // PROCESSORS_A_PART
+    by_device = len(present) // asked if asked else cpu_count() // max((part.processors for part in parts), default=1)
     by_memory = memory() // max(1, max((part.memory for part in parts), default=1))
     return max(1, min(by_device, by_memory, len(parts)))

@@ -18,6 +18,10 @@ RETRIES = 2
 #: Asks for all GPUs of a machine.
 ALL_GPUS = sys.maxsize
 GIB = 2**30
+#: Bytes of memory that a training or a prediction usually needs.
+MEMORY = 4 * GIB
+#: Processors that one training keeps busy; more of them make it little faster.
+PROCESSORS = 4
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Part:
     """A call of ``function``, of a module's top level, with ``arguments`` that can be pickled, as its result can.
 
     ``name`` stands before each line that its worker logs. ``gpus`` is the number of GPUs it is given, at most those
-    of one machine, and ``memory`` the bytes that must be free for it.
+    of one machine, ``memory`` the bytes that must be free for it, and ``processors`` the number that it keeps busy.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Part:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     gpus: int = 0
     memory: int = GIB
+    processors: int = PROCESSORS
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import socket
 import sys
 from collections import deque
@@ -15,7 +16,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from chestxray.errors import WorkerError, first_line, require
+from chestxray._version import VERSION
+from chestxray.errors import InputError, WorkerError, first_line, require
 from chestxray.execution import worker
 from chestxray.execution.parts import RETRIES, Answer, Outcome, Part
 
@@ -31,7 +33,7 @@ def run(parts: Sequence[Part], address: str | None, workers: int | None) -> Gene
 
     `address`: ``host:port`` of the cluster that this machine is a node of, or ``ray://host:port`` of Ray's client
     server; None: ``$RAY_ADDRESS``, else a cluster is started on this machine. `workers`: parts at a time; default: one
-    for each GPU, or without GPUs for each node.
+    for each GPU, or without GPUs as many as keep the processors of each node busy.
 
     Raises:
         MissingPackageError: Ray is not installed.
@@ -50,7 +52,7 @@ def run(parts: Sequence[Part], address: str | None, workers: int | None) -> Gene
                     # More than any node has would wait for ever.
                     asked["memory"] = min(part.memory, _largest(nodes, "memory"))
                     backend = os.environ.get("KERAS_BACKEND", "")
-                    given = part.function, dict(part.arguments), log.getEffectiveLevel(), backend
+                    given = part.function, dict(part.arguments), log.getEffectiveLevel(), backend, VERSION
                     running[task.options(**asked).remote(*given)] = part
                 # The nodes are counted again every few seconds: some may have come.
                 for done in ray.wait(list(running), timeout=5)[0]:
@@ -60,8 +62,16 @@ def run(parts: Sequence[Part], address: str | None, workers: int | None) -> Gene
                 ray.cancel(left, force=True)
 
 
-def _call(function: Any, arguments: dict[str, Any], level: int, backend: str = "") -> Answer:
-    """Do a part, on a node, with the driver's backend of Keras; the name of the part stands before what it prints."""
+def _call(function: Any, arguments: dict[str, Any], level: int, backend: str, version: str) -> Answer:
+    """Do a part, on a node, with the driver's backend of Keras; the name of the part stands before what it prints.
+
+    `version`: the driver's, which the node must have.
+    """
+    if version != VERSION:
+        node = platform.node()
+        return Answer(
+            error=InputError(f"{node} has chestxray {VERSION} and the driver {version}; every node needs the driver's.")
+        )
     if backend:
         os.environ["KERAS_BACKEND"] = backend
     handler = logging.StreamHandler(sys.stderr)
@@ -86,7 +96,11 @@ def _largest(nodes: Sequence[dict[str, float]], what: str) -> int:
 def _most(nodes: Sequence[dict[str, float]], part: Part) -> int:
     """Return how many parts such as `part` to do at a time."""
     gpus = min(part.gpus, _largest(nodes, "GPU"))
-    return max(1, sum(int(node.get("GPU", 0)) // gpus for node in nodes) if gpus else len(nodes))
+    if gpus:
+        return max(1, sum(int(node.get("GPU", 0)) // gpus for node in nodes))
+    # A node without processors, such as the head of many clusters, does no parts.
+    able = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    return max(1, sum(max(1, processors // part.processors) for processors in able))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 
 from chestxray.errors import InputError
 from chestxray.execution.executor import Executor
-from chestxray.execution.parts import Part
+from chestxray.execution.parts import MEMORY, Part
 from chestxray.inference import opening
 from chestxray.inference.batch_prediction import Batch, predicted
 
@@ -67,7 +67,7 @@ def predicted_by(
             share_of,
             {"request": request, "paths": paths[share[0] : share[1]]},
             gpus=1,
-            memory=executor.memory,
+            memory=executor.memory or MEMORY,
         )
         for share in shares
     ]

@@ -206,6 +206,7 @@ def _watch(hosts: Hosts) -> None:
     from jax._src import distributed
 
     client = distributed.global_state.client
+    assert client is not None
     seen = {number: ("", time.monotonic()) for number in range(hosts.count) if number != hosts.index}
     beat, store_answered = 0, time.monotonic()
     while not _left.wait(LOOK):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chestxray import workflow
-from chestxray._version import VERSION
 from chestxray.data.data_changes import require_same
 from chestxray.data.index import Index
 from chestxray.errors import ChestXrayError, InputError, OutputError, TrainingError, WorkerError
@@ -109,10 +108,10 @@ def _by(
             "cache": caches.root(cache),
             "like": _same_data(part, parts),
             "study": content,
-            "version": VERSION,
         }
         gpus = gpus_of(part.recipe.devices, 1 if shared else execution_parts.ALL_GPUS)
-        jobs.append(execution_parts.Part(part.label, make_part, arguments, gpus, executor.memory))
+        memory = executor.memory or execution_parts.MEMORY
+        jobs.append(execution_parts.Part(part.label, make_part, arguments, gpus, memory))
     by_label = {part.label: part for _, part in missing}
     ended = len(parts) - len(missing)
     with closing(executor.run(jobs)) as outcomes:
@@ -131,23 +130,18 @@ def _by(
     return failed
 
 
-def make_part(
-    recipe: Recipe, folder: Path, name: str, cache: Path, like: Sequence[str], study: str, version: str
-) -> str:
+def make_part(recipe: Recipe, folder: Path, name: str, cache: Path, like: Sequence[str], study: str) -> str:
     """Begin or resume the part `name` of the study in `folder`, unless it is finished; return the name of this machine.
 
-    `like`: the parts that have the same data. `study`, the content of the study's file, and `version`, the driver's,
-    are compared with what is here.
+    `like`: the parts that have the same data. `study`, the content of the study's file, is compared with what is here.
 
     Raises:
-        InputError: another version of chestxray is installed here, or the study's folder is not seen from here.
+        InputError: the study's folder is not seen from here.
         ChestXrayError: as `workflow.run`.
     """
     from filelock import FileLock, Timeout
 
     node = platform.node()
-    if version != VERSION:
-        raise InputError(f"{node} has chestxray {VERSION} and the driver {version}; every node needs the driver's.")
     try:
         seen = (folder / STUDY).read_text(encoding="utf-8")
     except OSError:

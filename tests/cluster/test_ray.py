@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 # Ray's workers give way to everything else (nice 15), with which a busy machine would take minutes.
@@ -18,6 +20,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 import parts_of_tests as doing
+from chestxray.data import decoding_parts, sources
+from chestxray.data.decoded import decode
 from chestxray.errors import InputError, WorkerError
 from chestxray.execution import ray_cluster
 from chestxray.execution.executor import Executor
@@ -139,6 +143,28 @@ def test_a_folder_that_a_node_does_not_see_is_told(cluster, tmp_path, monkeypatc
     monkeypatch.setattr(Path, "read_text", lambda self, **k: read(self, **k) + " " * (self.name == "study.json"))
     with pytest.raises(InputError, match=r"does not see the study in .*--output must be a folder that every node sees"):
         study.run([recipe()], tmp_path / "s", tmp_path / "cache", executor=on(cluster))
+
+
+def test_the_nodes_decode_and_the_driver_keeps_it(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding_parts, "FEWEST", 64)
+    for _ in range(2):
+        cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    images = sources.load_index(recipe().replace(data_option=("patients=100",)), tmp_path)
+    assert len(images) > 2 * decoding_parts.FEWEST, "several shares"
+    by_ray = decode(images, (16, 12), "stretch", tmp_path / "by_ray", executor=on(cluster))
+    alone = decode(images, (16, 12), "stretch", tmp_path / "alone", processes=1)
+    np.testing.assert_array_equal(by_ray.pixels, alone.pixels)
+    pd.testing.assert_frame_equal(by_ray.facts, alone.facts)
+
+
+def test_a_node_with_another_version_is_refused(cluster, monkeypatch):
+    cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    monkeypatch.setattr(ray_cluster, "VERSION", "0.0.0")
+    (outcome,) = on(cluster).run([Part("one", doing.double, {"number": 1})])
+    with pytest.raises(InputError, match=r"has chestxray .* and the driver 0\.0\.0; every node needs the driver's"):
+        outcome.value()
 
 
 def test_ray_alone_starts_a_cluster_here_and_ends_it(monkeypatch):

@@ -1,11 +1,17 @@
+import re
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from chestxray.data import decoded as decoding
+from chestxray.data import decoding_parts
 from chestxray.data.decoded import decode, readable
 from chestxray.data.sources.folder import load
-from chestxray.errors import DataError
+from chestxray.errors import DataError, InputError
+from chestxray.execution.executor import Executor
 from chestxray.plugin import SourceOptions
 
 
@@ -32,9 +38,57 @@ def test_equals_the_plain_way(index, tmp_path, processes, monkeypatch):
     assert result.facts["pixel_hash"].nunique() == len(index)
 
 
+def test_equals_the_plain_way_in_parts(index, tmp_path, monkeypatch):
+    alone = decode(index, (16, 12), "stretch", tmp_path / "alone")
+    monkeypatch.setattr(decoding, "CHUNK", 5)
+    monkeypatch.setattr(decoding_parts, "FEWEST", 10)
+    result = decode(index, (16, 12), "stretch", tmp_path, executor=Executor("local", workers=2))
+    np.testing.assert_array_equal(result.pixels, plain(index, (16, 12)))
+    pd.testing.assert_frame_equal(result.facts, alone.facts)
+
+
+def test_parts_decode_only_what_is_missing(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 5)
+    monkeypatch.setattr(decoding_parts, "FEWEST", 5)
+    plain_by, decoded = decoding_parts.decoded_by, []
+
+    def stops(executor, chunks, way):
+        for number, done in enumerate(plain_by(executor, chunks, way)):
+            decoded.append(done)
+            if number == 2:
+                raise KeyboardInterrupt
+            yield done
+
+    def goes_on(executor, chunks, way):
+        for done in plain_by(executor, chunks, way):
+            decoded.append(done)
+            yield done
+
+    monkeypatch.setattr(decoding, "decoded_by", stops)
+    with pytest.raises(KeyboardInterrupt):
+        decode(index, (16, 12), "stretch", tmp_path, executor=Executor("local", workers=2))
+    monkeypatch.setattr(decoding, "decoded_by", goes_on)
+    result = decode(index, (16, 12), "stretch", tmp_path, executor=Executor("local", workers=2))
+    assert len(decoded) == -(-len(index) // 5) + 1, "only the chunk that was not kept is decoded twice"
+    np.testing.assert_array_equal(result.pixels, plain(index, (16, 12)))
+
+
+def test_a_node_with_other_images_is_refused(index):
+    paths = index.rows["path"].tolist()
+    way = decoding_parts.Way((8, 8), "stretch", 10**6)
+    sizes = [Path(path).stat().st_size for path in paths]
+    with pytest.raises(InputError, match=rf"does not see {re.escape(paths[1])}, but another file there"):
+        decoding_parts.decode_share([decoding_parts.Chunk(0, paths)], [[sizes[0], 1, *sizes[2:]]], way)
+    with pytest.raises(InputError, match=r"does not see /nowhere\.png, but none: images must be seen"):
+        decoding_parts.decode_share([decoding_parts.Chunk(0, ["/nowhere.png"])], [[5]], way)
+    ((_, pixels, facts),) = decoding_parts.decode_share([decoding_parts.Chunk(0, ["/nowhere.png"])], [[-1]], way)
+    assert not pixels.any()
+    assert facts[0][-1], "what the driver does not see either is unreadable"
+
+
 def test_the_second_time_nothing_is_decoded(index, tmp_path, monkeypatch):
     decode(index, (8, 8), "stretch", tmp_path)
-    monkeypatch.setattr(decoding, "read", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding_parts, "read", lambda *_, **__: pytest.fail("decoded again"))
     assert decode(index, (8, 8), "stretch", tmp_path).reused
 
 
@@ -51,7 +105,7 @@ def test_a_changed_file_is_decoded_again(index, tmp_path, draw):
 
 def test_an_interrupted_decoding_goes_on_where_it_stopped(index, tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "CHUNK", 10)
-    read, calls = decoding.read, []
+    read, calls = decoding_parts.read, []
 
     def stops(path, **options):
         calls.append(path)
@@ -59,7 +113,7 @@ def test_an_interrupted_decoding_goes_on_where_it_stopped(index, tmp_path, monke
             raise KeyboardInterrupt
         return read(path, **options)
 
-    monkeypatch.setattr(decoding, "read", stops)
+    monkeypatch.setattr(decoding_parts, "read", stops)
     with pytest.raises(KeyboardInterrupt):
         decode(index, (8, 8), "stretch", tmp_path, processes=1)
     assert not [path for path in (tmp_path / "decoded").iterdir() if path.is_dir() and path.suffix != ".partial"]
@@ -112,7 +166,7 @@ def test_what_was_damaged_in_the_cache_is_decoded_again(index, tmp_path, caplog,
 @pytest.mark.parametrize("name", ["pixels.npy", "chunks/000000010.parquet", "chunks/000000010.json"])
 def test_of_an_interrupted_decoding_a_damaged_chunk_is_decoded_again(index, tmp_path, monkeypatch, name):
     monkeypatch.setattr(decoding, "CHUNK", 10)
-    read, calls = decoding.read, []
+    read, calls = decoding_parts.read, []
 
     def stops(path, **options):
         calls.append(path)
@@ -120,7 +174,7 @@ def test_of_an_interrupted_decoding_a_damaged_chunk_is_decoded_again(index, tmp_
             raise KeyboardInterrupt
         return read(path, **options)
 
-    monkeypatch.setattr(decoding, "read", stops)
+    monkeypatch.setattr(decoding_parts, "read", stops)
     with pytest.raises(KeyboardInterrupt):
         decode(index, (8, 8), "stretch", tmp_path, processes=1)
     (partial,) = tmp_path.glob("decoded/*.partial")
@@ -148,12 +202,12 @@ def test_a_worker_that_the_system_kills_is_replaced_or_named(index, tmp_path, ti
     from chestxray.data.sources.folder import load
     from chestxray.plugin import SourceOptions
 
-    def killed(partial, start, *rest):
+    def killed(partial, chunk, way):
         flag = Path({str(flag)!r})
-        if start == 30 and len(list(flag.iterdir())) < {times}:
+        if chunk.start == 30 and len(list(flag.iterdir())) < {times}:
             (flag / str(len(list(flag.iterdir())))).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return plain(partial, start, *rest)
+        return plain(partial, chunk, way)
 
     plain, decoding._decode_chunk, decoding.CHUNK = decoding._decode_chunk, killed, 5
     root = Path({str(tmp_path)!r})
