@@ -93,8 +93,6 @@ def test_the_second_time_nothing_is_decoded(index, tmp_path, monkeypatch):
 
 
 def test_a_changed_file_is_decoded_again(index, tmp_path, draw):
-    from pathlib import Path
-
     before = decode(index, (8, 8), "stretch", tmp_path)
     draw(Path(index.rows["path"][0]), 99, (30, 30))
     after = decode(index, (8, 8), "stretch", tmp_path)
@@ -123,8 +121,6 @@ def test_an_interrupted_decoding_goes_on_where_it_stopped(index, tmp_path, monke
 
 
 def test_unreadable_files_are_named_with_their_reason(index, tmp_path, caplog):
-    from pathlib import Path
-
     path = Path(index.rows["path"][3])
     path.write_text("not a picture")
     result = decode(index, (8, 8), "stretch", tmp_path)
@@ -137,8 +133,6 @@ def test_unreadable_files_are_named_with_their_reason(index, tmp_path, caplog):
 
 
 def test_a_class_that_cannot_be_read_at_all_stops(index, tmp_path):
-    from pathlib import Path
-
     for path in index.rows.loc[index.rows["label"] == "normal", "path"]:
         Path(path).write_bytes(b"")
     result = decode(index, (8, 8), "stretch", tmp_path)

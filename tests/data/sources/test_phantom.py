@@ -1,6 +1,7 @@
 """The source `phantom`: what it draws, what it plants, and that it may be believed."""
 
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -325,20 +326,27 @@ def test_a_set_with_files_missing_is_mended(tmp_path):
     assert (pixels(lost) == kept).all()
 
 
-def test_a_second_process_that_draws_the_same_set_does_no_harm(tmp_path, monkeypatch):
+def test_of_two_that_need_the_same_set_one_draws_it(tmp_path, monkeypatch):
     options = SourceOptions(cache=tmp_path)
+    second, drawn, found = threading.Thread(target=lambda: found.append(load())), [], []
+
+    def load():
+        return source.load("patients=2,size=32", options)
 
     def overtaken(**arguments):
-        monkeypatch.setattr(source, "draw", draw)
-        source.load("patients=2,size=32", options)
+        if not drawn:
+            second.start()
+        drawn.append(arguments)
         return draw(**arguments)
 
     monkeypatch.setattr(source, "draw", overtaken)
-    index = source.load("patients=2,size=32", options)
+    index = load()
+    second.join()
+    assert len(drawn) == len(index)
+    assert found[0].rows.equals(index.rows)
     assert all(pixels(path).any() for path in index.rows["path"])
-    assert [folder.name for folder in (tmp_path / "phantom").iterdir()] == [
-        source.key(Options.parse("patients=2,size=32", options))
-    ]
+    kept = [place.name for place in (tmp_path / "phantom").iterdir() if place.is_dir()]
+    assert kept == [source.key(Options.parse("patients=2,size=32", options))]
 
 
 @pytest.mark.slow
