@@ -124,21 +124,22 @@ def _run(
 ) -> Run:
     new = output_folder.create(folder, overwrite=overwrite)
     try:
-        clock = Clock()
-        prepared = prepare(recipe, cache, clock, like=like)
-        job = _prepare_job(recipe, plugin, entry, prepared, folder, cache, clock)
+        with output_folder.alone(folder):
+            clock = Clock()
+            prepared = prepare(recipe, cache, clock, like=like)
+            job = _prepare_job(recipe, plugin, entry, prepared, folder, cache, clock)
+            if not new:
+                output_folder.clear(folder)
+            with _kept(folder):
+                write_text(folder / run_folder.RECIPE, recipe.to_toml())
+                checksums.write(folder, _OF_THE_BEGINNING)
+                _begin(prepared, folder)
+                return _finish(job, tracking)
     except BaseException:
-        # On an error or Ctrl-C: nothing has been written yet, so the new folder is empty.
-        if new:
+        # On an error or Ctrl-C before anything was written.
+        if new and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    if not new:
-        output_folder.clear(folder)
-    with _kept(folder):
-        write_text(folder / run_folder.RECIPE, recipe.to_toml())
-        checksums.write(folder, _OF_THE_BEGINNING)
-        _begin(prepared, folder)
-        return _finish(job, tracking)
 
 
 def resume(
@@ -155,22 +156,24 @@ def resume(
         InputError: `folder` is not a run, its recipe was edited since the run started, or the index of a run whose
             training had started is missing.
         DataError: the data have changed since the run started.
+        OutputError: another process is at work in `folder`, or it cannot be written.
     """
     show_if_interactive()
     with hosts.own_folder(Path(folder), (run_folder.RECIPE, run_folder.INDEX, run_folder.HISTORY, "state")) as path:
-        return _resume(path, caches.root(cache), like, tracking)
+        if not (path / run_folder.RECIPE).is_file():
+            raise InputError(f"{path} is not a run: --resume needs a folder with {run_folder.RECIPE} in it.")
+        if Run(path).finished:
+            log.info("The run %s is already complete.", path)
+            if tracking is not None:
+                # What a tracker that had failed lacks.
+                tracking.begin(path)
+                tracking.finish()
+            return Run(path)
+        with output_folder.alone(path):
+            return _resume(path, caches.root(cache), like, tracking)
 
 
 def _resume(path: Path, root: Path, like: Index | None, tracking: Tracking | None) -> Run:
-    if not (path / run_folder.RECIPE).is_file():
-        raise InputError(f"{path} is not a run: --resume needs a folder with {run_folder.RECIPE} in it.")
-    if Run(path).finished:
-        log.info("The run %s is already complete.", path)
-        if tracking is not None:
-            # What a tracker that had failed lacks.
-            tracking.begin(path)
-            tracking.finish()
-        return Run(path)
     _require_own_recipe(path)
     recipe, plugin, entry = resolve(Recipe.read(path / run_folder.RECIPE))
     clock = Clock()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chestxray.errors import OutputError
-from chestxray.runs.run_folder import is_run
+from chestxray.runs.run_folder import RECIPE, is_run
 from chestxray.storage.files import explained
+
+log = logging.getLogger(__name__)
+
+#: Locked by the process that runs or resumes in a folder.
+LOCK = "run.lock"
 
 
 def default_folder(model: str, data: str) -> Path:
@@ -38,7 +46,7 @@ def create(folder: Path, *, overwrite: bool) -> bool:
     if folder.exists():
         if not folder.is_dir():
             raise OutputError(f"The output {folder} is a file; it must be a folder.")
-        if not any(folder.iterdir()):
+        if all(item.name == LOCK for item in folder.iterdir()):
             return False
         if not is_run(folder):
             raise OutputError(f"The output folder {folder} exists and is not a run; choose another with --output.")
@@ -56,9 +64,42 @@ def create(folder: Path, *, overwrite: bool) -> bool:
     return True
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from running or resuming in `folder` within the block.
+
+    Raises:
+        OutputError: another process is at work there, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    with explained(folder):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise OutputError(
+                f"Another process is at work in {folder}. Allowed: to wait for its end, or another --output."
+            ) from error
+        except NotImplementedError:
+            log.warning("The disk of %s knows no locks: see that no other process writes there.", folder)
+    try:
+        yield
+    finally:
+        # Of a process that is killed the file stays, but not the lock.
+        with suppress(PermissionError):  # of Windows, while it is open
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
 def clear(folder: Path) -> None:
-    """Delete the files of an older run in `folder`. To be called when the new run is about to write its first."""
-    for item in folder.iterdir():
+    """Delete the files of an older run in `folder`. To be called when the new run is about to write its first.
+
+    The recipe goes last: what a process that is killed leaves is still a run, which `create` lets be overwritten.
+    """
+    for item in sorted(folder.iterdir(), key=lambda item: item.name == RECIPE):
+        if item.name == LOCK:
+            continue
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
         else:
