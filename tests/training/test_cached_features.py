@@ -348,10 +348,10 @@ def test_computing_goes_on_where_it_was_interrupted(tiny, data, tmp_path, monkey
     monkeypatch.setattr(feature_cache, "BLOCK", 1)
     compute = Store._compute
 
-    def killed(self, view, rows, folder):
+    def killed(self, view, rows, folder, check):
         if rows[0] >= 8:
             raise KeyboardInterrupt
-        compute(self, view, rows, folder)
+        compute(self, view, rows, folder, check)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_compute", killed)
