@@ -60,12 +60,12 @@ def test_files_are_copied_while_the_block_goes_on(address, monkeypatch):
         for text in ("1 epoch", "2 epochs"):
             write(folder, history=text)
             for _ in range(600):
-                found = remote.Mirror(address)
-                if found.files.get("history", {}).get("bytes") == len(text):
+                found = remote.Mirror(address).files.get("history")
+                if found and found["bytes"] == len(text) and kept(address) == [found["object"]]:
                     break
                 threading.Event().wait(0.05)
-            assert found.files["history"]["bytes"] == len(text)
-        assert kept(address) == ["history." + found.files["history"]["checksum"][:12]], "the one before is deleted"
+            assert found["bytes"] == len(text)
+            assert kept(address) == [found["object"]], "the one before is deleted"
     assert kept(address) == ["history"]
 
 
