@@ -159,14 +159,15 @@ def test_a_block_within_a_block_takes_its_signals():
 
 
 class Pressing(keras.layers.Layer):
-    """Presses Ctrl-C while the graph that it belongs to is built, and notes that it went on."""
+    """Once ``armed``, presses Ctrl-C while a graph that it belongs to is built, and notes that it went on."""
 
     def __init__(self):
         super().__init__(name="pressing")
-        self.went_on = []
+        self.armed, self.went_on = False, []
 
     def call(self, inputs):
-        if not isinstance(inputs, keras.KerasTensor):
+        if self.armed:
+            self.armed = False
             press()
             self.went_on.append(True)
         return inputs
@@ -181,6 +182,7 @@ def test_a_heat_map_ends_after_its_graph_was_built_not_within(tiny):
         return layer(given(scaled, weights))
 
     model = assembly.build(dataclasses.replace(tiny, build=build), 2, (16, 16)).model
+    layer.armed = True
     with pytest.raises(KeyboardInterrupt):
         OnePass(model, "last")(np.zeros((2, 16, 16, 1), np.float32))
     assert layer.went_on
