@@ -174,7 +174,8 @@ class Environment:
     """The software and hardware environment of a run.
 
     ``seconds`` is the duration of each step. ``parameters`` (number of the model's) and ``images_per_second`` (of
-    prediction) are None if not known, as for an ensemble. ``started`` and ``finished`` are in ISO 8601, UTC.
+    prediction) are None if not known, as for an ensemble; ``backend``, that of Keras which trained, is then ``""``.
+    ``started`` and ``finished`` are in ISO 8601, UTC.
     """
 
     chestxray: str
@@ -182,6 +183,7 @@ class Environment:
     platform: str
     packages: Mapping[str, str]
     devices: tuple[str, ...]
+    backend: str
     data: str
     data_fingerprint: str
     parameters: int | None
@@ -200,6 +202,7 @@ class Environment:
             platform=content.get("platform", ""),
             packages=MappingProxyType(dict(content.get("packages", {}))),
             devices=tuple(content.get("devices", ())),
+            backend=content.get("backend", ""),
             data=data["name"],
             data_fingerprint=data.get("fingerprint", ""),
             parameters=model.get("parameters"),
