@@ -91,7 +91,7 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
     The plugin's module is imported, so that a broken plugin is reported here; keras is imported only
     when the plugin first uses it, so that models can be listed and options checked without it.
     """
-    from chestxray.plugin import ModelPlugin, SourcePlugin
+    from chestxray.plugin import API, ModelPlugin, SourcePlugin
 
     wanted = ModelPlugin if group == MODELS else SourcePlugin
     # A plugin is third-party code: whatever its import raises is a defect of the plugin, not of the
@@ -111,6 +111,12 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
         raise PluginError(
             f"The {KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
             f"{entry.point.value} must be a {wanted.__name__}. Received: {type(plugin).__name__}."
+        )
+    if plugin.api not in range(1, API + 1):
+        raise PluginError(
+            f"The {KIND[group]} plugin {entry.qualified} {entry.version} is written for version {plugin.api} of the "
+            f"contract of plugins. This chestxray knows versions up to {API}: upgrade chestxray, or install an "
+            "older version of the plugin."
         )
     return plugin
 

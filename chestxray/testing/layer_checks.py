@@ -11,6 +11,7 @@ import tensorflow as tf
 from chestxray.explanation.inference_graph import Graph
 from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import Built, Phase, freeze
+from chestxray.models.weight_matching import snake_case
 from chestxray.testing.model_under_test import CLASSES, Subject
 from chestxray.testing.results import CheckFailed, CheckSkipped
 
@@ -110,7 +111,7 @@ def _require_name(subject: Subject, field: str, name: str) -> None:
     if all(found):
         return
     # Keras names a layer without an explicit name after its class, with a number from the second one on.
-    classes = {_snake_case(type(layer).__name__) for layer in subject.built.model.layers}
+    classes = {snake_case(type(layer).__name__) for layer in subject.built.model.layers}
     if any(found) or re.sub(r"_\d+$", "", name) in classes:
         raise CheckFailed(
             f"{field} {name!r} is not in every model: Keras numbers the layers that nobody named, and "
@@ -126,11 +127,6 @@ def _require_name(subject: Subject, field: str, name: str) -> None:
 def _maps(built: Built) -> str:
     names = [name for name in built.backbone if len(getattr(built.model.get_layer(name).output, "shape", ())) == 4]
     return f"the last feature maps are {', '.join(names[-4:])}" if names else "the backbone has no feature map"
-
-
-def _snake_case(name: str) -> str:
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _connected(subject: Subject, name: str) -> bool:
