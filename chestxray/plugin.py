@@ -7,7 +7,8 @@ model or source::
     inceptionv3 = "chestxray_inceptionv3:plugin"
 
 This module also exports everything else that a plugin may need from this package: `inline` for a network
-that is a Keras model, `load_weights` and `load_huggingface` for weights, `Index` for the rows of a source, `InputError` and `DataError`.
+that is a Keras model, `load_weights` and `load_huggingface` for weights, `Index` for the rows of a source,
+`InputError` and `DataError`.
 """
 
 from __future__ import annotations

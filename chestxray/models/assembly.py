@@ -14,7 +14,7 @@ import numpy as np
 
 from chestxray.errors import PluginError, WeightsError
 from chestxray.models import non_finite
-from chestxray.models.weights import build_named, load_weights
+from chestxray.models.weights import blamed, build_named, load_weights
 from chestxray.plugin import ModelPlugin
 
 #: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
@@ -89,7 +89,7 @@ def build(
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
-        load_weights(model, Path(weights), backbone=backbone, convert=plugin.convert)
+        load_weights(model, Path(weights), backbone=backbone, convert=blamed(plugin.convert))
     elif by_name is not None and (spoilt := non_finite.first_weights(model)):
         raise WeightsError(f"The weights {by_name!r} of {name} are not finite: {spoilt}.")
     if batch_norm_momentum is not None:

@@ -91,7 +91,7 @@ class _Inlining:
             config["name"] = self._free(self._names[id(operation)])
         clone = type(operation).from_config(config)
         output = clone(*arguments, **options)
-        if getattr(operation, "weights", ()):
+        if getattr(operation, "weights", None):
             clone.set_weights(operation.get_weights())
             if hasattr(clone, "finalize_state"):  # as Normalization, which keeps constants of its variables
                 clone.finalize_state()
@@ -160,7 +160,7 @@ def _require_clonable(operations: list[Operation]) -> None:
             raise PluginError(f"inline cannot open up the model {operation.name} ({kind}): it is not functional.")
         if isinstance(operation, keras.layers.Lambda):
             raise PluginError(f"inline cannot copy the layer {operation.name}: a Lambda is code. Use keras.ops.")
-        if times[id(operation)] > 1 and getattr(operation, "weights", ()):
+        if times[id(operation)] > 1 and getattr(operation, "weights", None):
             raise PluginError(
                 f"inline cannot copy the layer {operation.name}: it is applied {times[id(operation)]} times with the "
                 "same weights, and copies would be trained apart. Write the network in build itself."
