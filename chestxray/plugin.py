@@ -6,8 +6,9 @@ model or source::
     [project.entry-points."chestxray.models"]
     inceptionv3 = "chestxray_inceptionv3:plugin"
 
-This module also exports everything else that a plugin may need from this package: `load_weights`
-and `load_huggingface` for weights, `Index` for the rows of a source, `InputError` and `DataError`.
+This module also exports everything else that a plugin may need from this package: `inline` for a network
+that is a Keras model, `load_weights` and `load_huggingface` for weights, `Index` for the rows of a source,
+`InputError` and `DataError`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from chestxray.errors import DataError, InputError, PluginError
 
 if TYPE_CHECKING:
     from chestxray.data.index import Index
+    from chestxray.models.inlining import inline
     from chestxray.models.weights import load_huggingface, load_weights
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "ModelPlugin",
     "SourceOptions",
     "SourcePlugin",
+    "inline",
     "load_huggingface",
     "load_weights",
     "pooled_head",
@@ -39,6 +42,7 @@ __all__ = [
 #: Imported on first use: they need pandas and h5py, which are not needed to list the models.
 _LATER = {
     "Index": "chestxray.data.index",
+    "inline": "chestxray.models.inlining",
     "load_huggingface": "chestxray.models.weights",
     "load_weights": "chestxray.models.weights",
 }
@@ -49,6 +53,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LATER[name]), name)
 
+
+#: The version of the contract between chestxray and plugins. It counts up when plugins written for the new one
+#: would not work with the old one. An author writes the number into ``api``, not this name.
+API = 1
 
 Tensor = Any  # a keras.KerasTensor; keras is not imported until a plugin needs it
 
@@ -83,11 +91,18 @@ class ModelPlugin:
     - ``cam_layer``: name of the layer that Grad-CAM explains, rank 4; None if no layer is
       convolutional, with the reason in ``cam_reason``.
     - ``finetune_from``: name of the first layer trained in the second phase; None: all.
+    - ``finetune``: in place of it, patterns of the names of the layers trained then, as ``"block5_*"``: ``*`` any
+      characters, ``?`` one. A layer that ``build`` makes with ``trainable=False`` is trained in no phase.
     - ``weights``: names of the available pretrained weights.
     - ``head(features, classes) -> logits``: default `pooled_head`.
     - ``convert(tensors) -> arrays``: for weights published under other names (PyTorch's, say):
       maps {published name: array} to {"layer/variable": array} in keras layout.
     - ``reference``, ``licence``, ``weights_licence``: paper; licence of the code and of the weights.
+    - ``api``: the version of this contract that the plugin is written for, `API`. A plugin for a newer one than
+      the installed chestxray knows is refused when it is loaded.
+
+    Raises:
+        PluginError: a field that cannot be; both ``finetune_from`` and ``finetune``.
     """
 
     build: Callable[[Tensor, str | None], Tensor]
@@ -99,16 +114,23 @@ class ModelPlugin:
     cam_layer: str | None = None
     cam_reason: str = ""
     finetune_from: str | None = None
+    finetune: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     head: Callable[[Tensor, int], Tensor] = pooled_head
     convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     reference: str = ""
     licence: str = ""
     weights_licence: str = ""
+    api: int = 1
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise PluginError(f"ModelPlugin.channels must be 1 or 3. Received: {self.channels}.")
+        if self.finetune and self.finetune_from is not None:
+            raise PluginError(
+                "ModelPlugin takes finetune_from or finetune, not both. "
+                f"Received: {self.finetune_from!r} and {self.finetune!r}."
+            )
         for name in ("image_size", "minimum_size"):
             size = getattr(self, name)
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
@@ -154,7 +176,7 @@ class SourcePlugin:
     is. ``options`` maps the names that the source accepts from ``--data-option`` to a line of help
     each; None: the source receives all options and checks them itself. ``path_options`` names those
     options that are paths: the user gives them relative to the current folder, and the source
-    receives them as absolute paths.
+    receives them as absolute paths. ``api`` is the version of this contract that the plugin is written for, `API`.
     """
 
     load: Callable[[str, SourceOptions], Index]
@@ -162,3 +184,4 @@ class SourcePlugin:
     options: Mapping[str, str] | None = None
     path_options: tuple[str, ...] = ()
     licence: str = ""
+    api: int = 1

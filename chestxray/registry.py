@@ -91,14 +91,14 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
     The plugin's module is imported, so that a broken plugin is reported here; keras is imported only
     when the plugin first uses it, so that models can be listed and options checked without it.
     """
-    from chestxray.plugin import ModelPlugin, SourcePlugin
+    from chestxray.plugin import API, ModelPlugin, SourcePlugin
 
     wanted = ModelPlugin if group == MODELS else SourcePlugin
     # A plugin is third-party code: whatever its import raises is a defect of the plugin, not of the
     # user or of chestxray, and must not affect the other plugins.
     try:
         # What a plugin prints must not appear among the lines of a result.
-        with _deferred("keras"), redirect_stdout(sys.stderr), _interrupts() as pressed:
+        with deferred("keras"), redirect_stdout(sys.stderr), _interrupts() as pressed:
             plugin = entry.point.load()
     except BaseException as error:
         if isinstance(error, Terminated) or (pressed and isinstance(error, KeyboardInterrupt)):
@@ -112,7 +112,19 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
             f"The {KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
             f"{entry.point.value} must be a {wanted.__name__}. Received: {type(plugin).__name__}."
         )
+    if plugin.api not in range(1, API + 1):
+        raise PluginError(
+            f"The {KIND[group]} plugin {entry.qualified} {entry.version} is written for version {plugin.api} of the "
+            f"contract of plugins. This chestxray knows versions up to {API}: upgrade chestxray, or install an "
+            "older version of the plugin."
+        )
     return plugin
+
+
+#: The modules of keras that authors import by ``from keras import layers``.
+_KERAS_PARTS = frozenset(
+    {"activations", "applications", "constraints", "initializers", "layers", "models", "ops", "random", "regularizers"}
+)
 
 
 class _Deferred(ModuleType):
@@ -123,12 +135,31 @@ class _Deferred(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
+            if self.__name__ == "keras" and name in _KERAS_PARTS:
+                return _DeferredPart(self, name)
+            # ``from keras import layers`` asks whether keras is a package. No is an answer that costs nothing.
+            if name == "__path__" and sys._getframe(1).f_code.co_filename != "<frozen importlib._bootstrap>":
+                raise AttributeError(name)
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
+class _DeferredPart(ModuleType):
+    """Stand-in for a module within a deferred one."""
+
+    def __init__(self, whole: _Deferred, name: str) -> None:
+        super().__init__(f"{whole.__name__}.{name}")
+        self.__dict__["_whole"] = whole.__name__
+
+    def __getattr__(self, name: str) -> Any:
+        whole = self.__dict__["_whole"]
+        if isinstance(sys.modules.get(whole), _Deferred):
+            del sys.modules[whole]
+        return getattr(getattr(importlib.import_module(whole), self.__name__.rpartition(".")[2]), name)
+
+
 @contextmanager
-def _deferred(name: str) -> Iterator[None]:
+def deferred(name: str) -> Iterator[None]:
     """Defer ``import name`` within the block. Afterwards only modules that imported it there hold the stand-in."""
     stand_in = _Deferred(name)
     if sys.modules.setdefault(name, stand_in) is not stand_in:

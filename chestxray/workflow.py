@@ -238,7 +238,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
         weights = str(Path(weights).expanduser().absolute())
     if recipe.finetune_from is not None:
         start = None if recipe.finetune_from == "all" else recipe.finetune_from
-        plugin = dataclasses.replace(plugin, finetune_from=start)
+        plugin = dataclasses.replace(plugin, finetune_from=start, finetune=())
     return sources.absolute(recipe).replace(image_size=size, weights=weights), plugin, entry
 
 

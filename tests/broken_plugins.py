@@ -3,13 +3,15 @@
 `GOOD` passes everything; `BROKEN` maps a name to (plugin, the one check that must fail).
 """
 
+import functools
+import socket
 from dataclasses import replace
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from chestxray.plugin import ModelPlugin
+from chestxray.plugin import ModelPlugin, inline
 
 
 def scale(pixels):
@@ -126,12 +128,90 @@ def build_shared(scaled, weights):
 
 
 def build_rounded(scaled, weights):
-    x = layers.Conv2D(6, 3, padding="same", name="rounded_off")(build(scaled, weights))
+    x = layers.Conv2D(4, 3, 2, padding="same", name="first", trainable=False)(scaled)
+    x = layers.Conv2D(6, 3, padding="same", name="rounded_off", trainable=False)(x)
     return layers.Add(name="sum")([ops.stop_gradient(x), build_second(scaled)])
 
 
 def build_second(scaled):
     return layers.Conv2D(6, 3, strides=2, padding="same", name="second")(scaled)
+
+
+def build_reserved(scaled, weights):
+    return layers.Conv2D(6, 3, padding="same", name="calibration")(build(scaled, weights))
+
+
+def build_as_in_the_head(scaled, weights):
+    return layers.SpatialDropout2D(0.1, name="dropout")(build(scaled, weights))
+
+
+KEPT = layers.Conv2D(6, 3, padding="same", name="kept")
+
+
+def build_kept(scaled, weights):
+    return KEPT(build(scaled, weights))
+
+
+@functools.cache
+def kept_model():
+    return keras.Sequential([keras.Input((None, None, 6)), layers.Conv2D(6, 3, padding="same", name="kept")])
+
+
+def build_copy_of_a_kept_model(scaled, weights):
+    return inline(kept_model(), build(scaled, weights))
+
+
+def build_drawn_token(scaled, weights):
+    return build(scaled, weights) + keras.random.normal((1, 1, 1, 6))
+
+
+def build_zero_positions(scaled, weights):
+    return build(scaled, weights) + ops.zeros((1, 1, 1, 6))
+
+
+def build_embedded_token(scaled, weights):
+    token = layers.Embedding(1, 6, name="token")(ops.zeros((1, 1, 1), dtype="int32"))
+    return build(scaled, weights) + token
+
+
+def build_variable(scaled, weights):
+    return build(scaled, weights) + keras.Variable(np.arange(6.0), dtype="float32")
+
+
+def build_with_own_seed(scaled, weights):
+    draw = keras.initializers.GlorotUniform(seed=0)
+    return layers.Conv2D(6, 3, padding="same", kernel_initializer=draw, name="own")(build(scaled, weights))
+
+
+def build_with_given_kernel(scaled, weights):
+    kernel = keras.initializers.Constant(np.random.default_rng(0).normal(size=(3, 3, 6, 6)) / 10)
+    return layers.Conv2D(6, 3, padding="same", kernel_initializer=kernel, name="given")(build(scaled, weights))
+
+
+def build_from_a_table(scaled, weights):
+    return build(scaled, {None: None, "imagenet": "file"}[weights])
+
+
+def build_from_a_socket(scaled, weights):
+    if weights:
+        socket.create_connection(("127.0.0.1", 9))
+    return build(scaled, weights)
+
+
+def build_pooled(scaled, weights):
+    return layers.GlobalAveragePooling2D(keepdims=True, name="pooled")(build(scaled, weights))
+
+
+def build_dead(scaled, weights):
+    x = build(scaled, weights)
+    gate = layers.Conv2D(6, 1, name="gate")(x)
+    return layers.Multiply(name="gated")([ops.round(ops.sigmoid(gate)), x])
+
+
+def build_unused(scaled, weights):
+    x = build(scaled, weights)
+    aside = layers.Conv2D(6, 1, name="aside")(x)
+    return layers.Add(name="sum")([x, ops.stop_gradient(aside)])
 
 
 def build_logarithm(scaled, weights):
@@ -185,11 +265,47 @@ def head_that_normalises(features, classes):
     return ops.log_softmax(head_of(classes)(layers.GlobalAveragePooling2D(name="pool")(features)))
 
 
+def head_with_softmax(features, classes):
+    pooled = layers.GlobalAveragePooling2D(name="pool")(features)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="logits")(pooled)
+
+
+def head_with_sigmoid(features, classes):
+    return ops.sigmoid(head_of(classes)(layers.GlobalAveragePooling2D(name="pool")(features)))
+
+
+def head_with_relu(features, classes):
+    return ops.relu(head_of(classes)(layers.GlobalAveragePooling2D(name="pool")(features)))
+
+
 def head_of(classes):
     return layers.Dense(classes, dtype="float32", name="logits")
 
 
+OFFERED = replace(GOOD, weights=("imagenet", "chests"), weights_licence="none: made for a test")
+
 BROKEN = {
+    "reserved name": (replace(GOOD, build=build_reserved), "names"),
+    "name of the default head": (replace(GOOD, build=build_as_in_the_head), "names"),
+    "layer kept between builds": (replace(GOOD, build=build_kept), "builds"),
+    "copies of one kept model": (replace(GOOD, build=build_copy_of_a_kept_model), "seed"),
+    "token drawn outside the graph": (replace(GOOD, build=build_drawn_token), "parameters"),
+    "positions of zeros": (replace(GOOD, build=build_zero_positions), "parameters"),
+    "embedding applied outside the graph": (replace(GOOD, build=build_embedded_token), "parameters"),
+    "variable that no layer owns": (replace(GOOD, build=build_variable), "parameters"),
+    "initializer with a seed of its own": (replace(GOOD, build=build_with_own_seed), "seed"),
+    "kernel given as numbers": (replace(GOOD, build=build_with_given_kernel), "seed"),
+    "head with softmax": (replace(GOOD, head=head_with_softmax), "head"),
+    "head with sigmoid": (replace(GOOD, head=head_with_sigmoid), "head"),
+    "head with ReLU": (replace(GOOD, head=head_with_relu), "head"),
+    "weights that build does not load": (OFFERED, "weights"),
+    "weights that build does not know": (replace(OFFERED, build=build_from_a_table), "weights"),
+    "weights fetched without a message": (replace(OFFERED, build=build_from_a_socket), "weights"),
+    "cam_layer of one place": (replace(GOOD, build=build_pooled, cam_layer="pooled"), "cam_layer"),
+    "weights behind a rounding": (replace(GOOD, build=build_dead), "gradients"),
+    "weights behind stop_gradient": (replace(GOOD, build=build_unused), "gradients"),
+    "finetune in one string": (replace(GOOD, finetune_from=None, finetune="last"), "fields"),
+    "finetune misspelt": (replace(GOOD, finetune_from=None, finetune=("lats*",)), "freezing"),
     "logits normalised over the classes": (replace(GOOD, head=head_that_normalises), "findings"),
     "no reference": (replace(GOOD, reference=""), "metadata"),
     "no licence": (replace(GOOD, licence=" "), "metadata"),
@@ -220,7 +336,10 @@ BROKEN = {
     "cam_layer numbered": (replace(GOOD, build=build_unnamed, cam_layer="conv2d"), "cam_layer"),
     "cam_layer of rank 2": (replace(GOOD, cam_layer="pool"), "cam_layer"),
     "cam_layer applied twice": (replace(GOOD, build=build_shared, cam_layer="shared"), "cam_layer"),
-    "cam_layer not connected": (replace(GOOD, build=build_rounded, cam_layer="rounded_off"), "cam_layer"),
+    "cam_layer not connected": (
+        replace(GOOD, build=build_rounded, cam_layer="rounded_off", finetune_from=None),
+        "cam_layer",
+    ),
     "map not finite": (replace(GOOD, build=build_logarithm, cam_layer="logarithm"), "gradcam"),
     "finetune_from misspelt": (replace(GOOD, finetune_from="lats"), "freezing"),
     "finetune_from numbered": (replace(GOOD, build=build_unnamed, finetune_from="conv2d"), "freezing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +14,18 @@ import numpy as np
 
 from chestxray.errors import PluginError, WeightsError
 from chestxray.models import non_finite
-from chestxray.models.weights import build_named, load_weights
+from chestxray.models.weights import blamed, build_named, load_weights
 from chestxray.plugin import ModelPlugin
 
 #: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
 CALIBRATION = "calibration"
+#: Names of layers that come before and after a backbone, which its own layers must not have.
+OWN_LAYERS = (
+    "pixels", "grey_to_channels", "colour_to_grey", "per_image", "per_pixel",
+    CALIBRATION, "probabilities", "pooled_features",
+)  # fmt: skip
+#: Also those of the default head.
+RESERVED = frozenset({*OWN_LAYERS, "pool", "dropout", "logits"})
 Phase = Literal["head", "finetune", "full"]
 Tensor = Any
 
@@ -26,12 +34,13 @@ Tensor = Any
 class Built:
     """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
     classes), of findings each by itself; ``backbone``: the names of its layers that the plugin's `build` made, in
-    order.
+    order; ``fixed``: the names of the layers that were made with ``trainable=False``, which no phase trains.
     """
 
     model: keras.Model
     backbone: tuple[str, ...]
     plugin: ModelPlugin
+    fixed: frozenset[str]
 
 
 def build(
@@ -80,33 +89,46 @@ def build(
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
     if weights is not None and by_name is None:
-        load_weights(model, Path(weights), backbone=backbone, convert=plugin.convert)
+        load_weights(model, Path(weights), backbone=backbone, convert=blamed(plugin.convert))
     elif by_name is not None and (spoilt := non_finite.first_weights(model)):
         raise WeightsError(f"The weights {by_name!r} of {name} are not finite: {spoilt}.")
     if batch_norm_momentum is not None:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
-    return Built(model=model, backbone=backbone, plugin=plugin)
+    fixed = frozenset(layer.name for layer in model.layers if not layer.trainable)
+    return Built(model=model, backbone=backbone, plugin=plugin, fixed=fixed)
 
 
 def freeze(built: Built, phase: Phase) -> None:
     """Set which layers are trained in `phase`.
 
-    ``head``: what follows the backbone; ``finetune``: also the backbone from the plugin's
-    ``finetune_from`` on; ``full``: everything. Frozen batch normalisation runs in inference mode.
+    ``head``: what follows the backbone; ``finetune``: also the layers of the backbone that the plugin's
+    ``finetune_from`` or ``finetune`` says; ``full``: everything. Layers that were made with ``trainable=False``
+    are trained in none. Frozen batch normalisation runs in inference mode.
 
     Raises:
-        PluginError: the backbone has no layer of the name ``finetune_from``.
+        PluginError: the backbone has no layer of the name ``finetune_from``, or none that a pattern of
+            ``finetune`` matches.
     """
     frozen = set(built.backbone) if phase == "head" else set()
-    start = built.plugin.finetune_from
-    if phase == "finetune" and start is not None:
+    if phase == "finetune":
+        frozen = set(built.backbone) - _finetuned(built)
+    for layer in built.model.layers:
+        layer.trainable = layer.name not in frozen | built.fixed
+
+
+def _finetuned(built: Built) -> set[str]:
+    """The layers of the backbone that the second phase trains."""
+    start, patterns = built.plugin.finetune_from, built.plugin.finetune
+    if start is not None:
         if start not in built.backbone:
             raise PluginError(f"finetune_from names no layer of the backbone. Received: {start!r}.")
-        frozen = set(built.backbone[: built.backbone.index(start)])
-    for layer in built.model.layers:
-        layer.trainable = layer.name not in frozen
+        return set(built.backbone[built.backbone.index(start) :])
+    for pattern in patterns:
+        if not fnmatch.filter(built.backbone, pattern):
+            raise PluginError(f"finetune matches no layer of the backbone. Received: {pattern!r}.")
+    return {name for name in built.backbone if not patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns)}
 
 
 def logits_model(model: keras.Model) -> keras.Model:

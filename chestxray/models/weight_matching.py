@@ -63,13 +63,13 @@ def _paired(inside: list[keras.Layer], head: list[keras.Layer], stored: list[Sto
         queues.setdefault(layer.kind, []).append(layer)
     pairs = {}
     for layer in [*inside, *head]:
-        queue = queues.get(_snake_case(type(layer).__name__)) or queues.get("")
+        queue = queues.get(snake_case(type(layer).__name__)) or queues.get("")
         if queue:
             pairs[layer.name] = queue.pop(0)
     return pairs
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """The class name as Keras writes it into a file: ``DepthwiseConv2D`` is ``depthwise_conv2d``."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-from chestxray.errors import WeightsError
+from chestxray.errors import ChestXrayError, WeightsError, first_line
 from chestxray.models.weight_files import Convert, opened
 from chestxray.models.weight_matching import matched
 
@@ -94,7 +94,7 @@ def load_huggingface(
         url = f"https://huggingface.co/{repository}/resolve/{revision}/{filename}"
         raise WeightsError(_unreachable(url, error)) from error
     model = keras.Model(keras.utils.get_source_inputs(features), features)
-    load_weights(model, Path(path), backbone=_between(scaled, features), convert=convert)
+    load_weights(model, Path(path), backbone=_between(scaled, features), convert=blamed(convert))
 
 
 def build_named(build: Callable[[Any, str | None], Any], scaled: Any, weights: str | None) -> Any:
@@ -131,6 +131,28 @@ def _between(scaled: Any, features: Any) -> set[str]:
     inputs = keras.utils.get_source_inputs(features)
     before = {layer.name for layer in keras.Model(inputs, scaled).layers}
     return {layer.name for layer in keras.Model(inputs, features).layers} - before
+
+
+def blamed(convert: Convert | None) -> Convert | None:
+    """`convert` of a plugin, whose exceptions name it: otherwise they would look like a defect of the file.
+
+    The function that is returned raises `WeightsError` in place of any exception but a `ChestXrayError`.
+    """
+    if convert is None:
+        return None
+
+    def converted(*given: Any) -> Any:
+        try:
+            return convert(*given)
+        except ChestXrayError:
+            raise
+        except Exception as error:
+            raise WeightsError(
+                f"convert of the plugin cannot read these weights: {type(error).__name__}: {first_line(error)}. "
+                "The file is of another network, or convert has a defect."
+            ) from error
+
+    return converted
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from chestxray.testing.model_under_test import CLASSES, Subject, outputs
+from chestxray.testing.model_under_test import CLASSES, SEED, Subject, outputs
 from chestxray.testing.results import CheckFailed
 
 
@@ -46,7 +46,7 @@ def check_features(subject: Subject) -> None:
 
 
 def check_head(subject: Subject) -> None:
-    """`head` returns one logit per class, for any number of classes."""
+    """`head` returns one logit per class, for any number of classes, without an activation."""
     for classes in (2, CLASSES + 2):
         # The head depends on the feature tensor alone, so the backbone need not be built again.
         features = keras.Input(subject.features.shape[1:], dtype="float32")
@@ -56,6 +56,22 @@ def check_head(subject: Subject) -> None:
                 f"head must return logits (batch, {classes}). Received: {_shape(logits.shape)}",
                 "a dense layer of `classes` units without activation, named 'logits'",
             )
+        _require_logits(keras.Model(features, logits))
+
+
+def _require_logits(head: keras.Model) -> None:
+    """Check that the head of some features gives logits, and not what an activation makes of them."""
+    shape = (64, *(side or 1 for side in head.input_shape[1:]))
+    drawn = np.random.default_rng(SEED).normal(0, 30, shape).astype(np.float32)
+    found = outputs(head, drawn)
+    # Numbers of both signs and any size are expected.
+    if found.min() >= 0 and (found.max() <= 1 or (found == 0).any()):
+        ends = "softmax or sigmoid" if found.max() <= 1 else "an activation such as ReLU"
+        raise CheckFailed(
+            f"head must return logits, but ends in {ends}: of strong features they lie in "
+            f"{found.min():.3g}..{found.max():.3g}",
+            "end the head with a dense layer without activation: softmax or sigmoid follow by themselves",
+        )
 
 
 def _tensor(function: str, value: Any) -> Any:

@@ -44,6 +44,12 @@ def require_light_import(process: FreshProcess, module: str, beyond: str) -> Non
         )
     if answer["error"]:
         raise CheckFailed(f"importing {module} alone fails: {answer['error']}")
+    if answer["heavy"]:
+        raise CheckFailed(
+            f"importing {module} imports {', '.join(answer['heavy'])}, for which every listing of models waits",
+            "import them in the functions that use them. keras is deferred: import keras, or from keras import "
+            "layers, ops and the like, use it in functions alone, and derive no class from it",
+        )
     if answer["seconds"] > IMPORT_SECONDS:
         raise CheckFailed(
             f"importing {module} takes {answer['seconds']:.1f} s beyond {beyond}. Allowed: {IMPORT_SECONDS:g} s",

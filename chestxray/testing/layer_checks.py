@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 from chestxray.explanation.inference_graph import Graph
 from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import Built, Phase, freeze
+from chestxray.models.weight_matching import snake_case
 from chestxray.testing.model_under_test import CLASSES, Subject
 from chestxray.testing.results import CheckFailed, CheckSkipped
 
@@ -25,10 +27,33 @@ def check_cam_layer(subject: Subject) -> None:
     shape = tuple(layer.output.shape)
     if len(shape) != 4:
         raise CheckFailed(f"cam_layer {name!r} must have rank 4. Received: shape {shape}", _maps(subject.built))
+    _ = subject.features
+    large = subject.shapes.get(name)  # at the smallest size a map may be a single value
+    if large and large[1:3] == (1, 1):
+        wide = [n for n, shape in subject.shapes.items() if len(shape) == 4 and min(shape[1] or 0, shape[2] or 0) > 1]
+        raise CheckFailed(
+            f"the map of cam_layer {name!r} is 1x1 at image_size: it cannot tell one place from another",
+            f"name a layer before the pooling; the last with a map are {', '.join(wide[-4:])}",
+        )
     if not _connected(subject, name):
         raise CheckFailed(
             f"no gradient leads from the logits to cam_layer {name!r}",
             "name a layer that the output is computed from, by operations that have a gradient",
+        )
+
+
+def check_gradients(subject: Subject) -> None:
+    """A gradient leads from the loss to every weight that is to be trained."""
+    model = subject.built.model
+    freeze(subject.built, "full")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(subject.images, training=False) ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    if dead := [v.path for v, one in zip(model.trainable_variables, gradients, strict=True) if one is None]:
+        raise CheckFailed(
+            f"no gradient leads to {len(dead)} weights that are to be trained, the first {dead[0]}",
+            "stop_gradient, rounding, argmax and a cast to whole numbers have none; give trainable=False to a layer "
+            "that is fixed on purpose",
         )
 
 
@@ -73,11 +98,12 @@ def check_freezing(subject: Subject) -> None:
         _require_name(subject, "finetune_from", start)
         if start not in built.backbone:
             raise CheckFailed(f"finetune_from {start!r} is no layer of the backbone", "scale and head are none")
+    tuned = _tuned(subject)
     freeze(built, "full")
     variables = {layer.name: {v.path for v in layer.trainable_variables} for layer in built.model.layers}
     frozen: dict[Phase, tuple[str, ...]] = {
         "head": built.backbone,
-        "finetune": built.backbone[: built.backbone.index(start)] if start else (),
+        "finetune": tuple(name for name in built.backbone if name not in tuned),
         "full": (),
     }
     try:
@@ -86,6 +112,22 @@ def check_freezing(subject: Subject) -> None:
             _require_trained(built, phase, set().union(*(variables[n] for n in variables if n not in names)))
     finally:
         freeze(built, "full")
+
+
+def _tuned(subject: Subject) -> set[str]:
+    """The layers of the backbone that the second phase is to train."""
+    backbone, plugin = subject.built.backbone, subject.plugin
+    if plugin.finetune_from is not None:
+        return set(backbone[backbone.index(plugin.finetune_from) :])
+    tuned = {pattern: set(fnmatch.filter(backbone, pattern)) for pattern in plugin.finetune or ("*",)}
+    for pattern, names in tuned.items():
+        # Keras numbers the layers that nobody named anew in every model.
+        if not names & set(subject.again.backbone):
+            raise CheckFailed(
+                f"finetune {pattern!r} matches no layer of every backbone",
+                f"the backbone ends with {', '.join(backbone[-4:])}; give layers names of their own",
+            )
+    return set().union(*tuned.values())
 
 
 def _require_trained(built: Built, phase: Phase, expected: set[str]) -> None:
@@ -110,7 +152,7 @@ def _require_name(subject: Subject, field: str, name: str) -> None:
     if all(found):
         return
     # Keras names a layer without an explicit name after its class, with a number from the second one on.
-    classes = {_snake_case(type(layer).__name__) for layer in subject.built.model.layers}
+    classes = {snake_case(type(layer).__name__) for layer in subject.built.model.layers}
     if any(found) or re.sub(r"_\d+$", "", name) in classes:
         raise CheckFailed(
             f"{field} {name!r} is not in every model: Keras numbers the layers that nobody named, and "
@@ -126,11 +168,6 @@ def _require_name(subject: Subject, field: str, name: str) -> None:
 def _maps(built: Built) -> str:
     names = [name for name in built.backbone if len(getattr(built.model.get_layer(name).output, "shape", ())) == 4]
     return f"the last feature maps are {', '.join(names[-4:])}" if names else "the backbone has no feature map"
-
-
-def _snake_case(name: str) -> str:
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _connected(subject: Subject, name: str) -> bool:

@@ -25,6 +25,8 @@ def _wrong_kinds(plugin: ModelPlugin) -> list[str]:
         wrong.append("convert is not a function")
     if not isinstance(plugin.weights, tuple) or not all(isinstance(name, str) for name in plugin.weights):
         wrong.append(f"weights must be a tuple of names, not {plugin.weights!r}")
+    if not isinstance(plugin.finetune, tuple) or not all(isinstance(one, str) and one for one in plugin.finetune):
+        wrong.append(f"finetune must be a tuple of patterns, not {plugin.finetune!r}")
     for name in ("cam_layer", "finetune_from"):
         value = getattr(plugin, name)
         if value is not None and (not isinstance(value, str) or not value):

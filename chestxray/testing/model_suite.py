@@ -9,17 +9,25 @@ import keras
 
 from chestxray.plugin import ModelPlugin
 from chestxray.testing import results_table
+from chestxray.testing.build_checks import check_builds, check_names, check_parameters, check_seed
 from chestxray.testing.finding_checks import check_findings
 from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.function_checks import check_features, check_head, check_scale
 from chestxray.testing.graph_checks import check_channels, check_flat, check_inference, check_sizes
 from chestxray.testing.import_checks import module_of
-from chestxray.testing.layer_checks import check_cam_layer, check_freezing, check_gradcam, check_one_pass
+from chestxray.testing.layer_checks import (
+    check_cam_layer,
+    check_freezing,
+    check_gradcam,
+    check_gradients,
+    check_one_pass,
+)
 from chestxray.testing.metadata_checks import check_fields, check_metadata
 from chestxray.testing.model_under_test import Subject
-from chestxray.testing.precision_checks import check_float16, check_seed
+from chestxray.testing.precision_checks import check_float16
 from chestxray.testing.process_checks import check_import, check_reload, check_replicas
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
+from chestxray.testing.weights_checks import check_weights
 
 #: Ordered so that an earlier failure explains later ones.
 MODEL_CHECKS = (
@@ -27,16 +35,21 @@ MODEL_CHECKS = (
     Check(check_metadata),
     Check(check_scale, needs=("fields",)),
     Check(check_features, needs=("scale",)),
+    Check(check_names, needs=("features",)),
     Check(check_head, needs=("features",)),
-    Check(check_sizes, needs=("features", "head")),
+    Check(check_sizes, needs=("names", "head")),
     Check(check_flat, needs=("sizes",)),
     Check(check_channels, needs=("sizes",)),
     Check(check_inference, needs=("channels",)),
-    Check(check_seed, needs=("sizes",)),
+    Check(check_builds, needs=("sizes",)),
+    Check(check_parameters, needs=("builds",)),
+    Check(check_seed, needs=("builds", "parameters")),
+    Check(check_weights, needs=("metadata", "sizes")),
     Check(check_float16, needs=("channels",)),
     Check(check_cam_layer, needs=("flat",)),
     Check(check_gradcam, needs=("cam_layer", "channels")),
     Check(check_one_pass, needs=("gradcam",)),
+    Check(check_gradients, needs=("channels",)),
     Check(check_freezing, needs=("flat",)),
     Check(check_import),  # late, since the fresh process imports keras during the checks above
     Check(check_reload, needs=("flat", "channels")),

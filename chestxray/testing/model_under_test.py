@@ -31,6 +31,7 @@ class Subject:
         self.name = name
         self.module = module
         self.elsewhere = elsewhere
+        self.shapes: dict[str, tuple[int | None, ...]] = {}
         self.folder = tempfile.TemporaryDirectory(prefix="chestxray-check-")
 
     @property
@@ -44,14 +45,19 @@ class Subject:
 
     @cached_property
     def features(self) -> Any:
-        """The output of `build` at the plugin's own image size, as a tensor of that shape without its graph."""
+        """The output of `build` at the plugin's own image size, as a tensor of that shape without its graph.
+
+        Also sets ``shapes``, the output shape of each layer there by its name.
+        """
         plugin = self.plugin
-        pixels = keras.Input((*plugin.image_size, plugin.channels), dtype="float32")
+        pixels = keras.Input((*plugin.image_size, plugin.channels), dtype="float32", name="the_pixels")
         features = plugin.build(plugin.scale(pixels), None)
+        if not isinstance(features, keras.KerasTensor):
+            return features
+        for layer in keras.Model(pixels, features).operations:
+            self.shapes[layer.name] = tuple(getattr(layer.output, "shape", ()))
         # The graph may hold half a gigabyte of weights.
-        if isinstance(features, keras.KerasTensor):
-            return keras.KerasTensor(features.shape, dtype=features.dtype)
-        return features
+        return keras.KerasTensor(features.shape, dtype=features.dtype)
 
     @cached_property
     def built(self) -> Built:
@@ -63,6 +69,11 @@ class Subject:
         """The same model built a second time, for findings; it must have the same weights and layer names."""
         assert self.built  # ensures that this one is built second
         return self.build(task="findings")
+
+    @cached_property
+    def other_seed(self) -> keras.Model:
+        """The model built a third time, with another seed."""
+        return build(self.plugin, CLASSES, self.size, name=self.name, seed=SEED + 1).model
 
     @cached_property
     def images(self) -> np.ndarray:

@@ -19,6 +19,11 @@ from typing import Any
 #: Audit events of the interpreter that indicate network access.
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 
+#: Libraries that take seconds to import, which listing models would then take.
+HEAVY = frozenset(
+    {"jax", "keras", "keras_hub", "sklearn", "tensorflow", "timm", "torch", "torchvision", "transformers"}
+)
+
 
 def main() -> None:
     """Answer questions until standard input ends."""
@@ -42,7 +47,9 @@ def ready() -> dict[str, Any]:
 
 
 def importing(module: str) -> dict[str, Any]:
-    """Import `module`; return ``seconds``, ``touched`` (network addresses), ``error``, ``missing`` (no such module)."""
+    """Import `module`; return ``seconds``, ``heavy`` (libraries that it imported), ``touched`` (network addresses),
+    ``error``, ``missing`` (no such module).
+    """
     touched: list[str] = []
     watching = True
 
@@ -53,10 +60,14 @@ def importing(module: str) -> dict[str, Any]:
                 touched.append(str(address))
                 raise OSError("the network must not be touched by an import")
 
+    from chestxray.registry import deferred
+
+    before = set(sys.modules)
     sys.addaudithook(watch)  # below Python's own functions, so that none bypasses it; it cannot be removed
     start = time.perf_counter() - _queued()
     try:
-        importlib.import_module(module)
+        with deferred("keras"):  # as where plugins are listed
+            importlib.import_module(module)
         error, missing = "", False
     # A module may raise anything, even SystemExit.
     except (Exception, SystemExit) as raised:
@@ -65,8 +76,9 @@ def importing(module: str) -> dict[str, Any]:
     finally:
         seconds = time.perf_counter() - _queued() - start
         watching = False
+        heavy = sorted(HEAVY & (set(sys.modules) - before))
         _forget(module)
-    return {"seconds": seconds, "touched": touched, "error": error, "missing": missing}
+    return {"seconds": seconds, "heavy": heavy, "touched": touched, "error": error, "missing": missing}
 
 
 def reloading(folder: str) -> dict[str, Any]:

@@ -58,6 +58,22 @@ def test_a_strangers_distribution_is_found_once_it_is_installed(install):
     assert registry.load_plugin(registry.MODELS, "claimed_net").reference == "stranger-one"
 
 
+@pytest.mark.parametrize(
+    ("group", "attribute"), [(registry.MODELS, "plugin"), (registry.SOURCES, "source")], ids=["model", "source"]
+)
+def test_a_plugin_for_a_newer_contract_is_refused_in_one_line(install, group, attribute):
+    install(
+        "stranger-new",
+        "newer",
+        group=group,
+        attribute=attribute,
+        code=PLUGIN.replace("image_size", "api=99, image_size").replace("load", "api=99, load"),
+    )
+    with pytest.raises(PluginError, match=r"stranger-new:newer 1.0 is written for version 99 .* upgrade") as raised:
+        registry.load_plugin(group, "newer")
+    assert "\n" not in str(raised.value)
+
+
 def test_two_claims_are_an_error_that_names_both_and_how_to_choose(install):
     install("stranger-one", "claimed_net")
     install("stranger-two", "claimed_net", version="2.0")

@@ -51,6 +51,39 @@ def test_finetune_from_an_unknown_layer_is_the_plugins_mistake(tiny):
         freeze(built, "finetune")
 
 
+@pytest.mark.parametrize(
+    ("patterns", "trained"),
+    [(("norm",), {"norm", "logits"}), (("f*t", "l?st"), {"first", "last", "logits"})],
+)
+def test_the_second_phase_trains_the_layers_of_the_patterns(tiny, patterns, trained):
+    built = build(dataclasses.replace(tiny, finetune_from=None, finetune=patterns), 2, (16, 16))
+    freeze(built, "finetune")
+    assert {layer.name for layer in built.model.layers if layer.trainable_weights} == trained
+
+
+def test_a_pattern_that_matches_nothing_is_the_plugins_mistake(tiny):
+    built = build(dataclasses.replace(tiny, finetune_from=None, finetune=("norm", "block5_*")), 2, (16, 16))
+    with pytest.raises(PluginError, match="block5_"):
+        freeze(built, "finetune")
+    with pytest.raises(PluginError, match="not both"):
+        dataclasses.replace(tiny, finetune_from="last", finetune=("norm",))
+
+
+def test_what_the_author_froze_is_trained_in_no_phase(tiny):
+    def made(scaled, weights):
+        fixed = keras.layers.Conv2D(4, 1, trainable=False, name="fixed")(scaled)
+        return tiny.build(fixed, weights)
+
+    for channels in (1, 3):
+        built = build(dataclasses.replace(tiny, build=made, channels=1), 2, (16, 16), channels=channels)
+        for phase in ("head", "finetune", "full"):
+            freeze(built, phase)
+            assert built.model.get_layer("logits").trainable_weights
+            frozen = {layer.name for layer in built.model.layers if layer.weights and not layer.trainable}
+            assert {"fixed"} <= frozen
+            assert ("colour_to_grey" in frozen) is (channels == 3)
+
+
 def test_per_pixel_standardisation_is_keras_normalization_adapted(tiny):
     stack = np.random.default_rng(1).integers(0, 256, (40, 16, 16), dtype=np.uint8)
     rows = np.arange(3, 33)
