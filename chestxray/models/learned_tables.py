@@ -13,7 +13,7 @@ def table(like: Tensor, shape: Sequence[int], *, name: str, initializer: Any = N
 
     In a functional graph a bare variable, or an array that is added to a tensor, becomes a constant: it
     is neither trained nor counted nor loaded. Here the array is the kernel of a stock layer, called
-    ``name/kernel`` in files of weights, which multiplies a one for each image. What `like` holds does
+    ``name/kernel`` in files of weights, of shape (1, \\*shape), which is multiplied by a one for each image. What `like` holds does
     not matter; take the tensor that the table meets, so that the graph can be cut before it.
 
     >>> tokens = table(patches, (1, 384), name="class_token")  # doctest: +SKIP
@@ -29,9 +29,10 @@ def table(like: Tensor, shape: Sequence[int], *, name: str, initializer: Any = N
     import keras
 
     places = "hijklmnop"[: len(shape)]
-    ones = keras.ops.ones_like(like[(slice(None), *[0] * (len(like.shape) - 1))])
+    # Of shape (batch, 1): LiteRT cannot convert a product without a dimension to sum over.
+    ones = keras.ops.ones_like(like[(slice(None), slice(1), *[0] * (len(like.shape) - 2))])
     if initializer is None:
         initializer = keras.initializers.TruncatedNormal(stddev=0.02)
     return keras.layers.EinsumDense(
-        f"b,{places}->b{places}", output_shape=tuple(shape), kernel_initializer=initializer, name=name
+        f"ba,a{places}->b{places}", output_shape=tuple(shape), kernel_initializer=initializer, name=name
     )(ones)

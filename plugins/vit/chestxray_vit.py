@@ -141,7 +141,7 @@ def convert(
 ) -> dict[str, Any]:
     """Convert weights under timm's names, or under those of transformers' Dinov2Model, to Keras's names and shapes.
 
-    Positions are interpolated to the grid of ``shapes["pos_embed/kernel"]``, (rows, columns, width).
+    Positions are interpolated to the grid of ``shapes["pos_embed/kernel"]``, (1, rows, columns, width).
     """
     if "embeddings.cls_token" in tensors:
         tensors = timm_names(tensors)
@@ -154,10 +154,10 @@ def convert(
     if "reg_token" in tensors:
         tokens = np.concatenate([tokens, tensors["reg_token"].reshape(-1, width)])
     side = int(len(positions) ** 0.5)
-    grid = shapes["pos_embed/kernel"][:2]
+    grid = shapes["pos_embed/kernel"][1:3]
     arrays = {
-        "tokens/kernel": tokens,
-        "pos_embed/kernel": interpolate(positions.reshape(side, side, width), grid, antialias=antialias),
+        "tokens/kernel": tokens[None],
+        "pos_embed/kernel": interpolate(positions.reshape(side, side, width), grid, antialias=antialias)[None],
     }
     for name, tensor in tensors.items():
         module, _, variable = name.rpartition(".")
