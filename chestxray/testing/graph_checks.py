@@ -15,8 +15,10 @@ NESTED_HINT = (
 
 
 def check_sizes(subject: Subject) -> None:
-    """The whole model can be built at its smallest size and at a larger, oblong size with an odd height, in multiples of
-    what the plugin asks for."""
+    """The whole model can be built at its smallest size and at a larger, oblong size with an odd height.
+
+    Both sides of it are multiples of what the plugin asks for.
+    """
     sizes = [subject.size]
     if not subject.plugin.fixed_size:
         # Any size from the smallest on is allowed, so one that is not a multiple of a power of two is tried.
