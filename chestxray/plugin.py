@@ -7,8 +7,8 @@ model or source::
     inceptionv3 = "chestxray_inceptionv3:plugin"
 
 This module also exports everything else that a plugin may need from this package: `inline` for a network
-that is a Keras model, `load_weights` and `load_huggingface` for weights, `Index` for the rows of a source,
-`InputError` and `DataError`.
+that is a Keras model, `table` for class tokens and positions, `load_weights` and `load_huggingface` for
+weights, `Index` for the rows of a source, `InputError` and `DataError`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from chestxray.errors import DataError, InputError, PluginError
 if TYPE_CHECKING:
     from chestxray.data.index import Index
     from chestxray.models.inlining import inline
+    from chestxray.models.learned_tables import table
     from chestxray.models.weights import load_huggingface, load_weights
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "load_huggingface",
     "load_weights",
     "pooled_head",
+    "table",
 ]
 
 #: Imported on first use: they need pandas and h5py, which are not needed to list the models.
@@ -45,6 +47,7 @@ _LATER = {
     "inline": "chestxray.models.inlining",
     "load_huggingface": "chestxray.models.weights",
     "load_weights": "chestxray.models.weights",
+    "table": "chestxray.models.learned_tables",
 }
 
 
@@ -87,6 +90,7 @@ class ModelPlugin:
     - ``image_size``: (height, width) in pixels of the published network.
     - ``minimum_size``: the smallest (height, width) in pixels that the graph can be built with.
     - ``fixed_size``: True if the graph accepts only ``image_size``.
+    - ``size_multiple``: what height and width must be a multiple of, in pixels: a vision transformer's patch.
     - ``channels``: 1 (grey) or 3 (grey repeated).
     - ``cam_layer``: name of the layer that Grad-CAM explains, rank 4; None if no layer is
       convolutional, with the reason in ``cam_reason``.
@@ -95,8 +99,9 @@ class ModelPlugin:
       characters, ``?`` one. A layer that ``build`` makes with ``trainable=False`` is trained in no phase.
     - ``weights``: names of the available pretrained weights.
     - ``head(features, classes) -> logits``: default `pooled_head`.
-    - ``convert(tensors) -> arrays``: for weights published under other names (PyTorch's, say):
-      maps {published name: array} to {"layer/variable": array} in keras layout.
+    - ``convert(tensors, shapes) -> arrays``: for weights published under other names (PyTorch's, say):
+      maps {published name: array} to {"layer/variable": array} in keras layout. `shapes` is
+      {"layer/variable": shape} of the model, for arrays that depend on the image size (positions).
     - ``reference``, ``licence``, ``weights_licence``: paper; licence of the code and of the weights.
     - ``api``: the version of this contract that the plugin is written for, `API`. A plugin for a newer one than
       the installed chestxray knows is refused when it is loaded.
@@ -110,6 +115,7 @@ class ModelPlugin:
     image_size: tuple[int, int]
     minimum_size: tuple[int, int] = (32, 32)
     fixed_size: bool = False
+    size_multiple: int = 1
     channels: int = 3
     cam_layer: str | None = None
     cam_reason: str = ""
@@ -117,7 +123,7 @@ class ModelPlugin:
     finetune: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     head: Callable[[Tensor, int], Tensor] = pooled_head
-    convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    convert: Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], Mapping[str, Any]] | None = None
     reference: str = ""
     licence: str = ""
     weights_licence: str = ""
@@ -131,10 +137,18 @@ class ModelPlugin:
                 "ModelPlugin takes finetune_from or finetune, not both. "
                 f"Received: {self.finetune_from!r} and {self.finetune!r}."
             )
+        if not isinstance(self.size_multiple, int) or self.size_multiple < 1:
+            raise PluginError(
+                f"ModelPlugin.size_multiple must be a whole number of pixels from 1 on. Received: {self.size_multiple}."
+            )
         for name in ("image_size", "minimum_size"):
             size = getattr(self, name)
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
                 raise PluginError(f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}.")
+            if any(side % self.size_multiple for side in size):
+                raise PluginError(
+                    f"ModelPlugin.{name} must be multiples of size_multiple, {self.size_multiple}. Received: {size}."
+                )
 
     def check_image_size(self, name: str, size: tuple[int, int]) -> None:
         """Raise `InputError` if the model `name` cannot be built for `size` (height, width) in pixels."""
@@ -143,6 +157,8 @@ class ModelPlugin:
             allowed = f"exactly {self.image_size[0]}x{self.image_size[1]}"
         elif size[0] < low[0] or size[1] < low[1]:
             allowed = f"at least {low[0]}x{low[1]}"
+        elif any(side % self.size_multiple for side in size):
+            allowed = f"multiples of {self.size_multiple}"
         else:
             return
         raise InputError(f"image_size of {name} must be {allowed} pixels. Received: {size[0]}x{size[1]}.")

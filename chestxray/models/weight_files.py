@@ -35,7 +35,8 @@ _MOST_GROUPS = 100_000
 #: Bytes that HDF5 may unpack at once beyond the array that is read.
 _CHUNK = 64_000_000
 
-Convert = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Shapes = Mapping[str, tuple[int, ...]]
+Convert = Callable[[Mapping[str, Any], Shapes], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,13 @@ class StoredLayer:
 
 
 @contextmanager
-def opened(path: Path, convert: Convert | None, names: Collection[str]) -> Iterator[list[StoredLayer]]:
+def opened(
+    path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes
+) -> Iterator[list[StoredLayer]]:
     """Yield the layers in the file, those of one kind in the order in which they were written.
 
-    `convert` is used on a safetensors file that does not hold the layers called `names`.
+    `convert` is used on a safetensors file that does not hold the layers called `names`; it receives `shapes`,
+    {"layer/variable": shape} of the model.
 
     Raises:
         WeightsError: no such file, no such format, or a broken file; also where an array that is
@@ -79,7 +83,7 @@ def opened(path: Path, convert: Convert | None, names: Collection[str]) -> Itera
     with ExitStack() as stack:
         # A file that is cut short or forged fails in many ways, inside three libraries.
         try:
-            layers = _layers(path, convert, names, stack)
+            layers = _layers(path, convert, names, shapes, stack)
         except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError) as error:
             raise _broken(path, error) from error
         except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
@@ -109,12 +113,14 @@ def _broken(path: Path, error: Exception) -> WeightsError:
     return WeightsError(f"Cannot read weights from {path}: it is cut short, or not what its name says ({reason}).")
 
 
-def _layers(path: Path, convert: Convert | None, names: Collection[str], stack: ExitStack) -> list[StoredLayer]:
+def _layers(
+    path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes, stack: ExitStack
+) -> list[StoredLayer]:
     import h5py
 
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        return _safetensors_layers(path, convert, names)
+        return _safetensors_layers(path, convert, names, shapes)
     file = stack.enter_context(h5py.File(_archived(path) if suffix == ".keras" else path, "r"))
     if "layer_names" not in file.attrs and isinstance(file.get("model_weights"), h5py.Group):
         file = file["model_weights"]
@@ -212,7 +218,9 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
-def _safetensors_layers(path: Path, convert: Convert | None, names: Collection[str]) -> list[StoredLayer]:
+def _safetensors_layers(
+    path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes
+) -> list[StoredLayer]:
     from safetensors import safe_open
 
     file = safe_open(path, framework="numpy")
@@ -221,7 +229,7 @@ def _safetensors_layers(path: Path, convert: Convert | None, names: Collection[s
         for key in file.keys()  # noqa: SIM118 - not a mapping
     }
     if convert and not set(names) <= {key.partition("/")[0] for key in found}:
-        converted = convert({key: array.read() for key, array in found.items()})
+        converted = convert({key: array.read() for key, array in found.items()}, shapes)
         found = {key: StoredArray(np.shape(array), partial(np.asarray, array)) for key, array in converted.items()}
     layers: dict[str, dict[str, StoredArray]] = {}
     for key, array in found.items():

@@ -56,7 +56,8 @@ def load_weights(
     layers = [layer for layer in model.layers if layer.weights]
     names = {layer.name for layer in layers}
     wanted = names - set(HEAD) if backbone is None else names & set(backbone)
-    with opened(path, convert, wanted) as stored:
+    shapes = {variable.path: tuple(variable.shape) for layer in layers for variable in layer.weights}
+    with opened(path, convert, wanted, shapes) as stored:
         values = matched(layers, wanted, stored, path)
     for variable, value in values:
         variable.assign(value)

@@ -15,11 +15,15 @@ NESTED_HINT = (
 
 
 def check_sizes(subject: Subject) -> None:
-    """The whole model can be built at its smallest size and at a larger, oblong size with an odd height."""
+    """The whole model can be built at its smallest size and at a larger, oblong size with an odd height.
+
+    Both sides of it are multiples of what the plugin asks for.
+    """
     sizes = [subject.size]
     if not subject.plugin.fixed_size:
         # Any size from the smallest on is allowed, so one that is not a multiple of a power of two is tried.
-        sizes.append((subject.size[0] + 17, subject.size[1] + 32))
+        step = subject.plugin.size_multiple
+        sizes.append((subject.size[0] + -(-17 // step) * step, subject.size[1] + -(-32 // step) * step))
     for size in sizes:
         try:
             _ = subject.built if size == subject.size else subject.build(size)
@@ -27,7 +31,7 @@ def check_sizes(subject: Subject) -> None:
         except Exception as error:
             raise CheckFailed(
                 f"cannot be built at {times(size)}, a size that it allows: {described(error)}",
-                f"raise minimum_size, or set fixed_size=True; {place(error)}",
+                f"raise minimum_size, or set size_multiple or fixed_size=True; {place(error)}",
             ) from error
 
 

@@ -70,7 +70,7 @@ def initializer() -> Any:
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def convert(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Convert timm's weights, such as ``stages.0.blocks.0.mlp.fc1.weight`` (out, in), to Keras's names and shapes."""
     arrays = {}
     for name, tensor in tensors.items():

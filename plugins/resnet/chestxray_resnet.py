@@ -114,7 +114,7 @@ def apply_bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
     return keras.layers.Activation("relu", name=name)(keras.layers.Add(name=f"{name}_add")([y, x]))
 
 
-def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def convert(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Convert PyTorch's weights, such as ``layer1.0.conv1.weight`` (out, in, height, width), to Keras's."""
     arrays = {}
     for name, tensor in tensors.items():

@@ -10,7 +10,8 @@ from chestxray.testing import check_model_plugin
 
 OURS = [entry.name for entry in registry.entries(registry.MODELS) if entry.distribution.startswith("chestxray-")]
 
-
+#: The code of vit_tiny and dinov2_small, with more channels.
+LARGER = {"dinov2_xray", "raddino", "vit_base", "vit_small"}
 FOLDER = Path(__file__).parents[2] / "plugins"
 
 
@@ -23,7 +24,7 @@ def test_the_folder_of_plugins_holds_distributions_alone():
 def test_they_need_no_more_of_us_than_strangers():
     """What stands behind `chestxray.plugin` may move, and no plugin notices."""
     files = sorted(FOLDER.glob("*/*.py"))
-    assert len(files) >= 8
+    assert len(files) >= 9
     imported = {
         node.module
         for path in files
@@ -34,9 +35,9 @@ def test_they_need_no_more_of_us_than_strangers():
 
 
 def test_all_are_installed():
-    assert len(OURS) == 17
+    assert len(OURS) == 23
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", sorted(set(OURS) - LARGER))
 def test_it_passes_the_conformance_suite(name):
     check_model_plugin(registry.load_plugin(registry.MODELS, name))

@@ -19,7 +19,9 @@ SIDE, BATCH, CLASSES = 32, 4, 3
 
 
 def side_of(plugin) -> int:
-    return plugin.image_size[0] if plugin.fixed_size else max(SIDE, *plugin.minimum_size)
+    if plugin.fixed_size:
+        return plugin.image_size[0]
+    return -(-max(SIDE, *plugin.minimum_size) // plugin.size_multiple) * plugin.size_multiple
 
 
 def drawn(model: keras.Model) -> None:

@@ -106,7 +106,8 @@ def test_safetensors_under_published_names_load_through_convert(tmp_path):
     published = {name.replace("/", "."): array for name, array in arrays_of(saved).items()}
     save_file(published, tmp_path / "saved.safetensors")
 
-    def convert(tensors):
+    def convert(tensors, shapes):
+        assert shapes == {name: array.shape for name, array in arrays_of(saved).items()}
         return {name.replace(".", "/"): array for name, array in tensors.items()}
 
     load_weights(model, tmp_path / "saved.safetensors", convert=convert)
@@ -297,7 +298,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 def test_a_converter_that_does_not_know_the_names_is_refused_in_one_line(tmp_path):
     save_file({"something.weight": np.ones(3, "float32")}, tmp_path / "other.safetensors")
 
-    def convert(tensors):
+    def convert(tensors, shapes):
         return {"conv1/kernel": tensors["conv1.weight"]}
 
     assert "conv1.weight" in refused(tmp_path / "other.safetensors", convert=convert)
@@ -376,10 +377,15 @@ def test_other_errors_of_a_plugin_keep_their_traceback():
         raise ZeroDivisionError
 
 
+def renamed(tensors, shapes):
+    """A converter of a file whose names need none."""
+    raise AssertionError("not asked")
+
+
 def test_a_hub_that_cannot_be_reached_says_what_to_do(offline):
     model = network()
     with pytest.raises(WeightsError) as caught:
-        load_huggingface(model.input, model.output, "owner/name", convert=dict)
+        load_huggingface(model.input, model.output, "owner/name", convert=renamed)
     message = str(caught.value)
     assert "https://huggingface.co/owner/name/resolve/main/model.safetensors" in message
     assert "\n" not in message and "--weights PATH" in message
@@ -390,7 +396,7 @@ def test_a_file_in_the_hubs_cache_is_used_without_asking_the_server(offline):
     commit = offline / "hub" / "models--owner--name" / "snapshots" / ("0" * 40)
     commit.mkdir(parents=True)
     save_file(arrays_of(saved), commit / "model.safetensors")
-    load_huggingface(model.input, model.output, "owner/name", convert=dict, revision="0" * 40)
+    load_huggingface(model.input, model.output, "owner/name", convert=renamed, revision="0" * 40)
     assert same(model, saved)
 
 

@@ -1,4 +1,4 @@
-"""timm imports torchvision for transforms and one layer, none of which these networks use.
+"""timm and transformers import torchvision for transforms and one layer, none of which these networks use.
 
 torchvision has no CPU build on every index that torch has one on, so where it is missing an empty
 one stands in for it.
@@ -30,7 +30,9 @@ class _EmptyTorchvision(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] == "torchvision" else None
 
     def create_module(self, spec):
-        return _EmptyModule(spec.name)
+        module = _EmptyModule(spec.name)
+        module.__version__ = "0"  # transformers asks for it
+        return module
 
     def exec_module(self, module):
         pass

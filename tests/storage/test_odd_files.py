@@ -34,7 +34,7 @@ from chestxray.plugin import SourceOptions
 from chestxray.data.sources import manifest, npz
 
 def weights(path):
-    with weight_files.opened(Path(path), None, []):
+    with weight_files.opened(Path(path), None, [], {}):
         pass
 
 def output(path):
@@ -163,7 +163,7 @@ def test_labels_that_claim_to_be_long_take_no_memory(tmp_path):
 
 
 def _weights(path, convert=None):
-    with weight_files.opened(path, convert, []) as layers:
+    with weight_files.opened(path, convert, [], {}) as layers:
         return [array.read() for layer in layers for array in layer.arrays.values()]
 
 

@@ -40,7 +40,7 @@ def test_published_names_become_layers_and_variables():
         "head.fc.weight": np.zeros((10, 768)),
         "head.fc.bias": np.zeros(10),
     }
-    shapes = {name: array.shape for name, array in convert(tensors).items()}
+    shapes = {name: array.shape for name, array in convert(tensors, {}).items()}
     assert shapes == {
         "stem_0/kernel": (4, 4, 3, 96),
         "stem_0/bias": (96,),
