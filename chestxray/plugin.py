@@ -29,6 +29,7 @@ __all__ = [
     "Index",
     "InputError",
     "ModelPlugin",
+    "PublishedWeights",
     "SourceOptions",
     "SourcePlugin",
     "load_huggingface",
@@ -67,6 +68,33 @@ def pooled_head(features: Tensor, classes: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """A published file of weights, which chestxray fetches and loads, and what its publisher says of it.
+
+    - ``url``: of a .safetensors, .pt, .pth, .h5 or .keras file.
+    - ``sha256``: in hexadecimal digits, as published; ``""`` if the publisher states none: that of the first file that
+      fits is then recorded beside the file, and any other is refused from then on.
+    - ``trained_on``: sets whose images it was trained on, by their names in the catalogue (``chestxray data list``)
+      where they are in it. Tests on them are said not to be external.
+    - ``findings``: what the outputs of the published head mean, in order; ``""``: an output that was not trained.
+    - ``thresholds``: the published operating point of each finding, a probability; None: not published.
+    """
+
+    url: str
+    sha256: str = ""
+    trained_on: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    thresholds: tuple[float | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) not in (0, len(self.findings)):
+            raise PluginError(
+                f"PublishedWeights.thresholds must be one for each of the {len(self.findings)} findings. "
+                f"Received: {len(self.thresholds)}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelPlugin:
     """An architecture: functions of keras tensors, and what a user should know about it.
 
@@ -84,6 +112,8 @@ class ModelPlugin:
       convolutional, with the reason in ``cam_reason``.
     - ``finetune_from``: name of the first layer trained in the second phase; None: all.
     - ``weights``: names of the available pretrained weights.
+    - ``published``: those of them that are one file each, which chestxray fetches: `build` is then called with None,
+      and ``convert`` maps the names of the file.
     - ``head(features, classes) -> logits``: default `pooled_head`.
     - ``convert(tensors) -> arrays``: for weights published under other names (PyTorch's, say):
       maps {published name: array} to {"layer/variable": array} in keras layout.
@@ -100,6 +130,7 @@ class ModelPlugin:
     cam_reason: str = ""
     finetune_from: str | None = None
     weights: tuple[str, ...] = ()
+    published: Mapping[str, PublishedWeights] = field(default_factory=dict)
     head: Callable[[Tensor, int], Tensor] = pooled_head
     convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     reference: str = ""
@@ -113,6 +144,8 @@ class ModelPlugin:
             size = getattr(self, name)
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
                 raise PluginError(f"ModelPlugin.{name} must be (height, width) in whole pixels. Received: {size}.")
+        if unknown := set(self.published) - set(self.weights):
+            raise PluginError(f"ModelPlugin.published has names that weights has not: {', '.join(sorted(unknown))}.")
 
     def check_image_size(self, name: str, size: tuple[int, int]) -> None:
         """Raise `InputError` if the model `name` cannot be built for `size` (height, width) in pixels."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from chestxray.errors import PluginError, WeightsError
-from chestxray.models import non_finite
+from chestxray.models import non_finite, published_weights
 from chestxray.models.weights import build_named, load_weights
 from chestxray.plugin import ModelPlugin
 
@@ -26,12 +26,13 @@ Tensor = Any
 class Built:
     """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
     classes), of findings each by itself; ``backbone``: the names of its layers that the plugin's `build` made, in
-    order.
+    order; ``weights_sha256``: of the published file of weights, ``""`` where none was loaded.
     """
 
     model: keras.Model
     backbone: tuple[str, ...]
     plugin: ModelPlugin
+    weights_sha256: str = ""
 
 
 def build(
@@ -64,7 +65,8 @@ def build(
     """
     plugin.check_image_size(name, image_size)
     keras.utils.set_random_seed(seed)
-    by_name = weights if weights in plugin.weights else None
+    published = plugin.published.get(weights or "")
+    by_name = weights if weights in plugin.weights and published is None else None
     with _policy("mixed_float16" if mixed_precision else "float32"):
         pixels = keras.Input((*image_size, channels), dtype="float32", name="pixels")
         matched = _match_channels(pixels, plugin.channels)
@@ -79,7 +81,11 @@ def build(
         output = keras.layers.Activation(activation, dtype="float32", name="probabilities")(calibrated)
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
-    if weights is not None and by_name is None:
+    sha256 = ""
+    if published is not None:
+        with published_weights.fetched(published) as (path, sha256):
+            load_weights(model, path, backbone=backbone, convert=plugin.convert)
+    elif weights is not None and by_name is None:
         load_weights(model, Path(weights), backbone=backbone, convert=plugin.convert)
     elif by_name is not None and (spoilt := non_finite.first_weights(model)):
         raise WeightsError(f"The weights {by_name!r} of {name} are not finite: {spoilt}.")
@@ -87,7 +93,7 @@ def build(
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
-    return Built(model=model, backbone=backbone, plugin=plugin)
+    return Built(model=model, backbone=backbone, plugin=plugin, weights_sha256=sha256)
 
 
 def freeze(built: Built, phase: Phase) -> None:
