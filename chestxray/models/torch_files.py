@@ -26,8 +26,8 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 #: Types of elements, by the class of storage that PyTorch names for them.
 _TYPES = {
     "BoolStorage": "bool", "ByteStorage": "uint8", "CharStorage": "int8", "ShortStorage": "int16",
-    "IntStorage": "int32", "LongStorage": "int64", "HalfStorage": "float16", "FloatStorage": "float32", "DoubleStorage": "float64",
-    "BFloat16Storage": "bfloat16",
+    "IntStorage": "int32", "LongStorage": "int64", "HalfStorage": "float16", "FloatStorage": "float32",
+    "DoubleStorage": "float64", "BFloat16Storage": "bfloat16",
 }  # fmt: skip
 #: Packages whose classes are the layers of a network: a file may name them, and none is imported.
 _NETWORKS = ("torch.nn.", "torchvision.models.", "torchxrayvision.")

@@ -45,7 +45,8 @@ def densenet_file(sets: str) -> str:
 # fmt: off
 WEIGHTS: dict[str, PublishedWeights] = {
     "densenet121-res224-all": published(
-        densenet_file("nih-pc-chex-mimic_ch-google-openi-kaggle"), ("nih", "padchest", "chexpert", "mimic-cxr", "google", "openi", "rsna"), (
+        densenet_file("nih-pc-chex-mimic_ch-google-openi-kaggle"),
+        ("nih", "padchest", "chexpert", "mimic-cxr", "google", "openi", "rsna"), (
             0.07422872, 0.038290843, 0.09814756, 0.0098118475, 0.023601074, 0.0022490358, 0.010060724, 0.103246614,
             0.056810737, 0.026791653, 0.050318155, 0.023985857, 0.01939503, 0.042889766, 0.053369623, 0.035975814,
             0.20204692, 0.05015312,
