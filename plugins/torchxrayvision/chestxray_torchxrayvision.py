@@ -19,6 +19,9 @@ FINDINGS = (
     "Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion", "Fracture",
     "Lung Opacity", "Enlarged Cardiomediastinum",
 )  # fmt: skip
+#: Of the first convolution's output with random weights: twice the mean square of numbers evenly in -1024..1024.
+#: Without it the numbers of an untrained network would not fit float16.
+STEM_VARIANCE = 2 * 1024**2 / 3
 VARIABLES = {
     "weight": "gamma",
     "bias": "beta",
@@ -108,7 +111,7 @@ def build_densenet121(scaled: Any, weights: str | None) -> Any:
     """Return the features (batch, height/32, width/32, 1024)."""
     x = keras.layers.ZeroPadding2D(3, name="features_conv0_pad")(scaled)
     x = apply_convolution(x, 64, 7, "features_conv0", stride=2)
-    x = apply_max_pool(apply_norm(x, "features_norm0", relu=True))
+    x = apply_max_pool(apply_norm(x, "features_norm0", relu=True, variance=STEM_VARIANCE))
     for block, layers in enumerate((6, 12, 24, 16), start=1):
         for layer in range(1, layers + 1):
             x = apply_dense_layer(x, f"features_denseblock{block}_denselayer{layer}")
@@ -122,7 +125,8 @@ def build_densenet121(scaled: Any, weights: str | None) -> Any:
 def build_resnet50(scaled: Any, weights: str | None) -> Any:
     """Return the features (batch, height/32, width/32, 2048)."""
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(scaled)
-    x = apply_max_pool(apply_norm(apply_convolution(x, 64, 7, "conv1", stride=2), "bn1", relu=True))
+    x = apply_convolution(x, 64, 7, "conv1", stride=2)
+    x = apply_max_pool(apply_norm(x, "bn1", relu=True, variance=STEM_VARIANCE))
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
         for block in range(blocks):
             stride = 2 if stage > 1 and block == 0 else 1
@@ -137,9 +141,10 @@ def apply_convolution(x: Any, filters: int, size: int, name: str, stride: int = 
     return keras.layers.Conv2D(filters, size, stride, padding, use_bias=False, kernel_initializer=he, name=name)(x)
 
 
-def apply_norm(x: Any, name: str, *, relu: bool = False, gamma: str = "ones") -> Any:
-    """Apply batch normalisation with PyTorch's constants and the initial scale `gamma`."""
-    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)
+def apply_norm(x: Any, name: str, *, relu: bool = False, variance: float = 1.0) -> Any:
+    """Apply batch normalisation with PyTorch's constants and the initial moving `variance`."""
+    start = keras.initializers.Constant(variance)
+    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, moving_variance_initializer=start, name=name)(x)
     return keras.layers.Activation("relu", name=f"{name}_relu")(x) if relu else x
 
 
