@@ -32,6 +32,7 @@ __all__ = [
     "Index",
     "InputError",
     "ModelPlugin",
+    "PublishedWeights",
     "SourceOptions",
     "SourcePlugin",
     "inline",
@@ -78,6 +79,33 @@ def pooled_head(features: Tensor, classes: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """A published file of weights, which chestxray fetches and loads, and what its publisher says of it.
+
+    - ``url``: of a .safetensors, .pt, .pth, .h5 or .keras file.
+    - ``sha256``: in hexadecimal digits, as published; ``""`` if the publisher states none: that of the first file that
+      fits is then recorded beside the file, and any other is refused from then on.
+    - ``trained_on``: sets whose images it was trained on, by their names in the catalogue (``chestxray data list``)
+      where they are in it. Tests on them are said not to be external.
+    - ``findings``: what the outputs of the published head mean, in order; ``""``: an output that was not trained.
+    - ``thresholds``: the published operating point of each finding, a probability; None: not published.
+    """
+
+    url: str
+    sha256: str = ""
+    trained_on: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    thresholds: tuple[float | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) not in (0, len(self.findings)):
+            raise PluginError(
+                f"PublishedWeights.thresholds must be one for each of the {len(self.findings)} findings. "
+                f"Received: {len(self.thresholds)}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelPlugin:
     """An architecture: functions of keras tensors, and what a user should know about it.
 
@@ -98,6 +126,8 @@ class ModelPlugin:
     - ``finetune``: in place of it, patterns of the names of the layers trained then, as ``"block5_*"``: ``*`` any
       characters, ``?`` one. A layer that ``build`` makes with ``trainable=False`` is trained in no phase.
     - ``weights``: names of the available pretrained weights.
+    - ``published``: those of them that are one file each, which chestxray fetches: `build` is then called with None,
+      and ``convert`` maps the names of the file.
     - ``head(features, classes) -> logits``: default `pooled_head`.
     - ``convert(tensors, shapes) -> arrays``: for weights published under other names (PyTorch's, say):
       maps {published name: array} to {"layer/variable": array} in keras layout. `shapes` is
@@ -122,6 +152,7 @@ class ModelPlugin:
     finetune_from: str | None = None
     finetune: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
+    published: Mapping[str, PublishedWeights] = field(default_factory=dict)
     head: Callable[[Tensor, int], Tensor] = pooled_head
     convert: Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], Mapping[str, Any]] | None = None
     reference: str = ""
@@ -149,6 +180,8 @@ class ModelPlugin:
                 raise PluginError(
                     f"ModelPlugin.{name} must be multiples of size_multiple, {self.size_multiple}. Received: {size}."
                 )
+        if unknown := set(self.published) - set(self.weights):
+            raise PluginError(f"ModelPlugin.published has names that weights has not: {', '.join(sorted(unknown))}.")
 
     def check_image_size(self, name: str, size: tuple[int, int]) -> None:
         """Raise `InputError` if the model `name` cannot be built for `size` (height, width) in pixels."""

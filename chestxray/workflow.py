@@ -26,6 +26,7 @@ from chestxray.data.audit import Audit, audit, settle
 from chestxray.data.data_changes import require_same
 from chestxray.data.decoded import decode, name_of, readable
 from chestxray.data.index import Index
+from chestxray.data.sources import known_sets
 from chestxray.data.splitting import split
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation.decision import finding_selection, out_of_distribution, selection
@@ -126,7 +127,7 @@ def _run(
     try:
         with output_folder.alone(folder):
             clock = Clock()
-            prepared = prepare(recipe, cache, clock, like=like)
+            prepared = prepare(recipe, cache, clock, like=like, trained_on=_trained_on(plugin, recipe))
             job = _prepare_job(recipe, plugin, entry, prepared, folder, cache, clock)
             if not new:
                 output_folder.clear(folder)
@@ -184,7 +185,10 @@ def _resume(path: Path, root: Path, like: Index | None, tracking: Tracking | Non
         )
     # Without an index, training had not started: the run was stopped while it wrote its first files.
     known = Run(path).index if begun else None
-    prepared = prepare(recipe, root, clock, like=like) if known is None else _again(known, path, recipe, root, clock)
+    if known is None:
+        prepared = prepare(recipe, root, clock, like=like, trained_on=_trained_on(plugin, recipe))
+    else:
+        prepared = _again(known, path, recipe, root, clock)
     job = _prepare_job(recipe, plugin, entry, prepared, path, root, clock)
     with _kept(path):
         remove_parts(path)
@@ -242,8 +246,17 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
     return sources.absolute(recipe).replace(image_size=size, weights=weights), plugin, entry
 
 
-def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = None) -> Prepared:
-    """Read, decode, split and audit the data: everything before a model is needed. `like` as in `run`."""
+def _trained_on(plugin: ModelPlugin, recipe: Recipe) -> tuple[str, ...]:
+    published = plugin.published.get(recipe.weights)
+    return published.trained_on if published else ()
+
+
+def prepare(
+    recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = None, trained_on: tuple[str, ...] = ()
+) -> Prepared:
+    """Read, decode, split and audit the data: everything before a model is needed. `like` as in `run`; `trained_on`
+    are the sets that the published weights were trained on.
+    """
     assert recipe.image_size is not None, "resolve() fills in the size"
     with clock.step("source"):
         index = sources.load_index(recipe, cache)
@@ -262,7 +275,9 @@ def prepare(recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = N
         # Before the split, so that a drawn split keeps copies together.
         index = near_duplicates.mark(index, decoded.pixels)
         splits = split(index, recipe)
-        index, found = settle(splits.index, audit(splits.index, splits.notes), recipe.on_leak, recipe.split)
+        seen = known_sets.seen_before(recipe, trained_on)
+        notes = (*splits.notes, seen) if seen else splits.notes
+        index, found = settle(splits.index, audit(splits.index, notes), recipe.on_leak, recipe.split)
     _check_promise(index, recipe)
     for note in found.notes:
         log.info("%s", note)
@@ -548,11 +563,20 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
 
 def _model_facts(built: Built, recipe: Recipe) -> dict[str, Any]:
     trained = sum(int(np.prod(v.shape)) for v in built.model.trainable_variables)
-    return {
+    facts = {
         "parameters": built.model.count_params(),
         "trained_parameters": trained,
         "image_size": list(recipe.image_size or ()),
     }
+    published = built.plugin.published.get(recipe.weights)
+    if published is not None:
+        facts["published_weights"] = {
+            "name": recipe.weights,
+            "url": published.url,
+            "sha256": built.weights_sha256,
+            "trained_on": list(published.trained_on),
+        }
+    return facts
 
 
 def _by_path(prepared: Prepared, predictions: Table) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ class CatalogueEntry:
 
     ``task`` says whether ``classes`` are classes or findings. ``access`` is what must be signed or done to get the
     set; with ``on_disk_only`` it is read from a copy (``--path``) alone, and ``homepage`` is where to apply.
+    ``films_of`` is the set of which this one has the films, under other labels; ``""`` for films of its own.
     ``view_column`` is the heading of the view in its table, ``""`` if it has none. ``manifest`` has the names of its
     table, of which a copy has one.
     """
@@ -51,6 +52,7 @@ class CatalogueEntry:
     access: str = ""
     on_disk_only: bool = False
     view_column: str = ""
+    films_of: str = ""
     patient_pattern: str | None = None
     label_pattern: str | None = None
     drop: tuple[str, ...] = ()

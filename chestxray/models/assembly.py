@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from chestxray.errors import PluginError, WeightsError
-from chestxray.models import non_finite
+from chestxray.models import non_finite, published_weights
 from chestxray.models.weights import blamed, build_named, load_weights
 from chestxray.plugin import ModelPlugin
 
@@ -34,13 +34,15 @@ Tensor = Any
 class Built:
     """``model``: pixels (batch, height, width, channels) in 0..255 to probabilities (batch,
     classes), of findings each by itself; ``backbone``: the names of its layers that the plugin's `build` made, in
-    order; ``fixed``: the names of the layers that were made with ``trainable=False``, which no phase trains.
+    order; ``fixed``: the names of the layers that were made with ``trainable=False``, which no phase trains;
+    ``weights_sha256``: of the published file of weights, ``""`` where none was loaded.
     """
 
     model: keras.Model
     backbone: tuple[str, ...]
     plugin: ModelPlugin
     fixed: frozenset[str]
+    weights_sha256: str = ""
 
 
 def build(
@@ -73,7 +75,8 @@ def build(
     """
     plugin.check_image_size(name, image_size)
     keras.utils.set_random_seed(seed)
-    by_name = weights if weights in plugin.weights else None
+    published = plugin.published.get(weights or "")
+    by_name = weights if weights in plugin.weights and published is None else None
     with _policy("mixed_float16" if mixed_precision else "float32"):
         pixels = keras.Input((*image_size, channels), dtype="float32", name="pixels")
         matched = _match_channels(pixels, plugin.channels)
@@ -88,7 +91,11 @@ def build(
         output = keras.layers.Activation(activation, dtype="float32", name="probabilities")(calibrated)
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
-    if weights is not None and by_name is None:
+    sha256 = ""
+    if published is not None:
+        with published_weights.fetched(published) as (path, sha256):
+            load_weights(model, path, backbone=backbone, convert=blamed(plugin.convert))
+    elif weights is not None and by_name is None:
         load_weights(model, Path(weights), backbone=backbone, convert=blamed(plugin.convert))
     elif by_name is not None and (spoilt := non_finite.first_weights(model)):
         raise WeightsError(f"The weights {by_name!r} of {name} are not finite: {spoilt}.")
@@ -97,7 +104,7 @@ def build(
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
     fixed = frozenset(layer.name for layer in model.layers if not layer.trainable)
-    return Built(model=model, backbone=backbone, plugin=plugin, fixed=fixed)
+    return Built(model=model, backbone=backbone, plugin=plugin, fixed=fixed, weights_sha256=sha256)
 
 
 def freeze(built: Built, phase: Phase) -> None:

@@ -1,7 +1,7 @@
 """Reads weight files of Keras networks, layer by layer, in any of their formats.
 
 Shapes are known on opening; an array is read only when it is asked for, so a file that declares
-huge arrays costs nothing. Nothing is unpickled and no model is deserialised.
+huge arrays costs nothing. No model is deserialised; PyTorch's files are read as `torch_files` says.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chestxray.errors import WeightsError, first_line
+from chestxray.models import torch_files
 from chestxray.storage.files import check_size
 
 if TYPE_CHECKING:
     import h5py
 
-SUFFIXES = (".weights.h5", ".h5", ".keras", ".safetensors")
+SUFFIXES = (".weights.h5", ".h5", ".keras", ".safetensors", ".pt", ".pth")
+_TORCH = (".pt", ".pth")
 #: Bytes of a file: four times the largest network that Keras has weights for.
 MOST = 8_000_000_000
 #: Groups of an HDF5 file that are looked into. The deepest network that Keras has weights for has 5,000.
@@ -53,10 +55,10 @@ class StoredLayer:
 
     - ``name``: the layer's name when the file was written; ``""`` where the format did not keep it.
     - ``kind``: the layer's class in snake case (Keras 3), ``""`` where the format does not tell
-      (Keras 2). Layers of one kind come in the order of ``model.layers``. None (safetensors): only
+      (Keras 2). Layers of one kind come in the order of ``model.layers``. None (safetensors, PyTorch): only
       names tell which layer is meant.
     - ``arrays``: by ``"vars/0"`` or ``"sublayer/vars/0"`` (Keras 3), ``"0"`` (Keras 2: the place in
-      ``layer.weights``) or ``"kernel"`` (safetensors).
+      ``layer.weights``) or ``"kernel"`` (safetensors, PyTorch).
     """
 
     name: str
@@ -70,7 +72,7 @@ def opened(
 ) -> Iterator[list[StoredLayer]]:
     """Yield the layers in the file, those of one kind in the order in which they were written.
 
-    `convert` is used on a safetensors file that does not hold the layers called `names`; it receives `shapes`,
+    `convert` is used on a safetensors file or PyTorch's that does not hold the layers called `names`; it receives `shapes`,
     {"layer/variable": shape} of the model.
 
     Raises:
@@ -120,7 +122,11 @@ def _layers(
 
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        return _safetensors_layers(path, convert, names, shapes)
+        return _named_layers(_safetensors_arrays(path), convert, names, shapes)
+    if suffix in _TORCH:
+        tensors = torch_files.read(path).items()
+        arrays = {name: StoredArray(tensor.shape, partial(np.asarray, tensor)) for name, tensor in tensors}
+        return _named_layers(arrays, convert, names, shapes)
     file = stack.enter_context(h5py.File(_archived(path) if suffix == ".keras" else path, "r"))
     if "layer_names" not in file.attrs and isinstance(file.get("model_weights"), h5py.Group):
         file = file["model_weights"]
@@ -218,16 +224,19 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
-def _safetensors_layers(
-    path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes
-) -> list[StoredLayer]:
+def _safetensors_arrays(path: Path) -> dict[str, StoredArray]:
     from safetensors import safe_open
 
     file = safe_open(path, framework="numpy")
-    found = {
+    return {
         key: StoredArray(tuple(file.get_slice(key).get_shape()), partial(file.get_tensor, key))
         for key in file.keys()  # noqa: SIM118 - not a mapping
     }
+
+
+def _named_layers(
+    found: dict[str, StoredArray], convert: Convert | None, names: Collection[str], shapes: Shapes
+) -> list[StoredLayer]:
     if convert and not set(names) <= {key.partition("/")[0] for key in found}:
         converted = convert({key: array.read() for key, array in found.items()}, shapes)
         found = {key: StoredArray(np.shape(array), partial(np.asarray, array)) for key, array in converted.items()}

@@ -5,7 +5,7 @@
     build_named(build, scaled, weights)        a plugin's build with the weights that it offers by name
 
 The formats are ``.weights.h5`` and ``.keras`` (Keras 3), ``.h5`` (Keras 2, and what keras.applications
-publishes) and ``.safetensors``.
+publishes), ``.safetensors``, and ``.pt`` and ``.pth`` (PyTorch).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def load_weights(
 
     Args:
         model: the model whose variables are set.
-        path: a .weights.h5, .keras, .h5 or .safetensors file.
+        path: a .weights.h5, .keras, .h5, .safetensors, .pt or .pth file.
         backbone: names of the backbone's layers. None: all layers but ``logits``.
-        convert: `ModelPlugin.convert`, for a safetensors file under published names.
+        convert: `ModelPlugin.convert`, for a safetensors file or PyTorch's under published names.
 
     Raises:
         WeightsError: the file is missing, broken, or of another architecture; the message names
@@ -169,10 +169,10 @@ def named_weights(weights: str | None) -> Iterator[None]:
         # keras.utils.get_file raises a bare Exception, of which only the text tells what happened.
         url = re.match(r"URL fetch failure on (\S+): .*? -- (.*)", str(error), re.DOTALL)
         if url:
-            raise WeightsError(_unreachable(url[1], url[2], keep=_keras_cache(url[1]))) from error
+            raise WeightsError(_unreachable(url[1], url[2], keep=keras_cache(url[1]))) from error
         known = isinstance(error, ConnectionError | TimeoutError | URLError)
         if known or str(error).startswith("Incomplete or corrupted file detected"):
-            raise WeightsError(_unreachable(str(weights), error, keep=_keras_cache(""))) from error
+            raise WeightsError(_unreachable(str(weights), error, keep=keras_cache(""))) from error
         raise
 
 
@@ -186,6 +186,7 @@ def _unreachable(what: str, reason: object, keep: str = "") -> str:
     )
 
 
-def _keras_cache(url: str) -> str:
+def keras_cache(url: str) -> str:
+    """Return the path at which Keras keeps the file of weights from `url`."""
     home = os.environ.get("KERAS_HOME") or str(Path("~") / ".keras")
     return str(Path(home) / "models" / url.rpartition("/")[2])

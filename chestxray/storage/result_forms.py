@@ -91,11 +91,19 @@ class _Data(TypedDict):
     decoded: NotRequired[str]
 
 
+class _PublishedWeights(TypedDict):
+    name: str
+    url: str
+    sha256: str
+    trained_on: list[str]
+
+
 class _Model(TypedDict, total=False):
     parameters: Count
     trained_parameters: Count
     image_size: list[Count]
     images_per_second: float | None
+    published_weights: _PublishedWeights
 
 
 class Environment(TypedDict):

@@ -20,6 +20,7 @@ from chestxray.data import near_duplicates
 from chestxray.data.audit import DRAWN, Audit, Groups, audit
 from chestxray.data.decoded import Decoded, decode, known
 from chestxray.data.index import SPLITS, Index
+from chestxray.data.sources import known_sets
 from chestxray.errors import DataError, LeakError
 from chestxray.recipe import Recipe
 from chestxray.report.formatting import plural
@@ -80,6 +81,8 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
         f"External data: the model was trained and chosen on {plural(len(seen), 'image')} of {run.index.name}. Found "
         f"of them among these {plural(len(tested), 'image')}: {copies}."
     ]
+    if note := known_sets.seen_before(data, _trained_on(run)):
+        notes.append(note)
     if unsearched:
         notes.append(f"Whether the model has seen these films in other pixels is not known in full. {unsearched}")
     if own_test := {path for path, *_ in (*alike, *near)} - set(reasons):
@@ -94,6 +97,12 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
         if group not in near and group[0] not in reasons and group[1] not in not_seen
     )
     return Seen(exact, groups, correlations, patients, reasons, unsearched, (*notes, sentence), look_alikes)
+
+
+def _trained_on(run: Run) -> tuple[str, ...]:
+    """Return the sets that the published weights were trained on from which the run started."""
+    facts = run.environment.get("model", {}).get("published_weights", {})
+    return tuple(facts.get("trained_on", ()))
 
 
 def _of_training(groups: Iterable[tuple[str, ...]], not_seen: set[str]) -> Groups:

@@ -1,6 +1,6 @@
 """Networks written for PyTorch and ours give the same numbers from the same file of weights.
 
-Runs where torch and timm are installed, in tox's environment `parity`.
+Runs where torch, timm and torchxrayvision are installed, in tox's environment `parity`.
 """
 
 import keras
@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from chestxray import registry
+from chestxray.models import assembly
 from chestxray.models.weights import load_weights
 
 torch = pytest.importorskip("torch", reason="torch is installed in tox's environment parity only")
@@ -77,3 +78,60 @@ def test_features_of_convnext_are_those_of_timm(size, tmp_path):
     difference = np.abs(np.asarray(features) - expected).max()
     print(f"convnexttiny {size}: features of up to {np.abs(expected).max():.2f}, by {difference:.1e}")
     assert difference < 1e-4
+
+
+def random_xray_network(name):
+    """torchxrayvision's DenseNet, or (its ResNet is torchvision's, with one channel) timm's, with random values."""
+    xrv = pytest.importorskip("torchxrayvision", reason="torchxrayvision is installed in tox's environment parity only")
+    torch.manual_seed(0)
+    of_xrv = name == "torchxrayvision_densenet121"
+    network = xrv.models.DenseNet() if of_xrv else timm.create_model("resnet50", in_chans=1, num_classes=18)
+    with torch.no_grad():
+        for key, tensor in network.state_dict().items():
+            if key.endswith((".weight", ".running_var")) and tensor.ndim == 1:
+                tensor.copy_((torch.rand_like(tensor) * 0.6 + 0.7) * (0.2 if key.endswith("bn3.weight") else 1))
+            elif tensor.ndim == 1:
+                tensor.copy_(torch.randn_like(tensor) * 0.1)
+        # The first normalisation takes pixels of up to 1024 to numbers near 1, as in a trained network.
+        first = network.features.norm0 if of_xrv else network.bn1
+        first.running_var *= 1024**2
+    return network.eval()
+
+
+def xray_features(network, scaled):
+    if hasattr(network, "features2"):  # torchxrayvision's, before its classifier
+        return torch.relu(network.features(scaled)), network.features2(scaled)
+    features = network.forward_features(scaled)
+    return features, features.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "old_format"),
+    [
+        ("torchxrayvision_densenet121", (224, 224), True),
+        ("torchxrayvision_densenet121", (120, 151), False),
+        ("torchxrayvision_resnet50", (512, 512), True),
+        ("torchxrayvision_resnet50", (75, 101), False),
+    ],
+)
+def test_features_and_logits_are_those_of_torchxrayvision(name, size, old_format, tmp_path):
+    """The file is what torch.save makes of a whole DenseNet and of the state of a ResNet, as they are published."""
+    network = random_xray_network(name)
+    saved = network if name == "torchxrayvision_densenet121" else network.state_dict()
+    torch.save(saved, tmp_path / "best.pt", _use_new_zipfile_serialization=not old_format)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *size, 1)).astype("float32")
+    # As torchxrayvision.utils.normalize has it.
+    scaled = torch.from_numpy(((2 * (pixels / 255) - 1.0) * 1024).transpose(0, 3, 1, 2).copy())
+    plugin = registry.load_plugin(registry.MODELS, name)
+    built = assembly.build(plugin, 18, size, task="findings", weights=str(tmp_path / "best.pt"))
+    model = keras.Model(
+        built.model.input, [built.model.get_layer(layer).output for layer in (plugin.cam_layer, "pool", "logits")]
+    )
+    with torch.no_grad():
+        expected = [*xray_features(network, scaled), network(scaled)]
+    expected[0] = expected[0].permute(0, 2, 3, 1)
+    for what, ours, theirs in zip(("map", "features", "logits"), model(pixels), expected, strict=True):
+        difference = np.abs(np.asarray(ours) - theirs.numpy()).max()
+        print(f"{name} {size} {what}: up to {theirs.abs().max():.3g}, by {difference:.1e}")
+        assert theirs.abs().max() > 0.1
+        assert difference < 1e-4
