@@ -93,6 +93,8 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         fewest=FEWEST_PATIENTS,
         uncertain=uncertain(run),
         sampled=sampled(run),
+        probe=(probe := probe_table.of(run)),
+        probe_sentence=probe_table.sentence(probe) if probe else "",
         curves=None if run.history.empty else _curves(run),
         notes=run.notes,
     )
@@ -149,4 +151,4 @@ def _gap_forest(run: Run) -> embedded_images.Picture | None:
 def _curves(run: Run) -> embedded_images.Picture:
     path = run.folder / "figures" / "training_curves.png"
     figures.save(figures.training_curves(run.history), path)
-    return embedded_images.figure(path, "Measures of the training and validation images, epoch by epoch.")
+    return embedded_images.figure(path, "Measures of the training and validation images, in the order of the training.")
