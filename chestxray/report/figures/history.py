@@ -73,9 +73,9 @@ def training_curves(history: pd.DataFrame) -> Figure:
 def draw_history(ax: Axes, history: pd.DataFrame, column: str, *, named: bool = True) -> None:
     """Draw one of `MEASURES` over all epochs, for training and validation images.
 
-    The phases are shaded, and the epoch (of a probe, the C) whose weights were kept is marked. `history` has one row per epoch:
-    ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether to write the names of the
-    phases above the axes.
+    The phases are shaded, and the epoch whose weights were kept is marked (of a linear probe, its C). `history` has one
+    row per epoch: ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether to write the
+    names of the phases above the axes.
     """
     if history.empty:
         draw_absent(ax, _NOTHING)
