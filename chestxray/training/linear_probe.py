@@ -129,8 +129,11 @@ class _Regression:
     def at(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
         """Return kernel (features, logits) and bias (logits,)."""
         from sklearn.exceptions import ConvergenceWarning
+        from threadpoolctl import threadpool_limits
 
-        with warnings.catch_warnings(record=True) as caught:
+        # The products are small: several threads of BLAS mostly wait for each other, on a busy machine for seconds,
+        # and one adds up in the same order on every machine.
+        with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             self.model.set_params(C=strength).fit(*self.given)
         if caught:
