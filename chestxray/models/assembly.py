@@ -26,7 +26,7 @@ OWN_LAYERS = (
 )  # fmt: skip
 #: Also those of the default head.
 RESERVED = frozenset({*OWN_LAYERS, "pool", "dropout", "logits"})
-Phase = Literal["head", "finetune", "full"]
+Phase = Literal["head", "probe", "finetune", "full"]
 Tensor = Any
 
 
@@ -110,7 +110,7 @@ def build(
 def freeze(built: Built, phase: Phase) -> None:
     """Set which layers are trained in `phase`.
 
-    ``head``: what follows the backbone; ``finetune``: also the layers of the backbone that the plugin's
+    ``head`` and ``probe``: what follows the backbone; ``finetune``: also the layers of the backbone that the plugin's
     ``finetune_from`` or ``finetune`` says; ``full``: everything. Layers that were made with ``trainable=False``
     are trained in none. Frozen batch normalisation runs in inference mode.
 
@@ -118,7 +118,7 @@ def freeze(built: Built, phase: Phase) -> None:
         PluginError: the backbone has no layer of the name ``finetune_from``, or none that a pattern of
             ``finetune`` matches.
     """
-    frozen = set(built.backbone) if phase == "head" else set()
+    frozen = set(built.backbone) if phase in ("head", "probe") else set()
     if phase == "finetune":
         frozen = set(built.backbone) - _finetuned(built)
     for layer in built.model.layers:
