@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -53,7 +54,9 @@ def _values(subject: Subject, weights: str | None) -> list[np.ndarray]:
     """The variables of the backbone, built with one seed."""
     keras.utils.set_random_seed(SEED)
     pixels = keras.Input((*subject.size, subject.plugin.channels), dtype="float32")
-    with named_weights(weights):
+    # keras.applications warns of other sizes than those that its weights were trained at.
+    with named_weights(weights), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         features = subject.plugin.build(subject.plugin.scale(pixels), weights)
     model = keras.Model(pixels, features)
     return [keras.ops.convert_to_numpy(variable) for variable in model.weights]

@@ -3,8 +3,9 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from chestxray.errors import InputError, PluginError
+from chestxray.errors import InputError, PluginError, WeightsError
 from chestxray.models.assembly import build, freeze, logits_model, moments
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 1)).astype(np.float32)
@@ -82,6 +83,17 @@ def test_what_the_author_froze_is_trained_in_no_phase(tiny):
             frozen = {layer.name for layer in built.model.layers if layer.weights and not layer.trainable}
             assert {"fixed"} <= frozen
             assert ("colour_to_grey" in frozen) is (channels == 3)
+
+
+def test_a_failure_of_convert_is_not_blamed_on_the_file(tiny, tmp_path):
+    save_file({"conv1.weight": np.zeros((1, 1), np.float32)}, tmp_path / "published.safetensors")
+
+    def convert(*given):
+        return {"first/kernel": given[0]["stem.weight"]}
+
+    with pytest.raises(WeightsError, match=r"convert of the plugin .* KeyError: 'stem.weight'") as caught:
+        build(dataclasses.replace(tiny, convert=convert), 2, (16, 16), weights=str(tmp_path / "published.safetensors"))
+    assert "cut short" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_per_pixel_standardisation_is_keras_normalization_adapted(tiny):
