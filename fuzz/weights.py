@@ -1,9 +1,10 @@
-"""Files of weights: .h5 as Keras 2 and 3 write it, .keras, .safetensors."""
+"""Files of weights: .h5 as Keras 2 and 3 write it, .keras, .safetensors, .pt in both of PyTorch's formats."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import pickle
 import random
 import zipfile
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
         archive.writestr("model.weights.h5", three)
     tensors = save({"conv/kernel": np.ones((3, 3, 1, 4), "f4"), "conv/bias": np.ones(4, "f4")})
     files = [(".h5", two), (".weights.h5", three), (".keras", buffer.getvalue()), (".safetensors", tensors)]
+    files += [(".pt", _torch_archive()), (".pth", _torch_stream())]
 
     # What is refused before it is changed would never be looked into.
     for suffix, content in files:
@@ -74,3 +76,25 @@ def _keras2() -> bytes:
             group[f"{name}/kernel:0"] = np.ones((3, 3, 1, 4), "f4")
             group[f"{name}/bias:0"] = np.ones(4, "f4")
     return buffer.getvalue()
+
+
+def _torch_archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", _TORCH_PICKLE)
+        archive.writestr("a/data/0", np.ones(36, "f4").tobytes())
+    return buffer.getvalue()
+
+
+def _torch_stream() -> bytes:
+    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    pickles = b"".join(pickle.dumps(value, protocol=2) for value in head) + _TORCH_PICKLE
+    return pickles + pickle.dumps(["0"], protocol=2) + (36).to_bytes(8, "little") + np.ones(36, "f4").tobytes()
+
+
+#: {"conv/kernel": a tensor of shape (3, 3, 1, 4), the storage "0"}, as PyTorch pickles it.
+_TORCH_PICKLE = (
+    b"\x80\x02}X\x0b\x00\x00\x00conv/kernelctorch._utils\n_rebuild_tensor_v2\n("
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK$tQ"
+    b"K\x00(K\x03K\x03K\x01K\x04t(K\x0cK\x04K\x04K\x01t\x89ccollections\nOrderedDict\n)RtRs."
+)
