@@ -69,7 +69,8 @@ def test_an_external_test_on_what_the_weights_have_seen_is_said_not_to_be_one(pu
 
 
 def test_a_run_on_what_its_weights_have_seen_says_so(published, tmp_path):
-    draw(tmp_path / "chest_xray" / "test", 30, 0)
+    draw(tmp_path / "chest_xray" / "train", 40, 0)
+    draw(tmp_path / "chest_xray" / "test", 10, 1000)
     recipe = Recipe(model="shallow_cnn", data=("kermany",), path=(str(tmp_path / "chest_xray"),), image_size=16)
     recipe, plugin, _ = workflow.resolve(recipe)
     seen = plugin.published[recipe.weights].trained_on
