@@ -31,8 +31,7 @@ BAD_IMPORTS = {
         "touches the network .*127.0.0.1",
     ),
     "slow": ("import time\ntime.sleep(1.5)", r"takes 1\.\d s beyond chestxray.plugin"),
-    "heavy": ("import tensorflow", "imports .*tensorflow"),
-    "class": ("from keras import layers\nclass Own(layers.Layer):\n    pass", "imports keras"),
+    "heavy": ("import sklearn", "imports sklearn"),
     "alone": ("import nowhere_to_be_found", "nowhere_to_be_found"),
 }
 
@@ -93,7 +92,7 @@ def test_a_head_that_computes_something_else_than_its_layers_say_fails_one_pass(
 
 @pytest.mark.parametrize("name", BAD_IMPORTS)
 def test_a_bad_import_fails_the_import_check_alone(name, process):
-    results = run_checks(GOOD, module=f"bad_{name}", only=CHEAP, process=process)
+    results = run_checks(GOOD, module=f"bad_{name}", only=["import"], process=process)
     assert outcomes(results, "failed") == ["import"], results_table.plain(results)
     (failed,) = [result for result in results if result.name == "import"]
     assert re.search(BAD_IMPORTS[name][1], failed.reason)
