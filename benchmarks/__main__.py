@@ -27,6 +27,7 @@ NAMES = (
     "gradcam",
     "bulk",
     "frozen",
+    "probe",
     "xla",
     "onnx_export",
     "serving",

@@ -42,7 +42,7 @@ BATCH = 32
 
 
 class Job(NamedTuple):
-    """A training task: the model, the phase and the number of epochs."""
+    """A training task: the model, the phase and the number of epochs, of which a probe has none."""
 
     model: str
     phase: str
@@ -202,6 +202,7 @@ def ours(job: Job, folder: Path, size: int, work: Path) -> None:
     recipe = Recipe(
         model=job.model,
         weights=str(weights or "random, taken as pretrained"),
+        probe=job.phase == "probe",
         head_epochs=job.epochs if job.phase == "head" else 0,
         epochs=job.epochs if job.phase == "finetune" else 0,
         batch_size=BATCH,

@@ -116,6 +116,11 @@ class Recipe:
         "architecture's own.",
     )
     # Training
+    probe: bool = _field(
+        False,
+        "Fit the head as a logistic regression on features of the frozen backbone, in the place of --head-epochs, with "
+        "pretrained weights only; --epochs follow where --finetune-from says from which layer on.",
+    )
     head_epochs: int = _field(3, "Epochs of the head alone, with pretrained weights only.", low=0)
     epochs: int = _field(10, "Epochs of the whole network, or from its fine-tuning layer on.", low=0)
     batch_size: int = _field(32, "Images a step, over all devices together.", low=1)
@@ -243,12 +248,28 @@ class Recipe:
             value = _coerce(f.name, getattr(self, f.name), hints[f.name])
             _check_range(f.name, value, f.metadata["low"], f.metadata["high"])
             object.__setattr__(self, f.name, value)
-        if not self.epochs + self.head_epochs:
+        if not self.probe and not self.epochs + self.head_epochs:
             raise InputError("epochs and head_epochs are both 0: nothing would be trained.")
+        self._check_probe()
         self._check_folds()
         if self.confidence is not None and self.sensitivity is None:
             raise InputError(
                 f"confidence is that of a sensitivity: give both. Received: confidence {self.confidence:g}."
+            )
+
+    def _check_probe(self) -> None:
+        if not self.probe:
+            return
+        if self.loss != "crossentropy":
+            raise InputError(f"probe minimises cross-entropy: loss must be crossentropy. Received: {self.loss!r}.")
+        if self.label_smoothing:
+            raise InputError(f"probe takes no smoothed labels. Received: label_smoothing {self.label_smoothing:g}.")
+        if self.mix != "none":
+            raise InputError(f"probe takes images as they are, or augmented, not mixed. Received: mix {self.mix!r}.")
+        if self.finetune_from is None and self.epochs not in (0, type(self).epochs):
+            raise InputError(
+                "epochs follow a probe only where finetune_from says from which layer on. Allowed: epochs 0, or "
+                f"finetune_from. Received: epochs {self.epochs}."
             )
 
     def _check_folds(self) -> None:
@@ -261,6 +282,11 @@ class Recipe:
             raise InputError("split 'source' holds out one source at a time; it takes no folds.")
         if self.held_out is not None and self.split != "source":
             raise InputError(f"held_out needs split 'source'. Received: split {self.split!r}.")
+
+    @property
+    def epochs_follow_probe(self) -> bool:
+        """Whether the network is trained after the probe of its head."""
+        return self.finetune_from is not None and self.epochs > 0
 
     @property
     def parts(self) -> bool:

@@ -231,8 +231,12 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
         raise InputError(
             "jit_compile off is not for JAX, which computes nothing else. Allowed: auto, on. Received: 'off'."
         )
+    if recipe.probe and weights == "none":
+        raise InputError(
+            f"probe needs pretrained weights: without them the frozen features of {recipe.model} are random."
+        )
     epochs = recipe.epochs if weights == "none" else recipe.epochs + recipe.head_epochs
-    if not epochs:
+    if not epochs and not recipe.probe:
         raise InputError("epochs is 0 and there are no pretrained weights: nothing would be trained.")
     if weights not in ("none", *plugin.weights):
         weights = str(Path(weights).expanduser().absolute())
@@ -364,7 +368,10 @@ def _plan(recipe: Recipe, index: Index) -> str:
     """What the run will do, in a sentence. How long it takes is said once the first steps were timed."""
     counts = index.rows["split"].value_counts()
     phases = [f"{_epochs(recipe.epochs)} of {recipe.model} on {counts.get('train', 0):,} images"]
-    if recipe.weights != "none" and recipe.head_epochs:
+    if recipe.probe:
+        probed = f"a linear probe of {recipe.model} on {counts.get('train', 0):,} images"
+        phases = [probed, *(phases if recipe.epochs_follow_probe else [])]
+    elif recipe.weights != "none" and recipe.head_epochs:
         phases.insert(0, f"{_epochs(recipe.head_epochs)} of its head")
     steps = [f"decide on {counts.get('validation', 0):,}", f"test on {counts.get('test', 0):,}"]
     steps += ["train controls"] * recipe.controls + ["draw heat maps"] * (recipe.heatmaps > 0)
@@ -522,6 +529,7 @@ def _kept(folder: Path) -> Iterator[None]:
 
 def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
     from chestxray.models import assembly
+    from chestxray.training import linear_probe
 
     rows = np.flatnonzero((prepared.index.rows["split"] == "train").to_numpy())
     assert recipe.image_size is not None
@@ -538,6 +546,8 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
         mixed_precision=recipe.mixed_precision,
         seed=recipe.seed,
     )
+    if recipe.probe:
+        linear_probe.dense_of(built, recipe.model)  # said before the images are seen
     if recipe.finetune_from not in (None, "all", *built.backbone):
         raise InputError(
             f"finetune_from must be all or a layer of the backbone of {recipe.model}."

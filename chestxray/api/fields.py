@@ -58,6 +58,7 @@ class RecipeFields(DataFields, total=False):
     mixed_precision: bool
     batch_norm_momentum: float | None
     finetune_from: str | None
+    probe: bool
     head_epochs: int
     epochs: int
     batch_size: int

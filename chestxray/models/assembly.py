@@ -18,7 +18,7 @@ from chestxray.plugin import ModelPlugin
 
 #: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
 CALIBRATION = "calibration"
-Phase = Literal["head", "finetune", "full"]
+Phase = Literal["head", "probe", "finetune", "full"]
 Tensor = Any
 
 
@@ -93,13 +93,13 @@ def build(
 def freeze(built: Built, phase: Phase) -> None:
     """Set which layers are trained in `phase`.
 
-    ``head``: what follows the backbone; ``finetune``: also the backbone from the plugin's
+    ``head`` and ``probe``: what follows the backbone; ``finetune``: also the backbone from the plugin's
     ``finetune_from`` on; ``full``: everything. Frozen batch normalisation runs in inference mode.
 
     Raises:
         PluginError: the backbone has no layer of the name ``finetune_from``.
     """
-    frozen = set(built.backbone) if phase == "head" else set()
+    frozen = set(built.backbone) if phase in ("head", "probe") else set()
     start = built.plugin.finetune_from
     if phase == "finetune" and start is not None:
         if start not in built.backbone:

@@ -12,7 +12,7 @@ from chestxray.data.findings import WORDS
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
-from chestxray.report import embedded_images, figures, html_report, model_card
+from chestxray.report import embedded_images, figures, html_report, model_card, probe_table
 from chestxray.report.facts.findings import counts, uncertain, used_splits
 from chestxray.report.facts.model import sampled
 from chestxray.report.finding_sentences import finding_gaps, lower_here, summary, whole_cautions
@@ -60,7 +60,7 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
 
 
 def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
-    found = run.findings_evaluation
+    found, probe = run.findings_evaluation, probe_table.of(run)
     tiles = embedded_images.heatmap_tiles(run)
     kinds = [(item["finding"], item["kind"]) for item in run.heatmaps.get("images", [])]
     some = {"groups": finding_gaps(run), "generalisation_gap": run.extras.get("generalisation_gap")}
@@ -93,6 +93,8 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         fewest=FEWEST_PATIENTS,
         uncertain=uncertain(run),
         sampled=sampled(run),
+        probe=probe,
+        probe_sentence=probe_table.sentence(probe) if probe else "",
         curves=None if run.history.empty else _curves(run),
         notes=run.notes,
     )
@@ -149,4 +151,4 @@ def _gap_forest(run: Run) -> embedded_images.Picture | None:
 def _curves(run: Run) -> embedded_images.Picture:
     path = run.folder / "figures" / "training_curves.png"
     figures.save(figures.training_curves(run.history), path)
-    return embedded_images.figure(path, "Measures of the training and validation images, epoch by epoch.")
+    return embedded_images.figure(path, "Measures of the training and validation images, in the order of the training.")

@@ -170,13 +170,17 @@ def alternatives(run: Run) -> dict[str, str]:
 
 
 def _training_in_words(run: Run) -> str:
-    best = figures.best_epoch(run.history)
+    probe, epochs = figures.divided(run.history) if len(run.history) else (run.history, run.history)
+    history = probe if epochs.empty else epochs
+    best = figures.best_epoch(history)
     if best is None:
         return "Measures of the training by epoch."
-    row = run.history.iloc[best]
+    row = history.iloc[best]
     drawn = "Loss, accuracy and mean AUROC" if "val_auroc" in run.history else "Loss and accuracy"
     parts = [f"{label} {number(float(row[name]))}" for name, label in _CURVES.items() if name in row]
-    return f"{drawn} by epoch, {plural(len(run.history), 'epoch')}. Kept: epoch {best + 1}, with {', '.join(parts)}."
+    if epochs.empty:
+        return f"{drawn} by the strength of the probe's penalty. Kept: C = {row['C']:g}, with {', '.join(parts)}."
+    return f"{drawn} by epoch, {plural(len(history), 'epoch')}. Kept: epoch {best + 1}, with {', '.join(parts)}."
 
 
 _CURVES = {

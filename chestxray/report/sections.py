@@ -17,9 +17,9 @@ import pandas as pd
 
 from chestxray.data.index import SPLITS
 from chestxray.evaluation.figure_format import ABSENT
-from chestxray.report import calibration_wording, formatting
+from chestxray.report import calibration_wording, formatting, probe_table
 from chestxray.report.embedded_images import Picture, Tile, figure
-from chestxray.report.figures import best_epoch, went_by
+from chestxray.report.figures import best_epoch, divided, went_by
 from chestxray.report.formatting import duration, ordered, plural, value_of, whole
 from chestxray.runs.run_folder import Run
 
@@ -134,7 +134,13 @@ def _training(material: Material) -> dict[str, Any] | None:
     if history.empty and "generalisation_gap" in material.run.extras:
         return None  # the report of the training run describes the training
     if history.empty:
-        return {"phases": [], "best": None, "kept": None}
+        return {"phases": [], "best": None, "kept": None, "probe": None}
+    probe = probe_table.of(material.run)
+    told = {"probe": probe, "probe_sentence": probe_table.sentence(probe) if probe else ""}
+    if probe and not probe["followed"]:
+        # Neither epochs nor rates: its table says what an epoch's would.
+        return told | {"phases": ["probe"], "best": None, "kept": None, "goes_by": went_by(history)[0]}
+    _, history = divided(history)
     best = best_epoch(history)
     phases = []
     for name in history["phase"].unique():
@@ -149,7 +155,7 @@ def _training(material: Material) -> dict[str, Any] | None:
             }
         )
     kept = None if best is None else _numbers(history.iloc[best])
-    return {
+    return told | {
         "phases": phases,
         "best": best,
         "kept": kept,

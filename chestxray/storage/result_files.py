@@ -46,17 +46,17 @@ def read_if_any(path: Path) -> Any:
 
 
 def history(path: Path) -> pd.DataFrame:
-    """Return the rows of a ``history.csv``, one per epoch.
+    """Return the rows of a ``history.csv``, one per epoch, or per C of a linear probe; what a phase has not is NaN.
 
     Raises:
         DataError: it cannot be read, or is damaged.
     """
     import pandas as pd
 
-    figures = ("loss", "accuracy", "auroc", "val_loss", "val_accuracy", "val_auroc", "learning_rate", "seconds")
+    figures = ("loss", "accuracy", "auroc", "val_loss", "val_accuracy", "val_auroc", "learning_rate", "seconds", "C")
     try:
         # pandas' own parser may change the last digit of a number, so that equal losses would differ.
-        table = pd.read_csv(path, dtype={"phase": str}, converters=dict.fromkeys(figures, float))
+        table = pd.read_csv(path, dtype={"phase": str}, converters=dict.fromkeys(figures, _number))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {first_line(error)}.") from error
     if not path.read_bytes().endswith(b"\n"):
@@ -64,3 +64,7 @@ def history(path: Path) -> pd.DataFrame:
     if "phase" not in table or "val_loss" not in table or table["phase"].isna().any():
         raise DataError(f"{path} is damaged: it has no phase or no val_loss.")
     return table
+
+
+def _number(text: str) -> float:
+    return float(text or "nan")

@@ -165,7 +165,7 @@ def _keep(
     views = [plain]
     if recipe.augment != "none":
         views = [View(recipe.augment, number) for number in range(min(recipe.cached_views or 1, epochs))]
-    if reason := _too_large(store, {plain, *views}, recipe.cache_gigabytes, cache):
+    if reason := too_large(store, {plain, *views}, recipe.cache_gigabytes, cache):
         return reason
     images = len(views) * len(training) + len(validation)
     try:
@@ -181,7 +181,8 @@ def _keep(
     return kept
 
 
-def _too_large(store: Store, views: set[View], gigabytes: float, cache: Path) -> str:
+def too_large(store: Store, views: set[View], gigabytes: float, cache: Path) -> str:
+    """Why the cache cannot hold those `views` of all images; ``""`` if it can."""
     size = len(store.pixels) * store.row_bytes * len(views) / 1e9
     if size > gigabytes:
         return f"what they give would take {size:.1f} GB of the cache, more than --cache-gigabytes {gigabytes:g}"

@@ -114,6 +114,19 @@ class Record(keras.callbacks.Callback):
             log.info("Stopping early: validation %s has not improved for %d epochs.", self.measure, self.patience)
             self.model.stop_training = True
 
+    def write(self, rows: pd.DataFrame, model: keras.Model) -> None:
+        """Write a phase that was not trained by epochs: its `rows` of the history, and the weights of `model`, whose
+        file is the last to be written and so says that the phase is whole.
+        """
+        self._keep(0)
+        table = result_files.history(self.history) if self.history.is_file() else pd.DataFrame()
+        rows = rows.assign(phase=self.phase, epoch=range(len(rows)))
+        with explained(self.state):
+            with replacing(self.history) as temporary:
+                pd.concat([table, rows], ignore_index=True).to_csv(temporary, index=False)
+            self.state.mkdir(parents=True, exist_ok=True)
+            _write(self.best, _changing(model))
+
     def _append(self, epoch: int, logs: dict[str, Any]) -> None:
         row = {"phase": self.phase, "epoch": epoch, **{name: float(logs[name]) for name in _FIGURES if name in logs}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

@@ -29,6 +29,7 @@ from chestxray.training import (
     fused_batch_norm,
     fused_optimizers,
     input_pipeline,
+    linear_probe,
     objective,
     sampling,
 )
@@ -68,9 +69,14 @@ class Rows:
 
 
 def phases(recipe: Recipe, pretrained: bool) -> list[tuple[Phase, int]]:
-    """(phase, epochs) in order: from scratch everything at once, else the head and then more."""
+    """(phase, epochs) in order: from scratch everything at once, else the head and then more. A probe has no epochs;
+    what follows it has, where the recipe says from which layer on.
+    """
     if not pretrained:
         return [("full", recipe.epochs)]
+    if recipe.probe:
+        after: list[tuple[Phase, int]] = [("finetune", recipe.epochs)]
+        return [("probe", 0), *(after if recipe.epochs_follow_probe else [])]
     plan: list[tuple[Phase, int]] = [("head", recipe.head_epochs), ("finetune", recipe.epochs)]
     return [(phase, epochs) for phase, epochs in plan if epochs]
 
@@ -113,8 +119,15 @@ def train(
         record = Record(folder / HISTORY, phase, state, recipe.patience, plateau, recipe.monitor)
         with strategy.scope():
             freeze(built, phase)
-        if not record.finished(epochs):
-            aim = Aim.of(index, training.labels, recipe)
+        aim = Aim.of(index, training.labels, recipe)
+        if phase == "probe":
+            if not record.best.is_file():
+                with strategy.scope():
+                    table = linear_probe.fit(built, pixels, training, validation, recipe, aim, cache or caches.root())
+                record.write(table, built.model)
+                if after_epoch:
+                    after_epoch()
+        elif not record.finished(epochs):
             _fit(
                 built, pixels, training, validation, recipe, aim, record, epochs, strategy, cache or caches.root(),
                 after_epoch,
@@ -190,6 +203,7 @@ def _fit(
     cache: Path,
     after_epoch: Callable[[], None] | None,
 ) -> None:
+    assert record.phase != "probe", "it has no epochs"
     batch, devices = recipe.batch_size, strategy.num_replicas_in_sync
     steps = input_pipeline.steps_per_epoch(len(training.places), batch)
     with strategy.scope():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from chestxray.evaluation.figure_format import number
+from chestxray.report import probe_table
 from chestxray.report.facts.extras import listing, mapping
-from chestxray.report.figures import best_epoch, went_by
+from chestxray.report.figures import best_epoch, divided, went_by
 from chestxray.report.formatting import plural
 from chestxray.report.sections import data_facts, environment_facts
 from chestxray.runs.run_folder import Run
@@ -88,12 +89,18 @@ def start(run: Run) -> list[str]:
 def training(run: Run) -> list[str]:
     """Loss, optimiser, learning rate schedule, epochs and seed."""
     recipe, history = run.recipe, run.history
+    probe = probe_table.of(run)
+    if probe is not None and not probe["followed"]:
+        return [f"{probe_table.sentence(probe)} {in_loss(run).capitalize()}.{sampled(run)}"]
     smoothed = f", label smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     lines = [
         f"Loss: {recipe.loss}{smoothed}; {in_loss(run)}.{sampled(run)}",
         f"Optimiser: {recipe.optimizer}, {recipe.schedule} schedule, warm-up {recipe.warmup_share:.0%} of the steps, "
         f"weight decay {recipe.weight_decay:g}; batches of {recipe.batch_size}; seed {recipe.seed}.",
     ]
+    if probe is not None:
+        lines.insert(0, probe_table.sentence(probe))
+        _, history = divided(history)
     if not history.empty:
         rates = history.groupby("phase", sort=False)["learning_rate"].max() if "learning_rate" in history else {}
         highest = ", ".join(f"{rate:.2g} ({phase})" for phase, rate in rates.items())
@@ -125,13 +132,31 @@ def _findings(run: Run) -> bool:
 
 def augmentation(run: Run) -> list[str]:
     """Random augmentation of the training images."""
+    if run.recipe.probe and not run.recipe.epochs_follow_probe:
+        return [_views(run)]
     mixed = f", {run.recipe.mix}" if run.recipe.mix != "none" else ", no mixing of images"
     return [f"Augmentation: {run.recipe.augment}{mixed}."]
 
 
+def _views(run: Run) -> str:
+    """What a linear probe has seen of each image."""
+    recipe = run.recipe
+    if recipe.augment == "none" or not recipe.cached_views:
+        return "Augmentation: none, the head was fitted on the images as they are."
+    views = plural(recipe.cached_views, "augmented view")
+    return f"Augmentation: {recipe.augment}; the head was fitted on each image as it is and in {views}."
+
+
 def choice(run: Run) -> list[str]:
-    """The epoch whose weights were kept, and its validation loss."""
-    history = run.history
+    """The epoch whose weights were kept, or the strength of a linear probe, and its validation figure."""
+    history, probe = run.history, probe_table.of(run)
+    if probe is not None and not probe["followed"]:
+        return [
+            f"Kept is C = {probe['C']:g} of {len(probe['rows'])} strengths of the penalty, {probe['best_in']} "
+            f"({probe['value']}). Nothing else was searched for by this run."
+        ]
+    if probe is not None:
+        _, history = divided(history)
     best = None if history.empty else best_epoch(history)
     if best is None:
         return []

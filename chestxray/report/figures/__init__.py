@@ -13,7 +13,7 @@ from chestxray.report.figures.decision_curve import decision_curve
 from chestxray.report.figures.distribution import class_distribution
 from chestxray.report.figures.forest import forest
 from chestxray.report.figures.grids import Prediction, prediction_grid, sample_grid
-from chestxray.report.figures.history import MEASURES, best_epoch, draw_history, training_curves, went_by
+from chestxray.report.figures.history import MEASURES, best_epoch, divided, draw_history, training_curves, went_by
 from chestxray.report.figures.results import MOST_WRITTEN, confusion_matrix, draw_confusion, draw_scale, metrics
 from chestxray.report.figures.style import save
 
@@ -23,6 +23,7 @@ __all__ = [
     "MOST_WRITTEN",
     "prediction_grid",
     "best_epoch",
+    "divided",
     "class_distribution",
     "confusion_matrix",
     "decision_curve",

@@ -1,4 +1,4 @@
-"""Draws the training history: loss and accuracy by epoch."""
+"""Draws the training history: loss and accuracy by epoch, or of a linear probe alone by the strength of its penalty."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from matplotlib.ticker import MaxNLocator
 
 from chestxray.report.figures.style import FAINT, PALETTE, absent, canvas, draw_absent, styled
 
-PHASES = {"head": "head alone", "finetune": "fine-tuning", "full": "whole network"}
+PHASES = {"probe": "linear probe", "head": "head alone", "finetune": "fine-tuning", "full": "whole network"}
 #: Columns of a history that can be drawn, with their axis labels.
 MEASURES = {"loss": "Loss", "accuracy": "Accuracy (share right)", "auroc": "Mean AUROC (no unit)"}
+#: The phase whose rows are no epochs but strengths of a linear probe, by C.
+PROBE = "probe"
 _NOTHING = "No epoch was recorded."
 _SHADES = ("#F1F4F7", "#FFFFFF")
 
@@ -43,13 +45,21 @@ def went_by(history: pd.DataFrame) -> tuple[str, str]:
     return "val_loss", "the lowest validation loss"
 
 
+def divided(history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of a linear probe, one per C, and those of epochs; either may be empty."""
+    probed = history["phase"] == PROBE
+    return history[probed].reset_index(drop=True), history[~probed].reset_index(drop=True)
+
+
 @styled
 def training_curves(history: pd.DataFrame) -> Figure:
     """Return a figure of loss (above), accuracy (below) and, where it is known, mean AUROC over all epochs, drawn by
-    `draw_history`.
+    `draw_history`; of a linear probe that no epoch followed over its strengths.
     """
     if history.empty:
         return absent(_NOTHING)
+    probe, epochs = divided(history)
+    history = probe if epochs.empty else epochs
     drawn = [name for name in MEASURES if name != "auroc" or "val_auroc" in history]
     figure, axes = canvas(5.4, 2.8 * len(drawn), rows=len(drawn), sharex=True)
     for ax, column in zip(axes, drawn, strict=True):
@@ -63,9 +73,9 @@ def training_curves(history: pd.DataFrame) -> Figure:
 def draw_history(ax: Axes, history: pd.DataFrame, column: str, *, named: bool = True) -> None:
     """Draw one of `MEASURES` over all epochs, for training and validation images.
 
-    The phases are shaded, and the epoch whose weights were kept is marked. `history` has one row per epoch:
-    ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether to write the names of the
-    phases above the axes.
+    The phases are shaded, and the epoch whose weights were kept is marked (of a linear probe, its C). `history` has one
+    row per epoch: ``phase``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``. `named`: whether to write the
+    names of the phases above the axes.
     """
     if history.empty:
         draw_absent(ax, _NOTHING)
@@ -73,10 +83,15 @@ def draw_history(ax: Axes, history: pd.DataFrame, column: str, *, named: bool = 
     _phases(ax, history["phase"].astype(str).tolist(), named=named)
     _curves(ax, history, column)
     best = best_epoch(history)
+    probed = (history["phase"] == PROBE).all()
     if best is not None:
-        ax.axvline(best + 1, color=FAINT, linestyle=":", linewidth=1.5, label=f"kept: epoch {best + 1}")
+        kept = f"C = {history['C'].iloc[best]:g}" if probed else f"epoch {best + 1}"
+        ax.axvline(best + 1, color=FAINT, linestyle=":", linewidth=1.5, label=f"kept: {kept}")
     ax.set(xlabel="Epoch (number)", ylabel=MEASURES[column], xlim=(0.5, len(history) + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if probed:
+        ax.set_xlabel("Inverse strength of the penalty, C (no unit)")
+        ax.set_xticks(range(1, len(history) + 1, 2), [f"{c:.0e}" for c in history["C"].iloc[::2]])
 
 
 def _curves(ax: Axes, history: pd.DataFrame, column: str) -> None:
