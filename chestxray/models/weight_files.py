@@ -67,13 +67,11 @@ class StoredLayer:
 
 
 @contextmanager
-def opened(
-    path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes
-) -> Iterator[list[StoredLayer]]:
+def opened(path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes) -> Iterator[list[StoredLayer]]:
     """Yield the layers in the file, those of one kind in the order in which they were written.
 
-    `convert` is used on a safetensors file or PyTorch's that does not hold the layers called `names`; it receives `shapes`,
-    {"layer/variable": shape} of the model.
+    `convert` is used on a safetensors file or PyTorch's that does not hold the layers called `names`; it receives
+    `shapes`, {"layer/variable": shape} of the model.
 
     Raises:
         WeightsError: no such file, no such format, or a broken file; also where an array that is

@@ -199,9 +199,9 @@ def timm_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if ".attention.attention.query." in name:
             parts = [tensors[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
-            name, tensor = name.replace("attention.attention.query", "attn.qkv"), np.concatenate(parts)  # noqa: PLW2901
+            name, tensor = name.replace("attention.attention.query", "attn.qkv"), np.concatenate(parts)
         for old, new in RENAMED:
-            name = name.replace(old, new)  # noqa: PLW2901
+            name = name.replace(old, new)
         renamed[name] = tensor
     return renamed
 
