@@ -19,7 +19,6 @@ from chestxray.plugin import ModelPlugin
 
 #: The layer that calibrates the logits: divided by 1, with nothing added, until validation has been asked.
 CALIBRATION = "calibration"
-<<<<<<< HEAD
 #: Names of layers that come before and after a backbone, which its own layers must not have.
 OWN_LAYERS = (
     "pixels", "grey_to_channels", "colour_to_grey", "per_image", "per_pixel",
@@ -27,8 +26,6 @@ OWN_LAYERS = (
 )  # fmt: skip
 #: Also those of the default head.
 RESERVED = frozenset({*OWN_LAYERS, "pool", "dropout", "logits"})
-=======
->>>>>>> probe
 Phase = Literal["head", "probe", "finetune", "full"]
 Tensor = Any
 
@@ -113,21 +110,15 @@ def build(
 def freeze(built: Built, phase: Phase) -> None:
     """Set which layers are trained in `phase`.
 
-<<<<<<< HEAD
     ``head`` and ``probe``: what follows the backbone; ``finetune``: also the layers of the backbone that the plugin's
     ``finetune_from`` or ``finetune`` says; ``full``: everything. Layers that were made with ``trainable=False``
     are trained in none. Frozen batch normalisation runs in inference mode.
-=======
-    ``head`` and ``probe``: what follows the backbone; ``finetune``: also the backbone from the plugin's
-    ``finetune_from`` on; ``full``: everything. Frozen batch normalisation runs in inference mode.
->>>>>>> probe
 
     Raises:
         PluginError: the backbone has no layer of the name ``finetune_from``, or none that a pattern of
             ``finetune`` matches.
     """
     frozen = set(built.backbone) if phase in ("head", "probe") else set()
-<<<<<<< HEAD
     if phase == "finetune":
         frozen = set(built.backbone) - _finetuned(built)
     for layer in built.model.layers:
@@ -138,10 +129,6 @@ def _finetuned(built: Built) -> set[str]:
     """The layers of the backbone that the second phase trains."""
     start, patterns = built.plugin.finetune_from, built.plugin.finetune
     if start is not None:
-=======
-    start = built.plugin.finetune_from
-    if phase == "finetune" and start is not None:
->>>>>>> probe
         if start not in built.backbone:
             raise PluginError(f"finetune_from names no layer of the backbone. Received: {start!r}.")
         return set(built.backbone[built.backbone.index(start) :])
