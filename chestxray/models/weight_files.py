@@ -65,9 +65,7 @@ class StoredLayer:
 
 
 @contextmanager
-def opened(
-    path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes
-) -> Iterator[list[StoredLayer]]:
+def opened(path: Path, convert: Convert | None, names: Collection[str], shapes: Shapes) -> Iterator[list[StoredLayer]]:
     """Yield the layers in the file, those of one kind in the order in which they were written.
 
     `convert` is used on a safetensors file that does not hold the layers called `names`; it receives `shapes`,

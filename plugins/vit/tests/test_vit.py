@@ -142,7 +142,7 @@ def test_weights_by_name_come_through_the_hubs_client(hub):
 
 
 def test_weights_that_are_missing_or_of_another_shape_are_refused_in_one_line(hub):
-    with pytest.raises(WeightsError, match="Cannot fetch the weights https://huggingface.co/nobody/none") as caught:
+    with pytest.raises(WeightsError, match=r"Cannot fetch the weights https://huggingface\.co/nobody/none") as caught:
         backbone(TINY, (8, 8), "imagenet")
     assert "\n" not in str(caught.value)
     save_file(published() | {"blocks.1.mlp.fc1.bias": np.zeros(5, np.float32)}, hub)
