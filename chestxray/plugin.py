@@ -7,7 +7,8 @@ model or source::
     inceptionv3 = "chestxray_inceptionv3:plugin"
 
 This module also exports everything else that a plugin may need from this package: `load_weights`
-and `load_huggingface` for weights, `table` for class tokens and positions, `Index` for the rows of a source, `InputError` and `DataError`.
+and `load_huggingface` for weights, `table` for class tokens and positions, `Index` for the rows of a
+source, `InputError` and `DataError`.
 """
 
 from __future__ import annotations
