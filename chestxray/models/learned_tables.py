@@ -9,12 +9,12 @@ Tensor = Any
 
 
 def table(like: Tensor, shape: Sequence[int], *, name: str, initializer: Any = None) -> Tensor:
-    r"""Return the trained array `shape`, repeated for each image of `like`: (batch, \*shape).
+    """Return the trained array `shape`, repeated for each image of `like`: ``(batch, *shape)``.
 
     In a functional graph a bare variable, or an array that is added to a tensor, becomes a constant: it
     is neither trained nor counted nor loaded. Here the array is the kernel of a stock layer, which is
     multiplied by a one for each image. In files of weights it is ``name/kernel``, of shape
-    (1, \*shape). What `like` holds does not matter; take the tensor that the table
+    ``(1, *shape)``. What `like` holds does not matter; take the tensor that the table
     meets, so that the graph can be cut before it.
 
     >>> tokens = table(patches, (1, 384), name="class_token")  # doctest: +SKIP

@@ -127,7 +127,7 @@ def apply_norm(x: Any, name: str) -> Any:
 def add(x: Any, y: Any, layer_scale: bool, name: str) -> Any:
     """Return `x` plus `y`, which has been multiplied by a learned factor per channel with `layer_scale`."""
     if layer_scale:
-        y = keras.layers.EinsumDense("bnc,c->bnc", output_shape=y.shape[1:], kernel_initializer="ones", name=name)(y)
+        y = keras.layers.Multiply()([y, table(y, (1, y.shape[-1]), initializer="ones", name=name)])
     return keras.layers.Add()([x, y])
 
 
@@ -163,7 +163,7 @@ def convert(
         module, _, variable = name.rpartition(".")
         layer = "logits" if module == "head" else module.replace(".", "_")
         if variable == "gamma":
-            arrays[f"{layer}/kernel"] = tensor
+            arrays[f"{layer}/kernel"] = tensor.reshape(1, 1, width)
         elif not module or variable not in ("weight", "bias"):
             continue  # the tokens, which are done, and a mask that belongs to the training
         elif "norm" in module.rpartition(".")[2]:
