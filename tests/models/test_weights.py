@@ -201,9 +201,9 @@ def refused(path, model=None, **options):
 def test_a_missing_file_a_folder_and_an_unknown_suffix_are_refused(tmp_path):
     assert "no such file" in refused(tmp_path / "none.h5")
     assert "it is a folder" in refused(tmp_path)
-    (tmp_path / "weights.pt").write_bytes(b"x")
-    message = refused(tmp_path / "weights.pt")
-    assert "must end in .weights.h5, .h5, .keras or .safetensors. Received: .pt" in message
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    message = refused(tmp_path / "weights.bin")
+    assert "must end in .weights.h5, .h5, .keras, .safetensors, .pt or .pth. Received: .bin" in message
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras", ".safetensors"])
