@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import os
 import queue
 import re
@@ -24,6 +23,7 @@ from chestxray.errors import DataError, OutputError
 from chestxray.evaluation.decision.finding_rule import Rule
 from chestxray.inference.answer import columns
 from chestxray.inference.image_answer import ImageAnswer
+from chestxray.storage import locks
 from chestxray.storage.files import ABSENT, check_writable, explained, refusal, write_bytes
 
 Format = Literal["csv", "json", "jsonl"]
@@ -33,7 +33,6 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _GUARDED = re.compile(r"'+[=+\-@\t\r\n]")
 #: File name of the overlay of an image; with findings those by finding; None where there is none.
 Overlays = str | Mapping[str, str] | None
-log = logging.getLogger(__name__)
 
 
 class Lines:
@@ -124,8 +123,6 @@ def alone(path: Path) -> Iterator[None]:
     Raises:
         OutputError: another call writes to `path`, or it cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     check_writable(path)
     if path.is_dir():
         raise OutputError(f"The output {path} is a folder; it must be a file.")
@@ -135,19 +132,9 @@ def alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The real name: a link and its target are one file.
         real = path.resolve()
-        lock = FileLock(real.with_name(f".{real.name[-200:]}.lock"), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise OutputError(
-                f"Another chestxray predict writes to {path}. Allowed: to wait for its end, or another --output."
-            ) from error
-        except NotImplementedError:
-            log.warning("The disk of %s knows no locks: see that no other call writes to that file.", path)
-    try:
+    busy = f"Another chestxray predict writes to {path}. Allowed: to wait for its end, or another --output."
+    with locks.exclusive(real.with_name(f".{real.name[-200:]}.lock"), path, busy):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from chestxray.errors import OutputError
 from chestxray.runs.run_folder import RECIPE, is_run
+from chestxray.storage import locks
 from chestxray.storage.files import explained
-
-log = logging.getLogger(__name__)
 
 #: Locked by the process that runs or resumes in a folder.
 LOCK = "run.lock"
@@ -71,25 +69,9 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process is at work there, or the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / LOCK)
-    with explained(folder):
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise OutputError(
-                f"Another process is at work in {folder}. Allowed: to wait for its end, or another --output."
-            ) from error
-        except NotImplementedError:
-            log.warning("The disk of %s knows no locks: see that no other process writes there.", folder)
-    try:
+    busy = f"Another process is at work in {folder}. Allowed: to wait for its end, or another --output."
+    with locks.exclusive(folder / LOCK, folder, busy, keep=False):
         yield
-    finally:
-        # Of a process that is killed the file stays, but not the lock.
-        with suppress(PermissionError):  # of Windows, while it is open
-            (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
 
 
 def clear(folder: Path) -> None:

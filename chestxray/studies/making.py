@@ -27,6 +27,7 @@ from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
+from chestxray.storage import locks
 
 if TYPE_CHECKING:
     from chestxray.studies.study import Part
@@ -139,8 +140,6 @@ def make_part(recipe: Recipe, folder: Path, name: str, cache: Path, like: Sequen
         InputError: the study's folder is not seen from here.
         ChestXrayError: as `workflow.run`.
     """
-    from filelock import FileLock, Timeout
-
     node = platform.node()
     try:
         seen = (folder / STUDY).read_text(encoding="utf-8")
@@ -153,15 +152,9 @@ def make_part(recipe: Recipe, folder: Path, name: str, cache: Path, like: Sequen
         )
     place = folder / PARTS / name
     place.parent.mkdir(exist_ok=True)
-    lock = FileLock(place.with_name(f".{name}.lock"))
-    try:
-        # Whoever is at work may be a worker of a driver that was killed, which ends soon.
-        lock.acquire(timeout=PATIENCE)
-    except Timeout as error:
-        raise OutputError(f"Another process is at work in {place}. Allowed: to wait for its end.") from error
-    except NotImplementedError:
-        log.warning("The disk of %s knows no locks: see that no other study writes there.", folder)
-    with lock:
+    busy = f"Another process is at work in {place}. Allowed: to wait for its end."
+    # Whoever is at work may be a worker of a driver that was killed, which ends soon.
+    with locks.exclusive(place.with_name(f".{name}.lock"), place, busy, patience=PATIENCE):
         if not Run(place).finished:
             _train(recipe, place, cache, _begun(folder, like))
     return node
