@@ -37,9 +37,9 @@ def seen(monkeypatch):
     found = {"predicted": set(), "weighted": False}
     plain, weigh = forward.batches, fit.class_weights
 
-    def batches(pixels, rows, batch_size):
+    def batches(pixels, rows, batch_size, *devices):
         found["predicted"].add(batch_size)
-        return plain(pixels, rows, batch_size)
+        return plain(pixels, rows, batch_size, *devices)
 
     def class_weights(labels, *rest):
         found["weighted"] = True
