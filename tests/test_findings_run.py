@@ -186,6 +186,7 @@ def test_what_is_not_known_has_no_truth(run):
     assert (rows["truth_Mass"].isna() == (states < 0)).all() and rows["truth_Mass"].isna().any()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_predictions(recipe, run, tmp_path, monkeypatch):
     from chestxray.report import findings_report
 
@@ -200,6 +201,7 @@ def test_an_interrupted_run_goes_on_to_the_same_predictions(recipe, run, tmp_pat
     pd.testing.assert_frame_equal(again.finding_predictions.rows, run.finding_predictions.rows)
 
 
+@pytest.mark.slow
 def test_folds_are_pooled(recipe, tmp_path):
     made = CliRunner().invoke(
         group,
@@ -273,6 +275,7 @@ def options(recipe):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_models_are_trained_and_compared_on_folds(options, tmp_path, monkeypatch):
     fitted, fit = [], classifiers.probabilities
     monkeypatch.setattr(classifiers, "probabilities", lambda *given: fitted.append(given[0]) or fit(*given))
@@ -309,6 +312,7 @@ def test_what_cannot_be_compared_is_said_before_training(options, tmp_path):
         invoke("leakage", "--model", "shallow_cnn", *options, "--metric", "brier")
 
 
+@pytest.mark.slow
 def test_what_a_leak_is_worth(options, tmp_path):
     place = tmp_path / "l"
     output = invoke("leakage", "--model", "shallow_cnn", *options, "--no-controls", "--output", place)

@@ -198,6 +198,7 @@ def test_a_manifest_whose_labels_changed_stops_the_resume(recipe, folder, tmp_pa
     assert workflow.resume(cut, cache=tmp_path / "cache").finished
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_in_secret_is_seen_or_not_used(recipe, folder, tmp_path, draw, interrupted):
     """Of the same size and date it is taken for the one that was decoded, whose pixels the run goes on with."""
     films = sorted(folder.rglob("*.png"))
@@ -300,6 +301,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(recipe, tmp_path):
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -317,6 +319,7 @@ def test_options_make_whole_runs(recipe, tmp_path, changes):
     assert bool(heatmaps["reason"]) == (run.recipe.model == "shallow_fc")
 
 
+@pytest.mark.slow
 def test_an_external_test_is_the_whole_test_and_is_told_by_source(recipe, folder, tmp_path, draw):
     for place, offset in (("here", 50_000), ("there", 60_000)):
         for k, label in enumerate(("Normal", "Pneumonia")):

@@ -153,6 +153,7 @@ def test_no_plugin_stops_the_listing(code, reason, install):
     assert {"z_net", "shallow_cnn"} <= reasons.keys()
 
 
+@pytest.mark.slow
 def test_a_plugin_that_never_ends_is_given_up(install):
     install("a-stranger", "a_net", code="import time\ntime.sleep(600)")
     install("stranger-one", "z_net")

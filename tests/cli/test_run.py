@@ -143,6 +143,7 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(folder, tmp_path, sen
     assert not list((tmp_path / "r").rglob(".part-*"))
 
 
+@pytest.mark.slow
 def test_progress_goes_to_stderr_and_results_to_stdout(tmp_path):
     """Every step says what it does, the time it takes is estimated, and TensorFlow's own log is not seen."""
     options = ["--image-size", "16", "--epochs", "2", "--batch-size", "8", "--replicates", "100", "--no-controls"]

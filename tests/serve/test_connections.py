@@ -115,6 +115,7 @@ def test_an_upload_without_room_is_told_as_every_problem_is():
     assert set(json.loads(body)) == {"request_id", "research_only", "error"}
 
 
+@pytest.mark.slow
 def test_unfinished_uploads_are_bounded_of_a_client_and_in_all(monkeypatch):
     monkeypatch.setattr(connections, "_STEP", 10_000)
     # A client may have 4 times what one upload may, and all together 10 times.

@@ -59,6 +59,7 @@ def times(folder):
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("parts/*/model.keras")}
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was_stopped_and_makes_nothing_twice(recipe, tmp_path, monkeypatch, caplog):
     study.run([recipe], tmp_path / "s")
     before = times(tmp_path / "s")
@@ -85,6 +86,7 @@ def test_a_study_goes_on_where_it_was_stopped_and_makes_nothing_twice(recipe, tm
     pd.testing.assert_frame_equal(second.predictions.rows, alone.predictions.rows, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_all_parts_of_a_study_are_of_the_same_data(recipe, folder, tmp_path, draw):
     finish(recipe, tmp_path / "s", tmp_path / "cache")
     finish(recipe.replace(folds=2), tmp_path / "f", tmp_path / "cache")
@@ -102,6 +104,7 @@ def test_all_parts_of_a_study_are_of_the_same_data(recipe, folder, tmp_path, dra
     assert [len(made.runs(name)[0].index) for name in others] == [48, 49]
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_does_not_stop_the_others(recipe, tmp_path):
     broken = recipe.replace(optimizer="sgd", learning_rate=1e38, schedule="constant")
     with pytest.raises(TrainingError, match=r"2 of 2 parts failed, the others are kept in .*one: .*two: "):
@@ -167,6 +170,7 @@ def test_pooled_folds_have_controls_trained_and_tested_as_the_folds_were(recipe,
     assert "Controls: what can be reached without the lungs" in pooled.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_controls_of_its_own_where_the_images_are_at_hand(recipe, tmp_path):
     cache = tmp_path / "cache"
     runs = {}
@@ -241,6 +245,7 @@ def test_the_default_folder_goes_by_the_recipes(recipe):
     assert once.as_posix().startswith("comparisons/flat-xrays-")
 
 
+@pytest.mark.slow
 def test_other_settings_and_other_folders_are_refused(recipe, tmp_path):
     finish(recipe, tmp_path / "s", tmp_path / "cache")
     with pytest.raises(OutputError, match=r"other settings \(flat: epochs 1, now 2\).*--overwrite"):
@@ -334,6 +339,7 @@ def test_a_study_by_workers_is_that_of_one_process_whoever_is_killed(recipe, tmp
         assert (one.folder / "predictions.csv").read_bytes() == (other.folder / "predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_workers_say_which_part_failed_and_the_others_are_made(recipe, tmp_path):
     broken = recipe.replace(optimizer="sgd", learning_rate=1e38, schedule="constant")
     with pytest.raises(TrainingError, match=r"1 of 2 parts failed, the others are kept in .*bad: .*finite"):

@@ -321,6 +321,7 @@ TWO_DEVICES = """
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_never_see_a_ragged_batch(tmp_path):
     from pathlib import Path
 
@@ -365,6 +366,7 @@ FUSED_OR_PLAIN = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_two_replicas_train_fused_as_plain_keras_does(tmp_path, optimizer):
     from pathlib import Path

@@ -173,6 +173,7 @@ def test_holm_is_between_nothing_and_bonferroni(values):
         assert p <= corrected <= min(1, p * len(values)) + 1e-12
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_that_of_statsmodels(values):
     from statsmodels.stats.multitest import multipletests
