@@ -7,7 +7,7 @@ import io
 import pickle
 import random
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,17 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
         suffix, content = rng.choice(files)
         path = folder / f"a{suffix}"
         path.write_bytes(mutated(rng, content, rng.choice(files)[1]))
-        _read(path, rng.choice((None, dict)))
+        _read(path, rng.choice((None, _converted)))
 
     return case
 
 
+def _converted(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    return dict(tensors)
+
+
 def _read(path: Path, convert: Any) -> None:
-    with opened(path, convert, ("conv",)) as layers:
+    with opened(path, convert, ("conv",), {}) as layers:
         for layer in layers:
             for array in layer.arrays.values():
                 if np.prod([float(side) for side in array.shape]) < _LARGEST:

@@ -58,8 +58,7 @@ def inline(model: keras.Model, tensor: Tensor, *, prefix: str = "") -> Tensor:
     _require_input(graph, given)
     operations = list(_operations(graph))
     _require_clonable(operations)
-    before = keras.Model(keras.utils.get_source_inputs(given[0]), given).operations
-    return _Inlining(_names(operations, prefix), {operation.name for operation in before}).run(graph, tensor)
+    return _Inlining(_names(operations, prefix), _names_before(given)).run(graph, tensor)
 
 
 class _Inlining:
@@ -125,6 +124,17 @@ def _operations(graph: Operation) -> Iterator[Operation]:
                 continue
             inside = _graph(node.operation)
             yield from [node.operation] if inside is None else _operations(inside)
+
+
+def _names_before(tensors: list[Tensor]) -> set[str]:
+    """The names of the operations that the tensors come from."""
+    found, left = {}, list(tensors)
+    while left:
+        operation, node, _ = left.pop()._keras_history
+        if (id(operation), node) not in found:
+            found[id(operation), node] = operation.name
+            left += operation._inbound_nodes[node].input_tensors
+    return set(found.values())
 
 
 def _require_input(graph: Operation, given: list[Tensor]) -> None:

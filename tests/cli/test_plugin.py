@@ -13,9 +13,27 @@ from chestxray.errors import ChestXrayError, InputError, PluginError
 from chestxray.testing.model_suite import MODEL_CHECKS
 
 MODULE = """
-from broken_plugins import GOOD, replace
+from dataclasses import replace
+from keras import layers
+from chestxray.plugin import ModelPlugin
+
 print("a plugin that talks")
-good, bad = GOOD, replace(GOOD, reference="", cam_layer=None)
+
+def build(scaled, weights):
+    x = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="first")(scaled)
+    return layers.Conv2D(6, 3, padding="same", activation="relu", name="last")(x)
+
+good = ModelPlugin(
+    build=build,
+    scale=lambda pixels: layers.Rescaling(1 / 255)(pixels),
+    image_size=(24, 24),
+    minimum_size=(16, 16),
+    cam_layer="last",
+    finetune_from="last",
+    reference="none: made for a test",
+    licence="Apache-2.0",
+)
+bad = replace(good, reference="", cam_layer=None)
 """
 
 

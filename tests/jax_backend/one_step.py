@@ -25,12 +25,15 @@ def side_of(plugin) -> int:
 
 
 def drawn(model: keras.Model) -> None:
-    """Give kernels weights drawn by He's rule, and leave constants as Keras initialises them."""
+    """Give kernels weights drawn by He's rule, and leave constants as Keras initialises them.
+
+    Those of the logits are small: of probabilities near 0 TensorFlow's loss takes the logits, and JAX's a limit.
+    """
     for number, variable in enumerate(model.trainable_variables):
         if len(variable.shape) > 1:
             shape = tuple(variable.shape)
             last = 2 if "depthwise" in variable.path else 1
-            scale = np.sqrt(2 / np.prod(shape[: len(shape) - last]))
+            scale = np.sqrt(2 / np.prod(shape[: len(shape) - last])) * (0.01 if "logits" in variable.path else 1)
             variable.assign(np.random.default_rng(number).normal(0, scale, shape).astype(np.float32))
 
 
@@ -43,8 +46,9 @@ def losses(name: str) -> dict:
         if hasattr(layer, "rate") and isinstance(layer.rate, float):
             layer.rate = 0.0  # what dropout drops is drawn from another stream under each backend
     on_jax = keras.config.backend() == "jax"
-    # At a rate at which the second loss shows the gradients, and not only the first forward pass.
-    model.compile(keras.optimizers.SGD(1e-3), "categorical_crossentropy", run_eagerly=not on_jax, jit_compile=on_jax)
+    # A step of one length along the gradients, however large the numbers are that a network without training has.
+    step = keras.optimizers.SGD(1.0, global_clipnorm=1e-4)
+    model.compile(step, "categorical_crossentropy", run_eagerly=not on_jax, jit_compile=on_jax)
     generator = np.random.default_rng(0)
     images = generator.uniform(0, 255, (BATCH, side, side, 1)).astype(np.float32)
     labels = np.eye(CLASSES, dtype=np.float32)[np.arange(BATCH) % CLASSES]

@@ -44,4 +44,5 @@ def test_a_step_leads_to_the_same_loss(steps, name):
     assert np.isfinite(here).all()
     assert here[0] != here[1]
     np.testing.assert_allclose(here[0], there[0], rtol=1e-4)
-    np.testing.assert_allclose(here[1], there[1], rtol=1e-3)
+    # What the step changed: batch normalisation over four small images makes much of the rounding before it.
+    np.testing.assert_allclose(np.diff(here), np.diff(there), rtol=0.1)

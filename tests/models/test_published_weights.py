@@ -111,7 +111,7 @@ def network():
     return root
 
 
-def convert(tensors):
+def convert(tensors, shapes):
     return {
         "conv/kernel": tensors["conv.weight"].transpose(2, 3, 1, 0),
         "conv/bias": tensors["conv.bias"],

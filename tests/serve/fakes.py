@@ -173,7 +173,7 @@ with bound("127.0.0.1", 0) as listener, shared_folder() as folder:
 
 
 @contextlib.contextmanager
-def by_workers(workers=2, seconds=0.0, file=None, log=subprocess.DEVNULL, **settings):
+def by_workers(workers=2, seconds=0.0, file=None, log=None, **settings):
     """The master of a server of several processes, and its port."""
     tests = Path(__file__).parents[1]
     given = [{"threads": 1, **settings}, workers, seconds, None if file is None else str(file)]

@@ -216,5 +216,5 @@ def test_the_modules_on_the_page_for_authors_pass(code, process, tmp_path, monke
     plugin = importlib.import_module("on_the_page").plugin
     results = run_checks(plugin, only=NAMES if "inline" in code else CHEAP, process=process)
     assert {result.outcome for result in results} <= {"passed", "skipped"}, results_table.plain(results)
-    # The module is in a folder that the process, which runs already, does not search.
-    assert [result.name for result in results if result.outcome == "skipped"] == ["import"]
+    # The process, which runs already, may not search the folder of the module; and not every page offers weights.
+    assert {result.name for result in results if result.outcome == "skipped"} <= {"import", "weights"}
