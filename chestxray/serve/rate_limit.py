@@ -83,6 +83,10 @@ class Limit:
         return min(self._per_minute, left + max(0.0, now - seen) * self._per_minute / 60)
 
 
+#: Seconds that a process waits for the others' lock.
+PATIENCE = 5.0
+
+
 class SharedLimit(Limit):
     """A `Limit` of several processes together: the buckets are in the SQLite database `path`, which must be in memory
     (``/dev/shm``) to be fast. A process that is killed releases its lock.
@@ -94,12 +98,26 @@ class SharedLimit(Limit):
     def __init__(self, per_minute: int, path: Path, key: bytes, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(per_minute, clock)
         self._key = key
-        self._database = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-        # What a crash of the machine would lose is of no use after it.
-        self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS buckets (client BLOB PRIMARY KEY, remaining REAL, seen REAL) WITHOUT ROWID"
-        )
+        self._database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        until = time.monotonic() + PATIENCE
+        while not self._prepared():
+            if time.monotonic() > until:
+                raise OSError(f"{path} is locked by another process.")
+            time.sleep(0.01)
+
+    def _prepared(self) -> bool:
+        """Make the table; False while another process makes it, for which SQLite does not wait in all cases."""
+        try:
+            # What a crash of the machine would lose is of no use after it.
+            self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS buckets (client BLOB PRIMARY KEY, remaining REAL, seen REAL) WITHOUT ROWID"
+            )
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True
 
     def _taken(self, client: str) -> float:
         hashed = hashlib.blake2b(client.encode("utf-8", "replace"), key=self._key, digest_size=16).digest()
