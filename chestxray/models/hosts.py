@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 LOST, ARRIVE = 30, 600
 #: Seconds between two looks for lost hosts.
 LOOK = 5
+#: Seconds that host 0, at the end, gives the others to take leave; it takes milliseconds.
+GRACE = 2
 #: Bytes that are sent to the other hosts at once.
 PART = 2**26
 
@@ -193,12 +195,20 @@ def leave() -> None:
 
     multihost_utils.sync_global_devices("chestxray: trained")
     _left.set()
+    if _joined.index == 0:
+        # JAX aborts a host that takes leave of a store that is gone, and the store is host 0's.
+        time.sleep(GRACE)
+    else:
+        _taking_leave.set()
     jax.distributed.shutdown()
+    _taking_leave.clear()
     keras.distribution.set_distribution(None)
     _joined = None
 
 
 _left = threading.Event()
+#: Set while a host that has done its work takes leave of the others.
+_taking_leave = threading.Event()
 
 
 def _watch(hosts: Hosts) -> None:
@@ -247,7 +257,7 @@ def _catch_abort() -> None:
     @kind
     def aborted(number: int) -> None:
         end_lost([0])
-        os._exit(128 + number)
+        os._exit(0 if _taking_leave.is_set() else 128 + number)
 
     _kept_alive.append(aborted)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), aborted)

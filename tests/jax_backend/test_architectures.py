@@ -45,4 +45,4 @@ def test_a_step_leads_to_the_same_loss(steps, name):
     assert here[0] != here[1]
     np.testing.assert_allclose(here[0], there[0], rtol=1e-4)
     # What the step changed: batch normalisation over four small images makes much of the rounding before it.
-    np.testing.assert_allclose(np.diff(here), np.diff(there), rtol=0.1)
+    np.testing.assert_allclose(np.diff(here), np.diff(there), rtol=0.3)
