@@ -1,5 +1,6 @@
-"""DenseNet-121 for chestxray, the network of CheXNet."""
+"""DenseNet-121, the network of CheXNet, DenseNet-169 and DenseNet-201 for chestxray."""
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,20 +18,27 @@ def scale(pixels: Any) -> Any:
     return keras.layers.Rescaling(factors, offset=offsets)(pixels)
 
 
-def build(scaled: Any, weights: str | None) -> Any:
-    """Return the features (batch, height/32, width/32, 1024)."""
-    return keras.applications.DenseNet121(input_tensor=scaled, include_top=False, weights=weights).output
+def build(scaled: Any, weights: str | None, network: Any) -> Any:
+    """Return the features (batch, height/32, width/32, channels) of keras.applications' `network`."""
+    return network(input_tensor=scaled, include_top=False, weights=weights).output
 
 
-plugin = ModelPlugin(
-    build=build,
-    scale=scale,
-    image_size=(224, 224),
-    cam_layer="relu",
-    finetune_from="conv5_block1_0_bn",  # the last dense block
-    weights=("imagenet",),
-    reference="Huang et al., Densely Connected Convolutional Networks, CVPR 2017, arXiv:1608.06993; "
-    "on radiographs: Rajpurkar et al., CheXNet, arXiv:1711.05225",
-    licence="Apache-2.0",
-    weights_licence="BSD-3-Clause (torchvision; keras.applications), trained on ImageNet",
-)
+def plugin(network: Any) -> ModelPlugin:
+    """Return the plugin of keras.applications' `network`."""
+    return ModelPlugin(
+        build=partial(build, network=network),
+        scale=scale,
+        image_size=(224, 224),
+        cam_layer="relu",
+        finetune_from="conv5_block1_0_bn",  # the last dense block
+        weights=("imagenet",),
+        reference="Huang et al., Densely Connected Convolutional Networks, CVPR 2017, arXiv:1608.06993; "
+        "on radiographs: Rajpurkar et al., CheXNet, arXiv:1711.05225",
+        licence="Apache-2.0",
+        weights_licence="BSD-3-Clause (torchvision; keras.applications), trained on ImageNet",
+    )
+
+
+densenet121 = plugin(keras.applications.DenseNet121)
+densenet169 = plugin(keras.applications.DenseNet169)
+densenet201 = plugin(keras.applications.DenseNet201)

@@ -1,5 +1,6 @@
-"""EfficientNetV2-B0 and EfficientNetV2-S for chestxray."""
+"""EfficientNetV2-B0, -S and -M for chestxray."""
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -8,8 +9,6 @@ from chestxray.plugin import ModelPlugin
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
-REFERENCE = "Tan and Le, EfficientNetV2, ICML 2021, arXiv:2104.00298"
-WEIGHTS_LICENCE = "Apache-2.0 (Google; keras.applications), trained on ImageNet"
 
 
 def scale_b0(pixels: Any) -> Any:
@@ -24,39 +23,26 @@ def scale_s(pixels: Any) -> Any:
     return keras.layers.Rescaling(1 / 128, offset=-1.0)(pixels)
 
 
-def build_b0(scaled: Any, weights: str | None) -> Any:
-    """Return the features (batch, height/32, width/32, 1280)."""
-    return keras.applications.EfficientNetV2B0(
-        input_tensor=scaled, include_top=False, include_preprocessing=False, weights=weights
-    ).output
+def build(scaled: Any, weights: str | None, network: Any) -> Any:
+    """Return the features (batch, height/32, width/32, 1280) of keras.applications' `network`."""
+    return network(input_tensor=scaled, include_top=False, include_preprocessing=False, weights=weights).output
 
 
-def build_s(scaled: Any, weights: str | None) -> Any:
-    """Return the features (batch, height/32, width/32, 1280)."""
-    return keras.applications.EfficientNetV2S(
-        input_tensor=scaled, include_top=False, include_preprocessing=False, weights=weights
-    ).output
+def plugin(network: Any, scale: Any, side: int) -> ModelPlugin:
+    """Return the plugin of keras.applications' `network`, published for `side` x `side` pixels."""
+    return ModelPlugin(
+        build=partial(build, network=network),
+        scale=scale,
+        image_size=(side, side),
+        cam_layer="top_activation",
+        finetune_from="block6a_expand_conv",  # the first block at a 32nd of the size
+        weights=("imagenet",),
+        reference="Tan and Le, EfficientNetV2, ICML 2021, arXiv:2104.00298",
+        licence="Apache-2.0",
+        weights_licence="Apache-2.0 (Google; keras.applications), trained on ImageNet",
+    )
 
 
-efficientnetv2b0 = ModelPlugin(
-    build=build_b0,
-    scale=scale_b0,
-    image_size=(224, 224),
-    cam_layer="top_activation",
-    finetune_from="block6a_expand_conv",  # the first block at a 32nd of the size
-    weights=("imagenet",),
-    reference=REFERENCE,
-    licence="Apache-2.0",
-    weights_licence=WEIGHTS_LICENCE,
-)
-efficientnetv2s = ModelPlugin(
-    build=build_s,
-    scale=scale_s,
-    image_size=(384, 384),
-    cam_layer="top_activation",
-    finetune_from="block6a_expand_conv",  # the first block at a 32nd of the size
-    weights=("imagenet",),
-    reference=REFERENCE,
-    licence="Apache-2.0",
-    weights_licence=WEIGHTS_LICENCE,
-)
+efficientnetv2b0 = plugin(keras.applications.EfficientNetV2B0, scale_b0, 224)
+efficientnetv2s = plugin(keras.applications.EfficientNetV2S, scale_s, 384)
+efficientnetv2m = plugin(keras.applications.EfficientNetV2M, scale_s, 480)

@@ -1,11 +1,12 @@
-"""ResNet-18, ResNet-50 and ResNet-200-D for chestxray.
+"""ResNet-18, ResNet-50, ResNet-101 and ResNet-200-D for chestxray.
 
-ResNet-50 is that of keras.applications. The other two follow torchvision and timm, including the padding,
-so that weights published for PyTorch give the same outputs; layers have their names in those packages, with
+ResNet-50 and ResNet-101 are those of keras.applications. The other two follow torchvision and timm, including the
+padding, so that weights published for PyTorch give the same outputs; layers have their names in those packages, with
 underscores for dots.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -50,9 +51,9 @@ def build_resnet18(scaled: Any, weights: str | None) -> Any:
     return x
 
 
-def build_resnet50(scaled: Any, weights: str | None) -> Any:
-    """Return the features (batch, height/32, width/32, 2048)."""
-    return keras.applications.ResNet50(input_tensor=scaled, include_top=False, weights=weights).output
+def build_keras(scaled: Any, weights: str | None, network: Any) -> Any:
+    """Return the features (batch, height/32, width/32, 2048) of keras.applications' `network`."""
+    return network(input_tensor=scaled, include_top=False, weights=weights).output
 
 
 def build_resnet200d(scaled: Any, weights: str | None) -> Any:
@@ -129,6 +130,21 @@ def convert(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -
     return arrays
 
 
+def keras_plugin(network: Any, last: str) -> ModelPlugin:
+    """Return the plugin of keras.applications' `network`, whose `last` block is explained."""
+    return ModelPlugin(
+        build=partial(build_keras, network=network),
+        scale=scale_caffe,
+        image_size=(224, 224),
+        cam_layer=last,
+        finetune_from="conv5_block1_1_conv",
+        weights=("imagenet",),
+        reference="He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385",
+        licence="Apache-2.0",
+        weights_licence="MIT (K. He; keras.applications), trained on ImageNet",
+    )
+
+
 resnet18 = ModelPlugin(
     build=build_resnet18,
     scale=scale,
@@ -141,17 +157,8 @@ resnet18 = ModelPlugin(
     licence="Apache-2.0",
     weights_licence="BSD-3-Clause (torchvision; timm/resnet18.tv_in1k), trained on ImageNet",
 )
-resnet50 = ModelPlugin(
-    build=build_resnet50,
-    scale=scale_caffe,
-    image_size=(224, 224),
-    cam_layer="conv5_block3_out",
-    finetune_from="conv5_block1_1_conv",
-    weights=("imagenet",),
-    reference="He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385",
-    licence="Apache-2.0",
-    weights_licence="MIT (K. He; keras.applications), trained on ImageNet",
-)
+resnet50 = keras_plugin(keras.applications.ResNet50, "conv5_block3_out")
+resnet101 = keras_plugin(keras.applications.ResNet101, "conv5_block3_out")
 resnet200d = ModelPlugin(
     build=build_resnet200d,
     scale=scale,

@@ -7,6 +7,7 @@ import pytest
 PLUGINS = {
     "efficientnetv2b0": (efficientnet.efficientnetv2b0, keras.applications.EfficientNetV2B0, 7_200_312),
     "efficientnetv2s": (efficientnet.efficientnetv2s, keras.applications.EfficientNetV2S, 21_612_360),
+    "efficientnetv2m": (efficientnet.efficientnetv2m, keras.applications.EfficientNetV2M, 54_431_388),
 }
 
 

@@ -29,11 +29,15 @@ def test_resnet200d_has_the_weights_of_timms():
     check_last_stage(model, resnet.resnet200d, "layer4_", "layer3_")
 
 
-def test_resnet50_has_the_weights_of_kerass():
-    model = whole(resnet.resnet50, classes=1000)
-    assert model.count_params() == 25_636_712  # keras.io/api/applications
-    assert model.get_layer(resnet.resnet50.cam_layer).output.shape == (None, 1, 1, 2048)
-    check_last_stage(model, resnet.resnet50, "conv5_", "conv4_")
+@pytest.mark.parametrize(
+    ("plugin", "weights"),  # keras.io/api/applications
+    [(resnet.resnet50, 25_636_712), (resnet.resnet101, 44_707_176)],
+)
+def test_those_of_keras_have_its_weights(plugin, weights):
+    model = whole(plugin, classes=1000)
+    assert model.count_params() == weights
+    assert model.get_layer(plugin.cam_layer).output.shape == (None, 1, 1, 2048)
+    check_last_stage(model, plugin, "conv5_", "conv4_")
 
 
 def test_resnet18_trains_its_fourth_stage_in_the_second_phase():
