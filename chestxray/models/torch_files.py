@@ -1,7 +1,7 @@
 """Reads the tensors of a file that ``torch.save`` wrote, without torch and without running anything in it.
 
 Such a file is a pickle, which may call any function of the machine that loads it. Here a pickle can name tensors,
-their storages and three harmless containers of Python; classes of networks, which files of whole modules name, become
+their storages and harmless containers of Python; classes of networks, which files of whole modules name, become
 empty stand-ins that are never imported. Whatever else it names is refused. Both formats are read: the archive of
 PyTorch 1.6 and later (zip), and the one before it (pickles, and then the storages in a row).
 """
@@ -66,7 +66,7 @@ class _Module:
 def read(path: Path) -> dict[str, np.ndarray]:
     """Return the tensors of the file by name, as PyTorch's ``state_dict`` has them.
 
-    The file holds a state dictionary, one under the key ``state_dict``, or a whole module.
+    The file holds a state dictionary, one under the key ``state_dict`` or ``model``, or a whole module.
 
     Raises:
         ValueError: not such a file, one that is cut short, or one that names anything beside tensors and networks.
@@ -147,7 +147,8 @@ class _Unpickler(pickle.Unpickler):
             return _CONTAINERS[module, name]
         if module == "torch" and name in _TYPES:
             return name
-        if f"{module}.".startswith(_NETWORKS):
+        # Trainings of the kind of MAE keep the options that they were called with in the same file.
+        if f"{module}.".startswith(_NETWORKS) or (module, name) == ("argparse", "Namespace"):
             return type(name, (_Module,), {})
         raise pickle.UnpicklingError(
             f"refused: it names {module}.{name}, which loading it would run or import. Allowed: tensors and networks"
@@ -204,8 +205,9 @@ def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
 
 
 def _named(found: Any) -> dict[str, _Tensor]:
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
+    for key in ("state_dict", "model"):  # of Lightning and torchvision, and of BEiT, MAE and EVA
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
     items = found.items() if isinstance(found, Mapping) else _of_module(found)
     tensors = {name: value for name, value in items if isinstance(value, _Tensor) and isinstance(name, str)}
     if not tensors:

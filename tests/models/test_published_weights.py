@@ -2,6 +2,7 @@
 them; the files are written here without torch, which need not be installed.
 """
 
+import argparse
 import collections
 import hashlib
 import io
@@ -102,6 +103,11 @@ def state(kernel=KERNEL, bias=BIAS):
     )
 
 
+def of_mae():
+    """What trainings of the kind of MAE save."""
+    return {"model": state(), "epoch": 3, "args": argparse.Namespace(lr=0.1, finetune="")}
+
+
 def network():
     """A whole module, as torchxrayvision saves its DenseNets."""
     layer, root = LAYER(), NETWORK()
@@ -164,7 +170,7 @@ def refused(published, content, message, **how):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("content", [state, network, lambda: {"epoch": 3, "state_dict": state()}])
+@pytest.mark.parametrize("content", [state, network, lambda: {"epoch": 3, "state_dict": state()}, of_mae])
 def test_the_right_file_is_loaded_in_every_form(published, content, legacy):
     file = saved(content(), legacy=legacy)
     built = published(file, hashlib.sha256(file).hexdigest())

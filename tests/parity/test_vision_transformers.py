@@ -5,6 +5,7 @@ Runs where torch, timm and transformers are installed, in tox's environment `par
 
 from functools import partial
 
+import chestxray_eva_x as eva
 import chestxray_vit as vit
 import keras
 import numpy as np
@@ -86,6 +87,31 @@ def test_features_logits_and_patches_are_those_of_timm(name, tmp_path):
         check_equal(f"{name} {size}: logits", answer, logits)
         expected = seen["tokens"][:, 1 + network.registers :].numpy()
         check_equal(f"{name} {size}: patches", patches, expected.reshape(patches.shape))
+
+
+@pytest.mark.parametrize("norm", [False, True])  # tiny and small, and base
+def test_features_and_logits_of_eva_x_are_those_of_timm(norm, tmp_path):
+    settings = {"img_size": 224, "patch_size": 16, "embed_dim": 192, "depth": 4, "num_heads": 3, "mlp_ratio": 8 / 3}
+    settings |= {"swiglu_mlp": True, "use_rot_pos_emb": True, "ref_feat_shape": (14, 14), "num_classes": 7}
+    settings |= {"qkv_fused": False, "scale_mlp": True} if norm else {}
+    theirs = randomised(timm.models.eva.Eva(**settings, dynamic_img_size=True))
+    save_file(
+        {key: tensor.contiguous().numpy() for key, tensor in theirs.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
+    network = eva.Transformer(width=192, heads=3, depth=4, norm=norm)
+    for size in ((224, 224), (160, 272)):
+        draw = np.random.default_rng(1).integers(0, 256, (2, *size, 3)).astype("float32")
+        scaled = (draw / 255 - np.float32(eva.MEAN)) / np.float32(eva.DEVIATION)
+        with torch.no_grad():
+            tokens = theirs.forward_features(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()))
+            features, logits = (theirs.forward_head(tokens, pre_logits=early).numpy() for early in (True, False))
+        pixels = keras.Input((*size, 3))
+        found = eva.build(eva.scale(pixels), None, network)
+        ours = keras.Model(pixels, [found, keras.layers.Dense(7, name="logits")(found)])
+        load_weights(ours, tmp_path / "model.safetensors", convert=eva.convert)
+        for name, mine, expected in zip(("features", "logits"), ours(draw), (features, logits), strict=True):
+            check_equal(f"EVA-X {size}, norm {norm}: {name}", mine, expected)
 
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2 with SwiGLU", "Dinov2WithRegisters"])
