@@ -167,6 +167,7 @@ def refused(published, content, message, **how):
     with pytest.raises(WeightsError, match=message) as caught:
         published(content, **how)
     assert "\n" not in str(caught.value) and published.url in str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -206,7 +207,9 @@ def test_another_shape_is_refused_and_the_file_not_kept(published):
 
 
 def test_a_missing_file_says_what_to_do(published):
-    refused(published, None, "Cannot fetch the weights .*Not Found.*--weights PATH")
+    error = refused(published, None, "Cannot fetch the weights .*Not Found.*--weights PATH")
+    answer = error.__cause__.__context__
+    assert answer.code == 404 and answer.closed  # the connection is not left to the garbage collector
     assert list(published.folder.iterdir()) == []
 
 
