@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from chestxray.data.images import reading
 from chestxray.data.index import COLUMNS, SPLITS, Index
+from chestxray.data.sources.opened_keys import THREADS
 from chestxray.errors import ChestXrayError
 from chestxray.plugin import SourceOptions, SourcePlugin
 from chestxray.testing import results_table
@@ -21,6 +24,8 @@ from chestxray.testing.results import Check, CheckFailed, CheckResult, CheckSkip
 
 #: An address that no source can load.
 NOWHERE = "no/such/address"
+#: A key that no source can open.
+NO_KEY = "no/such/key"
 #: Number of images that are read, evenly spaced over the index.
 SAMPLE = 8
 FROM_RECORDS = "Index.from_records puts in what is missing"
@@ -50,6 +55,12 @@ class Source:
         """The index that the plugin loads from the address."""
         return self.plugin.load(self.address, self.options)
 
+    @cached_property
+    def sample(self) -> list[str]:
+        """Paths or keys of `SAMPLE` rows, evenly spaced over the index."""
+        paths = self.index.rows["path"]
+        return [paths.iloc[place] for place in np.unique(np.linspace(0, len(paths) - 1, SAMPLE).astype(int))]
+
     def require(self, good: np.ndarray, what: str, hint: str = "") -> None:
         """Raise `CheckFailed` with the number of rows that are not `good`, bool (rows,), and the first of them."""
         if not good.all():
@@ -64,6 +75,8 @@ def check_fields(source: Source) -> None:
         wrong.append("load is not a function")
     if not isinstance(plugin.address_help, str) or not plugin.address_help.strip():
         wrong.append("address_help is empty (what the address is, in a few words)")
+    if plugin.open is not None and not callable(plugin.open):
+        wrong.append("open is not a function")
     if plugin.options is not None and not isinstance(plugin.options, Mapping):
         wrong.append("options must map names to a line of help each, or be None")
     if wrong:
@@ -112,22 +125,53 @@ def check_patients(source: Source) -> None:
 
 
 def check_files(source: Source) -> None:
-    """Every path is absolute, exists as a file and occurs once."""
+    """Every path is absolute, exists as a file and occurs once; with `open`, every key occurs once."""
     paths = source.index.rows["path"]
-    source.require(np.array([Path(p).is_absolute() for p in paths]), "have a path that is not absolute")
-    source.require(np.array([Path(p).is_file() for p in paths]), "have a path that is no file on disk")
+    if source.plugin.open is None:
+        source.require(paths.map(os.path.isabs).to_numpy(), "have a path that is not absolute")
+        source.require(paths.map(os.path.isfile).to_numpy(), "have a path that is no file on disk")
+    else:
+        source.require((paths != "").to_numpy(), "have no key for `open` in the column path")
     source.require(~paths.duplicated().to_numpy(), "repeat the path of another row")
 
 
 def check_images(source: Source) -> None:
     """A sample of the images can be read."""
-    paths = source.index.rows["path"]
-    for place in np.unique(np.linspace(0, len(paths) - 1, SAMPLE).astype(int)):
+    for path in source.sample:
         try:
-            reading.read(Path(paths.iloc[place]))
+            if source.plugin.open is None:
+                reading.read(Path(path))
+            else:
+                reading.decode(source.plugin.open(path))
         except ChestXrayError as error:
             allowed = " ".join(sorted(reading.SUFFIXES))
-            raise CheckFailed(f"cannot read {paths.iloc[place]}: {error}", f"allowed: {allowed}") from error
+            raise CheckFailed(f"cannot read {path}: {error}", f"allowed: {allowed}") from error
+
+
+def check_open(source: Source) -> None:
+    """`open` returns the same bytes for a key in every thread, and raises an error for a key that is not there."""
+    open_key = source.plugin.open
+    if open_key is None:
+        raise CheckSkipped("the source has paths of files")
+    alone = [open_key(key) for key in source.sample]
+    for key, content in zip(source.sample, alone, strict=True):
+        if not isinstance(content, bytes):
+            raise CheckFailed(f"open({key!r}) must return bytes. Received: {type(content).__name__}")
+    repeated = source.sample * THREADS
+    with ThreadPoolExecutor(THREADS) as threads:
+        together = list(threads.map(open_key, repeated))
+    if together != alone * THREADS:
+        changed = repeated[[a != b for a, b in zip(together, alone * THREADS, strict=True)].index(True)]
+        raise CheckFailed(
+            f"open({changed!r}) returned other bytes when {THREADS} threads opened keys",
+            "a key always means the same bytes; where threads share a file or connection, lock it",
+        )
+    try:
+        found = open_key(NO_KEY)
+    # Any error says that the image is not there.
+    except Exception:
+        return
+    raise CheckFailed(f"open({NO_KEY!r}) returned {found[:20]!r}", "raise an error for a key that is not there")
 
 
 def check_again(source: Source) -> None:
@@ -174,6 +218,7 @@ SOURCE_CHECKS = (
     Check(check_patients, needs=("load",)),
     Check(check_files, needs=("load",)),
     Check(check_images, needs=("files",)),
+    Check(check_open, needs=("images",)),
     Check(check_again, needs=("load",)),
     Check(check_wrong_address, needs=("fields",)),
     Check(check_import),

@@ -15,6 +15,7 @@ from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.source_suite import SOURCE_CHECKS
 
 NAMES = [check.name for check in SOURCE_CHECKS]
+OF_FILES = [name for name in NAMES if name != "open"]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,51 @@ def load_mute(address, options):
     return load(address, options)
 
 
+def keyed(open_key):
+    """A source with keys, which are paths below the address."""
+
+    def load_keys(address, options):
+        index = load(address, options)
+        return index.replace(index.rows.assign(path=index.rows["path"].str.removeprefix(f"{address}/")))
+
+    def load_by(address, options):
+        load_by.folder = Path(address)
+        return load_keys(address, options)
+
+    return dataclasses.replace(GOOD, load=load_by, open=lambda key: open_key(load_by.folder, key))
+
+
+def read_key(folder, key):
+    return (folder / key).read_bytes()
+
+
+def open_as_text(folder, key):
+    return bytearray(read_key(folder, key))
+
+
+def open_by_turns():
+    turn = itertools.count()
+    return lambda folder, key: read_key(folder, key) + bytes([next(turn) % 251])
+
+
+def open_anything(folder, key):
+    return read_key(folder, key) if (folder / key).is_file() else b""
+
+
+def load_no_key(address, options):
+    index = load(address, options)
+    rows = index.rows.copy()
+    rows.loc[0, "path"] = ""
+    return index.replace(rows)
+
+
 BROKEN = {
+    "open is no function": (dataclasses.replace(GOOD, open="open"), "fields"),
+    "no key": (dataclasses.replace(GOOD, load=load_no_key, open=lambda key: Path(key).read_bytes()), "files"),
+    "an error of open": (keyed(lambda folder, key: read_key(folder / "no", key)), "images"),
+    "no bytes": (keyed(open_as_text), "open"),
+    "other bytes each time": (keyed(open_by_turns()), "open"),
+    "a wrong key accepted": (keyed(open_anything), "open"),
     "no address help": (dataclasses.replace(GOOD, address_help=" "), "fields"),
     "options without help": (dataclasses.replace(GOOD, options=["names"]), "fields"),
     "load is no function": (dataclasses.replace(GOOD, load="load"), "fields"),
@@ -151,7 +196,12 @@ def outcomes(results, outcome):
 
 def test_a_good_source_passes_every_check(process, folder):
     results = run_source_checks(GOOD, str(folder), module="chestxray.data.sources.folder", process=process)
-    assert outcomes(results, "passed") == NAMES, results_table.plain(results)
+    assert outcomes(results, "passed") == OF_FILES, results_table.plain(results)
+
+
+def test_a_good_source_with_keys_passes_every_check(folder):
+    results = run_source_checks(keyed(read_key), str(folder), only=[n for n in NAMES if n != "import"])
+    assert outcomes(results, "passed") == [n for n in NAMES if n != "import"], results_table.plain(results)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -192,4 +242,4 @@ def test_the_sources_that_ship_with_chestxray_pass(name, folder, process):
     plugin = registry.load_plugin(registry.SOURCES, name)
     address = {"folder": str(folder), "phantom": "images=24,size=32"}[name]
     results = run_source_checks(plugin, address, process=process)
-    assert outcomes(results, "passed") == NAMES, results_table.plain(results)
+    assert outcomes(results, "passed") == OF_FILES, results_table.plain(results)
