@@ -85,7 +85,7 @@ def evaluate_on(
     for note in audit.notes:
         log.info("%s", note)
     for column in recipe.by:
-        groups(index.rows, column)
+        groups(index, column)
     log.info(
         "External test: %s, %d images. Loading TensorFlow ...", index.name, int((index.rows["split"] == "test").sum())
     )
@@ -187,7 +187,7 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     recipe = run.recipe.replace(**changes)
     decision = _decision(run, recipe)
     for column in recipe.by:
-        groups(run.index.rows, column)
+        groups(run.index, column)
     if isinstance(decision, FindingDecision):
         return _evaluate_findings_again(run, recipe, decision, cache)
     predictions = decision.applied(run.predictions)

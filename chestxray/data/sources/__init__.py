@@ -134,6 +134,7 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
         return from_catalogue.load_catalogued(address.kind, address.address, address.entry, address.copy, options)
     plugin: SourcePlugin = registry.load_plugin(registry.SOURCES, address.kind)
     index = plugin.load(address.address, options)
+    index.require_columns()
     return opened_keys.keyed(index, address.text) if plugin.open else index
 
 

@@ -42,7 +42,8 @@ def keyed(index: Index, opener: str) -> Index:
 
 
 def as_files(index: Index, openers: Mapping[str, Open], cache: Path) -> Index:
-    """Return the index with files in the cache as the paths of its rows that have keys. Rows keep their order.
+    """Return the index with files in the cache as the paths of its rows that have keys, in the column ``path`` and
+    those of the kind path, such as masks. Rows keep their order.
 
     What cannot be opened has a path where there is no file, and the reason in the column ``unreadable``: it is counted
     among the unreadable images, and tried again by the next command.
@@ -56,9 +57,11 @@ def as_files(index: Index, openers: Mapping[str, Open], cache: Path) -> Index:
     reasons: dict[str, str] = {}
     for name, open_key in openers.items():
         own = (index.rows[OPENER] == name).to_numpy()
-        keys = rows.loc[own, KEY]
-        paths, failed = _opened(name, keys.unique().tolist(), open_key, cache)
-        rows.loc[own, "path"] = keys.map(paths)
+        columns = ["path", *(column for column in rows if index.kind(column) == "path")]
+        keys = [key for key in dict.fromkeys(rows.loc[own, columns].fillna("").to_numpy().ravel(order="F")) if key]
+        paths, failed = _opened(name, keys, open_key, cache)
+        for column in columns:
+            rows.loc[own, column] = rows.loc[own, column].map(paths | {"": ""})
         reasons |= {paths[key]: reason for key, reason in failed.items()}
     if reasons:
         rows = rows.assign(unreadable=rows["path"].map(reasons).fillna("").astype(object))

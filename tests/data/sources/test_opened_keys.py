@@ -123,6 +123,16 @@ def test_each_key_is_opened_once(counted, tmp_path, caplog):
     assert len(seal.read(entry.path)) == len(counted.FILMS)
 
 
+def test_masks_have_keys_too(counted, tmp_path):
+    keys = list(counted.FILMS)
+    records = [{"path": key, "label": "a", "lung_mask": keys[-1] if n else ""} for n, key in enumerate(keys[:3])]
+    index = opened_keys.keyed(Index.from_records(records, name="made"), "counted")
+    rows = opened_keys.as_files(index, {"counted": counted.open_key}, tmp_path / "cache").rows
+    assert sorted(counted.OPENED) == sorted([*keys[:3], keys[-1]])
+    assert rows["lung_mask"].iloc[0] == "" and rows["lung_mask"].iloc[1] == rows["lung_mask"].iloc[2]
+    assert Path(rows["lung_mask"].iloc[1]).read_bytes() == counted.FILMS[keys[-1]][0]
+
+
 def test_images_that_are_left_out_are_not_opened(counted, tmp_path):
     keys = list(counted.FILMS)
     for key in keys[:5]:
