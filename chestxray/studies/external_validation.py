@@ -67,9 +67,10 @@ def evaluate_on(
     Raises:
         DataError: classes that the run does not have; no image to evaluate.
         LeakError: images or patients of the run's training, where `data` says stop.
-        InputError: a run without the files that evaluation needs.
+        InputError: a run without the files that evaluation needs; another backend than TensorFlow.
         OutputError: `output` has content and may not be overwritten, or contains the run itself.
     """
+    startup.require_tensorflow("A test on other data")
     trained = run.recipe
     decision = _decision(run, data)
     recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
