@@ -221,7 +221,10 @@ class SourcePlugin:
     """A kind of data source: ``--data KIND:ADDRESS`` calls ``load(ADDRESS, options)``.
 
     ``load`` makes sure that the image files are on the local disk and returns an `Index`; it raises
-    `DataError` or `InputError` if it cannot. ``address_help`` says in a few words what the address
+    `DataError` or `InputError` if it cannot. With ``open``, for archives, object stores and PACS, the rows have keys in
+    the place of paths, and ``open(key)`` returns the bytes of an image file, or raises any exception: the image then
+    counts as unreadable. It is called once for each key, by several threads at a time, and its result is kept in the
+    cache: a key must always mean the same bytes. ``address_help`` says in a few words what the address
     is. ``options`` maps the names that the source accepts from ``--data-option`` to a line of help
     each; None: the source receives all options and checks them itself. ``path_options`` names those
     options that are paths: the user gives them relative to the current folder, and the source
@@ -230,6 +233,7 @@ class SourcePlugin:
 
     load: Callable[[str, SourceOptions], Index]
     address_help: str
+    open: Callable[[str], bytes] | None = None
     options: Mapping[str, str] | None = None
     path_options: tuple[str, ...] = ()
     licence: str = ""

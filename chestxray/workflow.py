@@ -267,7 +267,7 @@ def prepare(
     # Finds errors that evaluation would only find after hours of training.
     _check(index, recipe)
     for column in recipe.by:
-        groups(index.rows, column)
+        groups(index, column)
     log.info("Data: %s, %d images of %d %s.", index.name, len(index), len(index.classes), index.task)
     with clock.step("decode"):
         decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import click
@@ -132,16 +133,37 @@ def test_the_page_for_authors_of_sources_lists_every_check():
     ]
 
 
-def test_the_source_on_the_page_for_authors_passes(tmp_path):
+def sources_on_the_page():
+    """The plugins that the page for authors of sources shows, in order."""
     page = (DOCS / "write-a-source.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?plugin = SourcePlugin.*?)```", page, re.DOTALL)
-    names = {"__name__": "on_the_page"}
-    exec(compile(code, "write-a-source.md", "exec"), names)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for code in blocks:
+        if "plugin = SourcePlugin" in code:
+            names = {"__name__": "on_the_page"}
+            exec(compile(code, "write-a-source.md", "exec"), names)
+            yield names["plugin"]
+
+
+def require_conforming(plugin, address):
+    cheap = [check.name for check in SOURCE_CHECKS if check.name != "import"]
+    results = run_source_checks(plugin, address, only=cheap, module="chestxray.plugin")
+    assert [(r.name, r.reason) for r in results if r.outcome == "failed"] == []
+
+
+def test_the_source_of_files_on_the_page_for_authors_passes(tmp_path):
     lines = ["file,label,patient"]
     for number in range(4):
         Image.new("L", (32, 32), 50 * number).save(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{'normal' if number % 2 else 'pneumonia'},p{number}")
     (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
-    cheap = [check.name for check in SOURCE_CHECKS if check.name != "import"]
-    results = run_source_checks(names["plugin"], str(tmp_path), only=cheap, module="chestxray.plugin")
-    assert [(r.name, r.reason) for r in results if r.outcome != "passed"] == []
+    of_files, _ = sources_on_the_page()
+    require_conforming(of_files, str(tmp_path))
+
+
+def test_the_source_of_an_archive_on_the_page_for_authors_passes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        for number in range(4):
+            Image.new("L", (32, 32), 50 * number).save(tmp_path / f"{number}.png")
+            archive.write(tmp_path / f"{number}.png", f"{'normal' if number % 2 else 'pneumonia'}/p{number}_0.png")
+    _, of_archive = sources_on_the_page()
+    require_conforming(of_archive, str(tmp_path / "films.zip"))

@@ -69,6 +69,7 @@ def _benchmark(names: tuple[str, ...], as_json: bool, batch: int, image_size: st
     from chestxray.recipe import parse_image_size
     from chestxray.storage import cache as caches
 
+    startup.require_tensorflow("The benchmark")
     size = parse_image_size(image_size) if image_size else None
     known = [entry.name for entry in registry.entries(registry.MODELS)]
     plugins = {name: registry.load_plugin(registry.MODELS, name) for name in (names or known)}

@@ -94,6 +94,7 @@ def new(name: str, path: Path | None, kind: Any) -> None:
 def _check_model(plugin: Any, entry: InstalledPlugin, only: tuple[str, ...]) -> list[CheckResult]:
     from chestxray.models import startup
 
+    startup.require_tensorflow("The conformance suite")
     log.info("Loading TensorFlow ...")
     startup.start()
     from chestxray.testing import run_checks

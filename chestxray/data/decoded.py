@@ -157,7 +157,12 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     Raises:
         DataError: more than the proportion `limit` of the rows is unreadable, or every row of a class.
     """
-    rows = index.rows.drop(columns=[c for c in FACTS if c in index.rows]).join(decoded.facts)
+    facts = decoded.facts
+    if "unreadable" in index.rows:
+        # Of an image that could not even be opened, the source knows the reason.
+        known = index.rows["unreadable"]
+        facts = facts.assign(unreadable=known.where((known != "") & (facts["unreadable"] != ""), facts["unreadable"]))
+    rows = index.rows.drop(columns=[c for c in FACTS if c in index.rows]).join(facts)
     bad = rows[rows["unreadable"] != ""]
     for row in bad.head(20).itertuples():
         log.warning("Unreadable: %s: %s", row.path, row.unreadable)

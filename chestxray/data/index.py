@@ -2,16 +2,18 @@
 
 import dataclasses
 import html
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from chestxray.data import findings
+from chestxray.data import column_kinds, findings
+from chestxray.data.column_kinds import Kind
 from chestxray.data.findings import Uncertain
 from chestxray.data.grouping import patient_keys
 from chestxray.errors import DataError, first_line, require
@@ -122,8 +124,11 @@ class Index:
     - ``source``: name of the data set that the row came from.
 
     Further columns are kept and may be used to break results down. ``mask`` (path of a mask of
-    the finding), ``lung_mask`` (path of a mask of the lungs) and ``drawn`` (True if a program drew
-    the image; set by the source) have a special meaning.
+    the finding), ``lung_mask`` (path of a mask of the lungs), ``boxes`` (see `chestxray.data.boxes`) and ``drawn``
+    (True if a program drew the image; set by the source) have a special meaning.
+
+    ``kinds`` says what further columns hold: ``category``; ``number``, NaN where it is not known; ``path`` of a file,
+    absolute, or ``""``; ``boxes`` or ``""``. Results can be told by categories and, in bins, by numbers.
 
     ``classes`` gives the order of the classes, which is that of the model's outputs. ``notes`` are
     sentences that a reader must know: rows left out by rule, classes joined.
@@ -142,6 +147,7 @@ class Index:
     notes: tuple[str, ...] = ()
     task: Task = "classes"
     uncertain: Uncertain = findings.IGNORED
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @classmethod
     def from_findings(
@@ -153,6 +159,7 @@ class Index:
         licence: str = "",
         citation: str = "",
         notes: Iterable[str] = (),
+        kinds: Mapping[str, Kind] | None = None,
     ) -> "Index":
         """Build an index of findings from rows with a column ``finding:NAME`` for each of `names`.
 
@@ -161,7 +168,7 @@ class Index:
 
         Raises:
             DataError: no rows or no findings; a state that is none of `chestxray.data.findings.STATES`; an unknown
-                split name.
+                split name; a column that is not of its kind.
         """
         if not names:
             raise DataError(f"{name} has no findings.")
@@ -171,33 +178,36 @@ class Index:
         given = rows.assign(label=findings.labels(states, names))
         given = given.astype(dict.fromkeys(findings.columns(names), np.int8))
         return cls(
-            rows=_completed(given, name),
+            rows=column_kinds.of_kinds(_completed(given, name), kinds or {}, name),
             classes=tuple(names),
             name=name,
             licence=licence,
             citation=citation,
             notes=tuple(notes),
             task="findings",
+            kinds=kinds or {},
         )
 
     @classmethod
     def from_records(
         cls,
-        records: Iterable[Mapping[str, str]],
+        records: Iterable[Mapping[str, Any]],
         *,
         name: str,
         classes: Iterable[str] | None = None,
         licence: str = "",
         citation: str = "",
         notes: Iterable[str] = (),
+        kinds: Mapping[str, Kind] | None = None,
     ) -> "Index":
         """Build an index from one mapping per image. Missing columns of `COLUMNS` become ``""``, ``source`` `name`.
 
         Rows are sorted by path, so that the order in which files were found does not matter. `classes`
-        defaults to the labels found, sorted.
+        defaults to the labels found, sorted. `kinds` says what further columns hold.
 
         Raises:
-            DataError: no records; a label that is not in `classes`; an unknown split name.
+            DataError: no records; a label that is not in `classes`; an unknown split name; a column that is not of
+                its kind.
 
         >>> Index.from_records([{"path": "/a.png", "label": "normal"}], name="demo").classes
         ('normal',)
@@ -207,7 +217,15 @@ class Index:
         order = tuple(classes) if classes is not None else found
         if stray := [label for label in found if label not in order]:
             raise DataError(f"{name} has unexpected labels. Allowed: {', '.join(order)}. Received: {', '.join(stray)}.")
-        return cls(rows=rows, classes=order, name=name, licence=licence, citation=citation, notes=tuple(notes))
+        return cls(
+            rows=column_kinds.of_kinds(rows, kinds or {}, name),
+            classes=order,
+            name=name,
+            licence=licence,
+            citation=citation,
+            notes=tuple(notes),
+            kinds=kinds or {},
+        )
 
     @property
     def states(self) -> np.ndarray:
@@ -246,6 +264,14 @@ class Index:
                     f"{self.name} has a class that cannot be named. Allowed: 1 to {LONGEST_NAME} characters that can "
                     f"be printed (--map CLASS=NAME gives another). Received: {name[:60]!a}, {len(name):,} characters."
                 )
+
+    def kind(self, column: str) -> Kind | None:
+        """Return what a further column holds; None where nobody has declared it."""
+        return column_kinds.kind_of(column, self.kinds)
+
+    def require_columns(self) -> None:
+        """Raise `DataError` if a further column has a reserved name, several types, or a value not of its kind."""
+        column_kinds.check(self.rows, COLUMNS, self.kinds, self.name, self.task)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -361,6 +387,7 @@ class Index:
             "notes": "\n".join(self.notes),
             "task": self.task,
             "uncertain": "\n".join(self.uncertain.to_items()),
+            "kinds": json.dumps(dict(self.kinds)),
         }
         metadata = {f"chestxray.{k}".encode(): v.encode() for k, v in fields.items()}
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), path)
@@ -383,6 +410,10 @@ class Index:
             names = ("classes", "name", "licence", "citation", "notes", "task", "uncertain")
             fields = {name: metadata.get(f"chestxray.{name}".encode(), b"").decode() for name in names}
             rows = table.to_pandas()
+            # Files of versions without kinds have none.
+            kinds = json.loads(metadata.get(b"chestxray.kinds", b"{}"))
+            if not set(kinds.values()) <= set(column_kinds.KINDS):
+                raise ValueError("it has a kind of column that is unknown")
         except Exception as error:  # Arrow, Thrift and pandas each raise their own errors for a damaged file
             raise DataError(f"{path} is damaged: {first_line(error)}.") from error
         classes = tuple(fields.pop("classes").split("\n"))
@@ -391,7 +422,7 @@ class Index:
         task: Task = "findings" if fields.pop("task") == "findings" else "classes"
         _require_agreement(rows, classes, task, path)
         uncertain = Uncertain.parse(filter(None, fields.pop("uncertain").split("\n")), classes)
-        return cls(rows=rows, classes=classes, notes=notes, task=task, uncertain=uncertain, **fields)
+        return cls(rows=rows, classes=classes, notes=notes, task=task, uncertain=uncertain, kinds=kinds, **fields)
 
 
 def _completed(rows: pd.DataFrame, name: str) -> pd.DataFrame:

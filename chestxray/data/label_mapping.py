@@ -13,12 +13,14 @@ A label that none of them knows is an error that lists the labels found: nothing
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from chestxray.data import column_kinds
 from chestxray.data.index import Index, key
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.recipe import Recipe
@@ -146,14 +148,7 @@ def harmonise(index: Index, rules: Naming) -> Index:
         notes.append(f"{left_out} images of {index.name} were left out because their class was dropped: {gone}.")
     found = set(rows["label"])
     order = [name for name in rules.wanted.values() if name in found] or sorted(found)
-    return Index(
-        rows=rows.reset_index(drop=True),
-        classes=tuple(order),
-        name=index.name,
-        licence=index.licence,
-        citation=index.citation,
-        notes=tuple(notes),
-    )
+    return dataclasses.replace(index, rows=rows.reset_index(drop=True), classes=tuple(order), notes=tuple(notes))
 
 
 def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
@@ -186,6 +181,7 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
         rows = merged_rows(frames, names)
     else:
         rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    rows = rows.assign(**{name: column_kinds.as_text(rows[name]) for name in rows if column_kinds.is_mixed(rows[name])})
     # A column that only some of the sets have is filled with "" for the others.
     extra = [column for column in rows.columns if rows[column].dtype == object or rows[column].dtype == "str"]
     rows = rows.assign(**{column: rows[column].fillna("") for column in extra})
@@ -206,6 +202,7 @@ def merge(indexes: Sequence[Index], wanted: Sequence[str] = ()) -> Index:
         licence=_joined((index.licence for index in indexes), "; "),
         citation=_joined((index.citation for index in indexes), " | "),
         notes=tuple(note for index in indexes for note in index.notes),
+        kinds=column_kinds.merged(frames, [index.kinds for index in indexes]),
     )
 
 

@@ -7,7 +7,8 @@ import re
 
 import pandas as pd
 
-from chestxray.data.index import COLUMNS, column_name, column_of
+from chestxray.data import column_kinds
+from chestxray.data.index import COLUMNS, Index, column_name, column_of
 from chestxray.errors import InputError, nearest
 
 #: Lower ends of the age bands in years, and the largest number that is taken for an age.
@@ -15,35 +16,55 @@ AGES = (0, 18, 40, 65)
 OLDEST = 120
 #: A column of numbers with more values than this is grouped into quartiles.
 MOST_VALUES = 12
+#: Kinds of columns that group nothing, as they differ from image to image.
+NO_GROUPS = ("path", "boxes")
 OUT_OF_RANGE = "out of range"
 #: Years in a unit of age; DICOM writes 058Y, 011M, 002W, 010D.
 _YEARS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 _AGE = re.compile(r"(>=?|over )?\s*(-?\d+(?:[.,]\d+)?)\s*(?:([ymwd])[a-z]*\.?)?(?: old)?\s*(\+)?", re.IGNORECASE)
 
 
-def groups(rows: pd.DataFrame, column: str) -> pd.Series:
+def groups(index: Index, column: str) -> pd.Series:
     """Return the group of each row by a column of the data, ``""`` where it is not known.
 
     `column` matches a heading in any spelling, and by meaning: ``age`` also finds ``Patient Age``.
-    Ages are grouped into bands (see `age_bands`), other numbers with many values into quartiles.
+    Ages are grouped into bands (see `age_bands`), other numbers with more than `MOST_VALUES` values into quartiles.
+    What the source declares to be a category is not grouped further, even if its values are numbers.
 
     Raises:
-        InputError: the data have no such column.
+        InputError: the data have no such column, or it holds paths or boxes.
     """
-    extra = [name for name in rows if name not in (*COLUMNS, "audit", "external")]
+    rows = index.rows
+    extra = [name for name in rows if name not in (*COLUMNS, "audit", "external") and index.kind(name) not in NO_GROUPS]
+    kinds = {name: index.kind(name) for name in rows}
+    refused = column_of(column, [name for name, kind in kinds.items() if kind in NO_GROUPS])
+    if refused is not None:
+        raise InputError(
+            f"by must be a column of categories or numbers; {refused} has a {kinds[refused]} for each image. "
+            f"Allowed: {', '.join(extra) or 'none here'}. Received: {column!r}."
+        )
     found = column_of(column, extra)
     if found is None:
         raise InputError(
             f"by must be a column of the data.{nearest(column, extra)} Allowed: {', '.join(extra) or 'none here'}. "
             f"Received: {column!r}."
         )
+    if kinds[found] == "number":
+        rows = rows.assign(**{found: column_kinds.as_text(rows[found])})
     values = rows[found].astype(object).where(rows[found].notna(), "").astype(str).str.strip()
+    if kinds[found] == "category":
+        return values
     if column_name(found) == "age" and (bands := age_bands(values)) is not None:
         return bands
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.nunique() > MOST_VALUES and numbers.notna().sum() >= values.ne("").sum():
         quarters = pd.qcut(numbers, 4, duplicates="drop")
-        return quarters.map(lambda q: f"{q.left:g} to {q.right:g}").astype(object).fillna("").astype(str)
+        return (
+            quarters.map(lambda q: f"{q.left:g} to {q.right:g}", na_action="ignore")
+            .astype(object)
+            .fillna("")
+            .astype(str)
+        )
     return values
 
 

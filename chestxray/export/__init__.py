@@ -54,6 +54,7 @@ def export(folder: str | Path, form: str, *, output: Path | None = None, overwri
     """
     if form not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}.{nearest(form, FORMATS)} Received: {form!r}.")
+    startup.require_tensorflow("An export")
     run = _load(Path(folder))
     path = output or run.folder / "export" / FORMATS[form]
     _check_output(path, form, overwrite)

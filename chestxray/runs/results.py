@@ -145,7 +145,7 @@ def group_columns(test: Predictions | FindingPredictions, index: Index, by: Sequ
 
 
 def _groups(test: Predictions | FindingPredictions, index: Index, column: str) -> pd.Series:
-    return groups(index.rows, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows))
+    return groups(index, column).set_axis(row_keys(index.rows)).reindex(row_keys(test.rows))
 
 
 def _by_column(test: Predictions, index: Index, column: str, score: Scorer) -> dict[str, Any]:

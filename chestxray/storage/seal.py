@@ -29,6 +29,18 @@ def write(folder: Path) -> None:
     checked_json.write(folder / FILE, {name: list(facts) for name, facts in files.items()})
 
 
+def extend(folder: Path) -> None:
+    """Seal the files that came to `folder`, or changed in size, since it was sealed, beside those sealed before."""
+    known = read(folder) or {}
+    files: Files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != FILE:
+            name, size = path.relative_to(folder).as_posix(), path.stat().st_size
+            same = name in known and known[name][0] == size
+            files[name] = known[name] if same else (size, checksums.of(path))
+    checked_json.write(folder / FILE, {name: list(facts) for name, facts in files.items()})
+
+
 def read(folder: Path) -> Files | None:
     """Return the files of a sealed folder; None if it has no seal, or a damaged one."""
     content = checked_json.read(folder / FILE)

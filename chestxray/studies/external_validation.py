@@ -67,9 +67,10 @@ def evaluate_on(
     Raises:
         DataError: classes that the run does not have; no image to evaluate.
         LeakError: images or patients of the run's training, where `data` says stop.
-        InputError: a run without the files that evaluation needs.
+        InputError: a run without the files that evaluation needs; another backend than TensorFlow.
         OutputError: `output` has content and may not be overwritten, or contains the run itself.
     """
+    startup.require_tensorflow("A test on other data")
     trained = run.recipe
     decision = _decision(run, data)
     recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
@@ -85,7 +86,7 @@ def evaluate_on(
     for note in audit.notes:
         log.info("%s", note)
     for column in recipe.by:
-        groups(index.rows, column)
+        groups(index, column)
     log.info(
         "External test: %s, %d images. Loading TensorFlow ...", index.name, int((index.rows["split"] == "test").sum())
     )
@@ -187,7 +188,7 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     recipe = run.recipe.replace(**changes)
     decision = _decision(run, recipe)
     for column in recipe.by:
-        groups(run.index.rows, column)
+        groups(run.index, column)
     if isinstance(decision, FindingDecision):
         return _evaluate_findings_again(run, recipe, decision, cache)
     predictions = decision.applied(run.predictions)

@@ -103,7 +103,8 @@ def test_a_source_needs_an_address_and_a_model_takes_none(strangers):
 def test_a_source_is_checked(folder):
     result = invoke("check", "folder", "--kind", "source", "--address", str(folder), "--json")
     assert result.return_value == 0
-    assert all(row["outcome"] == "passed" for row in json.loads(result.stdout)["checks"])
+    checks = json.loads(result.stdout)["checks"]
+    assert [row["name"] for row in checks if row["outcome"] != "passed"] == ["open"]
 
 
 def test_new_says_what_it_wrote_and_what_comes_next(tmp_path):

@@ -6,14 +6,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chestxray.data.index import Index
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.subgroups import OUT_OF_RANGE, age_bands, groups, plain_ages
 from chestxray.report.facts.data import people
 
 
-def rows_with(**columns):
+def rows_with(kinds=None, **columns):
+    """An index with these further columns."""
     count = len(next(iter(columns.values())))
-    return pd.DataFrame({"path": [f"/{n}.png" for n in range(count)], "label": "x", **columns})
+    table = pd.DataFrame({"path": [f"/{n:03}.png" for n in range(count)], "label": "x", **columns})
+    return Index.from_records(table.to_dict("records"), name="made", kinds=kinds)
+
+
+def test_numbers_are_binned_categories_are_not_and_paths_and_boxes_are_refused():
+    plain = rows_with(dose=list(range(40)))
+    assert groups(plain, "dose").nunique() == 4
+    kinds = {"dose": "number", "ward": "category", "outline": "path"}
+    columns = {"dose": [*range(39), None], "ward": list(map(str, range(40))), "outline": "/o.png", "boxes": ""}
+    index = rows_with(kinds, **{k: [v] * 40 if isinstance(v, str) else v for k, v in columns.items()})
+    assert groups(index, "ward").nunique() == 40
+    assert sorted(groups(index, "dose").value_counts().tolist()) == [1, 9, 10, 10, 10]
+    assert groups(rows_with({"dose": "number"}, dose=["1", "2.50", ""]), "dose").tolist() == ["1", "2.5", ""]
+    for refused in ("outline", "boxes"):
+        with pytest.raises(ChestXrayError, match=rf"{refused} has a (path|boxes) for each.*Allowed: dose, ward\. Rec"):
+            groups(index, refused)
 
 
 def test_groups_are_values_bands_of_age_or_quarters():
@@ -71,7 +88,7 @@ def test_ages_as_plain_numbers_for_a_report():
 
 def test_a_report_tells_ages_in_years_and_what_is_none_as_not_known():
     ages = [f"{n:03d}Y" for n in range(20, 60)] + ["413Y", ""]
-    record = SimpleNamespace(used=rows_with(split=["train"] * 42, age=ages, gender=["F", "M"] * 21))
+    record = SimpleNamespace(used=rows_with(split=["train"] * 42, age=ages, gender=["F", "M"] * 21).rows)
     assert people(record) == [
         "Sex: train F 21, M 21.",
         "Age: train median 39.5, 20 to 59, not known of 2.",

@@ -36,7 +36,7 @@ from chestxray.data.label_mapping import (
     naming,
     require_one_task,
 )
-from chestxray.data.sources import from_catalogue
+from chestxray.data.sources import from_catalogue, opened_keys
 from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
 from chestxray.data.views import chosen
 from chestxray.errors import DataError, InputError
@@ -55,6 +55,12 @@ class _Set:
     index: Index
     address: Address
     external: bool
+
+    @property
+    def opener(self) -> opened_keys.Open | None:
+        """What opens the keys of the set; None where it has paths."""
+        by_catalogue = self.address.entry or self.address.copy
+        return None if by_catalogue else self.address.plugin.open
 
 
 def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True, task: Task | None = None) -> Index:
@@ -96,7 +102,10 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True, task: T
     index = chosen(index, recipe.view)
     if index.task == "findings":
         index = without_unlabelled(index)
-    return with_uncertain(index, recipe.uncertain, lacking=() if every_class else recipe.classes)
+    index = with_uncertain(index, recipe.uncertain, lacking=() if every_class else recipe.classes)
+    # Last, so that images which are left out are not fetched.
+    openers = {one.address.text: one.opener for one in sets if one.opener is not None}
+    return opened_keys.as_files(index, openers, cache)
 
 
 def _require_task(indexes: list[Index], task: Task) -> None:
@@ -124,7 +133,9 @@ def _read(address: Address, recipe: Recipe, cache: Path, extra: dict[str, str], 
     if address.entry or address.copy:
         return from_catalogue.load_catalogued(address.kind, address.address, address.entry, address.copy, options)
     plugin: SourcePlugin = registry.load_plugin(registry.SOURCES, address.kind)
-    return plugin.load(address.address, options)
+    index = plugin.load(address.address, options)
+    index.require_columns()
+    return opened_keys.keyed(index, address.text) if plugin.open else index
 
 
 def _harmonised(sets: list[_Set], recipe: Recipe, every_class: bool) -> Index:

@@ -91,10 +91,10 @@ def test_a_column_that_results_are_told_by_is_kept_without_being_named_again(rea
     rows = read(text).rows
     assert list(rows) == [*columns, "sex", "age"]
     assert rows["sex"].tolist() == ["M", "F"]
-    rows = read(text, by=("age", "follow_up", "Patient ID", "dose")).rows
-    assert list(rows) == [*columns, "sex", "age", "follow-up_#"]
-    assert groups(rows, "Patient Age").tolist() == ["40 to 64", "out of range"]
-    assert groups(rows, "Follow-up").tolist() == ["0", "1"]
+    index = read(text, by=("age", "follow_up", "Patient ID", "dose"))
+    assert list(index.rows) == [*columns, "sex", "age", "follow-up_#"]
+    assert groups(index, "Patient Age").tolist() == ["40 to 64", "out of range"]
+    assert groups(index, "Follow-up").tolist() == ["0", "1"]
     # Asked for by name they are kept beside what is told by.
     assert list(read(text, by=("age",), keep="Patient_Gender").rows) == [*columns, "sex", "age"]
 

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from chestxray.data.column_kinds import MASK
 from chestxray.data.findings import ABSENT, FINDING, PRESENT, UNCERTAIN, UNKNOWN
 from chestxray.data.index import Index
 from chestxray.data.sources.phantom.drawing import VERSION, draw_findings, images_of
@@ -36,8 +37,6 @@ from chestxray.data.sources.phantom.findings import COEXISTING
 from chestxray.data.sources.phantom.options import LABELLED, LICENCE, SPLIT_CYCLE, FindingsOptions
 from chestxray.plugin import SourceOptions
 
-#: Prefix of the columns with the path of the mask of a finding.
-MASK = "mask:"
 #: Prefix of the fields of a record, which no index has, that say whether a finding was drawn.
 _DRAWN = "drawn:"
 #: Of the patients; that of effusions depends on cardiomegaly.
