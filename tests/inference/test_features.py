@@ -120,7 +120,7 @@ def test_findings_have_their_columns(tmp_path, call, monkeypatch):
         (("small", "DATA", "--output", "a.csv"), "The output must be a Parquet file"),
         (("small", "DATA", "--output", "a.parquet"), "random features say nothing. Received: 'none'"),
         (("small", "DATA", "--weights", "no.h5", "--output", "a.parquet"), "Received: 'no.h5'"),
-        (("smal", "DATA", "--output", "a.parquet"), "Did you mean small or"),
+        (("smalll", "DATA", "--output", "a.parquet"), "Did you mean small"),
         (("small", "--output", "a.parquet"), "No data."),
         (("RUN", "DATA", "--image-size", "32", "--output", "a.parquet"), "image_size is not for a run"),
         (("RUN", "--map", "a=b", "--output", "a.parquet"), "map is not for a run without data"),
