@@ -192,6 +192,28 @@ class Run:
         rule = self.engine.decision
         return pd.DataFrame([answer.cells(rule.classes) for answer in given], columns=columns(rule))
 
+    def features(self, *, cache: str | Path | None = None, **fields: Unpack[RecipeFields]) -> pd.DataFrame:
+        """Return what the network makes of each image before its last layer: ``run.features(data="folder:films")``.
+
+        Args:
+            cache: the cache folder; default: ``chestxray.storage.cache.root``.
+            fields: ``data``, and fields that say which of its images; default: the run's own images, with its splits.
+
+        Returns:
+            The table of `chestxray features`: ``features`` is an array, float32 (width,), for each image, None where
+            ``unreadable`` says why the file cannot be read.
+
+        Raises:
+            InputError: the folder holds no model, or a field has no influence on features.
+            DataError: the data cannot be read.
+        """
+        from chestxray.inference import feature_table
+        from chestxray.models.startup import require_tensorflow
+        from chestxray.storage import cache as caches
+
+        require_tensorflow("A Keras model")
+        return feature_table.of_run(self.folder, dict(fields), caches.root(cache)).frame()
+
     def explain(self, image: Images, finding: str | None = None) -> Explanation:
         """Return the Grad-CAM explanation of the prediction of one image, a path or an array (height, width).
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "run": "Train, evaluate, explain and report one model.",
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
     "predict": "Answers of a finished run for image files and folders.",
+    "features": "Write the feature vectors of films for other tools.",
+    "neighbours": "Find the films that a network takes for most alike.",
     "export": "Write a finished run as ONNX, LiteRT, SavedModel or Keras.",
     "serve": "Put finished runs or exported models behind a web page.",
     "compare": "Compare finished runs, or models to train, by paired tests.",

@@ -18,13 +18,17 @@ from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.models import startup
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import MODEL, RECIPE, Run
+from chestxray.storage import cache as caches
 from chestxray.storage.files import explained, replacing
 
 if TYPE_CHECKING:
+    from chestxray.export.quantisation import Quantised
     from chestxray.export.verification import Checked
 
 #: Format -> name of its file below ``export/`` in the run's folder.
 FORMATS = {"onnx": "model.onnx", "litert": "model.tflite", "savedmodel": "savedmodel", "keras": "model.keras"}
+#: The same of a quantised file.
+INT8 = "model.int8.onnx"
 #: Format -> modules that it needs in addition to TensorFlow.
 _PACKAGES = {"onnx": ("tf2onnx", "onnx"), "litert": ("ai_edge_litert",)}
 
@@ -32,7 +36,8 @@ _PACKAGES = {"onnx": ("tf2onnx", "onnx"), "litert": ("ai_edge_litert",)}
 @dataclass(frozen=True)
 class Exported:
     """An exported file: its ``path`` (of a SavedModel: the folder), the names of its ``outputs``, ``notes`` on missing
-    outputs, the result of its verification ``checked``, and its size in ``megabytes``.
+    outputs, the result of its verification ``checked``, and its size in ``megabytes``; ``quantised``: what 8-bit
+    integers cost and give, None of a file in float32.
     """
 
     path: Path
@@ -40,23 +45,40 @@ class Exported:
     notes: tuple[str, ...]
     checked: Checked
     megabytes: float
+    quantised: Quantised | None = None
 
 
-def export(folder: str | Path, form: str, *, output: Path | None = None, overwrite: bool = False) -> Exported:
+def export(
+    folder: str | Path,
+    form: str,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    int8: bool = False,
+    force: bool = False,
+    cache: str | Path | None = None,
+) -> Exported:
     """Export the run in `folder` as `form`, one of `FORMATS`, to `output` (default: in its ``export/``).
+
+    With `int8`, of ONNX alone, the file computes in 8-bit integers (`quantisation`): it is calibrated on the run's
+    training images and tested on its test images, which `cache` may hold, and `force` keeps it whatever it loses.
 
     Raises:
         InputError: `folder` is not a run, has no weights or decision rule; an unknown format; a package that is
             not installed.
         OutputError: `output` exists and may not be overwritten, or cannot be written.
-        ExportError: the architecture cannot be converted, or the outputs of the file differ from the model's; no
-            file is left then.
+        ExportError: the architecture cannot be converted, the outputs of the file differ from the model's, or its
+            AUROC in `int8` is too low; no file is left then.
     """
     if form not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}.{nearest(form, FORMATS)} Received: {form!r}.")
+    if int8 and form != "onnx":
+        raise InputError(f"int8 is for the format onnx. Received: {form}.")
+    if force and not int8:
+        raise InputError("force is for int8, whose loss of AUROC it allows.")
     startup.require_tensorflow("An export")
     run = _load(Path(folder))
-    path = output or run.folder / "export" / FORMATS[form]
+    path = output or run.folder / "export" / (INT8 if int8 else FORMATS[form])
     _check_output(path, form, overwrite)
     _check_packages(form)
     startup.start()
@@ -64,11 +86,17 @@ def export(folder: str | Path, form: str, *, output: Path | None = None, overwri
     from chestxray.export.source_run import SourceRun
 
     subject = SourceRun.of(run, form)
+    quantised = None
     with _replacing(path, form) as temporary:
-        formats.WRITERS[form](subject, temporary)
-        checked = verification.check(subject, temporary)
+        if int8:
+            from chestxray.export import quantisation
+
+            quantised = quantisation.quantise(subject, temporary, caches.root(cache), force=force)
+        else:
+            formats.WRITERS[form](subject, temporary)
+        checked = verification.check(subject, temporary, exact=not int8)
         size = sum(file.stat().st_size for file in [temporary, *temporary.rglob("*")] if file.is_file())
-    return Exported(path, subject.outputs, subject.notes, checked, size / 1e6)
+    return Exported(path, subject.outputs, subject.notes, checked, size / 1e6, quantised)
 
 
 def _load(folder: Path) -> Run:

@@ -52,7 +52,7 @@ class Lines:
     def opening(self) -> bytes:
         """The heading of a table, the bracket of a JSON list."""
         if self.kind == "csv":
-            return _csv_line(self.columns)
+            return csv_line(self.columns)
         return b"[\n" if self.kind == "json" else b""
 
     @property
@@ -68,7 +68,7 @@ class Lines:
         if self.kind == "csv":
             names = heatmap or "" if heatmap is None or isinstance(heatmap, str) else "|".join(heatmap.values())
             given = answer.row(self._classes) | {"heatmap": names, "run": self.run}
-            return _csv_line([given[name] for name in self.columns])
+            return csv_line([given[name] for name in self.columns])
         content: dict[str, Any] = answer.to_json()
         content |= ({"heatmap": heatmap} if self._heatmaps else {}) | {"run": self.run}
         line = json.dumps(content, allow_nan=False).encode("ascii")
@@ -196,7 +196,8 @@ def behind(work: Callable[[Any], None], most: int = 4) -> Iterator[Callable[[Any
         raise failures[0]
 
 
-def _csv_line(values: Sequence[str]) -> bytes:
+def csv_line(values: Sequence[str]) -> bytes:
+    """Return a line of a CSV file in which no spreadsheet takes a cell for a formula."""
     return (",".join(map(_cell, values)) + "\n").encode(**_ENCODING)
 
 

@@ -15,7 +15,7 @@ from chestxray import workflow
 from chestxray.errors import DataError
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.explanation.panel import gradcam
-from chestxray.export import FORMATS, export, verification
+from chestxray.export import FORMATS, export, quantisation, verification
 from chestxray.export.source_run import SourceRun
 from chestxray.inference import export_metadata
 from chestxray.inference.onnx_engine import OnnxEngine
@@ -228,3 +228,16 @@ def _refused(file, described, words, folder):
     with pytest.raises(DataError, match=words) as error:
         OnnxEngine(_written(file, described, folder))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_int8_is_tested_on_the_mean_over_findings(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantisation, "SECONDS", 0.2)
+    made = export(run.folder, "onnx", output=tmp_path / "m.onnx", int8=True, force=True, cache=tmp_path / "cache")
+    test = run.finding_predictions.of("test")
+    pixels = np.stack([np.asarray(Image.open(path)) for path in test.rows["path"]])
+    given = OnnxEngine(made.path).run(pixels, maps=True)
+    rule = FindingDecision.read(run.folder / "decision.json")
+    differ = (rule.decided(given.probabilities) != rule.decided(test.probabilities)).any(axis=1)
+    assert made.quantised.changed == differ.sum()
+    assert (made.quantised.tested, made.quantised.gap.value is None) == (len(test.rows), False)
+    assert given.mapped.shape == (len(pixels), 3)
