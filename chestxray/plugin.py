@@ -1,7 +1,8 @@
-"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data.
+"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data, `MetricPlugin` for a
+figure of the test.
 
 A plugin is one object in one module, registered by one entry point, whose name is the name of the
-model or source::
+model, source or metric::
 
     [project.entry-points."chestxray.models"]
     inceptionv3 = "chestxray_inceptionv3:plugin"
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chestxray.errors import DataError, InputError, PluginError
+from chestxray.method_plugins import MetricPlugin
 
 if TYPE_CHECKING:
     from chestxray.data.index import Index
@@ -31,6 +33,7 @@ __all__ = [
     "DataError",
     "Index",
     "InputError",
+    "MetricPlugin",
     "ModelPlugin",
     "PublishedWeights",
     "SourceOptions",

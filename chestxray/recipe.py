@@ -240,6 +240,7 @@ class Recipe:
         high=0.9999,
     )
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
+    metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
     heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
 
     def __post_init__(self) -> None:

@@ -210,7 +210,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
     """Return the recipe with image size, weights and absolute paths filled in, the model's plugin and its entry.
 
     Raises:
-        PluginError: an unknown or broken model.
+        PluginError: an unknown or broken model, metric or other method.
         InputError: an image size or weights that the architecture does not take; the backend is not installed.
     """
     # Said first: a model's package brings it, so that without it there is seldom a model either.
@@ -219,6 +219,8 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
         raise InputError("No model. Choose one with --model; `chestxray models` lists them.")
     if not recipe.data:
         raise InputError("No data. Choose some with --data, such as folder:PATH or phantom.")
+    for group, method in registry.methods_of(recipe):
+        registry.load_entry(group, method)
     entry = registry.find(registry.MODELS, recipe.model)
     plugin: ModelPlugin = registry.load_entry(registry.MODELS, entry)
     size = recipe.image_size or plugin.image_size
@@ -454,6 +456,7 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     record = provenance.describe(job.entry, job.plugin, prepared.index, facts, _devices(recipe))
     record["data"]["decoded"] = name_of(prepared.pixels)
+    record["methods"] = provenance.methods(recipe)
     record["deterministic"] = startup.is_deterministic()
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)

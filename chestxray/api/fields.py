@@ -94,6 +94,7 @@ class RecipeFields(DataFields, total=False):
     positive: str | None
     prevalence: float | None
     replicates: int
+    metric: Names
     heatmaps: int
 
 

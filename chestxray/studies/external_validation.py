@@ -178,11 +178,12 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     """Evaluate the test of `run` again, with other options of the evaluation.
 
     `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
-    ``prevalence``, ``replicates``. The model and its probabilities do not change; the run's recipe, its
+    ``prevalence``, ``replicates``, ``metric``. The model and its probabilities do not change; the run's recipe, its
     figures and its report are replaced.
 
     Raises:
         InputError: a column that the data do not have, or another impossible option.
+        PluginError: a metric that is unknown or broken.
     """
     recipe = run.recipe.replace(**changes)
     decision = _decision(run, recipe)
@@ -263,6 +264,7 @@ def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision:
     return trained.replace(
         **own,
         uncertain=data.uncertain or trained.uncertain,
+        metric=data.metric or trained.metric,
         prevalence=trained.prevalence if data.prevalence is None else data.prevalence,
         classes=classes,
         positive=decision.positive if isinstance(decision, Decision) else None,

@@ -34,6 +34,7 @@ from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 from chestxray.studies import leakage_page, study
+from chestxray.evaluation.paired.comparison import check_metric
 from chestxray.studies.candidates import check_comparison
 from chestxray.studies.leakage_result import Leakage, Split
 
@@ -64,6 +65,7 @@ def measure(
     plain = recipe.replace(split="auto", folds=0, fold=None, held_out=None, on_leak="ignore")
     index = sources.load_index(plain, caches.root(cache))
     check_comparison(metric, index.task)
+    check_metric(metric)  # the figures of plugins are not measured here
     given = index.rows
     splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}

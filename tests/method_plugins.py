@@ -1,0 +1,51 @@
+"""Metrics and other methods of plugins, and how a test installs them as a distribution."""
+
+import numpy as np
+
+from chestxray.plugin import MetricPlugin
+
+
+def mean_rank(truth, probability, weights):
+    """The AUROC, by the definition: the share of pairs of a row with the class and one without that are in order."""
+    above = (probability[truth][:, None] > probability[~truth]) + 0.5 * (probability[truth][:, None] == probability[~truth])
+    own, rest = weights[:, truth], weights[:, ~truth]
+    pairs = own.sum(axis=1) * rest.sum(axis=1)
+    hits = np.einsum("ri,ij,rj->r", own, above.astype(float), rest)
+    return np.divide(hits, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def percent_wrong(truth, probability, weights):
+    return 100 * (weights @ (probability.argmax(axis=1) != truth)) / weights.sum(axis=1)
+
+
+pairs = MetricPlugin(
+    compute=mean_rank,
+    title="Pairs in order",
+    meaning="The share of pairs of a film with the class and one without that are in order.",
+    reference="Mann and Whitney 1947",
+    licence="Apache-2.0",
+)
+wrong = MetricPlugin(
+    compute=percent_wrong,
+    title="Percentage wrong",
+    higher_is_better=False,
+    bounds=(0.0, 100.0),
+    per="set",
+    reference="none: made for a test",
+    licence="Apache-2.0",
+)
+
+
+def install(folder, monkeypatch, **groups):
+    """Install the plugins ``pairs`` and ``wrong``, or those of ``metrics="a b"`` and the like, for a test's length."""
+    groups = groups or {"metrics": "pairs wrong"}
+    info = folder / "method_plugins-2.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: method-plugins\nVersion: 2.1\n")
+    lines = [
+        line
+        for group, names in groups.items()
+        for line in (f"[chestxray.{group}]", *(f"{name} = method_plugins:{name}" for name in names.split()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(folder)
