@@ -23,8 +23,8 @@ class MetricPlugin:
     """A figure of a test, ``--metric NAME``. It gets an interval, a paired test and a row in the report like our own.
 
     - ``compute(truth, probability, weights) -> values``: NumPy arrays. `weights` is float (replicates, rows): how often
-      each row counts in each bootstrap replicate, 0 for one that is left out. Returns float (replicates,), NaN where the
-      figure cannot be computed. With ``per="class"`` it is called for each class or finding against the rest: `truth`
+      each row counts in each bootstrap replicate, 0 for one that is left out. Returns float (replicates,), NaN where
+      the figure cannot be computed. With ``per="class"`` it is called for each class or finding against the rest: `truth`
       is bool (rows,), `probability` float (rows,) in 0..1. With ``per="set"`` it is called once: `truth` holds class
       numbers, int (rows,), `probability` is float (rows, classes).
     - ``title``: its name in tables; ``meaning``: what it says, in a sentence for the report.

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import FrameType, ModuleType
 from typing import Any
 
-from chestxray.errors import PluginError, Terminated, nearest
+from chestxray.errors import InputError, PluginError, Terminated, nearest
 from chestxray.recipe import Recipe
 
 MODELS = "chestxray.models"
@@ -23,6 +23,8 @@ METRICS = "chestxray.metrics"
 #: Comma-separated names that are treated as not installed.
 DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
 
+#: The groups by the word of the command line.
+GROUPS = {"model": MODELS, "source": SOURCES, "metric": METRICS}
 #: What a plugin of each group is called, and the class in `chestxray.plugin` that its object is of.
 KIND = {MODELS: "model", SOURCES: "data source", METRICS: "metric"}
 CONTRACTS = {MODELS: "ModelPlugin", SOURCES: "SourcePlugin", METRICS: "MetricPlugin"}
@@ -64,6 +66,7 @@ def find(group: str, name: str, own: Sequence[str] = ()) -> InstalledPlugin:
     `own` are the names of chestxray's own methods of that kind, which are no plugins and could have been meant.
 
     Raises:
+        InputError: no plugin has that name, and `own` are given.
         PluginError: no plugin has that name, or two distributions claim it.
     """
     known = entries(group)
@@ -81,7 +84,7 @@ def find(group: str, name: str, own: Sequence[str] = ()) -> InstalledPlugin:
     names = [*own, *installed]
     listing = "Installed: " + ", ".join(installed) if installed else f"No {kind} plugin is installed"
     if own:
-        listing = f"Allowed: {', '.join(own)}. {listing}"
+        raise InputError(f"Unknown {kind} {name!r}.{nearest(name, names)} Allowed: {', '.join(own)}. {listing}.")
     raise PluginError(f"Unknown {kind} {name!r}.{nearest(name, names)} {listing}.")
 
 
@@ -133,8 +136,8 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
     if plugin.api not in range(1, contracts.API + 1):
         raise PluginError(
             f"The {KIND[group]} plugin {entry.qualified} {entry.version} is written for version {plugin.api} of the "
-            f"contract of plugins. This chestxray knows versions up to {contracts.API}: upgrade chestxray, or install an "
-            "older version of the plugin."
+            f"contract of plugins. This chestxray knows versions up to {contracts.API}: upgrade chestxray, or install "
+            "an older version of the plugin."
         )
     return plugin
 

@@ -7,7 +7,8 @@ from chestxray.plugin import MetricPlugin
 
 def mean_rank(truth, probability, weights):
     """The AUROC, by the definition: the share of pairs of a row with the class and one without that are in order."""
-    above = (probability[truth][:, None] > probability[~truth]) + 0.5 * (probability[truth][:, None] == probability[~truth])
+    with_it, without = probability[truth][:, None], probability[~truth]
+    above = (with_it > without) + 0.5 * (with_it == without)
     own, rest = weights[:, truth], weights[:, ~truth]
     pairs = own.sum(axis=1) * rest.sum(axis=1)
     hits = np.einsum("ri,ij,rj->r", own, above.astype(float), rest)

@@ -38,7 +38,12 @@ _OF_RUNS = ("positive", "replicates")
 @click.command(name="compare", context_settings={"show_default": False})
 @click.argument("runs", nargs=-1, type=READ, metavar="[RUN]...")
 @click.option("--model", "models", multiple=True, help="Architecture to train and compare; given once for each.")
-@click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy, or a plugin's.")
+@click.option(
+    "--metric",
+    default="auroc",
+    show_default=True,
+    help="Figure to compare by, one of ours or a plugin's.",
+)
 @click.option(
     "--margin", type=float, help="Margin for tests of non-inferiority and equivalence: how much worse a model may be."
 )

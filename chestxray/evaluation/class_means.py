@@ -121,9 +121,7 @@ def mean(
     of their own. `span` has the least and greatest possible value.
     """
     none = Figure(span[0], *span)
-    left_open = [
-        _left_open(found[key] if found[key].value is not None else none, support[key], span) for key in keys
-    ]
+    left_open = [_left_open(found[key] if found[key].value is not None else none, support[key], span) for key in keys]
     estimated = [key for key, parts in zip(keys, left_open, strict=True) if parts is None]
     inflated = np.array([math.sqrt(support[key] / (support[key] - 1)) for key in estimated])
     covariance = _covariance([np.asarray(replicates[key]) for key in estimated]) * np.outer(inflated, inflated)
@@ -146,9 +144,7 @@ def _added(
     return Figure(value, max(span[0], value - below), min(span[1], value + above))
 
 
-def _left_open(
-    figure: Figure, support: float, span: tuple[float, float] = (0.0, 1.0)
-) -> tuple[float, float] | None:
+def _left_open(figure: Figure, support: float, span: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float] | None:
     """Return how far the interval of a class reaches below and above its value, None where the bootstrap suffices.
 
     The bootstrap does not suffice for a figure at an end of its range or of few patients, nor for one without an

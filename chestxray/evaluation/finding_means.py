@@ -45,7 +45,8 @@ def means(
     seed: int,
     metrics: Sequence[published_metrics.Metric] = (),
 ) -> dict[str, Figure]:
-    """Return the mean of each of `MEANS`, and of the `metrics` of plugins, over findings with its 95% interval; all are None without findings.
+    """Return the mean of each of `MEANS`, and of the `metrics` of plugins, over findings with its 95% interval; all are
+    None without findings.
 
     A finding that is never predicted has precision 0 here, as in means over classes.
 
@@ -54,6 +55,7 @@ def means(
         clusters: codes of the patients, int (all rows,).
         replicates: number of bootstrap replicates.
         seed: of the random draws.
+        metrics: further figures.
     """
     names = (*MEANS, *(metric.name for metric in metrics))
     if not parts:
@@ -106,9 +108,7 @@ def _mean_of(metric: published_metrics.Metric, parts: Sequence[Part], drawn: Map
     support = {key: part.estimated.measured.support[whole] for key, part in own}
     found = {key: part.estimated.evaluation.test[metric.name] for key, part in zip(keys, parts, strict=True)}
     freedom = {key: size - 1 for key, size in support.items()}
-    return class_means.mean(
-        value, keys, found, drawn, support, freedom, of_same_rows=True, span=metric.plugin.bounds
-    )
+    return class_means.mean(value, keys, found, drawn, support, freedom, of_same_rows=True, span=metric.plugin.bounds)
 
 
 def joint_replicates(

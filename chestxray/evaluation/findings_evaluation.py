@@ -85,7 +85,8 @@ class FindingsEvaluation:
 
     ``test`` has the means over the findings that are scored, with ``prevalence``, the mean of theirs, beside the mean
     AUPRC; ``findings`` has those of each finding. ``any_finding`` are those of "at least one finding is present", which
-    is known where one is known to be present or all are known to be absent. ``published`` describes the figures that plugins computed.
+    is known where one is known to be present or all are known to be absent. ``published`` describes the figures that
+    plugins computed.
     """
 
     test: Mapping[str, Figure]

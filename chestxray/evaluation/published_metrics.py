@@ -20,7 +20,7 @@ from chestxray.plugin import MetricPlugin
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of a plugin, by the ``name`` of its entry point; ``distribution`` and ``version`` say where it is from."""
+    """A metric of a plugin, by the ``name`` of its entry point, which ``distribution`` of ``version`` brings."""
 
     name: str
     plugin: MetricPlugin
@@ -29,7 +29,7 @@ class Metric:
 
     @classmethod
     def of(cls, name: str, own: Sequence[str] = ()) -> Metric:
-        """Load the metric of that name. `own` are figures that could have been meant. Raises `PluginError`."""
+        """Load the metric of that name. `own` are figures that could have been meant. Raises as `registry.find`."""
         entry = registry.find(registry.METRICS, name, own)
         return cls(entry.name, registry.load_entry(registry.METRICS, entry), entry.distribution, entry.version)
 
@@ -120,7 +120,7 @@ def loaded(names: Sequence[str]) -> tuple[Metric, ...]:
 
 
 def of_name(name: str) -> tuple[Metric, ...]:
-    """Return the metric of that name, none for one of `HEADLINE`. Raises `PluginError` for one that is neither."""
+    """Return the metric of that name, none for one of `HEADLINE`. Raises `InputError` for one that is neither."""
     return () if name in HEADLINE else (Metric.of(name, HEADLINE),)
 
 
@@ -164,7 +164,7 @@ def measured(
     replicates: int,
     seed: int,
 ) -> Measured:
-    """Return the figures in the same draws of patients as `bootstrap`; `clusters` are codes of patients, int (rows,)."""
+    """Return the figures in the same draws of patients as `bootstrap`; `clusters`, int (rows,), are codes of them."""
     classes = probabilities.shape[1]
     support = [metric.supports(truth, clusters, classes, positive) for metric in metrics]
     blocks: dict[Key, list[np.ndarray]] = {}

@@ -8,8 +8,8 @@ from typing import Any
 from chestxray.data.index import Patients
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.paired.comparison_result import Comparison, Pair, Standing
-from chestxray.evaluation.shortcuts.verdict import beside
 from chestxray.evaluation.published_metrics import lower_is_better
+from chestxray.evaluation.shortcuts.verdict import beside
 from chestxray.report import formatting
 from chestxray.report.limitations import of_model
 from chestxray.runs import run_folder

@@ -24,7 +24,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions, Known
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired import shared_patients
 from chestxray.evaluation.paired.candidate_figures import Estimated, estimated
-from chestxray.evaluation.paired.comparison import align
+from chestxray.evaluation.paired.comparison import align, check_metric
 from chestxray.evaluation.paired.finding_comparison import align_findings
 from chestxray.evaluation.paired.finding_mean_comparison import estimated_mean
 from chestxray.evaluation.paired.generalisation_gap import averaged, between
@@ -34,7 +34,6 @@ from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
 from chestxray.storage import cache as caches
 from chestxray.studies import leakage_page, study
-from chestxray.evaluation.paired.comparison import check_metric
 from chestxray.studies.candidates import check_comparison
 from chestxray.studies.leakage_result import Leakage, Split
 

@@ -8,10 +8,10 @@ import pytest
 import method_plugins
 from chestxray.errors import InputError, PluginError
 from chestxray.evaluation.evaluate import Evaluation, evaluate
+from chestxray.evaluation.finding_predictions import TRUTH, FindingPredictions
 from chestxray.evaluation.findings_evaluation import FindingsEvaluation, evaluate_findings
 from chestxray.evaluation.paired.comparison import compare
 from chestxray.evaluation.paired.finding_comparison import compare_findings
-from chestxray.evaluation.finding_predictions import TRUTH, FindingPredictions
 from chestxray.evaluation.predictions import PREFIX
 from drawn_findings import NAMES, example
 from simulated import predictions
@@ -92,13 +92,13 @@ def test_models_of_findings_are_compared_by_it():
     wrong = compare_findings(both, "wrong", replicates=200).mean
     assert [standing.model for standing in wrong.standings] == ["other", "one"]
     assert wrong.standings[1].figure.high > 1
-    with pytest.raises(InputError, match="Unknown metric of findings.*f1, pairs, wrong"):
+    with pytest.raises(InputError, match=r"Unknown metric of findings.*f1, pairs, wrong"):
         compare_findings(both, "pear")
 
 
 def test_an_unknown_name_is_one_line_with_ours_and_the_installed_ones():
     both = {"one": predictions(0.3), "other": predictions(1.5)}
-    with pytest.raises(PluginError, match=r"Did you mean pairs\? Allowed: .*auroc.*Installed: pairs, wrong\.") as raised:
+    with pytest.raises(InputError, match=r"Did you mean pairs\? Allowed: .*auroc.*Installed: pairs, wrong\.") as raised:
         compare(both, "pear")
     assert "\n" not in str(raised.value)
     with pytest.raises(PluginError, match="Unknown metric 'absent'"):

@@ -12,7 +12,7 @@ import pytest
 from chestxray.errors import InputError, OutputError
 from chestxray.testing.scaffold import new_plugin
 
-KINDS = ("model", "source")
+KINDS = ("model", "source", "metric")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from chestxray.evaluation import published_metrics
 from chestxray.evaluation.bootstrap import bootstrap
 from chestxray.evaluation.calibration.calibration_error import calibration_error
 from chestxray.evaluation.estimation import Scored, estimate
 from chestxray.evaluation.evaluate import headline_class
 from chestxray.evaluation.intervals import LEVEL, Figure, around
 from chestxray.evaluation.metrics import points
-from chestxray.evaluation import published_metrics
 from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.paired.training_variance import Spread, over_folds, over_folds_of_one_test, over_seeds
 from chestxray.evaluation.predictions import Predictions
@@ -41,9 +41,9 @@ class Estimated:
     mean over seeds in each fold and ``test_ratios`` the result of `trainings.ratios_of_test_to_training`; both are
     empty otherwise.
 
-    ``figures`` holds all of `HEADLINE` and the compared figure. ``repeats`` holds the value that is shown for each training: the compared
-    figure or, for the expected calibration error, the one corrected for bias (differences need no correction, since
-    both models have the bias).
+    ``figures`` holds all of `HEADLINE` and the compared figure. ``repeats`` holds the value that is shown for each
+    training: the compared figure or, for the expected calibration error, the one corrected for bias (differences need
+    no correction, since both models have the bias).
     """
 
     model: str
@@ -89,13 +89,26 @@ def estimated(
     """
     metrics = published_metrics.of_name(metric)
     if design == "folds":
-        found = [_cross_validated(model, tables, metric, chosen, clusters, metrics) for model, tables in aligned.items()]
+        found = [
+            _cross_validated(model, tables, metric, chosen, clusters, metrics) for model, tables in aligned.items()
+        ]
     else:
         parts = [(p.truth, p.predicted, p.probabilities) for tables in aligned.values() for p in tables]
         drawn = bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed)
         given = iter(drawn)
         found = [
-            _repeated(model, tables, [next(given) for _ in tables], design, metric, chosen, clusters, replicates, seed, metrics)
+            _repeated(
+                model,
+                tables,
+                [next(given) for _ in tables],
+                design,
+                metric,
+                chosen,
+                clusters,
+                replicates,
+                seed,
+                metrics,
+            )
             for model, tables in aligned.items()
         ]
     sign = 1 if published_metrics.lower_is_better(metric) else -1
@@ -103,7 +116,8 @@ def estimated(
 
 
 def cross_validated(table: Predictions, positive: str | None, metrics: Sequence[str] = ()) -> Mapping[str, Figure]:
-    """Return every figure of `HEADLINE` and of the plugins `metrics` as the mean over the folds of one cross-validation, with its interval.
+    """Return every figure of `HEADLINE` and of the plugins `metrics` as the mean over the folds of one
+    cross-validation, with its interval.
 
     `table` has the fold of each row in a column, see `trainings.marked`. Raises as `headline_class`.
     """
@@ -147,7 +161,9 @@ def _repeated(
         replicates = np.stack([one[key] for one in replicated])
         figure = known[key]
         if len(tables) > 1:
-            figure = widened(figure, single, replicates, support, design, tables, published_metrics.bounds(key, classes, metrics))
+            figure = widened(
+                figure, single, replicates, support, design, tables, published_metrics.bounds(key, classes, metrics)
+            )
         figures[name] = figure
     own = (None, metric)
     averaged = _classes_of(metric, chosen, metrics)
@@ -174,7 +190,11 @@ def _repeated(
 
 
 def _cross_validated(
-    model: str, tables: Sequence[Predictions], metric: str, chosen: int | None, clusters: np.ndarray,
+    model: str,
+    tables: Sequence[Predictions],
+    metric: str,
+    chosen: int | None,
+    clusters: np.ndarray,
     metrics: Sequence[published_metrics.Metric] = (),
 ) -> Estimated:
     """Return the figures of a cross-validated model, each of whose folds was tested on rows of its own."""

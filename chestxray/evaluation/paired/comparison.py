@@ -67,8 +67,7 @@ def compare(
         seed: of the random draws.
 
     Raises:
-        PluginError: the metric is neither one of ours nor that of a plugin.
-        InputError: an unknown class; fewer than two models; an impossible margin.
+        InputError: an unknown metric or class; fewer than two models; an impossible margin.
         DataError: predictions that cannot be evaluated, or whose images, labels or classes differ.
 
     >>> compare({"vgg16": one, "resnet50": other}).to_frame()  # doctest: +SKIP

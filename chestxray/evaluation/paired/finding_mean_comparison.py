@@ -20,8 +20,8 @@ from chestxray.evaluation.paired.comparison import METHODS, lettered, paired
 from chestxray.evaluation.paired.comparison_result import Comparison, Standing
 from chestxray.evaluation.paired.training_variance import over_folds
 from chestxray.evaluation.predictions import Predictions
-from chestxray.evaluation.support import behind, effective, supports
 from chestxray.evaluation.published_metrics import Metric, bounds, lower_is_better
+from chestxray.evaluation.support import behind, effective, supports
 from chestxray.evaluation.weighted_metrics import Key
 
 
@@ -111,7 +111,8 @@ def estimated_mean(
 @dataclass(frozen=True)
 class _Scored:
     """A figure of every finding and training of one model: ``values``, ``support`` and ``freedom``, float (findings,
-    trainings), and ``replicates``, float (findings, trainings, replicates). ``span`` has its least and greatest possible value.
+    trainings), and ``replicates``, float (findings, trainings, replicates). ``span`` has its least and greatest
+    possible value.
     """
 
     values: np.ndarray

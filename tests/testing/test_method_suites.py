@@ -1,0 +1,53 @@
+"""The suites of metrics and other methods pass what is right and fail what is broken, on the check meant for it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import method_plugins
+from broken_methods import BROKEN, GOOD, METRIC
+from chestxray.cli.plugin import command
+from chestxray.errors import InputError
+from chestxray.testing import check_method_plugin, run_method_checks
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_right_passes(name):
+    outcomes = {result.name: result.outcome for result in check_method_plugin(GOOD[name])}
+    assert outcomes.pop("name") == "skipped"
+    assert outcomes.pop("import") in ("passed", "skipped")
+    assert set(outcomes.values()) == {"passed"}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_fails_on_the_check_meant_for_it(name):
+    plugin, check = BROKEN[name]
+    names = [result.name for result in run_method_checks(plugin, only=["metadata"])] + [check]
+    failed = [result for result in run_method_checks(plugin, only=set(names) | _before(check)) if not result.passed]
+    assert [result.name for result in failed if result.outcome == "failed"] == [check]
+
+
+def _before(check):
+    return {"fields", "values"} if check not in ("fields", "metadata") else set()
+
+
+def test_a_name_of_our_own_fails():
+    (result,) = run_method_checks(METRIC, name="auroc", only=["name"])
+    assert result.outcome == "failed"
+    with pytest.raises(InputError, match=r"takes a MetricPlugin.*Received: str"):
+        check_method_plugin("auroc")
+    with pytest.raises(AssertionError, match="metadata"):
+        check_method_plugin(BROKEN["no reference"][0], only=["metadata"])
+
+
+def test_the_command_checks_and_lists_them(tmp_path, monkeypatch):
+    method_plugins.install(tmp_path, monkeypatch)
+    checked = CliRunner().invoke(command, ["check", "pairs", "--kind", "metric", "--json"], standalone_mode=False)
+    found = json.loads(checked.stdout)
+    assert checked.return_value == 0 and found["kind"] == "metric" and found["version"] == "2.1"
+    listed = CliRunner().invoke(command, ["list", "--json"], standalone_mode=False)
+    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert rows["pairs"]["kind"] == "metric" and rows["pairs"]["reference"] == "Mann and Whitney 1947"
+    assert rows["phantom"]["kind"] == "data source"
+    assert "method-plugins 2.1" in CliRunner().invoke(command, ["list"], standalone_mode=False).stdout
