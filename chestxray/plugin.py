@@ -1,5 +1,5 @@
-"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data, `MetricPlugin` for a
-figure of the test.
+"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data, `MetricPlugin`,
+`LossPlugin` and `AugmentationPlugin` for methods.
 
 A plugin is one object in one module, registered by one entry point, whose name is the name of the
 model, source or metric::
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chestxray.errors import DataError, InputError, PluginError
-from chestxray.method_plugins import MetricPlugin
+from chestxray.method_plugins import AugmentationPlugin, LossPlugin, MetricPlugin
 
 if TYPE_CHECKING:
     from chestxray.data.index import Index
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from chestxray.models.weights import load_huggingface, load_weights
 
 __all__ = [
+    "AugmentationPlugin",
     "DataError",
     "Index",
     "InputError",
+    "LossPlugin",
     "MetricPlugin",
     "ModelPlugin",
     "PublishedWeights",

@@ -14,20 +14,29 @@ from importlib.metadata import EntryPoint, entry_points
 from types import FrameType, ModuleType
 from typing import Any
 
+from chestxray import recipe as recipes
 from chestxray.errors import InputError, PluginError, Terminated, nearest
 from chestxray.recipe import Recipe
 
 MODELS = "chestxray.models"
 SOURCES = "chestxray.sources"
 METRICS = "chestxray.metrics"
+LOSSES = "chestxray.losses"
+AUGMENTATIONS = "chestxray.augmentations"
 #: Comma-separated names that are treated as not installed.
 DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
 
 #: The groups by the word of the command line.
-GROUPS = {"model": MODELS, "source": SOURCES, "metric": METRICS}
+GROUPS = {
+    "model": MODELS,
+    "source": SOURCES,
+    "metric": METRICS,
+    "loss": LOSSES,
+    "augmentation": AUGMENTATIONS,
+}
 #: What a plugin of each group is called, and the class in `chestxray.plugin` that its object is of.
-KIND = {MODELS: "model", SOURCES: "data source", METRICS: "metric"}
-CONTRACTS = {MODELS: "ModelPlugin", SOURCES: "SourcePlugin", METRICS: "MetricPlugin"}
+KIND = {group: "data source" if word == "source" else word for word, group in GROUPS.items()}
+CONTRACTS = {group: f"{word.capitalize()}Plugin" for word, group in GROUPS.items()}
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,14 @@ def find(group: str, name: str, own: Sequence[str] = ()) -> InstalledPlugin:
 def methods_of(recipe: Recipe) -> list[tuple[str, InstalledPlugin]]:
     """Return the group and the plugin of every method that `recipe` names and that is not one of chestxray's own.
 
-    Raises:
-        PluginError: as `find`.
+    Raises as `find`.
     """
-    return [(METRICS, find(METRICS, name)) for name in recipe.metric]
+    named = [(METRICS, name, ()) for name in recipe.metric]
+    if recipe.loss not in recipes.LOSSES:
+        named.append((LOSSES, recipe.loss, recipes.LOSSES))
+    if recipe.augment not in recipes.AUGMENTATIONS:
+        named.append((AUGMENTATIONS, recipe.augment, recipes.AUGMENTATIONS))
+    return [(group, find(group, name, own)) for group, name, own in named]
 
 
 def load_plugin(group: str, name: str) -> Any:

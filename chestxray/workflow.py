@@ -38,7 +38,7 @@ from chestxray.evaluation.subgroups import groups
 from chestxray.models import backend, hosts, interrupts, startup
 from chestxray.plugin import ModelPlugin
 from chestxray.progress import show_if_interactive
-from chestxray.recipe import Recipe
+from chestxray.recipe import LOSSES, Recipe
 from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import assess
 from chestxray.runs.run_folder import Run
@@ -294,6 +294,10 @@ def prepare(
 
 def _check(index: Index, recipe: Recipe) -> None:
     """Raise `InputError` for choices of `recipe` that the task of `index` does not allow."""
+    if recipe.loss not in LOSSES:
+        task = registry.load_plugin(registry.LOSSES, recipe.loss).task
+        if task != index.task:
+            raise InputError(f"The loss {recipe.loss} is for {task}; {index.name} has {index.task}.")
     if index.task == "findings":
         finding_selection.check(index.classes, recipe)
         return

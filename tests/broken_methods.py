@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from keras import ops, random
 
 import method_plugins
 from chestxray.plugin import MetricPlugin
@@ -18,10 +19,6 @@ def ignores_weights(truth, probability, weights):
 
 def takes_one_replicate(truth, probability, weights):
     return _figure(truth, probability, weights[:1])
-
-
-def depends_on_order(truth, probability, weights):
-    return _figure(truth, probability * np.linspace(0.5, 1, len(truth)), weights)
 
 
 def by_the_first(truth, probability, weights):
@@ -59,4 +56,101 @@ BROKEN = {
     "wrong direction": (replace(METRIC, higher_is_better=False), "direction"),
     "infinite without a class": (replace(METRIC, compute=divides_by_a_class), "one_class"),
 }
-GOOD = {"metric": METRIC, "metric of a set": replace(method_plugins.wrong, meaning="How many are wrong.")}
+
+
+def logarithm_of_zero(labels, probabilities):
+    return -ops.sum(labels * ops.log(probabilities), axis=-1)
+
+
+def mean_of_the_batch(labels, probabilities):
+    return ops.mean(method_plugins.crossentropy(labels, probabilities))
+
+
+def of_the_batch(labels, probabilities):
+    losses = method_plugins.crossentropy(labels, probabilities)
+    return losses * 0 + ops.mean(losses)
+
+
+def of_other_findings(labels, probabilities):
+    return method_plugins.crossentropy_of_each(labels, probabilities) * (1 + ops.sum(labels, axis=-1, keepdims=True))
+
+
+def rewards_errors(labels, probabilities):
+    return 20 - method_plugins.crossentropy(labels, probabilities)
+
+
+def of_decisions(labels, probabilities):
+    return ops.sum(labels * (1 - ops.round(probabilities)), axis=-1)
+
+
+def in_numpy(labels, probabilities):
+    return method_plugins.crossentropy(labels, probabilities) * (2 if np.asarray(labels).sum() > 0 else 1)
+
+
+def root_of_the_error(labels, probabilities):
+    return ops.sqrt(ops.sum((labels - probabilities) ** 2, axis=-1))
+
+
+LOSS, FINDINGS = method_plugins.plain, method_plugins.each
+BROKEN |= {
+    "loss without a licence": (replace(LOSS, licence=""), "metadata"),
+    "loss that is not finite": (replace(LOSS, compute=logarithm_of_zero), "values"),
+    "one number a batch": (replace(LOSS, compute=mean_of_the_batch), "values"),
+    "one number an image of findings": (replace(FINDINGS, compute=method_plugins.crossentropy), "values"),
+    "loss of the whole batch": (replace(LOSS, compute=of_the_batch), "rows"),
+    "loss of other findings": (replace(FINDINGS, compute=of_other_findings), "findings"),
+    "loss of decisions": (replace(LOSS, compute=of_decisions), "gradients"),
+    "infinite gradient": (replace(LOSS, compute=root_of_the_error), "gradients"),
+    "lower for errors": (replace(LOSS, compute=rewards_errors), "direction"),
+    "numpy in a loss": (replace(LOSS, compute=in_numpy), "training"),
+}
+
+
+def cropped(images, draws, noise):
+    return method_plugins.add_grain(images, draws, noise)[:, 1:-1]
+
+
+def unclipped(images, draws, noise):
+    return images + 60 * draws[:, :1, None, None]
+
+
+def of_its_own_generator(images, draws, noise):
+    return ops.clip(images + 20 * random.uniform((1, 1, 1, 1)), 0, 255)
+
+
+def unchanged(images, draws, noise):
+    return images
+
+
+def against_the_others(images, draws, noise):
+    return ops.clip(images - draws[:, :1, None, None] * ops.mean(images), 0, 255)
+
+
+def other_in_a_graph(images, draws, noise):
+    # A tensor of a graph has no numbers, so that another branch is taken.
+    return method_plugins.add_grain(images, draws if hasattr(images, "numpy") else 1 - draws, noise)
+
+
+def mirrored(images, draws, noise):
+    return ops.where(draws[:, :1, None, None] < 0.2, images[:, :, ::-1], images)
+
+
+GRAIN = method_plugins.grain
+BROKEN |= {
+    "augmentation without a reference": (replace(GRAIN, reference=""), "metadata"),
+    "another shape": (replace(GRAIN, augment=cropped), "values"),
+    "beyond 255": (replace(GRAIN, augment=unclipped), "values"),
+    "a generator of its own": (replace(GRAIN, augment=of_its_own_generator), "repeats"),
+    "nothing is changed": (replace(GRAIN, augment=unchanged), "draws"),
+    "images against the others": (replace(GRAIN, augment=against_the_others), "rows"),
+    "another in a graph": (replace(GRAIN, augment=other_in_a_graph), "graph"),
+    "mirrors unsaid": (replace(GRAIN, augment=mirrored), "mirror"),
+}
+GOOD = {
+    "loss of classes": LOSS,
+    "loss of findings": FINDINGS,
+    "augmentation": GRAIN,
+    "augmentation that mirrors": replace(GRAIN, augment=mirrored, mirrors=True),
+    "metric": METRIC,
+    "metric of a set": replace(method_plugins.wrong, meaning="How many are wrong."),
+}

@@ -1,8 +1,9 @@
 """Metrics and other methods of plugins, and how a test installs them as a distribution."""
 
 import numpy as np
+from keras import ops
 
-from chestxray.plugin import MetricPlugin
+from chestxray.plugin import AugmentationPlugin, LossPlugin, MetricPlugin
 
 
 def mean_rank(truth, probability, weights):
@@ -35,6 +36,30 @@ wrong = MetricPlugin(
     reference="none: made for a test",
     licence="Apache-2.0",
 )
+
+
+def crossentropy(labels, probabilities):
+    return -ops.sum(labels * ops.log(ops.clip(probabilities, 1e-7, 1)), axis=-1)
+
+
+def crossentropy_of_each(labels, probabilities):
+    p = ops.clip(probabilities, 1e-7, 1 - 1e-7)
+    return -labels * ops.log(p) - (1 - labels) * ops.log(1 - p)
+
+
+def brighten(images, draws, noise):
+    return images + 10 * draws[:, :1, None, None]
+
+
+def add_grain(images, draws, noise):
+    return ops.clip(images + 20 * draws[:, :1, None, None] * noise, 0, 255)
+
+
+_ORIGIN = {"reference": "none: made for a test", "licence": "Apache-2.0"}
+plain = LossPlugin(compute=crossentropy, **_ORIGIN)
+each = LossPlugin(compute=crossentropy_of_each, task="findings", **_ORIGIN)
+brighter = AugmentationPlugin(augment=brighten, draws=1, **_ORIGIN)
+grain = AugmentationPlugin(augment=add_grain, draws=1, noise=True, **_ORIGIN)
 
 
 def install(folder, monkeypatch, **groups):

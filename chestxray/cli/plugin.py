@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-KINDS = click.Choice(("model", "source", "metric"))
+KINDS = click.Choice(("model", "source", "metric", "loss", "augmentation"))
 
 
 @click.group(name="plugin")
@@ -175,6 +175,13 @@ def _check_source(
 
 
 def _check_method(plugin: Any, entry: InstalledPlugin, only: tuple[str, ...]) -> list[CheckResult]:
+    from chestxray.plugin import MetricPlugin
+
+    if not isinstance(plugin, MetricPlugin):
+        from chestxray.models import startup
+
+        log.info("Loading TensorFlow ...")
+        startup.start()
     from chestxray.testing import run_method_checks
 
     with _progress(entry) as before:

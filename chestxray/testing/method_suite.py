@@ -7,7 +7,8 @@ from typing import Any
 
 from chestxray.errors import InputError
 from chestxray.evaluation.weighted_metrics import HEADLINE
-from chestxray.plugin import MetricPlugin
+from chestxray.plugin import AugmentationPlugin, LossPlugin, MetricPlugin
+from chestxray.recipe import AUGMENTATIONS, LOSSES
 from chestxray.testing import results_table
 from chestxray.testing.method_checks import Method
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
@@ -24,7 +25,7 @@ def run_method_checks(
     """Run the suite of its kind on `plugin` and return one result per check.
 
     Args:
-        plugin: a `MetricPlugin`.
+        plugin: a `MetricPlugin`, `LossPlugin` or `AugmentationPlugin`.
         name: the name of its entry point; ``""``: that the name is free is not checked.
         module: the module of its entry point; ``""``: the module that defines its function.
         only: names of checks; None: all of the suite.
@@ -33,7 +34,7 @@ def run_method_checks(
     Raises:
         InputError: `plugin` is of no such kind, or `only` has a name that is not a check.
     """
-    checks, function, reserved = _suite(plugin)
+    checks, function, reserved = suite_of(plugin)
     return run_all(chosen(checks, only), Method(plugin, function, name, module, reserved), before)
 
 
@@ -50,10 +51,19 @@ def check_method_plugin(plugin: Any, *, only: Collection[str] | None = None) -> 
     return results_table.require_passed(run_method_checks(plugin, only=only))
 
 
-def _suite(plugin: Any) -> tuple[tuple[Check, ...], Any, tuple[str, ...]]:
+def suite_of(plugin: Any) -> tuple[tuple[Check, ...], Any, tuple[str, ...]]:
     """Return the checks for a plugin, its function, and the names that it may not have."""
     if isinstance(plugin, MetricPlugin):
         from chestxray.testing.metric_checks import METRIC_CHECKS
 
         return METRIC_CHECKS, plugin.compute, HEADLINE
-    raise InputError(f"check_method_plugin takes a MetricPlugin. Received: {type(plugin).__name__}.")
+    if isinstance(plugin, LossPlugin):
+        from chestxray.testing.loss_checks import LOSS_CHECKS
+
+        return LOSS_CHECKS, plugin.compute, LOSSES
+    if isinstance(plugin, AugmentationPlugin):
+        from chestxray.testing.augmentation_checks import AUGMENTATION_CHECKS
+
+        return AUGMENTATION_CHECKS, plugin.augment, AUGMENTATIONS
+    kinds = "MetricPlugin, LossPlugin or AugmentationPlugin"
+    raise InputError(f"check_method_plugin takes a {kinds}. Received: {type(plugin).__name__}.")

@@ -93,7 +93,7 @@ METRIC_CHECKS = (
     Check(check_values, needs=("fields",)),
     Check(check_weights, needs=("values",)),
     Check(check_order, needs=("values",)),
-    Check(check_direction, needs=("values",)),
+    Check(check_direction, needs=("order",)),
     Check(check_one_class, needs=("values",)),
     Check(check_import),
 )
