@@ -107,3 +107,20 @@ class AugmentationPlugin:
     def __post_init__(self) -> None:
         if not isinstance(self.draws, int) or self.draws < 1:
             raise PluginError(f"AugmentationPlugin.draws must be a whole number from 1 on. Received: {self.draws!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplanationPlugin:
+    """A way of drawing a run's heat maps, ``--explain NAME``, in the place of Grad-CAM.
+
+    - ``explain(model, layer, images, classes) -> maps``: `model` is a Keras model of images to logits (batch, classes);
+      `layer` the name of its feature map that Grad-CAM would explain, None where it has none; `images` is a float32
+      NumPy array (rows, height, width, 1) in 0..255; `classes` int32 (rows,), the class or finding to explain. Returns
+      float (rows, map height, map width) in 0..1, of any size up to that of the images; chestxray enlarges it.
+    - ``reference``, ``licence``, ``api``: as of `ModelPlugin`.
+    """
+
+    explain: Callable[[Any, str | None, Array, Array], Array]
+    reference: str = ""
+    licence: str = ""
+    api: int = 1

@@ -1,5 +1,5 @@
 """What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data, `MetricPlugin`,
-`LossPlugin` and `AugmentationPlugin` for methods.
+`LossPlugin`, `AugmentationPlugin` and `ExplanationPlugin` for methods.
 
 A plugin is one object in one module, registered by one entry point, whose name is the name of the
 model, source or metric::
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chestxray.errors import DataError, InputError, PluginError
-from chestxray.method_plugins import AugmentationPlugin, LossPlugin, MetricPlugin
+from chestxray.method_plugins import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
 
 if TYPE_CHECKING:
     from chestxray.data.index import Index
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AugmentationPlugin",
     "DataError",
+    "ExplanationPlugin",
     "Index",
     "InputError",
     "LossPlugin",

@@ -20,9 +20,11 @@ from chestxray.errors import InputError, nearest
 
 #: The recipe of a run that names neither data nor a recipe.
 DEMONSTRATION = "demonstration"
-#: The losses and augmentations of chestxray itself; a recipe may also name a plugin's.
+#: The methods of chestxray itself; a recipe may also name a plugin's.
 LOSSES = ("crossentropy", "focal", "soft_f1", "asymmetric")
 AUGMENTATIONS = ("none", "light", "heavy", "crop")
+GRADCAM = "gradcam"
+EXPLANATIONS = (GRADCAM,)
 #: Maximum side of a network's input in pixels, and maximum of any other whole number.
 LARGEST_SIDE, LARGEST = 8192, 2**31 - 1
 
@@ -249,6 +251,7 @@ class Recipe:
     )
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
     metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
+    explain: str = _field(GRADCAM, "How the run's heat maps are drawn: gradcam, or the name of a plugin's.")
     heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ SOURCES = "chestxray.sources"
 METRICS = "chestxray.metrics"
 LOSSES = "chestxray.losses"
 AUGMENTATIONS = "chestxray.augmentations"
+EXPLANATIONS = "chestxray.explanations"
 #: Comma-separated names that are treated as not installed.
 DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
 
@@ -33,6 +34,7 @@ GROUPS = {
     "metric": METRICS,
     "loss": LOSSES,
     "augmentation": AUGMENTATIONS,
+    "explanation": EXPLANATIONS,
 }
 #: What a plugin of each group is called, and the class in `chestxray.plugin` that its object is of.
 KIND = {group: "data source" if word == "source" else word for word, group in GROUPS.items()}
@@ -102,11 +104,13 @@ def methods_of(recipe: Recipe) -> list[tuple[str, InstalledPlugin]]:
 
     Raises as `find`.
     """
-    named = [(METRICS, name, ()) for name in recipe.metric]
+    named: list[tuple[str, str, tuple[str, ...]]] = [(METRICS, name, ()) for name in recipe.metric]
     if recipe.loss not in recipes.LOSSES:
         named.append((LOSSES, recipe.loss, recipes.LOSSES))
     if recipe.augment not in recipes.AUGMENTATIONS:
         named.append((AUGMENTATIONS, recipe.augment, recipes.AUGMENTATIONS))
+    if recipe.explain not in recipes.EXPLANATIONS:
+        named.append((EXPLANATIONS, recipe.explain, recipes.EXPLANATIONS))
     return [(group, find(group, name, own)) for group, name, own in named]
 
 

@@ -454,9 +454,13 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
     with clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
         if isinstance(test, FindingPredictions):
-            panel.write_finding_panel(model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps")
+            panel.write_finding_panel(
+                model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps", recipe.explain
+            )
         else:
-            panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+            panel.write_panel(
+                model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain
+            )
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     record = provenance.describe(job.entry, job.plugin, prepared.index, facts, _devices(recipe))
     record["data"]["decoded"] = name_of(prepared.pixels)

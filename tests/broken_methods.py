@@ -146,7 +146,63 @@ BROKEN |= {
     "another in a graph": (replace(GRAIN, augment=other_in_a_graph), "graph"),
     "mirrors unsaid": (replace(GRAIN, augment=mirrored), "mirror"),
 }
+
+
+def larger_than_the_image(model, layer, images, classes):
+    return np.repeat(images[..., 0] / 255, 2, axis=1)
+
+
+def to_a_hundred(model, layer, images, classes):
+    return 100 * method_plugins.brightness_of_parts(model, layer, images, classes)
+
+
+def divides_by_nothing(model, layer, images, classes):
+    maps = method_plugins.brightness_of_parts(model, layer, images, classes)
+    return np.where(classes[:, None, None] > 0, maps, np.nan)
+
+
+def needs_a_layer(model, layer, images, classes):
+    model.get_layer(layer)
+    return method_plugins.brightness_of_parts(model, layer, images, classes)
+
+
+def changes_the_model(model, layer, images, classes):
+    model.layers[-1].trainable = not model.layers[-1].trainable
+    return method_plugins.brightness_of_parts(model, layer, images, classes)
+
+
+def of_any_number(model, layer, images, classes):
+    return np.random.default_rng().random((len(images), 4, 4))
+
+
+def scaled_together(model, layer, images, classes):
+    maps = method_plugins.brightness_of_parts(model, layer, images, classes)
+    return maps / maps.max() * (len(images) > 1) + maps * (len(images) == 1)
+
+
+def of_no_class(model, layer, images, classes):
+    return method_plugins.brightness_of_parts(model, layer, images, classes * 0)
+
+
+def of_no_image(model, layer, images, classes):
+    return np.broadcast_to((classes * 1.0)[:, None, None], (len(images), 4, 4))
+
+
+EXPLANATION = method_plugins.bright
+BROKEN |= {
+    "explanation without a licence": (replace(EXPLANATION, licence=""), "metadata"),
+    "map larger than the image": (replace(EXPLANATION, explain=larger_than_the_image), "values"),
+    "map beyond 1": (replace(EXPLANATION, explain=to_a_hundred), "values"),
+    "map that is not finite": (replace(EXPLANATION, explain=divides_by_nothing), "values"),
+    "no map without a layer": (replace(EXPLANATION, explain=needs_a_layer), "layer"),
+    "model changed": (replace(EXPLANATION, explain=changes_the_model), "unchanged"),
+    "map of chance": (replace(EXPLANATION, explain=of_any_number), "repeats"),
+    "map of no image": (replace(EXPLANATION, explain=of_no_image), "images"),
+    "maps scaled together": (replace(EXPLANATION, explain=scaled_together), "images"),
+    "map of no class": (replace(EXPLANATION, explain=of_no_class), "classes"),
+}
 GOOD = {
+    "explanation": EXPLANATION,
     "loss of classes": LOSS,
     "loss of findings": FINDINGS,
     "augmentation": GRAIN,

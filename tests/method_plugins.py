@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from chestxray.plugin import AugmentationPlugin, LossPlugin, MetricPlugin
+from chestxray.plugin import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
 
 
 def mean_rank(truth, probability, weights):
@@ -60,6 +60,15 @@ plain = LossPlugin(compute=crossentropy, **_ORIGIN)
 each = LossPlugin(compute=crossentropy_of_each, task="findings", **_ORIGIN)
 brighter = AugmentationPlugin(augment=brighten, draws=1, **_ORIGIN)
 grain = AugmentationPlugin(augment=add_grain, draws=1, noise=True, **_ORIGIN)
+
+
+def brightness_of_parts(model, layer, images, classes):
+    """The brightness of each quarter where the class is the first, its darkness where it is another."""
+    quarters = images.reshape(len(images), 2, images.shape[1] // 2, 2, images.shape[2] // 2).mean(axis=(2, 4)) / 255
+    return np.where((classes == 0)[:, None, None], quarters, 1 - quarters)
+
+
+bright = ExplanationPlugin(explain=brightness_of_parts, **_ORIGIN)
 
 
 def install(folder, monkeypatch, **groups):

@@ -95,6 +95,7 @@ class RecipeFields(DataFields, total=False):
     prevalence: float | None
     replicates: int
     metric: Names
+    explain: str
     heatmaps: int
 
 

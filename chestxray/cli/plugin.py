@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-KINDS = click.Choice(("model", "source", "metric", "loss", "augmentation"))
+KINDS = click.Choice(("model", "source", "metric", "loss", "augmentation", "explanation"))
 
 
 @click.group(name="plugin")

@@ -31,7 +31,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
-from chestxray.recipe import Recipe
+from chestxray.recipe import GRADCAM, Recipe
 from chestxray.report import findings_report, html_report, model_card
 from chestxray.report.limitations import TRAINING_RUN
 from chestxray.runs import output_folder, provenance, run_folder
@@ -116,13 +116,14 @@ def evaluate_on(
         if isinstance(test, FindingPredictions):
             assert isinstance(decision, FindingDecision)
             external_findings.assess(run, test, index, recipe, decision, folder, refusals)
-            panel.write_finding_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, folder / "heatmaps")
+            place, each = folder / "heatmaps", recipe.heatmaps
+            panel.write_finding_panel(run.model, *run.cam_layer, test, images, each, place, recipe.explain)
             findings_report.write(folder, samples=images)
         else:
             assert isinstance(decision, Decision)
             _assess(run, test, index, recipe, decision, folder, refusals)
-            place = folder / "heatmaps"
-            panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, place)
+            place, each = folder / "heatmaps", recipe.heatmaps
+            panel.write_panel(run.model, *run.cam_layer, test, images, each, recipe.seed, place, recipe.explain)
             html_report.write(folder, samples=images)
     if output is None:
         # The run's model card lists its external tests.
@@ -225,7 +226,7 @@ def _explain_again(
     """Write the panel of heat maps for the new decisions; without `images` it is removed."""
     layer, reason = run.cam_layer
     folder = run.folder / "heatmaps"
-    if layer is None:
+    if layer is None and recipe.explain == GRADCAM:
         return
     log.info("Decisions have changed: drawing the heat maps again ...")
     startup.start()
@@ -233,9 +234,9 @@ def _explain_again(
 
     each = recipe.heatmaps if images else 0
     if isinstance(test, FindingPredictions):
-        panel.write_finding_panel(run.model, layer, reason, test, dict(images), each, folder)
+        panel.write_finding_panel(run.model, layer, reason, test, dict(images), each, folder, recipe.explain)
     else:
-        panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder)
+        panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder, recipe.explain)
 
 
 def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:

@@ -7,8 +7,8 @@ from typing import Any
 
 from chestxray.errors import InputError
 from chestxray.evaluation.weighted_metrics import HEADLINE
-from chestxray.plugin import AugmentationPlugin, LossPlugin, MetricPlugin
-from chestxray.recipe import AUGMENTATIONS, LOSSES
+from chestxray.plugin import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
+from chestxray.recipe import AUGMENTATIONS, EXPLANATIONS, LOSSES
 from chestxray.testing import results_table
 from chestxray.testing.method_checks import Method
 from chestxray.testing.results import Check, CheckResult, chosen, run_all
@@ -25,7 +25,7 @@ def run_method_checks(
     """Run the suite of its kind on `plugin` and return one result per check.
 
     Args:
-        plugin: a `MetricPlugin`, `LossPlugin` or `AugmentationPlugin`.
+        plugin: a `MetricPlugin`, `LossPlugin`, `AugmentationPlugin` or `ExplanationPlugin`.
         name: the name of its entry point; ``""``: that the name is free is not checked.
         module: the module of its entry point; ``""``: the module that defines its function.
         only: names of checks; None: all of the suite.
@@ -65,5 +65,9 @@ def suite_of(plugin: Any) -> tuple[tuple[Check, ...], Any, tuple[str, ...]]:
         from chestxray.testing.augmentation_checks import AUGMENTATION_CHECKS
 
         return AUGMENTATION_CHECKS, plugin.augment, AUGMENTATIONS
-    kinds = "MetricPlugin, LossPlugin or AugmentationPlugin"
+    if isinstance(plugin, ExplanationPlugin):
+        from chestxray.testing.explanation_checks import EXPLANATION_CHECKS
+
+        return EXPLANATION_CHECKS, plugin.explain, EXPLANATIONS
+    kinds = "MetricPlugin, LossPlugin, AugmentationPlugin or ExplanationPlugin"
     raise InputError(f"check_method_plugin takes a {kinds}. Received: {type(plugin).__name__}.")

@@ -14,7 +14,7 @@ from chestxray._version import VERSION
 from chestxray.errors import InputError, OutputError
 from chestxray.storage.files import explained
 
-Kind = Literal["model", "source", "metric", "loss", "augmentation"]
+Kind = Literal["model", "source", "metric", "loss", "augmentation", "explanation"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 40

@@ -1,6 +1,8 @@
 """The suites of metrics and other methods pass what is right and fail what is broken, on the check meant for it."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -34,7 +36,7 @@ def test_what_is_broken_fails_on_the_check_meant_for_it(name):
 def test_a_name_of_our_own_fails():
     (result,) = run_method_checks(METRIC, name="auroc", only=["name"])
     assert result.outcome == "failed"
-    with pytest.raises(InputError, match=r"takes a MetricPlugin, LossPlugin or AugmentationPlugin.*Received: str"):
+    with pytest.raises(InputError, match=r"AugmentationPlugin or ExplanationPlugin\. Received: str"):
         check_method_plugin("auroc")
     with pytest.raises(AssertionError, match="metadata"):
         check_method_plugin(BROKEN["no reference"][0], only=["metadata"])
@@ -50,3 +52,18 @@ def test_the_command_checks_and_lists_them(tmp_path, monkeypatch):
     assert rows["pairs"]["kind"] == "metric" and rows["pairs"]["reference"] == "Mann and Whitney 1947"
     assert rows["phantom"]["kind"] == "data source"
     assert "method-plugins 2.1" in CliRunner().invoke(command, ["list"], standalone_mode=False).stdout
+
+
+def _examples():
+    """The modules that docs/write-a-plugin.md has of methods."""
+    page = (Path(__file__).parents[2] / "docs" / "write-a-plugin.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page.partition("## 4. ")[2], re.DOTALL)
+    return {re.search(r"import (\w+)Plugin", block).group(1): block for block in blocks}
+
+
+@pytest.mark.parametrize("kind", ["Metric", "Loss", "Augmentation", "Explanation"])
+def test_the_examples_of_the_page_pass(kind):
+    made = {}
+    exec(_examples()[kind], made)
+    checks = [check.name for check in suite_of(made["plugin"])[0] if check.name != "import"]
+    assert {one.outcome for one in check_method_plugin(made["plugin"], only=checks) if one.name != "name"} == {"passed"}

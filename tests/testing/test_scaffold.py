@@ -13,7 +13,7 @@ from chestxray import registry
 from chestxray.errors import InputError, OutputError
 from chestxray.testing.scaffold import new_plugin
 
-KINDS = ("model", "source", "metric", "loss", "augmentation")
+KINDS = ("model", "source", "metric", "loss", "augmentation", "explanation")
 
 
 @pytest.mark.parametrize("kind", KINDS)
