@@ -12,7 +12,7 @@ from chestxray.evaluation.finding_predictions import TRUTH, FindingPredictions
 from chestxray.evaluation.findings_evaluation import FindingsEvaluation, evaluate_findings
 from chestxray.evaluation.paired.comparison import compare
 from chestxray.evaluation.paired.finding_comparison import compare_findings
-from chestxray.evaluation.predictions import PREFIX
+from chestxray.evaluation.predictions import PREFIX, Predictions
 from drawn_findings import NAMES, example
 from simulated import predictions
 
@@ -41,6 +41,15 @@ def test_a_figure_of_a_plugin_is_in_the_evaluation_beside_our_own(classes):
     assert found.published["pairs"]["distribution"] == "method-plugins"
     assert Evaluation.from_json(found.to_json()) == found
     assert "published" not in plain.to_json()
+
+
+@pytest.mark.parametrize("classes", [("NORMAL", "PNEUMONIA"), ("a", "b", "c")])
+def test_rows_of_one_class_or_none_have_what_can_be_computed(classes):
+    given = predictions(0.8, 60, classes=classes)
+    for rows in (given.rows[given.rows["label"] == classes[0]], given.rows.iloc[:0]):
+        found = evaluate(Predictions(rows, classes), replicates=100, metrics=METRICS).test
+        assert found["pairs"].value is None
+        assert (found["wrong"].value is None) == rows.empty
 
 
 def test_the_interval_of_the_same_figure_is_nearly_that_of_our_own():
