@@ -1,7 +1,8 @@
-"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data.
+"""What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data, `MetricPlugin`,
+`LossPlugin`, `AugmentationPlugin` and `ExplanationPlugin` for methods.
 
 A plugin is one object in one module, registered by one entry point, whose name is the name of the
-model or source::
+model, source or metric::
 
     [project.entry-points."chestxray.models"]
     inceptionv3 = "chestxray_inceptionv3:plugin"
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chestxray.errors import DataError, InputError, PluginError
+from chestxray.method_plugins import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
 
 if TYPE_CHECKING:
     from chestxray.data.index import Index
@@ -28,9 +30,13 @@ if TYPE_CHECKING:
     from chestxray.models.weights import load_huggingface, load_weights
 
 __all__ = [
+    "AugmentationPlugin",
     "DataError",
+    "ExplanationPlugin",
     "Index",
     "InputError",
+    "LossPlugin",
+    "MetricPlugin",
     "ModelPlugin",
     "PublishedWeights",
     "SourceOptions",

@@ -20,6 +20,11 @@ from chestxray.errors import InputError, nearest
 
 #: The recipe of a run that names neither data nor a recipe.
 DEMONSTRATION = "demonstration"
+#: The methods of chestxray itself; a recipe may also name a plugin's.
+LOSSES = ("crossentropy", "focal", "soft_f1", "asymmetric")
+AUGMENTATIONS = ("none", "light", "heavy", "crop")
+GRADCAM = "gradcam"
+EXPLANATIONS = (GRADCAM,)
 #: Maximum side of a network's input in pixels, and maximum of any other whole number.
 LARGEST_SIDE, LARGEST = 8192, 2**31 - 1
 
@@ -142,17 +147,22 @@ class Recipe:
     )
     warmup_share: float = _field(0.1, "Share of a phase's steps that warm up.", low=0, high=1)
     weight_decay: float = _field(1e-4, "Decoupled weight decay (adamw).", low=0)
-    loss: Literal["crossentropy", "focal", "soft_f1", "asymmetric"] = _field(
-        "crossentropy", "Loss; asymmetric (Ridnik 2021) is for findings alone."
+    loss: str = _field(
+        "crossentropy",
+        "Loss: crossentropy, focal, soft_f1, asymmetric (Ridnik 2021; for findings alone), or the name of a plugin's.",
     )
-    label_smoothing: float = _field(0.0, "Label smoothing of cross-entropy and focal loss.", low=0, high=0.5)
+    label_smoothing: float = _field(
+        0.0, "Label smoothing of cross-entropy, focal loss and plugins' losses.", low=0, high=0.5
+    )
     class_weights: bool = _field(
         True,
         "Weight classes by the inverse of their frequency, in training (soft_f1 weighs them alike by itself) and, with "
         "more than two classes, in the decision.",
     )
-    augment: Literal["none", "light", "heavy", "crop"] = _field(
-        "light", "Augmentation of training images; heavy and crop also mirror them."
+    augment: str = _field(
+        "light",
+        "Augmentation of training images: none, light, heavy, crop, or the name of a plugin's; heavy and crop also "
+        "mirror them.",
     )
     mix: Literal["none", "mixup", "cutmix"] = _field("none", "Mixing of training images in pairs.")
     sampling: Literal["uniform", "rarity"] = _field(
@@ -240,6 +250,8 @@ class Recipe:
         high=0.9999,
     )
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
+    metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
+    explain: str = _field(GRADCAM, "How the run's heat maps are drawn: gradcam, or the name of a plugin's.")
     heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
 
     def __post_init__(self) -> None:

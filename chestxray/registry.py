@@ -7,21 +7,38 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import FrameType, ModuleType
 from typing import Any
 
-from chestxray.errors import PluginError, Terminated, nearest
+from chestxray import recipe as recipes
+from chestxray.errors import InputError, PluginError, Terminated, nearest
+from chestxray.recipe import Recipe
 
 MODELS = "chestxray.models"
 SOURCES = "chestxray.sources"
+METRICS = "chestxray.metrics"
+LOSSES = "chestxray.losses"
+AUGMENTATIONS = "chestxray.augmentations"
+EXPLANATIONS = "chestxray.explanations"
 #: Comma-separated names that are treated as not installed.
 DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
 
-KIND = {MODELS: "model", SOURCES: "data source"}
+#: The groups by the word of the command line.
+GROUPS = {
+    "model": MODELS,
+    "source": SOURCES,
+    "metric": METRICS,
+    "loss": LOSSES,
+    "augmentation": AUGMENTATIONS,
+    "explanation": EXPLANATIONS,
+}
+#: What a plugin of each group is called, and the class in `chestxray.plugin` that its object is of.
+KIND = {group: "data source" if word == "source" else word for word, group in GROUPS.items()}
+CONTRACTS = {group: f"{word.capitalize()}Plugin" for word, group in GROUPS.items()}
 
 
 @dataclass(frozen=True)
@@ -54,10 +71,13 @@ def entries(group: str) -> list[InstalledPlugin]:
     return [found[key] for key in sorted(found)]
 
 
-def find(group: str, name: str) -> InstalledPlugin:
+def find(group: str, name: str, own: Sequence[str] = ()) -> InstalledPlugin:
     """Return the plugin of that name. ``distribution:name`` chooses between two of one name.
 
+    `own` are the names of chestxray's own methods of that kind, which are no plugins and could have been meant.
+
     Raises:
+        InputError: no plugin has that name, and `own` are given.
         PluginError: no plugin has that name, or two distributions claim it.
     """
     known = entries(group)
@@ -71,9 +91,27 @@ def find(group: str, name: str) -> InstalledPlugin:
             f"The {kind} {name!r} is claimed by {both}. "
             f"Choose one by its full name ({matches[0].qualified}) or uninstall the other."
         )
-    names = sorted({entry.name for entry in known})
-    listing = "Installed: " + ", ".join(names) if names else f"No {kind} plugin is installed"
+    installed = sorted({entry.name for entry in known})
+    names = [*own, *installed]
+    listing = "Installed: " + ", ".join(installed) if installed else f"No {kind} plugin is installed"
+    if own:
+        raise InputError(f"Unknown {kind} {name!r}.{nearest(name, names)} Allowed: {', '.join(own)}. {listing}.")
     raise PluginError(f"Unknown {kind} {name!r}.{nearest(name, names)} {listing}.")
+
+
+def methods_of(recipe: Recipe) -> list[tuple[str, InstalledPlugin]]:
+    """Return the group and the plugin of every method that `recipe` names and that is not one of chestxray's own.
+
+    Raises as `find`.
+    """
+    named: list[tuple[str, str, tuple[str, ...]]] = [(METRICS, name, ()) for name in recipe.metric]
+    if recipe.loss not in recipes.LOSSES:
+        named.append((LOSSES, recipe.loss, recipes.LOSSES))
+    if recipe.augment not in recipes.AUGMENTATIONS:
+        named.append((AUGMENTATIONS, recipe.augment, recipes.AUGMENTATIONS))
+    if recipe.explain not in recipes.EXPLANATIONS:
+        named.append((EXPLANATIONS, recipe.explain, recipes.EXPLANATIONS))
+    return [(group, find(group, name, own)) for group, name, own in named]
 
 
 def load_plugin(group: str, name: str) -> Any:
@@ -91,9 +129,9 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
     The plugin's module is imported, so that a broken plugin is reported here; keras is imported only
     when the plugin first uses it, so that models can be listed and options checked without it.
     """
-    from chestxray.plugin import API, ModelPlugin, SourcePlugin
+    from chestxray import plugin as contracts
 
-    wanted = ModelPlugin if group == MODELS else SourcePlugin
+    wanted = getattr(contracts, CONTRACTS[group])
     # A plugin is third-party code: whatever its import raises is a defect of the plugin, not of the
     # user or of chestxray, and must not affect the other plugins.
     try:
@@ -112,11 +150,11 @@ def load_entry(group: str, entry: InstalledPlugin) -> Any:
             f"The {KIND[group]} plugin {entry.qualified} {entry.version} is broken: "
             f"{entry.point.value} must be a {wanted.__name__}. Received: {type(plugin).__name__}."
         )
-    if plugin.api not in range(1, API + 1):
+    if plugin.api not in range(1, contracts.API + 1):
         raise PluginError(
             f"The {KIND[group]} plugin {entry.qualified} {entry.version} is written for version {plugin.api} of the "
-            f"contract of plugins. This chestxray knows versions up to {API}: upgrade chestxray, or install an "
-            "older version of the plugin."
+            f"contract of plugins. This chestxray knows versions up to {contracts.API}: upgrade chestxray, or install "
+            "an older version of the plugin."
         )
     return plugin
 

@@ -38,7 +38,7 @@ from chestxray.evaluation.subgroups import groups
 from chestxray.models import backend, hosts, interrupts, startup
 from chestxray.plugin import ModelPlugin
 from chestxray.progress import show_if_interactive
-from chestxray.recipe import Recipe
+from chestxray.recipe import LOSSES, Recipe
 from chestxray.runs import output_folder, provenance, run_folder
 from chestxray.runs.results import assess
 from chestxray.runs.run_folder import Run
@@ -210,7 +210,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
     """Return the recipe with image size, weights and absolute paths filled in, the model's plugin and its entry.
 
     Raises:
-        PluginError: an unknown or broken model.
+        PluginError: an unknown or broken model, metric or other method.
         InputError: an image size or weights that the architecture does not take; the backend is not installed.
     """
     # Said first: a model's package brings it, so that without it there is seldom a model either.
@@ -219,6 +219,8 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
         raise InputError("No model. Choose one with --model; `chestxray models` lists them.")
     if not recipe.data:
         raise InputError("No data. Choose some with --data, such as folder:PATH or phantom.")
+    for group, method in registry.methods_of(recipe):
+        registry.load_entry(group, method)
     entry = registry.find(registry.MODELS, recipe.model)
     plugin: ModelPlugin = registry.load_entry(registry.MODELS, entry)
     size = recipe.image_size or plugin.image_size
@@ -292,6 +294,10 @@ def prepare(
 
 def _check(index: Index, recipe: Recipe) -> None:
     """Raise `InputError` for choices of `recipe` that the task of `index` does not allow."""
+    if recipe.loss not in LOSSES:
+        task = registry.load_plugin(registry.LOSSES, recipe.loss).task
+        if task != index.task:
+            raise InputError(f"The loss {recipe.loss} is for {task}; {index.name} has {index.task}.")
     if index.task == "findings":
         finding_selection.check(index.classes, recipe)
         return
@@ -448,12 +454,17 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
     with clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
         if isinstance(test, FindingPredictions):
-            panel.write_finding_panel(model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps")
+            panel.write_finding_panel(
+                model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps", recipe.explain
+            )
         else:
-            panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
+            panel.write_panel(
+                model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain
+            )
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     record = provenance.describe(job.entry, job.plugin, prepared.index, facts, _devices(recipe))
     record["data"]["decoded"] = name_of(prepared.pixels)
+    record["methods"] = provenance.methods(recipe)
     record["deterministic"] = startup.is_deterministic()
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
     write_json(folder / "environment.json", record | times)

@@ -70,10 +70,10 @@ class RecipeFields(DataFields, total=False):
     schedule: Literal["cosine", "constant", "plateau"]
     warmup_share: float
     weight_decay: float
-    loss: Literal["crossentropy", "focal", "soft_f1", "asymmetric"]
+    loss: str
     label_smoothing: float
     class_weights: bool
-    augment: Literal["none", "light", "heavy", "crop"]
+    augment: str
     mix: Literal["none", "mixup", "cutmix"]
     sampling: Literal["uniform", "rarity"]
     monitor: Literal["loss", "auroc"]
@@ -94,6 +94,8 @@ class RecipeFields(DataFields, total=False):
     positive: str | None
     prevalence: float | None
     replicates: int
+    metric: Names
+    explain: str
     heatmaps: int
 
 

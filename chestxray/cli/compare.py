@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-_ALL_BUT_MODEL = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "model")
+#: Fields of `Recipe` that have no option here; --metric is the figure to compare by.
+_WITHOUT_OPTION = ("model", "metric")
+_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in _WITHOUT_OPTION)
 #: Fields of `Recipe` that may be given for finished runs.
 _OF_RUNS = ("positive", "replicates")
 
@@ -36,7 +38,12 @@ _OF_RUNS = ("positive", "replicates")
 @click.command(name="compare", context_settings={"show_default": False})
 @click.argument("runs", nargs=-1, type=READ, metavar="[RUN]...")
 @click.option("--model", "models", multiple=True, help="Architecture to train and compare; given once for each.")
-@click.option("--metric", default="auroc", show_default=True, help="Figure to compare by, such as auroc or accuracy.")
+@click.option(
+    "--metric",
+    default="auroc",
+    show_default=True,
+    help="Figure to compare by, one of ours or a plugin's.",
+)
 @click.option(
     "--margin", type=float, help="Margin for tests of non-inferiority and equivalence: how much worse a model may be."
 )
@@ -47,7 +54,7 @@ _OF_RUNS = ("positive", "replicates")
     metavar="NAME|FILE",
     help="A recipe of `chestxray recipes` or a TOML file, for all models; it may list the models.",
 )
-@some_options(*_ALL_BUT_MODEL)
+@some_options(*_OPTIONS)
 @click.option("--output", type=WRITE, help="Folder [default: below comparisons/].")
 @click.option("--overwrite", is_flag=True, help="Train finished parts anew.")
 @execution_options
@@ -279,7 +286,8 @@ def _print_pairs(comparison: Comparison) -> None:
 
 def _check(metric: str, margin: float | None) -> None:
     """Check the arguments of the comparison before runs are read, or models trained."""
-    from chestxray.evaluation.paired.comparison import check_margin, check_metric
+    from chestxray.evaluation.paired.comparison import check_margin
+    from chestxray.evaluation.published_metrics import of_name
 
-    check_metric(metric)
+    of_name(metric)
     check_margin(margin)

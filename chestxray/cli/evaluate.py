@@ -23,7 +23,7 @@ _DATA = (
     "path", "data_option", "patient_pattern", "label_pattern", "map", "drop", "uncertain", "view", "on_leak",
     "max_unreadable",
 )  # fmt: skip
-_CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalence", "replicates")
+_CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalence", "replicates", "metric")
 
 
 @click.command(name="evaluate")

@@ -18,8 +18,8 @@ from chestxray.recipe import Recipe
 
 log = logging.getLogger("chestxray")
 
-#: Fields of `Recipe` that this command sets itself.
-_DECIDED = ("split", "folds", "fold", "held_out", "on_leak", "test_data")
+#: Fields of `Recipe` that this command sets itself; its --metric is the figure to measure.
+_DECIDED = ("split", "folds", "fold", "held_out", "on_leak", "test_data", "metric")
 _GIVEN = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in _DECIDED)
 
 

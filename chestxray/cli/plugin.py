@@ -1,4 +1,4 @@
-"""`chestxray plugin`: checks a plugin, or creates a new one."""
+"""`chestxray plugin`: checks a plugin, creates a new one, or lists those that are no architectures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-KINDS = click.Choice(("model", "source"))
+KINDS = click.Choice(("model", "source", "metric", "loss", "augmentation", "explanation"))
 
 
 @click.group(name="plugin")
 def command() -> None:
-    """Check a plugin, or create a new one."""
+    """Check a plugin, create a new one, or list those that are no architectures."""
 
 
 @command.command()
@@ -40,26 +40,29 @@ def check(
 ) -> int:
     """Run the conformance suite on an installed plugin; exit code 1 if a check fails.
 
-    NAME is as `chestxray models` lists it, or DISTRIBUTION:NAME.
+    NAME is as `chestxray models` or `chestxray plugin list` shows it, or DISTRIBUTION:NAME.
 
     \b
         chestxray plugin check inceptionv3
         chestxray plugin check folder --kind source --address xrays
+        chestxray plugin check my_metric --kind metric
     """  # noqa: D301 - \b keeps click from joining the lines
     from chestxray import registry
     from chestxray.testing import results_table
 
-    group = registry.MODELS if kind == "model" else registry.SOURCES
+    group = registry.GROUPS[kind]
     entry = registry.find(group, name)
-    if kind == "model" and (address is not None or data_option):
+    if kind != "source" and (address is not None or data_option):
         raise InputError("--address and --data-option are for sources (--kind source).")
     # Output that a plugin prints must not mix with the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         plugin = registry.load_entry(group, entry)
         if kind == "model":
             results = _check_model(plugin, entry, only)
-        else:
+        elif kind == "source":
             results = _check_source(plugin, entry, only, address, data_option)
+        else:
+            results = _check_method(plugin, entry, only)
     if as_json:
         origin = {"distribution": entry.distribution, "version": entry.version}
         click.echo(
@@ -87,8 +90,50 @@ def new(name: str, path: Path | None, kind: Any) -> None:
     written = new_plugin(name, path, kind)
     for file in written:
         click.echo(f"Wrote {file}")
-    source = " --kind source --address PATH" if kind == "source" else ""
-    click.echo(f"Next: pip install -e {written[0].parent} && chestxray plugin check {name}{source}")
+    of_kind = "" if kind == "model" else f" --kind {kind}"
+    address = " --address PATH" if kind == "source" else ""
+    click.echo(f"Next: pip install -e {written[0].parent} && chestxray plugin check {name}{of_kind}{address}")
+
+
+@command.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def list_(as_json: bool) -> None:
+    """List the installed plugins of every kind but architectures, which `chestxray models` lists."""
+    from chestxray import registry
+    from chestxray.cli import plugin_listing
+    from chestxray.cli.output import plain, table
+
+    groups = [group for group in registry.KIND if group != registry.MODELS]
+    found = [(registry.KIND[group], item) for group in groups for item in plugin_listing.survey(group)]
+    if as_json:
+        rows = [
+            {
+                "kind": kind,
+                "name": item.entry.name,
+                "distribution": item.entry.distribution,
+                "version": item.entry.version,
+                "broken": item.reason,
+            }
+            | (item.facts or {})
+            for kind, item in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table(
+        ("kind", "name", "from", "reference"),
+        [
+            (
+                kind,
+                item.entry.name,
+                f"{item.entry.distribution} {item.entry.version}",
+                "broken" if item.reason else (item.facts or {}).get("reference", ""),
+            )
+            for kind, item in found
+        ],
+    )
+    for _, item in found:
+        if item.reason:
+            click.echo(plain(item.reason))
 
 
 def _check_model(plugin: Any, entry: InstalledPlugin, only: tuple[str, ...]) -> list[CheckResult]:
@@ -128,6 +173,20 @@ def _check_source(
             only=only or None,
             before=before,
         )
+
+
+def _check_method(plugin: Any, entry: InstalledPlugin, only: tuple[str, ...]) -> list[CheckResult]:
+    from chestxray.plugin import MetricPlugin
+
+    if not isinstance(plugin, MetricPlugin):
+        from chestxray.models import startup
+
+        log.info("Loading TensorFlow ...")
+        startup.start()
+    from chestxray.testing import run_method_checks
+
+    with _progress(entry) as before:
+        return run_method_checks(plugin, name=entry.name, module=entry.point.module, only=only or None, before=before)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,10 @@ _MODEL = (
     "image_size", "minimum_size", "fixed_size", "channels", "weights", "cam_layer", "reference", "licence",
     "weights_licence",
 )  # fmt: skip
-_FACTS = {registry.MODELS: _MODEL, registry.SOURCES: ("address_help", "licence")}
+_FACTS = dict.fromkeys(registry.KIND, ("reference", "licence")) | {
+    registry.MODELS: _MODEL,
+    registry.SOURCES: ("address_help", "licence"),
+}
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def summarise(run: Run) -> None:
     parts = {"all test images": run.metrics, **(by_source if len(by_source) > 1 else {})}
     columns = [f"{name} (95% interval)" if len(parts) == 1 else name for name in parts]
     rows = []
-    for name in HEADLINE:
+    for name in (*HEADLINE, *run.metrics.get("published", {})):
         figures = [part["test"][name] for part in parts.values()]
         if figures[0]["value"] is not None:
             rows.append([name.replace("_", " "), *map(quoted, figures)])

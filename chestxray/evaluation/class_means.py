@@ -112,17 +112,16 @@ def mean(
     freedom: Mapping[Key, float],
     *,
     of_same_rows: bool = False,
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
     """Return `value`, the mean of the figures `keys`, with its interval; a class never predicted has precision 0.
 
     The other arguments are those of `figures`, and ``freedom`` the degrees of freedom of each. `of_same_rows` says
     that each figure is of all rows, as of findings, so that their variances are correlated; those of classes have rows
-    of their own.
+    of their own. `span` has the least and greatest possible value.
     """
-    none = (0.0, 1.0)
-    left_open = [
-        _left_open(found[key] if found[key].value is not None else Figure(0.0, *none), support[key]) for key in keys
-    ]
+    none = Figure(span[0], *span)
+    left_open = [_left_open(found[key] if found[key].value is not None else none, support[key], span) for key in keys]
     estimated = [key for key, parts in zip(keys, left_open, strict=True) if parts is None]
     inflated = np.array([math.sqrt(support[key] / (support[key] - 1)) for key in estimated])
     covariance = _covariance([np.asarray(replicates[key]) for key in estimated]) * np.outer(inflated, inflated)
@@ -130,7 +129,7 @@ def mean(
     own = [freedom[key] for key in estimated]
     together = satterthwaite_of_sum(covariance, own) if of_same_rows else satterthwaite(np.diag(covariance), own)
     below, above = (math.hypot(*(parts[side] for parts in left_open if parts is not None)) for side in (0, 1))
-    return _added(value, error, together, (below / len(keys), above / len(keys)), none)
+    return _added(value, error, together, (below / len(keys), above / len(keys)), span)
 
 
 def _added(
@@ -145,7 +144,7 @@ def _added(
     return Figure(value, max(span[0], value - below), min(span[1], value + above))
 
 
-def _left_open(figure: Figure, support: float) -> tuple[float, float] | None:
+def _left_open(figure: Figure, support: float, span: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float] | None:
     """Return how far the interval of a class reaches below and above its value, None where the bootstrap suffices.
 
     The bootstrap does not suffice for a figure at an end of its range or of few patients, nor for one without an
@@ -153,8 +152,8 @@ def _left_open(figure: Figure, support: float) -> tuple[float, float] | None:
     """
     assert figure.value is not None
     if figure.low is None or figure.high is None:
-        return figure.value, 1 - figure.value
-    alone = support < FEW or at_end(figure.value, (0.0, 1.0))
+        return figure.value - span[0], span[1] - figure.value
+    alone = support < FEW or at_end(figure.value, span)
     return (figure.value - figure.low, figure.high - figure.value) if alone else None
 
 

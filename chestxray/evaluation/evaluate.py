@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from chestxray.data.index import Patients
 from chestxray.errors import DataError, InputError, nearest
+from chestxray.evaluation import published_metrics
 from chestxray.evaluation.bootstrap import bootstrap
 from chestxray.evaluation.calibration.calibration_measures import CalibrationMeasures, measure
 from chestxray.evaluation.estimation import Estimates, Scored, estimate
@@ -31,7 +32,7 @@ class Evaluation:
     """The figures of a test. Written as ``metrics.json``; docs/run-folder.md explains each field.
 
     ``counts`` is the confusion matrix: true classes in rows, predicted ones in columns. ``calibration`` is None
-    in files of versions that did not measure it.
+    in files of versions that did not measure it. ``published`` describes the figures that plugins computed.
     """
 
     test: Mapping[str, Figure]
@@ -42,6 +43,7 @@ class Evaluation:
     positive: str | None
     interval: Interval
     calibration: CalibrationMeasures | None = None
+    published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,6 +68,7 @@ class Evaluation:
                 "replicates": self.interval.replicates,
             },
             **({} if self.calibration is None else {"calibration": self.calibration.to_json()}),
+            **({"published": {name: dict(facts) for name, facts in self.published.items()}} if self.published else {}),
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -106,6 +109,7 @@ class Evaluation:
                 positive=content["positive"],
                 interval=Interval(**content["interval"]),
                 calibration=CalibrationMeasures.from_json(content["calibration"]) if "calibration" in content else None,
+                published={name: dict(facts) for name, facts in content.get("published", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -115,7 +119,12 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: Predictions, *, positive: str | None = None, replicates: int = 2000, seed: int = 0
+    predictions: Predictions,
+    *,
+    positive: str | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+    metrics: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate the rows of a test, with intervals from a bootstrap clustered by patient.
 
@@ -129,25 +138,32 @@ def evaluate(
             classes that have rows.
         replicates: number of bootstrap replicates.
         seed: of the random draws.
+        metrics: names of further figures, each of a plugin (`MetricPlugin`).
 
     Raises:
-        InputError: `positive` is not one of the classes.
+        InputError: `positive` is not one of the classes, or one of `metrics` is a figure of our own.
         DataError: a label or prediction outside the classes, or values that are not probabilities.
+        PluginError: one of `metrics` is unknown or broken.
     """
-    return estimated(predictions, positive=positive, replicates=replicates, seed=seed).evaluation
+    return estimated(predictions, positive=positive, replicates=replicates, seed=seed, metrics=metrics).evaluation
 
 
 @dataclass(frozen=True)
 class Estimated:
-    """An evaluation with what its intervals were made of: the ``scored`` rows, by path, and their ``clusters``."""
+    """An evaluation with what its intervals were made of: the ``scored`` rows, by path, and their ``clusters``; the
+    figures of plugins are ``measured``.
+    """
 
     evaluation: Evaluation
     scored: Scored
     estimates: Estimates
     clusters: np.ndarray
+    measured: published_metrics.Measured
 
 
-def estimated(predictions: Predictions, *, positive: str | None, replicates: int, seed: int) -> Estimated:
+def estimated(
+    predictions: Predictions, *, positive: str | None, replicates: int, seed: int, metrics: Sequence[str] = ()
+) -> Estimated:
     """Return what `evaluate` returns, with what its intervals were made of; arguments and errors as there."""
     check(predictions)
     classes = predictions.classes
@@ -164,20 +180,28 @@ def estimated(predictions: Predictions, *, positive: str | None, replicates: int
         (replicated,) = bootstrap([table], clusters, replicates=replicates, seed=seed, calibration=False)
     scored = Scored(truth, predicted, probabilities, values, replicated)
     estimates = estimate([scored], clusters, chosen, replicates=replicates, seed=seed)
-    figures, (error,) = estimates.figures, estimates.calibration_errors
+    figures, (error,) = dict(estimates.figures), estimates.calibration_errors
+    further = published_metrics.loaded(metrics)
+    measured = published_metrics.measured(
+        further, truth, probabilities, clusters, chosen, replicates=replicates, seed=seed
+    )
+    figures |= published_metrics.figures(further, [measured], truth, chosen)
+    headline = (*HEADLINE, *(metric.name for metric in further))
+    per_class = (*PER_CLASS, *(metric.name for metric in further if metric.plugin.per == "class"))
     counts = np.zeros((len(classes),) * 2, dtype=np.int64)
     np.add.at(counts, (truth, predicted), 1)
     evaluation = Evaluation(
-        test={name: figures[None, name] for name in HEADLINE},
-        per_class={label: {name: figures[i, name] for name in PER_CLASS} for i, label in enumerate(classes)},
+        test={name: figures[None, name] for name in headline},
+        per_class={label: {name: figures[i, name] for name in per_class} for i, label in enumerate(classes)},
         counts=tuple(tuple(row) for row in counts.tolist()),
         rows=len(truth),
         patients=Patients.of(predictions.rows),
         positive=None if chosen is None else classes[chosen],
         interval=Interval(replicates=replicates),
         calibration=measure(truth, probabilities, clusters, classes, chosen, error),
+        published={metric.name: metric.to_json() for metric in further},
     )
-    return Estimated(evaluation, scored, estimates, clusters)
+    return Estimated(evaluation, scored, estimates, clusters, measured)
 
 
 def check(predictions: Predictions) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from chestxray.data.findings import NO_FINDING
 from chestxray.data.index import Patients
 from chestxray.errors import DataError
+from chestxray.evaluation import published_metrics
 from chestxray.evaluation.co_occurrence import CoOccurrence
 from chestxray.evaluation.evaluate import Estimated, Evaluation, estimated
 from chestxray.evaluation.figure_format import with_interval
@@ -84,7 +85,8 @@ class FindingsEvaluation:
 
     ``test`` has the means over the findings that are scored, with ``prevalence``, the mean of theirs, beside the mean
     AUPRC; ``findings`` has those of each finding. ``any_finding`` are those of "at least one finding is present", which
-    is known where one is known to be present or all are known to be absent.
+    is known where one is known to be present or all are known to be absent. ``published`` describes the figures that
+    plugins computed.
     """
 
     test: Mapping[str, Figure]
@@ -96,6 +98,7 @@ class FindingsEvaluation:
     rows: int
     patients: Patients
     interval: Interval
+    published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -121,6 +124,7 @@ class FindingsEvaluation:
             "rows": self.rows,
             **self.patients.to_json(),
             "interval": dataclasses.asdict(self.interval),
+            **({"published": {name: dict(facts) for name, facts in self.published.items()}} if self.published else {}),
         }
 
     @classmethod
@@ -144,6 +148,7 @@ class FindingsEvaluation:
                 rows=int(content["rows"]),
                 patients=Patients.from_json(content),
                 interval=Interval(**content["interval"]),
+                published={name: dict(facts) for name, facts in content.get("published", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -182,7 +187,9 @@ class FindingsEvaluation:
         return f"<p>{of}</p>{table.to_html()}" + "".join(f"<p>{html.escape(text)}</p>" for text in unscored)
 
 
-def evaluate_findings(predictions: FindingPredictions, *, replicates: int = 2000, seed: int = 0) -> FindingsEvaluation:
+def evaluate_findings(
+    predictions: FindingPredictions, *, replicates: int = 2000, seed: int = 0, metrics: Sequence[str] = ()
+) -> FindingsEvaluation:
     """Evaluate the rows of a test of findings, with intervals from a bootstrap clustered by patient.
 
     Each finding is evaluated as by `evaluate`, as the positive one of two classes, on the rows where it is known. One
@@ -195,30 +202,34 @@ def evaluate_findings(predictions: FindingPredictions, *, replicates: int = 2000
         predictions: the rows of the test; for those of a run, ``run.predictions.of("test")``.
         replicates: number of bootstrap replicates.
         seed: of the random draws.
+        metrics: names of further figures, each of a plugin (`MetricPlugin`).
 
     Raises:
         DataError: values that are not probabilities.
+        PluginError: one of `metrics` is unknown or broken.
     """
+    further = published_metrics.loaded(metrics)
     rows = predictions.rows.sort_values("path", kind="stable").reset_index(drop=True)
     predictions = FindingPredictions(rows, predictions.findings)
     found, parts = {}, []
     for name in predictions.findings:
         table = predictions.of_finding(name)
-        found[name], of_it = _scored(table, name, replicates, seed)
+        found[name], of_it = _scored(table, name, replicates, seed, metrics)
         if of_it is not None:
             parts.append(Part(of_it, table.rows.index.to_numpy()))
     scored = [name for name, one in found.items() if one.evaluation is not None]
     shares = [one.known.positive / one.known.rows for one in found.values() if one.evaluation is not None]
     return FindingsEvaluation(
-        test=means(parts, predictions.clusters, replicates=replicates, seed=seed),
+        test=means(parts, predictions.clusters, replicates=replicates, seed=seed, metrics=further),
         prevalence=float(np.mean(shares)) if shares else None,
         findings=found,
-        any_finding=_scored(of_any(predictions), ANY, replicates, seed)[0],
+        any_finding=_scored(of_any(predictions), ANY, replicates, seed, metrics)[0],
         exact_match=_exact_match(predictions, scored, replicates, seed),
         co_occurrence=CoOccurrence.of(predictions),
         rows=len(rows),
         patients=Patients.of(rows),
         interval=Interval(replicates=replicates),
+        published={metric.name: metric.to_json() for metric in further},
     )
 
 
@@ -242,11 +253,13 @@ def from_json(content: Mapping[str, Any]) -> Evaluation | FindingsEvaluation:
     return FindingsEvaluation.from_json(content) if findings else Evaluation.from_json(content)
 
 
-def _scored(table: Predictions, name: str, replicates: int, seed: int) -> tuple[FindingFigures, Estimated | None]:
+def _scored(
+    table: Predictions, name: str, replicates: int, seed: int, metrics: Sequence[str]
+) -> tuple[FindingFigures, Estimated | None]:
     known = Known.of(table, name)
     if known.too_few:
         return FindingFigures(known, None, known.too_few), None
-    found = estimated(table, positive=name, replicates=replicates, seed=seed)
+    found = estimated(table, positive=name, replicates=replicates, seed=seed, metrics=metrics)
     return FindingFigures(known, found.evaluation), found
 
 

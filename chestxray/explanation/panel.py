@@ -17,9 +17,10 @@ from chestxray.data.findings import absent
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.explanation.gradcam import check_layer
-from chestxray.explanation.inference_graph import OnePass
 from chestxray.explanation.overlay import overlay
+from chestxray.explanation.published_explanations import maps_of
 from chestxray.models.assembly import logits_model
+from chestxray.recipe import GRADCAM
 from chestxray.storage.files import replacing, write_json
 
 
@@ -94,17 +95,18 @@ def write_panel(
     each: int,
     seed: int,
     folder: Path,
+    method: str = GRADCAM,
 ) -> None:
     """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
 
-    `images`: uint8 (height, width) by path. The predicted class is explained. Without a `layer` there are no
-    maps, and the index gives the `reason`.
+    `images`: uint8 (height, width) by path. The predicted class is explained, by `method` (`maps_of`). Without a
+    `layer` there are no maps of Grad-CAM, and the index gives the `reason`.
     """
-    record = _record(layer, reason, each)
-    if layer is not None and each:
+    record = _record(layer, reason, each, method)
+    if not record["reason"]:
         rows = choose(predictions, each, seed)
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], predictions.predicted[rows])
+        maps = maps_of(method, model, layer, pixels[..., np.newaxis], predictions.predicted[rows])
         for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
             file = _write_one(number, grey, heat, folder)
             record["images"].append({"file": file, **_class_item(predictions.rows.iloc[row])})
@@ -141,14 +143,16 @@ def write_finding_panel(
     images: dict[str, np.ndarray],
     each: int,
     folder: Path,
+    method: str = GRADCAM,
 ) -> None:
     """As `write_panel` for a run of findings: of each image the finding that it was chosen for is explained."""
-    record = _record(layer, reason, each)
-    chosen = choose_findings(predictions, each) if layer is not None and each else []
-    if layer is not None and chosen:
+    record = _record(layer, reason, each, method)
+    chosen = [] if record["reason"] else choose_findings(predictions, each)
+    if chosen:
         rows = [row for row, _, _ in chosen]
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        _, maps = OnePass(model, layer)(pixels[..., np.newaxis], np.array([number for _, number, _ in chosen]))
+        numbers = np.array([number for _, number, _ in chosen])
+        maps = maps_of(method, model, layer, pixels[..., np.newaxis], numbers)
         for place, ((row, number, kind), grey, heat) in enumerate(zip(chosen, pixels, maps, strict=True)):
             file, name = _write_one(place, grey, heat, folder), predictions.findings[number]
             names = (absent(name), name)
@@ -166,10 +170,10 @@ def write_finding_panel(
     write_json(folder / "index.json", record)
 
 
-def _record(layer: str | None, reason: str, each: int) -> dict[str, Any]:
+def _record(layer: str | None, reason: str, each: int, method: str) -> dict[str, Any]:
     """Return the content of ``index.json`` before there is an image, with the reason where there will be none."""
-    record: dict[str, Any] = {"layer": layer, "method": "gradcam", "reason": "", "images": []}
-    if layer is None:
+    record: dict[str, Any] = {"layer": layer, "method": method, "reason": "", "images": []}
+    if layer is None and method == GRADCAM:
         record["reason"] = reason or "This architecture has no convolutional layer to explain."
     elif not each:
         record["reason"] = "The recipe asked for none (heatmaps = 0)."

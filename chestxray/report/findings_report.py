@@ -73,7 +73,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         cautions=whole_cautions(run),
         run=run,
         found=found,
-        of_probabilities=OF_PROBABILITIES,
+        of_probabilities=(*OF_PROBABILITIES, *found.published),
         at_threshold=AT_THRESHOLD,
         forest=_forest(run),
         gap=some["generalisation_gap"],

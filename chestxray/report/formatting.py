@@ -174,6 +174,22 @@ def meaning(name: str, value: float | None, positive: str | None) -> str:
     return say(in_hundred(value), value, positive or "")
 
 
+def published(facts: Mapping[str, str] | None) -> dict[str, str]:
+    """Return title, direction and explanation of the figure of a plugin from its ``facts`` in ``metrics.json``.
+
+    >>> published({"title": "Youden", "better": "higher", "meaning": "Of both errors.", "reference": "Youden 1950"})
+    {'title': 'Youden', 'better': 'higher', 'meaning': 'Of both errors. Reference: Youden 1950.'}
+    """
+    if facts is None:
+        return {}
+    reference = f"Reference: {facts['reference'].rstrip('.')}." if facts["reference"] else ""
+    return {
+        "title": facts["title"],
+        "better": facts["better"],
+        "meaning": " ".join(filter(None, [facts["meaning"], reference])),
+    }
+
+
 def ordered(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures in the order of `MEANINGS`, followed by any others."""
     first = {name: figures[name] for name in MEANINGS if name in figures}

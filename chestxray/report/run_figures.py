@@ -65,7 +65,9 @@ def _scores(run: Run) -> Iterator[tuple[str, Figure]]:
     yield "reliability", figures.reliability(**reliability(run))
     if worth := run.extras.get("decision_curve"):
         yield "decision_curve", figures.decision_curve(worth["test"]["points"], worth["test"]["prevalence"])
-    results = ordered(run.metrics["test"])
+    # A plugin's figure may have bounds for which this axis is too short; it is in the table.
+    published = run.metrics.get("published", {})
+    results = {name: item for name, item in ordered(run.metrics["test"]).items() if name not in published}
     yield "metrics", figures.metrics(results, {name: title(name) for name in results}, run.level)
 
 

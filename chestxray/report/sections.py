@@ -175,7 +175,7 @@ def _numbers(row: pd.Series) -> dict[str, float | None]:
 def _results(material: Material) -> dict[str, Any]:
     run = material.run
     test = ordered(run.metrics["test"])
-    guesses = _guesses(run)
+    guesses, published = _guesses(run), run.metrics.get("published", {})
     rows = [
         {
             "name": name,
@@ -185,6 +185,7 @@ def _results(material: Material) -> dict[str, Any]:
             "meaning": formatting.meaning(name, value_of(interval), run.positive),
             "guess": guesses.get(name),
         }
+        | formatting.published(published.get(name))
         for name, interval in test.items()
     ]
     first = ("auroc", "sensitivity", "specificity", "accuracy")
@@ -292,12 +293,17 @@ def environment_facts(run: Run) -> dict[str, str]:
         "Platform": environment.get("platform", ""),
         "Devices": ", ".join(environment.get("devices", [])),
         "Architecture from": " ".join(filter(None, [plugin.get("distribution"), plugin.get("version")])),
+        "Methods of plugins": "; ".join(_method_of_plugin(item) for item in environment.get("methods", [])),
         "Reference": plugin.get("reference", ""),
         "Licence of the architecture": plugin.get("licence", ""),
         "Licence of the weights": plugin.get("weights_licence", ""),
         "Data fingerprint": data.get("fingerprint", ""),
     }
     return {k: v for k, v in facts.items() if v}
+
+
+def _method_of_plugin(item: Mapping[str, str]) -> str:
+    return f"{item['kind']} {item['name']} ({item['distribution']} {item['version']})"
 
 
 def _environment(material: Material) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def assess_findings(
     Raises:
         InputError: ``recipe.by`` names no column of the data.
     """
-    found = evaluate_findings(test, replicates=recipe.replicates, seed=recipe.seed)
+    found = evaluate_findings(test, replicates=recipe.replicates, seed=recipe.seed, metrics=recipe.metric)
     gaps = finding_gaps(test, group_columns(test, index, recipe.by))
     places = folders(folder, found.scored)
     for stale in set((folder / FOLDER).glob("*")) - set(places.values()):

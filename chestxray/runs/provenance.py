@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from chestxray import registry
 from chestxray._version import VERSION
 from chestxray.data.index import Index
 from chestxray.models import backend
 from chestxray.plugin import ModelPlugin
+from chestxray.recipe import Recipe
 from chestxray.registry import InstalledPlugin
 
 _PACKAGES = (
@@ -64,6 +66,24 @@ def describe(
         },
         "model": model,
     }
+
+
+def methods(recipe: Recipe) -> list[dict[str, str]]:
+    """Return origin, reference and licence of the metrics and other methods that plugins add to a run."""
+    found = []
+    for group, entry in registry.methods_of(recipe):
+        plugin = registry.load_entry(group, entry)
+        found.append(
+            {
+                "kind": registry.KIND[group],
+                "name": entry.name,
+                "distribution": entry.distribution,
+                "version": entry.version,
+                "reference": plugin.reference,
+                "licence": plugin.licence,
+            }
+        )
+    return found
 
 
 def settings() -> dict[str, str]:

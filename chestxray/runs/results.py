@@ -115,6 +115,7 @@ class Scorer:
             positive=positive or self.positive,
             replicates=self.recipe.replicates,
             seed=self.recipe.seed,
+            metrics=self.recipe.metric,
         )
 
     def share(self, flags: np.ndarray, clusters: np.ndarray) -> dict[str, float | None]:

@@ -164,7 +164,9 @@ class Run:
         """
         if not self.heatmaps:
             return None, "The run has no heat maps."
-        return self.heatmaps["layer"], self.heatmaps["reason"]
+        layer, reason = self.heatmaps["layer"], self.heatmaps["reason"]
+        # The method of a plugin has drawn maps of an architecture that Grad-CAM cannot explain.
+        return layer, reason if layer or reason else "This architecture has no convolutional layer to explain."
 
     @property
     def report(self) -> Path:

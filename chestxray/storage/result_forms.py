@@ -47,6 +47,15 @@ class _CalibrationMeasures(TypedDict):
     per_class: dict[str, Figures]
 
 
+class _Published(TypedDict):
+    title: str
+    meaning: str
+    better: Literal["higher", "lower"]
+    reference: str
+    distribution: str
+    version: str
+
+
 class Metrics(TypedDict):
     """``metrics.json``."""
 
@@ -59,6 +68,7 @@ class Metrics(TypedDict):
     positive: str | None
     interval: NotRequired[_Interval]
     calibration: NotRequired[_CalibrationMeasures]
+    published: NotRequired[dict[str, _Published]]
 
 
 class SomeMetrics(TypedDict, total=False):
@@ -80,6 +90,15 @@ class _Plugin(TypedDict, total=False):
     reference: str
     licence: str
     weights_licence: str
+
+
+class _Method(TypedDict):
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    reference: str
+    licence: str
 
 
 class _Data(TypedDict):
@@ -117,6 +136,7 @@ class Environment(TypedDict):
     devices: NotRequired[list[str]]
     deterministic: NotRequired[bool]
     plugin: NotRequired[_Plugin]
+    methods: NotRequired[list[_Method]]
     data: _Data
     model: NotRequired[_Model]
     started: NotRequired[str]

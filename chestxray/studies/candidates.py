@@ -12,11 +12,12 @@ import numpy as np
 from chestxray.data.index import Task
 from chestxray.errors import InputError
 from chestxray.evaluation.finding_predictions import FindingPredictions
-from chestxray.evaluation.paired.comparison import check_metric, compare
+from chestxray.evaluation.paired.comparison import compare
 from chestxray.evaluation.paired.comparison_result import Comparison
 from chestxray.evaluation.paired.finding_comparison import check_metric_of_findings, compare_findings
 from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
 from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.published_metrics import of_name
 from chestxray.evaluation.shortcuts.verdict import together
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import Run
@@ -101,9 +102,11 @@ def task_of(candidates: Mapping[str, Candidate]) -> Task:
 
 
 def check_comparison(metric: str, task: Task, positive: str | None = None) -> None:
-    """Raise `InputError` for a metric, or a positive class, by which models of the task are not compared."""
+    """Raise `InputError` or `PluginError` for a metric, or a positive class, by which models of the task are not
+    compared.
+    """
     if task == "classes":
-        check_metric(metric)
+        of_name(metric)
         return
     check_metric_of_findings(metric)
     if positive:

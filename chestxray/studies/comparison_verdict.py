@@ -8,8 +8,8 @@ from typing import Any
 from chestxray.data.index import Patients
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.paired.comparison_result import Comparison, Pair, Standing
+from chestxray.evaluation.published_metrics import lower_is_better
 from chestxray.evaluation.shortcuts.verdict import beside
-from chestxray.evaluation.weighted_metrics import LOSSES
 from chestxray.report import formatting
 from chestxray.report.limitations import of_model
 from chestxray.runs import run_folder
@@ -31,7 +31,7 @@ def verdict(compared: Compared) -> tuple[str, ...]:
     if best.figure.value is None:
         return (f"The {title} cannot be computed on these test images, so that nothing can be said of the models.",)
     where = f"{formatting.plural(comparison.rows, 'test image')} of {comparison.patients}"
-    end = "lowest" if comparison.metric in LOSSES else "highest"
+    end = "lowest" if lower_is_better(comparison.metric) else "highest"
     said = [f"On {where}, {best.model} has the {end} {title}: {with_interval(best.figure.to_json(), level='95%')}."]
     said += against_the_rest(best, comparison, explained=candidates[best.model].controls["finding"] == "shortcut")
     # Directly after the ranking: a score that a shortcut explains is worth nothing, however high.

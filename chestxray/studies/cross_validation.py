@@ -49,7 +49,7 @@ def pool(study: Study, cache: str | Path | None = None) -> Run:
     rows = first.index.rows
     index = first.index.replace(rows.assign(split=["test" if row in tested else "" for row in row_keys(rows)]))
     positive = ensembling.shared_positive(runs)
-    over_folds = cross_validated(tables[0], positive)
+    over_folds = cross_validated(tables[0], positive, recipe.metric)
     what = "sources" if recipe.split == "source" else "folds"
     note = (
         f"{count} {what}, each tested by a model trained on the others: every image was tested once. The figures "

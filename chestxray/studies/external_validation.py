@@ -31,7 +31,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
-from chestxray.recipe import Recipe
+from chestxray.recipe import GRADCAM, Recipe
 from chestxray.report import findings_report, html_report, model_card
 from chestxray.report.limitations import TRAINING_RUN
 from chestxray.runs import output_folder, provenance, run_folder
@@ -117,13 +117,14 @@ def evaluate_on(
         if isinstance(test, FindingPredictions):
             assert isinstance(decision, FindingDecision)
             external_findings.assess(run, test, index, recipe, decision, folder, refusals)
-            panel.write_finding_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, folder / "heatmaps")
+            place, each = folder / "heatmaps", recipe.heatmaps
+            panel.write_finding_panel(run.model, *run.cam_layer, test, images, each, place, recipe.explain)
             findings_report.write(folder, samples=images)
         else:
             assert isinstance(decision, Decision)
             _assess(run, test, index, recipe, decision, folder, refusals)
-            place = folder / "heatmaps"
-            panel.write_panel(run.model, *run.cam_layer, test, images, recipe.heatmaps, recipe.seed, place)
+            place, each = folder / "heatmaps", recipe.heatmaps
+            panel.write_panel(run.model, *run.cam_layer, test, images, each, recipe.seed, place, recipe.explain)
             html_report.write(folder, samples=images)
     if output is None:
         # The run's model card lists its external tests.
@@ -179,11 +180,12 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     """Evaluate the test of `run` again, with other options of the evaluation.
 
     `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
-    ``prevalence``, ``replicates``. The model and its probabilities do not change; the run's recipe, its
+    ``prevalence``, ``replicates``, ``metric``. The model and its probabilities do not change; the run's recipe, its
     figures and its report are replaced.
 
     Raises:
         InputError: a column that the data do not have, or another impossible option.
+        PluginError: a metric that is unknown or broken.
     """
     recipe = run.recipe.replace(**changes)
     decision = _decision(run, recipe)
@@ -225,7 +227,7 @@ def _explain_again(
     """Write the panel of heat maps for the new decisions; without `images` it is removed."""
     layer, reason = run.cam_layer
     folder = run.folder / "heatmaps"
-    if layer is None:
+    if layer is None and recipe.explain == GRADCAM:
         return
     log.info("Decisions have changed: drawing the heat maps again ...")
     startup.start()
@@ -233,9 +235,9 @@ def _explain_again(
 
     each = recipe.heatmaps if images else 0
     if isinstance(test, FindingPredictions):
-        panel.write_finding_panel(run.model, layer, reason, test, dict(images), each, folder)
+        panel.write_finding_panel(run.model, layer, reason, test, dict(images), each, folder, recipe.explain)
     else:
-        panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder)
+        panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder, recipe.explain)
 
 
 def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:
@@ -264,6 +266,7 @@ def _for_test(data: Recipe, trained: Recipe, classes: tuple[str, ...], decision:
     return trained.replace(
         **own,
         uncertain=data.uncertain or trained.uncertain,
+        metric=data.metric or trained.metric,
         prevalence=trained.prevalence if data.prevalence is None else data.prevalence,
         classes=classes,
         positive=decision.positive if isinstance(decision, Decision) else None,

@@ -24,7 +24,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions, Known
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.paired import shared_patients
 from chestxray.evaluation.paired.candidate_figures import Estimated, estimated
-from chestxray.evaluation.paired.comparison import align
+from chestxray.evaluation.paired.comparison import align, check_metric
 from chestxray.evaluation.paired.finding_comparison import align_findings
 from chestxray.evaluation.paired.finding_mean_comparison import estimated_mean
 from chestxray.evaluation.paired.generalisation_gap import averaged, between
@@ -64,6 +64,7 @@ def measure(
     plain = recipe.replace(split="auto", folds=0, fold=None, held_out=None, on_leak="ignore")
     index = sources.load_index(plain, caches.root(cache))
     check_comparison(metric, index.task)
+    check_metric(metric)  # the figures of plugins are not measured here
     given = index.rows
     splits = ["random", "grouped", *(["official"] if (given["split"] != "").any() else [])]
     recipes = {name: plain.replace(split=name) for name in splits}

@@ -8,9 +8,9 @@ The test of a plugin is three lines::
     def test_my_model():
         check_model_plugin(plugin)
 
-`check_model_plugin` and `check_source_plugin` raise an AssertionError with the table of results if a
-check fails; `run_checks` and `run_source_checks` return the results, and ``chestxray plugin check NAME``
-prints them. A check is a function that returns nothing or raises `CheckFailed`.
+`check_model_plugin`, `check_source_plugin` and, for metrics and other methods, `check_method_plugin` raise an
+AssertionError with the table of results if a check fails; `run_checks` and the like return the results, and
+``chestxray plugin check NAME`` prints them. A check is a function that returns nothing or raises `CheckFailed`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ __all__ = [
     "CheckFailed",
     "CheckResult",
     "CheckSkipped",
+    "check_method_plugin",
     "check_model_plugin",
     "check_source_plugin",
     "run_checks",
+    "run_method_checks",
     "run_source_checks",
 ]
 
 if TYPE_CHECKING:
+    from chestxray.testing.method_suite import check_method_plugin, run_method_checks
     from chestxray.testing.model_suite import check_model_plugin, run_checks
     from chestxray.testing.results import CheckFailed, CheckResult, CheckSkipped
     from chestxray.testing.source_suite import check_source_plugin, run_source_checks
@@ -37,9 +40,11 @@ _EXPORTS = {
     "CheckFailed": "results",
     "CheckResult": "results",
     "CheckSkipped": "results",
+    "check_method_plugin": "method_suite",
     "check_model_plugin": "model_suite",
     "check_source_plugin": "source_suite",
     "run_checks": "model_suite",
+    "run_method_checks": "method_suite",
     "run_source_checks": "source_suite",
 }
 

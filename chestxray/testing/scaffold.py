@@ -14,9 +14,8 @@ from chestxray._version import VERSION
 from chestxray.errors import InputError, OutputError
 from chestxray.storage.files import explained
 
-Kind = Literal["model", "source"]
+Kind = Literal["model", "source", "metric", "loss", "augmentation", "explanation"]
 
-GROUPS = {"model": registry.MODELS, "source": registry.SOURCES}
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 40
 
@@ -59,7 +58,7 @@ def _check_name(name: str, kind: Kind) -> None:
             f"The name of a plugin must be lower-case letters, digits and single underscores, begin with a "
             f"letter and have at most {_LONGEST} characters, such as my_model. Received: {name!r}."
         )
-    for entry in registry.entries(GROUPS[kind]):
+    for entry in registry.entries(registry.GROUPS[kind]):
         if entry.name == name:
             raise InputError(f"The name {name} is taken by {entry.distribution} {entry.version}. Choose another.")
 

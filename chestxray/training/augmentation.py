@@ -6,11 +6,19 @@ epoch does not depend on how many threads there are or on where a run was resume
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from keras import ops
+
+from chestxray import registry
+from chestxray.plugin import AugmentationPlugin
+from chestxray.recipe import AUGMENTATIONS
 
 Tensor = Any
 
@@ -53,17 +61,47 @@ POLICIES = {
     ),
     "crop": Policy(crop=0.2, rotation=15, flip=0.5, contrast=0.2, brightness=25),
 }
-#: Uniform draws that `augment` uses of each image.
+#: Uniform draws that `augment` uses of each image for a policy of our own.
 DRAWS = 14
+#: A policy of our own, or that of a plugin.
+AnyPolicy = Policy | AugmentationPlugin
 
 
-def augment(images: Tensor, draws: Tensor, policy: Policy, noise: Tensor | None = None) -> Tensor:
-    """Change each image at random within the ranges of `policy`.
+def policy_of(name: str) -> AnyPolicy:
+    """Return one of `POLICIES` or a plugin's. Raises as `registry.find` and `registry.load_entry`."""
+    if name in POLICIES:
+        return POLICIES[name]
+    entry = registry.find(registry.AUGMENTATIONS, name, AUGMENTATIONS)
+    plugin: AugmentationPlugin = registry.load_entry(registry.AUGMENTATIONS, entry)
+    return plugin
+
+
+def identity(name: str) -> str:
+    """Return what distinguishes the policy from others of its name: of a plugin its version and the text of its module;
+    ``""`` for one of `POLICIES`.
+    """
+    if name in POLICIES:
+        return ""
+    entry = registry.find(registry.AUGMENTATIONS, name, AUGMENTATIONS)
+    source = inspect.getsourcefile(sys.modules[registry.load_entry(registry.AUGMENTATIONS, entry).augment.__module__])
+    text = Path(source).read_bytes() if source else b""
+    return f"{entry.qualified} {entry.version} {hashlib.blake2b(text, digest_size=16).hexdigest()}"
+
+
+def draws_of(policy: AnyPolicy) -> int:
+    """Return how many uniform draws `augment` uses of each image."""
+    return DRAWS if isinstance(policy, Policy) else policy.draws
+
+
+def augment(images: Tensor, draws: Tensor, policy: AnyPolicy, noise: Tensor | None = None) -> Tensor:
+    """Change each image at random within the ranges of `policy`, or as a plugin does.
 
     `images`: float32 (batch, height, width, channels) in 0..255, returned as the same;
-    `draws`: float32 (batch, `DRAWS`) uniform in 0..1; `noise`: standard normal, shaped as `images`,
+    `draws`: float32 (batch, `draws_of`) uniform in 0..1; `noise`: standard normal, shaped as `images`,
     needed where the policy has noise. The same draws give the same images.
     """
+    if isinstance(policy, AugmentationPlugin):
+        return ops.clip(policy.augment(images, draws, noise if policy.noise else None), 0.0, 255.0)
     if policy == Policy():
         return images
     images = _warp(images, draws, policy)

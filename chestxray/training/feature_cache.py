@@ -31,7 +31,7 @@ from chestxray.models import backend, forward, interrupts, non_finite
 from chestxray.storage import cache_use, row_checksums
 from chestxray.storage.files import replacing
 from chestxray.training import graph_split
-from chestxray.training.augmentation import DRAWS, POLICIES, augment
+from chestxray.training.augmentation import augment, draws_of, identity, policy_of
 
 if not backend.on_jax():
     import tensorflow as tf
@@ -125,7 +125,7 @@ class Store:
         return self._open(folder, "r")
 
     def _set(self, view: View) -> Path:
-        return self.folder / xxhash.xxh3_128_hexdigest(f"{self._of_all}:{view}".encode())
+        return self.folder / xxhash.xxh3_128_hexdigest(f"{self._of_all}:{view}{identity(view.policy)}".encode())
 
     def _reserve(self, folder: Path) -> None:
         partial = folder.with_suffix(".partial")
@@ -210,14 +210,14 @@ def _jax() -> str:
 def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
     """Batches of float32 images (batch, height, width, 1) of `rows` in their order, in that `view`."""
     dataset = forward.batches(pixels, rows, BATCH)
-    policy = POLICIES[view.policy]
+    policy = policy_of(view.policy)
     if view.policy == "none":
         return dataset
     shape = (*pixels.shape[1:], 1)
 
     def draw(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         streams = [np.random.default_rng([view.number, int(row)]) for row in some]
-        draws = np.stack([stream.random(DRAWS, np.float32) for stream in streams])
+        draws = np.stack([stream.random(draws_of(policy), np.float32) for stream in streams])
         if not policy.noise:
             return draws, np.zeros((len(some), *shape), np.float32)
         return draws, np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
@@ -231,7 +231,7 @@ def images(pixels: np.ndarray, rows: np.ndarray, view: View) -> tf.data.Dataset:
     @tf.autograph.experimental.do_not_convert
     def change(batch: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
         draws, noise = tf.numpy_function(draw, [some], (tf.float32, tf.float32))
-        draws.set_shape((None, DRAWS))
+        draws.set_shape((None, draws_of(policy)))
         noise.set_shape((None, *shape))
         return augment(batch, draws, policy, noise)
 

@@ -6,17 +6,16 @@ the loss or its gradient: a batch has the loss of its known targets, as if the o
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from chestxray.models import replicas
-from chestxray.recipe import Recipe
-from chestxray.training import sampling
+from chestxray.recipe import LOSSES, Recipe
+from chestxray.training import published_losses, sampling
 
-Kind = Literal["crossentropy", "focal", "soft_f1", "asymmetric"]
 #: Lin et al. 2017 for both kinds of targets; Ridnik et al. 2021: of absent findings alone, and the margin.
 FOCAL, ASYMMETRIC, MARGIN = 2.0, 4.0, 0.05
 
@@ -63,17 +62,18 @@ class FindingLoss(keras.losses.Loss):
 
     ``crossentropy``; ``focal``, which gives less weight to what is easy; ``asymmetric`` (Ridnik et al. 2021), which
     does so for absent findings alone and ignores those below a probability of `MARGIN`; ``soft_f1``, one minus the mean
-    F1 of the findings with probabilities in the place of decisions. `weights` (findings, 2) multiply absent and
-    present; `smoothing` moves targets towards one half.
+    F1 of the findings with probabilities in the place of decisions; or the name of a plugin's. `weights` (findings, 2)
+    multiply absent and present; `smoothing` moves targets towards one half.
     """
 
     def __init__(
-        self, kind: Kind, weights: np.ndarray | None = None, smoothing: float = 0.0, name: str = "findings"
+        self, kind: str, weights: np.ndarray | None = None, smoothing: float = 0.0, name: str = "findings"
     ) -> None:
         super().__init__(name=name)
         self.kind = kind
         self.weights = None if weights is None else np.asarray(weights, dtype=np.float32)
         self.smoothing = smoothing
+        self.published = None if kind in LOSSES else published_losses.loaded(kind).compute
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return one number a row, whose mean over the batch is the loss."""
@@ -90,6 +90,8 @@ class FindingLoss(keras.losses.Loss):
 
     def _losses(self, present: Any, probabilities: Any) -> Any:
         """Return the loss of each finding of each row, (batch, findings)."""
+        if self.published is not None:
+            return self.published(present, probabilities)
         small = keras.config.epsilon()
         p = ops.clip(probabilities, small, 1 - small)
         shifted = ops.clip(p - MARGIN, small, 1 - small) if self.kind == "asymmetric" else p

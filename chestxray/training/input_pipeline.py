@@ -7,7 +7,7 @@ import numpy as np
 from chestxray.models import backend
 from chestxray.recipe import Recipe
 from chestxray.training import sampling
-from chestxray.training.augmentation import DRAWS, POLICIES, augment, mix
+from chestxray.training.augmentation import augment, draws_of, mix, policy_of
 
 if not backend.on_jax():
     import tensorflow as tf
@@ -73,9 +73,9 @@ def training(
 
 def changed(images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor, recipe: Recipe) -> tuple[tf.Tensor, tf.Tensor]:
     """Augment and mix the batch of that `number` as the recipe says: a function of seed and number."""
-    policy = POLICIES[recipe.augment]
+    policy = policy_of(recipe.augment)
     seed = tf.stack([tf.cast(recipe.seed, tf.int64), number])
-    draws = tf.random.stateless_uniform((images.shape[0], DRAWS), seed)
+    draws = tf.random.stateless_uniform((images.shape[0], draws_of(policy)), seed)
     noise = tf.random.stateless_normal(tf.shape(images), seed) if policy.noise else None
     images = augment(images, draws, policy, noise)
     # A stream of its own: the sign bit keeps it apart from the one above.

@@ -19,7 +19,7 @@ from chestxray.models import hosts
 from chestxray.models.jax_forward import ahead
 from chestxray.recipe import Recipe
 from chestxray.training import input_pipeline, sampling
-from chestxray.training.augmentation import DRAWS, POLICIES, Policy, augment, mix
+from chestxray.training.augmentation import AnyPolicy, Policy, augment, draws_of, mix, policy_of
 
 Batch = tuple[Any, ...]
 
@@ -28,7 +28,7 @@ def training(
     pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, recipe: Recipe, *, first_epoch: int = 0
 ) -> Iterator[Batch]:
     """As `input_pipeline.training`; of every batch this host's share, see `hosts.share`."""
-    policy = POLICIES[recipe.augment]
+    policy = policy_of(recipe.augment)
 
     def load(item: tuple[int, int, np.ndarray]) -> Batch:
         _, number, places = item
@@ -39,7 +39,7 @@ def training(
         images = pixels[rows[places[seats]]][..., np.newaxis].astype(np.float32)
         targets = labels[places[seats]]
         streams = [np.random.default_rng([recipe.seed, number, int(seat)]) for seat in seats]
-        draws = np.stack([stream.random(DRAWS, np.float32) for stream in streams])
+        draws = np.stack([stream.random(draws_of(policy), np.float32) for stream in streams])
         noise = np.zeros_like(images)
         if policy.noise:
             noise = np.stack([stream.standard_normal(images.shape[1:], np.float32) for stream in streams])
@@ -98,13 +98,13 @@ def weighed(batches: Iterator[Batch], weights: dict[int, float] | None) -> Itera
             yield inputs, labels, of_classes[np.argmax(np.asarray(labels), axis=-1)]
 
 
-def seen(images: np.ndarray, draws: np.ndarray, noise: np.ndarray, policy: Policy) -> Any:
+def seen(images: np.ndarray, draws: np.ndarray, noise: np.ndarray, policy: AnyPolicy) -> Any:
     """Return `augmentation.augment` of NumPy arrays, as an array of JAX."""
     return images if policy == Policy() else _augmenting(policy)(images, draws, noise)
 
 
 @functools.cache
-def _augmenting(policy: Policy) -> Callable[..., Any]:
+def _augmenting(policy: AnyPolicy) -> Callable[..., Any]:
     return jax.jit(lambda images, draws, noise: augment(images, draws, policy, noise))
 
 

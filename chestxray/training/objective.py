@@ -12,16 +12,19 @@ from keras import ops
 
 from chestxray.models import replicas
 from chestxray.recipe import Recipe
+from chestxray.training.published_losses import PublishedLoss
 
 
 def loss(recipe: Recipe) -> keras.losses.Loss:
-    """Return the loss of one class an image: cross-entropy, focal loss (Lin 2017, gamma 2) or soft F1 of
-    probabilities (batch, classes). That of findings is `finding_losses.FindingLoss`.
+    """Return the loss of one class an image: cross-entropy, focal loss (Lin 2017, gamma 2), soft F1 or a
+    plugin's of probabilities (batch, classes). That of findings is `finding_losses.FindingLoss`.
     """
     if recipe.loss == "focal":
         return keras.losses.CategoricalFocalCrossentropy(label_smoothing=recipe.label_smoothing)
     if recipe.loss == "soft_f1":
         return SoftF1()
+    if recipe.loss != "crossentropy":
+        return PublishedLoss(recipe)
     return keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from chestxray import registry
 from chestxray.errors import InputError, OutputError
 from chestxray.testing.scaffold import new_plugin
 
-KINDS = ("model", "source")
+KINDS = ("model", "source", "metric", "loss", "augmentation", "explanation")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -28,7 +29,7 @@ def test_a_complete_package(kind, tmp_path):
     assert "Research use" in (root / "README.md").read_text()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert project["name"] == "chestxray-my-plugin"
-    assert project["entry-points"] == {f"chestxray.{kind}s": {"my_plugin": "chestxray_my_plugin:plugin"}}
+    assert project["entry-points"] == {registry.GROUPS[kind]: {"my_plugin": "chestxray_my_plugin:plugin"}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,7 +113,7 @@ def test_it_is_built_installed_and_passes_its_own_tests(kind, tmp_path):
     code = (
         "import sys, pytest\n"
         "from chestxray import registry\n"
-        f"registry.load_plugin('chestxray.{kind}s', 'chestxray-my-plugin:my_plugin')\n"
+        f"registry.load_plugin('{registry.GROUPS[kind]}', 'chestxray-my-plugin:my_plugin')\n"
         "assert 'keras' not in sys.modules, 'listing models would have to wait for keras'\n"
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
     )

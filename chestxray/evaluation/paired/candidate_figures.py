@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from chestxray.evaluation import published_metrics
 from chestxray.evaluation.bootstrap import bootstrap
 from chestxray.evaluation.calibration.calibration_error import calibration_error
 from chestxray.evaluation.estimation import Scored, estimate
@@ -19,7 +20,7 @@ from chestxray.evaluation.paired import trainings
 from chestxray.evaluation.paired.training_variance import Spread, over_folds, over_folds_of_one_test, over_seeds
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.support import supports
-from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES, Key, Table, span
+from chestxray.evaluation.weighted_metrics import HEADLINE, Key, Table
 
 #: Name of a mean over classes -> the figure of single classes that it averages.
 _MEAN_OF = {"balanced_accuracy": "sensitivity", "f1_macro": "f1"}
@@ -40,9 +41,9 @@ class Estimated:
     mean over seeds in each fold and ``test_ratios`` the result of `trainings.ratios_of_test_to_training`; both are
     empty otherwise.
 
-    ``figures`` holds all of `HEADLINE`. ``repeats`` holds the value that is shown for each training: the compared
-    figure or, for the expected calibration error, the one corrected for bias (differences need no correction, since
-    both models have the bias).
+    ``figures`` holds all of `HEADLINE` and the compared figure. ``repeats`` holds the value that is shown for each
+    training: the compared figure or, for the expected calibration error, the one corrected for bias (differences need
+    no correction, since both models have the bias).
     """
 
     model: str
@@ -86,27 +87,43 @@ def estimated(
     those of `comparison.compare`, `chosen` is the number of the positive class, `clusters` are codes of the
     patients, int (rows,).
     """
+    metrics = published_metrics.of_name(metric)
     if design == "folds":
-        found = [_cross_validated(model, tables, metric, chosen, clusters) for model, tables in aligned.items()]
+        found = [
+            _cross_validated(model, tables, metric, chosen, clusters, metrics) for model, tables in aligned.items()
+        ]
     else:
         parts = [(p.truth, p.predicted, p.probabilities) for tables in aligned.values() for p in tables]
         drawn = bootstrap([Table.of(*part, chosen) for part in parts], clusters, replicates=replicates, seed=seed)
         given = iter(drawn)
         found = [
-            _repeated(model, tables, [next(given) for _ in tables], design, metric, chosen, clusters, replicates, seed)
+            _repeated(
+                model,
+                tables,
+                [next(given) for _ in tables],
+                design,
+                metric,
+                chosen,
+                clusters,
+                replicates,
+                seed,
+                metrics,
+            )
             for model, tables in aligned.items()
         ]
-    sign = 1 if metric in LOSSES else -1
+    sign = 1 if published_metrics.lower_is_better(metric) else -1
     return sorted(found, key=lambda one: (math.isnan(one.value), sign * one.value))
 
 
-def cross_validated(table: Predictions, positive: str | None) -> Mapping[str, Figure]:
-    """Return every figure of `HEADLINE` as the mean over the folds of one cross-validation, with its interval.
+def cross_validated(table: Predictions, positive: str | None, metrics: Sequence[str] = ()) -> Mapping[str, Figure]:
+    """Return every figure of `HEADLINE` and of the plugins `metrics` as the mean over the folds of one
+    cross-validation, with its interval.
 
     `table` has the fold of each row in a column, see `trainings.marked`. Raises as `headline_class`.
     """
     chosen = headline_class(table.classes, positive)
-    return _cross_validated("", (table,), "auroc", chosen, table.clusters).figures
+    further = published_metrics.loaded(metrics)
+    return _cross_validated("", (table,), "auroc", chosen, table.clusters, further).figures
 
 
 def _repeated(
@@ -119,6 +136,7 @@ def _repeated(
     clusters: np.ndarray,
     draws: int,
     seed: int,
+    metrics: Sequence[published_metrics.Metric] = (),
 ) -> Estimated:
     """Return the figures of a model whose trainings were all tested on the same rows."""
     classes = len(tables[0].classes)
@@ -127,21 +145,31 @@ def _repeated(
     supported = [supports(part[0], part[1], clusters, classes, chosen) for part in of_model]
     scored = [Scored(*parts) for parts in zip(*zip(*of_model, strict=True), values, replicated, strict=True)]
     estimates = estimate(scored, clusters, chosen, replicates=draws, seed=seed)
+    of_plugins = [
+        published_metrics.measured(metrics, part[0], part[2], clusters, chosen, replicates=draws, seed=seed)
+        for part in of_model
+    ]
+    values = [one | dict(more.values) for one, more in zip(values, of_plugins, strict=True)]
+    replicated = [dict(one) | dict(more.replicates) for one, more in zip(replicated, of_plugins, strict=True)]
+    supported = [one | dict(more.support) for one, more in zip(supported, of_plugins, strict=True)]
+    known = dict(estimates.figures) | published_metrics.figures(metrics, of_plugins, of_model[0][0], chosen)
     figures: dict[str, Figure] = {}
-    for name in HEADLINE:
+    for name in (*HEADLINE, *(one.name for one in metrics)):
         key = (None, name)
         support = min(one[key] for one in supported)
         single = np.array([one[key] for one in values])
         replicates = np.stack([one[key] for one in replicated])
-        figure = estimates.figures[key]
+        figure = known[key]
         if len(tables) > 1:
-            figure = widened(figure, single, replicates, support, design, tables, span(key, classes))
+            figure = widened(
+                figure, single, replicates, support, design, tables, published_metrics.bounds(key, classes, metrics)
+            )
         figures[name] = figure
     own = (None, metric)
-    averaged = _classes_of(metric, chosen)
+    averaged = _classes_of(metric, chosen, metrics)
     present = [k for k in range(classes) if averaged and (of_model[0][0] == k).any()]
     by_class = [np.mean([one[k, averaged] for one in replicated], axis=0) for k in present]
-    least, greatest = span(own, classes)
+    least, greatest = published_metrics.bounds(own, classes, metrics)
     return Estimated(
         model=model,
         tables=tuple(tables),
@@ -162,7 +190,12 @@ def _repeated(
 
 
 def _cross_validated(
-    model: str, tables: Sequence[Predictions], metric: str, chosen: int | None, clusters: np.ndarray
+    model: str,
+    tables: Sequence[Predictions],
+    metric: str,
+    chosen: int | None,
+    clusters: np.ndarray,
+    metrics: Sequence[published_metrics.Metric] = (),
 ) -> Estimated:
     """Return the figures of a cross-validated model, each of whose folds was tested on rows of its own."""
     classes = len(tables[0].classes)
@@ -171,22 +204,29 @@ def _cross_validated(
         np.mean([trainings.ratios_of_test_to_training(table) for table in tables], axis=0),
     )
     found = [
-        [points(p.truth[rows], p.predicted[rows], p.probabilities[rows], chosen) for rows in parts] for p in tables
+        [
+            points(p.truth[rows], p.predicted[rows], p.probabilities[rows], chosen)
+            | published_metrics.points(metrics, p.truth[rows], p.probabilities[rows], chosen)
+            for rows in parts
+        ]
+        for p in tables
     ]
     support = supports(tables[0].truth, tables[0].predicted, clusters, classes, chosen)
+    for one in metrics:
+        support |= one.supports(tables[0].truth, clusters, classes, chosen)
     figures, values = {}, {}
-    for name in HEADLINE:
+    for name in (*HEADLINE, *(one.name for one in metrics)):
         key = (None, name)
         values[name] = np.array([[fold[key] for fold in table] for table in found])
         if name == "ece":
             values[name] = np.array([[_unbiased(p, rows, clusters) for rows in parts] for p in tables])
         spread = over_folds(values[name].mean(axis=0), test_ratios)
-        least, greatest = span(key, classes)
+        least, greatest = published_metrics.bounds(key, classes, metrics)
         ended = min(spread.value - least, greatest - spread.value) <= 1e-12
         figures[name] = around(
             spread.value, spread.error, support[key] if ended else spread.freedom + 1, (least, greatest)
         )
-    least, greatest = span((None, metric), classes)
+    least, greatest = published_metrics.bounds((None, metric), classes, metrics)
     own = values[metric]
     known = np.isfinite(own).all(axis=0)
     return Estimated(
@@ -218,9 +258,10 @@ def _finite_or_none(values: Iterable[float]) -> tuple[float | None, ...]:
     return tuple(float(value) if np.isfinite(value) else None for value in values)
 
 
-def _classes_of(metric: str, chosen: int | None) -> str:
+def _classes_of(metric: str, chosen: int | None, metrics: Sequence[published_metrics.Metric]) -> str:
     """Return the figure of single classes that `metric` is the mean of, "" where it is not a mean over classes."""
-    return _MEAN_OF.get(metric, metric if chosen is None and metric in _AVERAGED else "")
+    averaged = (*_AVERAGED, *(one.name for one in metrics if one.plugin.per == "class"))
+    return _MEAN_OF.get(metric, metric if chosen is None and metric in averaged else "")
 
 
 def inflation(support: float) -> float:

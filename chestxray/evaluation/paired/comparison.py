@@ -22,7 +22,8 @@ from chestxray.evaluation.paired.letters import letters
 from chestxray.evaluation.paired.p_value_function import DifferenceTest
 from chestxray.evaluation.paired.paired_tests import accuracy_test, auroc_test
 from chestxray.evaluation.predictions import Predictions
-from chestxray.evaluation.weighted_metrics import HEADLINE, LOSSES
+from chestxray.evaluation.published_metrics import lower_is_better, of_name
+from chestxray.evaluation.weighted_metrics import HEADLINE
 
 #: Method of the intervals, by the design of the trainings.
 METHODS = {
@@ -57,7 +58,7 @@ def compare(
 
     Args:
         predictions: the test of each model by its name, or of each of its trainings; two models or more.
-        metric: one of `HEADLINE`.
+        metric: one of `HEADLINE`, or the name of a plugin's (`MetricPlugin`).
         positive: of two classes, the one for which sensitivity, specificity, precision, F1, AUROC and AUPRC are
             computed; default: the abnormal one.
         margin: the non-inferiority margin, the largest difference without clinical relevance, above 0 and below 1;
@@ -74,7 +75,7 @@ def compare(
     0  resnet50  0.961  0.941  0.974       a
     1     vgg16  0.957  0.936  0.971       a
     """
-    check_metric(metric)
+    of_name(metric)  # said before anything is computed
     check_margin(margin)
     if len(predictions) < 2:
         raise InputError(f"A comparison needs two models or more. Received: {len(predictions)}.")
@@ -207,8 +208,9 @@ def _margins(tests: Sequence[DifferenceTest], metric: str, margin: float | None)
     if margin is None:
         return [None] * len(tests)
     # The first is worse by the margin where the difference is so far below 0, of a loss so far above.
-    first = [test.below(margin) if metric in LOSSES else test.above(-margin) for test in tests]
-    second = [test.above(-margin) if metric in LOSSES else test.below(margin) for test in tests]
+    loss = lower_is_better(metric)
+    first = [test.below(margin) if loss else test.above(-margin) for test in tests]
+    second = [test.above(-margin) if loss else test.below(margin) for test in tests]
     corrected = holm([*first, *second])
     half = len(tests)
     return [Margin(*four) for four in zip(first, second, corrected[:half], corrected[half:], strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from chestxray import registry
 from chestxray.data.multiple_testing import holm
 from chestxray.errors import DataError, InputError, nearest
 from chestxray.evaluation.finding_means import DRAWN
@@ -16,6 +17,8 @@ from chestxray.evaluation.paired.comparison import check_margin, compare, letter
 from chestxray.evaluation.paired.comparison_result import Comparison
 from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
 from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.published_metrics import of_name
+from chestxray.evaluation.weighted_metrics import HEADLINE
 
 
 def compare_findings(
@@ -35,7 +38,7 @@ def compare_findings(
 
     Args:
         predictions: the test of each model by its name, or of each of its trainings; two models or more.
-        metric: auroc, auprc, sensitivity, specificity, precision or f1.
+        metric: auroc, auprc, sensitivity, specificity, precision or f1, or the name of a plugin's (`MetricPlugin`).
         margin: the non-inferiority margin of the mean, above 0 and below 1.
         replicates: number of bootstrap replicates.
         seed: of the random draws.
@@ -73,10 +76,13 @@ def compare_findings(
 
 
 def check_metric_of_findings(metric: str) -> None:
-    """Raise `InputError` unless models can be compared on findings by `metric`."""
-    if metric not in DRAWN:
-        known = ", ".join(DRAWN)
-        raise InputError(f"Unknown metric of findings.{nearest(metric, DRAWN)} Allowed: {known}. Received: {metric!r}.")
+    """Raise `InputError` unless models can be compared on findings by `metric`, `PluginError` for a broken one."""
+    installed = [entry.name for entry in registry.entries(registry.METRICS) if entry.name not in HEADLINE]
+    if metric not in (*DRAWN, *installed):
+        names = (*DRAWN, *installed)
+        known = ", ".join(names)
+        raise InputError(f"Unknown metric of findings.{nearest(metric, names)} Allowed: {known}. Received: {metric!r}.")
+    of_name(metric)
 
 
 def align_findings(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data.index import Patients
-from chestxray.evaluation import class_means
+from chestxray.evaluation import class_means, published_metrics
 from chestxray.evaluation.finding_means import DRAWN, Drawn, replicates_of
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure, Interval, around
@@ -20,6 +20,7 @@ from chestxray.evaluation.paired.comparison import METHODS, lettered, paired
 from chestxray.evaluation.paired.comparison_result import Comparison, Standing
 from chestxray.evaluation.paired.training_variance import over_folds
 from chestxray.evaluation.predictions import Predictions
+from chestxray.evaluation.published_metrics import Metric, bounds, lower_is_better
 from chestxray.evaluation.support import behind, effective, supports
 from chestxray.evaluation.weighted_metrics import Key
 
@@ -69,15 +70,17 @@ def compared(
     some = next(iter(of_each))
     whole = {model: [table.of_finding_everywhere(some) for table in tables] for model, tables in aligned.items()}
     design = trainings.design(whole)
+    metrics = published_metrics.of_name(metric)
     models = []
     for model, tables in aligned.items():
         if design == "folds":
-            models.append(_mean_of_folds(model, tables, whole[model], metric, rows))
+            models.append(_mean_of_folds(model, tables, whole[model], metric, rows, metrics))
             continue
         own = {name: next(s.figures for s in one.standings if s.model == model) for name, one in of_each.items()}
-        scored = _scored(tables, rows, replicates, seed)
-        models.append(_mean_of(model, scored, whole[model], own, metric, design, rows))
-    models.sort(key=lambda one: (np.isnan(one.value), -one.value))
+        scored = _scored(tables, rows, replicates, seed, metrics)
+        models.append(_mean_of(model, scored, whole[model], own, metric, design, rows, metrics))
+    sign = 1 if lower_is_better(metric) else -1
+    models.sort(key=lambda one: (np.isnan(one.value), sign * one.value))
     # The paired tests take all else from the models.
     pairs = paired(models, design, metric, None, rows.codes, margin)
     standings = tuple(Standing(one.model, one.figures[metric], "", one.figures, one.repeats) for one in models)
@@ -108,13 +111,15 @@ def estimated_mean(
 @dataclass(frozen=True)
 class _Scored:
     """A figure of every finding and training of one model: ``values``, ``support`` and ``freedom``, float (findings,
-    trainings), and ``replicates``, float (findings, trainings, replicates).
+    trainings), and ``replicates``, float (findings, trainings, replicates). ``span`` has its least and greatest
+    possible value.
     """
 
     values: np.ndarray
     support: np.ndarray
     freedom: np.ndarray
     replicates: np.ndarray
+    span: tuple[float, float]
 
     @property
     def means(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,21 +138,32 @@ class _Scored:
             dict(zip(keys, support.tolist(), strict=True)),
             dict(zip(keys, freedom.tolist(), strict=True)),
             of_same_rows=True,
+            span=self.span,
         )
 
 
-def _scored(tables: Sequence[FindingPredictions], rows: _Rows, replicates: int, seed: int) -> dict[str, _Scored]:
-    """Return each figure of `DRAWN` of one model."""
+def _names(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    return (*DRAWN, *(metric.name for metric in metrics))
+
+
+def _scored(
+    tables: Sequence[FindingPredictions], rows: _Rows, replicates: int, seed: int, metrics: Sequence[Metric] = ()
+) -> dict[str, _Scored]:
+    """Return each figure of `DRAWN` and of the plugins `metrics` of one model."""
     drawn: dict[int, Drawn] = {}
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in DRAWN}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in _names(metrics)}
     for name, known in rows.known.items():
         own = rows.codes[known]
         for table in tables:
             one = table.of_finding(name)
             given = one.truth, one.predicted, one.probabilities
-            drawn[len(drawn)] = Drawn.of(given[0], given[1], given[2][:, 1], own)
+            drawn[len(drawn)] = Drawn.of(given[0], given[1], given[2][:, 1], own, metrics)
             single, support = points(*given, 1), supports(given[0], given[1], own, 2, 1)
             freedom = class_means.freedoms(support, behind(*given, own))
+            theirs = published_metrics.points(metrics, given[0], given[2], 1)
+            for metric in metrics:
+                size = metric.supports(given[0], own, 2, 1)[None, metric.name]
+                found[metric.name].append((theirs[None, metric.name], size, size - 1))
             for figure in DRAWN:
                 found[figure].append((single[1, figure], support[1, figure], freedom[1, figure]))
     draws = replicates_of(drawn, int(rows.codes.max()) + 1, replicates=replicates, seed=seed)
@@ -159,7 +175,7 @@ def _scored(tables: Sequence[FindingPredictions], rows: _Rows, replicates: int, 
         if figure == "precision":
             # A finding that is never predicted has no precision of its own; in the mean it is 0.
             values, of_draws = np.nan_to_num(values), np.nan_to_num(of_draws)
-        scored[figure] = _Scored(values, sizes, free, of_draws)
+        scored[figure] = _Scored(values, sizes, free, of_draws, bounds((None, figure), 2, metrics))
     return scored
 
 
@@ -171,6 +187,7 @@ def _mean_of(
     metric: str,
     design: trainings.Design,
     rows: _Rows,
+    metrics: Sequence[Metric] = (),
 ) -> Estimated:
     """Return one model with the mean over its findings in place of a figure, each finding in place of a class.
 
@@ -180,8 +197,9 @@ def _mean_of(
     for name, one in scored.items():
         figures[name] = one.figure(name, [figures_of[name] for figures_of in own.values()])
         if len(whole) > 1:
-            figures[name] = widened(figures[name], *one.means, rows.support, design, whole, (0.0, 1.0))
+            figures[name] = widened(figures[name], *one.means, rows.support, design, whole, one.span)
     values, drawn = scored[metric].means
+    least, greatest = bounds((None, metric), 2, metrics)
     return Estimated(
         model=model,
         tables=tuple(whole),
@@ -194,20 +212,25 @@ def _mean_of(
         of_same_rows=True,
         folds=np.empty(0),
         test_ratios=np.empty(0),
-        largest=1.0,
+        largest=greatest - least,
         repeats=tuple(values.tolist()),
     )
 
 
 def _mean_of_folds(
-    model: str, tables: Sequence[FindingPredictions], whole: Sequence[Predictions], metric: str, rows: _Rows
+    model: str,
+    tables: Sequence[FindingPredictions],
+    whole: Sequence[Predictions],
+    metric: str,
+    rows: _Rows,
+    metrics: Sequence[Metric],
 ) -> Estimated:
     """Return the same for a cross-validation in which each image was tested once: the mean over the folds of the mean
     over the findings that each fold can score.
     """
     of_folds = trainings.parts(whole[0])
     ratios = np.mean([trainings.ratios_of_test_to_training(table) for table in whole], axis=0)
-    found = {figure: np.full((len(tables), len(rows.known), len(of_folds)), np.nan) for figure in DRAWN}
+    found = {figure: np.full((len(tables), len(rows.known), len(of_folds)), np.nan) for figure in _names(metrics)}
     for i, table in enumerate(tables):
         for k, name in enumerate(rows.known):
             one = table.of_finding(name)
@@ -215,14 +238,19 @@ def _mean_of_folds(
                 own = np.isin(one.rows.index, fold)
                 if own.any():
                     single = points(one.truth[own], one.predicted[own], one.probabilities[own], 1)
+                    theirs = published_metrics.points(metrics, one.truth[own], one.probabilities[own], 1)
+                    for further in metrics:
+                        found[further.name][i, k, j] = theirs[None, further.name]
                     for figure in DRAWN:
                         found[figure][i, k, j] = single[1, figure]
                         if figure == "precision" and np.isfinite(single[1, "sensitivity"]):
                             found[figure][i, k, j] = np.nan_to_num(single[1, figure])
     figures: dict[str, Figure] = {}
-    for figure in DRAWN:
+    for figure in found:
         spread = over_folds(_means_of_known(found[figure]).mean(axis=0), ratios)
-        figures[figure] = around(spread.value, spread.error, spread.freedom + 1)
+        limits = bounds((None, figure), 2, metrics)
+        figures[figure] = around(spread.value, spread.error, spread.freedom + 1, limits)
+    least, greatest = bounds((None, metric), 2, metrics)
     of_seeds = _means_of_known(found[metric])
     finite = np.isfinite(of_seeds).all(axis=0)
     values = of_seeds[:, finite].mean(axis=1) if finite.any() else np.full(len(tables), np.nan)
@@ -238,7 +266,7 @@ def _mean_of_folds(
         of_same_rows=True,
         folds=of_seeds.mean(axis=0),
         test_ratios=ratios,
-        largest=1.0,
+        largest=greatest - least,
         repeats=tuple(float(value) if np.isfinite(value) else None for value in values),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from chestxray.evaluation.figure_format import with_interval
+from chestxray.recipe import EXPLANATIONS
 from chestxray.report import calibration_wording, formatting
 from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.formatting import ordered, plural
@@ -164,7 +165,10 @@ def heatmaps(run: Run) -> list[str]:
     index = run.heatmaps
     if index.get("images"):
         images = plural(len(index["images"]), "test image")
-        return [f"Heat maps ({index.get('method', 'method not recorded')}) at layer {index.get('layer')} of {images}."]
+        method = index.get("method", "method not recorded")
+        published = "method" in index and method not in EXPLANATIONS
+        where = ", of a plugin," if published else f" at layer {index.get('layer')}"
+        return [f"Heat maps ({method}){where} of {images}."]
     return [f"None: {index['reason']}"] if index.get("reason") else []
 
 

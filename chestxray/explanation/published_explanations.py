@@ -1,0 +1,60 @@
+"""Heat maps by Grad-CAM or by the method of a plugin."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from chestxray import registry
+from chestxray.errors import ChestXrayError, PluginError
+from chestxray.explanation.gradcam import enlargement
+from chestxray.explanation.inference_graph import OnePass
+from chestxray.models.assembly import logits_model
+from chestxray.recipe import EXPLANATIONS, GRADCAM
+
+
+def maps_of(
+    method: str, model: keras.Model, layer: str | None, pixels: np.ndarray, classes: np.ndarray, batch_size: int = 16
+) -> np.ndarray:
+    """Return heat maps, float32 (rows, height, width) in 0..1, of `pixels`, uint8 (rows, height, width, channels).
+
+    `method` is Grad-CAM, which needs a `layer`, or the name of a plugin's; `classes`, int (rows,), are the classes or
+    findings that are explained.
+
+    Raises:
+        InputError: the method is unknown.
+        PluginError: the plugin fails, or returns something else than maps.
+    """
+    if method == GRADCAM:
+        assert layer is not None, "a run without a layer has no maps of Grad-CAM"
+        return OnePass(model, layer)(pixels, classes)[1]
+    entry = registry.find(registry.EXPLANATIONS, method, EXPLANATIONS)
+    explain = registry.load_entry(registry.EXPLANATIONS, entry).explain
+    broken = f"The explanation plugin {entry.qualified} {entry.version} is broken: explain"
+    scores, found = logits_model(model), []
+    for start in range(0, len(pixels), batch_size):
+        part = slice(start, start + batch_size)
+        given = pixels[part].astype(np.float32)
+        try:
+            maps = np.asarray(explain(scores, layer, given, np.asarray(classes[part], np.int32)), dtype=np.float32)
+        except ChestXrayError:
+            raise
+        except Exception as error:  # of a third party's code
+            raise PluginError(f"{broken} failed with {type(error).__name__}: {error}") from error
+        if wrong := fault(maps, given.shape):
+            raise PluginError(f"{broken} {wrong}")
+        rows, columns = (enlargement(n, wanted) for n, wanted in zip(maps.shape[1:], given.shape[1:3], strict=True))
+        found.append(rows @ maps @ columns.T)
+    return np.clip(np.concatenate(found), 0.0, 1.0)
+
+
+def fault(maps: np.ndarray, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with `maps` of images of that `shape` (rows, height, width, channels), ``""`` if nothing."""
+    fits = maps.ndim == 3 and len(maps) == shape[0] and maps.shape[1] <= shape[1] and maps.shape[2] <= shape[2]
+    if not fits or not maps.size:
+        return f"must return maps ({shape[0]}, up to {shape[1]}, up to {shape[2]}). Received: {maps.shape}."
+    if not np.isfinite(maps).all():
+        return "must return finite numbers. Received: NaN or infinity."
+    if maps.min() < -1e-6 or maps.max() > 1 + 1e-6:
+        return f"must return numbers in 0..1. Received: {maps.min():g} to {maps.max():g}."
+    return ""
