@@ -452,7 +452,7 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
         else:
             panel.write_panel(model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps")
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
-    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, _devices(recipe))
+    record = provenance.describe(job.entry, job.plugin, provenance.data_of(prepared.index), facts, _devices(recipe))
     record["data"]["decoded"] = name_of(prepared.pixels)
     record["deterministic"] = startup.is_deterministic()
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chestxray.cli.places import CHANGE
+from chestxray.cli.places import CHANGE_MODEL
 
 if TYPE_CHECKING:
     from chestxray.export import Exported
 
 
 @click.command(name="export")
-@click.argument("run", type=CHANGE)
+@click.argument("run", type=CHANGE_MODEL, metavar="RUN|PLUGIN:WEIGHTS")
 @click.option("--format", "form", required=True, metavar="FORMAT", help="onnx, litert, savedmodel or keras.")
-@click.option("--output", type=click.Path(path_type=Path), help="File [default: below export/ in the run's folder].")
+@click.option("--output", type=click.Path(path_type=Path), help="File [default: below export/ in the run's folder; of a ready model, here].")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --output.")
 def command(run: Path, form: str, output: Path | None, overwrite: bool) -> None:
     """Write the model of RUN as one file that maps raw pixels to probabilities, heat map and distance.
@@ -24,6 +24,7 @@ def command(run: Path, form: str, output: Path | None, overwrite: bool) -> None:
     \b
         chestxray export runs/x --format onnx
         chestxray export runs/x --format litert --output phone.tflite
+        chestxray export torchxrayvision:densenet121-res224-all --format onnx
 
     The file is read back and compared with the run's model; a file with different outputs is deleted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"

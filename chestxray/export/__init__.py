@@ -43,7 +43,8 @@ class Exported:
 
 
 def export(folder: str | Path, form: str, *, output: Path | None = None, overwrite: bool = False) -> Exported:
-    """Export the run in `folder` as `form`, one of `FORMATS`, to `output` (default: in its ``export/``).
+    """Export the run in `folder` as `form`, one of `FORMATS`, to `output` (default: in its ``export/``; of a ready
+    model in the current folder).
 
     Raises:
         InputError: `folder` is not a run, has no weights or decision rule; an unknown format; a package that is
@@ -55,7 +56,8 @@ def export(folder: str | Path, form: str, *, output: Path | None = None, overwri
     if form not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}.{nearest(form, FORMATS)} Received: {form!r}.")
     run = _load(Path(folder))
-    path = output or run.folder / "export" / FORMATS[form]
+    here = f"{run.folder.name}-{FORMATS[form]}"
+    path = output or (Path(here) if run.published else run.folder / "export" / FORMATS[form])
     _check_output(path, form, overwrite)
     _check_packages(form)
     startup.start()

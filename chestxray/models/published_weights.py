@@ -17,6 +17,20 @@ from chestxray.storage.files import explained, write_text
 log = logging.getLogger(__name__)
 
 
+def known_sha256(weights: PublishedWeights) -> str:
+    """Return the SHA-256 that the file must have, as published or recorded; ``""`` before its first use."""
+    record = _record(_path(weights))
+    return weights.sha256 or (record.read_text(encoding="utf-8").strip() if record.is_file() else "")
+
+
+def _path(weights: PublishedWeights) -> Path:
+    return Path(keras_cache(weights.url)).expanduser()
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
 @contextmanager
 def fetched(weights: PublishedWeights) -> Iterator[tuple[Path, str]]:
     """Yield the path of the file in the folder of Keras's weights, and its SHA-256; it is fetched if it is not there.
@@ -27,9 +41,8 @@ def fetched(weights: PublishedWeights) -> Iterator[tuple[Path, str]]:
     Raises:
         WeightsError: the file cannot be fetched, or is not the one that was published or recorded.
     """
-    path = Path(keras_cache(weights.url)).expanduser()
-    record = path.with_name(f"{path.name}.sha256")
-    known = weights.sha256 or (record.read_text(encoding="utf-8").strip() if record.is_file() else "")
+    path = _path(weights)
+    record, known = _record(path), known_sha256(weights)
     if not path.is_file():
         _fetch(weights.url, path)
     with path.open("rb") as file:
