@@ -37,7 +37,9 @@ _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalenc
     show_default=True,
     help="Rows of one official split of the other data.",
 )
-@click.option("--output", type=WRITE, help="Folder [default: external/NAME-HASH in the run's; of a ready model, below runs/].")
+@click.option(
+    "--output", type=WRITE, help="Folder [default: external/NAME-HASH in the run's; of a ready model, below runs/]."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is in --output.")
 @click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 @click.command(name="export")
 @click.argument("run", type=CHANGE_MODEL, metavar="RUN|PLUGIN:WEIGHTS")
 @click.option("--format", "form", required=True, metavar="FORMAT", help="onnx, litert, savedmodel or keras.")
-@click.option("--output", type=click.Path(path_type=Path), help="File [default: below export/ in the run's folder; of a ready model, here].")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File [default: below export/ in the run's folder; of a ready model, here].",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is at --output.")
 def command(run: Path, form: str, output: Path | None, overwrite: bool) -> None:
     """Write the model of RUN as one file that maps raw pixels to probabilities, heat map and distance.

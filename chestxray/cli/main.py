@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "How many patients a test needs, before it is collected.",
     "run": "Train, evaluate, explain and report one model.",
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
+    "calibrate": "Calibrate a ready model, or a finished run, on other films.",
     "predict": "Answers of a finished run for image files and folders.",
     "export": "Write a finished run as ONNX, LiteRT, SavedModel or Keras.",
     "serve": "Put finished runs or exported models behind a web page.",

@@ -14,8 +14,8 @@ class Place(click.ParamType):
     """A path, or an address, which becomes the path of its local copy.
 
     ``read`` fetches what is there; ``write`` and ``change`` copy what the command does to the folder back while it
-    works and at its end, and with ``change`` there must be something there. With ``ready``, the name of a ready model is
-    taken as well, which becomes the path of its folder in the cache.
+    works and at its end, and with ``change`` there must be something there. With ``ready``, the name of a ready model
+    is taken as well, which becomes the path of its folder in the cache.
     """
 
     name = "path"

@@ -144,6 +144,7 @@ def folder_of(name: str, cache: str | Path | None = None) -> Path:
     with cache_use.held(folder):
         if not folder.is_dir() or not checksums.all_match(folder):
             _write(ready, built or _build(ready), folder)
+    log.info("%s", published_model.caution(Run(folder)).text)
     return folder
 
 

@@ -72,6 +72,11 @@ class Run:
             return ""  # a test of one
         return str(self.environment.get("model", {}).get("published_head", {}).get("name", ""))
 
+    @property
+    def calibrated_from(self) -> str:
+        """The ready model or run whose network was calibrated here and not trained; ``""`` for others."""
+        return str(self.environment.get("model", {}).get("calibrated_from", ""))
+
     @cached_property
     def predictions(self) -> Predictions:
         """The probabilities of the validation and test images. Raises `InputError` for a run of findings, as do

@@ -83,7 +83,7 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
         f"External data: the model was trained and chosen on {plural(len(seen), 'image')} of {run.index.name}. Found "
         f"of them among these {plural(len(tested), 'image')}: {copies}."
     ]
-    if note := known_sets.seen_before(data, _trained_on(run)):
+    if note := known_sets.seen_before(data, trained_on(run)):
         notes.append(note)
     if unsearched:
         notes.append(f"Whether the model has seen these films in other pixels is not known in full. {unsearched}")
@@ -103,13 +103,13 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
 
 def _unseen(run: Run, data: Recipe) -> Seen:
     """Return what is known where no image of the training is here: the names of the sets alone."""
-    sets = ", ".join(_trained_on(run)) or "sets that its publisher does not name"
+    sets = ", ".join(trained_on(run)) or "sets that its publisher does not name"
     why = f"The films that {run.published} was trained on ({sets}) are not here: no copies of them were looked for."
-    note = known_sets.seen_before(data, _trained_on(run))
+    note = known_sets.seen_before(data, trained_on(run))
     return Seen((), (), (), (), {}, why, tuple(filter(None, (why, note))))
 
 
-def _trained_on(run: Run) -> tuple[str, ...]:
+def trained_on(run: Run) -> tuple[str, ...]:
     """Return the sets that the published weights were trained on from which the run started."""
     facts = run.environment.get("model", {}).get("published_weights", {})
     return tuple(facts.get("trained_on", ()))

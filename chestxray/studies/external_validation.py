@@ -293,7 +293,12 @@ def _tested(index: Index, part: Part) -> Index:
 
 
 def _environment(run: Run, index: Index) -> dict[str, Any]:
-    return run.environment | {"data": provenance.data_of(index), "started": provenance.now(), "finished": provenance.now(), "seconds": {}}
+    return run.environment | {
+        "data": provenance.data_of(index),
+        "started": provenance.now(),
+        "finished": provenance.now(),
+        "seconds": {},
+    }
 
 
 def _images(predictions: Predictions | FindingPredictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
