@@ -24,9 +24,9 @@ _OPTIONS = (
 @click.option(
     "--validation-share",
     type=float,
-    help="Share of the images that choose calibration and thresholds [default: 0.5].",
+    help="Share of the images that choose calibration and thresholds [default: 0.4].",
 )
-@click.option("--test-share", type=float, help="Share of the images for the test [default: 0.3].")
+@click.option("--test-share", type=float, help="Share of the images for the test [default: 0.2].")
 @click.option("--output", type=WRITE, help="Folder [default: runs/TIME-MODEL-calibrated-DATA].")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --output.")
 @click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")

@@ -106,8 +106,7 @@ def installed() -> Iterator[ReadyModel]:
     for entry in registry.entries(registry.MODELS):
         try:
             plugin = registry.load_entry(registry.MODELS, entry)
-        except PluginError as error:
-            log.warning("%s", error)
+        except PluginError:
             continue
         yield from _offered(entry, plugin)
 

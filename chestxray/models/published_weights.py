@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from chestxray.errors import WeightsError
@@ -75,7 +76,9 @@ def _fetch(url: str, path: Path) -> None:
 
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Keras would take what an interrupted download left for the file.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder, named_weights(url):
+        # Keras would take what an interrupted download left for the file,
+        # and would show its progress among the lines of a result.
+        progress = redirect_stdout(sys.stderr)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder, named_weights(url), progress:
             file = keras.utils.get_file(path.name, url, cache_dir=folder, cache_subdir="")
             Path(file).replace(path)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 #: Shares of the films that calibrate and that test, where the data have no official split: nothing is trained, and what
 #: is left shows what radiographs look like.
-VALIDATION_SHARE, TEST_SHARE = 0.5, 0.3
+VALIDATION_SHARE, TEST_SHARE = 0.4, 0.2
 
 
 def calibrate(folder: Path, data: Recipe, cache: Path, *, output: Path | None = None, overwrite: bool = False) -> Run:
