@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 from chestxray.errors import ChestXrayError, WeightsError, first_line
 from chestxray.models.weight_files import Convert, opened
@@ -169,6 +169,8 @@ def named_weights(weights: str | None) -> Iterator[None]:
         # keras.utils.get_file raises a bare Exception, of which only the text tells what happened.
         url = re.match(r"URL fetch failure on (\S+): .*? -- (.*)", str(error), re.DOTALL)
         if url:
+            if isinstance(error.__context__, HTTPError):
+                error.__context__.close()  # the connection, whose answer nobody reads
             raise WeightsError(_unreachable(url[1], url[2], keep=keras_cache(url[1]))) from error
         known = isinstance(error, ConnectionError | TimeoutError | URLError)
         if known or str(error).startswith("Incomplete or corrupted file detected"):
