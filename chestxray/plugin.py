@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from chestxray.errors import DataError, InputError, PluginError
 from chestxray.method_plugins import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
@@ -68,6 +68,7 @@ def __getattr__(name: str) -> Any:
 #: would not work with the old one. An author writes the number into ``api``, not this name.
 API = 1
 
+Fit = Literal["stretch", "pad", "crop"]
 Tensor = Any  # a keras.KerasTensor; keras is not imported until a plugin needs it
 
 
@@ -95,6 +96,8 @@ class PublishedWeights:
       where they are in it. Tests on them are said not to be external.
     - ``findings``: what the outputs of the published head mean, in order; ``""``: an output that was not trained.
     - ``thresholds``: the published operating point of each finding, a probability; None: not published.
+    - ``fit``: how its publisher fits an image to the size: ``stretch``, ``pad`` or ``crop`` (the middle square). With
+      ``findings``, the weights are a ready model, which answers as published: ``chestxray predict MODEL:WEIGHTS``.
     """
 
     url: str
@@ -102,8 +105,13 @@ class PublishedWeights:
     trained_on: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     thresholds: tuple[float | None, ...] = ()
+    fit: Fit = "stretch"
 
     def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise PluginError(
+                f"PublishedWeights.fit must be one of {', '.join(get_args(Fit))}. Received: {self.fit!r}."
+            )
         if len(self.thresholds) not in (0, len(self.findings)):
             raise PluginError(
                 f"PublishedWeights.thresholds must be one for each of the {len(self.findings)} findings. "

@@ -25,12 +25,12 @@ from chestxray.data import near_duplicates, sources
 from chestxray.data.audit import Audit, audit, settle
 from chestxray.data.data_changes import require_same
 from chestxray.data.decoded import decode, name_of, readable
-from chestxray.data.index import Index
+from chestxray.data.index import Index, Task
 from chestxray.data.sources import known_sets
 from chestxray.data.splitting import split
 from chestxray.errors import InputError, OutputError, nearest
 from chestxray.evaluation.decision import finding_selection, out_of_distribution, selection
-from chestxray.evaluation.decision.finding_rule import FindingDecision
+from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
@@ -134,7 +134,7 @@ def _run(
             with _kept(folder):
                 write_text(folder / run_folder.RECIPE, recipe.to_toml())
                 checksums.write(folder, _OF_THE_BEGINNING)
-                _begin(prepared, folder)
+                begin(prepared, folder)
                 return _finish(job, tracking)
     except BaseException:
         # On an error or Ctrl-C before anything was written.
@@ -193,7 +193,7 @@ def _resume(path: Path, root: Path, like: Index | None, tracking: Tracking | Non
     with _kept(path):
         remove_parts(path)
         if not begun:
-            _begin(prepared, path)
+            begin(prepared, path)
         return _finish(job, tracking)
 
 
@@ -258,14 +258,24 @@ def _trained_on(plugin: ModelPlugin, recipe: Recipe) -> tuple[str, ...]:
 
 
 def prepare(
-    recipe: Recipe, cache: Path, clock: Clock, *, like: Index | None = None, trained_on: tuple[str, ...] = ()
+    recipe: Recipe,
+    cache: Path,
+    clock: Clock,
+    *,
+    like: Index | None = None,
+    trained_on: tuple[str, ...] = (),
+    model: tuple[Task, tuple[str, ...]] | None = None,
 ) -> Prepared:
     """Read, decode, split and audit the data: everything before a model is needed. `like` as in `run`; `trained_on`
-    are the sets that the published weights were trained on.
+    are the sets that the published weights were trained on. `model` are the task and the outputs of one that exists
+    already, of which the data need not have every one.
     """
     assert recipe.image_size is not None, "resolve() fills in the size"
     with clock.step("source"):
-        index = sources.load_index(recipe, cache)
+        if model is None:
+            index = sources.load_index(recipe, cache)
+        else:
+            index = sources.load_index(recipe, cache, every_class=False, task=model[0]).with_classes(model[1])
     # Finds errors that evaluation would only find after hours of training.
     _check(index, recipe)
     for column in recipe.by:
@@ -280,7 +290,7 @@ def prepare(
             require_same(like, index, allowed)
         # Before the split, so that a drawn split keeps copies together.
         index = near_duplicates.mark(index, decoded.pixels)
-        splits = split(index, recipe)
+        splits = split(index, recipe, learnt=model is None)
         seen = known_sets.seen_before(recipe, trained_on)
         notes = (*splits.notes, seen) if seen else splits.notes
         index, found = settle(splits.index, audit(splits.index, notes), recipe.on_leak, recipe.split)
@@ -403,7 +413,7 @@ def _epochs(number: int) -> str:
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 
-def _begin(prepared: Prepared, folder: Path) -> None:
+def begin(prepared: Prepared, folder: Path) -> None:
     """Write the audit and the index with the split. The index is written last: it marks that a run has begun."""
     from chestxray.report.figures.pairs import write_contact_sheets
 
@@ -419,13 +429,9 @@ def _begin(prepared: Prepared, folder: Path) -> None:
 
 def _finish(job: Job, tracking: Tracking | None) -> Run:
     """Train, predict, evaluate, run the controls, explain and report; return the finished run."""
-    from chestxray.explanation import panel
-    from chestxray.models.assembly import save
-    from chestxray.report import findings_report, html_report
-    from chestxray.runs import holdout
     from chestxray.training import checkpoint, fit
 
-    recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
+    recipe, prepared, folder, clock = job.recipe, job.prepared, job.folder, job.clock
     if tracking is not None:
         tracking.begin(folder)
     with clock.step("train"):
@@ -437,8 +443,27 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
         hosts.leave()
     if not first:
         return Run(folder)
+    conclude(job)
+    checkpoint.finish(folder)
+    if tracking is not None:
+        tracking.finish()
+    return Run(folder)
+
+
+def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
+    """Do what follows training: predict, evaluate, run the controls, explain and report; return the run.
+
+    `calibrated` are the name and the rule of a model that was not trained in this run, but is calibrated by it.
+    """
+    from chestxray.explanation import panel
+    from chestxray.models.assembly import save
+    from chestxray.report import findings_report, html_report
+    from chestxray.runs import holdout
+
+    recipe, prepared, model, folder, clock = job.recipe, job.prepared, job.built.model, job.folder, job.clock
+    source, before = calibrated or ("", None)
     with clock.step("predict", "Predicting validation and test"), interrupts.deferred():
-        outcome = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache)
+        outcome = holdout.hold(job.built, prepared.pixels, prepared.index, recipe, job.cache, before)
         with replacing(folder / run_folder.MODEL) as temporary:
             save(model, temporary)
         outcome.predictions.write(folder / "predictions.csv")
@@ -462,7 +487,9 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
                 model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain
             )
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
-    record = provenance.describe(job.entry, job.plugin, prepared.index, facts, _devices(recipe))
+    if source:
+        facts["calibrated_from"] = source
+    record = provenance.describe(job.entry, job.plugin, provenance.data_of(prepared.index), facts, _devices(recipe))
     record["data"]["decoded"] = name_of(prepared.pixels)
     record["methods"] = provenance.methods(recipe)
     record["deterministic"] = startup.is_deterministic()
@@ -474,9 +501,6 @@ def _finish(job: Job, tracking: Tracking | None) -> Run:
             findings_report.write(folder, samples=images)
         else:
             html_report.write(folder, samples=images | _training_samples(prepared))
-    checkpoint.finish(folder)
-    if tracking is not None:
-        tracking.finish()
     return Run(folder)
 
 

@@ -238,7 +238,7 @@ def test_a_split_is_never_drawn_again(cut, monkeypatch):
 
 def test_a_run_that_was_stopped_before_its_split_was_written_begins_anew(recipe, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(workflow, "_begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(workflow, "begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             workflow.run(recipe, output=tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.toml", "checksums.json"}

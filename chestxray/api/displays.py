@@ -11,7 +11,7 @@ import pandas as pd
 
 from chestxray._version import RESEARCH_ONLY
 from chestxray.evaluation.intervals import Figure
-from chestxray.report import finding_sentences
+from chestxray.report import finding_sentences, published_model
 from chestxray.report.caution import Caution
 from chestxray.report.formatting import ordered, title
 from chestxray.report.limitations import summary
@@ -51,6 +51,17 @@ def of_findings(run: Run, report: Path) -> str:
     if report.is_file():
         parts.append(f'<p><a href="{html.escape(_link(report))}" target="_blank">Report</a></p>')
     return "".join([*parts, f"<p><em>{html.escape(RESEARCH_ONLY)}</em></p>"])
+
+
+def of_published(run: Run) -> str:
+    """Return HTML with the name of a ready model, what is to be known of its answers, and its findings."""
+    parts = [
+        f"<h4>{html.escape(run.published)}</h4>",
+        f"<p>&#9888; {html.escape(published_model.caution(run).text)}</p>",
+        f"<p>Findings: {html.escape(', '.join(run.finding_decision.classes))}.</p>",
+        f"<p><em>{html.escape(RESEARCH_ONLY)}</em></p>",
+    ]
+    return "".join(parts)
 
 
 def _counted(run: Run) -> str:

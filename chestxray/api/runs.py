@@ -145,8 +145,11 @@ class Run:
     @cached_property
     def limitations(self) -> tuple[Caution, ...]:
         """The limitations of the result in words, the serious ones first."""
+        from chestxray.report import published_model
         from chestxray.report.limitations import cautions
 
+        if self._files.published:
+            return (published_model.caution(self._files),)
         return tuple(cautions(self._files))
 
     @property
@@ -279,6 +282,8 @@ class Run:
         """Return data, figures with intervals, limitations and a link to the report as HTML for a notebook."""
         from chestxray.api import displays
 
+        if self._files.published:
+            return displays.of_published(self._files)
         if self.task == "findings":
             return displays.of_findings(self._files, self.report)
         return displays.of_run(self._files, self.limitations, self.report)
@@ -338,9 +343,16 @@ def run(
 
 def load(folder: str | Path) -> Run:
     """Open the folder of a run, an ensemble, a pooled cross-validation or an external evaluation. Of an address such as
-    ``s3://bucket/folder``, a copy in the cache is opened.
+    ``s3://bucket/folder``, a copy in the cache is opened. A ready model is opened by its name, such as
+    ``torchxrayvision:densenet121-res224-all``: it predicts and explains, and has no data, predictions or figures.
 
     Raises:
-        InputError: the folder does not exist, was not made by chestxray, or holds an unfinished run.
+        InputError: the folder does not exist, was not made by chestxray, or holds an unfinished run; no such ready
+            model.
+        WeightsError: the weights of a ready model cannot be had.
     """
+    from chestxray.inference import ready_models
+
+    if ready_models.is_name(folder):
+        return Run(ready_models.folder_of(str(folder)))
     return Run(run_folder.open_evaluated(remote.opened(folder), task=None).folder)

@@ -11,7 +11,7 @@ import click
 
 from chestxray.cli.closing import close
 from chestxray.cli.options import some_options
-from chestxray.cli.places import CACHE, CHANGE, WRITE
+from chestxray.cli.places import CACHE, CHANGE_MODEL, WRITE
 from chestxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalenc
 
 
 @click.command(name="evaluate")
-@click.argument("run", type=CHANGE)
+@click.argument("run", type=CHANGE_MODEL, metavar="RUN|PLUGIN:WEIGHTS")
 @click.option("--data", multiple=True, help="Other data, as of `chestxray run`; without it the run's own test.")
 @some_options(*_DATA, *_CHOICES)
 @click.option(
@@ -37,7 +37,9 @@ _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalenc
     show_default=True,
     help="Rows of one official split of the other data.",
 )
-@click.option("--output", type=WRITE, help="Folder [default: external/NAME-HASH in the run's].")
+@click.option(
+    "--output", type=WRITE, help="Folder [default: external/NAME-HASH in the run's; of a ready model, below runs/]."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is in --output.")
 @click.option("--cache", type=CACHE, help="Cache folder [default: $CHESTXRAY_CACHE].")
 def command(
@@ -48,6 +50,7 @@ def command(
     \b
         chestxray evaluate runs/x --data folder:second-hospital --map viral=PNEUMONIA --drop covid19
         chestxray evaluate runs/x --data manifest:other.csv --by sex --by age
+        chestxray evaluate torchxrayvision:densenet121-res224-all --data folder:mine
         chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95 --confidence 0.95 --prevalence 0.02
 
     Threshold, calibration and abstention are those chosen on the run's validation images; nothing is
@@ -66,10 +69,8 @@ def command(
         recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
         root = caches.root(cache)
         found = external_validation.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
-        if found.task == "findings":
-            _print_gaps_of_findings(found)
-        else:
-            _print_gap(found)
+        if not trained.published:  # which has no test of its own to compare with
+            (_print_gaps_of_findings if found.task == "findings" else _print_gap)(found)
     else:
         if extra := [name for name in (*_DATA, "part", "output") if name in changes]:
             raise InputError(f"{', '.join(extra)}: for other data; name some with --data.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chestxray.cli.places import CACHE, CHANGE
+from chestxray.cli.places import CACHE, CHANGE_MODEL
 
 if TYPE_CHECKING:
     from chestxray.export import Exported
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command(name="export")
-@click.argument("run", type=CHANGE)
+@click.argument("run", type=CHANGE_MODEL, metavar="RUN|PLUGIN:WEIGHTS")
 @click.option("--format", "form", required=True, metavar="FORMAT", help="onnx, litert, savedmodel or keras.")
-@click.option("--output", type=click.Path(path_type=Path), help="File [default: below export/ in the run's folder].")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File [default: below export/ in the run's folder; of a ready model, here].",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is at --output.")
 @click.option(
     "--quantise",
@@ -42,6 +46,7 @@ def command(
         chestxray export runs/x --format onnx
         chestxray export runs/x --format litert --output phone.tflite
         chestxray export runs/x --format onnx --quantise int8
+        chestxray export torchxrayvision:densenet121-res224-all --format onnx
 
     The file is read back and compared with the run's model; a file with different outputs is deleted.
     """  # noqa: D301 - click reads the backspace as "keep these lines"

@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "How many patients a test needs, before it is collected.",
     "run": "Train, evaluate, explain and report one model.",
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
+    "calibrate": "Calibrate a ready model, or a finished run, on other films.",
     "predict": "Answers of a finished run for image files and folders.",
     "features": "Write the feature vectors of films for other tools.",
     "neighbours": "Find the films that a network takes for most alike.",

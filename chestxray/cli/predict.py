@@ -15,7 +15,7 @@ import click
 
 from chestxray.cli import shares
 from chestxray.cli.options import execution_options
-from chestxray.cli.places import READ
+from chestxray.cli.places import READ_MODEL
 from chestxray.cli.shares import by_finding
 from chestxray.errors import InputError
 from chestxray.execution.executor import chosen
@@ -34,7 +34,7 @@ log = logging.getLogger("chestxray")
 
 
 @click.command(name="predict")
-@click.argument("run", type=READ, metavar="RUN|FILE.onnx")
+@click.argument("run", type=READ_MODEL, metavar="RUN|FILE.onnx|PLUGIN:WEIGHTS")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--recursive", is_flag=True, help="Search the folders below a folder too.")
 @click.option("--csv", "kinds", flag_value="csv", multiple=True, help="A table [default].")
@@ -82,13 +82,14 @@ def command(
     workers: int | None,
     part_memory: float | None,
 ) -> None:
-    """Predict image files or folders with RUN: the folder of a finished run or of an ensemble, or an ONNX file
-    made by `chestxray export`, which needs no TensorFlow.
+    """Predict image files or folders with RUN: the folder of a finished run or of an ensemble, an ONNX file
+    made by `chestxray export`, which needs no TensorFlow, or a ready model, which answers as its publisher trained it.
 
     \b
         chestxray predict runs/x film.png other.dcm
         chestxray predict runs/x films --recursive --output answers.csv
         chestxray predict model.onnx films --recursive
+        chestxray predict torchxrayvision:densenet121-res224-all film.png
         chestxray predict runs/x films --jsonl --heatmaps maps --abstain 0.95 > answers.jsonl
         chestxray predict runs/x films --recursive --output answers.csv --workers 4
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chestxray._version import RESEARCH_ONLY
-from chestxray.cli.places import READ
+from chestxray.cli.places import READ_MODEL
 from chestxray.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="serve")
-@click.argument("models", nargs=-1, required=True, type=READ, metavar="RUN|FILE.onnx...")
+@click.argument("models", nargs=-1, required=True, type=READ_MODEL, metavar="RUN|FILE.onnx|PLUGIN:WEIGHTS...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
 @click.option(
     "--port",
@@ -119,6 +119,7 @@ def command(
         chestxray serve runs/x
         chestxray serve model.onnx --host 0.0.0.0 --port 8000
         chestxray serve runs/x runs/y --allow-links
+        chestxray serve torchxrayvision:densenet121-res224-all
         chestxray serve model.onnx --workers 4
 
     Answers of several models are shown side by side. Ctrl-C stops the server. docs/serve.md describes the interface.

@@ -28,7 +28,7 @@ class Splits:
     notes: tuple[str, ...]
 
 
-def split(index: Index, recipe: Recipe) -> Splits:
+def split(index: Index, recipe: Recipe, *, learnt: bool = True) -> Splits:
     """Split the readable rows of `index` as the recipe says. Unreadable rows get no split.
 
     ``auto`` uses the official split if there is one, else draws one that is stratified by class, or over findings, and
@@ -41,6 +41,8 @@ def split(index: Index, recipe: Recipe) -> Splits:
 
     A finding of at least three patients is on every side of a split that is drawn, where the others that its patients
     have allow it. The notes name those that are not.
+
+    With `learnt`, every class or finding must be in training.
 
     Raises:
         DataError: only one class; too few images or patients of a class; a finding that no image of the training
@@ -75,7 +77,8 @@ def split(index: Index, recipe: Recipe) -> Splits:
     split_column.loc[chosen.index] = chosen
     split_column.loc[external.index] = "test"
     result = index.replace(rows.assign(split=split_column.astype(str)))
-    check(result)
+    if learnt:
+        check(result)
     return Splits(index=result, notes=(*index.notes, *notes, *_missing(result)))
 
 

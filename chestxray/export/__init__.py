@@ -58,7 +58,8 @@ def export(
     force: bool = False,
     cache: str | Path | None = None,
 ) -> Exported:
-    """Export the run in `folder` as `form`, one of `FORMATS`, to `output` (default: in its ``export/``).
+    """Export the run in `folder` as `form`, one of `FORMATS`, to `output` (default: in its ``export/``; of a ready
+    model in the current folder).
 
     With `int8`, of ONNX alone, the file computes in 8-bit integers (`quantisation`): it is calibrated on the run's
     training images and tested on its test images, which `cache` may hold, and `force` keeps it whatever it loses.
@@ -78,7 +79,8 @@ def export(
         raise InputError("force is for int8, whose loss of AUROC it allows.")
     startup.require_tensorflow("An export")
     run = _load(Path(folder))
-    path = output or run.folder / "export" / (INT8 if int8 else FORMATS[form])
+    file = INT8 if int8 else FORMATS[form]
+    path = output or (Path(f"{run.folder.name}-{file}") if run.published else run.folder / "export" / file)
     _check_output(path, form, overwrite)
     _check_packages(form)
     startup.start()

@@ -24,6 +24,7 @@ from chestxray.explanation.inference_graph import Graph, OnePass
 from chestxray.export.source_run import SourceRun
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import features_model
+from chestxray.runs.run_folder import Run
 
 #: Number of compared images, and batch size of the speed measurement.
 COUNT = 16
@@ -143,18 +144,25 @@ def rate(answer: Callable[[], Any], count: int, seconds: float = 1.0) -> float:
 
 def _pixels(subject: SourceRun) -> tuple[np.ndarray, str]:
     """Return images, uint8 (COUNT, height, width, channels), and a description of them."""
-    rows = subject.run.index.rows
-    paths = rows.loc[rows["split"] == "test", "path"].head(COUNT)
+    paths = _tested(subject.run)
     size = (int(subject.graph.input_shape[0]), int(subject.graph.input_shape[1]))
     try:
         found = [reading.read(Path(path), size=size, fit=subject.run.recipe.fit).pixels for path in paths]
         said = f"{len(found)} test images of the run"
     except UnreadableImage:
         found = []
-    if not found:  # the files were moved or deleted
+    if not found:  # the files were moved or deleted, or it is a ready model, which has none
         found = [_drawn(number, size) for number in range(COUNT)]
         said = f"{COUNT} drawn phantoms (the run's images are not available)"
     return np.repeat(np.stack(found)[..., np.newaxis], subject.graph.input_shape[2], axis=-1), said
+
+
+def _tested(run: Run) -> list[str]:
+    if run.published:
+        return []
+    rows = run.index.rows
+    paths: list[str] = rows.loc[rows["split"] == "test", "path"].head(COUNT).tolist()
+    return paths
 
 
 def _drawn(number: int, size: tuple[int, int]) -> np.ndarray:

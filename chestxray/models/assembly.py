@@ -53,6 +53,7 @@ def build(
     task: Literal["classes", "findings"] = "classes",
     name: str = "this architecture",
     weights: str | None = None,
+    published_head: bool = False,
     normalisation: Literal["plugin", "pixel", "image"] = "plugin",
     moments: tuple[np.ndarray, np.ndarray] | None = None,
     channels: int = 1,
@@ -64,7 +65,8 @@ def build(
 
     The probabilities of `classes` add up to 1 (softmax); those of findings are independent (sigmoid).
 
-    `weights` is None (random), one of ``plugin.weights``, or the path of a file. `normalisation`
+    `weights` is None (random), one of ``plugin.weights``, or the path of a file. With `published_head`, the file must
+    have the head too, of as many outputs; without it, the head is loaded where it fits. `normalisation`
     ``pixel`` needs `moments`: mean and variance by pixel of the training images, each (height,
     width). `name` is for messages. A fixed `seed` gives the same initial weights.
 
@@ -91,12 +93,14 @@ def build(
         output = keras.layers.Activation(activation, dtype="float32", name="probabilities")(calibrated)
         model = keras.Model(pixels, output)
     backbone = _layers_between(model, scaled, features)
-    sha256 = ""
+    sha256, loaded = "", backbone
+    if published_head:
+        loaded += _layers_between(model, features, logits)
     if published is not None:
         with published_weights.fetched(published) as (path, sha256):
-            load_weights(model, path, backbone=backbone, convert=blamed(plugin.convert))
+            load_weights(model, path, backbone=loaded, convert=blamed(plugin.convert))
     elif weights is not None and by_name is None:
-        load_weights(model, Path(weights), backbone=backbone, convert=blamed(plugin.convert))
+        load_weights(model, Path(weights), backbone=loaded, convert=blamed(plugin.convert))
     elif by_name is not None and (spoilt := non_finite.first_weights(model)):
         raise WeightsError(f"The weights {by_name!r} of {name} are not finite: {spoilt}.")
     if batch_norm_momentum is not None:
@@ -146,11 +150,12 @@ def logits_model(model: keras.Model) -> keras.Model:
 def set_calibration(model: keras.Model, scale: float | Sequence[float], offset: float | Sequence[float]) -> None:
     """Multiply the logits by `scale` and add `offset` from now on, in `model` and in what is saved of it.
 
-    Each is one number, or one for each class or finding.
+    Each is one number, or one for each class or finding. They come after the calibration that the model has already.
     """
     layer = model.get_layer(CALIBRATION)
-    layer.scale = scale if isinstance(scale, float) else list(scale)
-    layer.offset = offset if isinstance(offset, float) else list(offset)
+    before = np.asarray(layer.scale, dtype=np.float64), np.asarray(layer.offset, dtype=np.float64)
+    layer.scale = (before[0] * scale).tolist()
+    layer.offset = (before[1] * scale + offset).tolist()
     # Functions traced before hold the old constant.
     model.train_function = model.test_function = model.predict_function = None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from chestxray.errors import WeightsError
@@ -15,6 +16,20 @@ from chestxray.plugin import PublishedWeights
 from chestxray.storage.files import explained, write_text
 
 log = logging.getLogger(__name__)
+
+
+def known_sha256(weights: PublishedWeights) -> str:
+    """Return the SHA-256 that the file must have, as published or recorded; ``""`` before its first use."""
+    record = _record(_path(weights))
+    return weights.sha256 or (record.read_text(encoding="utf-8").strip() if record.is_file() else "")
+
+
+def _path(weights: PublishedWeights) -> Path:
+    return Path(keras_cache(weights.url)).expanduser()
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 @contextmanager
@@ -27,9 +42,8 @@ def fetched(weights: PublishedWeights) -> Iterator[tuple[Path, str]]:
     Raises:
         WeightsError: the file cannot be fetched, or is not the one that was published or recorded.
     """
-    path = Path(keras_cache(weights.url)).expanduser()
-    record = path.with_name(f"{path.name}.sha256")
-    known = weights.sha256 or (record.read_text(encoding="utf-8").strip() if record.is_file() else "")
+    path = _path(weights)
+    record, known = _record(path), known_sha256(weights)
     if not path.is_file():
         _fetch(weights.url, path)
     with path.open("rb") as file:
@@ -62,7 +76,9 @@ def _fetch(url: str, path: Path) -> None:
 
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Keras would take what an interrupted download left for the file.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder, named_weights(url):
+        # Keras would take what an interrupted download left for the file,
+        # and would show its progress among the lines of a result.
+        progress = redirect_stdout(sys.stderr)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder, named_weights(url), progress:
             file = keras.utils.get_file(path.name, url, cache_dir=folder, cache_subdir="")
             Path(file).replace(path)

@@ -170,7 +170,7 @@ def named_weights(weights: str | None) -> Iterator[None]:
         url = re.match(r"URL fetch failure on (\S+): .*? -- (.*)", str(error), re.DOTALL)
         if url:
             if isinstance(error.__context__, HTTPError):
-                error.__context__.close()  # Keras leaves the connection to the garbage collector
+                error.__context__.close()  # the connection, whose answer nobody reads
             raise WeightsError(_unreachable(url[1], url[2], keep=keras_cache(url[1]))) from error
         known = isinstance(error, ConnectionError | TimeoutError | URLError)
         if known or str(error).startswith("Incomplete or corrupted file detected"):

@@ -60,10 +60,14 @@ class Trial:
         return together([self.validation, self.test])
 
 
-def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: Path) -> Trial:
+def hold(
+    built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: Path, before: Rule | None = None
+) -> Trial:
     """Choose the decision on validation, put the calibration into the model, predict the test, and return the result.
 
-    `pixels`, uint8 (rows, height, width), has one image per row of `index`.
+    `pixels`, uint8 (rows, height, width), has one image per row of `index`. `before` is the rule of a model that is not
+    of this training and is calibrated already: the new calibration follows the one in the model, and nothing of class
+    weights is undone a second time.
     """
     model = built.model
     layer = built.backbone[-1] if recipe.refuse and built.backbone else None
@@ -74,7 +78,7 @@ def hold(built: Built, pixels: np.ndarray, index: Index, recipe: Recipe, cache: 
         cache,
     )
     validation, seen = _predict(feature_model, pixels, index, "validation", recipe.predict_batch_size)
-    chosen = _chosen(validation, index, recipe)
+    chosen = _chosen(validation, index, recipe, before)
     validation = chosen.validation
     decision = _with_features(chosen.decision, layer)
     distribution = None
@@ -123,13 +127,16 @@ class _Chosen:
         return calibrated(table, self.decision.calibration)
 
 
-def _chosen(validation: Table, index: Index, recipe: Recipe) -> _Chosen:
+def _chosen(validation: Table, index: Index, recipe: Recipe, before: Rule | None) -> _Chosen:
     """Return the calibration and the decision that `recipe` asks for, chosen on `validation`."""
     if isinstance(validation, FindingPredictions):
-        table, rule = finding_selection.decide(validation, recipe, _finding_weights(index, recipe))
+        weights = None if before is not None else _finding_weights(index, recipe)
+        known = before if isinstance(before, FindingDecision) else None
+        table, rule = finding_selection.decide(validation, recipe, weights, known)
         scale, offset = rule.scale_and_offset()
         return _Chosen(table, rule, (scale.tolist(), offset.tolist()))
-    calibration = calibrations.fit(validation, _class_weights(index, recipe)) if recipe.calibrate else Calibration()
+    class_weights = None if before is not None else _class_weights(index, recipe)
+    calibration = calibrations.fit(validation, class_weights) if recipe.calibrate else Calibration()
     validation = calibrated(validation, calibration)
     numbers = 1 / calibration.temperature, calibration.offsets or 0.0
     return _Chosen(validation, decide(validation, recipe, calibration), numbers)

@@ -38,9 +38,11 @@ def fingerprint(index: Index) -> str:
 
 
 def describe(
-    entry: InstalledPlugin, plugin: ModelPlugin, index: Index, model: dict[str, Any], devices: list[str]
+    entry: InstalledPlugin, plugin: ModelPlugin, data: dict[str, Any], model: dict[str, Any], devices: list[str]
 ) -> dict[str, Any]:
-    """Return the contents of ``environment.json`` except for the times, see docs/run-folder.md."""
+    """Return the contents of ``environment.json`` except for the times, see docs/run-folder.md. `data` is as `data_of`
+    returns it.
+    """
     return {
         "chestxray": VERSION,
         "python": platform.python_version(),
@@ -57,13 +59,7 @@ def describe(
             "licence": plugin.licence,
             "weights_licence": plugin.weights_licence,
         },
-        "data": {
-            "name": index.name,
-            "images": len(index),
-            "fingerprint": fingerprint(index),
-            "licence": index.licence,
-            "citation": index.citation,
-        },
+        "data": data,
         "model": model,
     }
 
@@ -84,6 +80,17 @@ def methods(recipe: Recipe) -> list[dict[str, str]]:
             }
         )
     return found
+
+
+def data_of(index: Index) -> dict[str, Any]:
+    """Return name, number of images, fingerprint, licence and citation of the data."""
+    return {
+        "name": index.name,
+        "images": len(index),
+        "fingerprint": fingerprint(index),
+        "licence": index.licence,
+        "citation": index.citation,
+    }
 
 
 def settings() -> dict[str, str]:

@@ -59,7 +59,23 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """Whether the run is of classes or of findings; what follows speaks of classes where it does not say so."""
-        return "findings" if result_files.read_if_any(self.folder / METRICS).get("task") == "findings" else "classes"
+        # A ready model has no figures.
+        known = METRICS if (self.folder / METRICS).is_file() else "decision.json"
+        return "findings" if result_files.read_if_any(self.folder / known).get("task") == "findings" else "classes"
+
+    @property
+    def published(self) -> str:
+        """The name of a ready model, which its publisher trained, so that there are no images, predictions or figures
+        in the folder; ``""`` for a run.
+        """
+        if (self.folder / INDEX).is_file():
+            return ""  # a test of one
+        return str(self.environment.get("model", {}).get("published_head", {}).get("name", ""))
+
+    @property
+    def calibrated_from(self) -> str:
+        """The ready model or run whose network was calibrated here and not trained; ``""`` for others."""
+        return str(self.environment.get("model", {}).get("calibrated_from", ""))
 
     @cached_property
     def predictions(self) -> Predictions:

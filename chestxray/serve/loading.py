@@ -24,13 +24,15 @@ _MOST_CARD = 50_000_000
 @dataclass(frozen=True)
 class Served:
     """An engine with its ``key`` in URLs and metrics; ``card``: the path of its model card, HTML; ``fingerprint``: as
-    `opening.fingerprint`, empty for an engine without files.
+    `opening.fingerprint`, empty for an engine without files; ``note``: what is to be known of every answer of a ready
+    model, ``""`` of others.
     """
 
     key: str
     engine: Engine
     card: Path | None
     fingerprint: str = ""
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the item of ``/api/models``."""
@@ -44,6 +46,7 @@ class Served:
             "image_size": list(self.engine.image_size),
             "fit": self.engine.fit,
             "heat_maps": self.engine.has_maps,
+            "note": self.note,
             "card": None if self.card is None else f"/models/{self.key}/card",
         }
 
@@ -88,7 +91,7 @@ def open_models(paths: Sequence[Path], seconds: float | None = None) -> tuple[Se
         engine = _open(path, seconds)
         # A folder is checked by opening it, and its weights are read by the first evaluation.
         before = before or opening.fingerprint(path)
-        model = Served(_key(len(served) + 1, len(paths)), engine, _card(path), before)
+        model = Served(_key(len(served) + 1, len(paths)), engine, _card(path), before, _note(path))
         _try(model, path)
         if opening.fingerprint(path) != before:
             raise DataError(f"{path} changed while it was loaded. Replace a model by moving a whole one to its place.")
@@ -177,6 +180,16 @@ def _card(path: Path) -> Path | None:
     # An exported file is in export/ in the run's folder, or was copied elsewhere together with the card.
     near = (path,) if path.is_dir() else (path.parent, path.parent.parent)
     return next((found for folder in near if (found := folder / "MODEL_CARD.html").is_file()), None)
+
+
+def _note(path: Path) -> str:
+    if not path.is_dir():
+        return ""
+    from chestxray.report import published_model
+    from chestxray.runs.run_folder import Run
+
+    run = Run(path)
+    return published_model.caution(run).text if run.published else ""
 
 
 def card_text(path: Path) -> str:

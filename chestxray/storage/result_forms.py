@@ -117,12 +117,19 @@ class _PublishedWeights(TypedDict):
     trained_on: list[str]
 
 
+class _PublishedHead(TypedDict):
+    name: str
+    features: str
+
+
 class _Model(TypedDict, total=False):
     parameters: Count
     trained_parameters: Count
     image_size: list[Count]
     images_per_second: float | None
     published_weights: _PublishedWeights
+    published_head: _PublishedHead
+    calibrated_from: str
 
 
 class Environment(TypedDict):

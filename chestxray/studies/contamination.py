@@ -60,8 +60,10 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
 
     `data` is the recipe of `index`; `pixels`, uint8 (rows, height, width), are its images decoded as by the run.
     The run's own images are taken from the cache, or decoded again; where neither is possible, near copies are not
-    searched for, and ``unsearched`` says so.
+    searched for, and ``unsearched`` says so. Those of a ready model are not here at all.
     """
+    if run.published:
+        return _unseen(run, data)
     own = run.index.rows[run.index.rows["split"].isin(SPLITS)]
     seen, tested = own[own["split"] != "test"], index.rows[index.rows["split"] == "test"]
     not_seen = set(own.loc[own["split"] == "test", "path"])
@@ -81,7 +83,7 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
         f"External data: the model was trained and chosen on {plural(len(seen), 'image')} of {run.index.name}. Found "
         f"of them among these {plural(len(tested), 'image')}: {copies}."
     ]
-    if note := known_sets.seen_before(data, _trained_on(run)):
+    if note := known_sets.seen_before(data, trained_on(run)):
         notes.append(note)
     if unsearched:
         notes.append(f"Whether the model has seen these films in other pixels is not known in full. {unsearched}")
@@ -99,7 +101,15 @@ def search(run: Run, data: Recipe, index: Index, pixels: np.ndarray, cache: Path
     return Seen(exact, groups, correlations, patients, reasons, unsearched, (*notes, sentence), look_alikes)
 
 
-def _trained_on(run: Run) -> tuple[str, ...]:
+def _unseen(run: Run, data: Recipe) -> Seen:
+    """Return what is known where no image of the training is here: the names of the sets alone."""
+    sets = ", ".join(trained_on(run)) or "sets that its publisher does not name"
+    why = f"The films that {run.published} was trained on ({sets}) are not here: no copies of them were looked for."
+    note = known_sets.seen_before(data, trained_on(run))
+    return Seen((), (), (), (), {}, why, tuple(filter(None, (why, note))))
+
+
+def trained_on(run: Run) -> tuple[str, ...]:
     """Return the sets that the published weights were trained on from which the run started."""
     facts = run.environment.get("model", {}).get("published_weights", {})
     return tuple(facts.get("trained_on", ()))

@@ -13,6 +13,7 @@ from chestxray.evaluation.evaluate import Evaluation
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.paired.finding_generalisation import Side, finding_generalisation
 from chestxray.recipe import Recipe
+from chestxray.report import published_model
 from chestxray.report.finding_sentences import serious
 from chestxray.report.limitations import TRAINING_RUN
 from chestxray.runs import finding_results
@@ -34,8 +35,15 @@ def assess(
     folder: Path,
     refusals: Refusals | None,
 ) -> None:
-    """Write the figures of `test`, those of each finding, and what they are beside those of the run's own test."""
+    """Write the figures of `test`, those of each finding, and what they are beside those of the run's own test, which a
+    ready model has not.
+    """
     found = finding_results.assess_findings(test, index, recipe, decision, folder, refusals=refusals)
+    if run.published:
+        for place in (folder, *finding_results.folders(folder, found.scored).values()):
+            content = {"name": run.published, "cautions": [dataclasses.asdict(published_model.caution(run))]}
+            write_json(place / f"{TRAINING_RUN}.json", content)
+        return
     options: dict[str, Any] = {"replicates": recipe.replicates, "seed": recipe.seed}
     own = run.finding_predictions
     # The same decision rule on both sides, also where it differs from the run's own.

@@ -73,10 +73,10 @@ def evaluate_on(
     startup.require_tensorflow("A test on other data")
     trained = run.recipe
     decision = _decision(run, data)
-    recipe = sources.absolute(_for_test(data, trained, run.index.classes, decision))
+    recipe = sources.absolute(_for_test(data, trained, decision.classes, decision))
     folder = output or default_folder(run, recipe, part)
     _check_folder(run, folder, overwrite=overwrite or output is None)
-    index = sources.load_index(recipe, cache, every_class=False, task=run.task).with_classes(run.index.classes)
+    index = sources.load_index(recipe, cache, every_class=False, task=run.task).with_classes(decision.classes)
     assert trained.image_size is not None
     decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels)
     index = readable(index, decoded, recipe.max_unreadable)
@@ -126,7 +126,7 @@ def evaluate_on(
             place, each = folder / "heatmaps", recipe.heatmaps
             panel.write_panel(run.model, *run.cam_layer, test, images, each, recipe.seed, place, recipe.explain)
             html_report.write(folder, samples=images)
-    if output is None:
+    if output is None and not run.published:
         # The run's model card lists its external tests.
         opened = run_folder.open_findings if run.task == "findings" else run_folder.open_complete
         model_card.write(opened(run.folder))
@@ -158,9 +158,11 @@ def default_folder(run: Run, data: Recipe, part: Part) -> Path:
     """Return ``external/<name>-<hash>`` in the run's folder: one folder for each selection of test images.
 
     `data` has absolute paths. The hash is of `_CHOICE_OF_IMAGES` and `part`; options of the evaluation do not change
-    it.
+    it. Of a ready model, a new folder below ``runs/``.
     """
     chosen = {name: getattr(data, name) for name in _CHOICE_OF_IMAGES} | {"part": part}
+    if run.published:  # whose folder is in the cache
+        return output_folder.default_folder(run.published.replace(":", "-"), data.data[0])
     digest = hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=4).hexdigest()
     name = output_folder.slug(*data.data, *([] if part == "all" else [part]))
     return run.folder / "external" / f"{name[:60]}-{digest}"
@@ -187,6 +189,8 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
         InputError: a column that the data do not have, or another impossible option.
         PluginError: a metric that is unknown or broken.
     """
+    if run.published:
+        raise InputError(f"{run.published} has no test of its own here. Test it on other data: --data FILMS.")
     recipe = run.recipe.replace(**changes)
     decision = _decision(run, recipe)
     for column in recipe.by:
@@ -251,6 +255,11 @@ def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:
     asked = {name: getattr(wanted, name) for name in ("sensitivity", "confidence", "abstain", "positive")}
     if not any(value is not None for value in asked.values()):
         return known
+    if run.published:
+        raise InputError(
+            f"{run.published} has no validation films, on which {', '.join(n for n in asked if asked[n] is not None)} "
+            f"could be chosen. Give it some first: chestxray calibrate {run.published} --data FILMS."
+        )
     recipe = run.recipe.replace(**{name: value for name, value in asked.items() if value is not None})
     if isinstance(known, FindingDecision):
         return finding_selection.decide_again(run.finding_predictions.of("validation"), recipe, known)
@@ -288,14 +297,12 @@ def _tested(index: Index, part: Part) -> Index:
 
 
 def _environment(run: Run, index: Index) -> dict[str, Any]:
-    data = {
-        "name": index.name,
-        "images": len(index),
-        "fingerprint": provenance.fingerprint(index),
-        "licence": index.licence,
-        "citation": index.citation,
+    return run.environment | {
+        "data": provenance.data_of(index),
+        "started": provenance.now(),
+        "finished": provenance.now(),
+        "seconds": {},
     }
-    return run.environment | {"data": data, "started": provenance.now(), "finished": provenance.now(), "seconds": {}}
 
 
 def _images(predictions: Predictions | FindingPredictions, index: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -35,7 +35,8 @@ def published(
 ) -> PublishedWeights:
     """Return the facts of a file below `PLACE`; without `findings` they are those with a threshold."""
     named = findings or tuple(n if value is not None else "" for n, value in zip(FINDINGS, thresholds, strict=True))
-    return PublishedWeights(url=PLACE + file, trained_on=trained_on, findings=named, thresholds=thresholds)
+    # torchxrayvision crops the middle square of a film before it scales it.
+    return PublishedWeights(url=PLACE + file, trained_on=trained_on, findings=named, thresholds=thresholds, fit="crop")
 
 
 def densenet_file(sets: str) -> str:

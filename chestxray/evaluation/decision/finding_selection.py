@@ -44,7 +44,10 @@ def check_promise(validation: FindingPredictions, recipe: Recipe) -> None:
 
 
 def decide(
-    validation: FindingPredictions, recipe: Recipe, class_weights: Mapping[str, np.ndarray] | None = None
+    validation: FindingPredictions,
+    recipe: Recipe,
+    class_weights: Mapping[str, np.ndarray] | None = None,
+    before: FindingDecision | None = None,
 ) -> tuple[FindingPredictions, FindingDecision]:
     """Return `validation` with calibrated probabilities, and the decision rule that `recipe` asks for, chosen on it.
 
@@ -57,6 +60,7 @@ def decide(
         recipe: ``calibrate``, ``sensitivity``, ``confidence`` and ``abstain`` are used.
         class_weights: for findings that were trained with weights in the cross-entropy, the weights of absent and
             present, float (2,).
+        before: the rule of a model that had one already: its threshold is kept for a finding with too few patients.
 
     Raises:
         InputError: choices of `recipe` that findings do not allow, or a sensitivity that can be promised for none.
@@ -67,7 +71,7 @@ def decide(
     }
     undecided = FindingDecision({name: _undecided(name, calibration) for name, calibration in calibrations.items()})
     calibrated = validation.with_probabilities(undecided.calibrated(validation.probabilities))
-    return calibrated, decide_again(calibrated, recipe, undecided)
+    return calibrated, decide_again(calibrated, recipe, undecided, before)
 
 
 def _calibration(table: Predictions, name: str, recipe: Recipe, class_weights: np.ndarray | None) -> Calibration:
@@ -78,7 +82,9 @@ def _calibration(table: Predictions, name: str, recipe: Recipe, class_weights: n
     return Calibration() if class_weights is None else temperature_scaling.unshifted(class_weights)
 
 
-def decide_again(validation: FindingPredictions, recipe: Recipe, known: FindingDecision) -> FindingDecision:
+def decide_again(
+    validation: FindingPredictions, recipe: Recipe, known: FindingDecision, before: FindingDecision | None = None
+) -> FindingDecision:
     """Return the decision rule that `recipe` asks for, with the calibration and the refusal of `known`.
 
     `validation` has probabilities that `known` calibrated; otherwise as `decide`.
@@ -86,15 +92,24 @@ def decide_again(validation: FindingPredictions, recipe: Recipe, known: FindingD
     check(validation.findings, recipe)
     check_promise(validation, recipe)
     chosen = {
-        name: _of_finding(validation.of_finding(name), name, recipe, known.findings[name].calibration)
+        name: _of_finding(
+            validation.of_finding(name), name, recipe, known.findings[name].calibration,
+            None if before is None else before.findings[name],
+        )
         for name in validation.findings
-    }
+    }  # fmt: skip
     return FindingDecision(chosen).with_features(known.features)
 
 
-def _of_finding(table: Predictions, name: str, recipe: Recipe, calibration: Calibration) -> Decision:
+def _of_finding(
+    table: Predictions, name: str, recipe: Recipe, calibration: Calibration, before: Decision | None
+) -> Decision:
     if too_few := Known.of(table, name).too_few:
         undecided = _undecided(name, calibration, f"{NOT_CHOSEN}: validation has {too_few}")
+        if before is not None:
+            why = before.chosen_by.removeprefix(f"{NOT_CHOSEN}: ")
+            because = f"{undecided.chosen_by}; the threshold is the one before ({why})"
+            undecided = dataclasses.replace(undecided, thresholds=dict(before.thresholds), chosen_by=because)
         said = "Nothing is fitted for %s, whose threshold is %.3f: validation has %s."
         log.info(said, name, undecided.threshold, too_few)
         return undecided

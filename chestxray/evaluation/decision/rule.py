@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from chestxray.evaluation.predictions import Predictions
 
 FILE = "decision.json"
+#: ``chosen_by`` of a threshold that the publisher of a ready model states.
+PUBLISHED = "its publisher's operating point"
 #: Begins ``chosen_by`` where validation could not choose.
 NOT_CHOSEN = "not chosen"
 
@@ -135,6 +137,8 @@ class Decision:
         """The rule in a sentence."""
         if self.threshold is not None:
             how = f"this threshold was chosen on validation ({self.chosen_by})" if self.chosen else self.chosen_by
+            if self.chosen_by == PUBLISHED:
+                how = f"this threshold is {PUBLISHED}"
             probability = "probability" if self.calibration.method == NONE else "calibrated probability"
             said = f"A film is called {self.positive} at a {probability} of {self.threshold:.3f} or more; {how}."
             return said if self.promise is None else f"{said} {self.promise.words}"

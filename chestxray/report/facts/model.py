@@ -89,6 +89,8 @@ def start(run: Run) -> list[str]:
 def training(run: Run) -> list[str]:
     """Loss, optimiser, learning rate schedule, epochs and seed."""
     recipe, history = run.recipe, run.history
+    if run.calibrated_from:
+        return [f"None in this run: the network is that of {run.calibrated_from}, whose probabilities are calibrated."]
     probe = probe_table.of(run)
     if probe is not None and not probe["followed"]:
         return [f"{probe_table.sentence(probe)} {in_loss(run).capitalize()}.{sampled(run)}"]
@@ -132,6 +134,8 @@ def _findings(run: Run) -> bool:
 
 def augmentation(run: Run) -> list[str]:
     """Random augmentation of the training images."""
+    if run.calibrated_from:
+        return ["Augmentation: none in this run, which trained nothing."]
     if run.recipe.probe and not run.recipe.epochs_follow_probe:
         return [_views(run)]
     mixed = f", {run.recipe.mix}" if run.recipe.mix != "none" else ", no mixing of images"
