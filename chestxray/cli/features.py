@@ -20,7 +20,7 @@ _FIELDS = (
 
 
 @click.command(name="features")
-@click.argument("model", metavar="RUN|MODEL")
+@click.argument("model", metavar="RUN|MODEL|PLUGIN:WEIGHTS")
 @click.argument("data", nargs=-1, metavar="[DATA]...")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Parquet file.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --output.")
@@ -34,7 +34,7 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
         chestxray features runs/x folder:films --output films.parquet
         chestxray features densenet121 kermany --weights imagenet --image-size 224 --output kermany.parquet
 
-    RUN is the folder of a finished run, whose image size and fit are used; without DATA its own images are taken, with
+    RUN is the folder of a finished run, or the name of a ready model with DATA, whose image size and fit are used; without DATA its own images are taken, with
     its splits. MODEL is an architecture that `chestxray models` lists, with --weights (default: the first that it
     offers). DATA is as `chestxray run --data` takes it.
 
@@ -42,7 +42,7 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
     backbone, averaged over its places; with the default head both are the same vector. The table has the columns path,
     label, patient, split, source, of findings one for each, unreadable, and features: a list of fixed size of float32.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    from chestxray.inference import feature_table
+    from chestxray.inference import feature_table, ready_models
     from chestxray.models import startup
     from chestxray.progress import show_if_interactive
     from chestxray.storage import cache as caches
@@ -53,8 +53,11 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
     choices = {name: value for name, value in given.items() if value is not None and value != ()}
     choices |= {"data": data} if data else {}
     show_if_interactive()
-    folder = remote.fetched(model) if remote.is_address(model) else Path(model)
     root = caches.root(cache)
+    if ready_models.is_name(model):
+        folder = ready_models.folder_of(model, root)
+    else:
+        folder = remote.fetched(model) if remote.is_address(model) else Path(model)
     if folder.is_dir():
         made = feature_table.of_run(folder, choices, root)
     else:

@@ -73,14 +73,20 @@ def quantise(subject: SourceRun, path: Path, cache: Path, *, force: bool = False
     verified first.
 
     Raises:
-        InputError: the run's images are gone.
+        InputError: the run's images are gone, or it has none.
         ExportError: the network cannot be converted or quantised, or its AUROC is lower by more than `LARGEST_LOSS` and
             `force` does not allow it.
     """
-    pixels = _pixels(subject.run, cache)
-    rows = subject.run.index.rows
+    run = subject.run
+    if run.published or not (run.index.rows["split"] == "train").any():
+        raise InputError(
+            f"int8 is calibrated on the training images of a run, and {run.published or run.folder} has none. "
+            "Allowed: an export without --quantise."
+        )
+    pixels = _pixels(run, cache)
+    rows = run.index.rows
     places = np.flatnonzero(((rows["split"] == "train") & (rows["unreadable"] == "")).to_numpy())
-    chosen = np.random.default_rng(subject.run.recipe.seed).permutation(places)[:CALIBRATED_ON]
+    chosen = np.random.default_rng(run.recipe.seed).permutation(places)[:CALIBRATED_ON]
     with tempfile.TemporaryDirectory() as aside:
         plain = Path(aside) / "model.onnx"
         formats.write_onnx(subject, plain)

@@ -150,6 +150,8 @@ def of_run(folder: Path, choices: Mapping[str, Any], cache: Path) -> FeatureTabl
         raise InputError(f"{odd[0]} has no influence on features. Allowed: {', '.join((*OF_DATA, *OF_READING))}.")
     run = run_folder.open_trained(folder, task=None)
     recipe = Recipe().replace(**{"max_pixels": run.recipe.max_pixels, **choices})
+    if run.published and not recipe.data:
+        raise InputError(f"No data. Name some after {run.published}, such as folder:PATH or phantom.")
     index = sources.load_index(recipe, cache, every_class=False) if recipe.data else run.index
     startup.start()
     from chestxray.inference import encoder

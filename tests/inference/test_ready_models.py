@@ -232,6 +232,26 @@ def test_it_is_exported_to_the_current_folder(published, tmp_path, monkeypatch):
     )
 
 
+def test_its_features_are_of_other_data(published, table, tmp_path):
+    refusal = f"No data. Name some after {NAME}"
+    assert refusal in call("features", NAME, "--output", tmp_path / "f.parquet", code=2)
+    options = ("--data-option", "finding_columns=Edema,Mass,Rare", "--output", tmp_path / "f.parquet")
+    call("features", NAME, f"manifest:{table}", *options)
+    found = pd.read_parquet(tmp_path / "f.parquet")
+    model = network()
+    before = keras.Model(model.input, model.get_layer("logits").input)
+    pixels = np.stack([np.asarray(Image.open(path)) for path in found["path"]])[..., np.newaxis].astype(np.float32)
+    expected = before.predict(pixels, verbose=0)
+    np.testing.assert_allclose(np.stack(found["features"]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_there_are_no_training_images_to_quantise_it_with(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = call("export", NAME, "--format", "onnx", "--quantise", "int8", code=2)
+    assert f"training images of a run, and {NAME} has none" in said
+    assert not list(tmp_path.glob("*.onnx"))
+
+
 def test_it_is_calibrated_on_other_films(published, table, tmp_path):
     output = call(
         "calibrate", NAME, "--data", f"manifest:{table}", "--data-option", "finding_columns=Edema,Mass,Rare",
