@@ -67,7 +67,7 @@ def test_a_run_uses_and_records_them(recipe, tmp_path, monkeypatch):
     ("changes", "said"),
     [
         ({"loss": "plane"}, "Unknown loss 'plane'. Did you mean plain? Allowed: crossentropy, focal"),
-        ({"augment": "brightr"}, "Unknown augmentation 'brightr'. Did you mean brighter? Allowed: none, light"),
+        ({"augment": "brightr"}, "Unknown augmentation 'brightr'. Did you mean brighter or light? Allowed: none"),
         (
             {"explain": "brihgt"},
             "Unknown explanation 'brihgt'. Did you mean bright? Allowed: gradcam. Installed: bright",
