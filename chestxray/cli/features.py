@@ -34,9 +34,9 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
         chestxray features runs/x folder:films --output films.parquet
         chestxray features densenet121 kermany --weights imagenet --image-size 224 --output kermany.parquet
 
-    RUN is the folder of a finished run, or the name of a ready model with DATA, whose image size and fit are used; without DATA its own images are taken, with
+    RUN is the folder of a finished run, whose image size and fit are used; without DATA its own images are taken, with
     its splits. MODEL is an architecture that `chestxray models` lists, with --weights (default: the first that it
-    offers). DATA is as `chestxray run --data` takes it.
+    offers), and PLUGIN:WEIGHTS a ready model. DATA is as `chestxray run --data` takes it.
 
     The features of a RUN are what the dense layer takes that gives its logits, those of a MODEL the output of its
     backbone, averaged over its places; with the default head both are the same vector. The table has the columns path,
