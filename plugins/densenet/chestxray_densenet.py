@@ -18,13 +18,13 @@ def scale(pixels: Any) -> Any:
     return keras.layers.Rescaling(factors, offset=offsets)(pixels)
 
 
-def build(scaled: Any, weights: str | None, network: Any) -> Any:
-    """Return the features (batch, height/32, width/32, channels) of keras.applications' `network`."""
-    return network(input_tensor=scaled, include_top=False, weights=weights).output
+def build(scaled: Any, weights: str | None, network: str) -> Any:
+    """Return the features (batch, height/32, width/32, channels) of the `network` of that name in keras.applications."""
+    return getattr(keras.applications, network)(input_tensor=scaled, include_top=False, weights=weights).output
 
 
-def plugin(network: Any) -> ModelPlugin:
-    """Return the plugin of keras.applications' `network`."""
+def plugin(network: str) -> ModelPlugin:
+    """Return the plugin of the `network` of that name in keras.applications."""
     return ModelPlugin(
         build=partial(build, network=network),
         scale=scale,
@@ -39,6 +39,6 @@ def plugin(network: Any) -> ModelPlugin:
     )
 
 
-densenet121 = plugin(keras.applications.DenseNet121)
-densenet169 = plugin(keras.applications.DenseNet169)
-densenet201 = plugin(keras.applications.DenseNet201)
+densenet121 = plugin("DenseNet121")
+densenet169 = plugin("DenseNet169")
+densenet201 = plugin("DenseNet201")

@@ -23,13 +23,15 @@ def scale_s(pixels: Any) -> Any:
     return keras.layers.Rescaling(1 / 128, offset=-1.0)(pixels)
 
 
-def build(scaled: Any, weights: str | None, network: Any) -> Any:
-    """Return the features (batch, height/32, width/32, 1280) of keras.applications' `network`."""
-    return network(input_tensor=scaled, include_top=False, include_preprocessing=False, weights=weights).output
+def build(scaled: Any, weights: str | None, network: str) -> Any:
+    """Return the features (batch, height/32, width/32, 1280) of the `network` of that name in keras.applications."""
+    return getattr(keras.applications, network)(
+        input_tensor=scaled, include_top=False, include_preprocessing=False, weights=weights
+    ).output
 
 
-def plugin(network: Any, scale: Any, side: int) -> ModelPlugin:
-    """Return the plugin of keras.applications' `network`, published for `side` x `side` pixels."""
+def plugin(network: str, scale: Any, side: int) -> ModelPlugin:
+    """Return the plugin of the `network` of that name in keras.applications, published for `side` x `side` pixels."""
     return ModelPlugin(
         build=partial(build, network=network),
         scale=scale,
@@ -43,6 +45,6 @@ def plugin(network: Any, scale: Any, side: int) -> ModelPlugin:
     )
 
 
-efficientnetv2b0 = plugin(keras.applications.EfficientNetV2B0, scale_b0, 224)
-efficientnetv2s = plugin(keras.applications.EfficientNetV2S, scale_s, 384)
-efficientnetv2m = plugin(keras.applications.EfficientNetV2M, scale_s, 480)
+efficientnetv2b0 = plugin("EfficientNetV2B0", scale_b0, 224)
+efficientnetv2s = plugin("EfficientNetV2S", scale_s, 384)
+efficientnetv2m = plugin("EfficientNetV2M", scale_s, 480)

@@ -51,9 +51,9 @@ def build_resnet18(scaled: Any, weights: str | None) -> Any:
     return x
 
 
-def build_keras(scaled: Any, weights: str | None, network: Any) -> Any:
-    """Return the features (batch, height/32, width/32, 2048) of keras.applications' `network`."""
-    return network(input_tensor=scaled, include_top=False, weights=weights).output
+def build_keras(scaled: Any, weights: str | None, network: str) -> Any:
+    """Return the features (batch, height/32, width/32, 2048) of the `network` of that name in keras.applications."""
+    return getattr(keras.applications, network)(input_tensor=scaled, include_top=False, weights=weights).output
 
 
 def build_resnet200d(scaled: Any, weights: str | None) -> Any:
@@ -130,8 +130,8 @@ def convert(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -
     return arrays
 
 
-def keras_plugin(network: Any, last: str) -> ModelPlugin:
-    """Return the plugin of keras.applications' `network`, whose `last` block is explained."""
+def keras_plugin(network: str, last: str) -> ModelPlugin:
+    """Return the plugin of the `network` of that name in keras.applications, whose `last` block is explained."""
     return ModelPlugin(
         build=partial(build_keras, network=network),
         scale=scale_caffe,
@@ -157,8 +157,8 @@ resnet18 = ModelPlugin(
     licence="Apache-2.0",
     weights_licence="BSD-3-Clause (torchvision; timm/resnet18.tv_in1k), trained on ImageNet",
 )
-resnet50 = keras_plugin(keras.applications.ResNet50, "conv5_block3_out")
-resnet101 = keras_plugin(keras.applications.ResNet101, "conv5_block3_out")
+resnet50 = keras_plugin("ResNet50", "conv5_block3_out")
+resnet101 = keras_plugin("ResNet101", "conv5_block3_out")
 resnet200d = ModelPlugin(
     build=build_resnet200d,
     scale=scale,
