@@ -19,7 +19,7 @@ def scale(pixels: Any) -> Any:
 
 
 def build(scaled: Any, weights: str | None, network: str) -> Any:
-    """Return the features (batch, height/32, width/32, channels) of the `network` of that name in keras.applications."""
+    """Return the features (batch, height/32, width/32, channels) of keras.applications' `network`."""
     return getattr(keras.applications, network)(input_tensor=scaled, include_top=False, weights=weights).output
 
 
