@@ -10,6 +10,7 @@ import keras
 from chestxray.plugin import ModelPlugin
 from chestxray.testing import results_table
 from chestxray.testing.build_checks import check_builds, check_names, check_parameters, check_seed
+from chestxray.testing.export_checks import check_export
 from chestxray.testing.finding_checks import check_findings
 from chestxray.testing.fresh_process import FreshProcess
 from chestxray.testing.function_checks import check_features, check_head, check_scale
@@ -55,6 +56,7 @@ MODEL_CHECKS = (
     Check(check_reload, needs=("flat", "channels")),
     Check(check_replicas, needs=("reload",)),
     Check(check_findings, needs=("replicas",)),
+    Check(check_export, needs=("channels",)),
 )
 
 
