@@ -120,6 +120,11 @@ class Recipe:
         "First layer of the backbone trained after the head, with pretrained weights only, or all; default: the "
         "architecture's own.",
     )
+    pooling: Literal["mean", "attention"] = _field(
+        "mean",
+        "How the default head sums up the places of the feature map: their mean, or weighed by learned attention (Ilse "
+        "2018).",
+    )
     # Training
     probe: bool = _field(
         False,
@@ -278,6 +283,8 @@ class Recipe:
             raise InputError(f"probe takes no smoothed labels. Received: label_smoothing {self.label_smoothing:g}.")
         if self.mix != "none":
             raise InputError(f"probe takes images as they are, or augmented, not mixed. Received: mix {self.mix!r}.")
+        if self.pooling != "mean":
+            raise InputError(f"probe fits a head on means of feature maps. Received: pooling {self.pooling!r}.")
         if self.finetune_from is None and self.epochs not in (0, type(self).epochs):
             raise InputError(
                 "epochs follow a probe only where finetune_from says from which layer on. Allowed: epochs 0, or "

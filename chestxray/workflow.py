@@ -591,6 +591,7 @@ def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
         name=recipe.model,
         weights=None if recipe.weights == "none" else recipe.weights,
         normalisation=recipe.normalisation,
+        pooling=recipe.pooling,
         moments=assembly.moments(prepared.pixels, rows) if recipe.normalisation == "pixel" else None,
         batch_norm_momentum=recipe.batch_norm_momentum,
         mixed_precision=recipe.mixed_precision,

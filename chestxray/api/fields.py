@@ -55,6 +55,7 @@ class RecipeFields(DataFields, total=False):
     data: Names
     weights: str
     normalisation: Literal["plugin", "pixel", "image"]
+    pooling: Literal["mean", "attention"]
     mixed_precision: bool
     batch_norm_momentum: float | None
     finetune_from: str | None

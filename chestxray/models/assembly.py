@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from chestxray.errors import PluginError, WeightsError
-from chestxray.models import non_finite, published_weights
+from chestxray.models import attention_pooling, non_finite, published_weights
 from chestxray.models.weights import blamed, build_named, load_weights
 from chestxray.plugin import ModelPlugin
 
@@ -25,7 +25,7 @@ OWN_LAYERS = (
     CALIBRATION, "probabilities", "pooled_features",
 )  # fmt: skip
 #: Also those of the default head.
-RESERVED = frozenset({*OWN_LAYERS, "pool", "dropout", "logits"})
+RESERVED = frozenset({*OWN_LAYERS, *attention_pooling.LAYERS, "pool", "dropout", "logits"})
 Phase = Literal["head", "probe", "finetune", "full"]
 Tensor = Any
 
@@ -54,6 +54,7 @@ def build(
     name: str = "this architecture",
     weights: str | None = None,
     published_head: bool = False,
+    pooling: Literal["mean", "attention"] = "mean",
     normalisation: Literal["plugin", "pixel", "image"] = "plugin",
     moments: tuple[np.ndarray, np.ndarray] | None = None,
     channels: int = 1,
@@ -66,12 +67,13 @@ def build(
     The probabilities of `classes` add up to 1 (softmax); those of findings are independent (sigmoid).
 
     `weights` is None (random), one of ``plugin.weights``, or the path of a file. With `published_head`, the file must
-    have the head too, of as many outputs; without it, the head is loaded where it fits. `normalisation`
+    have the head too, of as many outputs; without it, the head is loaded where it fits. With `pooling` ``attention``
+    the default head weighs the places of the feature map (`attention_pooling`). `normalisation`
     ``pixel`` needs `moments`: mean and variance by pixel of the training images, each (height,
     width). `name` is for messages. A fixed `seed` gives the same initial weights.
 
     Raises:
-        InputError: an image size that the architecture does not take.
+        InputError: an image size or a pooling that the architecture does not take.
         PluginError: the plugin's functions do not return what they must.
         WeightsError: weights that cannot be had or do not fit.
     """
@@ -85,7 +87,10 @@ def build(
         scaled = _scale(plugin, matched, normalisation, moments)
         features = build_named(plugin.build, scaled, by_name)
         _check_features(features)
-        logits = plugin.head(features, classes)
+        if pooling == "attention":
+            logits = attention_pooling.head(plugin, features, classes, name)
+        else:
+            logits = plugin.head(features, classes)
         if tuple(logits.shape) != (None, classes):
             raise PluginError(f"head must return logits (batch, {classes}). Received: shape {tuple(logits.shape)}.")
         calibrated = keras.layers.Rescaling(1.0, dtype="float32", name=CALIBRATION)(logits)

@@ -142,6 +142,45 @@ def test_batch_norm_momentum_is_set(tiny):
     assert build(tiny, 2, (16, 16), batch_norm_momentum=0.5).model.get_layer("norm").momentum == 0.5
 
 
+def test_attention_weighs_places_and_begins_as_the_mean(tiny):
+    images = np.random.default_rng(0).uniform(0, 255, (3, 16, 24, 1)).astype(np.float32)
+    mean = build(tiny, 3, (16, 24), seed=5).model
+    built = build(tiny, 3, (16, 24), seed=5, pooling="attention")
+    model = built.model
+    model.get_layer("logits").set_weights(mean.get_layer("logits").get_weights())
+    np.testing.assert_allclose(model(images), mean(images), atol=1e-6)
+    # Ilse et al. 2018, equation 8, by hand.
+    draw = np.random.default_rng(1)
+    for name in ("pool_hidden", "pool_scores"):
+        layer = model.get_layer(name)
+        layer.set_weights([draw.normal(size=w.shape) for w in layer.get_weights()])
+    map_, attended = keras.Model(
+        model.input, [model.get_layer(tiny.cam_layer).output, model.get_layer("pool_vector").output]
+    )(images)
+    places = np.asarray(map_).reshape(3, -1, map_.shape[-1])
+    (v, b), (w,) = (model.get_layer(name).get_weights() for name in ("pool_hidden", "pool_scores"))
+    scores = np.tanh(places @ v + b) @ w
+    weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(attended, (weights * places).sum(axis=1), rtol=1e-4)
+    freeze(built, "head")
+    assert {layer.name for layer in model.layers if layer.trainable_variables} == {
+        "pool_hidden", "pool_scores", "logits"
+    }  # fmt: skip
+
+
+def test_attention_needs_the_places_of_a_map_and_the_default_head(tiny):
+    vector = dataclasses.replace(
+        tiny, cam_layer=None, build=lambda scaled, _: keras.layers.Flatten(name="flat")(scaled), finetune_from=None
+    )
+    with pytest.raises(
+        InputError, match=r"feature map; x gives one vector an image, and no map\. Allowed: pooling mean"
+    ):
+        build(vector, 2, (16, 16), name="x", pooling="attention")
+    own = dataclasses.replace(tiny, head=lambda features, classes: keras.layers.Dense(classes)(features[:, 0, 0]))
+    with pytest.raises(InputError, match="x has a head of its own"):
+        build(own, 2, (16, 16), name="x", pooling="attention")
+
+
 def test_logits_model_ends_before_the_softmax(tiny):
     model = build(tiny, 2, (16, 16)).model
     logits = logits_model(model).predict(PIXELS, verbose=0)

@@ -222,6 +222,7 @@ def test_a_class_that_is_not_in_training_is_refused(tiny, tmp_path):
     [
         ({"loss": "focal"}, "cross-entropy"),
         ({"label_smoothing": 0.1}, "smoothed"),
+        ({"pooling": "attention"}, "means of feature maps"),
         ({"mix": "mixup"}, "not mixed"),
         ({"epochs": 3}, "finetune_from says from which layer on"),
     ],
