@@ -14,7 +14,7 @@ weights with the same batch size, and each is measured in full: decoding, the fr
 validation. Nothing is extrapolated. The ways alternate. The ratio to the second script grows with the number of
 epochs, up to that number if only a head is trained; read it together with that number. Importing TensorFlow is
 not included. Nine tenths of the images are for training, a tenth for validation. The networks of the baselines
-are those of keras.applications (ResNet-18: our own graph, since Keras has none).
+are those of keras.applications (ResNet-18 and ViT-S: our own graphs, since Keras has none).
 
 Without ``$CHESTXRAY_REAL_DATA`` the images are noise and the weights random: the times are the same.
 """
@@ -167,6 +167,12 @@ def plain_model(name: str, size: int):
         base = keras.Model(pixels, x)
         for layer in base.layers[: names.index(resnet.resnet18.finetune_from)]:
             layer.trainable = False
+    elif name == "vit_small":
+        from chestxray_vit import vit_small
+
+        base = keras.Model(pixels, vit_small.build(vit_small.scale(pixels), None))
+        base.trainable = False
+        x = base(pixels, training=False)
     else:
         network, scale = {
             "mobilenetv2": (keras.applications.MobileNetV2, keras.applications.mobilenet_v2.preprocess_input),
@@ -177,7 +183,8 @@ def plain_model(name: str, size: int):
             base.load_weights(file)
         base.trainable = False
         x = base(scale(pixels), training=False)
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dropout(0.2)(x)
     return keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(x))
 

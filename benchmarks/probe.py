@@ -4,10 +4,11 @@
 - the features computed once by hand with Keras, then scikit-learn's standardisation and logistic regression for the
   same strengths to the same tolerance, of which the log loss of validation chooses.
 
-    CHESTXRAY_REAL_DATA=... python -m benchmarks.probe [--images 2000] [--size 224] [--epochs 20] [--rounds 1]
+    CHESTXRAY_REAL_DATA=... python -m benchmarks.probe [--model mobilenetv2|vit_small] [--images 2000] [--size 224]
+        [--epochs 20] [--rounds 1]
 
-All read the same JPEG files and use mobilenetv2 with the same weights. Each is measured in full, from the files to the
-trained model, with an empty cache; importing TensorFlow is not included. The ratio to the first script grows with the
+All read the same JPEG files and use the same network with the same weights. Each is measured in full, from the files
+to the trained model, with an empty cache; importing TensorFlow is not included. The ratio to the first script grows with the
 number of epochs and with the images. Nine tenths of the images are for training, a tenth for validation.
 
 Without ``$CHESTXRAY_REAL_DATA`` the images are noise and the weights random.
@@ -27,22 +28,24 @@ from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray.models import startup
 
-MODEL = "mobilenetv2"
+MODELS = ("mobilenetv2", "vit_small")
 #: How many times faster than `fit` a probe should be, and at most how much slower than the regression by hand.
 FASTER, SLOWER = 15.0, 1.2
 
 
-def measure(images: int = 2000, size: int = 224, epochs: int = 20, rounds: int = 1) -> list[Row]:
+def measure(
+    images: int = 2000, size: int = 224, epochs: int = 20, rounds: int = 1, model: str = MODELS[0]
+) -> list[Row]:
     """Return a row for each of the two scripts, in seconds."""
     startup.start()
     rows = []
-    probe = frozen.Job(MODEL, "probe", 0)
-    head = frozen.Job(MODEL, "head", epochs)
+    probe = frozen.Job(model, "probe", 0)
+    head = frozen.Job(model, "head", epochs)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         folder = frozen.copy(root / "all", images)
         ways = {
-            "scikit-learn on features by hand": (lambda: by_hand(folder, size), 1 / SLOWER),
+            "scikit-learn on features by hand": (lambda: by_hand(model, folder, size), 1 / SLOWER),
             f"fit of the frozen network, {epochs} epochs": (
                 lambda: frozen.network_every_epoch(head, folder, size),
                 FASTER,
@@ -50,11 +53,11 @@ def measure(images: int = 2000, size: int = 224, epochs: int = 20, rounds: int =
         }
         for what, (plain, bar) in ways.items():
             found = paired(plain, lambda: frozen.ours(probe, folder, size, root / "work"), rounds)
-            rows.append(Row.of(f"{MODEL}, probe, {images} images at {size}, beside {what}", found, bar=bar))
+            rows.append(Row.of(f"{model}, probe, {images} images at {size}, beside {what}", found, bar=bar))
     return rows
 
 
-def by_hand(folder: Path, size: int) -> None:
+def by_hand(model: str, folder: Path, size: int) -> None:
     """Run the frozen network once over the images, then choose a logistic regression by scikit-learn."""
     import keras
     from sklearn.linear_model import LogisticRegression
@@ -64,7 +67,7 @@ def by_hand(folder: Path, size: int) -> None:
 
     from chestxray.training.linear_probe import ITERATIONS, STRENGTHS, TOLERANCE
 
-    whole = frozen.plain_model(MODEL, size)
+    whole = frozen.plain_model(model, size)
     network = keras.Model(whole.inputs, whole.layers[-3].output)
     given = []
     for part in frozen.read(folder, size):
@@ -85,9 +88,10 @@ def by_hand(folder: Path, size: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=1)
     chosen = parser.parse_args()
-    show(measure(chosen.images, chosen.size, chosen.epochs, chosen.rounds))
+    show(measure(chosen.images, chosen.size, chosen.epochs, chosen.rounds, chosen.model))
