@@ -8,8 +8,8 @@
         [--epochs 20] [--rounds 1]
 
 All read the same JPEG files and use the same network with the same weights. Each is measured in full, from the files
-to the trained model, with an empty cache; importing TensorFlow is not included. The ratio to the first script grows with the
-number of epochs and with the images. Nine tenths of the images are for training, a tenth for validation.
+to the trained model, with an empty cache; importing TensorFlow is not included. The ratio to the first script grows
+with the number of epochs and with the images. Nine tenths of the images are for training, a tenth for validation.
 
 Without ``$CHESTXRAY_REAL_DATA`` the images are noise and the weights random.
 """

@@ -230,6 +230,7 @@ class Named:
     run: object
     recipe: Recipe
     rows: pd.DataFrame
+    published: str = ""
 
     @property
     def index(self):

@@ -200,7 +200,8 @@ def test_the_suites_are_found_without_waiting_for_keras():
 
 def test_the_page_for_authors_lists_every_check():
     page = (Path(__file__).parents[2] / "docs" / "write-a-plugin.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == NAMES
+    of_models = page.partition("\n## 4.")[0]
+    assert re.findall(r"^\| `(\w+)` \|", of_models, re.MULTILINE) == NAMES
 
 
 def plugins_on_the_page():
