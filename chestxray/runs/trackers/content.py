@@ -17,8 +17,8 @@ from chestxray.runs.trackers import Parameter
 
 #: Fields of text that name no file, folder or patient. Numbers, choices and switches are sent by their type.
 _NAMES = (
-    "model", "classes", "uncertain", "view", "positive", "finetune_from", "devices", "held_out", "by", "loss", "augment",
-    "metric", "explain",
+    "model", "classes", "uncertain", "view", "positive", "finetune_from", "devices", "held_out", "by", "loss",
+    "augment", "metric", "explain",
 )  # fmt: skip
 #: Sources whose addresses name public sets.
 _PUBLIC = ("phantom", "hf", "kaggle", "tfds")
