@@ -65,7 +65,9 @@ class FeatureTable:
         return self.rows.assign(**{FEATURES: vectors})
 
     def write(self, path: Path) -> None:
-        """Write it as Parquet, atomically: ``features`` is a list of fixed size of float32, null where unreadable.
+        """Write it as Parquet, atomically: ``features`` is a list of float32, null where unreadable.
+
+        The type of Arrow for lists of one size would say more, but pyarrow 21 cannot read one with a null from Parquet.
 
         Raises:
             OutputError: `path` cannot be written.
@@ -76,9 +78,10 @@ class FeatureTable:
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(self.rows, preserve_index=False)
-        missing = pa.array((self.rows["unreadable"] != "").to_numpy())
-        flat = pa.array(np.ascontiguousarray(self.vectors).reshape(-1), pa.float32())
-        vectors = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1], mask=missing)
+        missing = (self.rows["unreadable"] != "").to_numpy()
+        flat = pa.array(self.vectors[~missing].reshape(-1), pa.float32())
+        ends = np.cumsum(np.where(missing, 0, self.vectors.shape[1]), dtype=np.int64)
+        vectors = pa.LargeListArray.from_arrays(np.append(0, ends), flat, mask=pa.array(missing))
         table = table.append_column(FEATURES, vectors)
         said = {ENCODER: json.dumps(self.origin).encode(), VERSION_KEY: VERSION.encode(), USE: RESEARCH_ONLY.encode()}
         with replacing(path) as temporary:

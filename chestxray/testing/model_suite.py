@@ -56,7 +56,7 @@ MODEL_CHECKS = (
     Check(check_reload, needs=("flat", "channels")),
     Check(check_replicas, needs=("reload",)),
     Check(check_findings, needs=("replicas",)),
-    Check(check_export, needs=("channels",)),
+    Check(check_export, needs=("flat", "channels", "parameters")),
 )
 
 

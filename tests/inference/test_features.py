@@ -46,7 +46,7 @@ def test_features_of_a_run_are_what_its_logits_are_made_of(run, folder, tmp_path
     assert "Unreadable: " in err and "48 images, 1 unreadable" in err
     table = pq.read_table(path)
     assert table.column_names == ["path", "label", "patient", "split", "source", "unreadable", "features"]
-    assert str(table.schema.field("features").type).startswith("fixed_size_list<")
+    assert str(table.schema.field("features").type).startswith("large_list<")
     frame = table.to_pandas()
     assert sorted(frame["path"]) == sorted(map(str, folder.glob("*/*.png")))
     assert set(frame["label"]) == {"normal", "pneumonia"} and frame["patient"].nunique() == 24
