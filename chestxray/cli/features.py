@@ -40,8 +40,8 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
 
     The features of a RUN are what the dense layer takes that gives its logits, those of a MODEL the output of its
     backbone, averaged over its places; with the default head both are the same vector. The table has the columns path,
-    label, patient, split, source, of findings one for each, unreadable, and features: a list of float32, as long in each
-    row.
+    label, patient, split, source, of findings one for each, unreadable, and features: a list of float32, of the same
+    length in each row.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     from chestxray.inference import feature_table, ready_models
     from chestxray.models import startup
