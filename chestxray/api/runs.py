@@ -351,8 +351,10 @@ def load(folder: str | Path) -> Run:
             model.
         WeightsError: the weights of a ready model cannot be had.
     """
-    from chestxray.inference import ready_models
+    from chestxray.inference import ready_names
 
-    if ready_models.is_name(folder):
+    if ready_names.is_name(folder):
+        from chestxray.inference import ready_models
+
         return Run(ready_models.folder_of(str(folder)))
     return Run(run_folder.open_evaluated(remote.opened(folder), task=None).folder)

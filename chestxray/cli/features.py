@@ -43,7 +43,7 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
     label, patient, split, source, of findings one for each, unreadable, and features: a list of float32, of the same
     length in each row.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
-    from chestxray.inference import feature_table, ready_models
+    from chestxray.inference import feature_table, ready_models, ready_names
     from chestxray.models import startup
     from chestxray.progress import show_if_interactive
     from chestxray.storage import cache as caches
@@ -55,7 +55,7 @@ def command(model: str, data: tuple[str, ...], output: Path, overwrite: bool, ca
     choices |= {"data": data} if data else {}
     show_if_interactive()
     root = caches.root(cache)
-    if ready_models.is_name(model):
+    if ready_names.is_name(model):
         folder = ready_models.folder_of(model, root)
     else:
         folder = remote.fetched(model) if remote.is_address(model) else Path(model)

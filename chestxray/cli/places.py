@@ -35,9 +35,11 @@ class Place(click.ParamType):
 
     def _local(self, value: str | Path) -> Path:
         if self.ready:
-            from chestxray.inference import ready_models
+            from chestxray.inference import ready_names
 
-            if ready_models.is_name(value):
+            if ready_names.is_name(value):
+                from chestxray.inference import ready_models
+
                 return ready_models.folder_of(str(value))
         return Path(value)
 

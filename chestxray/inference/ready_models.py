@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +45,6 @@ log = logging.getLogger(__name__)
 #: The kind of the entries in the cache.
 KIND = "ready"
 _PREFIX = "chestxray-"
-_NAME = re.compile(r"[A-Za-z][\w.-]+(:[\w.-]+){1,2}")
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,6 @@ class ReadyModel:
     def findings(self) -> dict[str, int]:
         """The findings that the head was trained on, each with the number of its output."""
         return {name: number for number, name in enumerate(self.weights.findings) if name}
-
-
-def is_name(text: str | Path) -> bool:
-    """Return whether `text` is written as the name of a ready model, and is no path of something that exists.
-
-    >>> is_name("torchxrayvision:densenet121-res224-all"), is_name("runs/x"), is_name("C:/runs")
-    (True, False, False)
-    """
-    return _NAME.fullmatch(str(text)) is not None and not Path(text).exists()
 
 
 def find(name: str) -> ReadyModel:

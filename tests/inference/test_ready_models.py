@@ -19,7 +19,7 @@ import chestxray
 from chestxray.cli.main import group
 from chestxray.errors import ChestXrayError, DataError, InputError, LeakError, WeightsError
 from chestxray.evaluation.decision.rule import PUBLISHED
-from chestxray.inference import keras_engine, ready_models
+from chestxray.inference import keras_engine, ready_models, ready_names
 from chestxray.models.assembly import build, logits_model, set_calibration
 from chestxray.plugin import PublishedWeights
 from chestxray.recipe import Recipe
@@ -185,7 +185,7 @@ def test_a_file_with_another_number_of_outputs_is_refused(publish):
 def test_a_path_is_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "aa:b").mkdir()
-    assert not ready_models.is_name("aa:b") and ready_models.is_name("aa:c")
+    assert not ready_names.is_name("aa:b") and ready_names.is_name("aa:c")
     assert "is not a run" in call("predict", "aa:b", "x.png", code=2)
 
 
