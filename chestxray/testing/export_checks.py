@@ -12,8 +12,8 @@ from chestxray.explanation.inference_graph import Graph
 from chestxray.testing.model_under_test import Subject
 from chestxray.testing.results import CheckFailed, CheckSkipped, described
 
-#: Larger networks are not exported here: tf2onnx takes 14 GB for ResNet-200-D's 65 million weights.
-LARGEST = 40_000_000
+#: Larger networks are not exported here: tf2onnx takes 7 GB for ResNet-50's 24 million weights, 13 for ResNet-200-D.
+LARGEST = 10_000_000
 
 
 def check_export(subject: Subject) -> None:
