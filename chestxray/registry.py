@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import FrameType, ModuleType
 from typing import Any
 
+from chestxray import distributions
 from chestxray import recipe as recipes
 from chestxray.errors import InputError, PluginError, Terminated, nearest
 from chestxray.recipe import Recipe
@@ -59,13 +60,8 @@ def entries(group: str) -> list[InstalledPlugin]:
     """Return all plugins installed in `group`, sorted by name and distribution, without importing them."""
     off = {name.strip() for name in os.environ.get(DISABLED, "").split(",")}
     found = {
-        (point.name, (point.dist.name or "") if point.dist else ""): InstalledPlugin(
-            name=point.name,
-            distribution=(point.dist.name or "") if point.dist else "",
-            version=point.dist.version if point.dist else "",
-            point=point,
-        )
-        for point in entry_points(group=group)
+        (point.name, name): InstalledPlugin(name=point.name, distribution=name, version=version, point=point)
+        for point, name, version in distributions.points(group)
         if point.name not in off
     }
     return [found[key] for key in sorted(found)]

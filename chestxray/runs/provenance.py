@@ -6,10 +6,9 @@ import hashlib
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from chestxray import registry
+from chestxray import distributions, registry
 from chestxray._version import VERSION
 from chestxray.data.index import Index
 from chestxray.models import backend
@@ -99,7 +98,5 @@ def settings() -> dict[str, str]:
 
 
 def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    found = distributions.find(name)
+    return "" if found is None else found.version

@@ -19,6 +19,7 @@ from chestxray.cli.main import group
 #: As `examine` returns it where nothing is wrong.
 SOUND = {
     "versions": {"chestxray": "1"},
+    "damaged": [],
     "requirements": [],
     "extras": {"train": []},
     "plugins": [{"kind": "model", "name": "a", "distribution": "one", "version": "1", "broken": ""}],
@@ -102,6 +103,7 @@ def test_a_sound_installation_has_no_problem():
 @pytest.mark.parametrize(
     ("place", "value", "word"),
     [
+        ("damaged", [{"path": "/s/x-1.dist-info", "why": "ValueError: y"}], "/s/x-1.dist-info cannot be read"),
         (
             "requirements",
             [{"by": "tf-keras-vis 1", "asked": "scipy<2", "found": "2.0"}],

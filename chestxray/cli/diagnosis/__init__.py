@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from chestxray import distributions
 from chestxray.cli.diagnosis import installation, machine, privacy, probes, problems
 from chestxray.storage import cache
 
@@ -33,6 +34,7 @@ def examine(cache_folder: str | Path | None, output: str | Path | None, seconds:
     with probes.started(seconds) as answers:
         facts: dict[str, Any] = {
             "versions": installation.versions(),
+            "damaged": distributions.damaged(),
             "requirements": installation.unmet(),
             "extras": installation.extras(),
             "plugins": installation.plugins(seconds),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from chestxray import registry
+from chestxray import distributions, registry
 from chestxray._version import VERSION
 from chestxray.cli import plugin_listing
 
@@ -44,7 +43,7 @@ def extras() -> dict[str, Any]:
 
     Empty where chestxray itself was not installed, but is run from its sources.
     """
-    own = _distribution("chestxray")
+    own = distributions.find("chestxray")
     if own is None:
         return {}
     names = [name for name in own.metadata.get_all("Provides-Extra") or [] if name not in _GATHERED]
@@ -68,11 +67,11 @@ def unmet() -> list[dict[str, str]]:
     wrong, seen = [], set()
     left = ["chestxray", *(entry.distribution for group in registry.KIND for entry in registry.entries(group))]
     while left:
-        name = _normal(left.pop())
+        name = distributions.normal(left.pop())
         if not name or name in seen:
             continue
         seen.add(name)
-        if (asking := _distribution(name)) is None:
+        if (asking := distributions.find(name)) is None:
             continue
         wanted = list(_requirements(asking, *(_own_extras(asking) if name == "chestxray" else ())))
         for needed in wanted:
@@ -82,7 +81,7 @@ def unmet() -> list[dict[str, str]]:
             elif found is None and needed.marker is None:
                 wrong.append({"by": f"{name} {asking.version}", "asked": str(_bare(needed)), "found": ""})
             left.append(needed.name)
-    own, python = _distribution("chestxray"), platform.python_version()
+    own, python = distributions.find("chestxray"), platform.python_version()
     allowed = own.metadata.json.get("requires_python") if own is not None else None
     if own is not None and isinstance(allowed, str) and python not in SpecifierSet(allowed, prereleases=True):
         wrong.append({"by": f"chestxray {own.version}", "asked": f"Python {allowed}", "found": python})
@@ -140,16 +139,5 @@ def _bare(needed: Requirement) -> str:
 
 
 def _version(name: str) -> str | None:
-    found = _distribution(name)
+    found = distributions.find(name)
     return None if found is None else found.version
-
-
-def _distribution(name: str) -> Distribution | None:
-    try:
-        return distribution(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

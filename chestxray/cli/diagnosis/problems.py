@@ -27,6 +27,11 @@ _Found = Iterator[tuple[str, str]]
 
 
 def _packages(facts: Mapping[str, Any]) -> _Found:
+    for item in facts["damaged"]:
+        yield (
+            f"The metadata in {item['path']} cannot be read: {item['why']}.",
+            "Install that package anew; if it is no longer used, delete that folder.",
+        )
     for item in facts["requirements"]:
         found = f"{item['found']} is installed" if item["found"] else "it is not installed"
         yield f"{item['by']} needs {item['asked']}, and {found}.", f"pip install '{item['asked']}'"
