@@ -478,14 +478,9 @@ def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
     images = _by_path(prepared, test)
     with clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
-        if isinstance(test, FindingPredictions):
-            panel.write_finding_panel(
-                model, layer, reason, test, images, recipe.heatmaps, folder / "heatmaps", recipe.explain
-            )
-        else:
-            panel.write_panel(
-                model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain
-            )
+        panel.write_panel(
+            model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain
+        )
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     if source:
         facts["calibrated_from"] = source

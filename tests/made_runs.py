@@ -158,7 +158,12 @@ def write_heatmaps(folder: Path, predictions: Predictions) -> dict:
         right = row["label"] == row["predicted"]
         probability = row[f"probability_{row['predicted']}"]
         known = {key: row[key] for key in ("path", "label", "predicted")}
-        images.append({"file": file, **known, "probability": probability, "right": right})
+        shown = {
+            "group": known["label"],
+            "explained": known["predicted"],
+            "kinds": ["random", "right" if right else "wrong"],
+        }
+        images.append({"file": file, **known, "probability": probability, "right": right, **shown})
     return {"layer": "mixed10", "reason": "", "method": "gradcam", "images": images}
 
 

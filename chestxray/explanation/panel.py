@@ -6,6 +6,8 @@ The only module that imports tf_keras_vis.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import keras
 import numpy as np
 from PIL import Image
 
-from chestxray.data.findings import absent
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
+from chestxray.explanation import panel_choice
 from chestxray.explanation.gradcam import check_layer
 from chestxray.explanation.overlay import overlay
+from chestxray.explanation.panel_choice import Choice
 from chestxray.explanation.published_explanations import maps_of
 from chestxray.models.assembly import logits_model
 from chestxray.recipe import GRADCAM
@@ -71,103 +74,56 @@ def engine_of(model: keras.Model) -> tuple[Any, Any]:
     return Gradcam(model, clone=False), CategoricalScore
 
 
-def choose(predictions: Predictions, each: int, seed: int) -> np.ndarray:
-    """Return the rows, int64, of up to `each` right and `each` wrong images of every class, drawn at random.
-
-    They are not chosen by confidence: a panel of the best-looking cases would flatter the model.
-    """
-    generator = np.random.default_rng(seed)
-    chosen: list[int] = []
-    right = predictions.truth == predictions.predicted
-    for number in range(len(predictions.classes)):
-        for wanted in (True, False):
-            rows = np.flatnonzero((predictions.truth == number) & (right == wanted))
-            chosen += sorted(generator.permutation(rows)[:each].tolist())
-    return np.asarray(chosen, dtype=np.int64)
-
-
 def write_panel(
     model: keras.Model,
     layer: str | None,
     reason: str,
-    predictions: Predictions,
+    predictions: Predictions | FindingPredictions,
     images: dict[str, np.ndarray],
     each: int,
     seed: int,
     folder: Path,
     method: str = GRADCAM,
 ) -> None:
-    """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
+    """Explain a panel of `predictions` (`panel_choice`) and write the overlays and their ``index.json`` to `folder`.
 
-    `images`: uint8 (height, width) by path. The predicted class is explained, by `method` (`maps_of`). Without a
-    `layer` there are no maps of Grad-CAM, and the index gives the `reason`.
+    `images`: uint8 (height, width) by path. The maps are by `method` (`maps_of`). Without a `layer` there are no maps
+    of Grad-CAM, and the index gives the `reason`.
     """
     record = _record(layer, reason, each, method)
-    if not record["reason"]:
-        rows = choose(predictions, each, seed)
-        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        maps = maps_of(method, model, layer, pixels[..., np.newaxis], predictions.predicted[rows])
-        for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
-            file = _write_one(number, grey, heat, folder)
-            record["images"].append({"file": file, **_class_item(predictions.rows.iloc[row])})
-    write_json(folder / "index.json", record)
-
-
-#: The kinds of images that the panel of a run of findings has of each finding.
-KINDS = ("found", "false alarm", "missed")
-
-
-def choose_findings(predictions: FindingPredictions, each: int) -> list[tuple[int, int, str]]:
-    """Return (row, number of the finding, kind) of up to `each` images of every finding and each of `KINDS`.
-
-    They are the plainest of each kind: found and false alarms with the highest probability, missed ones with the
-    lowest. Rows in which the finding is not known are left out.
-    """
-    truth, called, probability = predictions.truth, predictions.predicted, predictions.probabilities
-    chosen = []
-    for number in range(len(predictions.findings)):
-        present, said, score = truth[:, number] == 1, called[:, number], probability[:, number]
-        false = (truth[:, number] == 0) & said
-        groups = ((present & said, -score), (false, -score), (present & ~said, score))
-        for kind, (among, order) in zip(KINDS, groups, strict=True):
-            rows = np.flatnonzero(among)
-            chosen += [(int(row), number, kind) for row in rows[np.argsort(order[rows], kind="stable")][:each]]
-    return chosen
-
-
-def write_finding_panel(
-    model: keras.Model,
-    layer: str | None,
-    reason: str,
-    predictions: FindingPredictions,
-    images: dict[str, np.ndarray],
-    each: int,
-    folder: Path,
-    method: str = GRADCAM,
-) -> None:
-    """As `write_panel` for a run of findings: of each image the finding that it was chosen for is explained."""
-    record = _record(layer, reason, each, method)
-    chosen = [] if record["reason"] else choose_findings(predictions, each)
+    chosen, answers = _chosen(predictions, 0 if record["reason"] else each, seed)
     if chosen:
-        rows = [row for row, _, _ in chosen]
-        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        numbers = np.array([number for _, number, _ in chosen])
-        maps = maps_of(method, model, layer, pixels[..., np.newaxis], numbers)
-        for place, ((row, number, kind), grey, heat) in enumerate(zip(chosen, pixels, maps, strict=True)):
-            file, name = _write_one(place, grey, heat, folder), predictions.findings[number]
-            names = (absent(name), name)
-            label, said = names[kind != "false alarm"], names[kind != "missed"]
-            probability = float(predictions.rows[PREFIX + name].iloc[row])
-            item = {
-                "file": file,
-                "path": predictions.rows["path"].iloc[row],
-                "label": label,
-                "predicted": said,
-                "probability": probability if said == name else 1 - probability,
-                "right": label == said,
-            }
-            record["images"].append(item | {"finding": name, "kind": kind})
+        pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[[item.row for item in chosen]]])
+        explained = np.array([item.explained for item in chosen])
+        maps = maps_of(method, model, layer, pixels[..., np.newaxis], explained)
+        for number, (item, grey, heat) in enumerate(zip(chosen, pixels, maps, strict=True)):
+            file = _write_one(number, grey, heat, folder)
+            record["images"].append({"file": file, **_entry(answers(item.group), item, predictions.classes)})
     write_json(folder / "index.json", record)
+
+
+def _chosen(
+    predictions: Predictions | FindingPredictions, each: int, seed: int
+) -> tuple[list[Choice], Callable[[str], Predictions]]:
+    """Return the images of the panel, and by class or finding the table of answers that it is about."""
+    if isinstance(predictions, FindingPredictions):
+        return panel_choice.of_findings(predictions, each, seed), cache(predictions.of_finding_everywhere)
+    return panel_choice.of_classes(predictions, each, seed), lambda group: predictions
+
+
+def _entry(answers: Predictions, item: Choice, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what ``index.json`` says of an image: the truth, the answer, its probability, and why it was chosen."""
+    answer = answers.rows.iloc[item.row]
+    return {
+        "path": answer["path"],
+        "label": answer["label"],
+        "predicted": answer["predicted"],
+        "probability": float(answer[PREFIX + answer["predicted"]]),
+        "right": bool(answer["label"] == answer["predicted"]),
+        "group": item.group,
+        "explained": classes[item.explained],
+        "kinds": list(item.kinds),
+    }
 
 
 def _record(layer: str | None, reason: str, each: int, method: str) -> dict[str, Any]:
@@ -187,13 +143,3 @@ def _write_one(number: int, grey: np.ndarray, heat: np.ndarray, folder: Path) ->
     with replacing(folder / file) as temporary:
         Image.fromarray(side_by_side).save(temporary)
     return file
-
-
-def _class_item(row: Any) -> dict[str, Any]:
-    return {
-        "path": row["path"],
-        "label": row["label"],
-        "predicted": row["predicted"],
-        "probability": float(row[PREFIX + row["predicted"]]),
-        "right": bool(row["label"] == row["predicted"]),
-    }

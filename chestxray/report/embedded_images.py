@@ -33,13 +33,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tile:
-    """A radiograph or heat map with its label; ``predicted`` is None for training images, which have no prediction."""
+    """A radiograph or heat map with its label; ``predicted`` is None for training images, which have no prediction.
+    ``kinds`` are the reasons for which a heat map is in the panel.
+    """
 
     picture: Picture
     label: str
     path: str
     predicted: str | None = None
     probability: float | None = None
+    kinds: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -57,7 +60,7 @@ def figure(path: Path, alt: str) -> Picture:
 def training_tiles(run: Run, samples: Samples) -> list[Tile]:
     """Return a few training images of each class, as picked by `training_samples`."""
     return [
-        Tile(_radiograph(samples[path], f"Training image, class {label}."), label, run.short(path))
+        Tile(picture_of(samples[path], f"Training image, class {label}."), label, run.short(path))
         for label, paths in training_samples(run, samples).items()
         for path in paths
     ]
@@ -69,13 +72,15 @@ def test_tiles(run: Run, samples: Samples) -> list[Tile]:
     return [_answered(run, samples[row["path"]], "Test image", row) for row in rows]
 
 
-def heatmap_tiles(run: Run) -> list[Tile]:
-    """Return the heat maps in the run's folder with the predictions they explain."""
+def heatmap_tiles(run: Run) -> list[tuple[str, Tile]]:
+    """Return the heat maps in the run's folder with the predictions they explain, each after the class or finding that
+    it is shown under.
+    """
     tiles = []
     for path, item in heatmap_files(run):
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-        tiles.append(_answered(run, pixels, "Radiograph and heat map of a test image", item))
+        tiles.append((item["group"], _answered(run, pixels, "Radiograph and heat map of a test image", item)))
     return tiles
 
 
@@ -83,15 +88,17 @@ def _answered(run: Run, pixels: np.ndarray, what: str, item: Mapping[str, Any]) 
     verdict = "right" if item["label"] == item["predicted"] else "wrong"
     alt = f"{what}: true class {item['label']}, model said {item['predicted']}, which is {verdict}."
     return Tile(
-        _radiograph(pixels, alt),
+        picture_of(pixels, alt),
         item["label"],
         run.short(item["path"]),
         item["predicted"],
         item["probability"],
+        tuple(item.get("kinds", ())),
     )
 
 
-def _radiograph(pixels: np.ndarray, alt: str) -> Picture:
+def picture_of(pixels: np.ndarray, alt: str) -> Picture:
+    """Return uint8 pixels, (height, width), (height, width, 1) or (height, width, 3), with their alternative text."""
     array = np.asarray(pixels)
     image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
     if image.width > _WIDEST:

@@ -62,7 +62,6 @@ def write(folder: Path, samples: Mapping[str, np.ndarray] | None = None) -> Path
 def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
     found, probe = run.findings_evaluation, probe_table.of(run)
     tiles = embedded_images.heatmap_tiles(run)
-    kinds = [(item["finding"], item["kind"]) for item in run.heatmaps.get("images", [])]
     some = {"groups": finding_gaps(run), "generalisation_gap": run.extras.get("generalisation_gap")}
     page = render(
         "findings.html.jinja",
@@ -85,7 +84,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         truth=found.co_occurrence.to_frame("truth"),
         answers=found.co_occurrence.to_frame("answers"),
         heatmaps=run.heatmaps,
-        tiles=list(zip(kinds, tiles, strict=True)),
+        tiles=tiles,
         facts=data_facts(run),
         counts=counts(run),
         splits=used_splits(run),

@@ -44,7 +44,7 @@ class Material:
     figures: Mapping[str, Picture]
     samples: tuple[Tile, ...] = ()
     tests: tuple[Tile, ...] = ()
-    heatmaps: tuple[Tile, ...] = ()
+    heatmaps: tuple[tuple[str, Tile], ...] = ()
 
 
 Builder = Callable[[Material], "dict[str, Any] | None"]
@@ -359,7 +359,10 @@ def _heatmaps(material: Material) -> dict[str, Any]:
     if material.run.finding is not None:
         none = "Those of this finding are in the report of all findings."
     reason = index.get("reason") or ("" if material.heatmaps else none)
-    return {"layer": index.get("layer"), "reason": reason, "method": index.get("method", "")}
+    groups: dict[str, list[Tile]] = {}
+    for group, tile in material.heatmaps:
+        groups.setdefault(group, []).append(tile)
+    return {"layer": index.get("layer"), "reason": reason, "method": index.get("method", ""), "groups": groups}
 
 
 SECTIONS = (

@@ -23,6 +23,7 @@ from chestxray.storage.files import explained, replacing, write_json, write_text
 from chestxray.studies import findings_verdict
 from chestxray.studies.compared import Compared, FindingsCompared, repeats_text
 from chestxray.studies.comparison_verdict import cautions, verdict
+from chestxray.studies.maps_side_by_side import side_by_side
 from chestxray.studies.study import STUDY
 
 #: The file that identifies the folder of a comparison.
@@ -106,6 +107,7 @@ def _forest(comparison: Comparison, path: Path, title: str) -> Picture:
 
 
 def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
+    same = side_by_side(compared.candidates)
     return render(
         "comparison.html.jinja",
         kind="comparison",
@@ -113,18 +115,20 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
             "models": "Models",
             "controls": "Shortcut controls",
             "pairs": "Pairs",
+            **({"heatmaps": "Heat maps of the same images"} if same else {}),
             "measures": "All measures",
             "method": "Method",
         },
         verdict=said,
         positive=compared.comparison.positive,
         forest=forest,
+        same_images=same,
         **_shown(compared),
     )
 
 
 def _findings_page(compared: FindingsCompared, said: Sequence[str], forest: Picture) -> str:
-    comparison = compared.comparison
+    comparison, same = compared.comparison, side_by_side(compared.candidates)
     findings = [
         {
             "name": name,
@@ -144,6 +148,7 @@ def _findings_page(compared: FindingsCompared, said: Sequence[str], forest: Pict
             "findings": "Each finding",
             "pairs": "Pairs in each finding",
             "controls": "Shortcut controls",
+            **({"heatmaps": "Heat maps of the same images"} if same else {}),
             "measures": "All measures",
             "method": "Method",
         },
@@ -152,6 +157,7 @@ def _findings_page(compared: FindingsCompared, said: Sequence[str], forest: Pict
         findings=findings,
         tests=comparison.tests,
         not_scored=comparison.not_scored,
+        same_images=same,
         **_shown(compared.mean),
     )
 

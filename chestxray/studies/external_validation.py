@@ -91,7 +91,6 @@ def evaluate_on(
         "External test: %s, %d images. Loading TensorFlow ...", index.name, int((index.rows["split"] == "test").sum())
     )
     startup.start()
-    from chestxray.explanation import panel
     from chestxray.models import devices
     from chestxray.runs import holdout
 
@@ -117,14 +116,12 @@ def evaluate_on(
         if isinstance(test, FindingPredictions):
             assert isinstance(decision, FindingDecision)
             external_findings.assess(run, test, index, recipe, decision, folder, refusals)
-            place, each = folder / "heatmaps", recipe.heatmaps
-            panel.write_finding_panel(run.model, *run.cam_layer, test, images, each, place, recipe.explain)
+            _explain(run, test, images, recipe, folder)
             findings_report.write(folder, samples=images)
         else:
             assert isinstance(decision, Decision)
             _assess(run, test, index, recipe, decision, folder, refusals)
-            place, each = folder / "heatmaps", recipe.heatmaps
-            panel.write_panel(run.model, *run.cam_layer, test, images, each, recipe.seed, place, recipe.explain)
+            _explain(run, test, images, recipe, folder)
             html_report.write(folder, samples=images)
     if output is None and not run.published:
         # The run's model card lists its external tests.
@@ -229,19 +226,25 @@ def _explain_again(
     run: Run, test: Predictions | FindingPredictions, images: Mapping[str, np.ndarray], recipe: Recipe
 ) -> None:
     """Write the panel of heat maps for the new decisions; without `images` it is removed."""
-    layer, reason = run.cam_layer
-    folder = run.folder / "heatmaps"
+    layer, _ = run.cam_layer
     if layer is None and recipe.explain == GRADCAM:
         return
     log.info("Decisions have changed: drawing the heat maps again ...")
     startup.start()
+    _explain(run, test, images, recipe, run.folder)
+
+
+def _explain(
+    run: Run, test: Predictions | FindingPredictions, images: Mapping[str, np.ndarray], recipe: Recipe, folder: Path
+) -> None:
+    """Write the panel of heat maps of `test` into `folder`."""
     from chestxray.explanation import panel
 
+    layer, reason = run.cam_layer
     each = recipe.heatmaps if images else 0
-    if isinstance(test, FindingPredictions):
-        panel.write_finding_panel(run.model, layer, reason, test, dict(images), each, folder, recipe.explain)
-    else:
-        panel.write_panel(run.model, layer, reason, test, dict(images), each, recipe.seed, folder, recipe.explain)
+    panel.write_panel(
+        run.model, layer, reason, test, dict(images), each, recipe.seed, folder / "heatmaps", recipe.explain
+    )
 
 
 def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:

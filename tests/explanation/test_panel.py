@@ -1,11 +1,9 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from chestxray.errors import PluginError
-from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation.overlay import overlay
-from chestxray.explanation.panel import choose, gradcam
+from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import build
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
@@ -32,20 +30,6 @@ def test_a_layer_that_is_no_map_is_refused(tiny):
     for layer in ("logits", "absent"):
         with pytest.raises(PluginError, match="rank-4"):
             gradcam(model, layer, PIXELS, np.zeros(5, int))
-
-
-def test_the_panel_holds_right_and_wrong_of_every_class():
-    truth = np.array(["a"] * 10 + ["b"] * 10)
-    rows = pd.DataFrame(
-        {"path": [str(i) for i in range(20)], "label": truth, "source": "s", "patient": "", "split": "test"}
-    )
-    p = np.tile([0.9, 0.1], (20, 1))
-    p[5:15] = [0.2, 0.8]
-    chosen = choose(Predictions.from_probabilities(rows, ("a", "b"), p), each=2, seed=0)
-    assert len(chosen) == 8
-    assert [(truth[i], p[i, 0] > 0.5) for i in chosen] == [
-        ("a", True), ("a", True), ("a", False), ("a", False), ("b", False), ("b", False), ("b", True), ("b", True)
-    ]  # fmt: skip
 
 
 def test_cold_places_keep_the_radiograph():
