@@ -42,7 +42,7 @@ def mean_of_others(maps: np.ndarray, patients: np.ndarray) -> np.ndarray:
     `patients` are codes, int (rows,). An image of the only patient gets an empty map.
     """
     shares = as_shares(maps)
-    filled: np.ndarray = shares.reshape(len(shares), -1).any(axis=1)
+    filled = np.array([share.any() for share in shares])
     total, count = shares.sum(axis=0), int(filled.sum())
     inverse = np.unique(patients, return_inverse=True)[1]
     means = np.empty_like(shares)

@@ -51,8 +51,9 @@ def load(address: str, options: SourceOptions) -> Index:
     """Draw the set that `address` describes, unless it was drawn before, and return its index.
 
     The rows have the columns ``drawn``, ``mask`` (path of the mask of the finding; ``""`` if there is
-    none), ``lung_mask``, ``marker`` (yes or no), ``marker_mask`` (path of the mask of the marker, or ``""``) and ``planted`` (``""``, or the planted flaw:
-    duplicate, duplicate_across, straddler, truncated, garbage, empty).
+    none), ``lung_mask``, ``marker`` (yes or no), ``marker_mask`` (path of the mask of the marker, or
+    ``""``) and ``planted`` (``""``, or the planted flaw: duplicate, duplicate_across, straddler, truncated,
+    garbage, empty).
 
     Raises:
         InputError: an unknown or invalid option.
