@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chestxray.evaluation.bootstrap import resamples
-from chestxray.evaluation.intervals import Figure, logit_t
+from chestxray.evaluation.intervals import LEVEL, Figure, logit_t
 from chestxray.evaluation.support import FEWEST_BEHIND, behind_variance, effective
 from chestxray.explanation.map_check import Verdict
 
@@ -61,7 +61,19 @@ def mean(values: np.ndarray, patients: np.ndarray, *, span: tuple[float, float] 
     support = effective(codes)
     if (varying := behind_variance(values - middle, codes)) > 0:
         support = min(support, max(FEWEST_BEHIND, varying))
-    return logit_t(middle, np.concatenate(blocks), support, span)
+    found = logit_t(middle, np.concatenate(blocks), support, span)
+    if found.low is None and len(np.unique(codes)) > 1:
+        return _of_equal_values(middle, effective(codes), span)
+    return found
+
+
+def _of_equal_values(value: float, support: float, span: tuple[float, float]) -> Figure:
+    """Return the interval of a mean of rows that all have the same value, of which a bootstrap sees no variation.
+
+    As many patients as none of `support` may be, by Clopper and Pearson (1934), could be at an end of the span.
+    """
+    share = 1 - ((1 - LEVEL) / 2) ** (1 / support)
+    return Figure(value, value - share * (value - span[0]), value + share * (span[1] - value))
 
 
 def verdict(scores: Scores, differences: Mapping[str, Figure]) -> Verdict:

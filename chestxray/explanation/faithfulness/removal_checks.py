@@ -66,7 +66,7 @@ def _check(name: str, values: dict[str, np.ndarray], scores: Scores, seed: int) 
     count = len(np.unique(scores.patients))
     reason = f" {count} patients are too few to judge by." if count < FEWEST_PATIENTS else ""
     sentence = (
-        f"{_QUESTIONS[name]} is {in_sentence(own)}; {beside}. Better than the best of these by {lead}, over "
+        f"{_QUESTIONS[name]} is {in_sentence(own)}; {beside}. The lead over the best of these is {lead}, over "
         f"{len(scores.own)} images of {count} patients.{reason}"
     )
     figures: dict[str, Any] = {

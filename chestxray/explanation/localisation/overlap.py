@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from chestxray.explanation.map_priors import as_shares
-
 #: Shares of a map's highest value from which a threshold is chosen.
 THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 
@@ -32,8 +30,9 @@ def pointing(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return the share of each map's sum that lies in its mask, float64 (rows,); of an empty map, the mask's area."""
-    inside = (as_shares(maps).astype(np.float64) * masks).sum(axis=(1, 2))
-    return np.where(maps.any(axis=(1, 2)), np.minimum(inside, 1), area(masks))
+    sums = maps.sum(axis=(1, 2), dtype=np.float64)
+    inside = np.where(masks, maps, 0).sum(axis=(1, 2), dtype=np.float64)
+    return np.divide(inside, sums, out=area(masks), where=sums > 0)
 
 
 def iou(maps: np.ndarray, masks: np.ndarray, threshold: float) -> np.ndarray:
