@@ -18,7 +18,7 @@ from chestxray.errors import DataError
 Kind = Literal["category", "number", "path", "boxes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 #: Columns whose name says what they hold.
-KNOWN: Mapping[str, Kind] = {"mask": "path", "lung_mask": "path", "boxes": "boxes"}
+KNOWN: Mapping[str, Kind] = {"mask": "path", "lung_mask": "path", "marker_mask": "path", "boxes": "boxes"}
 #: Prefix of the columns with the path of the mask of one finding.
 MASK = "mask:"
 #: Columns that chestxray itself adds to an index, and their meaning.

@@ -17,25 +17,27 @@ from chestxray.data.sources.phantom.anatomy import Chest, Field, Mask, draw_anat
 from chestxray.data.sources.phantom.findings import COEXISTING, FINDINGS, Lesion
 
 #: To be raised whenever a drawing changes: sets drawn by an older version are then drawn again.
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A film and the true masks of its lungs and finding; the arrays share one shape (height, width)."""
+    """A film and the true masks of its lungs, finding and planted marker; all of one shape (height, width)."""
 
     pixels: NDArray[np.uint8]
     lungs: Mask
     finding: Mask
+    marker: Mask
 
 
 @dataclass(frozen=True)
 class FindingsDrawing:
-    """A film, the true mask of its lungs, and that of each of its findings by name; all of one shape."""
+    """A film, the true masks of its lungs and planted marker, and that of each finding by name; all of one shape."""
 
     pixels: NDArray[np.uint8]
     lungs: Mask
     findings: Mapping[str, Mask]
+    marker: Mask
 
 
 def images_of(seed: int, patient: int) -> int:
@@ -52,10 +54,11 @@ def draw(*, seed: int, patient: int, image: int, finding: str, size: int, marker
     plate = _Plate.of(seed, patient, image, size)
     opacity, extent = FINDINGS[finding](plate.lesion([seed, patient, 3], [seed, patient, 4, image]))
     pixels = plate.exposed(opacity)
+    stamped = np.zeros(pixels.shape, bool)
     if marker:
-        _stamp_marker(pixels, np.random.default_rng([seed, patient, 5, image]))
+        _stamp_marker(pixels, stamped, np.random.default_rng([seed, patient, 5, image]))
     inside = plate.lungs > 0.5
-    return Drawing(pixels=pixels, lungs=inside, finding=extent & inside)
+    return Drawing(pixels=pixels, lungs=inside, finding=extent & inside, marker=stamped)
 
 
 #: Opacity that overlapping findings approach: less than the sum of theirs.
@@ -82,9 +85,10 @@ def draw_findings(
             dark = np.minimum(dark, opacity)
             masks[name] = extent & inside
     pixels = plate.exposed(_DENSEST * (1 - through) + dark)
+    stamped = np.zeros(pixels.shape, bool)
     if marker:
-        _stamp_marker(pixels, np.random.default_rng([seed, patient, 5, image]))
-    return FindingsDrawing(pixels=pixels, lungs=inside, findings=masks)
+        _stamp_marker(pixels, stamped, np.random.default_rng([seed, patient, 5, image]))
+    return FindingsDrawing(pixels=pixels, lungs=inside, findings=masks, marker=stamped)
 
 
 @dataclass(frozen=True)
@@ -137,14 +141,17 @@ def _expose(film: Field, person: np.random.Generator, moment: np.random.Generato
 _LETTER = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], bool)
 
 
-def _stamp_marker(pixels: NDArray[np.uint8], moment: np.random.Generator) -> None:
-    """Draw a lead letter L in the upper right corner, in place; its height is a tenth of the film's."""
+def _stamp_marker(pixels: NDArray[np.uint8], stamped: Mask, moment: np.random.Generator) -> None:
+    """Draw a lead letter L in the upper right corner, in place; its height is a tenth of the film's. Set `stamped` to
+    True where it and its plate are.
+    """
     height, width = pixels.shape
     thick = max(1, round(width / 64))
     letter = np.kron(_LETTER, np.ones((thick, thick), bool))
     top = round(height * moment.uniform(0.03, 0.07))
     left = width - letter.shape[1] - round(width * moment.uniform(0.03, 0.07))
     # On a darkened plate, so that it is visible over a shoulder, too.
-    plate = pixels[top - thick : top + letter.shape[0] + thick, left - thick : left + letter.shape[1] + thick]
+    place = np.s_[top - thick : top + letter.shape[0] + thick, left - thick : left + letter.shape[1] + thick]
+    plate, stamped[place] = pixels[place], True
     plate[:] = plate // 2
     plate[thick:-thick, thick:-thick][letter] = moment.integers(235, 256)

@@ -59,7 +59,7 @@ def load(address: str, options: SourceOptions) -> Index:
     """Draw the set that `address` describes, unless it was drawn before, and return its index of findings.
 
     The rows have the columns ``drawn``, ``mask:NAME`` for each finding (path of its mask; ``""`` if it is not
-    there), ``lung_mask`` and ``marker`` (yes or no).
+    there), ``lung_mask``, ``marker`` (yes or no) and ``marker_mask`` (path of the mask of the marker, or ``""``).
 
     Raises:
         InputError: an unknown or invalid option.
@@ -76,7 +76,9 @@ def load(address: str, options: SourceOptions) -> Index:
         return _write_film(film, chosen, folder)
 
     masks = [MASK + finding for finding in COEXISTING]
-    rows = pd.DataFrame(drawn(plan(name, chosen), folder, write_film, ("path", "lung_mask", *masks), chosen.size))
+    rows = pd.DataFrame(
+        drawn(plan(name, chosen), folder, write_film, ("path", "lung_mask", "marker_mask", *masks), chosen.size)
+    )
     known = tuple(COEXISTING) if chosen.complete else LABELLED[name]
     for finding in COEXISTING:
         if chosen.complete:
@@ -182,8 +184,11 @@ def _write_film(film: Film, options: FindingsOptions, folder: Path) -> Record:
         "source": film.source,
         "lung_mask": f"lung_masks/{film.file}",
         "marker": "yes" if film.marker else "no",
+        "marker_mask": f"marker_masks/{film.file}" if film.marker else "",
     }
     write(folder / record["path"], png(drawing.pixels))
+    if film.marker:
+        write(folder / record["marker_mask"], png(drawing.marker.astype(np.uint8) * 255))
     write(folder / record["lung_mask"], png(drawing.lungs.astype(np.uint8) * 255))
     for name in COEXISTING:
         record[FINDING + name] = film.states[name]

@@ -51,8 +51,9 @@ def load(address: str, options: SourceOptions) -> Index:
     """Draw the set that `address` describes, unless it was drawn before, and return its index.
 
     The rows have the columns ``drawn``, ``mask`` (path of the mask of the finding; ``""`` if there is
-    none), ``lung_mask``, ``marker`` (yes or no) and ``planted`` (``""``, or the planted flaw:
-    duplicate, duplicate_across, straddler, truncated, garbage, empty).
+    none), ``lung_mask``, ``marker`` (yes or no), ``marker_mask`` (path of the mask of the marker, or
+    ``""``) and ``planted`` (``""``, or the planted flaw: duplicate, duplicate_across, straddler, truncated,
+    garbage, empty).
 
     Raises:
         InputError: an unknown or invalid option.
@@ -69,7 +70,7 @@ def load(address: str, options: SourceOptions) -> Index:
     def write_film(film: Film, folder: Path) -> Record:
         return _write_film(film, chosen, folder)
 
-    records = drawn(plan(chosen), folder, write_film, ("path", "mask", "lung_mask"), chosen.size)
+    records = drawn(plan(chosen), folder, write_film, ("path", "mask", "lung_mask", "marker_mask"), chosen.size)
     index = Index.from_records(records, name="phantom", classes=chosen.classes, licence=LICENCE)
     return index.replace(index.rows.assign(drawn=True))
 
@@ -192,7 +193,9 @@ def _write_film(film: Film, options: Options, folder: Path) -> Record:
     name = f"{_patient(options, film.number)}_{film.image}.png"
     mask = f"masks/{name}" if readable and film.finding != "clear" else ""
     lung_mask = f"lung_masks/{name}" if readable else ""
-    for path, shape in ((mask, drawing.finding), (lung_mask, drawing.lungs)):
+    marker_mask = f"marker_masks/{name}" if readable and film.marker else ""
+    shapes = ((mask, drawing.finding), (lung_mask, drawing.lungs), (marker_mask, drawing.marker))
+    for path, shape in shapes:
         if path:
             write(folder / path, png(shape.astype(np.uint8) * 255))
     return {
@@ -203,6 +206,7 @@ def _write_film(film: Film, options: Options, folder: Path) -> Record:
         "source": "phantom",
         "mask": mask,
         "lung_mask": lung_mask,
+        "marker_mask": marker_mask,
         "marker": "yes" if film.marker else "no",
         "planted": film.planted,
     }

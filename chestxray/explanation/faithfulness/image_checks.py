@@ -1,0 +1,144 @@
+"""All checks of heat maps that change the image or know where something is on it, by one call.
+
+Their cost is a fixed count of images, never a time: `IMAGES` for those that change the image, `MASKED` for those that
+compare a map with a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from chestxray.errors import InputError, NonFiniteError
+from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.explanation.faithfulness.pixel_order import Predict
+from chestxray.explanation.faithfulness.removal_checks import EVALUATIONS, removal_checks
+from chestxray.explanation.faithfulness.stability import ROTATION, SHIFT, STEADY, Stability, stability
+from chestxray.explanation.localisation.overlap_checks import Tuning, lung_check, overlap_checks
+from chestxray.explanation.map_check import Explain, MapCheck
+from chestxray.models.forward import BATCH, Forward
+
+#: Most images that are changed, and most whose maps are compared with a mask.
+IMAGES, MASKED = 24, 200
+#: Evaluations of the network for an image that is changed: by four kinds of maps, and by the changes of stability.
+EVALUATIONS_AN_IMAGE = 4 * EVALUATIONS + 4
+
+
+def checks(
+    model: Any,
+    explain: Explain,
+    pixels: np.ndarray,
+    classes: np.ndarray,
+    patients: np.ndarray,
+    *,
+    seed: int,
+    masks: np.ndarray | None = None,
+    lungs: np.ndarray | None = None,
+    findings: Sequence[str] | None = None,
+    validation: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    images: int = IMAGES,
+) -> list[MapCheck]:
+    """Return the checks ``deletion``, ``insertion``, ``road`` and ``stability``; with `masks` of findings also
+    ``pointing-game`` and ``share-inside``, with `validation` too ``iou``; with `lungs` ``inside-lungs``.
+
+    Args:
+        model: a Keras model of pixels in 0..255 that returns probabilities, (rows, classes).
+        explain: the method.
+        pixels: uint8 (rows, height, width, channels), of the test.
+        classes: the explained class of each image, int (rows,).
+        patients: codes of the patients, int (rows,).
+        seed: chooses the images, and fixes random maps, changes, noise and the bootstrap.
+        masks: where the explained finding is, bool (rows, height, width), all False where that is not known.
+        lungs: where the lungs are, in the same form.
+        findings: names of the explained classes by image, for figures by finding.
+        validation: pixels, classes and masks of validation images, which choose the threshold of ``iou``.
+        images: most images that are changed.
+
+    Raises:
+        InputError: arrays of different lengths.
+        NonFiniteError: a map or a probability holds NaN or infinity.
+    """
+    lengths = [len(one) for one in (pixels, classes, patients, masks, lungs, findings) if one is not None]
+    if len(set(lengths)) != 1 or not len(pixels):
+        raise InputError(
+            "Checks of heat maps need as many classes, patients and masks as images, and one at least. Received: "
+            f"{', '.join(map(str, lengths))}."
+        )
+    classes, patients = np.asarray(classes), np.unique(patients, return_inverse=True)[1]
+    predict = probability_of(model)
+    rows = chosen(patients, images, seed)
+    maps = _maps(explain, model, pixels[rows], classes[rows])
+    found = removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
+    kept = stability(model, explain, predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
+    found.append(_stability_check(kept))
+    for one, of_lungs in ((masks, False), (lungs, True)):
+        if one is None or not (known := np.flatnonzero(one.any(axis=(1, 2)))).size:
+            continue
+        known = known[chosen(patients[known], MASKED, seed)]
+        own = _maps(explain, model, pixels[known], classes[known])
+        if of_lungs:
+            found += lung_check(own, one[known], patients[known], seed=seed)
+            continue
+        names = None if findings is None else [findings[i] for i in known]
+        tuning = None if validation is None else _tuning(explain, model, *validation, seed=seed)
+        found += overlap_checks(own, one[known], patients[known], findings=names, tuning=tuning, seed=seed)
+    return found
+
+
+def probability_of(model: Any, batch: int = BATCH) -> Predict:
+    """Return the function that computes the probability of a class of each image by `model`, compiled once."""
+    forward = Forward(model)
+
+    def predict(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        parts = [forward(images[start : start + batch])[0] for start in range(0, len(images), batch)]
+        probabilities = np.concatenate(parts)[np.arange(len(images)), classes].astype(np.float64)
+        if not np.isfinite(probabilities).all():
+            raise NonFiniteError("The heat maps cannot be checked: the network gives NaN or infinity for an image.")
+        return probabilities
+
+    return predict
+
+
+def chosen(patients: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Return the places of up to `most` images, int (images,) in rising order: at random, of as many patients as can
+    be.
+
+    >>> sorted(np.array([5, 5, 5, 7])[chosen(np.array([5, 5, 5, 7]), 2, seed=0)].tolist())
+    [5, 7]
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(patients))
+    turns = np.zeros(len(patients), np.int64)
+    times: dict[int, int] = {}
+    for place in shuffled:
+        turns[place] = times.setdefault(int(patients[place]), 0)
+        times[int(patients[place])] += 1
+    return np.sort(shuffled[np.argsort(turns[shuffled], kind="stable")][:most])
+
+
+def _maps(explain: Explain, model: Any, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    maps = np.asarray(explain(model, pixels, classes), np.float32)
+    if not np.isfinite(maps).all():
+        raise NonFiniteError("The heat maps cannot be checked: a map holds NaN or infinity.")
+    return maps
+
+
+def _tuning(
+    explain: Explain, model: Any, pixels: np.ndarray, classes: np.ndarray, masks: np.ndarray, *, seed: int
+) -> Tuning:
+    known = np.flatnonzero(masks.any(axis=(1, 2)))
+    known = known[chosen(np.arange(len(known)), MASKED, seed)]
+    return Tuning(_maps(explain, model, pixels[known], np.asarray(classes)[known]), masks[known])
+
+
+def _stability_check(kept: Stability) -> MapCheck:
+    left = f"; {kept.unsteady} whose probability changed by more than {STEADY:g} are left out" if kept.unsteady else ""
+    lead = with_interval(kept.difference.to_json(), 2, level="95%", signed=True)
+    sentence = (
+        f"Shifts by {SHIFT:.0%} of the film, rotations by {ROTATION:g} degrees and faint noise leave the map alike by "
+        f"a rank correlation of {in_sentence(kept.own.to_json())}; two patients' maps are alike by "
+        f"{in_sentence(kept.pairs.to_json())}. The difference is {lead}, over {kept.compared} changed images{left}."
+    )
+    return MapCheck("stability", kept.verdict, sentence, asdict(kept))

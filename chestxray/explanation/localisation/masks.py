@@ -1,0 +1,155 @@
+"""Where findings are known to be, as boolean masks at the size of a model's input.
+
+They come from a folder of masks, from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
+index, or from its boxes, and are stretched, padded or cropped exactly as the images are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from chestxray.data.column_kinds import MASK
+from chestxray.data.images.pixels import Fit, UnreadableImage, fitted
+from chestxray.data.images.reading import read
+from chestxray.errors import DataError, InputError
+
+
+def masks_of(
+    rows: pd.DataFrame,
+    size: tuple[int, int],
+    fit: Fit = "stretch",
+    *,
+    findings: Sequence[str] | None = None,
+    folder: Path | None = None,
+    column: str | None = None,
+) -> np.ndarray:
+    """Return for each image where its finding is: bool (rows, height, width), all False where that is not known.
+
+    Args:
+        rows: of an index; ``width`` and ``height`` of the image files are needed for boxes.
+        size: height and width of the model's input.
+        fit: how the images are fitted to it.
+        findings: the finding that is explained on each image; a box or a mask of another one does not count. None:
+            all boxes, and the masks of ``mask``.
+        folder: a folder with a PNG of the image's own name, suffix aside, in place of what the index has.
+        column: a column of paths of masks, such as ``lung_mask``, in place of all others.
+
+    Raises:
+        InputError: no such folder or column, or no image has a mask or a box.
+        DataError: a mask that cannot be read or is empty, or a box that is empty or outside its film. The message
+            names the first one.
+    """
+    wanted = None if findings is None else list(findings)
+    if folder is not None:
+        masks = [_file(path, size, fit) for path in _in_folder(Path(folder), rows["path"])]
+    elif column is not None:
+        if column not in rows:
+            raise InputError(f"The data have no column of masks {column!r}. Allowed: a column of paths of masks.")
+        masks = [_file(path, size, fit) for path in rows[column].fillna("")]
+    else:
+        masks = [_known(row, None if wanted is None else wanted[i], size, fit) for i, row in enumerate(_records(rows))]
+    found = np.zeros((len(rows), *size), bool)
+    for row, mask in zip(found, masks, strict=True):
+        if mask is not None:
+            row[:] = mask
+    if not any(mask is not None for mask in masks):
+        where = f"{folder} has none of the images' names" if folder else "the data have no mask and no box of them"
+        raise InputError(
+            f"Where findings are is not known: {where}. Allowed: a folder of PNG files named as the images, or data "
+            "with masks or boxes of the explained findings."
+        )
+    return found
+
+
+def _records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    columns = [name for name in rows if name in ("path", "mask", "boxes", "width", "height") or name.startswith(MASK)]
+    return rows[columns].to_dict("records")
+
+
+def _known(row: Mapping[str, Any], finding: str | None, size: tuple[int, int], fit: Fit) -> np.ndarray | None:
+    """Return the mask of `finding` that a row of an index has: of its own mask, else of its boxes, else None."""
+    path = row.get(MASK + finding) if finding is not None else None
+    path = path or row.get("mask")
+    if isinstance(path, str) and path:
+        return _file(path, size, fit)
+    text = row.get("boxes")
+    boxes = json.loads(text) if isinstance(text, str) and text else []
+    boxes = [one for one in boxes if finding is None or one["finding"] == finding]
+    if not boxes:
+        return None
+    sides = [row[name] for name in ("width", "height") if name in row and not pd.isna(row[name])]
+    own = tuple(int(side) for side in sides) if len(sides) == 2 else None
+    return np.any([box_mask(one, size, fit, own=own, name=row["path"]) for one in boxes], axis=0)
+
+
+def box_mask(
+    box: Mapping[str, Any], size: tuple[int, int], fit: Fit, *, own: tuple[int, ...] | None = None, name: str = ""
+) -> np.ndarray:
+    """Return the pixels whose middle lies in `box`, bool (height, width) of `size`; at least one.
+
+    `box` is one of `chestxray.data.boxes`; `own` is the width and height of the image file, which a box without
+    ``of`` is drawn on. The whole film is that size, so that a box outside it is an error; one that a central crop
+    removes is left out, and one that is cut is cut.
+
+    Raises:
+        DataError: the box is empty, or outside its film; the size of the film is not known.
+    """
+    film = tuple(box["of"]) if box["of"] else own
+    said = f"The box of {box['finding']} of {name or 'an image'}"
+    if film is None:
+        raise DataError(f"{said} is in pixels of its image file, whose size is not known. Allowed: a box with its of.")
+    x, y, width, height = (float(box[side]) for side in ("x", "y", "width", "height"))
+    received = f"Received: x {x:g}, y {y:g}, width {width:g}, height {height:g} of {film[0]} by {film[1]} pixels."
+    if not (width > 0 and height > 0):
+        raise DataError(f"{said} is empty. Allowed: width and height above 0. {received}")
+    if x >= film[0] or y >= film[1] or x + width <= 0 or y + height <= 0:
+        raise DataError(f"{said} lies outside its film. {received}")
+    # What the film is scaled to and where its corner comes to lie; a film smaller than its drawing keeps its shape.
+    scales = (size[1] / film[0], size[0] / film[1])
+    if fit != "stretch":
+        shape = film if own is None else own
+        scale = (min if fit == "pad" else max)(size[1] / shape[0], size[0] / shape[1])
+        scales = (scale * shape[0] / film[0], scale * shape[1] / film[1])
+    left, top = ((n - scale * side) / 2 for n, scale, side in zip(size[::-1], scales, film, strict=True))
+    inside = []
+    for start, length, scale, corner, n in ((y, height, scales[1], top, size[0]), (x, width, scales[0], left, size[1])):
+        low, high = corner + scale * start, corner + scale * (start + length)
+        middles = np.arange(n) + 0.5
+        within = (middles >= low) & (middles < high)
+        # A box narrower than a pixel still marks the one that it lies in.
+        within |= (np.arange(n) == int((low + high) // 2)) & (not within.any())
+        inside.append(within)
+    return np.outer(*inside)
+
+
+def _in_folder(folder: Path, paths: pd.Series) -> list[str]:
+    if not folder.is_dir():
+        raise InputError(f"--masks must name a folder of PNG files. Received: {folder}.")
+    files = {file.stem: str(file) for file in sorted(folder.iterdir()) if file.suffix.lower() == ".png"}
+    return [files.get(Path(path).stem, "") for path in paths]
+
+
+def _file(path: str, size: tuple[int, int], fit: Fit) -> np.ndarray | None:
+    """Return a mask file fitted to `size`, bool (height, width); None where `path` is ``""``.
+
+    A mask is written as 0 and 255 or as 0 and 1; a pixel belongs to it where more than half of it does.
+    """
+    if not path:
+        return None
+    try:
+        drawn = read(Path(path)).pixels
+    except UnreadableImage as error:
+        raise DataError(f"The mask {path} cannot be read: {error}.") from error
+    if not drawn.any():
+        raise DataError(f"The mask {path} is empty. Allowed: a mask with a pixel above 0, or no file.")
+    whole = np.where(drawn > drawn.max() / 2, 255, 0).astype(np.uint8)
+    small = np.asarray(fitted(Image.fromarray(whole), size, fit))
+    # A finding smaller than a pixel is where most of it lies.
+    return small > 127 if (small > 127).any() else (small == small.max()) & (small > 0)

@@ -1,0 +1,140 @@
+"""Checks of maps against known places: masks or boxes of findings, and the lungs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.explanation import map_priors
+from chestxray.explanation.localisation.overlap import area, iou, pointing, share_inside, tuned_threshold
+from chestxray.explanation.map_check import MapCheck
+from chestxray.explanation.map_estimates import CENTRE, FEWEST_PATIENTS, Scores, mean, verdict
+
+#: The name of what a map without information scores.
+AREA = "chance, the share of the area"
+_QUESTIONS = {
+    "pointing-game": "The strongest point of the map lies inside the finding's mask or box in a share of",
+    "share-inside": "The share of the map inside the finding's mask or box is",
+    "iou": "The overlap of the marked area with the finding's mask or box (intersection over union) is",
+    "inside-lungs": "The share of the map inside the lungs is",
+}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Validation images, from which the threshold of the overlap is chosen: ``maps`` and ``masks`` as in
+    `overlap_checks`.
+    """
+
+    maps: np.ndarray
+    masks: np.ndarray
+
+
+def overlap_checks(
+    maps: np.ndarray,
+    masks: np.ndarray,
+    patients: np.ndarray,
+    *,
+    findings: Sequence[str] | None = None,
+    tuning: Tuning | None = None,
+    seed: int = 0,
+) -> list[MapCheck]:
+    """Return the checks ``pointing-game`` and ``share-inside`` and, with `tuning`, ``iou``.
+
+    Args:
+        maps: float (rows, height, width), of 0 and more.
+        masks: bool (rows, height, width); an image whose mask is all False is left out.
+        patients: codes of the patients, int (rows,).
+        findings: the explained finding of each image, for figures by finding.
+        tuning: validation images. Without them there is no ``iou``: its threshold must not be chosen on `maps`.
+        seed: of the bootstrap.
+
+    Returns:
+        An empty list where no image has a mask.
+    """
+    known = masks.any(axis=(1, 2))
+    if not known.any():
+        return []
+    maps, masks, patients = maps[known], masks[known], patients[known]
+    names = None if findings is None else np.asarray(findings, dtype=object)[known]
+    blob = np.broadcast_to(map_priors.centre((maps.shape[1], maps.shape[2])), maps.shape)
+    chance, empty = area(masks), int((~maps.any(axis=(1, 2))).sum())
+    found = []
+    for name, score in (("pointing-game", pointing), ("share-inside", share_inside)):
+        scores = Scores(score(maps, masks), {AREA: chance, CENTRE: score(blob, masks)}, patients)
+        found.append(_check(name, scores, names, seed, {"empty_maps": empty}))
+    if tuning is not None and (usable := tuning.masks.any(axis=(1, 2))).any():
+        found.append(_iou_check(maps, masks, blob, patients, names, tuning.maps[usable], tuning.masks[usable], seed))
+    return found
+
+
+def lung_check(maps: np.ndarray, lungs: np.ndarray, patients: np.ndarray, *, seed: int = 0) -> list[MapCheck]:
+    """Return the check ``inside-lungs``: the share of the map inside the lungs beside the lungs' share of the film.
+
+    Arguments as of `overlap_checks`. It passes where the map is inside more than by chance, with an interval above 0,
+    and is doubtful otherwise. It never fails: a large heart lies outside the lungs, and a map inside them does not
+    show that the model uses disease. A fixed blob is reported for comparison only, as most of one lies in the lungs.
+    """
+    known = lungs.any(axis=(1, 2))
+    if not known.any():
+        return []
+    maps, lungs, patients = maps[known], lungs[known], patients[known]
+    blob = np.broadcast_to(map_priors.centre((maps.shape[1], maps.shape[2])), maps.shape)
+    beside = mean(share_inside(blob, lungs), patients, seed=seed).to_json()
+    scores = Scores(share_inside(maps, lungs), {AREA: area(lungs)}, patients)
+    empty = int((~maps.any(axis=(1, 2))).sum())
+    found = _check("inside-lungs", scores, None, seed, {"empty_maps": empty, "centre_blob": beside})
+    return [replace(found, verdict="passes" if found.verdict == "passes" else "doubtful")]
+
+
+def _iou_check(
+    maps: np.ndarray,
+    masks: np.ndarray,
+    blob: np.ndarray,
+    patients: np.ndarray,
+    names: np.ndarray | None,
+    validation_maps: np.ndarray,
+    validation_masks: np.ndarray,
+    seed: int,
+) -> MapCheck:
+    threshold = tuned_threshold(validation_maps, validation_masks)
+    blob_threshold = tuned_threshold(np.broadcast_to(blob[0], validation_maps.shape), validation_masks)
+    priors = {AREA: area(masks), CENTRE: iou(blob, masks, blob_threshold)}
+    more = {"threshold": threshold, "threshold_of_centre": blob_threshold, "validation_images": len(validation_maps)}
+    return _check("iou", Scores(iou(maps, masks, threshold), priors, patients), names, seed, more)
+
+
+def _check(name: str, scores: Scores, names: np.ndarray | None, seed: int, more: Mapping[str, Any]) -> MapCheck:
+    differences = scores.differences(seed)
+    figures = _figures(scores, seed) | {"better_by": {which: one.to_json() for which, one in differences.items()}}
+    if names is not None:
+        figures["by_finding"] = {
+            str(one): _figures(_of_rows(scores, names == one), seed) for one in sorted(set(names.tolist()))
+        }
+    beside = ", ".join(f"{which} {one['value']:.2f}" for which, one in figures["priors"].items())
+    lead = with_interval(differences[scores.better].to_json(), 2, level="95%", signed=True)
+    count = figures["patients"]
+    reason = f" {count} patients are too few to judge by." if count < FEWEST_PATIENTS else ""
+    these = "the best of these" if len(scores.priors) > 1 else "that"
+    sentence = (
+        f"{_QUESTIONS[name]} {in_sentence(figures['value'])}; {beside}. The lead over {these} is {lead}, over "
+        f"{len(scores.own)} images of {count} patients.{reason}"
+    )
+    return MapCheck(name, verdict(scores, differences), sentence, {**figures, **more})
+
+
+def _of_rows(scores: Scores, rows: np.ndarray) -> Scores:
+    return Scores(scores.own[rows], {k: one[rows] for k, one in scores.priors.items()}, scores.patients[rows])
+
+
+def _figures(scores: Scores, seed: int) -> dict[str, Any]:
+    return {
+        "images": len(scores.own),
+        "patients": len(np.unique(scores.patients)),
+        "value": mean(scores.own, scores.patients, seed=seed).to_json(),
+        "priors": {k: mean(one, scores.patients, seed=seed).to_json() for k, one in scores.priors.items()},
+    }

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from chestxray.explanation.faithfulness import stability as module
+from chestxray.explanation.faithfulness.stability import correlation, stability
+from chestxray.explanation.map_priors import centre
+
+ROWS, SIDE = 16, 40
+
+
+@pytest.fixture(scope="module")
+def films():
+    """Films with one bright patch each."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((ROWS, SIDE, SIDE, 1), 60, np.uint8)
+    for image in pixels:
+        row, column = rng.integers(8, SIDE - 14, 2)
+        image[row : row + 6, column : column + 6] = 220
+    return pixels
+
+
+def steady(images, classes):
+    return np.full(len(images), 0.8)
+
+
+def patch(model, pixels, classes):
+    return np.stack([ndimage.gaussian_filter(np.maximum(one[..., 0] - 80.0, 0), 5) for one in pixels])
+
+
+def middle(model, pixels, classes):
+    return np.repeat(centre((SIDE, SIDE))[np.newaxis], len(pixels), axis=0)
+
+
+def scattered(model, pixels, classes):
+    return np.random.default_rng(int(pixels.astype(int).sum())).random(pixels.shape[:3])
+
+
+def empty(model, pixels, classes):
+    return np.zeros(pixels.shape[:3])
+
+
+def of(explain, films, predict=steady):
+    classes = np.zeros(ROWS, int)
+    maps = explain(None, films, classes)
+    return stability(None, explain, predict, films, classes, np.arange(ROWS), maps, seed=0)
+
+
+def test_maps_that_follow_the_patch_pass(films):
+    found = of(patch, films)
+    assert found.verdict == "passes"
+    assert found.own.value > 0.9 and found.pairs.value < 0.5
+    assert (found.compared, found.unsteady) == (3 * ROWS, 0)
+
+
+def test_maps_that_are_always_alike_fail_although_they_are_stable(films):
+    found = of(middle, films)
+    assert found.own.value > 0.95 and found.pairs.value == 1
+    assert found.verdict == "fails"
+
+
+@pytest.mark.parametrize("explain", [scattered, empty])
+def test_maps_of_noise_and_empty_maps_do_not_pass(films, explain):
+    found = of(explain, films)
+    assert abs(found.own.value) < 0.1 and found.verdict != "passes"
+
+
+def test_an_image_whose_probability_changes_is_left_out(films):
+    def fickle(images, classes):
+        return np.where((images == np.round(images)).all(axis=(1, 2, 3)) & (images[:, 0, 0, 0] == 60), 0.9, 0.2)
+
+    found = of(patch, films, fickle)
+    assert found.unsteady > 0 and found.compared == 3 * ROWS - found.unsteady
+
+
+def test_nothing_is_said_where_every_probability_changes(films):
+    first = []
+
+    def changing(images, classes):
+        first.append(1)
+        return np.full(len(images), 0.9 if len(first) == 1 else 0.1)
+
+    found = of(patch, films, changing)
+    assert found.compared == 0 and found.verdict == "doubtful" and found.own.value is None
+
+
+@pytest.mark.parametrize("change", ["shift", "rotation"])
+def test_what_is_moved_and_moved_back_is_where_it_was(change):
+    smooth = ndimage.gaussian_filter(np.random.default_rng(0).random((SIDE, 50)), 4)
+    move = module._move(change, smooth.shape, np.random.default_rng(1))
+    moved = module._moved(smooth, move)
+    assert np.abs(moved - smooth)[8:-8, 8:-8].max() > 0.04 * np.ptp(smooth)
+    back = module._moved(moved, move, back=True)
+    np.testing.assert_allclose(back[8:-8, 8:-8], smooth[8:-8, 8:-8], atol=0.02 * np.ptp(smooth))
+
+
+def test_correlation_is_of_ranks():
+    values = np.random.default_rng(0).random(100)
+    assert correlation(values, np.exp(5 * values)) == 1
+    assert correlation(values, -values) == -1

@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from chestxray.data.boxes import box
+from chestxray.data.images.pixels import fitted
+from chestxray.data.sources.phantom.source import load
+from chestxray.errors import DataError, InputError
+from chestxray.explanation.localisation.masks import box_mask, masks_of
+from chestxray.plugin import SourceOptions
+
+SIZE = (32, 32)
+
+
+def write(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    return str(path)
+
+
+def patch(size=(64, 48), rows=slice(10, 30), columns=slice(5, 25)):
+    mask = np.zeros(size, bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def boxed(*boxes, **columns):
+    return pd.DataFrame([{"path": "a.png", "boxes": json.dumps(list(boxes)), **columns}])
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_a_box_lies_where_its_drawing_lies(fit):
+    """A box of the index and the mask of the same place are fitted alike, however large the file is."""
+    drawn = patch((640, 480), slice(220, 400), slice(100, 260))
+    film = np.asarray(fitted(Image.fromarray(drawn.astype(np.uint8) * 255), SIZE, fit)) > 127
+    one = box("Mass", (100, 220, 160, 180), (480, 640))
+    for own in ((480, 640), (240, 320), None):
+        found = box_mask(one, SIZE, fit, own=own)
+        assert (found != film).sum() <= 0.15 * film.sum()
+    assert film.sum() > 30
+
+
+def test_boxes_of_the_explained_finding_count_and_no_others():
+    mass, node = box("Mass", (0, 0, 16, 16), (64, 64)), box("Nodule", (48, 48, 16, 16), (64, 64))
+    rows = boxed(mass, node)
+    both, one = masks_of(rows, SIZE), masks_of(rows, SIZE, findings=["Nodule"])
+    assert both[0, 0, 0] and both[0, 31, 31] and both.sum() == 2 * 64
+    assert one[0, 31, 31] and one.sum() == 64
+    with pytest.raises(InputError, match="is not known"):
+        masks_of(rows, SIZE, findings=["Effusion"])
+
+
+def test_boxes_of_the_file_itself_need_its_size():
+    rows = boxed(box("Mass", (10, 10, 20, 20), None), width=40, height=40)
+    assert masks_of(rows, SIZE).sum() == 16 * 16
+    with pytest.raises(DataError, match="whose size is not known"):
+        masks_of(rows.drop(columns=["width", "height"]), SIZE)
+
+
+def test_a_tiny_box_marks_a_pixel():
+    assert masks_of(boxed(box("Nodule", (500, 500, 3, 3), (1024, 1024))), SIZE).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [((5, 5, 0, 10), "is empty"), ((5, 5, 10, -1), "is empty"), ((64, 0, 5, 5), "outside"), ((-9, 0, 9, 5), "outside")],
+)
+def test_a_box_that_is_empty_or_outside_is_named(sides, said):
+    with pytest.raises(DataError, match=said) as error:
+        masks_of(boxed(box("Mass", sides, (64, 64))), SIZE)
+    assert "a.png" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_masks_of_a_folder_have_the_images_names(tmp_path):
+    write(tmp_path / "masks" / "b.png", patch())
+    rows = pd.DataFrame({"path": ["/x/a.jpeg", "/x/b.jpeg"]})
+    found = masks_of(rows, SIZE, folder=tmp_path / "masks")
+    assert not found[0].any()
+    np.testing.assert_array_equal(
+        found[1], np.asarray(fitted(Image.fromarray(patch().astype(np.uint8) * 255), SIZE, "stretch")) > 127
+    )
+    # 0 and 1 are as good as 0 and 255.
+    Image.fromarray(patch().astype(np.uint8)).save(tmp_path / "masks" / "b.png")
+    np.testing.assert_array_equal(masks_of(rows, SIZE, folder=tmp_path / "masks")[1], found[1])
+
+
+def test_what_cannot_be_used_is_said_in_a_line(tmp_path):
+    rows = pd.DataFrame({"path": ["/x/a.jpeg"]})
+    with pytest.raises(InputError, match="--masks must name a folder"):
+        masks_of(rows, SIZE, folder=tmp_path / "none")
+    with pytest.raises(InputError, match="none of the images' names"):
+        masks_of(rows, SIZE, folder=tmp_path)
+    with pytest.raises(InputError, match="no column of masks 'lung_mask'"):
+        masks_of(rows, SIZE, column="lung_mask")
+    write(tmp_path / "a.png", np.zeros((8, 8), bool))
+    with pytest.raises(DataError, match=r"a\.png is empty"):
+        masks_of(rows, SIZE, folder=tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
+        masks_of(rows, SIZE, folder=tmp_path)
+
+
+def test_phantoms_know_where_findings_lungs_and_markers_are(tmp_path):
+    options = SourceOptions(cache=tmp_path, seed=0)
+    rows = load("images=16,size=48,classes=clear+sick,marker=1", options).rows
+    sick, marked = (rows["label"] == "sick").to_numpy(), (rows["marker"] == "yes").to_numpy()
+    findings, lungs = masks_of(rows, SIZE), masks_of(rows, SIZE, column="lung_mask")
+    markers = masks_of(rows, SIZE, column="marker_mask")
+    assert lungs.any(axis=(1, 2)).all() and not findings[~sick].any()
+    assert findings[sick].any(axis=(1, 2)).all() and (findings & ~lungs).sum() <= 0.1 * findings.sum()
+    assert marked.sum() == sick.sum() and (markers.any(axis=(1, 2)) == marked).all()
+    assert markers[:, :8, 24:].sum() > 0.8 * markers.sum()
+
+
+def test_phantoms_of_several_findings_have_a_mask_for_each(tmp_path):
+    rows = load("findings-a,images=12,size=48", SourceOptions(cache=tmp_path, seed=0)).rows
+    there = (rows["mask:Effusion"] != "").to_numpy()
+    found = masks_of(rows, SIZE, findings=["Effusion"] * len(rows))
+    assert 0 < there.sum() < len(rows) and (found.any(axis=(1, 2)) == there).all()
