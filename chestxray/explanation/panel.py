@@ -1,11 +1,7 @@
-"""The panel of explained images of a run, and tf-keras-vis's Grad-CAM as the reference that `gradcam` must equal.
-
-The only module that imports tf_keras_vis.
-"""
+"""The panel of explained images of a run."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +12,10 @@ from PIL import Image
 from chestxray.data.findings import absent
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
-from chestxray.explanation.gradcam import check_layer
 from chestxray.explanation.overlay import overlay
 from chestxray.explanation.published_explanations import maps_of
-from chestxray.models.assembly import logits_model
 from chestxray.recipe import GRADCAM
 from chestxray.storage.files import replacing, write_json
-
-
-def gradcam(
-    model: keras.Model,
-    layer: str,
-    images: np.ndarray,
-    classes: np.ndarray,
-    batch_size: int = 16,
-    *,
-    finished: bool = True,
-) -> np.ndarray:
-    """Return heat maps of the logit of one class an image, computed by tf-keras-vis.
-
-    `images`: float32 (rows, height, width, channels) in 0..255; `classes`: int (rows,). Returns
-    float32 (rows, height, width) in 0..1, each map scaled from its own minimum to its own maximum; a
-    map without positive evidence is all zero. Without `finished`, maps have the layer's own size and scale.
-
-    Raises:
-        PluginError: the model has no layer of that name, or it is not rank 4.
-    """
-    check_layer(model, layer)
-    engine, score = engine_of(logits_model(model))
-    maps = []
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        heat = engine(
-            score([int(c) for c in classes[part]]),
-            images[part],
-            penultimate_layer=layer,
-            seek_penultimate_conv_layer=False,
-            expand_cam=finished,
-            normalize_cam=finished,
-        )
-        maps.append(np.asarray(heat, dtype=np.float32))
-    return np.concatenate(maps)
-
-
-def engine_of(model: keras.Model) -> tuple[Any, Any]:
-    """Return tf-keras-vis's Grad-CAM of `model`, whose output are logits, and its ``CategoricalScore``."""
-    with warnings.catch_warnings():
-        # tf-keras-vis imports scipy.ndimage.interpolation, which SciPy calls deprecated.
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"tf_keras_vis|scipy")
-        warnings.filterwarnings("ignore", message=".*scipy.ndimage.*", category=DeprecationWarning)
-        from tf_keras_vis.gradcam import Gradcam
-        from tf_keras_vis.utils.scores import CategoricalScore
-    # The model already ends at the logits, so that there is nothing to modify, hence no copy.
-    return Gradcam(model, clone=False), CategoricalScore
 
 
 def choose(predictions: Predictions, each: int, seed: int) -> np.ndarray:

@@ -4,8 +4,9 @@ import pytest
 
 from chestxray.errors import PluginError
 from chestxray.evaluation.predictions import Predictions
+from chestxray.explanation.library_maps import gradcam
 from chestxray.explanation.overlay import overlay
-from chestxray.explanation.panel import choose, gradcam
+from chestxray.explanation.panel import choose
 from chestxray.models.assembly import build
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
