@@ -28,6 +28,8 @@ EXPLANATIONS = (
     GRADCAM, "gradcam++", "layercam", "scorecam", "hirescam", "saliency", "smoothgrad", "integrated-gradients",
     "occlusion", "attention-rollout",
 )  # fmt: skip
+#: Those that need no layer of feature maps.
+PIXEL_EXPLANATIONS = ("saliency", "smoothgrad", "integrated-gradients", "occlusion")
 #: Maximum side of a network's input in pixels, and maximum of any other whole number.
 LARGEST_SIDE, LARGEST = 8192, 2**31 - 1
 

@@ -124,7 +124,7 @@ class _Compiled:
 
         self.inputs, self.outputs = model.inputs, model.outputs
         images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
-        traced = tf.function(lambda given: model(given, training=False), autograph=False)
+        traced = tf.function(lambda given: model([given], training=False), autograph=False)
         self._call = traced.get_concrete_function(images)
 
     def __call__(self, images: list[Any], training: bool = False) -> Any:

@@ -135,7 +135,7 @@ def attributions(model: keras.Model, steps: int = STEPS) -> Maps:
             part = images * position
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(part)
-                scores = tf.gather(tf.cast(logits(part, training=False), tf.float32), classes, batch_dims=1)
+                scores = tf.gather(tf.cast(logits([part], training=False), tf.float32), classes, batch_dims=1)
             return tape.gradient(scores, part)
 
         def add(total: Tensor, position: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from PIL import Image
 from chestxray.data.findings import absent
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
+from chestxray.explanation.methods import METHODS
 from chestxray.explanation.overlay import overlay
-from chestxray.explanation.published_explanations import maps_of
+from chestxray.explanation.published_explanations import maps_of, shared_scale, unit_of
+from chestxray.errors import InputError
 from chestxray.recipe import GRADCAM
 from chestxray.storage.files import replacing, write_json
 
@@ -47,14 +49,15 @@ def write_panel(
     """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
 
     `images`: uint8 (height, width) by path. The predicted class is explained, by `method` (`maps_of`). Without a
-    `layer` there are no maps of Grad-CAM, and the index gives the `reason`.
+    `layer` there are no maps of methods that need one, and the index gives the `reason`. All maps share one scale, from 0 to
+    the highest value among them, which the index gives.
     """
     record = _record(layer, reason, each, method)
     if not record["reason"]:
         rows = choose(predictions, each, seed)
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
-        maps = maps_of(method, model, layer, pixels[..., np.newaxis], predictions.predicted[rows])
-        for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=True)):
+        maps = _shown(record, model, pixels, predictions.predicted[rows])
+        for number, (row, grey, heat) in enumerate(zip(rows, pixels, maps, strict=False)):
             file = _write_one(number, grey, heat, folder)
             record["images"].append({"file": file, **_class_item(predictions.rows.iloc[row])})
     write_json(folder / "index.json", record)
@@ -99,8 +102,8 @@ def write_finding_panel(
         rows = [row for row, _, _ in chosen]
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[rows]])
         numbers = np.array([number for _, number, _ in chosen])
-        maps = maps_of(method, model, layer, pixels[..., np.newaxis], numbers)
-        for place, ((row, number, kind), grey, heat) in enumerate(zip(chosen, pixels, maps, strict=True)):
+        maps = _shown(record, model, pixels, numbers)
+        for place, ((row, number, kind), grey, heat) in enumerate(zip(chosen, pixels, maps, strict=False)):
             file, name = _write_one(place, grey, heat, folder), predictions.findings[number]
             names = (absent(name), name)
             label, said = names[kind != "false alarm"], names[kind != "missed"]
@@ -117,10 +120,28 @@ def write_finding_panel(
     write_json(folder / "index.json", record)
 
 
+def _shown(
+    record: dict[str, Any], model: keras.Model, pixels: np.ndarray, classes: np.ndarray
+) -> np.ndarray:
+    """Return the maps of the record's method in 0..1, on the one scale that is written into the record.
+
+    A method that cannot explain this architecture gives no maps, and the record the reason.
+    """
+    method = record["method"]
+    try:
+        raw = maps_of(method, model, record["layer"], pixels[..., np.newaxis], classes)
+    except InputError as error:
+        record["reason"] = str(error)
+        return np.empty((0, *pixels.shape[1:]), np.float32)
+    maps, highest = shared_scale(raw)
+    record["scale"] = {"lowest": 0.0, "highest": highest, "unit": unit_of(method)}
+    return maps
+
+
 def _record(layer: str | None, reason: str, each: int, method: str) -> dict[str, Any]:
     """Return the content of ``index.json`` before there is an image, with the reason where there will be none."""
     record: dict[str, Any] = {"layer": layer, "method": method, "reason": "", "images": []}
-    if layer is None and method == GRADCAM:
+    if layer is None and method in METHODS and METHODS[method].needs == "layer":
         record["reason"] = reason or "This architecture has no convolutional layer to explain."
     elif not each:
         record["reason"] = "The recipe asked for none (heatmaps = 0)."
