@@ -25,7 +25,7 @@ from chestxray import registry
 from chestxray.data.sources.phantom.drawing import draw
 from chestxray.explanation.gradcam import finish
 from chestxray.explanation.inference_graph import OnePass
-from chestxray.explanation.panel import engine_of, gradcam
+from chestxray.explanation.library_maps import engine_of, gradcam
 from chestxray.models.assembly import build, logits_model
 
 MODELS = ("mobilenetv3small", "densenet121")

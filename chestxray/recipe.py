@@ -24,7 +24,12 @@ DEMONSTRATION = "demonstration"
 LOSSES = ("crossentropy", "focal", "soft_f1", "asymmetric")
 AUGMENTATIONS = ("none", "light", "heavy", "crop")
 GRADCAM = "gradcam"
-EXPLANATIONS = (GRADCAM,)
+EXPLANATIONS = (
+    GRADCAM, "gradcam++", "layercam", "scorecam", "hirescam", "saliency", "smoothgrad", "integrated-gradients",
+    "occlusion", "attention-rollout",
+)  # fmt: skip
+#: Those that need no layer of feature maps.
+PIXEL_EXPLANATIONS = ("saliency", "smoothgrad", "integrated-gradients", "occlusion")
 #: Maximum side of a network's input in pixels, and maximum of any other whole number.
 LARGEST_SIDE, LARGEST = 8192, 2**31 - 1
 
@@ -256,7 +261,7 @@ class Recipe:
     )
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
     metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
-    explain: str = _field(GRADCAM, "How the run's heat maps are drawn: gradcam, or the name of a plugin's.")
+    explain: str = _field(GRADCAM, "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.")
     heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
 
     def __post_init__(self) -> None:

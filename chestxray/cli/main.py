@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "Test a finished run on other data, or evaluate it anew.",
     "calibrate": "Calibrate a ready model, or a finished run, on other films.",
     "predict": "Answers of a finished run for image files and folders.",
+    "explain": "Draw where in images the score of a class comes from.",
     "features": "Write the feature vectors of films for other tools.",
     "neighbours": "Find the films that a network takes for most alike.",
     "export": "Write a finished run as ONNX, LiteRT, SavedModel or Keras.",

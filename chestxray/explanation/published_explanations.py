@@ -1,4 +1,4 @@
-"""Heat maps by Grad-CAM or by the method of a plugin."""
+"""Heat maps by one of chestxray's own methods or by that of a plugin."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import numpy as np
 from chestxray import registry
 from chestxray.errors import ChestXrayError, PluginError
 from chestxray.explanation.gradcam import enlargement
-from chestxray.explanation.inference_graph import OnePass
+from chestxray.explanation.methods import METHODS, raw_maps
 from chestxray.models.assembly import logits_model
-from chestxray.recipe import EXPLANATIONS, GRADCAM
+from chestxray.recipe import EXPLANATIONS
 
 
 def maps_of(
     method: str, model: keras.Model, layer: str | None, pixels: np.ndarray, classes: np.ndarray, batch_size: int = 16
 ) -> np.ndarray:
-    """Return heat maps, float32 (rows, height, width) in 0..1, of `pixels`, uint8 (rows, height, width, channels).
+    """Return raw maps, float32 (rows, height, width), of `pixels`, uint8 (rows, height, width, channels).
 
-    `method` is Grad-CAM, which needs a `layer`, or the name of a plugin's; `classes`, int (rows,), are the classes or
-    findings that are explained.
+    `method` is one of `methods.METHODS` or the name of a plugin's, whose maps are in 0..1; `classes`, int (rows,), are
+    the classes or findings that are explained. No map is scaled by its own values (`shared_scale`).
 
     Raises:
-        InputError: the method is unknown.
+        InputError, NonFiniteError: the method is unknown; as `methods.raw_maps`.
         PluginError: the plugin fails, or returns something else than maps.
     """
-    if method == GRADCAM:
-        assert layer is not None, "a run without a layer has no maps of Grad-CAM"
-        return OnePass(model, layer)(pixels, classes)[1]
+    if method in METHODS:
+        return raw_maps(method, model, layer, pixels, np.asarray(classes, np.int32))
     entry = registry.find(registry.EXPLANATIONS, method, EXPLANATIONS)
     explain = registry.load_entry(registry.EXPLANATIONS, entry).explain
     broken = f"The explanation plugin {entry.qualified} {entry.version} is broken: explain"
@@ -46,6 +45,20 @@ def maps_of(
         rows, columns = (enlargement(n, wanted) for n, wanted in zip(maps.shape[1:], given.shape[1:3], strict=True))
         found.append(rows @ maps @ columns.T)
     return np.clip(np.concatenate(found), 0.0, 1.0)
+
+
+def unit_of(method: str) -> str:
+    """Return the unit of a method's maps in words."""
+    return METHODS[method].unit if method in METHODS else "share, as the plugin gives it"
+
+
+def shared_scale(maps: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return `maps` (rows, height, width) of one method divided by the highest value among them, and that value.
+
+    An empty map stays empty beside others; where all are empty the value is 0.
+    """
+    highest = float(maps.max(initial=0.0))
+    return (maps / highest if highest > 0 else np.zeros_like(maps)), highest
 
 
 def fault(maps: np.ndarray, shape: tuple[int, ...]) -> str:

@@ -271,6 +271,23 @@ class KerasEngine:
         with interrupts.deferred():
             return explain(pixels[..., np.newaxis], np.full(len(pixels), number))[1]
 
+    def raw_maps(
+        self, method: str, pixels: np.ndarray, classes: np.ndarray, layer: str | None = None
+    ) -> np.ndarray:
+        """Return raw maps, float32 (n, height, width), by a method of `published_explanations.maps_of`, of `classes`,
+        int (n,), for `pixels` as `run` takes them. `layer`: default the architecture's own.
+        """
+        with self._lock:
+            model = self._model
+        from chestxray.explanation.published_explanations import maps_of
+
+        return maps_of(method, model, layer or self._layer, pixels[..., np.newaxis], classes)
+
+    @property
+    def layer(self) -> str | None:
+        """The layer of feature maps that maps are made at by default, None where the architecture has none."""
+        return self._layer
+
     @cached_property
     def _of_any(self) -> OnePass:
         model = self._model

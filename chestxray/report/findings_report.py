@@ -17,6 +17,7 @@ from chestxray.report.facts.findings import counts, uncertain, used_splits
 from chestxray.report.facts.model import sampled
 from chestxray.report.finding_sentences import finding_gaps, lower_here, summary, whole_cautions
 from chestxray.report.formatting import plural
+from chestxray.report.heatmap_wording import method_and_scale
 from chestxray.report.limitations import NOTED, cautions
 from chestxray.report.sections import data_facts
 from chestxray.report.templating import render
@@ -84,6 +85,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         truth=found.co_occurrence.to_frame("truth"),
         answers=found.co_occurrence.to_frame("answers"),
         heatmaps=run.heatmaps,
+        heatmap_drawn=method_and_scale(run.heatmaps),
         tiles=tiles,
         facts=data_facts(run),
         counts=counts(run),

@@ -21,6 +21,7 @@ from chestxray.report import calibration_wording, formatting, probe_table
 from chestxray.report.embedded_images import Picture, Tile, figure
 from chestxray.report.figures import best_epoch, divided, went_by
 from chestxray.report.formatting import duration, ordered, plural, value_of, whole
+from chestxray.report.heatmap_wording import method_and_scale
 from chestxray.runs.run_folder import Run
 
 #: Longer lists are truncated on the page; the run's files hold them in full.
@@ -362,7 +363,7 @@ def _heatmaps(material: Material) -> dict[str, Any]:
     groups: dict[str, list[Tile]] = {}
     for group, tile in material.heatmaps:
         groups.setdefault(group, []).append(tile)
-    return {"layer": index.get("layer"), "reason": reason, "method": index.get("method", ""), "groups": groups}
+    return {"reason": reason, "drawn": method_and_scale(index), "groups": groups}
 
 
 SECTIONS = (

@@ -279,12 +279,20 @@ class _Picture(TypedDict):
     right: bool
 
 
+class _MapScale(TypedDict):
+    lowest: float
+    highest: float
+    unit: str
+
+
 class Heatmaps(TypedDict):
     """``heatmaps/index.json``."""
 
     layer: str | None
     reason: str
     method: NotRequired[str]
+    #: That all maps share; absent where each is scaled to its own maximum.
+    scale: NotRequired[_MapScale]
     images: NotRequired[list[_Picture]]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from chestxray.explanation.inference_graph import Graph
-from chestxray.explanation.panel import gradcam
+from chestxray.explanation.library_maps import gradcam
 from chestxray.models.assembly import Built, Phase, freeze
 from chestxray.models.weight_matching import snake_case
 from chestxray.testing.model_under_test import CLASSES, Subject

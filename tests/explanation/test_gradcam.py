@@ -15,7 +15,7 @@ from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
 from chestxray.explanation.gradcam import enlargement, finish
 from chestxray.explanation.inference_graph import Graph, OnePass
-from chestxray.explanation.panel import gradcam
+from chestxray.explanation.library_maps import gradcam
 from chestxray.models.assembly import build, features_model, set_calibration
 from heads import KNOWN, UNKNOWN, dense, flattened, pooled, vectors
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from chestxray.errors import PluginError
+from chestxray.explanation.library_maps import gradcam
 from chestxray.explanation.overlay import overlay
-from chestxray.explanation.panel import gradcam
 from chestxray.models.assembly import build
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)).astype(np.float32)

@@ -14,7 +14,7 @@ from PIL import Image
 from chestxray import workflow
 from chestxray.errors import DataError
 from chestxray.evaluation.decision.finding_rule import FindingDecision
-from chestxray.explanation.panel import gradcam
+from chestxray.explanation.library_maps import gradcam
 from chestxray.export import FORMATS, export, quantisation, verification
 from chestxray.export.source_run import SourceRun
 from chestxray.inference import export_metadata

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chestxray.evaluation.figure_format import with_interval
-from chestxray.recipe import EXPLANATIONS
+from chestxray.recipe import EXPLANATIONS, PIXEL_EXPLANATIONS
 from chestxray.report import calibration_wording, formatting
 from chestxray.report.facts.extras import listing, mapping
 from chestxray.report.formatting import ordered, plural
@@ -167,7 +167,8 @@ def heatmaps(run: Run) -> list[str]:
         images = plural(len(index["images"]), "test image")
         method = index.get("method", "method not recorded")
         published = "method" in index and method not in EXPLANATIONS
-        where = ", of a plugin," if published else f" at layer {index.get('layer')}"
+        at = "" if method in PIXEL_EXPLANATIONS else f" at layer {index.get('layer')}"
+        where = ", of a plugin," if published else at
         return [f"Heat maps ({method}){where} of {images}."]
     return [f"None: {index['reason']}"] if index.get("reason") else []
 

@@ -64,15 +64,15 @@ def prediction_grid(images: Sequence[np.ndarray], answers: Sequence[Prediction],
 
 
 def _tiles(
-    rows: int, columns: int, size: tuple[float, float], beside: float = 0.0, above: float = 0.0
+    rows: int, columns: int, size: tuple[float, float], beside: float = 0.0, above: float = 0.0, below: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes (rows, columns) without decoration, for images.
 
-    Each tile has the `size` (width, height) in inches, with `beside` inches left of each row and `above` inches
-    over each tile. Positions are computed here: the layout engine takes seconds for fifty equal tiles.
+    Each tile has the `size` (width, height) in inches, with `beside` inches left of each row `above` inches
+    over each tile and `below` inches under the last row. Positions are computed here: the layout engine takes seconds for fifty equal tiles.
     """
     gap = 0.08
-    width, height = gap + beside + columns * (size[0] + gap), gap + rows * (size[1] + above + gap)
+    width, height = gap + beside + columns * (size[0] + gap), gap + rows * (size[1] + above + gap) + below
     figure = blank(width, height)
     axes = np.empty((rows, columns), dtype=object)
     for row, column in np.ndindex(rows, columns):

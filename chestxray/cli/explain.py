@@ -1,0 +1,172 @@
+"""`chestxray explain`: draws where in image files the score of a class comes from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chestxray.cli.places import READ_MODEL
+from chestxray.errors import InputError, OutputError
+from chestxray.progress.bars import progress
+from chestxray.recipe import EXPLANATIONS, GRADCAM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chestxray.inference.explanation_files import Files
+
+log = logging.getLogger("chestxray")
+
+#: Most rows of a panel: an image with a class each.
+ROWS = 40
+
+
+@click.command(name="explain")
+@click.argument("run", type=READ_MODEL, metavar="RUN|PLUGIN:WEIGHTS")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    default=(GRADCAM,),
+    show_default=True,
+    metavar="METHOD",
+    help=f"How the map is made: {', '.join(EXPLANATIONS)}, or the name of a plugin's. May be given several times.",
+)
+@click.option(
+    "--class",
+    "wanted",
+    default="top",
+    show_default=True,
+    metavar="NAME|top|all",
+    help="The class or finding that is explained; top: the class decided on, of findings the most probable one.",
+)
+@click.option("--layer", metavar="NAME", help="Layer of feature maps [default: that of the architecture].")
+@click.option("--recursive", is_flag=True, help="Search the folders below a folder too.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("explanations"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the pictures, raw maps and JSON files.",
+)
+@click.option(
+    "--panel",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help=f"Draw all maps into one figure with their colour bars, up to {ROWS} rows.",
+)
+def command(
+    run: Path,
+    images: tuple[Path, ...],
+    methods: tuple[str, ...],
+    wanted: str,
+    layer: str | None,
+    recursive: bool,
+    output: Path,
+    panel: Path | None,
+) -> None:
+    """Explain the answers of RUN, the folder of a finished run or a ready model, for image files or folders: where in
+    the image the score of a class comes from.
+
+    \b
+        chestxray explain runs/x film.png
+        chestxray explain runs/x films --class pneumonia --method gradcam --method occlusion --panel panel.png
+        chestxray explain runs/x film.dcm --class all --method integrated-gradients --output maps
+
+    Writes three files for each image, class and method to --output: a PNG, the image at its own resolution with the map
+    over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON with
+    the answer and what the map says. All maps of a method that are made together share one scale, from 0 to the
+    highest value among them: an empty map stays empty. The colours are strongest where the map is highest.
+
+    A heat map is no outline of a disease, and a plausible one is no evidence that the answer is right.
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
+    methods = tuple(dict.fromkeys(methods))
+    _check_places(output, panel)
+    from chestxray.data.images import listing
+    from chestxray.inference import opening
+
+    if opening.is_onnx(run):
+        raise InputError(f"A run or a ready model is explained. Received: the ONNX file {run}.")
+    from chestxray.models import startup
+
+    startup.require_tensorflow("Explaining")
+    from chestxray.inference import explaining
+    from chestxray.inference.explanation_files import Files
+
+    engine = explaining.engine_of(run)
+    explaining.check(engine, methods, wanted, layer)
+    paths = listing.listed(images, recursive=recursive)
+    files = Files(output, engine, opening.max_pixels(run), layer)
+    unreadable = _explain(files, paths, methods, wanted)
+    with progress("Drawing", len(files.entries)) as advance:
+        for _ in files.finish():
+            advance(1)
+    if panel is not None and files.entries:
+        _draw(files, methods, panel)
+    _summarise(files, methods, unreadable)
+    if unreadable == len(paths):
+        raise SystemExit(1)
+
+
+def _explain(files: Files, paths: Sequence[str], methods: Sequence[str], wanted: str) -> int:
+    """Write the raw maps of `paths`; return how many cannot be read, each with a warning."""
+    from chestxray.inference import explaining
+    from chestxray.inference.explaining import Explained
+
+    unreadable, last = 0, ""
+    with progress("Explaining", len(paths)) as advance:
+        for one in explaining.explained(
+            files.engine, paths, methods=methods, wanted=wanted, layer=files.layer, max_pixels=files.max_pixels
+        ):
+            if not isinstance(one, Explained):
+                unreadable += 1
+                log.warning("%s cannot be read: %s.", one.path, one.unreadable)
+                advance(1)
+                continue
+            files.add(one)
+            if one.answer.path != last:
+                last = one.answer.path
+                advance(1)
+    return unreadable
+
+
+def _check_places(output: Path, panel: Path | None) -> None:
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"--output must be a folder. Received: the file {output}.")
+    if panel is not None and panel.suffix.lower() != ".png":
+        raise OutputError(f"--panel must be a PNG file, with the suffix .png. Received: {panel}.")
+
+
+def _draw(files: Files, methods: Sequence[str], panel: Path) -> None:
+    from chestxray.errors import require
+    from chestxray.explanation.published_explanations import unit_of
+
+    require("A figure", "matplotlib")
+    from chestxray.report.figures.explanations import explanation_panel
+    from chestxray.report.figures.style import save
+
+    rows = files.panel(methods, ROWS)
+    save(explanation_panel(rows, [(one, unit_of(one), files.highest[one]) for one in methods]), panel)
+    total = len(files.entries) // len(methods)
+    if total > len(rows):
+        log.warning("%s has the first %d of %d rows.", panel, len(rows), total)
+
+
+def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
+    from chestxray.explanation.published_explanations import unit_of
+
+    for method in methods:
+        if method in files.highest:
+            count = sum(entry.method == method for entry in files.entries)
+            log.info(
+                "%s: %d map%s in %s, on one scale from 0 to %.3g (%s).",
+                method, count, "" if count == 1 else "s", files.folder, files.highest[method], unit_of(method),
+            )  # fmt: skip
+    if unreadable:
+        log.warning("%d unreadable.", unreadable)
+    log.info("Research use only. Not a medical device; not for diagnosis.")
