@@ -262,7 +262,15 @@ class Recipe:
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
     metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
     explain: str = _field(GRADCAM, "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.")
-    heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
+    heatmaps: int = _field(
+        2, "Number of test images of each class and kind (random, right, wrong, most and least certain) that get a heat "
+        "map.", low=0,
+    )  # fmt: skip
+    map_checks: Literal["none", "quick", "all"] = _field(
+        "quick",
+        "Checks of what the heat maps mean: quick makes weights random, asks for another label, moves the image, and "
+        "looks where masks or boxes are known; all also removes the pixels that a map marks.",
+    )
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

@@ -33,6 +33,7 @@ from chestxray.evaluation.decision import finding_selection, out_of_distribution
 from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.finding_predictions import FindingPredictions
+from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import backend, hosts, interrupts, startup
@@ -455,7 +456,6 @@ def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
 
     `calibrated` are the name and the rule of a model that was not trained in this run, but is calibrated by it.
     """
-    from chestxray.explanation import panel
     from chestxray.models.assembly import save
     from chestxray.report import findings_report, html_report
     from chestxray.runs import holdout
@@ -476,11 +476,7 @@ def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
     else:
         _assess(job, outcome)
     images = _by_path(prepared, test)
-    with clock.step("explain", "Drawing heat maps"), interrupts.deferred():
-        layer, reason = job.plugin.cam_layer, job.plugin.cam_reason
-        panel.write_panel(
-            model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain
-        )
+    _explain(job, test, images)
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     if source:
         facts["calibrated_from"] = source
@@ -549,6 +545,28 @@ def _assess_findings(job: Job, outcome: Trial) -> None:
     if recipe.controls:
         with job.clock.step("controls", f"Training the controls of {len(found.scored)} findings"):
             finding_results.write_controls(folder, prepared.index, prepared.pixels, test, found, recipe)
+
+
+def _explain(job: Job, test: Table, images: dict[str, np.ndarray]) -> None:
+    """Check the heat maps, and draw those of the panel."""
+    from chestxray.explanation import map_checks, panel
+
+    recipe, place, layer = job.recipe, job.folder / "heatmaps", job.plugin.cam_layer
+    badge = ""
+    if recipe.heatmaps and recipe.map_checks != "none":
+        with job.clock.step("check_maps", "Checking what the heat maps mean"), interrupts.deferred():
+            judged = map_checks.judge(
+                job.built.model, layer, recipe.explain, test, images, job.prepared.index.rows,
+                Figure.from_json(Run(job.folder).metrics["test"]["auroc"]),
+                fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
+            )  # fmt: skip
+            write_json(place / map_checks.FILE, judged.to_json())
+            badge = judged.badge
+    with job.clock.step("explain", "Drawing heat maps"), interrupts.deferred():
+        panel.write_panel(
+            job.built.model, layer, job.plugin.cam_reason, test, images, recipe.heatmaps, recipe.seed, place,
+            recipe.explain, badge,
+        )  # fmt: skip
 
 
 def _computing(recipe: Recipe) -> str:

@@ -43,7 +43,7 @@ def run(tmp_path_factory):
         test_share=0.3,
         validation_share=0.3,
         replicates=100,
-        heatmaps=1,
+        heatmaps=1, map_checks="none",
         controls=False,
         abstain=0.7,
         refuse=0.2,

@@ -98,6 +98,7 @@ class RecipeFields(DataFields, total=False):
     metric: Names
     explain: str
     heatmaps: int
+    map_checks: Literal["none", "quick", "all"]
 
 
 #: The names of `DataFields`, in the order of `Recipe`.

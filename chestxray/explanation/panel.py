@@ -16,7 +16,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.explanation import panel_choice
 from chestxray.explanation.methods import METHODS
-from chestxray.explanation.overlay import overlay
+from chestxray.explanation.overlay import marked, overlay
 from chestxray.explanation.panel_choice import Choice
 from chestxray.explanation.published_explanations import maps_of, shared_scale, unit_of
 from chestxray.recipe import GRADCAM
@@ -33,12 +33,13 @@ def write_panel(
     seed: int,
     folder: Path,
     method: str = GRADCAM,
+    badge: str = "",
 ) -> None:
     """Explain a panel of `predictions` (`panel_choice`) and write the overlays and their ``index.json`` to `folder`.
 
     `images`: uint8 (height, width) by path. The maps are by `method` (`maps_of`). Without a `layer` there are no maps
     of methods that need one, and the index gives the `reason`. All maps share one scale, from 0 to the highest value
-    among them, which the index gives.
+    among them, which the index gives. Where `badge` is ``fails`` (`map_checks`), each picture says so.
     """
     record = _record(layer, reason, each, method)
     chosen, answers = _chosen(predictions, 0 if record["reason"] else each, seed)
@@ -47,7 +48,7 @@ def write_panel(
         explained = np.array([item.explained for item in chosen])
         maps = _shown(record, model, pixels, explained)
         for number, (item, grey, heat) in enumerate(zip(chosen, pixels, maps, strict=False)):
-            file = _write_one(number, grey, heat, folder)
+            file = _write_one(number, grey, heat, folder, badge)
             record["images"].append({"file": file, **_entry(answers(item.group), item, predictions.classes)})
     write_json(folder / "index.json", record)
 
@@ -102,10 +103,11 @@ def _record(layer: str | None, reason: str, each: int, method: str) -> dict[str,
     return record
 
 
-def _write_one(number: int, grey: np.ndarray, heat: np.ndarray, folder: Path) -> str:
+def _write_one(number: int, grey: np.ndarray, heat: np.ndarray, folder: Path, badge: str) -> str:
     """Write a radiograph beside its overlay and return the name of the file."""
     file = f"{number:03d}.png"
-    side_by_side = np.concatenate([np.repeat(grey[..., np.newaxis], 3, axis=-1), overlay(grey, heat)], axis=1)
+    drawn = marked(overlay(grey, heat)) if badge == "fails" else overlay(grey, heat)
+    side_by_side = np.concatenate([np.repeat(grey[..., np.newaxis], 3, axis=-1), drawn], axis=1)
     with replacing(folder / file) as temporary:
         Image.fromarray(side_by_side).save(temporary)
     return file

@@ -12,7 +12,7 @@ from chestxray.data.findings import WORDS
 from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.finding_predictions import FEWEST_PATIENTS
 from chestxray.evaluation.findings_evaluation import ANY, FindingFigures
-from chestxray.report import embedded_images, figures, html_report, model_card, probe_table
+from chestxray.report import embedded_images, figures, html_report, map_checks_wording, model_card, probe_table
 from chestxray.report.facts.findings import counts, uncertain, used_splits
 from chestxray.report.facts.model import sampled
 from chestxray.report.finding_sentences import finding_gaps, lower_here, summary, whole_cautions
@@ -85,6 +85,7 @@ def _write_page(run: Run, of_each: Mapping[str, Run]) -> Path:
         truth=found.co_occurrence.to_frame("truth"),
         answers=found.co_occurrence.to_frame("answers"),
         heatmaps=run.heatmaps,
+        map_checks=map_checks_wording.shown(run),
         heatmap_drawn=method_and_scale(run.heatmaps),
         tiles=tiles,
         facts=data_facts(run),

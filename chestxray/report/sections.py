@@ -17,7 +17,7 @@ import pandas as pd
 
 from chestxray.data.index import SPLITS
 from chestxray.evaluation.figure_format import ABSENT
-from chestxray.report import calibration_wording, formatting, probe_table
+from chestxray.report import calibration_wording, formatting, map_checks_wording, probe_table
 from chestxray.report.embedded_images import Picture, Tile, figure
 from chestxray.report.figures import best_epoch, divided, went_by
 from chestxray.report.formatting import duration, ordered, plural, value_of, whole
@@ -363,7 +363,8 @@ def _heatmaps(material: Material) -> dict[str, Any]:
     groups: dict[str, list[Tile]] = {}
     for group, tile in material.heatmaps:
         groups.setdefault(group, []).append(tile)
-    return {"reason": reason, "drawn": method_and_scale(index), "groups": groups}
+    checks = map_checks_wording.shown(material.run)
+    return {"reason": reason, "drawn": method_and_scale(index), "groups": groups, "checks": checks}
 
 
 SECTIONS = (

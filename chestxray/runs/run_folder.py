@@ -38,6 +38,7 @@ PREDICTIONS = "predictions.csv"
 METRICS = "metrics.json"
 ENVIRONMENT = "environment.json"
 HEATMAPS = "heatmaps/index.json"
+MAP_CHECKS = "heatmaps/checks.json"
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,11 @@ class Run:
     def heatmaps(self) -> dict[str, Any]:
         """The contents of ``heatmaps/index.json``; empty if there are no heat maps."""
         return result_files.read_if_any(self.folder / HEATMAPS)
+
+    @cached_property
+    def map_checks(self) -> dict[str, Any]:
+        """The contents of ``heatmaps/checks.json``; empty if the heat maps were not checked."""
+        return result_files.read_if_any(self.folder / MAP_CHECKS)
 
     @cached_property
     def extras(self) -> dict[str, Any]:

@@ -277,6 +277,9 @@ class _Picture(TypedDict):
     predicted: str
     probability: float
     right: bool
+    group: NotRequired[str]
+    explained: NotRequired[str]
+    kinds: NotRequired[list[str]]
 
 
 class _MapScale(TypedDict):
@@ -294,6 +297,23 @@ class Heatmaps(TypedDict):
     #: That all maps share; absent where each is scaled to its own maximum.
     scale: NotRequired[_MapScale]
     images: NotRequired[list[_Picture]]
+
+
+class _MapCheck(TypedDict):
+    name: str
+    verdict: Literal["passes", "doubtful", "fails"]
+    sentence: str
+    figures: dict[str, Any]
+
+
+class MapChecks(TypedDict):
+    """``heatmaps/checks.json``."""
+
+    method: str
+    badge: Literal["passes", "doubtful", "fails", ""]
+    reason: str
+    images: Count
+    checks: list[_MapCheck]
 
 
 class _Side(TypedDict, total=False):
@@ -521,6 +541,7 @@ FORMS: dict[str, Any] = {
     "audit.json": Audit,
     "controls.json": Controls,
     "index.json": Heatmaps,
+    "checks.json": MapChecks,
     "generalisation_gap.json": GeneralisationGap,
     "calibration.json": CalibrationFile,
     "operating_points.json": OperatingPoints,

@@ -44,7 +44,7 @@ def films(tmp_path_factory):
 def run(films, cache, tmp_path_factory):
     recipe = Recipe(
         model="shallow_cnn", data=(f"folder:{films}",), image_size=16, epochs=3, batch_size=8, test_share=0.3,
-        replicates=100, heatmaps=1, augment="none", controls=False,
+        replicates=100, heatmaps=1, map_checks="none", augment="none", controls=False,
     )  # fmt: skip
     return workflow.run(recipe, output=tmp_path_factory.mktemp("runs") / "tiny", cache=cache)
 

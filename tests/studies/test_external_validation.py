@@ -48,7 +48,7 @@ def run(places, tmp_path_factory):
         patch.setenv("CHESTXRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         recipe = Recipe(
             model="shallow_cnn", data=(f"folder:{places / 'first'}",), image_size=16, epochs=8, batch_size=8,
-            test_share=0.3, replicates=100, heatmaps=1, augment="none", controls=False, refuse=0.05,
+            test_share=0.3, replicates=100, heatmaps=1, map_checks="none", augment="none", controls=False, refuse=0.05,
         )  # fmt: skip
         return workflow.run(recipe, output=tmp_path_factory.mktemp("runs") / "run")
 

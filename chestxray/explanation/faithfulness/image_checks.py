@@ -40,6 +40,7 @@ def checks(
     findings: Sequence[str] | None = None,
     validation: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     images: int = IMAGES,
+    removal: bool = True,
 ) -> list[MapCheck]:
     """Return the checks ``deletion``, ``insertion``, ``road`` and ``stability``; with `masks` of findings also
     ``pointing-game`` and ``share-inside``, with `validation` too ``iou``; with `lungs` ``inside-lungs``.
@@ -56,6 +57,7 @@ def checks(
         findings: names of the explained classes by image, for figures by finding.
         validation: pixels, classes and masks of validation images, which choose the threshold of ``iou``.
         images: most images that are changed.
+        removal: whether to make the first three, which cost the most.
 
     Raises:
         InputError: arrays of different lengths.
@@ -71,7 +73,9 @@ def checks(
     predict = probability_of(model)
     rows = chosen(patients, images, seed)
     maps = _maps(explain, model, pixels[rows], classes[rows])
-    found = removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
+    found = (
+        removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed) if removal else []
+    )
     kept = stability(model, explain, predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
     found.append(_stability_check(kept))
     for one, of_lungs in ((masks, False), (lungs, True)):

@@ -1,0 +1,141 @@
+"""The checks that a run makes of its own heat maps."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from chestxray.evaluation.finding_predictions import FindingPredictions
+from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.predictions import Predictions
+from chestxray.explanation import map_checks, panel
+from chestxray.explanation.map_checks import judge
+from chestxray.explanation.overlay import marked
+from chestxray.report import map_checks_wording
+from chestxray.runs.run_folder import Run
+from tests.made_runs import write_run
+
+GOOD = Figure(0.95, 0.9, 0.98)
+CLASSES = ("clear", "consolidation")
+
+
+def table(films, tmp_path, *, masks=False):
+    """The predictions of films that all are answered rightly, and the rows of their index."""
+    paths = [f"{i:03d}" for i in range(len(films.pixels))]
+    columns = {"path": paths, "label": [CLASSES[i] for i in films.classes], "patient": paths, "split": "test"}
+    rows = pd.DataFrame(columns | {"source": "phantom"})
+    predictions = Predictions.from_probabilities(rows, CLASSES, np.eye(2)[films.classes])
+    if masks:
+        rows["mask"] = [_written(mask, tmp_path / f"{name}.png") for name, mask in zip(paths, films.masks, strict=True)]
+    return predictions, rows, dict(zip(paths, films.pixels[..., 0], strict=True))
+
+
+def _written(mask, path):
+    if not mask.any():
+        return ""
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    return str(path)
+
+
+def judged(network, films, tmp_path, layer="last", method="gradcam", *, auroc=GOOD, masks=False, thorough=False):
+    predictions, rows, images = table(films, tmp_path, masks=masks)
+    return judge(
+        network, layer, method, predictions, images, rows, auroc, fit="stretch", thorough=thorough, seed=0
+    )
+
+
+def verdicts(judgement):
+    return {one.name: one.verdict for one in judgement.checks}
+
+
+def test_a_trained_network_is_checked_in_every_way_that_the_data_allow(unmarked, tmp_path):
+    network, films = unmarked
+    before = [weight.copy() for weight in network.get_weights()]
+    found = judged(network, films, tmp_path, masks=True)
+    said = verdicts(found)
+    assert set(said) == {
+        "discrimination", "cascading-randomisation", "single-layer-randomisation", "other-label", "stability",
+        "pointing-game", "share-inside",
+    }  # fmt: skip
+    assert said["discrimination"] == said["cascading-randomisation"] == said["pointing-game"] == "passes"
+    assert found.images == len(films.pixels)
+    assert all((a == b).all() for a, b in zip(before, network.get_weights(), strict=True)), "the model is left as it is"
+    assert json.loads(json.dumps(found.to_json()))["badge"] == found.badge
+
+
+def test_more_is_removed_where_it_is_asked_for(marked, tmp_path):
+    network, films = marked
+    few = type(films)(*(getattr(films, name)[:10] for name in ("pixels", "classes", "masks", "markers", "lungs")))
+    assert {"deletion", "insertion", "road"} <= set(verdicts(judged(network, few, tmp_path, thorough=True)))
+
+
+def test_a_network_that_tells_nothing_apart_fails(unmarked, tmp_path):
+    network, films = unmarked
+    found = judged(network, films, tmp_path, auroc=Figure(0.5, 0.4, 0.6))
+    assert (found.badge, verdicts(found)["discrimination"]) == ("fails", "fails")
+
+
+def test_without_a_layer_there_is_a_reason_and_no_badge(unmarked, tmp_path):
+    found = judged(*unmarked, tmp_path, layer=None)
+    assert (found.badge, found.checks, found.images) == ("", (), 0)
+    assert "needs a layer of feature maps" in found.reason
+    assert judged(*unmarked, tmp_path, layer=None, method="saliency").badge
+
+
+def test_maps_that_are_not_finite_are_no_badge(unmarked, tmp_path):
+    network, films = unmarked
+    weights = network.get_weights()
+    broken = [weight.copy() for weight in weights]
+    broken[2][0, 0, 0, 0] = np.nan
+    try:
+        network.set_weights(broken)
+        found = judged(network, films, tmp_path)
+    finally:
+        network.set_weights(weights)
+    assert not found.badge
+    assert found.reason.startswith("The heat maps could not be checked. ")
+
+
+def test_the_finding_that_an_image_has_is_explained():
+    p = np.array([[0.9, 0.2, 0.1], [0.9, 0.2, 0.3], [0.1, 0.2, 0.3]])
+    truth = np.array([[0, 1, 0], [np.nan, 1, 1], [0, 0, 0.0]])
+    columns = {"path": list("abc"), "patient": "", "split": "test", "source": "s", "label": ""}
+    for i, name in enumerate("xyz"):
+        columns |= {f"probability_{name}": p[:, i], f"truth_{name}": truth[:, i], f"predicted_{name}": 0.0}
+    explained = map_checks._explained(FindingPredictions(pd.DataFrame(columns), tuple("xyz")))
+    assert explained.tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize("badge", ["passes", "fails"])
+def test_pictures_of_a_method_that_fails_say_so(unmarked, tmp_path, badge):
+    network, films = unmarked
+    predictions, _, images = table(films, tmp_path)
+    panel.write_panel(network, "last", "", predictions, images, 1, 0, tmp_path / "maps", badge=badge)
+    (first, *_) = json.loads((tmp_path / "maps" / "index.json").read_text())["images"]
+    corner = np.asarray(Image.open(tmp_path / "maps" / first["file"]))[0, -1]
+    assert (corner.tolist() == [215, 25, 28]) == (badge == "fails")
+
+
+def test_a_wide_picture_has_the_words_and_a_small_one_the_frame():
+    for side, words in ((224, True), (48, False)):
+        drawn = marked(np.full((side, side, 3), 90, np.uint8))
+        assert (drawn[0, :] == [215, 25, 28]).all()
+        assert (drawn == 255).all(axis=-1).any() == words
+        assert (drawn[side // 2, side // 2] == 90).all()
+
+
+def test_the_report_shows_what_fails_first(tmp_path):
+    folder = write_run(tmp_path / "run")
+    assert map_checks_wording.shown(Run(folder)) is None
+    checks = [
+        {"name": name, "verdict": verdict, "sentence": f"Of {name}.", "figures": {}}
+        for name, verdict in (("stability", "passes"), ("road", "fails"), ("deletion", "doubtful"))
+    ]
+    record = {"method": "gradcam", "badge": "fails", "reason": "", "images": 24, "checks": checks}
+    (folder / "heatmaps" / "checks.json").write_text(json.dumps(record))
+    shown = map_checks_wording.shown(Run(folder))
+    assert [row[1] for row in shown["rows"]] == ["fails", "doubtful", "passes"]
+    assert shown["rows"][0][0] == "Marked pixels removed, by ROAD"
+    assert shown["summary"].startswith("The maps fail: ")
