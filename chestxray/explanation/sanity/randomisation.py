@@ -24,7 +24,7 @@ Changed: TypeAlias = Callable[[Iterable[int]], np.ndarray]
 _CASCADE: dict[Verdict, str] = {
     "passes": "The maps fall to that level: they depend on what the model has learnt.",
     "doubtful": "Whether the maps fall to that level cannot be told from these images.",
-    "fails": "The maps do not fall to that level: they show much that has nothing to do with what the model has learnt.",
+    "fails": "The maps do not fall to that level: much of them does not come from what the model has learnt.",
 }
 
 _ALONE: dict[Verdict, str] = {

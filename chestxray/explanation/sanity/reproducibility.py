@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -33,12 +32,19 @@ _MEANING: dict[Verdict, str] = {
 }
 
 
-def repeatability(maps: Sequence[np.ndarray], classes: np.ndarray, **given: Any) -> list[MapCheck]:
-    """Return the check ``repeatability`` of `maps` from trainings of one architecture, as `reproducibility` does."""
-    return _check("repeatability", "trainings with other seeds", maps, classes, **given)
+def repeatability(
+    maps: Sequence[np.ndarray], classes: np.ndarray, *, of: str = "", patients: np.ndarray | None = None, seed: int = 0
+) -> MapCheck:
+    """Return the check ``repeatability`` of `maps` from trainings of one architecture, whose name is `of`; otherwise
+    as `reproducibility`.
+    """
+    between = f"{len(maps)} trainings{f' of {of}' if of else ''} with other seeds"
+    return _check("repeatability", between, maps, classes, patients, seed)
 
 
-def reproducibility(maps: Sequence[np.ndarray], classes: np.ndarray, **given: Any) -> list[MapCheck]:
+def reproducibility(
+    maps: Sequence[np.ndarray], classes: np.ndarray, *, patients: np.ndarray | None = None, seed: int = 0
+) -> MapCheck:
     """Return the check ``reproducibility`` of the maps of the same images from several models.
 
     Passes where the likeness of the maps that two models give of one image is above that of their maps of different
@@ -49,25 +55,25 @@ def reproducibility(maps: Sequence[np.ndarray], classes: np.ndarray, **given: An
         maps: from each model, of the same images in the same order, float (rows, height, width), of 0 and more. Those
             of models with other input sizes are enlarged to the largest.
         classes: the class explained in each image, the same for all models, int (rows,).
-        given: ``patients``, identifiers (rows,), and ``seed``.
+        patients: identifiers (rows,); None: each image is of a patient of its own.
+        seed: of the pairs and the bootstrap.
 
     Images of which a model gives an empty map are counted as unlike, unless all models do, which leaves them out.
 
     Raises:
         InputError: fewer than two models, or other numbers of images.
     """
-    return _check("reproducibility", "architectures", maps, classes, **given)
+    return _check("reproducibility", f"{len(maps)} models", maps, classes, patients, seed)
 
 
 def _check(
     name: str,
-    of: str,
+    between: str,
     maps: Sequence[np.ndarray],
     classes: np.ndarray,
-    *,
-    patients: np.ndarray | None = None,
-    seed: int = 0,
-) -> list[MapCheck]:
+    patients: np.ndarray | None,
+    seed: int,
+) -> MapCheck:
     counts = sorted({len(one) for one in maps})
     if len(maps) < 2 or len(counts) > 1:
         raise InputError(
@@ -80,7 +86,7 @@ def _check(
     facts = {"images": int(shown.sum()), "empty": int((~shown).sum()), "models": len(maps)}
     if len(np.unique(clusters)) < FEWEST:
         reason = f"Maps that are not empty are of {len(np.unique(clusters))} patients; a verdict needs {FEWEST}."
-        return [MapCheck(name, "doubtful", reason, facts)]
+        return MapCheck(name, "doubtful", reason, facts)
     same, different = _levels([one[shown] for one in _alike(maps)], np.asarray(classes)[shown], clusters, seed)
     rank, baseline = (level[MEASURES[0]] for level in (same, different))
     verdict: Verdict = "doubtful"
@@ -89,11 +95,11 @@ def _check(
     elif high(rank) <= high(baseline):
         verdict = "fails"
     sentence = (
-        f"Between {len(maps)} {of}, two maps of one image have a rank correlation of "
+        f"Between {between}, two maps of one image have a rank correlation of "
         f"{with_interval(rank.to_json(), 2)}, and of two different images {with_interval(baseline.to_json(), 2)}. "
         f"{_MEANING[verdict]}"
     )
-    return [MapCheck(name, verdict, sentence, {**facts, **as_json(same), "baseline": as_json(different)})]
+    return MapCheck(name, verdict, sentence, {**facts, **as_json(same), "baseline": as_json(different)})
 
 
 def _alike(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
