@@ -72,7 +72,8 @@ def test_an_untrained_network_fails(unmarked):
         phantom_networks.untrained(), gradcam, pixels, classes, patients, seed=0, masks=films.masks[places], images=12
     )
     assert badge(found) == "fails"
-    assert by_name(found)["share-inside"].verdict == "fails"
+    for name in ("deletion", "insertion", "road", "share-inside"):
+        assert by_name(found)[name].verdict == "fails", by_name(found)[name].sentence
 
 
 FILMS, SIZE = 16, (24, 24)
