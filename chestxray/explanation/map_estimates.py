@@ -76,23 +76,20 @@ def _of_equal_values(value: float, support: float, span: tuple[float, float]) ->
     return Figure(value, value - share * (value - span[0]), value + share * (span[1] - value))
 
 
-def verdict(scores: Scores, differences: Mapping[str, Figure]) -> Verdict:
-    """Return the verdict on maps that should do better than every prior.
+def verdict(scores: Scores, differences: Mapping[str, Figure], least: float = 0.0) -> Verdict:
+    """Return the verdict on maps that should do better than every prior, by more than `least`.
 
-    ``passes``: better than each prior, with an interval above 0. No correction for the number of priors is needed,
-    as all of them have to be beaten (Berger 1982). ``fails``: on average no better than a prior that knows nothing of
-    the image. ``doubtful``: better on average, but an interval includes 0; or there are fewer than `FEWEST_PATIENTS`
-    patients.
+    ``passes``: better than each prior, with an interval above `least`. No correction for the number of priors is
+    needed, as all of them have to be beaten (Berger 1982). ``fails``: on average no better than a prior that knows
+    nothing of the image: it is the map that has to show that it does. ``doubtful``: better on average, but an interval
+    includes `least`; or there are fewer than `FEWEST_PATIENTS` patients.
 
-    `OTHERS` know the model: where the cue lies at one place on every film, they are as right as the image's own maps.
-    Being no better than they are is therefore doubtful, and being worse, with an interval below 0, fails.
+    `OTHERS` know the model, and where the cue lies at one place on every film their mean is as right as the image's
+    own map, and smoother. Being no better than they are is therefore doubtful, and never fails.
     """
     if len(np.unique(scores.patients)) < FEWEST_PATIENTS:
         return "doubtful"
-    others = differences.get(OTHERS)
-    blind = [one for name, one in differences.items() if name != OTHERS]
-    if any(one.value is None or one.value <= _NOTHING for one in blind):
+    least += _NOTHING
+    if any(one.value is None or one.value <= least for name, one in differences.items() if name != OTHERS):
         return "fails"
-    if others is not None and others.high is not None and others.high <= 0:
-        return "fails"
-    return "passes" if all(one.low is not None and one.low > 0 for one in differences.values()) else "doubtful"
+    return "passes" if all(one.low is not None and one.low > least for one in differences.values()) else "doubtful"

@@ -68,7 +68,13 @@ def test_maps_are_doubtful_where_the_interval_includes_no_gain():
 
 def test_maps_of_other_images_may_be_as_right_where_the_cue_never_moves():
     assert judged(0.5, random=0.2, centre=0.3, others=0.51) == "doubtful"
-    assert judged(0.5, random=0.2, centre=0.3, others=0.6) == "fails"
+    assert judged(0.5, random=0.2, centre=0.3, others=0.6) == "doubtful"
+
+
+def test_a_lead_that_means_nothing_is_none():
+    scores = Scores(np.linspace(0.5, 0.501, 40), {RANDOM: np.full(40, 0.499)}, PATIENTS)
+    assert verdict(scores, scores.differences(0)) == "passes"
+    assert verdict(scores, scores.differences(0), 0.01) == "fails"
 
 
 def test_few_patients_are_no_ground_for_a_verdict():

@@ -15,6 +15,9 @@ from chestxray.explanation.map_estimates import CENTRE, FEWEST_PATIENTS, OTHERS,
 
 #: Evaluations of the network for each image and each kind of map.
 EVALUATIONS = 2 * len(STEPS) + 2 * len(SHARES)
+#: A lead of less than this in probability counts as none: an untrained network answers one half whatever is removed,
+#: and differs by thousandths.
+LEAST = 0.01
 _QUESTIONS = {
     "deletion": "The probability while the pixels that a map marks first are removed, as an area (lower is better)",
     "insertion": "The probability while the pixels that a map marks first return to a blurred film, as an area "
@@ -60,7 +63,7 @@ def _check(name: str, values: dict[str, np.ndarray], scores: Scores, seed: int) 
     means = {which: mean(one, scores.patients, span=span, seed=seed).to_json() for which, one in values.items()}
     own = means.pop("own")
     best = scores.better
-    judged = verdict(scores, differences)
+    judged = verdict(scores, differences, LEAST)
     beside = ", ".join(f"{which} {one['value']:.2f}" for which, one in means.items())
     lead = with_interval(differences[best].to_json(), 2, level="95%", signed=True)
     count = len(np.unique(scores.patients))

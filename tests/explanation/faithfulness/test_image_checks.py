@@ -6,8 +6,9 @@ import pytest
 import phantom_networks
 from chestxray.errors import InputError, NonFiniteError
 from chestxray.explanation import map_priors
-from chestxray.explanation.faithfulness.image_checks import checks, chosen, probability_of
+from chestxray.explanation.faithfulness.image_checks import EVALUATIONS_AN_IMAGE, checks, chosen, probability_of
 from chestxray.explanation.faithfulness.removal_checks import removal_checks
+from chestxray.explanation.faithfulness.stability import stability
 from chestxray.explanation.localisation.overlap import pointing
 from chestxray.explanation.localisation.overlap_checks import overlap_checks
 from chestxray.explanation.map_check import badge
@@ -72,7 +73,8 @@ def test_an_untrained_network_fails(unmarked):
         phantom_networks.untrained(), gradcam, pixels, classes, patients, seed=0, masks=films.masks[places], images=12
     )
     assert badge(found) == "fails"
-    assert by_name(found)["share-inside"].verdict == "fails"
+    for name in ("deletion", "insertion", "road", "share-inside"):
+        assert by_name(found)[name].verdict == "fails", by_name(found)[name].sentence
 
 
 FILMS, SIZE = 16, (24, 24)
@@ -109,6 +111,21 @@ def test_random_maps_blobs_and_maps_of_anything_else_fail(patches):
     for seed in range(1, 4):
         verdicts = judged(patches, map_priors.random(FILMS, SIZE, seed)).values()
         assert "passes" not in verdicts and "fails" in verdicts
+
+
+def test_the_count_of_evaluations_is_the_stated_one(patches):
+    seen, classes, patients = [], np.zeros(FILMS, int), np.arange(FILMS)
+
+    def counted(images, classes):
+        seen.append(len(images))
+        return bright(images, classes)
+
+    def maps(model, pixels, classes):
+        return pixels[..., 0] * 1.0
+
+    removal_checks(counted, patches, classes, patients, maps(None, patches, classes), seed=0)
+    stability(None, maps, counted, patches, classes, patients, maps(None, patches, classes), seed=0)
+    assert sum(seen) == EVALUATIONS_AN_IMAGE * FILMS
 
 
 def test_as_many_patients_as_can_be_are_chosen_and_always_the_same():

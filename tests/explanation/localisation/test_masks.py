@@ -7,9 +7,12 @@ from PIL import Image
 
 from chestxray.data.boxes import box
 from chestxray.data.images.pixels import fitted
+from chestxray.data.sources.label_layouts.nih import listed_boxes
 from chestxray.data.sources.phantom.source import load
 from chestxray.errors import DataError, InputError
 from chestxray.explanation.localisation.masks import box_mask, masks_of
+from chestxray.explanation.localisation.overlap import area, share_inside
+from chestxray.explanation.map_priors import centre
 from chestxray.plugin import SourceOptions
 
 SIZE = (32, 32)
@@ -120,3 +123,24 @@ def test_phantoms_of_several_findings_have_a_mask_for_each(tmp_path):
     there = (rows["mask:Effusion"] != "").to_numpy()
     found = masks_of(rows, SIZE, findings=["Effusion"] * len(rows))
     assert 0 < there.sum() < len(rows) and (found.any(axis=(1, 2)) == there).all()
+
+
+@pytest.mark.real_data
+def test_masks_of_montgomery_are_lungs(real_data):
+    paths = sorted((real_data / "montgomery" / "images").iterdir())[:6]
+    found = masks_of(pd.DataFrame({"path": map(str, paths)}), (64, 64), folder=real_data / "montgomery" / "masks")
+    assert ((found.mean(axis=(1, 2)) > 0.1) & (found.mean(axis=(1, 2)) < 0.5)).all()
+
+
+@pytest.mark.real_data
+def test_a_fixed_blob_beats_chance_on_the_boxes_of_nih(real_data):
+    """The figures of the page on these checks: why chance alone is no level to beat."""
+    file = real_data / "nih-1000" / "BBox_List_2017.csv.gz"
+    names = pd.read_csv(file)["Image Index"].drop_duplicates()
+    rows = pd.DataFrame({"path": names, "boxes": listed_boxes(file, names)})
+    for finding, covered, inside in (("Pneumonia", 0.09, 0.16), ("Cardiomegaly", 0.18, 0.35)):
+        masks = masks_of(rows, (64, 64), findings=[finding] * len(rows))
+        masks = masks[masks.any(axis=(1, 2))]
+        blob = np.broadcast_to(centre((64, 64)), masks.shape)
+        assert area(masks).mean() == pytest.approx(covered, abs=0.01)
+        assert share_inside(blob, masks).mean() == pytest.approx(inside, abs=0.01)
