@@ -261,7 +261,10 @@ class Recipe:
     )
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
     metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
-    explain: str = _field(GRADCAM, "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.")
+    explain: str = _field(
+        GRADCAM,
+        "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.",
+    )
     heatmaps: int = _field(2, "Number of right and of wrong test images of each class that get a heat map.", low=0)
 
     def __post_init__(self) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from chestxray.data.findings import absent
+from chestxray.errors import InputError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.explanation.methods import METHODS
 from chestxray.explanation.overlay import overlay
 from chestxray.explanation.published_explanations import maps_of, shared_scale, unit_of
-from chestxray.errors import InputError
 from chestxray.recipe import GRADCAM
 from chestxray.storage.files import replacing, write_json
 
@@ -120,9 +120,7 @@ def write_finding_panel(
     write_json(folder / "index.json", record)
 
 
-def _shown(
-    record: dict[str, Any], model: keras.Model, pixels: np.ndarray, classes: np.ndarray
-) -> np.ndarray:
+def _shown(record: dict[str, Any], model: keras.Model, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the maps of the record's method in 0..1, on the one scale that is written into the record.
 
     A method that cannot explain this architecture gives no maps, and the record the reason.
