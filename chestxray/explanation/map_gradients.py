@@ -169,4 +169,4 @@ def _compiled(maps: Maps, model: keras.Model) -> Maps:
 
     images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     signature = [images, tf.TensorSpec((None,), tf.int32)]
-    return tf.function(maps, autograph=False).get_concrete_function(*signature)  # type: ignore[no-any-return]
+    return tf.function(maps, autograph=False).get_concrete_function(*signature)

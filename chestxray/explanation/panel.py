@@ -49,8 +49,8 @@ def write_panel(
     """Explain a panel of `predictions` and write the overlays and their ``index.json`` to `folder`.
 
     `images`: uint8 (height, width) by path. The predicted class is explained, by `method` (`maps_of`). Without a
-    `layer` there are no maps of methods that need one, and the index gives the `reason`. All maps share one scale, from 0 to
-    the highest value among them, which the index gives.
+    `layer` there are no maps of methods that need one, and the index gives the `reason`. All maps share one scale, from
+    0 to the highest value among them, which the index gives.
     """
     record = _record(layer, reason, each, method)
     if not record["reason"]:

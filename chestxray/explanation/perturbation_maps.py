@@ -118,7 +118,7 @@ def compiled(function: Callable[..., Any], *arguments: tuple[tuple[int | None, .
     import tensorflow as tf
 
     signature = [tf.TensorSpec(shape, dtype) for shape, dtype in arguments]
-    return tf.function(function, autograph=False).get_concrete_function(*signature)  # type: ignore[no-any-return]
+    return tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
 def _probabilities(model: keras.Model) -> keras.Model:

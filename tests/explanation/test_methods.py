@@ -268,14 +268,14 @@ def test_other_mistakes_have_one_line(tiny, monkeypatch):
     model = made(tiny)
     with pytest.raises(InputError, match=r"^method must be one of gradcam, .*Received: 'gradcamm'\.$"):
         raw_maps("gradcamm", model, "last", PIXELS, CLASSES)
-    with pytest.raises(InputError, match="from 0 to 2. Received: 0 to 3"):
+    with pytest.raises(InputError, match=r"from 0 to 2\. Received: 0 to 3"):
         raw_maps("gradcam", model, "last", PIXELS, np.array([0, 3, 1]))
-    with pytest.raises(InputError, match="whole numbers. Received: .*float64"):
+    with pytest.raises(InputError, match=r"whole numbers\. Received: .*float64"):
         raw_maps("gradcam", model, "last", PIXELS, np.array([0.0, 1.0, 1.0]))
     with pytest.raises(InputError, match="no attention between patches"):
         raw_maps("attention-rollout", model, "last", PIXELS, CLASSES)
     monkeypatch.setattr(methods.backend, "on_jax", lambda: True)
-    with pytest.raises(InputError, match="saliency needs Keras on TensorFlow. On JAX there are: gradcam, scorecam"):
+    with pytest.raises(InputError, match=r"saliency needs Keras on TensorFlow\. On JAX there are: gradcam, scorecam"):
         raw_maps("saliency", model, "last", PIXELS, CLASSES)
 
 

@@ -15,7 +15,7 @@ from chestxray.report.figures.style import absent, shortened, styled
 
 #: Side of an image, and room for the colour bars below the last row, in inches.
 _TILE, _BAR = 2.3, 0.6
-#: A row of the panel: the image's name, the explained class, pixels uint8 (height, width), a map in 0..1 of each method.
+#: A row of the panel: the image's name, the explained class, pixels uint8 (height, width), each method's map in 0..1.
 Row = tuple[str, str, np.ndarray, Sequence[np.ndarray]]
 
 
