@@ -25,6 +25,7 @@ NAMES = (
     "decoding",
     "pipeline",
     "gradcam",
+    "map_methods",
     "bulk",
     "frozen",
     "probe",

@@ -261,7 +261,10 @@ class Recipe:
     )
     replicates: int = _field(2000, "Bootstrap replicates for every interval.", low=100)
     metric: tuple[str, ...] = _field((), "Further figure of the test, by the name of its plugin.")
-    explain: str = _field(GRADCAM, "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.")
+    explain: str = _field(
+        GRADCAM,
+        "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.",
+    )
     heatmaps: int = _field(
         2, "Number of test images of each class and kind (random, right, wrong, most and least certain) that get a heat "
         "map.", low=0,

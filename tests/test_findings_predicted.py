@@ -213,9 +213,9 @@ def test_python_gives_the_same(run, rows):
     assert tuple(opened.predict(pixels)) == tuple(given)
     assert opened.predict(pixels)["probability_Mass"][0] == pytest.approx(given["probability_Mass"][0], abs=1e-6)
     explained = opened.explain(pixels, "Mass")
-    assert explained.finding == "Mass" and explained.map.shape == (16, 16)
+    assert explained.name == "Mass" and explained.map.shape == (16, 16)
     probable = max(explained.answer.findings, key=lambda name: explained.answer.findings[name].probability)
-    assert opened.explain(pixels).finding == probable
+    assert opened.explain(pixels).name == probable
     with pytest.raises(InputError, match="Received: 'Oedema'"):
         opened.explain(pixels, "Oedema")
 
@@ -228,7 +228,7 @@ def test_any_finding_is_explained_however_improbable(run, rows, monkeypatch):
     assert opened.engine.run(pixels[None], maps=True).mapped.shape == (1, 1)
     for name in FINDINGS:
         found, expected = opened.explain(pixels, name), whole.explain(pixels, name)
-        assert found.finding == name and found.answer == expected.answer
+        assert found.name == name and found.answer == expected.answer
         np.testing.assert_allclose(found.map, expected.map, atol=1e-5)
 
 

@@ -70,7 +70,7 @@ def test_a_run_uses_and_records_them(recipe, tmp_path, monkeypatch):
         ({"augment": "brightr"}, "Unknown augmentation 'brightr'. Did you mean brighter or light? Allowed: none"),
         (
             {"explain": "brihgt"},
-            "Unknown explanation 'brihgt'. Did you mean bright? Allowed: gradcam. Installed: bright",
+            "Unknown explanation 'brihgt'. Did you mean bright? Allowed: gradcam, gradcam++,",
         ),
         ({"loss": "each"}, "The loss each is for findings; xrays has classes."),
         ({"loss": "plain", "probe": True}, "probe minimises cross-entropy"),

@@ -1,4 +1,4 @@
-"""Predicts images given as files, arrays or tables, and explains predictions by Grad-CAM."""
+"""Predicts images given as files, arrays or tables, and explains predictions by heat maps."""
 
 from __future__ import annotations
 
@@ -25,24 +25,38 @@ _PIXELS = "An array of images must be (height, width) or (n, height, width) of g
 
 @dataclass(frozen=True)
 class Explanation:
-    """The Grad-CAM explanation of one prediction.
+    """The heat map of one image.
 
-    ``pixels``: uint8 (height, width), the image as the model sees it; ``map``: float32 (height, width) in 0..1, the
-    regions that the score of the predicted class, or of ``finding``, comes from; ``finding`` is None with classes.
+    ``pixels``: uint8 (height, width), the image as the model sees it; ``raw``: float32 (height, width) of 0 and more,
+    in the unit of the ``method``: where the score of the class, or finding, ``name`` comes from.
     """
 
     answer: ImageAnswer
     pixels: np.ndarray
-    map: np.ndarray
-    finding: str | None = None
+    raw: np.ndarray
+    name: str
+    method: str
 
-    def overlay(self, strength: float = 0.5) -> Image.Image:
-        """Return the image with the map as an overlay; `strength` (0 to 1) is the opacity where the map is 1."""
+    @property
+    def map(self) -> np.ndarray:
+        """The map in 0..1, divided by its highest value; an empty map is all 0. Maps of two images, or of two methods,
+        cannot be compared in it: `raw` can, within a method.
+        """
+        return self.scaled(float(self.raw.max()))
+
+    def scaled(self, highest: float) -> np.ndarray:
+        """Return the map in 0..1 on a scale that ends at `highest`, such as the highest value of several maps."""
+        return np.clip(self.raw / highest, 0, 1) if highest > 0 else np.zeros_like(self.raw)
+
+    def overlay(self, strength: float = 0.5, highest: float | None = None) -> Image.Image:
+        """Return the image with the map as an overlay; `strength` (0 to 1) is the opacity where the map is `highest`,
+        by default its own highest value.
+        """
         from PIL import Image
 
         from chestxray.explanation.overlay import overlay
 
-        return Image.fromarray(overlay(self.pixels, self.map, strength))
+        return Image.fromarray(overlay(self.pixels, self.map if highest is None else self.scaled(highest), strength))
 
     def _repr_html_(self) -> str:
         """Return the overlay with the answer in words as HTML for a notebook."""
@@ -53,8 +67,8 @@ class Explanation:
         buffer = io.BytesIO()
         self.overlay().save(buffer, "PNG")
         picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-        of = "" if self.finding is None else f" Heat map of {self.finding}."
-        words = html.escape(self.answer.words + of)
+        of = f"{self.method} of {self.name}, highest value {self.raw.max():.3g}"
+        words = html.escape(f"{self.answer.words} Heat map: {of}.")
         return f'<img width="320" alt="heat map" src="data:image/png;base64,{picture}"><p>{words}</p>'
 
 

@@ -15,8 +15,9 @@ import pandas as pd
 from chestxray.api import answers as answering
 from chestxray.api.answers import Explanation, Images
 from chestxray.api.results import AuditResult, Controls, Environment
-from chestxray.errors import DataError, InputError, nearest, require
+from chestxray.errors import DataError, InputError, require
 from chestxray.inference.answer import columns
+from chestxray.recipe import GRADCAM
 from chestxray.runs import run_folder
 from chestxray.storage import remote, result_files
 
@@ -217,37 +218,47 @@ class Run:
         require_tensorflow("A Keras model")
         return feature_table.of_run(self.folder, dict(fields), caches.root(cache)).frame()
 
-    def explain(self, image: Images, finding: str | None = None) -> Explanation:
-        """Return the Grad-CAM explanation of the prediction of one image, a path or an array (height, width).
+    def explain(
+        self, image: Images, label: str | None = None, *, method: str = GRADCAM, layer: str | None = None
+    ) -> Explanation:
+        """Return a heat map of one image, a path or an array (height, width), with the answer it belongs to.
 
-        With findings it is of `finding`; default: the most probable one.
+        Args:
+            image: a path, or an array as `predict` takes it.
+            label: the class or finding that is explained; default: the class decided on, the most probable finding.
+            method: one that `chestxray explain` has, or the name of a plugin's. An ensemble has gradcam alone: the
+                mean of its members' maps, each scaled to its own highest value.
+            layer: the layer of feature maps; default: that of the architecture.
 
         Raises:
-            InputError: the architecture has no Grad-CAM layer, there is not exactly one image, or no such finding.
+            InputError: the method needs a layer and there is none, there is not exactly one image, or no such method,
+                class, finding.
+            PluginError: no such layer.
             DataError: the image cannot be read.
         """
+        from chestxray.inference import explaining
+        from chestxray.inference.keras_engine import KerasEngine
+
+        engine, wanted = self.engine, explaining.TOP if label is None else label
+        explaining.check_name(engine, wanted, several=False)
+        if isinstance(engine, KerasEngine):
+            explaining.check(engine, (method,), wanted, layer)
+        elif method != GRADCAM or layer is not None:
+            raise InputError("An ensemble has maps of gradcam at its members' own layers. Explain one of its members.")
         # At most two images are computed, which is enough to detect several.
-        given = list(itertools.islice(self._answers(image, 1, maps=True), 2))
+        given = list(itertools.islice(self._answers(image, 1, maps=False), 2))
         if len(given) != 1:
             raise InputError("explain takes one image. Received: several.")
         (((answer,), pixels, outputs),) = given
-        if outputs is None or outputs.maps is None:
+        if outputs is None:
             raise DataError(f"{answer.path} cannot be read: {answer.unreadable}.")
-        if outputs.mapped is None:
-            if finding is not None:
-                raise InputError(f"finding is for a run of findings. Received: {finding!r}, with one class an image.")
-            return Explanation(answer, pixels[0], outputs.maps[0])
-        names, mapped = self.engine.classes, outputs.mapped[0].tolist()
-        if finding is not None and finding not in names:
-            raise InputError(
-                f"finding must be one of {', '.join(names)}.{nearest(finding, names)} Received: {finding!r}."
+        if isinstance(engine, KerasEngine):
+            (found,) = explaining.maps_of_read(
+                engine, [answer], pixels, outputs.probabilities, (method,), wanted, layer
             )
-        number = mapped[0] if finding is None else names.index(finding)
-        if number in mapped:
-            return Explanation(answer, pixels[0], outputs.maps[0][mapped.index(number)], names[number])
-        from chestxray.inference import keras_engine
-
-        return Explanation(answer, pixels[0], keras_engine.maps_of(self.engine, pixels, number)[0], names[number])
+        else:
+            found = explaining.of_ensemble(engine, answer, pixels, outputs.probabilities, wanted)
+        return Explanation(answer, pixels[0], found.raw, found.name, method)
 
     def _answers(self, images: Images, batch_size: int, *, maps: bool) -> Iterator[tuple[list[Any], Any, Any]]:
         from chestxray.inference import keras_engine

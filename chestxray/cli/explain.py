@@ -79,8 +79,8 @@ def command(
         chestxray explain runs/x film.dcm --class all --method integrated-gradients --output maps
 
     Writes three files for each image, class and method to --output: a PNG, the image at its own resolution with the map
-    over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON with
-    the answer and what the map says. All maps of a method that are made together share one scale, from 0 to the
+    over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON
+    with the answer and what the map says. All maps of a method that are made together share one scale, from 0 to the
     highest value among them: an empty map stays empty. The colours are strongest where the map is highest.
 
     A heat map is no outline of a disease, and a plausible one is no evidence that the answer is right.

@@ -108,7 +108,7 @@ def smoothgrad(model: keras.Model, seed: int) -> Maps:
     gradients = saliency_engine(logits_model(model))
     shape = tuple(model.inputs[0].shape[1:])
     # The legacy generator, which tf-keras-vis draws from: with the same seed both have the same noise.
-    drawn = np.random.RandomState(seed).normal(size=(COPIES, *shape)).astype(np.float32)  # noqa: NPY002
+    drawn = np.random.RandomState(seed).normal(size=(COPIES, *shape)).astype(np.float32)
 
     def maps(images: Tensor, classes: Tensor) -> Tensor:
         low, high = (f(images, axis=(1, 2, 3), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
@@ -169,4 +169,4 @@ def _compiled(maps: Maps, model: keras.Model) -> Maps:
 
     images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     signature = [images, tf.TensorSpec((None,), tf.int32)]
-    return tf.function(maps, autograph=False).get_concrete_function(*signature)  # type: ignore[no-any-return]
+    return tf.function(maps, autograph=False).get_concrete_function(*signature)

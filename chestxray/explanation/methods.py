@@ -167,19 +167,15 @@ def _gradcam(model: keras.Model, layer: str) -> Run:
     check_layer(model, layer)
     graph = Graph(model, layer)
     evidence = compiled(graph.evidence, ((None, *graph.input_shape), "float32"), ((None,), "int32"))
-    return lambda images, classes: evidence(
-        keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(classes)
-    )
+    return lambda images, classes: evidence(keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(classes))
 
 
 def _checked(classes: np.ndarray, rows: int, count: int) -> np.ndarray:
     numbers = np.asarray(classes)
     if numbers.shape != (rows,) or not np.issubdtype(numbers.dtype, np.integer):
         raise InputError(f"classes must be ({rows},) whole numbers. Received: {numbers.shape}, {numbers.dtype}.")
-    if rows and not (0 <= numbers.min() and numbers.max() < count):
-        raise InputError(
-            f"classes must be from 0 to {count - 1}. Received: {numbers.min()} to {numbers.max()}."
-        )
+    if rows and not (numbers.min() >= 0 and numbers.max() < count):
+        raise InputError(f"classes must be from 0 to {count - 1}. Received: {numbers.min()} to {numbers.max()}.")
     return numbers.astype(np.int32)
 
 

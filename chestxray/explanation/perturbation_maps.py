@@ -35,7 +35,8 @@ def scorecam(model: keras.Model, layer: str, batch_size: int) -> Maps:
     features = keras.Model(model.inputs[0], model.get_layer(layer).output)
     network = _probabilities(model)
     rows, columns = (
-        enlargement(given, wanted) for given, wanted in zip(features.output.shape[1:3], model.inputs[0].shape[1:3], strict=True)
+        enlargement(given, wanted)
+        for given, wanted in zip(features.output.shape[1:3], model.inputs[0].shape[1:3], strict=True)
     )
 
     def scores(images: Tensor, maps: Tensor, classes: Tensor, pairs: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def compiled(function: Callable[..., Any], *arguments: tuple[tuple[int | None, .
     import tensorflow as tf
 
     signature = [tf.TensorSpec(shape, dtype) for shape, dtype in arguments]
-    return tf.function(function, autograph=False).get_concrete_function(*signature)  # type: ignore[no-any-return]
+    return tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
 def _probabilities(model: keras.Model) -> keras.Model:

@@ -15,6 +15,7 @@ from chestxray.data.images.pixels import Fit
 from chestxray.errors import InputError, nearest
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.rule import Decision
+from chestxray.inference import keras_engine
 from chestxray.inference.answer import answered
 from chestxray.inference.batch_prediction import decoded
 from chestxray.inference.engine import Engine
@@ -69,12 +70,13 @@ def check(engine: KerasEngine, methods: Sequence[str], wanted: str, layer: str |
     check_name(engine, wanted)
 
 
-def check_name(engine: Engine, wanted: str) -> None:
-    """Raise `InputError` unless `wanted` is a class or finding of `engine`, `TOP` or `ALL`."""
-    if wanted not in (*engine.classes, TOP, ALL):
+def check_name(engine: Engine, wanted: str, *, several: bool = True) -> None:
+    """Raise `InputError` unless `wanted` is a class or finding of `engine`, `TOP` or, for `several`, `ALL`."""
+    allowed = (*engine.classes, TOP, *([ALL] if several else []))
+    if wanted not in allowed:
+        what = "finding" if isinstance(engine.decision, FindingDecision) else "class"
         raise InputError(
-            f"class must be one of {', '.join((*engine.classes, TOP, ALL))}.{nearest(wanted, engine.classes)} "
-            f"Received: {wanted!r}."
+            f"{what} must be one of {', '.join(allowed)}.{nearest(wanted, engine.classes)} Received: {wanted!r}."
         )
 
 
@@ -122,6 +124,17 @@ def maps_of_read(
         probability = round(float(probabilities[row, number]), 7)
         for method in methods:
             yield Explained(answers[row], engine.classes[number], probability, method, maps[method][place])
+
+
+def of_ensemble(
+    engine: Engine, answer: ImageAnswer, pixels: np.ndarray, probabilities: np.ndarray, wanted: str
+) -> Explained:
+    """Return gradcam's map of one image by an ensemble, in 0..1: the mean over its members, each map scaled to its own
+    highest value. Arguments as of `maps_of_read`. Raises `InputError` where no member has maps.
+    """
+    _, (number,) = _chosen(engine, probabilities, wanted)
+    raw = keras_engine.maps_of(engine, pixels, int(number))[0]
+    return Explained(answer, engine.classes[number], round(float(probabilities[0, number]), 7), GRADCAM, raw)
 
 
 def _chosen(engine: Engine, probabilities: np.ndarray, wanted: str) -> tuple[np.ndarray, np.ndarray]:

@@ -271,9 +271,7 @@ class KerasEngine:
         with interrupts.deferred():
             return explain(pixels[..., np.newaxis], np.full(len(pixels), number))[1]
 
-    def raw_maps(
-        self, method: str, pixels: np.ndarray, classes: np.ndarray, layer: str | None = None
-    ) -> np.ndarray:
+    def raw_maps(self, method: str, pixels: np.ndarray, classes: np.ndarray, layer: str | None = None) -> np.ndarray:
         """Return raw maps, float32 (n, height, width), by a method of `published_explanations.maps_of`, of `classes`,
         int (n,), for `pixels` as `run` takes them. `layer`: default the architecture's own.
         """

@@ -15,7 +15,11 @@ def method_and_scale(index: Mapping[str, Any]) -> str:
     if not own:
         drawn = f"Drawn by the method {method} of a plugin."
     else:
-        at = f" at the layer {layer}; a map is as coarse as that layer" if layer and method not in PIXEL_EXPLANATIONS else ""
+        at = (
+            f" at the layer {layer}; a map is as coarse as that layer"
+            if layer and method not in PIXEL_EXPLANATIONS
+            else ""
+        )
         drawn = f"Drawn by {method or 'Grad-CAM'}{at}."
     if not scale:
         return f"{drawn} Each map is scaled to its own maximum."

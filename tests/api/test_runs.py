@@ -13,6 +13,8 @@ from PIL import Image
 import chestxray as cx
 from chestxray.errors import DataError, InputError
 from chestxray.evaluation.evaluate import Evaluation
+from chestxray.explanation.methods import raw_maps
+from chestxray.runs.run_folder import Run as RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,23 @@ def test_an_answer_is_explained(run, films):
     assert "data:image/png;base64," in found._repr_html_()
     with pytest.raises(InputError, match=r"one image\. Received: several"):
         run.explain(films[:2])
+
+
+def test_any_class_is_explained_by_any_method_in_its_own_unit(run, films):
+    pixels = run.explain(films[0]).pixels[None, ..., None]
+    for method in ("layercam", "occlusion"):
+        found = run.explain(films[0], "NORMAL", method=method)
+        layer, _ = RunFolder(run.folder).cam_layer
+        expected = raw_maps(method, run.model, layer, pixels, np.array([run.engine.classes.index("NORMAL")]))[0]
+        np.testing.assert_allclose(found.raw, expected, atol=1e-5 * max(expected.max(), 1e-9))
+        assert (found.name, found.method) == ("NORMAL", method)
+        assert found.map.max() in (0.0, 1.0)
+        twice = found.scaled(2 * float(found.raw.max()))
+        np.testing.assert_allclose(twice, found.map / 2, atol=1e-6)
+    with pytest.raises(InputError, match="class must be one of NORMAL, PNEUMONIA, top"):
+        run.explain(films[0], "Normal")
+    with pytest.raises(InputError, match="Unknown explanation 'gradcma'"):
+        run.explain(films[0], method="gradcma")
 
 
 def test_a_run_without_training_has_no_history(run, tmp_path):

@@ -115,9 +115,7 @@ def test_saliency_and_smoothgrad_are_those_of_tf_keras_vis(architecture, mixed, 
     for image, number in zip(FLOATS[:1], CLASSES, strict=False):
         np.random.seed(7)
         score = CategoricalScore([int(number)])
-        smooth.append(
-            library(score, image[None], smooth_samples=COPIES, smooth_noise=NOISE, normalize_map=False)[0]
-        )
+        smooth.append(library(score, image[None], smooth_samples=COPIES, smooth_noise=NOISE, normalize_map=False)[0])
     maps = raw_maps("smoothgrad", model, None, PIXELS, CLASSES, seed=7)
     np.testing.assert_allclose(maps[:1], smooth, atol=within * np.max(smooth))
     assert np.abs(maps - raw_maps("smoothgrad", model, None, PIXELS, CLASSES, seed=8)).max() > within * maps.max()
@@ -164,7 +162,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logit(tiny, patche
 
 def test_occlusion_is_what_the_probability_falls_by_where_a_square_lies():
     # With 4 x 4 pixels the square of an eighth is one pixel (Zeiler and Fergus 2014, section 4.2).
-    assert 4 < SQUARES
+    assert SQUARES > 4
     model = linear(WEIGHTS)
     maps = raw_maps("occlusion", model, None, IMAGE, FIRST, batch_size=5)
     whole = float(model(IMAGE.astype(np.float32))[0, 0])
@@ -252,7 +250,9 @@ def test_without_a_layer_there_are_the_methods_of_pixels_and_a_reason(tiny):
         if about.needs == "pixels":
             assert raw_maps(method, model, None, PIXELS[:1], CLASSES[:1]).shape == (1, *SIZE)
             continue
-        with pytest.raises(InputError, match=r"^\S+ needs a layer of feature maps, and .* need none: saliency, [^\n]+$"):
+        with pytest.raises(
+            InputError, match=r"^\S+ needs a layer of feature maps, and .* need none: saliency, [^\n]+$"
+        ):
             raw_maps(method, model, None, PIXELS, CLASSES)
 
 
@@ -268,14 +268,14 @@ def test_other_mistakes_have_one_line(tiny, monkeypatch):
     model = made(tiny)
     with pytest.raises(InputError, match=r"^method must be one of gradcam, .*Received: 'gradcamm'\.$"):
         raw_maps("gradcamm", model, "last", PIXELS, CLASSES)
-    with pytest.raises(InputError, match="from 0 to 2. Received: 0 to 3"):
+    with pytest.raises(InputError, match=r"from 0 to 2\. Received: 0 to 3"):
         raw_maps("gradcam", model, "last", PIXELS, np.array([0, 3, 1]))
-    with pytest.raises(InputError, match="whole numbers. Received: .*float64"):
+    with pytest.raises(InputError, match=r"whole numbers\. Received: .*float64"):
         raw_maps("gradcam", model, "last", PIXELS, np.array([0.0, 1.0, 1.0]))
     with pytest.raises(InputError, match="no attention between patches"):
         raw_maps("attention-rollout", model, "last", PIXELS, CLASSES)
     monkeypatch.setattr(methods.backend, "on_jax", lambda: True)
-    with pytest.raises(InputError, match="saliency needs Keras on TensorFlow. On JAX there are: gradcam, scorecam"):
+    with pytest.raises(InputError, match=r"saliency needs Keras on TensorFlow\. On JAX there are: gradcam, scorecam"):
         raw_maps("saliency", model, "last", PIXELS, CLASSES)
 
 

@@ -26,7 +26,7 @@ class RandomWeights:
     """
 
     def __init__(self, model: keras.Model, seed: int) -> None:
-        self._own: Weights = {layer.name: layer.get_weights() for layer in model.layers}
+        self._own = _values(model)
         self.model = _clone(model, seed)
         self._drawn = _values(self.model)
         self.groups = self._grouped()
@@ -39,12 +39,12 @@ class RandomWeights:
     def randomise(self, groups: Iterable[int]) -> None:
         """Set the random weights in the `groups` of these numbers, and the own weights in all other layers."""
         chosen = {name for number in groups for name in self.groups[number]}
-        for layer in self.model.layers:
+        for layer in self._weighted():
             layer.set_weights((self._drawn if layer.name in chosen else self._own)[layer.name])
 
     def _grouped(self) -> tuple[tuple[str, ...], ...]:
         groups: list[list[str]] = []
-        for layer in self.model.layers:
+        for layer in self._weighted():
             pairs = zip(self._own[layer.name], self._drawn[layer.name], strict=True)
             changed = [own for own, drawn in pairs if not np.array_equal(own, drawn)]
             if not changed:
@@ -55,8 +55,13 @@ class RandomWeights:
         return tuple(tuple(group) for group in reversed(groups))
 
 
+    def _weighted(self) -> list[keras.layers.Layer]:
+        # A copy's input layers may have other names; what has weights keeps its own.
+        return [layer for layer in self.model.layers if layer.weights]
+
+
 def _values(model: keras.Model) -> Weights:
-    return {layer.name: layer.get_weights() for layer in model.layers}
+    return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
 
 
 def _clone(model: keras.Model, seed: int) -> keras.Model:

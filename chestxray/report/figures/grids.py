@@ -68,8 +68,9 @@ def _tiles(
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes (rows, columns) without decoration, for images.
 
-    Each tile has the `size` (width, height) in inches, with `beside` inches left of each row `above` inches
-    over each tile and `below` inches under the last row. Positions are computed here: the layout engine takes seconds for fifty equal tiles.
+    Each tile has the `size` (width, height) in inches, with `beside` inches left of each row, `above` inches over
+    each tile and `below` inches under the last row. Positions are computed here: the layout engine takes seconds for
+    fifty equal tiles.
     """
     gap = 0.08
     width, height = gap + beside + columns * (size[0] + gap), gap + rows * (size[1] + above + gap) + below

@@ -1,0 +1,166 @@
+"""`chestxray explain` as a user meets it: what is written where, on which scale, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from chestxray.cli.main import group
+from chestxray.data.images.reading import read
+from chestxray.explanation.methods import raw_maps
+from chestxray.inference import explaining
+from chestxray.inference.explaining import at_image, facts, seen
+from chestxray.runs.run_folder import Run
+from run_folders import CLASSES, SIZE, write_ensemble, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("explained") / "run")
+
+
+@pytest.fixture
+def films(tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 56), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"f{number}.png")
+    return folder
+
+
+def called(*arguments):
+    return CliRunner().invoke(group, ["explain", *map(str, arguments)])
+
+
+def records(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def test_each_map_is_a_picture_an_array_and_a_record_on_one_scale(run, films, tmp_path):
+    output, panel = tmp_path / "maps", tmp_path / "panel.png"
+    done = called(run, films, "--class", "all", "--method", "gradcam", "--method", "saliency", "--output", output,
+                  "--panel", panel)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = records(output)
+    assert len(found) == 3 * 2 * 2
+    model = Run(run).model
+    for record in found:
+        raw = np.load(output / record["raw"])
+        pixels = read(films / record["path"].rpartition("/")[2], size=SIZE).pixels[None, ..., None]
+        number = CLASSES.index(record["explained"]["class"])
+        expected = raw_maps(record["method"], model, "last", pixels, np.array([number]))[0]
+        np.testing.assert_allclose(raw, expected, atol=1e-5 * expected.max())
+        assert raw.dtype == np.float32 and raw.shape == SIZE
+        probability = record["probabilities"][record["explained"]["class"]]
+        np.testing.assert_allclose(record["explained"]["probability"], probability, atol=1e-6)
+        assert record["map"]["highest"] == raw.max() <= record["scale"]["highest"]
+        assert record["layer"] == ("last" if record["method"] == "gradcam" else None)
+        with Image.open(output / record["picture"]) as picture:
+            assert picture.size == (56, 40) and picture.mode == "RGB" and not picture.info
+    for method in ("gradcam", "saliency"):
+        own = [record for record in found if record["method"] == method]
+        assert {record["scale"]["highest"] for record in own} == {max(one["map"]["highest"] for one in own)}
+        assert own[0]["scale"]["maps"] == 6
+    with Image.open(panel) as picture:
+        assert picture.width > 300 and picture.height > 6 * 300
+
+
+def test_the_top_class_is_the_one_decided_on_and_the_command_says_the_scale(run, films, tmp_path):
+    done = called(run, films / "f0.png", "--output", tmp_path / "maps")
+    assert done.exit_code == 0
+    (record,) = records(tmp_path / "maps")
+    assert record["explained"]["class"] in CLASSES
+    assert record["decision"] in (record["explained"]["class"], None)
+    assert f"gradcam: 1 map in {tmp_path / 'maps'}, on one scale from 0 to" in done.output
+    assert "Research use only" in done.output
+
+
+def test_an_empty_map_stays_empty_beside_a_full_one(run, films, tmp_path, monkeypatch):
+    def half(self, method, pixels, classes, layer=None):
+        maps = np.zeros((len(pixels), *SIZE), np.float32)
+        maps[0] = 3.0
+        return maps
+
+    monkeypatch.setattr(explaining.KerasEngine, "raw_maps", half)
+    assert called(run, films, "--output", tmp_path / "maps").exit_code == 0
+    found = records(tmp_path / "maps")
+    assert [record["map"]["empty"] for record in found] == [False, True, True]
+    assert all(record["scale"]["highest"] == 3 for record in found)
+    for record in found:
+        film = np.asarray(Image.open(record["path"]))
+        drawn = np.asarray(Image.open(tmp_path / "maps" / record["picture"]))
+        same = (drawn == film[..., None]).all()
+        assert same == record["map"]["empty"]
+    assert found[1]["map"]["highest_at"] is None and found[1]["map"]["strongest_tenth"] is None
+
+
+def test_what_cannot_be_read_is_said_and_the_others_are_explained(run, films, tmp_path):
+    (films / "f1.png").write_text("no film")
+    done = called(run, films, "--output", tmp_path / "maps")
+    assert done.exit_code == 0 and len(records(tmp_path / "maps")) == 2
+    assert "f1.png cannot be read" in done.output
+    assert called(run, films / "f1.png", "--output", tmp_path / "none").exit_code == 1
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "gradcan"], r"Unknown explanation 'gradcan'\. Did you mean gradcam"),
+        (["--class", "sik"], r"class must be one of clear, sick, top, all\. Did you mean sick\? Received: 'sik'"),
+        (["--layer", "absent"], "rank-4 output. Received: 'absent'"),
+        (["--layer", "last", "--method", "saliency"], "has no layer. Received: 'last'"),
+        (["--method", "attention-rollout"], "no attention between patches"),
+        (["--panel", "panel.pdf"], "--panel must be a PNG file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(run, films, tmp_path, options, said):
+    done = called(run, films, "--output", tmp_path / "maps", *options)
+    assert done.exit_code == 1 or isinstance(done.exception, Exception)
+    message = str(done.exception)
+    assert re.search(said, message) and "\n" not in message
+    assert not (tmp_path / "maps").exists()
+
+
+def test_an_ensemble_and_a_run_without_a_layer_have_a_reason(run, films, tmp_path):
+    other = write_run(tmp_path / "other", seed=1, explained=False)
+    ensemble = write_ensemble(tmp_path / "ensemble", [run, other])
+    assert "an ensemble: name a member" in str(called(ensemble, films, "--output", tmp_path / "maps").exception)
+    assert "gradcam needs a layer" in str(called(other, films, "--output", tmp_path / "maps").exception)
+    assert called(other, films / "f0.png", "--method", "saliency", "--output", tmp_path / "maps").exit_code == 0
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("shape", [(80, 40), (40, 80), (32, 32)])
+def test_a_place_of_the_map_is_the_place_of_the_image_that_the_model_saw(fit, shape, tmp_path):
+    """A bright square of the film is where the model's input, enlarged to the film again, is bright."""
+    film = np.zeros(shape, np.uint8)
+    middle = shape[0] // 2, shape[1] // 2
+    film[middle[0] - 3 : middle[0] + 5, middle[1] - 5 : middle[1] + 3] = 255
+    Image.fromarray(film).save(tmp_path / "film.png")
+    size = (64, 64)
+    given = read(tmp_path / "film.png", size=size, fit=fit).pixels.astype(np.float32)
+    back = at_image(given, shape, fit)
+    assert back.shape == shape
+    rows, columns = np.indices(shape)
+    for places in (rows, columns):
+        ours, wanted = (np.average(places, weights=image) for image in (back, film))
+        assert abs(ours - wanted) < 0.75
+    row, column = facts(given, shape, fit)["highest_at"]
+    assert film[row, column] == 255
+
+
+def test_what_was_cropped_off_has_no_map():
+    heat = at_image(np.ones((16, 16), np.float32), (64, 16), "crop")
+    assert heat[:20].max() == heat[-20:].max() == 0 and heat[30:34].min() == 1
+    assert at_image(np.ones((16, 16), np.float32), (64, 16), "pad").min() == 1
+    box = seen((64, 16), (16, 16), "pad")
+    assert (box.row_of(0), box.row_of(16), box.column_of(8)) == (0, 63, 8)
+
+
+def test_the_strongest_tenth_of_an_even_map_is_a_tenth():
+    assert abs(facts(np.ones((10, 10), np.float32), (10, 10), "stretch")["strongest_tenth"] - 0.1) < 1e-9
