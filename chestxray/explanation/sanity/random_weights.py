@@ -72,6 +72,7 @@ def _clone(model: keras.Model, seed: int) -> keras.Model:
     # Not the number alone, which may be the seed that the weights were first drawn with: they would come again.
     random.seed(f"random weights {seed}")
     try:
-        return keras.models.clone_model(model)
+        # A copy of a compiled model is compiled again, which the losses of findings and of plugins do not survive.
+        return keras.models.clone_model(keras.Model(model.inputs[0], model.output))
     finally:
         random.setstate(state)

@@ -21,14 +21,14 @@ def own_of(maps, seed=0, patients=None, classes=None):
     return OwnMaps.of(None, lambda *_: maps, pixels, classes, patients=patients, seed=seed)
 
 
-def verdicts(kept, common=0.0, trials=20):
+def verdicts(kept, common=0.0, trials=20, images=IMAGES):
     """The verdicts where a share `kept` of each map outlives the change, and all maps share a pattern `common`."""
     found = []
     for seed in range(trials):
         rng = np.random.default_rng(seed)
         pattern = common**0.5 * fields(rng, 1)
-        own = (1 - common) ** 0.5 * fields(rng) + pattern
-        others = [kept**0.5 * own + (1 - kept) ** 0.5 * (fields(rng) + pattern) for _ in range(4)]
+        own = (1 - common) ** 0.5 * fields(rng, images) + pattern
+        others = [kept**0.5 * own + (1 - kept) ** 0.5 * (fields(rng, images) + pattern) for _ in range(4)]
         maps, *others = (np.exp(one) for one in (own, *others))
         of = own_of(maps, seed)
         found.append(fallen(of.level(*others, drawn=True), of.baseline))
@@ -38,13 +38,18 @@ def verdicts(kept, common=0.0, trials=20):
 @pytest.mark.parametrize("common", [0.0, 0.3])
 def test_maps_that_become_those_of_another_image_do_not_fail(common):
     found = verdicts(0.0, common)
-    assert "fails" not in found and found.count("passes") >= 5
+    assert "fails" not in found and found.count("passes") >= 10
 
 
 @pytest.mark.parametrize("common", [0.0, 0.3])
 def test_maps_that_stay_for_a_good_part_do_not_pass(common):
     found = verdicts(0.3, common)
     assert "passes" not in found and found.count("fails") >= 18
+
+
+def test_few_images_let_no_more_methods_pass():
+    found = verdicts(0.1, 0.3, images=8)
+    assert found.count("passes") <= 1
 
 
 def test_where_all_images_have_one_map_there_is_no_level_to_fall_to():
@@ -59,14 +64,9 @@ def test_a_level_far_below_the_baseline_passes_and_one_above_fails():
 
     assert of((0.1, 0.0, 0.2)) == "passes"
     assert of((0.1, -0.3, 0.5)) == "doubtful"
-    assert of((0.35, 0.3, 0.39)) == "doubtful"
+    assert of((0.35, 0.3, 0.39)) == "passes"
     assert of((0.5, 0.41, 0.6)) == "fails"
     assert of((0.1, 0.0, 0.2), (0.8, 0.7, 0.9)) == "doubtful"
-
-
-def test_a_baseline_of_few_images_lets_no_more_pass():
-    wide = {"rank_correlation": Figure(0.1, -0.6, 0.7), "ssim": Figure(0.1, -0.6, 0.7)}
-    assert fallen({name: Figure(0.4, 0.3, 0.49) for name in wide}, wide) == "doubtful"
 
 
 def test_changes_drawn_at_random_widen_the_interval():
