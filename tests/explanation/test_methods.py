@@ -140,7 +140,7 @@ FIRST = np.zeros(1, int)
 
 
 def test_hirescam_is_the_positive_part_of_features_times_gradients():
-    # Draelos and Carin 2020, equation 3: here the sum over the one channel of feature x weight.
+    # Draelos 2020, equation 3: here the sum over the one channel of feature x weight.
     maps = raw_maps("hirescam", linear(WEIGHTS), "map", IMAGE, FIRST)
     np.testing.assert_allclose(maps[0], np.maximum(IMAGE[0, ..., 0] * WEIGHTS, 0), rtol=1e-5, atol=1e-7)
 

@@ -1,9 +1,14 @@
+import dataclasses
+from functools import partial
+
 import chestxray_eva_x as eva
 import keras
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from chestxray.explanation.methods import enlarged, raw_maps
+from chestxray.models.assembly import build
 from chestxray.plugin import load_weights
 
 TINY = eva.Transformer(width=16, heads=2, depth=2, patch=4)
@@ -118,3 +123,21 @@ def test_a_step_trains_every_weight_and_half_precision_gives_the_same_features(t
         keras.config.set_dtype_policy(before)
     half.set_weights(model.get_weights())
     np.testing.assert_allclose(half(images), model(images), atol=0.02)
+
+
+def test_attention_rollout_reads_the_mean_of_the_patches():
+    plugin = dataclasses.replace(
+        eva.eva_x_tiny, build=partial(eva.build, network=TINY), image_size=(12, 8), minimum_size=(8, 8), size_multiple=4
+    )
+    model = build(plugin, 2, (12, 8)).model
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 8, 1)).astype(np.uint8)
+    attentions = [one for one in model.operations if type(one).__name__ == "DotProductAttention"]
+    pairs = [one._inbound_nodes[-1].input_tensors[:2] for one in attentions]
+    rollout = np.eye(7)
+    for query, key in keras.Model(model.inputs[0], pairs)(pixels.astype("float32")):
+        scores = np.exp(np.einsum("bthc,bshc->bhts", query, key) / 8**0.5)
+        weights = (scores / scores.sum(axis=-1, keepdims=True)).mean(axis=1)
+        rollout = (weights + np.eye(7)) / 2 @ rollout
+    expected = enlarged(rollout[:, 1:, 1:].mean(axis=1).reshape(2, 3, 2).astype(np.float32), (12, 8))
+    maps = raw_maps("attention-rollout", model, "patch_map", pixels, np.array([0, 1]))
+    np.testing.assert_allclose(maps, expected, atol=1e-5)

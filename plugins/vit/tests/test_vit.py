@@ -1,3 +1,6 @@
+import dataclasses
+from functools import partial
+
 import chestxray_vit as vit
 import keras
 import numpy as np
@@ -6,6 +9,8 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from chestxray.errors import WeightsError
+from chestxray.explanation.methods import enlarged, raw_maps
+from chestxray.models.assembly import build
 from chestxray.plugin import load_weights
 
 TINY = vit.Transformer(width=12, heads=3, depth=2, patch=4, registers=2, layer_scale=True)
@@ -176,3 +181,29 @@ def test_it_is_exported_with_batches_of_any_size(format_):
         content = formats.litert_model(graph.probe, function)
         found = Interpreter(model_content=content).get_signature_runner()(pixels=images)["probabilities"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_attention_rollout_follows_the_class_token_through_the_blocks():
+    plugin = dataclasses.replace(
+        vit.vit_tiny,
+        build=partial(vit.build, network=TINY, repository="nobody/none"),
+        scale=partial(vit.scale, network=TINY),
+        image_size=(12, 16),
+        minimum_size=(8, 8),
+        size_multiple=4,
+    )
+    model = build(plugin, 2, (12, 16)).model
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 1)).astype(np.uint8)
+    names = [f"blocks_{block}_attn_qkv" for block in range(2)]
+    rollout = np.eye(15)
+    for qkv in keras.Model(model.inputs[0], [model.get_layer(name).output for name in names])(pixels.astype("float32")):
+        query, key, _ = np.moveaxis(np.reshape(qkv, (2, 15, 3, 3, 4)), 2, 0)
+        scores = np.exp(np.einsum("bthc,bshc->bhts", query, key) / 2)
+        weights = (scores / scores.sum(axis=-1, keepdims=True)).mean(axis=1)
+        rollout = (weights + np.eye(15)) / 2 @ rollout
+    # The class token and two registers stand before the patches.
+    expected = enlarged(rollout[:, 0, 3:].reshape(2, 3, 4).astype(np.float32), (12, 16))
+    maps = raw_maps("attention-rollout", model, "patch_map", pixels, np.array([0, 1]))
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+    for method in ("gradcam", "layercam", "hirescam"):
+        assert raw_maps(method, model, "patch_map", pixels, np.array([0, 1])).shape == (2, 12, 16)
