@@ -268,7 +268,7 @@ def _shown(masked: lungs.Masked, test: Predictions, figures: int) -> dict[str, A
     item = {
         "name": lungs.NAME,
         "title": lungs.TITLE,
-        "sees": "The model itself, shown test images whose lungs are blanked.",
+        "sees": f"The model itself, shown test images whose lungs, found by {masked.segmenter}, are blanked.",
         "kind": "likeness",
         "auroc": found.without.figure().to_json(),
         "accuracy": found.right,

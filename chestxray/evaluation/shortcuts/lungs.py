@@ -36,7 +36,7 @@ class Masked:
 
     ``keys``: source and path of each film; ``without`` and ``only``: probabilities, float (films, classes), without
     its lungs, and of its lungs alone; ``unknown``: number of further films of which no lungs were found. ``reason``:
-    why there are no films; ``""`` if there are.
+    why there are no films; ``""`` if there are. ``segmenter``: the plugin that found the lungs, and its version.
     """
 
     keys: tuple[tuple[str, str], ...] = ()
@@ -44,6 +44,7 @@ class Masked:
     only: np.ndarray | None = None
     unknown: int = 0
     reason: str = ""
+    segmenter: str = ""
 
     def of_finding(self, number: int) -> Masked:
         """Return the same for one finding, whose classes are absent and present."""
@@ -81,6 +82,7 @@ def masked(
         without=answer(blanked(films, inside)),
         only=answer(blanked(films, ~inside)),
         unknown=int((~known).sum()),
+        segmenter=f"{entry.qualified} {entry.version}",
     )
 
 

@@ -184,7 +184,7 @@ def test_the_control_fires_for_a_model_of_a_marker_outside_the_lungs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data", ["phantom:images=90,size=64,classes=clear+consolidation", "phantom:findings,patients=50,size=64"]
+    "data", ["phantom:images=90,size=64,classes=clear+consolidation", "phantom:findings,patients=120,size=64"]
 )
 def test_a_run_shows_its_model_films_without_their_lungs(data, tmp_path):
     recipe = Recipe(

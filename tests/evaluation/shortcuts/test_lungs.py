@@ -63,7 +63,7 @@ def test_it_fires_for_a_model_that_reads_the_marker(films, segmenter):
     found, item = found_on(films, looks_at(CORNER))
     assert item["fires"], item["says"]
     assert lungs.NAME in found["fires"]
-    assert item["share"]["low"] > 0.75
+    assert item["share"]["low"] > 0.75 and "method-plugins:dark 2.1" in item["sees"]
     assert item["lungs_only"]["value"] < 0.75, "the lungs alone do not show the marker"
     assert "it hardly needs the lungs. Shown the lungs alone, it reaches" in item["says"]
     assert f"Shown {item['films']} test images with their lungs blanked, the model itself reaches" in item["says"]
