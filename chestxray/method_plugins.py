@@ -1,4 +1,4 @@
-"""Plugins for metrics, losses, augmentations and explanations: one small frozen dataclass each.
+"""Plugins for metrics, losses, augmentations, explanations and segmenters: one small frozen dataclass each.
 
 They are registered as models are, by an entry point whose name is what a recipe calls them by::
 
@@ -121,6 +121,23 @@ class ExplanationPlugin:
     """
 
     explain: Callable[[Any, str | None, Array, Array], Array]
+    reference: str = ""
+    licence: str = ""
+    api: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterPlugin:
+    """A way of finding the lungs, which the controls use that blank them. The one that is installed is used.
+
+    - ``masks(pixels) -> masks``: `pixels` is a uint8 NumPy array (rows, height, width), upright frontal films of any
+      size, perhaps stretched; returns bool of the same shape, the pixels that show lung, the heart's left out. Where
+      it finds no plausible lungs, the mask of a film is empty: unknown, and not a guess. A film's mask may not depend
+      on the others.
+    - ``reference``, ``licence``, ``api``: as of `ModelPlugin`.
+    """
+
+    masks: Callable[[Array], Array]
     reference: str = ""
     licence: str = ""
     api: int = 1

@@ -1,5 +1,5 @@
 """What the author of a plugin imports: `ModelPlugin` for an architecture, `SourcePlugin` for data, `MetricPlugin`,
-`LossPlugin`, `AugmentationPlugin` and `ExplanationPlugin` for methods.
+`LossPlugin`, `AugmentationPlugin`, `ExplanationPlugin` and `SegmenterPlugin` for methods.
 
 A plugin is one object in one module, registered by one entry point, whose name is the name of the
 model, source or metric::
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from chestxray.errors import DataError, InputError, PluginError
-from chestxray.method_plugins import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
+from chestxray.method_plugins import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin, SegmenterPlugin
 
 if TYPE_CHECKING:
     from chestxray.data.index import Index
@@ -39,6 +39,7 @@ __all__ = [
     "MetricPlugin",
     "ModelPlugin",
     "PublishedWeights",
+    "SegmenterPlugin",
     "SourceOptions",
     "SourcePlugin",
     "inline",

@@ -266,9 +266,10 @@ class Recipe:
         "How the run's heat maps are drawn: one of the methods of `chestxray explain`, or the name of a plugin's.",
     )
     heatmaps: int = _field(
-        2, "Number of test images of each class and kind (random, right, wrong, most and least certain) that get a heat "
-        "map.", low=0,
-    )  # fmt: skip
+        2,
+        "Number of test images of each class and kind (random, right, wrong, most and least certain) with a heat map.",
+        low=0,
+    )
     map_checks: Literal["none", "quick", "all"] = _field(
         "quick",
         "Checks of what the heat maps mean: quick makes weights random, asks for another label, moves the image, and "

@@ -25,6 +25,7 @@ METRICS = "chestxray.metrics"
 LOSSES = "chestxray.losses"
 AUGMENTATIONS = "chestxray.augmentations"
 EXPLANATIONS = "chestxray.explanations"
+SEGMENTERS = "chestxray.segmenters"
 #: Comma-separated names that are treated as not installed.
 DISABLED = "CHESTXRAY_DISABLE_PLUGINS"
 
@@ -36,6 +37,7 @@ GROUPS = {
     "loss": LOSSES,
     "augmentation": AUGMENTATIONS,
     "explanation": EXPLANATIONS,
+    "segmenter": SEGMENTERS,
 }
 #: What a plugin of each group is called, and the class in `chestxray.plugin` that its object is of.
 KIND = {group: "data source" if word == "source" else word for word, group in GROUPS.items()}

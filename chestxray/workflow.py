@@ -48,6 +48,7 @@ from chestxray.storage import checksums, remote
 from chestxray.storage.files import explained, remove_parts, replacing, write_json, write_text
 
 if TYPE_CHECKING:
+    from chestxray.evaluation.shortcuts import lungs
     from chestxray.models.assembly import Built
     from chestxray.runs.holdout import Table, Trial
     from chestxray.runs.trackers.tracking import Tracking
@@ -525,7 +526,13 @@ def _assess(job: Job, outcome: Trial) -> None:
     if recipe.controls:
         with job.clock.step("controls", "Training the controls"):
             made = controls.controls(
-                prepared.index, prepared.pixels, test, found.to_json(), fit=recipe.fit, seed=recipe.seed
+                prepared.index,
+                prepared.pixels,
+                test,
+                found.to_json(),
+                fit=recipe.fit,
+                seed=recipe.seed,
+                masked=_without_lungs(job),
             )
             controls.write(folder, made)
 
@@ -544,7 +551,22 @@ def _assess_findings(job: Job, outcome: Trial) -> None:
         )
     if recipe.controls:
         with job.clock.step("controls", f"Training the controls of {len(found.scored)} findings"):
-            finding_results.write_controls(folder, prepared.index, prepared.pixels, test, found, recipe)
+            masked = _without_lungs(job)
+            finding_results.write_controls(folder, prepared.index, prepared.pixels, test, found, recipe, masked)
+
+
+def _without_lungs(job: Job) -> lungs.Masked | None:
+    """Return what the model answers to test images without their lungs; None where no plugin finds lungs."""
+    from chestxray.evaluation.shortcuts import lungs
+    from chestxray.models import forward
+
+    model = forward.Forward(job.built.model)
+
+    def answer(films: np.ndarray) -> np.ndarray:
+        given = forward.outputs(model, films, np.arange(len(films)), job.recipe.predict_batch_size)
+        return np.concatenate([part[0] for part in given])
+
+    return lungs.masked(job.prepared.index, job.prepared.pixels, answer, seed=job.recipe.seed)
 
 
 def _explain(job: Job, test: Table, images: dict[str, np.ndarray]) -> None:

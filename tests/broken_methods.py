@@ -201,7 +201,33 @@ BROKEN |= {
     "maps scaled together": (replace(EXPLANATION, explain=scaled_together), "images"),
     "map of no class": (replace(EXPLANATION, explain=of_no_class), "classes"),
 }
+
+
+def given_as_numbers(pixels):
+    return method_plugins.dark_within_the_body(pixels).astype(float)
+
+
+def lungs_or_a_guess(pixels):
+    found = method_plugins.dark_within_the_body(pixels)
+    found[~found.any(axis=(1, 2)), 1:-1, 1:-1] = True
+    return found
+
+
+def with_those_of_others(pixels):
+    found = method_plugins.dark_within_the_body(pixels)
+    return found | found.all(axis=0) if len(pixels) == 1 else found & found.any(axis=0)[:, ::-1]
+
+
+SEGMENTER = method_plugins.dark
+BROKEN |= {
+    "segmenter without a reference": (replace(SEGMENTER, reference=""), "metadata"),
+    "masks of numbers": (replace(SEGMENTER, masks=given_as_numbers), "values"),
+    "masks of no lungs": (replace(SEGMENTER, masks=lambda pixels: np.zeros(pixels.shape, bool)), "lungs"),
+    "lungs in everything": (replace(SEGMENTER, masks=lungs_or_a_guess), "unknown"),
+    "masks of a batch": (replace(SEGMENTER, masks=with_those_of_others), "films"),
+}
 GOOD = {
+    "segmenter": SEGMENTER,
     "explanation": EXPLANATION,
     "loss of classes": LOSS,
     "loss of findings": FINDINGS,

@@ -2,8 +2,9 @@
 
 import numpy as np
 from keras import ops
+from scipy import ndimage
 
-from chestxray.plugin import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
+from chestxray.plugin import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin, SegmenterPlugin
 
 
 def mean_rank(truth, probability, weights):
@@ -69,6 +70,30 @@ def brightness_of_parts(model, layer, images, classes):
 
 
 bright = ExplanationPlugin(explain=brightness_of_parts, **_ORIGIN)
+
+
+def dark_within_the_body(pixels):
+    """The two largest dark parts that do not reach the edge, where they are alike in size."""
+    found = np.zeros(pixels.shape, bool)
+    for number, film in enumerate(pixels):
+        smoothed = ndimage.gaussian_filter(film.astype(float), film.shape[1] / 50)
+        # Between the black of the air and the grey of the middle, which is spine and heart.
+        middle = np.median(smoothed[:, 3 * film.shape[1] // 7 : 4 * film.shape[1] // 7])
+        body = ndimage.binary_fill_holes(smoothed > middle / 2)
+        parts, count = ndimage.label(
+            (smoothed < 0.85 * middle) & ndimage.binary_erosion(body, iterations=film.shape[1] // 12)
+        )
+        edge = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        sizes[np.append(edge, 0)] = 0
+        second, first = np.sort(np.append(sizes, 0))[-2:]
+        if second > film.size / 50 and second > first / 3:
+            found[number] = ndimage.binary_fill_holes(np.isin(parts, np.argsort(-sizes)[:2]))
+    return found
+
+
+dark = SegmenterPlugin(masks=dark_within_the_body, **_ORIGIN)
+halved = SegmenterPlugin(masks=lambda pixels: pixels[:, ::2] > 0, **_ORIGIN)
 
 
 def install(folder, monkeypatch, **groups):

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chestxray")
 
-KINDS = click.Choice(("model", "source", "metric", "loss", "augmentation", "explanation"))
+#: The kinds that `new` writes; there is one segmenter, of this project's own, and its kind can be checked too.
+NEW = ("model", "source", "metric", "loss", "augmentation", "explanation")
+KINDS = click.Choice((*NEW, "segmenter"))
 
 
 @click.group(name="plugin")
@@ -76,7 +78,7 @@ def check(
 @command.command()
 @click.argument("name")
 @click.option("--path", type=click.Path(path_type=Path), help="Folder of the package [default: chestxray-NAME].")
-@click.option("--kind", type=KINDS, default="model", show_default=True, help="What the plugin is.")
+@click.option("--kind", type=click.Choice(NEW), default="model", show_default=True, help="What the plugin is.")
 def new(name: str, path: Path | None, kind: Any) -> None:
     """Write the package of a new plugin, which can be installed and passes its checks without changes.
 

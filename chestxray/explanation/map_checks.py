@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ import keras
 import numpy as np
 import pandas as pd
 
+from chestxray.data import lung_masks
 from chestxray.data.column_kinds import MASK
 from chestxray.data.grouping import patient_codes
 from chestxray.data.images.pixels import Fit
-from chestxray.errors import DataError, InputError, NonFiniteError
+from chestxray.errors import DataError, InputError, NonFiniteError, PluginError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
@@ -24,6 +26,8 @@ from chestxray.explanation.methods import check
 from chestxray.explanation.published_explanations import maps_of
 from chestxray.explanation.sanity import model_checks
 from chestxray.recipe import EXPLANATIONS
+
+log = logging.getLogger("chestxray")
 
 #: The file of the judgement, below the folder of the heat maps.
 FILE = "checks.json"
@@ -72,7 +76,8 @@ def judge(
     """Check the maps that `method` at `layer` gives for `model` on the test images of `predictions`.
 
     The decided class of an image is explained; of findings the most probable one among those that it has, or among
-    all. `images` are uint8 (height, width) by path; `rows` of the index may have masks or boxes, `fit` to the input.
+    all. `images` are uint8 (height, width) by path; `rows` of the index may have masks or boxes, `fit` to the input; the lungs are those of the data, or found by the
+    segmenter that is installed.
     `auroc` is that of the whole test. With `thorough` the pixels that a map marks are also removed (deletion,
     insertion, ROAD), which costs some 200 evaluations of the network for each of 24 images.
     """
@@ -81,7 +86,8 @@ def judge(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(predictions.rows))[:IMAGES])
     table = predictions.rows.iloc[chosen]
     pixels = np.stack([images[path] for path in table["path"]])[..., np.newaxis]
-    explained = _explained(predictions)[chosen]
+    size = (pixels.shape[1], pixels.shape[2])
+    explained, own = _explained(predictions)[chosen], rows.set_index("path").loc[table["path"]].reset_index()
 
     def explain(network: keras.Model, films: np.ndarray, classes: np.ndarray) -> np.ndarray:
         return maps_of(method, network, layer, films, classes)
@@ -91,7 +97,8 @@ def judge(
             model, explain, pixels, explained, auroc=auroc, patients=patient_codes(table), seed=seed
         ) + image_checks.checks(
             model, explain, pixels, explained, patient_codes(table), seed=seed, removal=thorough,
-            masks=_masks(table["path"], rows, [predictions.classes[i] for i in explained], pixels.shape[1:3], fit),
+            masks=_masks(own, [predictions.classes[i] for i in explained], size, fit),
+            lungs=_lungs(own, pixels[..., 0], fit),
         )  # fmt: skip
     except NonFiniteError as error:
         return Judgement(method, (), 0, f"The heat maps could not be checked. {error}")
@@ -117,14 +124,27 @@ def _explained(predictions: Predictions | FindingPredictions) -> np.ndarray:
     return np.asarray(np.where(among, predictions.probabilities, -1.0).argmax(axis=1))
 
 
-def _masks(paths: pd.Series, rows: pd.DataFrame, names: list[str], size: tuple[int, int], fit: Fit) -> np.ndarray | None:
+def _masks(rows: pd.DataFrame, names: list[str], size: tuple[int, int], fit: Fit) -> np.ndarray | None:
     """Return where the explained findings are, as `masks_of`; None where the data do not tell, or not legibly."""
     if not any(name in ("mask", "boxes") or name.startswith(MASK) for name in rows):
         return None
-    own = rows.set_index("path").loc[paths].reset_index()
     try:
-        return masks_of(own, size, fit, findings=names)
-    except InputError:
+        return masks_of(rows, size, fit, findings=names)
+    except InputError:  # not one is known
         return None
     except DataError as error:
         raise InputError(f"The heat maps cannot be checked against their masks: {error}") from error
+
+
+def _lungs(rows: pd.DataFrame, pixels: np.ndarray, fit: Fit) -> np.ndarray | None:
+    """Return where the lungs are by the data or, failing that, by the segmenter that is installed; None without one."""
+    try:
+        if "lung_mask" in rows:
+            return masks_of(rows, (pixels.shape[1], pixels.shape[2]), fit, column="lung_mask")
+        entry = lung_masks.segmenter()
+        return None if entry is None else lung_masks.lung_masks(entry, pixels)
+    except DataError as error:
+        raise InputError(f"The heat maps cannot be checked against masks of the lungs: {error}") from error
+    except (InputError, PluginError) as error:
+        log.warning("Heat maps are not checked against the lungs: %s", error)
+        return None

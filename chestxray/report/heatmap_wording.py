@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chestxray.recipe import EXPLANATIONS, PIXEL_EXPLANATIONS
+from chestxray.recipe import EXPLANATIONS, GRADCAM, PIXEL_EXPLANATIONS
+
+#: The methods as their papers write them.
+TITLES = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "layercam": "LayerCAM",
+    "scorecam": "Score-CAM",
+    "hirescam": "HiResCAM",
+    "saliency": "the gradient (saliency)",
+    "smoothgrad": "SmoothGrad",
+    "integrated-gradients": "integrated gradients",
+    "occlusion": "occlusion",
+    "attention-rollout": "attention rollout",
+}
 
 
 def method_and_scale(index: Mapping[str, Any]) -> str:
@@ -20,7 +34,7 @@ def method_and_scale(index: Mapping[str, Any]) -> str:
             if layer and method not in PIXEL_EXPLANATIONS
             else ""
         )
-        drawn = f"Drawn by {method or 'Grad-CAM'}{at}."
+        drawn = f"Drawn by {TITLES[method or GRADCAM]}{at}."
     if not scale:
         return f"{drawn} Each map is scaled to its own maximum."
     if not scale["highest"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chestxray.report.heatmap_wording import TITLES as TITLES_OF_METHODS
 from chestxray.runs.run_folder import Run
 
 #: A check by its name, as a heading.
@@ -45,7 +46,7 @@ def shown(run: Run) -> dict[str, Any] | None:
     checks = sorted(judged["checks"], key=lambda one: _ORDER.index(one["verdict"]))
     return {
         "summary": _SAID.get(judged["badge"]) or f"The maps were not checked. {judged['reason']}",
-        "method": judged["method"],
+        "method": TITLES_OF_METHODS.get(judged["method"], judged["method"]),
         "images": judged["images"],
         "rows": [(TITLES.get(one["name"], one["name"]), one["verdict"], one["sentence"]) for one in checks],
     }

@@ -24,6 +24,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.findings_evaluation import FindingsEvaluation, evaluate_findings
 from chestxray.evaluation.paired.finding_gaps import finding_gaps
 from chestxray.evaluation.predictions import Predictions, together
+from chestxray.evaluation.shortcuts.lungs import Masked
 from chestxray.recipe import Recipe
 from chestxray.runs import run_folder
 from chestxray.runs.output_folder import slug
@@ -95,11 +96,18 @@ def _gaps_of(name: str, gaps: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def write_controls(
-    folder: Path, index: Index, pixels: np.ndarray, test: FindingPredictions, found: FindingsEvaluation, recipe: Recipe
+    folder: Path,
+    index: Index,
+    pixels: np.ndarray,
+    test: FindingPredictions,
+    found: FindingsEvaluation,
+    recipe: Recipe,
+    masked: Masked | None = None,
 ) -> None:
     """Train the controls of each scored finding and write them to its folder.
 
-    `pixels`, uint8 (rows, height, width), has one image per row of `index`.
+    `pixels`, uint8 (rows, height, width), has one image per row of `index`; `masked` as for
+    `chestxray.evaluation.shortcuts.controls.controls`, of all findings.
     """
     from chestxray.evaluation.shortcuts import controls
 
@@ -111,6 +119,7 @@ def write_controls(
         made = controls.controls(
             view, pixels, test.of_finding(name), evaluation.to_json(),
             fit=recipe.fit, seed=recipe.seed, tasks=len(found.scored),
+            masked=None if masked is None else masked.of_finding(test.classes.index(name)),
         )  # fmt: skip
         controls.write(places[name], made)
 

@@ -242,6 +242,10 @@ class _Control(TypedDict):
     state: NotRequired[Literal["fires", "undecided", "excluded"]]
     fires: bool
     inherited: NotRequired[str]
+    # Of the control that shows the model itself films without their lungs.
+    lungs_only: NotRequired[FigureJson]
+    films: NotRequired[Count]
+    unknown: NotRequired[Count]
 
 
 class _Named(TypedDict):

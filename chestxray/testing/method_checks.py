@@ -1,4 +1,4 @@
-"""What the suites of metrics, losses, augmentations and explanations have in common."""
+"""What the suites of metrics, losses, augmentations, explanations and segmenters have in common."""
 
 from __future__ import annotations
 

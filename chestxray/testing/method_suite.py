@@ -7,7 +7,7 @@ from typing import Any
 
 from chestxray.errors import InputError
 from chestxray.evaluation.weighted_metrics import HEADLINE
-from chestxray.plugin import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin
+from chestxray.plugin import AugmentationPlugin, ExplanationPlugin, LossPlugin, MetricPlugin, SegmenterPlugin
 from chestxray.recipe import AUGMENTATIONS, EXPLANATIONS, LOSSES
 from chestxray.testing import results_table
 from chestxray.testing.method_checks import Method
@@ -25,7 +25,7 @@ def run_method_checks(
     """Run the suite of its kind on `plugin` and return one result per check.
 
     Args:
-        plugin: a `MetricPlugin`, `LossPlugin`, `AugmentationPlugin` or `ExplanationPlugin`.
+        plugin: a `MetricPlugin`, `LossPlugin`, `AugmentationPlugin`, `ExplanationPlugin` or `SegmenterPlugin`.
         name: the name of its entry point; ``""``: that the name is free is not checked.
         module: the module of its entry point; ``""``: the module that defines its function.
         only: names of checks; None: all of the suite.
@@ -69,5 +69,9 @@ def suite_of(plugin: Any) -> tuple[tuple[Check, ...], Any, tuple[str, ...]]:
         from chestxray.testing.explanation_checks import EXPLANATION_CHECKS
 
         return EXPLANATION_CHECKS, plugin.explain, EXPLANATIONS
-    kinds = "MetricPlugin, LossPlugin, AugmentationPlugin or ExplanationPlugin"
+    if isinstance(plugin, SegmenterPlugin):
+        from chestxray.testing.segmenter_checks import SEGMENTER_CHECKS
+
+        return SEGMENTER_CHECKS, plugin.masks, ()
+    kinds = "MetricPlugin, LossPlugin, AugmentationPlugin, ExplanationPlugin or SegmenterPlugin"
     raise InputError(f"check_method_plugin takes a {kinds}. Received: {type(plugin).__name__}.")

@@ -168,13 +168,15 @@ def test_the_readmes_first_command_works_where_one_plugin_was_installed(clean, t
 
 
 @pytest.mark.parametrize("project", PLUGINS, ids=lambda path: path.name)
-def test_every_plugin_brings_its_models(project, alone):
-    python = alone(project)
-    models = json.loads(run(python.with_name("chestxray"), "models", "--json"))
+def test_every_plugin_brings_what_it_registers(project, alone):
+    command = alone(project).with_name("chestxray")
     told = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {model["name"] for model in models} == set(told["entry-points"]["chestxray.models"])
-    assert {model["distribution"] for model in models} == {told["name"]}
-    assert not any(model["broken"] for model in models)
+    (group,) = told["entry-points"]
+    listing = ("models",) if group == "chestxray.models" else ("plugin", "list")
+    listed = [one for one in json.loads(run(command, *listing, "--json")) if one["distribution"] != "chestxray"]
+    assert {one["name"] for one in listed} == set(told["entry-points"][group])
+    assert {one["distribution"] for one in listed} == {told["name"]}
+    assert not any(one["broken"] for one in listed)
 
 
 @pytest.mark.parametrize("project", PLUGINS, ids=lambda path: path.name)

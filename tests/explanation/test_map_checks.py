@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from chestxray import registry
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
@@ -28,6 +29,7 @@ def table(films, tmp_path, *, masks=False):
     rows = pd.DataFrame(columns | {"source": "phantom"})
     predictions = Predictions.from_probabilities(rows, CLASSES, np.eye(2)[films.classes])
     if masks:
+        rows["lung_mask"] = [_written(one, tmp_path / f"lungs-{i}.png") for i, one in enumerate(films.lungs)]
         rows["mask"] = [_written(mask, tmp_path / f"{name}.png") for name, mask in zip(paths, films.masks, strict=True)]
     return predictions, rows, dict(zip(paths, films.pixels[..., 0], strict=True))
 
@@ -50,6 +52,13 @@ def verdicts(judgement):
     return {one.name: one.verdict for one in judgement.checks}
 
 
+@pytest.fixture(autouse=True)
+def _no_segmenter(monkeypatch):
+    """What is installed beside chestxray must not change these tests."""
+    names = ",".join(entry.name for entry in registry.entries(registry.SEGMENTERS))
+    monkeypatch.setenv(registry.DISABLED, names)
+
+
 def test_a_trained_network_is_checked_in_every_way_that_the_data_allow(unmarked, tmp_path):
     network, films = unmarked
     before = [weight.copy() for weight in network.get_weights()]
@@ -57,7 +66,7 @@ def test_a_trained_network_is_checked_in_every_way_that_the_data_allow(unmarked,
     said = verdicts(found)
     assert set(said) == {
         "discrimination", "cascading-randomisation", "single-layer-randomisation", "other-label", "stability",
-        "pointing-game", "share-inside",
+        "pointing-game", "share-inside", "inside-lungs",
     }  # fmt: skip
     assert said["discrimination"] == said["cascading-randomisation"] == said["pointing-game"] == "passes"
     assert found.images == len(films.pixels)

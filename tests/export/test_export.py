@@ -32,7 +32,8 @@ OUTPUTS = ("probabilities", "map", "distance")
 
 def trained(folder, data, **choices):
     recipe = Recipe(
-        data=(f"folder:{data}",), image_size=16, epochs=3, batch_size=8, test_share=0.3, replicates=100, heatmaps=1, map_checks="none",
+        data=(f"folder:{data}",), image_size=16, epochs=3, batch_size=8, test_share=0.3, replicates=100, heatmaps=1,
+        map_checks="none",
         augment="none", controls=False,
         **{"model": "shallow_cnn", "refuse": 0.05, "sensitivity": 0.9, "confidence": 0} | choices,
     )  # fmt: skip

@@ -36,7 +36,7 @@ def test_what_is_broken_fails_on_the_check_meant_for_it(name):
 def test_a_name_of_our_own_fails():
     (result,) = run_method_checks(METRIC, name="auroc", only=["name"])
     assert result.outcome == "failed"
-    with pytest.raises(InputError, match=r"AugmentationPlugin or ExplanationPlugin\. Received: str"):
+    with pytest.raises(InputError, match=r"ExplanationPlugin or SegmenterPlugin\. Received: str"):
         check_method_plugin("auroc")
     with pytest.raises(AssertionError, match="metadata"):
         check_method_plugin(BROKEN["no reference"][0], only=["metadata"])

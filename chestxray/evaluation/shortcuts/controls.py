@@ -37,8 +37,9 @@ from chestxray.data.index import SPLITS, Index
 from chestxray.evaluation.influence import accuracy
 from chestxray.evaluation.intervals import LEVEL
 from chestxray.evaluation.predictions import Predictions
-from chestxray.evaluation.shortcuts import classifiers, inputs
-from chestxray.evaluation.shortcuts.scores import Area, Rows, areas, as_tested, average, cross_fitted, share
+from chestxray.evaluation.shortcuts import classifiers, inputs, lungs
+from chestxray.evaluation.shortcuts.scores import Area, Rows, areas, as_tested, average, cross_fitted
+from chestxray.evaluation.shortcuts.states import of_leak, of_likeness
 from chestxray.evaluation.shortcuts.verdict import EXCLUDED, LIMIT, SHARE, finding, says, settle_source, verdict
 from chestxray.evaluation.support import effective
 from chestxray.storage.files import write_json
@@ -84,6 +85,7 @@ def controls(
     fit: Fit = "stretch",
     seed: int = 0,
     tasks: int = 1,
+    masked: lungs.Masked | None = None,
 ) -> dict[str, Any]:
     """Train and test every control, and return the content of ``controls.json``.
 
@@ -98,6 +100,7 @@ def controls(
         seed: of the drawn rows and the classifiers.
         tasks: number of tasks whose controls are read together, as of the findings of a run: intervals are widened
             for the figures of all of them.
+        masked: what the model itself answers to films without their lungs; None: no such control.
     """
     # The limit applies to libraries that are already loaded: scikit-learn must be imported first.
     import sklearn.ensemble  # noqa: F401
@@ -111,9 +114,14 @@ def controls(
         sample, rows = _sample(index, every, places)
         seen, left_out = _seen(index, pixels, places, fit)
         planned, missing = _planned(index, sample, rows, seen)
-        figures = tasks * sum(control.figures for control in planned)
+        shown = masked is not None and not masked.reason
+        figures = tasks * (sum(control.figures for control in planned) + shown)
         model = _model(test, sample, rows)
         tested = [_tested(control, rows, model, figures, seed) for control in planned]
+        if masked is not None and shown:
+            tested.append(_shown(masked, test, figures))
+        elif masked is not None:
+            missing |= {lungs.NAME: masked.reason}
     settle_source(tested)
     own = {name: metrics["test"][name] for name in ("auroc", "accuracy")}
     return {
@@ -235,9 +243,9 @@ def _tested(control: Control, rows: Rows, model: Area, figures: int, seed: int) 
     on_test = average(areas(given, truth[tested], rows.part[tested], clusters))
     right = accuracy(given.argmax(axis=1) == truth[tested])
     widened = 1 - (1 - LEVEL) / figures
-    found = _likeness(on_test, model, widened)
+    found = of_likeness(on_test, model, widened)
     if control.kind != "likeness":
-        found = {"share": found["share"]} | _leak(control, cross_fitted(*asked), widened)
+        found = {"share": found["share"]} | of_leak(control.classes, cross_fitted(*asked), widened)
     item = {
         "name": control.name,
         "title": control.title,
@@ -253,40 +261,21 @@ def _tested(control: Control, rows: Rows, model: Area, figures: int, seed: int) 
     return item | {"says": says(item)}
 
 
-def _leak(control: Control, learnt: tuple[Area, ...], widened: float) -> dict[str, Any]:
-    """Return the state of a leak from the learnable AUROC of each class."""
-    names = control.classes if len(control.classes) > 2 else (None,)
-    lows = [area.figure(widened).low for area in learnt]
-    figures = [area.figure() for area in learnt]
-    known = [k for k, figure in enumerate(figures) if figure.value is not None]
-    surest = max(range(len(learnt)), key=lambda k: lows[k] or 0.0)
-    fires = (lows[surest] or 0.0) > LIMIT
-    # What cannot be excluded is the highest upper end of any class, where all have an interval.
-    bounded = bool(known) and all(figures[k].high is not None for k in known)
-    widest = max(known, key=lambda k: figures[k].high or 0.0, default=surest)
-    up_to = figures[widest].high if bounded else None
-    reported_class = surest if fires else widest
-    excluded = up_to is not None and up_to < EXCLUDED
-    return {
-        "learnt": {"class": names[reported_class], "auroc": figures[reported_class].to_json()},
-        "widened_low": lows[reported_class],
-        "limit": LIMIT,
-        "up_to": up_to,
-        "state": "fires" if fires else "excluded" if excluded else "undecided",
+def _shown(masked: lungs.Masked, test: Predictions, figures: int) -> dict[str, Any]:
+    """Return the item of the control that shows the model itself films without their lungs."""
+    found = lungs.answers(masked, test)
+    state = of_likeness(found.without, found.model, 1 - (1 - LEVEL) / figures)
+    item = {
+        "name": lungs.NAME,
+        "title": lungs.TITLE,
+        "sees": f"The model itself, shown test images whose lungs, found by {masked.segmenter}, are blanked.",
+        "kind": "likeness",
+        "auroc": found.without.figure().to_json(),
+        "accuracy": found.right,
+        **state,
+        "fires": state["state"] == "fires",
+        "lungs_only": found.only.figure().to_json(),
+        "films": found.films,
+        "unknown": masked.unknown,
     }
-
-
-def _likeness(control: Area, model: Area, widened: float) -> dict[str, Any]:
-    """Return the state of a likeness from its share of the model's gain on the test."""
-    of_gain, sure = share(control, model), share(control, model, widened)
-    low = control.figure(widened).low
-    fires = sure.value is not None and sure.low is not None and sure.low > SHARE and low is not None and low > LIMIT
-    excluded = of_gain.value is not None and of_gain.high is not None and of_gain.high < SHARE
-    return {
-        "share": of_gain.to_json(),
-        "learnt": None,
-        "widened_low": sure.low,
-        "limit": SHARE,
-        "up_to": of_gain.high,
-        "state": "fires" if fires else "excluded" if excluded else "undecided",
-    }
+    return item | {"says": says(item)}

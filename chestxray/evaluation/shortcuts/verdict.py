@@ -50,6 +50,8 @@ def says(item: Item) -> str:
     """Return the figure of a control in one sentence; ``""`` for one that predicts the source, see `settle_source`."""
     if item["kind"] == "source":
         return ""
+    if "lungs_only" in item:
+        return _of_lungs(item)
     return _of_likeness(item) if item["kind"] == "likeness" else _of_leak(item)
 
 
@@ -82,6 +84,29 @@ def _of_likeness(item: Item) -> str:
     if item["state"] == "excluded":
         return f"{reached}: {SHARE:.0%} or more is excluded."
     return f"{reached}: too few test images to tell; {_room(item)}."
+
+
+def _of_lungs(item: Item) -> str:
+    films = f"{item['films']} test images"
+    if item["auroc"]["value"] is None:
+        return f"The model could not be scored on {films} whose lungs are blanked."
+    reached = (
+        f"Shown {films} with their lungs blanked, the model itself reaches an AUROC of "
+        f"{with_interval(item['auroc'], 2)}{_share_of(item)}"
+    )
+    if item["share"]["value"] is None:
+        reached += "; it has no gain over an AUROC of 0.5 on the whole images"
+    elif item["state"] == "fires":
+        reached += ": it hardly needs the lungs"
+    elif item["state"] == "excluded":
+        reached += f": {SHARE:.0%} or more is excluded"
+    else:
+        reached += f": too few test images to tell; {_room(item)}"
+    if item["lungs_only"]["value"] is not None:
+        reached += f". Shown the lungs alone, it reaches {with_interval(item['lungs_only'], 2)}"
+    if item["unknown"]:
+        reached += f". In {item['unknown']} more no lungs were found"
+    return f"{reached}."
 
 
 def finding(tested: Sequence[Item]) -> str:
