@@ -35,7 +35,8 @@ def recipe(folder):
         batch_size=8,
         test_share=0.3,
         replicates=100,
-        heatmaps=1, map_checks="none",
+        heatmaps=1,
+        map_checks="none",
     )
 
 

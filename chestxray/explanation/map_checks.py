@@ -76,10 +76,14 @@ def judge(
     """Check the maps that `method` at `layer` gives for `model` on the test images of `predictions`.
 
     The decided class of an image is explained; of findings the most probable one among those that it has, or among
-    all. `images` are uint8 (height, width) by path; `rows` of the index may have masks or boxes, `fit` to the input; the lungs are those of the data, or found by the
-    segmenter that is installed.
-    `auroc` is that of the whole test. With `thorough` the pixels that a map marks are also removed (deletion,
-    insertion, ROAD), which costs some 200 evaluations of the network for each of 24 images.
+    all. `images` are uint8 (height, width) by path; `rows` of the index may have masks or boxes, `fit` to the input;
+    the lungs are those of the data, or found by the segmenter that is installed. `auroc` is that of the whole test.
+    With `thorough` the pixels that a map marks are also removed (deletion, insertion, ROAD), which costs some 100
+    further evaluations of the network for each of 24 images.
+
+    Raises:
+        InputError: a mask or box of the data cannot be read.
+        PluginError: the method is a plugin's and fails.
     """
     if reason := _unable(method, layer):
         return Judgement(method, (), 0, reason)

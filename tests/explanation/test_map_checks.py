@@ -43,9 +43,7 @@ def _written(mask, path):
 
 def judged(network, films, tmp_path, layer="last", method="gradcam", *, auroc=GOOD, masks=False, thorough=False):
     predictions, rows, images = table(films, tmp_path, masks=masks)
-    return judge(
-        network, layer, method, predictions, images, rows, auroc, fit="stretch", thorough=thorough, seed=0
-    )
+    return judge(network, layer, method, predictions, images, rows, auroc, fit="stretch", thorough=thorough, seed=0)
 
 
 def verdicts(judgement):

@@ -73,9 +73,7 @@ def checks(
     predict = probability_of(model)
     rows = chosen(patients, images, seed)
     maps = _maps(explain, model, pixels[rows], classes[rows])
-    found = (
-        removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed) if removal else []
-    )
+    found = removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed) if removal else []
     kept = stability(model, explain, predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
     found.append(_stability_check(kept))
     for one, of_lungs in ((masks, False), (lungs, True)):

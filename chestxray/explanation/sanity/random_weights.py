@@ -54,7 +54,6 @@ class RandomWeights:
             groups[-1].append(layer.name)
         return tuple(tuple(group) for group in reversed(groups))
 
-
     def _weighted(self) -> list[keras.layers.Layer]:
         # A copy's input layers may have other names; what has weights keeps its own.
         return [layer for layer in self.model.layers if layer.weights]
