@@ -33,7 +33,6 @@ from chestxray.evaluation.decision import finding_selection, out_of_distribution
 from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.finding_predictions import FindingPredictions
-from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import backend, hosts, interrupts, startup
@@ -571,24 +570,13 @@ def _without_lungs(job: Job) -> lungs.Masked | None:
 
 def _explain(job: Job, test: Table, images: dict[str, np.ndarray]) -> None:
     """Check the heat maps, and draw those of the panel."""
-    from chestxray.explanation import map_checks, panel
+    from chestxray.runs import heat_maps
 
-    recipe, place, layer = job.recipe, job.folder / "heatmaps", job.plugin.cam_layer
-    badge = ""
-    if recipe.heatmaps and recipe.map_checks != "none":
-        with job.clock.step("check_maps", "Checking what the heat maps mean"), interrupts.deferred():
-            judged = map_checks.judge(
-                job.built.model, layer, recipe.explain, test, images, job.prepared.index.rows,
-                Figure.from_json(Run(job.folder).metrics["test"]["auroc"]),
-                fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
-            )  # fmt: skip
-            write_json(place / map_checks.FILE, judged.to_json())
-            badge = judged.badge
+    layer, reason, model = job.plugin.cam_layer, job.plugin.cam_reason, job.built.model
+    with job.clock.step("check_maps", "Checking what the heat maps are worth"), interrupts.deferred():
+        heat_maps.check(job.folder, model, layer, test, images, job.prepared.index.rows, job.recipe)
     with job.clock.step("explain", "Drawing heat maps"), interrupts.deferred():
-        panel.write_panel(
-            job.built.model, layer, job.plugin.cam_reason, test, images, recipe.heatmaps, recipe.seed, place,
-            recipe.explain, badge,
-        )  # fmt: skip
+        heat_maps.draw(job.folder, model, layer, reason, test, images, job.recipe)
 
 
 def _computing(recipe: Recipe) -> str:

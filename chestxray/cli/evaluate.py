@@ -24,12 +24,13 @@ _DATA = (
     "max_unreadable",
 )  # fmt: skip
 _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalence", "replicates", "metric")
+_MAPS = ("explain", "heatmaps", "map_checks")
 
 
 @click.command(name="evaluate")
 @click.argument("run", type=CHANGE_MODEL, metavar="RUN|PLUGIN:WEIGHTS")
 @click.option("--data", multiple=True, help="Other data, as of `chestxray run`; without it the run's own test.")
-@some_options(*_DATA, *_CHOICES)
+@some_options(*_DATA, *_CHOICES, *_MAPS)
 @click.option(
     "--part",
     type=click.Choice(["all", "train", "validation", "test"]),
@@ -51,6 +52,7 @@ def command(
         chestxray evaluate runs/x --data folder:second-hospital --map viral=PNEUMONIA --drop covid19
         chestxray evaluate runs/x --data manifest:other.csv --by sex --by age
         chestxray evaluate torchxrayvision:densenet121-res224-all --data folder:mine
+        chestxray evaluate runs/x --map-checks all --explain hirescam
         chestxray evaluate runs/x --abstain 0.9 --sensitivity 0.95 --confidence 0.95 --prevalence 0.02
 
     Threshold, calibration and abstention are those chosen on the run's validation images; nothing is
@@ -66,9 +68,17 @@ def command(
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     trained = run_folder.open_trained(run, task=None)
     if data:
+        maps = {name: changes.pop(name) for name in _MAPS if name in changes}
         recipe = Recipe(data=data).replace(**({"by": trained.recipe.by} | changes))
-        root = caches.root(cache)
-        found = external_validation.evaluate_on(trained, recipe, root, part=part, output=output, overwrite=overwrite)  # type: ignore[arg-type]
+        found = external_validation.evaluate_on(
+            trained,
+            recipe,
+            caches.root(cache),
+            part=part,  # type: ignore[arg-type]  # of click.Choice
+            output=output,
+            overwrite=overwrite,
+            maps=maps,
+        )
         if not trained.published:  # which has no test of its own to compare with
             (_print_gaps_of_findings if found.task == "findings" else _print_gap)(found)
     else:

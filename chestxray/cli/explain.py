@@ -97,11 +97,16 @@ def command(
     startup.require_tensorflow("Explaining")
     from chestxray.inference import explaining
     from chestxray.inference.explanation_files import Files
+    from chestxray.report import map_checks_wording
+    from chestxray.runs.run_folder import Run
 
     engine = explaining.engine_of(run)
     explaining.check(engine, methods, wanted, layer)
     paths = listing.listed(images, recursive=recursive)
-    files = Files(output, engine, opening.max_pixels(run), layer)
+    known = Run(run)
+    # At another layer than the run's, the maps are others than those that were checked.
+    badges = {} if layer is not None else {name: one["badge"] for name, one in known.map_checks.items()}
+    files = Files(output, engine, opening.max_pixels(run), layer, badges)
     unreadable = _explain(files, paths, methods, wanted)
     with progress("Drawing", len(files.entries)) as advance:
         for _ in files.finish():
@@ -109,6 +114,9 @@ def command(
     if panel is not None and files.entries:
         _draw(files, methods, panel)
     _summarise(files, methods, unreadable)
+    for method in methods:
+        if layer is None:
+            log.info(map_checks_wording.sentence(known, method))
     if unreadable == len(paths):
         raise SystemExit(1)
 

@@ -29,8 +29,6 @@ from chestxray.recipe import EXPLANATIONS
 
 log = logging.getLogger("chestxray")
 
-#: The file of the judgement, below the folder of the heat maps.
-FILE = "checks.json"
 #: Most test images that a judgement looks at; the checks draw theirs among them.
 IMAGES = 200
 
@@ -50,7 +48,7 @@ class Judgement:
         return "" if self.reason else badge(self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of `FILE`."""
+        """Return the judgement in JSON types."""
         return {
             "method": self.method,
             "badge": self.badge,

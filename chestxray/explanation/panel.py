@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def write_panel(
     layer: str | None,
     reason: str,
     predictions: Predictions | FindingPredictions,
-    images: dict[str, np.ndarray],
+    images: Mapping[str, np.ndarray],
     each: int,
     seed: int,
     folder: Path,

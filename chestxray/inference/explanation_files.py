@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import Image
 from chestxray.data.images.pixels import UnreadableImage
 from chestxray.data.images.reading import read
 from chestxray.errors import DataError
-from chestxray.explanation.overlay import overlay
+from chestxray.explanation.overlay import marked, overlay
 from chestxray.explanation.published_explanations import unit_of
 from chestxray.inference.explaining import Explained, at_image, facts
 from chestxray.inference.keras_engine import KerasEngine
@@ -48,6 +48,8 @@ class Files:
     engine: KerasEngine
     max_pixels: int
     layer: str | None = None
+    #: What the run's checks say of each method's maps: ``passes``, ``doubtful`` or ``fails``.
+    badges: Mapping[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     #: The highest value of each method's maps.
     highest: dict[str, float] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Files:
             "method": one.method,
             "layer": None if one.method in PIXEL_EXPLANATIONS else self.layer or self.engine.layer,
             "unit": unit_of(one.method),
+            "checks": self.badges.get(one.method) or "not made",
         }
         self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record))
         self.highest[one.method] = max(self.highest.get(one.method, 0.0), float(one.raw.max()))
@@ -88,7 +91,9 @@ class Files:
             heat = at_image(self.heat(entry), shape, self.engine.fit)
             with replacing(self.folder / f"{entry.stem}.png") as temporary:
                 # Of pixels alone: what the file of the image says of the patient is not in the picture.
-                Image.fromarray(np.ascontiguousarray(overlay(pixels, heat))).save(temporary)
+                drawn = overlay(pixels, heat)
+                fails = self.badges.get(entry.method) == "fails"
+                Image.fromarray(marked(drawn) if fails else np.ascontiguousarray(drawn)).save(temporary)
             raw = np.load(self.folder / f"{entry.stem}.npy", allow_pickle=False)
             scale = {"lowest": 0.0, "highest": self.highest[entry.method], "maps": self._count(entry.method)}
             found = facts(raw, shape, self.engine.fit)

@@ -7,8 +7,7 @@ from typing import Any
 
 from chestxray.recipe import EXPLANATIONS, GRADCAM, PIXEL_EXPLANATIONS
 
-#: The methods as their papers write them.
-TITLES = {
+_TITLES = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
     "layercam": "LayerCAM",
@@ -20,6 +19,11 @@ TITLES = {
     "occlusion": "occlusion",
     "attention-rollout": "attention rollout",
 }
+
+
+def title(method: str) -> str:
+    """Return a method as its paper writes it, or the name of a plugin's."""
+    return _TITLES.get(method, method)
 
 
 def method_and_scale(index: Mapping[str, Any]) -> str:
@@ -34,7 +38,7 @@ def method_and_scale(index: Mapping[str, Any]) -> str:
             if layer and method not in PIXEL_EXPLANATIONS
             else ""
         )
-        drawn = f"Drawn by {TITLES[method or GRADCAM]}{at}."
+        drawn = f"Drawn by {title(method or GRADCAM)}{at}."
     if not scale:
         return f"{drawn} Each map is scaled to its own maximum."
     if not scale["highest"]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chestxray.report.heatmap_wording import TITLES as TITLES_OF_METHODS
+from chestxray.recipe import GRADCAM
+from chestxray.report.heatmap_wording import title
 from chestxray.runs.run_folder import Run
 
 #: A check by its name, as a heading.
@@ -34,19 +35,39 @@ _SAID = {
 
 #: The worst first, as they are shown.
 _ORDER = ("fails", "doubtful", "passes")
+_BADGES = {
+    "passes": "passes the checks of its maps",
+    "doubtful": "is doubtful by the checks of its maps",
+    "fails": "fails the checks of its maps",
+    "": "could not be checked",
+}
 
 
 def shown(run: Run) -> dict[str, Any] | None:
-    """Return what the report shows of ``heatmaps/checks.json``: ``summary``, ``method``, ``images``, and ``rows`` of
-    title, verdict and sentence, those that fail first. None where the maps were not checked.
+    """Return what the report shows of the checks of the method that drew the panel: ``summary``, ``method``,
+    ``images``, and ``rows`` of title, verdict and sentence, those that fail first; and ``others``, a sentence on other
+    methods. None where none was checked.
     """
-    judged = run.map_checks
+    judged, drawn_by = run.map_checks, run.heatmaps.get("method", GRADCAM)
     if not judged:
         return None
-    checks = sorted(judged["checks"], key=lambda one: _ORDER.index(one["verdict"]))
+    others = [f"{title(name)} {_BADGES[one['badge']]}" for name, one in judged.items() if name != drawn_by]
+    own = judged.get(drawn_by, {"checks": [], "badge": "", "reason": "", "images": 0})
+    checks = sorted(own["checks"], key=lambda one: _ORDER.index(one["verdict"]))
     return {
-        "summary": _SAID.get(judged["badge"]) or f"The maps were not checked. {judged['reason']}",
-        "method": TITLES_OF_METHODS.get(judged["method"], judged["method"]),
-        "images": judged["images"],
+        "summary": _SAID.get(own["badge"]) or f"The maps were not checked. {own['reason']}".rstrip(),
+        "method": title(drawn_by),
+        "images": own["images"],
         "rows": [(TITLES.get(one["name"], one["name"]), one["verdict"], one["sentence"]) for one in checks],
+        "others": f"Of other methods: {'; '.join(others)}." if others else "",
     }
+
+
+def sentence(run: Run, method: str) -> str:
+    """Return one sentence on the checks of the maps of `method` for the model of `run`."""
+    one = run.map_checks.get(method)
+    if one is None or not one["badge"]:
+        return f"The maps of {title(method)} were not checked for this model."
+    bad = [TITLES.get(c["name"], c["name"]) for c in one["checks"] if c["verdict"] == one["badge"] != "passes"]
+    which = f" ({'; '.join(bad)})" if bad else ""
+    return f"For this model {title(method)} {_BADGES[one['badge']]}{which}."

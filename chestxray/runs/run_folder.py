@@ -229,9 +229,10 @@ class Run:
         return result_files.read_if_any(self.folder / HEATMAPS)
 
     @cached_property
-    def map_checks(self) -> dict[str, Any]:
-        """The contents of ``heatmaps/checks.json``; empty if the heat maps were not checked."""
-        return result_files.read_if_any(self.folder / MAP_CHECKS)
+    def map_checks(self) -> dict[str, dict[str, Any]]:
+        """What ``heatmaps/checks.json`` says of each method whose heat maps were checked, by the method's name."""
+        found = result_files.read_if_any(self.folder / MAP_CHECKS)
+        return {one["method"]: one for one in found.get("methods", [])}
 
     @cached_property
     def extras(self) -> dict[str, Any]:

@@ -310,14 +310,18 @@ class _MapCheck(TypedDict):
     figures: dict[str, Any]
 
 
-class MapChecks(TypedDict):
-    """``heatmaps/checks.json``."""
-
+class _MapsOfMethod(TypedDict):
     method: str
     badge: Literal["passes", "doubtful", "fails", ""]
     reason: str
     images: Count
     checks: list[_MapCheck]
+
+
+class MapChecks(TypedDict):
+    """``heatmaps/checks.json``."""
+
+    methods: list[_MapsOfMethod]
 
 
 class _Side(TypedDict, total=False):

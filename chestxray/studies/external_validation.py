@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from chestxray import registry
 from chestxray.data import near_duplicates, sources
 from chestxray.data.decoded import decode, key, readable
 from chestxray.data.index import Index
@@ -31,7 +32,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
 from chestxray.models import startup
-from chestxray.recipe import GRADCAM, Recipe
+from chestxray.recipe import Recipe
 from chestxray.report import findings_report, html_report, model_card
 from chestxray.report.limitations import TRAINING_RUN
 from chestxray.runs import output_folder, provenance, run_folder
@@ -52,14 +53,27 @@ _CHOICE_OF_IMAGES = (
 )  # fmt: skip
 
 
+#: Fields of a recipe on heat maps.
+MAPS = ("explain", "heatmaps", "map_checks")
+
+
 def evaluate_on(
-    run: Run, data: Recipe, cache: Path, *, part: Part = "all", output: Path | None = None, overwrite: bool = False
+    run: Run,
+    data: Recipe,
+    cache: Path,
+    *,
+    part: Part = "all",
+    output: Path | None = None,
+    overwrite: bool = False,
+    maps: Mapping[str, Any] | None = None,
 ) -> Run:
     """Evaluate `run` on the data of the recipe `data`, with the run's calibration and decision rule.
 
     The recipe's fields of data and evaluation are used; classes, image size and fit are the run's. `part` selects
     one official split. Images that the run was trained or validated on, exact or near copies, and images of their
     patients are leaks: ``data.on_leak`` says whether to stop, leave them out or keep them, see `contamination`.
+    `maps` are fields of a recipe on heat maps, `MAPS`, in place of the run's; without ``map_checks`` the maps are not
+    checked on these data.
 
     Returns the folder (default: `default_folder`, where an earlier evaluation of the same data is replaced) as a
     `Run` without a model.
@@ -74,6 +88,8 @@ def evaluate_on(
     trained = run.recipe
     decision = _decision(run, data)
     recipe = sources.absolute(_for_test(data, trained, decision.classes, decision))
+    recipe = recipe.replace(**{"map_checks": "none", **(maps or {})})
+    registry.methods_of(recipe)
     folder = output or default_folder(run, recipe, part)
     _check_folder(run, folder, overwrite=overwrite or output is None)
     index = sources.load_index(recipe, cache, every_class=False, task=run.task).with_classes(decision.classes)
@@ -116,12 +132,12 @@ def evaluate_on(
         if isinstance(test, FindingPredictions):
             assert isinstance(decision, FindingDecision)
             external_findings.assess(run, test, index, recipe, decision, folder, refusals)
-            _explain(run, test, images, recipe, folder)
+            _explain(run, test, images, index.rows, recipe, folder)
             findings_report.write(folder, samples=images)
         else:
             assert isinstance(decision, Decision)
             _assess(run, test, index, recipe, decision, folder, refusals)
-            _explain(run, test, images, recipe, folder)
+            _explain(run, test, images, index.rows, recipe, folder)
             html_report.write(folder, samples=images)
     if output is None and not run.published:
         # The run's model card lists its external tests.
@@ -179,8 +195,8 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     """Evaluate the test of `run` again, with other options of the evaluation.
 
     `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
-    ``prevalence``, ``replicates``, ``metric``. The model and its probabilities do not change; the run's recipe, its
-    figures and its report are replaced.
+    ``prevalence``, ``replicates``, ``metric``, and those of `MAPS`, which draw the heat maps anew and check them. The
+    model and its probabilities do not change; the run's recipe, its figures and its report are replaced.
 
     Raises:
         InputError: a column that the data do not have, or another impossible option.
@@ -189,62 +205,69 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     if run.published:
         raise InputError(f"{run.published} has no test of its own here. Test it on other data: --data FILMS.")
     recipe = run.recipe.replace(**changes)
+    registry.methods_of(recipe)
     decision = _decision(run, recipe)
     for column in recipe.by:
         groups(run.index, column)
     if isinstance(decision, FindingDecision):
-        return _evaluate_findings_again(run, recipe, decision, cache)
-    predictions = decision.applied(run.predictions)
+        return _evaluate_findings_again(run, recipe, decision, changes, cache)
+    predictions, samples = decision.applied(run.predictions), _samples(run, cache, changes)
     test, validation = predictions.of("test"), predictions.of("validation")
     with explained(run.folder):
         assess(test, run.index, recipe, decision, run.folder, validation=validation)
         predictions.write(run.folder / "predictions.csv")
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
-        samples = _samples(run, cache)
-        if (predictions.predicted != run.predictions.predicted).any():
-            _explain_again(run, test, samples, recipe)
+        if (predictions.predicted != run.predictions.predicted).any() or changes.keys() & set(MAPS):
+            _explain_again(run, test, samples, recipe, changes)
         html_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
 
-def _evaluate_findings_again(run: Run, recipe: Recipe, decision: FindingDecision, cache: Path) -> Run:
+def _evaluate_findings_again(
+    run: Run, recipe: Recipe, decision: FindingDecision, changes: Mapping[str, Any], cache: Path
+) -> Run:
     before = run.finding_predictions
-    predictions = decision.applied(before)
+    predictions, samples = decision.applied(before), _samples(run, cache, changes)
     test, validation = predictions.of("test"), predictions.of("validation")
     with explained(run.folder):
         assess_findings(test, run.index, recipe, decision, run.folder, validation=validation)
         predictions.write(run.folder / run_folder.PREDICTIONS)
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
-        samples = _samples(run, cache)
-        if (predictions.predicted != before.predicted).any():
-            _explain_again(run, test, samples, recipe)
+        if (predictions.predicted != before.predicted).any() or changes.keys() & set(MAPS):
+            _explain_again(run, test, samples, recipe, changes)
         findings_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
 
 def _explain_again(
-    run: Run, test: Predictions | FindingPredictions, images: Mapping[str, np.ndarray], recipe: Recipe
+    run: Run,
+    test: Predictions | FindingPredictions,
+    images: Mapping[str, np.ndarray],
+    recipe: Recipe,
+    changes: Mapping[str, Any],
 ) -> None:
-    """Write the panel of heat maps for the new decisions; without `images` it is removed."""
-    layer, _ = run.cam_layer
-    if layer is None and recipe.explain == GRADCAM:
-        return
-    log.info("Decisions have changed: drawing the heat maps again ...")
+    """Draw the panel of heat maps anew, and check the maps where `changes` ask for it; without `images` it is
+    removed.
+    """
+    log.info("Drawing the heat maps again ...")
     startup.start()
-    _explain(run, test, images, recipe, run.folder)
+    checked = recipe if "map_checks" in changes else recipe.replace(map_checks="none")
+    _explain(run, test, images, run.index.rows, checked, run.folder)
 
 
 def _explain(
-    run: Run, test: Predictions | FindingPredictions, images: Mapping[str, np.ndarray], recipe: Recipe, folder: Path
+    run: Run,
+    test: Predictions | FindingPredictions,
+    images: Mapping[str, np.ndarray],
+    rows: pd.DataFrame,
+    recipe: Recipe,
+    folder: Path,
 ) -> None:
-    """Write the panel of heat maps of `test` into `folder`."""
-    from chestxray.explanation import panel
+    """Check the heat maps of `test`, if asked for, and draw their panel in `folder`."""
+    from chestxray.runs import heat_maps
 
-    layer, reason = run.cam_layer
-    each = recipe.heatmaps if images else 0
-    panel.write_panel(
-        run.model, layer, reason, test, dict(images), each, recipe.seed, folder / "heatmaps", recipe.explain
-    )
+    heat_maps.check(folder, run.model, run.cam_layer[0], test, images, rows, recipe)
+    heat_maps.draw(folder, run.model, *run.cam_layer, test, images, recipe)
 
 
 def _decision(run: Run, wanted: Recipe) -> Decision | FindingDecision:
@@ -313,11 +336,20 @@ def _images(predictions: Predictions | FindingPredictions, index: Index, pixels:
     return {path: pixels[places[path]] for path in predictions.rows["path"]}
 
 
-def _samples(run: Run, cache: Path) -> dict[str, np.ndarray]:
-    """Return the run's images by path if they are decoded in the cache, else none: the files may be gone."""
+def _samples(run: Run, cache: Path, changes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the run's images by path if they are decoded in the cache, else none: the files may be gone.
+
+    Raises:
+        InputError: they are not, and `changes` ask for other heat maps or checks of them.
+    """
     recipe = run.recipe
     assert recipe.image_size is not None
     if not (cache / "decoded" / key(run.index, recipe.image_size, recipe.fit, recipe.max_pixels)).is_dir():
+        if asked := [name for name in MAPS if name in changes]:
+            raise InputError(
+                f"{', '.join(asked)} need the run's images, which are not decoded in the cache {cache}. "
+                "Name the cache of the run with --cache, or the data with --data."
+            )
         log.info("The images are no longer decoded in the cache: the report goes without its grids of radiographs.")
         return {}
     decoded = decode(run.index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)

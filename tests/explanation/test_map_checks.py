@@ -141,7 +141,7 @@ def test_the_report_shows_what_fails_first(tmp_path):
         for name, verdict in (("stability", "passes"), ("road", "fails"), ("deletion", "doubtful"))
     ]
     record = {"method": "gradcam", "badge": "fails", "reason": "", "images": 24, "checks": checks}
-    (folder / "heatmaps" / "checks.json").write_text(json.dumps(record))
+    (folder / "heatmaps" / "checks.json").write_text(json.dumps({"methods": [record]}))
     shown = map_checks_wording.shown(Run(folder))
     assert [row[1] for row in shown["rows"]] == ["fails", "doubtful", "passes"]
     assert shown["rows"][0][0] == "Marked pixels removed, by ROAD"

@@ -1,0 +1,70 @@
+"""The heat maps of a run's test: what they are worth (``heatmaps/checks.json``), and the panel of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from chestxray.evaluation.finding_predictions import FindingPredictions
+from chestxray.evaluation.intervals import Figure
+from chestxray.evaluation.predictions import Predictions
+from chestxray.explanation import map_checks, panel
+from chestxray.recipe import Recipe
+from chestxray.runs import run_folder
+from chestxray.storage import result_files
+from chestxray.storage.files import write_json
+
+
+def check(
+    folder: Path,
+    model: keras.Model,
+    layer: str | None,
+    test: Predictions | FindingPredictions,
+    images: Mapping[str, np.ndarray],
+    rows: pd.DataFrame,
+    recipe: Recipe,
+) -> None:
+    """Check the maps of ``recipe.explain`` as far as ``recipe.map_checks`` says, and write what is found beside what
+    is known of other methods.
+
+    `folder` has the ``metrics.json`` of `test`; `images` are uint8 (height, width) by path; `rows` are those of the
+    index, of which those of the test count. Raises as `map_checks.judge`.
+    """
+    if recipe.map_checks == "none" or not recipe.heatmaps or not images:
+        return
+    metrics = result_files.read(folder / run_folder.METRICS)
+    judged = map_checks.judge(
+        model, layer, recipe.explain, test, images, rows, Figure.from_json(metrics["test"]["auroc"]),
+        fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
+    )  # fmt: skip
+    others = [one for one in _known(folder) if one["method"] != judged.method]
+    write_json(folder / run_folder.MAP_CHECKS, {"methods": [*others, judged.to_json()]})
+
+
+def draw(
+    folder: Path,
+    model: keras.Model,
+    layer: str | None,
+    reason: str,
+    test: Predictions | FindingPredictions,
+    images: Mapping[str, np.ndarray],
+    recipe: Recipe,
+) -> None:
+    """Write the panel; the pictures of a method that failed its checks here say so. Without `images` it is empty."""
+    badges = {one["method"]: one["badge"] for one in _known(folder)}
+    each = recipe.heatmaps if images else 0
+    panel.write_panel(
+        model, layer, reason, test, images, each, recipe.seed, folder / "heatmaps", recipe.explain,
+        badges.get(recipe.explain, ""),
+    )  # fmt: skip
+
+
+def _known(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of each method."""
+    found: list[dict[str, Any]] = result_files.read_if_any(folder / run_folder.MAP_CHECKS).get("methods", [])
+    return found

@@ -1,0 +1,114 @@
+"""`chestxray evaluate` checks heat maps and draws them by other methods."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from chestxray import workflow
+from chestxray.cli.main import group
+from chestxray.recipe import Recipe
+from chestxray.runs.run_folder import Run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("films")
+    generator = np.random.default_rng(0)
+    for name in ("own", "other"):
+        for k, label in enumerate(("normal", "sick")):
+            (root / name / label).mkdir(parents=True)
+            for n in range(30):
+                pixels = generator.normal(80 + 60 * k, 25, (16, 16)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / name / label / f"{label}{n:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(place, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHESTXRAY_CACHE", str(place / "cache"))
+        recipe = Recipe(
+            model="shallow_cnn", data=(f"folder:{place / 'own'}",), image_size=16, epochs=6, batch_size=8,
+            test_share=0.3, replicates=100, heatmaps=1, map_checks="none", augment="none", controls=False, refuse=0.0,
+        )  # fmt: skip
+        return workflow.run(recipe, output=tmp_path_factory.mktemp("runs") / "run").folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def evaluate(run, place, *options):
+    return CliRunner().invoke(group, ["evaluate", str(run), "--cache", str(place / "cache"), *map(str, options)])
+
+
+def drawn(folder):
+    return json.loads((folder / "heatmaps" / "index.json").read_text(encoding="utf-8"))
+
+
+def test_each_method_that_is_checked_stays_known(run, place):
+    assert Run(run).map_checks == {}
+    done = evaluate(run, place, "--map-checks", "quick")
+    assert done.exit_code == 0, done.output
+    assert set(Run(run).map_checks) == {"gradcam"}
+    done = evaluate(run, place, "--explain", "saliency", "--map-checks", "all")
+    assert done.exit_code == 0, done.output
+    found = Run(run)
+    assert set(found.map_checks) == {"gradcam", "saliency"}
+    names = {name: {one["name"] for one in said["checks"]} for name, said in found.map_checks.items()}
+    assert names["saliency"] - names["gradcam"] == {"deletion", "insertion", "road"}
+    assert drawn(run)["method"] == found.recipe.explain == "saliency"
+    page = found.report.read_text(encoding="utf-8")
+    assert "Of other methods: Grad-CAM " in page
+    assert found.map_checks["saliency"]["checks"][0]["sentence"].split(".")[0] in page
+
+
+def test_other_maps_alone_are_not_checked(run, place):
+    assert evaluate(run, place, "--explain", "saliency").exit_code == 0
+    assert drawn(run)["method"] == "saliency"
+    assert Run(run).map_checks == {}
+
+
+def test_other_data_are_checked_where_that_is_asked_for(run, place, tmp_path):
+    for options, known in (((), set()), (("--map-checks", "quick"), {"gradcam"})):
+        folder = tmp_path / f"external{len(options)}"
+        done = evaluate(run, place, "--data", f"folder:{place / 'other'}", "--output", folder, *options)
+        assert done.exit_code == 0, done.output
+        assert set(Run(folder).map_checks) == known
+    assert Run(run).map_checks == {}, "the run's own are of its own test"
+
+
+def test_a_mistake_is_one_line_and_changes_nothing(run, place, tmp_path):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = evaluate(run, place, "--explain", "gradcamm")
+    assert done.exit_code == 1
+    assert "Unknown explanation 'gradcamm'. Did you mean gradcam" in str(done.exception)
+    done = CliRunner().invoke(group, ["evaluate", str(run), "--map-checks", "all", "--cache", str(tmp_path / "empty")])
+    assert done.exit_code == 1
+    assert "map_checks need the run's images, which are not decoded in the cache" in str(done.exception)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_explain_says_what_is_known_of_a_method(run, place, tmp_path):
+    film = place / "own" / "sick" / "sick000.png"
+    checks = [{"name": "road", "verdict": "fails", "sentence": "It is worse.", "figures": {}}]
+    judged = {"method": "gradcam", "badge": "fails", "reason": "", "images": 20, "checks": checks}
+    (run / "heatmaps" / "checks.json").write_text(json.dumps({"methods": [judged]}))
+    options = ("--method", "gradcam", "--method", "saliency", "--output", tmp_path / "maps")
+    done = CliRunner().invoke(group, ["explain", str(run), str(film), *map(str, options)])
+    assert done.exit_code == 0, done.output
+    assert "Grad-CAM fails the checks of its maps (Marked pixels removed, by ROAD)." in done.output
+    assert "The maps of the gradient (saliency) were not checked for this model." in done.output
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "maps").glob("*.json"))]
+    said = {one["method"]: one for one in records}
+    assert {name: one["checks"] for name, one in said.items()} == {"gradcam": "fails", "saliency": "not made"}
+    red = {
+        name: np.asarray(Image.open(tmp_path / "maps" / one["picture"]).convert("RGB"))[0, 0].tolist() == [215, 25, 28]
+        for name, one in said.items()
+    }
+    assert red == {"gradcam": True, "saliency": False}
