@@ -16,7 +16,7 @@ from chestxray.explanation.map_checks import judge
 from chestxray.explanation.overlay import marked
 from chestxray.report import map_checks_wording
 from chestxray.runs.run_folder import Run
-from tests.made_runs import write_run
+from made_runs import write_run
 
 GOOD = Figure(0.95, 0.9, 0.98)
 CLASSES = ("clear", "consolidation")

@@ -10,7 +10,7 @@ from chestxray.cli.main import group
 from chestxray.runs.run_folder import Run
 from chestxray.studies.candidates import Candidate
 from chestxray.studies.maps_side_by_side import side_by_side
-from tests.made_runs import write_run
+from made_runs import write_run
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from chestxray.errors import WeightsError
 from chestxray.explanation.methods import enlarged, raw_maps
+from chestxray.explanation.sanity.random_weights import RandomWeights
 from chestxray.models.assembly import build
 from chestxray.plugin import load_weights
 
@@ -207,3 +208,15 @@ def test_attention_rollout_follows_the_class_token_through_the_blocks():
     np.testing.assert_allclose(maps, expected, atol=1e-5)
     for method in ("gradcam", "layercam", "hirescam"):
         assert raw_maps(method, model, "patch_map", pixels, np.array([0, 1])).shape == (2, 12, 16)
+
+
+def test_random_weights_reach_every_layer_tokens_and_positions_among_them():
+    model, draw = backbone(TINY, (8, 8)), np.random.default_rng(0)
+    learnt = [layer for layer in model.layers if layer.trainable_weights]
+    for layer in learnt:  # none that an initialiser would give
+        layer.set_weights([weight + draw.uniform(0.1, 0.2, weight.shape) for weight in layer.get_weights()])
+    copy = RandomWeights(model, seed=0)
+    copy.randomise(range(len(copy.groups)))
+    for layer in learnt:
+        drawn = copy.model.get_layer(layer.name).get_weights()
+        assert not any(map(np.array_equal, layer.get_weights(), drawn)), layer.name
