@@ -41,7 +41,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return Spearman's rank correlation of each pair of maps (rows, height, width): float64 (rows,), NaN where a map
     is constant.
     """
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    # In float64, since newer versions of SciPy give the ranks of float32 in float32.
+    ranks = [rankdata(maps.reshape(len(maps), -1).astype(np.float64), axis=1) for maps in (first, second)]
     apart = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
     lengths = [np.sqrt(np.einsum("ij,ij->i", one, one)) for one in apart]
     return np.einsum("ij,ij->i", *apart) / (lengths[0] * lengths[1])
