@@ -29,8 +29,7 @@ TITLES = {
 _SAID = {
     "passes": "The maps pass every check that was made. That does not make a map right for one film.",
     "doubtful": "The maps are doubtful: at least one check could not be passed or failed with these images.",
-    "fails": "The maps fail: in at least one check they are no better, on these images, than maps that know nothing of the "
-    "film, or hardly change with the model.",
+    "fails": "The maps fail: in the first rows of the table stands what they do no better than maps without meaning.",
 }
 
 
