@@ -573,8 +573,9 @@ def _explain(job: Job, test: Table, images: dict[str, np.ndarray]) -> None:
     from chestxray.runs import heat_maps
 
     layer, reason, model = job.plugin.cam_layer, job.plugin.cam_reason, job.built.model
-    with job.clock.step("check_maps", "Checking what the heat maps are worth"), interrupts.deferred():
-        heat_maps.check(job.folder, model, layer, test, images, job.prepared.index.rows, job.recipe)
+    if heat_maps.asked(job.recipe):
+        with job.clock.step("check_maps", "Checking what the heat maps are worth"), interrupts.deferred():
+            heat_maps.check(job.folder, model, layer, test, images, job.prepared.index.rows, job.recipe)
     with job.clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         heat_maps.draw(job.folder, model, layer, reason, test, images, job.recipe)
 

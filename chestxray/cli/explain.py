@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chestxray.inference.explanation_files import Files
+    from chestxray.runs.run_folder import Run
 
 log = logging.getLogger("chestxray")
 
@@ -80,8 +81,8 @@ def command(
 
     Writes three files for each image, class and method to --output: a PNG, the image at its own resolution with the map
     over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON
-    with the answer and what the map says. All maps of a method that are made together share one scale, from 0 to the
-    highest value among them: an empty map stays empty. The colours are strongest where the map is highest.
+    with the answer and what the map says. All maps of a method that are made together, and those in RUN's report,
+    share one scale, from 0 to the highest value among them: a faint map stays faint.
 
     A heat map is no outline of a disease, and a plausible one is no evidence that the answer is right.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
@@ -106,7 +107,7 @@ def command(
     known = Run(run)
     # At another layer than the run's, the maps are others than those that were checked.
     badges = {} if layer is not None else {name: one["badge"] for name, one in known.map_checks.items()}
-    files = Files(output, engine, opening.max_pixels(run), layer, badges)
+    files = Files(output, engine, opening.max_pixels(run), layer, badges, highest=_scale(known, layer))
     unreadable = _explain(files, paths, methods, wanted)
     with progress("Drawing", len(files.entries)) as advance:
         for _ in files.finish():
@@ -143,6 +144,14 @@ def _explain(files: Files, paths: Sequence[str], methods: Sequence[str], wanted:
     return unreadable
 
 
+def _scale(run: Run, layer: str | None) -> dict[str, float]:
+    """Return the end of the scale of the run's own panel by its method: without it, the map of one faint film would be
+    stretched to a full one.
+    """
+    panel = run.heatmaps
+    return {panel["method"]: panel["scale"]["highest"]} if layer is None and "scale" in panel else {}
+
+
 def _check_places(output: Path, panel: Path | None) -> None:
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output must be a folder. Received: the file {output}.")
@@ -169,8 +178,7 @@ def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
     from chestxray.explanation.published_explanations import unit_of
 
     for method in methods:
-        if method in files.highest:
-            count = sum(entry.method == method for entry in files.entries)
+        if count := sum(entry.method == method for entry in files.entries):
             log.info(
                 "%s: %d map%s in %s, on one scale from 0 to %.3g (%s).",
                 method, count, "" if count == 1 else "s", files.folder, files.highest[method], unit_of(method),

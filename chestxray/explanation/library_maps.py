@@ -40,19 +40,7 @@ def gradcam(
     """
     check_layer(model, layer)
     engine, score = engine_of(logits_model(model))
-    maps = []
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        heat = engine(
-            score([int(c) for c in classes[part]]),
-            images[part],
-            penultimate_layer=layer,
-            seek_penultimate_conv_layer=False,
-            expand_cam=finished,
-            normalize_cam=finished,
-        )
-        maps.append(np.asarray(heat, dtype=np.float32))
-    return np.concatenate(maps)
+    return _in_batches(engine, score, layer, images, classes, batch_size, finished=finished)
 
 
 def engine_of(model: keras.Model) -> tuple[Any, Any]:
@@ -79,16 +67,23 @@ def layer_maps(
         from tf_keras_vis.scorecam import Scorecam
         from tf_keras_vis.utils.scores import CategoricalScore
     kind = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam, "scorecam": Scorecam}[method]
-    engine, maps = kind(logits, clone=False), []
+    return _in_batches(kind(logits, clone=False), CategoricalScore, layer, images, classes, batch_size, finished=False)
+
+
+def _in_batches(
+    engine: Any, score: Any, layer: str, images: np.ndarray, classes: np.ndarray, batch_size: int, *, finished: bool
+) -> np.ndarray:
+    """Return the maps by `engine`, of tf-keras-vis; without `finished` at the layer's own size and scale."""
+    maps = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         heat = engine(
-            CategoricalScore([int(c) for c in classes[part]]),
+            score([int(c) for c in classes[part]]),
             images[part],
             penultimate_layer=layer,
             seek_penultimate_conv_layer=False,
-            expand_cam=False,
-            normalize_cam=False,
+            expand_cam=finished,
+            normalize_cam=finished,
         )
         maps.append(np.asarray(heat, dtype=np.float32))
     return np.concatenate(maps)

@@ -51,7 +51,7 @@ class Files:
     #: What the run's checks say of each method's maps: ``passes``, ``doubtful`` or ``fails``.
     badges: Mapping[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
-    #: The highest value of each method's maps.
+    #: The highest value of each method's maps, and of those that they share a scale with.
     highest: dict[str, float] = field(default_factory=dict)
 
     def add(self, one: Explained) -> None:

@@ -20,6 +20,11 @@ from chestxray.storage import result_files
 from chestxray.storage.files import write_json
 
 
+def asked(recipe: Recipe) -> bool:
+    """Whether `recipe` asks for checks of heat maps."""
+    return bool(recipe.heatmaps) and recipe.map_checks != "none"
+
+
 def check(
     folder: Path,
     model: keras.Model,
@@ -35,7 +40,7 @@ def check(
     `folder` has the ``metrics.json`` of `test`; `images` are uint8 (height, width) by path; `rows` are those of the
     index, of which those of the test count. Raises as `map_checks.judge`.
     """
-    if recipe.map_checks == "none" or not recipe.heatmaps or not images:
+    if not asked(recipe) or not images:
         return
     metrics = result_files.read(folder / run_folder.METRICS)
     judged = map_checks.judge(

@@ -112,3 +112,18 @@ def test_explain_says_what_is_known_of_a_method(run, place, tmp_path):
         for name, one in said.items()
     }
     assert red == {"gradcam": True, "saliency": False}
+
+
+def test_a_film_alone_is_shown_on_the_scale_of_the_report(run, place, tmp_path):
+    index = drawn(run)
+    index["scale"]["highest"] = 1e3
+    (run / "heatmaps" / "index.json").write_text(json.dumps(index))
+    film, output = place / "own" / "sick" / "sick000.png", tmp_path / "maps"
+    methods = ("--method", "gradcam", "--method", "saliency")
+    done = CliRunner().invoke(group, ["explain", str(run), str(film), *methods, "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    said = {one["method"]: one for one in (json.loads(path.read_text()) for path in output.glob("*.json"))}
+    assert said["gradcam"]["scale"]["highest"] == 1e3
+    assert said["saliency"]["scale"]["highest"] == said["saliency"]["map"]["highest"]
+    picture, film = Image.open(output / said["gradcam"]["picture"]), Image.open(film).convert("RGB")
+    assert np.abs(np.asarray(picture, int) - np.asarray(film, int)).max() <= 3, "a faint map stays faint"
