@@ -96,6 +96,7 @@ def command(
     from chestxray.models import startup
 
     startup.require_tensorflow("Explaining")
+    startup.start()  # before the first import of Keras, so that TensorFlow is quiet
     from chestxray.inference import explaining
     from chestxray.inference.explanation_files import Files
     from chestxray.report import map_checks_wording
@@ -115,9 +116,9 @@ def command(
     if panel is not None and files.entries:
         _draw(files, methods, panel)
     _summarise(files, methods, unreadable)
-    for method in methods:
-        if layer is None:
-            log.info(map_checks_wording.sentence(known, method))
+    for method in methods if layer is None else ():
+        log.info(map_checks_wording.sentence(known, method))
+    log.info("Research use only. Not a medical device; not for diagnosis.")
     if unreadable == len(paths):
         raise SystemExit(1)
 
@@ -168,7 +169,8 @@ def _draw(files: Files, methods: Sequence[str], panel: Path) -> None:
     from chestxray.report.figures.style import save
 
     rows = files.panel(methods, ROWS)
-    save(explanation_panel(rows, [(one, unit_of(one), files.highest[one]) for one in methods]), panel)
+    said = {one: f"{one}: fails its checks" if files.badges.get(one) == "fails" else one for one in methods}
+    save(explanation_panel(rows, [(said[one], unit_of(one), files.highest[one]) for one in methods]), panel)
     total = len(files.entries) // len(methods)
     if total > len(rows):
         log.warning("%s has the first %d of %d rows.", panel, len(rows), total)
@@ -185,4 +187,3 @@ def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
             )  # fmt: skip
     if unreadable:
         log.warning("%d unreadable.", unreadable)
-    log.info("Research use only. Not a medical device; not for diagnosis.")

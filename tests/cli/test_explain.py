@@ -1,7 +1,10 @@
 """`chestxray explain` as a user meets it: what is written where, on which scale, and what is refused."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -164,3 +167,16 @@ def test_what_was_cropped_off_has_no_map():
 
 def test_the_strongest_tenth_of_an_even_map_is_a_tenth():
     assert abs(facts(np.ones((10, 10), np.float32), (10, 10), "stretch")["strongest_tenth"] - 0.1) < 1e-9
+
+
+def test_only_the_command_speaks(run, films, tmp_path):
+    """In a process of its own, as a user starts it: TensorFlow greets whoever imports it unprepared."""
+    command = [sys.executable, "-c", "from chestxray.cli.main import main; main()", "explain", str(run)]
+    plain = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [*command, str(films / "f0.png"), "--output", str(tmp_path / "maps")], capture_output=True, text=True, env=plain
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert [line.split()[0] for line in lines] == ["gradcam:", "The", "Research"], done.stderr
+    assert not done.stdout
