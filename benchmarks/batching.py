@@ -60,7 +60,7 @@ def each(engine: OnnxEngine, images: np.ndarray, size: int, threads: int) -> int
     """Compute `images` in batches of `size`, in `threads` threads; return their number."""
     parts = [images[at : at + size] for at in range(0, len(images), size)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(partial(engine.run, maps=engine.has_maps), parts))
+        list(pool.map(partial(engine.run, maps=engine.heat_maps is not None), parts))
     return len(images)
 
 

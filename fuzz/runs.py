@@ -47,7 +47,7 @@ def prepare(folder: Path, _: contextlib.ExitStack) -> Callable[[random.Random], 
 
 def _read(run: Path) -> None:
     engine = keras_engine.load_engine(run)
-    _ = engine.classes, engine.image_size, engine.decision, engine.refusal_threshold, engine.has_maps
+    _ = engine.classes, engine.image_size, engine.decision, engine.refusal_threshold, engine.heat_maps
     keras_engine.max_pixels(run)
     keras_engine.fingerprint(run)
     found = run_folder.open_evaluated(run)

@@ -28,7 +28,9 @@ class Explanation:
     """The heat map of one image.
 
     ``pixels``: uint8 (height, width), the image as the model sees it; ``raw``: float32 (height, width) of 0 and more,
-    in the unit of the ``method``: where the score of the class, or finding, ``name`` comes from.
+    in the unit of the ``method``: where the score of the class, or finding, ``name`` comes from. ``highest``: the end of
+    the scale on which all maps of this model by this method are shown; None where the run states none. ``badge``: what
+    the checks of these maps say, ``passes``, ``doubtful``, ``fails`` or ``not checked``, and ``sentence`` in words.
     """
 
     answer: ImageAnswer
@@ -36,13 +38,21 @@ class Explanation:
     raw: np.ndarray
     name: str
     method: str
+    highest: float | None
+    badge: str
+    sentence: str
 
     @property
     def map(self) -> np.ndarray:
-        """The map in 0..1, divided by its highest value; an empty map is all 0. Maps of two images, or of two methods,
-        cannot be compared in it: `raw` can, within a method.
+        """The map in 0..1 on the scale of the model, so that maps of several images can be compared; an empty map is
+        all 0. Raises `InputError` where the run states no scale.
         """
-        return self.scaled(float(self.raw.max()))
+        if self.highest is None:
+            raise InputError(
+                f"The run states no scale of the maps of {self.method}, only of those that its report shows. Allowed: "
+                "scaled(highest) and overlay(highest=...), with the highest value of `raw` among several images."
+            )
+        return self.scaled(self.highest)
 
     def scaled(self, highest: float) -> np.ndarray:
         """Return the map in 0..1 on a scale that ends at `highest`, such as the highest value of several maps."""
@@ -50,13 +60,14 @@ class Explanation:
 
     def overlay(self, strength: float = 0.5, highest: float | None = None) -> Image.Image:
         """Return the image with the map as an overlay; `strength` (0 to 1) is the opacity where the map is `highest`,
-        by default its own highest value.
+        by default the end of the model's scale. It is marked where these maps fail their checks. Raises as `map`.
         """
         from PIL import Image
 
-        from chestxray.explanation.overlay import overlay
+        from chestxray.explanation.overlay import marked, overlay
 
-        return Image.fromarray(overlay(self.pixels, self.map if highest is None else self.scaled(highest), strength))
+        drawn = overlay(self.pixels, self.map if highest is None else self.scaled(highest), strength)
+        return Image.fromarray(marked(drawn) if self.badge == "fails" else drawn)
 
     def _repr_html_(self) -> str:
         """Return the overlay with the answer in words as HTML for a notebook."""
@@ -64,11 +75,12 @@ class Explanation:
         import html
         import io
 
-        buffer = io.BytesIO()
-        self.overlay().save(buffer, "PNG")
+        buffer, own = io.BytesIO(), float(self.raw.max())
+        self.overlay(highest=own if self.highest is None else None).save(buffer, "PNG")
         picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-        of = f"{self.method} of {self.name}, highest value {self.raw.max():.3g}"
-        words = html.escape(f"{self.answer.words} Heat map: {of}.")
+        end = "is its own, since the run states none" if self.highest is None else f"ends at {self.highest:.3g}"
+        of = f"{self.method} of {self.name}, highest value {own:.3g}; the scale {end}"
+        words = html.escape(f"{self.answer.words} Heat map: {of}. {self.sentence}")
         return f'<img width="320" alt="heat map" src="data:image/png;base64,{picture}"><p>{words}</p>'
 
 

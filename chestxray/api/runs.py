@@ -227,7 +227,7 @@ class Run:
             image: a path, or an array as `predict` takes it.
             label: the class or finding that is explained; default: the class decided on, the most probable finding.
             method: one that `chestxray explain` has, or the name of a plugin's. An ensemble has gradcam alone: the
-                mean of its members' maps, each scaled to its own highest value.
+                mean of its members' maps, each as a share of its model's scale.
             layer: the layer of feature maps; default: that of the architecture.
 
         Raises:
@@ -258,7 +258,21 @@ class Run:
             )
         else:
             found = explaining.of_ensemble(engine, answer, pixels, outputs.probabilities, wanted)
-        return Explanation(answer, pixels[0], found.raw, found.name, method)
+        return Explanation(answer, pixels[0], found.raw, found.name, method, *self._shown(method, layer))
+
+    def _shown(self, method: str, layer: str | None) -> tuple[float | None, str, str]:
+        """Return the end of the scale of the maps by `method`, None where there is none, their badge and its words."""
+        from chestxray.inference import run_heat_maps
+        from chestxray.inference.keras_engine import KerasEngine
+
+        if layer is not None:
+            return None, "not checked", f"The maps at the layer {layer} were not checked."
+        if not isinstance(self.engine, KerasEngine):
+            known = self.engine.heat_maps
+            assert known is not None, "it has a map"
+            return known.highest, known.badge, known.sentence
+        known = run_heat_maps.of_run(self._files, method)
+        return None if known is None else known.highest, *run_heat_maps.judged(self._files, method)
 
     def _answers(self, images: Images, batch_size: int, *, maps: bool) -> Iterator[tuple[list[Any], Any, Any]]:
         from chestxray.inference import keras_engine

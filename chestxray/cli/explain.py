@@ -146,11 +146,11 @@ def _explain(files: Files, paths: Sequence[str], methods: Sequence[str], wanted:
 
 
 def _scale(run: Run, layer: str | None) -> dict[str, float]:
-    """Return the end of the scale of the run's own panel by its method: without it, the map of one faint film would be
+    """Return the end of the scale that the run states, by method: without it, the map of one faint film would be
     stretched to a full one.
     """
-    panel = run.heatmaps
-    return {panel["method"]: panel["scale"]["highest"]} if layer is None and "scale" in panel else {}
+    stated = {method: run.map_scale(method) for method in {GRADCAM, run.heatmaps.get("method", GRADCAM)}}
+    return {method: one["highest"] for method, one in stated.items() if one is not None and layer is None}
 
 
 def _check_places(output: Path, panel: Path | None) -> None:

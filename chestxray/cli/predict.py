@@ -230,6 +230,10 @@ def _check_heatmaps(engine: Engine, folder: Path) -> None:
     check_maps(engine)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"--heatmaps must be a folder. Received: the file {folder}.")
+    known = engine.heat_maps
+    assert known is not None, "checked before"
+    log.info("Heat maps are on one scale, 0 to %.3g (%s). %s", known.highest, known.unit, known.scale)
+    log.info("%s", known.sentence)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Arithmetic of Grad-CAM maps (Selvaraju 2017): evidence from weighted features, enlargement and scaling."""
+"""Arithmetic of Grad-CAM maps (Selvaraju 2017): evidence from weighted features, and its enlargement."""
 
 from __future__ import annotations
 
@@ -30,19 +30,15 @@ def positive(features: Tensor, weights: Tensor) -> Tensor:
     return ops.relu(ops.reshape(summed, (-1, height, width)))
 
 
-def finish(evidence: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return maps (batch, rows, columns) enlarged to `size` (height, width), each scaled to 0..1.
+def enlarge(evidence: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return maps (batch, rows, columns) enlarged to `size` (height, width), in their own unit.
 
     The enlargement is bilinear with aligned corners, as SciPy's `zoom`: two small products with constant
     matrices, which every runtime computes alike. For some sizes (4 to 188, for example) `zoom`
     rounds past the last row and column and leaves them 0; this does not.
     """
     rows, columns = (enlargement(n, wanted) for n, wanted in zip(evidence.shape[1:], size, strict=True))
-    large = ops.matmul(rows, ops.matmul(evidence, columns.T))
-    low, high = (extreme(large, axis=(1, 2), keepdims=True) for extreme in (ops.min, ops.max))
-    epsilon = keras.config.epsilon()
-    # A compiled graph may add epsilon to `low` first, where it is lost: a constant map would give 0 / 0.
-    return (large - low) / ops.maximum(high - low + epsilon, epsilon)
+    return ops.matmul(rows, ops.matmul(evidence, columns.T))
 
 
 def enlargement(given: int, wanted: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """One compiled graph from raw pixels to probabilities, Grad-CAM map and distance from the training images.
 
-The map equals tf-keras-vis's `Gradcam` of the logits with `normalize_cam`, which evaluates the network once
-more for the probabilities and builds its graph anew at every call. Where `closed_form_gradient` supports the
+The map equals tf-keras-vis's `Gradcam` of the logits, which evaluates the network once more for the probabilities and
+builds its graph anew at every call; no map is scaled by its own values. Where `closed_form_gradient` supports the
 layers behind the feature map, the graph has forward operations only and can be exported.
 """
 
@@ -18,7 +18,7 @@ from chestxray.errors import NonFiniteError, PluginError
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.out_of_distribution import FAINT, SIDE, FeatureDistribution, averaging
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
-from chestxray.explanation.gradcam import check_layer, finish, positive
+from chestxray.explanation.gradcam import check_layer, enlarge, positive
 from chestxray.models import backend, interrupts, non_finite
 from chestxray.models.assembly import CALIBRATION
 
@@ -86,8 +86,8 @@ class Graph:
     def compute(self, pixels: Tensor, classes: Tensor = OWN) -> dict[str, Tensor]:
         """Return the outputs for `pixels`, float32 (batch, height, width, channels) in 0..255, float32 but ``mapped``.
 
-        ``probabilities`` (batch, classes); with a layer, ``map`` (batch, height, width) in 0..1 for the class of
-        each image in `classes`, int32 (batch,); with a distribution, ``distance`` (batch,), else, with a layer of
+        ``probabilities`` (batch, classes); with a layer, ``map`` (batch, height, width) of 0 and more, in
+        logits by the mean gradient, for the class of each image in `classes`, int32 (batch,); with a distribution, ``distance`` (batch,), else, with a layer of
         features, ``features`` (batch, channels).
 
         With a decision on findings and without `classes`, ``map`` is (batch, shown, height, width), and ``mapped``,
@@ -97,7 +97,7 @@ class Graph:
         given = {"probabilities": values["probabilities"]}
         if evidence is not None:
             size = self.input_shape[:2]
-            large = finish(ops.reshape(evidence, (-1, *evidence.shape[-2:])), size)
+            large = enlarge(ops.reshape(evidence, (-1, *evidence.shape[-2:])), size)
             given["map"] = large if mapped is None else ops.reshape(large, (-1, self.shown, *size))
         if mapped is not None:
             given["mapped"] = mapped
@@ -215,11 +215,10 @@ class OnePass:
     def __call__(
         self, images: np.ndarray, classes: np.ndarray | None = None, batch_size: int = 16
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities, float32 (rows, classes), and maps, float32 (rows, height, width) in 0..1.
+        """Return probabilities, float32 (rows, classes), and maps, float32 (rows, height, width), as `Graph`.
 
         `images`: (rows, height, width, channels) in 0..255; `classes`: the class or finding to explain, int
-        (rows,); None: the most probable one of each image. Each map is scaled from its own minimum to its own
-        maximum; a map without positive evidence is all zero.
+        (rows,); None: the most probable one of each image. A map without positive evidence is all zero.
 
         Raises:
             NonFiniteError: a map or a probability holds NaN or infinity; the message names the first layer that does.

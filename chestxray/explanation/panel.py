@@ -34,12 +34,16 @@ def write_panel(
     folder: Path,
     method: str = GRADCAM,
     badge: str = "",
+    known: Mapping[str, Any] | None = None,
 ) -> None:
     """Explain a panel of `predictions` (`panel_choice`) and write the overlays and their ``index.json`` to `folder`.
 
     `images`: uint8 (height, width) by path. The maps are by `method` (`maps_of`). Without a `layer` there are no maps
     of methods that need one, and the index gives the `reason`. All maps share one scale, from 0 to the highest value
     among them, which the index gives. Where `badge` is ``fails`` (`map_checks`), each picture says so.
+
+    The maps of an answer, wherever the model is used, are Grad-CAM's: where the panel's are not, the index gives the
+    scale of Grad-CAM's maps of the same images too. A panel without images leaves it at what is `known`.
     """
     record = _record(layer, reason, each, method)
     chosen, answers = _chosen(predictions, 0 if record["reason"] else each, seed)
@@ -50,6 +54,10 @@ def write_panel(
         for number, (item, grey, heat) in enumerate(zip(chosen, pixels, maps, strict=False)):
             file = _write_one(number, grey, heat, folder, badge)
             record["images"].append({"file": file, **_entry(answers(item.group), item, predictions.classes)})
+        if layer is not None and method != GRADCAM:
+            record["gradcam"] = gradcam_scale(model, layer, pixels, explained)
+    elif known is not None:
+        record["gradcam"] = dict(known)
     write_json(folder / "index.json", record)
 
 
@@ -60,6 +68,17 @@ def _chosen(
     if isinstance(predictions, FindingPredictions):
         return panel_choice.of_findings(predictions, each, seed), cache(predictions.of_finding_everywhere)
     return panel_choice.of_classes(predictions, each, seed), lambda group: predictions
+
+
+def gradcam_scale(model: keras.Model, layer: str, pixels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """Return ``highest``, the highest value among Grad-CAM's maps at `layer` of `pixels`, uint8 (rows, height, width),
+    for `classes`, int (rows,); its ``unit``; and ``images``, their number.
+
+    Raises:
+        NonFiniteError: as `methods.raw_maps`.
+    """
+    raw = maps_of(GRADCAM, model, layer, pixels[..., np.newaxis], classes)
+    return {"highest": float(raw.max()), "unit": unit_of(GRADCAM), "images": len(pixels)}
 
 
 def _entry(answers: Predictions, item: Choice, classes: Sequence[str]) -> dict[str, Any]:

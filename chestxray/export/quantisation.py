@@ -156,8 +156,17 @@ def _write(subject: SourceRun, source: Path, target: Path, pixels: np.ndarray, p
     if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ExportError("ONNX Runtime found nothing to quantise in this network.")
     model.doc_string = onnx.load(source).doc_string
-    onnx.helper.set_model_props(model, {KEY: json.dumps(subject.description | {"precision": "int8"})})
+    onnx.helper.set_model_props(model, {KEY: json.dumps(_description(subject))})
     onnx.save(model, target)
+
+
+def _description(subject: SourceRun) -> dict[str, Any]:
+    """Return the metadata of the file: the checks of heat maps are of the network in float32, another one."""
+    said = subject.description | {"precision": "int8"}
+    if said["heat_maps"] is None:
+        return said
+    sentence = "The maps of this network in 8-bit integers were not checked, only those of the network in float32."
+    return said | {"heat_maps": said["heat_maps"] | {"badge": "not checked", "sentence": sentence, "reasons": []}}
 
 
 def backbone_nodes(model: Any) -> list[str]:

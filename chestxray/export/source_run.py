@@ -18,7 +18,9 @@ from chestxray.evaluation.decision.out_of_distribution import FILE as REFUSAL
 from chestxray.evaluation.decision.out_of_distribution import FeatureDistribution
 from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.explanation.inference_graph import OWN, Graph
+from chestxray.inference import run_heat_maps
 from chestxray.inference.export_metadata import OUTPUTS
+from chestxray.inference.heat_maps import HeatMaps
 from chestxray.runs.run_folder import Run
 
 
@@ -27,7 +29,7 @@ class SourceRun:
     """A run to be exported in the format ``form``.
 
     ``model`` is the run's own, with which the file is compared; ``graph`` is the exported computation; ``layer`` is
-    the layer of the heat maps, None where there is none.
+    the layer of the heat maps, None where there is none, and ``heat_maps`` their scale and badge.
     """
 
     run: Run
@@ -37,6 +39,7 @@ class SourceRun:
     layer: str | None
     decision: Rule
     distribution: FeatureDistribution | None
+    heat_maps: HeatMaps | None
 
     @classmethod
     def of(cls, run: Run, form: str) -> SourceRun:
@@ -49,7 +52,9 @@ class SourceRun:
         distribution = FeatureDistribution.read(run.folder / REFUSAL) if decision.features else None
         if distribution is not None and _drowned(distribution):
             distribution = None
-        layer, _ = run.cam_layer
+        # Without a scale no map could be shown.
+        maps = run_heat_maps.of_run(run)
+        layer = None if maps is None else run.cam_layer[0]
         model = run.model
         whole = single_precision(model)
         features = None if distribution is None else decision.features
@@ -57,7 +62,7 @@ class SourceRun:
         # The other formats have no gradients.
         if graph.reason and form != "savedmodel":
             graph = Graph(whole, None, distribution=distribution, features=features)
-        return cls(run, form, model, graph, layer, decision, distribution)
+        return cls(run, form, model, graph, layer, decision, distribution, maps)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -78,8 +83,10 @@ class SourceRun:
         if self.form == "keras":
             return ("A Keras file gives probabilities alone: no map, no distance.",)
         notes = []
-        if self.layer is None:
+        if self.run.cam_layer[0] is None:
             notes.append("No map: the architecture has no convolutional layer to explain.")
+        elif self.heat_maps is None:
+            notes.append("No map: the run states no scale of its heat maps. `chestxray evaluate RUN --heatmaps 2` does.")
         elif not self.graph.has_map:
             reason = Graph(self.model, self.layer).reason
             notes.append(f"No map: behind {self.layer} its gradient cannot be written in forward operations, {reason}.")
@@ -124,6 +131,7 @@ class SourceRun:
             "preprocessing": preprocessing((int(height), int(width)), run.recipe.fit),
             "outputs": list(self.outputs),
             "decision": self.decision.to_json(),
+            "heat_maps": self.heat_maps.to_json() if self.heat_maps is not None and "map" in self.outputs else None,
             "refusal_threshold": None if self.distribution is None else self.distribution.threshold,
             "data": {name: run.environment["data"].get(name) for name in ("name", "fingerprint", "licence")},
             "packages": run.environment["packages"],

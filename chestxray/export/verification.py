@@ -12,12 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from chestxray.data.images import reading
 from chestxray.data.images.pixels import UnreadableImage
-from chestxray.data.sources.phantom.drawing import draw
-from chestxray.data.sources.phantom.findings import FINDINGS
+from chestxray.data.sources.phantom.samples import drawn
 from chestxray.errors import ExportError
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.explanation.inference_graph import Graph, OnePass
@@ -28,8 +26,9 @@ from chestxray.runs.run_folder import Run
 
 #: Number of compared images, and batch size of the speed measurement.
 COUNT = 16
-#: Largest allowed differences; that of distances is relative, that of ``mapped`` is of probabilities: of the finding
-#: that a map is of, and of the one that is as probable in the model as the place of the map says.
+#: Largest allowed differences; that of maps is a share of their scale, that of distances is relative, that of
+#: ``mapped`` is of probabilities: of the finding that a map is of, and of the one that is as probable in the model as
+#: the place of the map says.
 TOLERANCE = {"probabilities": 1e-4, "map": 1e-3, "mapped": 1e-4, "distance": 1e-3}
 #: The same where the run's model computes in half precision and the file in single precision.
 HALVED = {"probabilities": 2e-2, "map": 1e-1, "mapped": 2e-2, "distance": 5e-2}
@@ -103,14 +102,14 @@ def compare(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarr
     probabilities = np.asarray(found["probabilities"])
     differences = {"probabilities": _largest(given["probabilities"] - probabilities)}
     if "mapped" in given and subject.layer is not None:
-        differences |= _of_findings(OnePass(model, subject.layer), pixels, probabilities, given)
+        differences |= _of_findings(subject, pixels, probabilities, given)
     elif "map" in given and subject.layer is not None:
         assert isinstance(subject.decision, Decision), "maps of findings come with their numbers"
         decided = subject.decision.decided(probabilities)
         # Rounding may change the decision of an image exactly at the threshold.
         alike = subject.decision.decided(given["probabilities"]) == decided
         _, maps = OnePass(model, subject.layer)(pixels[alike], decided[alike])
-        differences["map"] = _largest(given["map"][alike] - maps)
+        differences["map"] = _of_scale(subject, given["map"][alike] - maps)
     if "distance" in given and subject.distribution is not None:
         distances = subject.distribution.distances(np.asarray(found["features"]), pixels.mean(axis=-1))
         differences["distance"] = _largest(given["distance"] / distances - 1)
@@ -118,16 +117,22 @@ def compare(subject: SourceRun, pixels: np.ndarray, given: Mapping[str, np.ndarr
 
 
 def _of_findings(
-    explain: OnePass, pixels: np.ndarray, probabilities: np.ndarray, given: Mapping[str, np.ndarray]
+    subject: SourceRun, pixels: np.ndarray, probabilities: np.ndarray, given: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     """Return the largest differences of the maps of findings, each from the map of the finding that the file names,
     and of the probabilities of these findings from the largest ones.
     """
-    mapped = given["mapped"]
+    mapped, explain = given["mapped"], OnePass(subject.model, str(subject.layer))
     largest = -np.sort(-probabilities, axis=1)[:, : mapped.shape[1]]
     named = np.take_along_axis(probabilities, mapped, axis=1)
     maps = np.stack([explain(pixels, numbers)[1] for numbers in mapped.T], axis=1)
-    return {"map": _largest(given["map"] - maps), "mapped": _largest(named - largest)}
+    return {"map": _of_scale(subject, given["map"] - maps), "mapped": _largest(named - largest)}
+
+
+def _of_scale(subject: SourceRun, differences: np.ndarray) -> float:
+    """Return the largest of the differences of maps as a share of their scale."""
+    assert subject.heat_maps is not None, "without a scale there are no maps"
+    return _largest(differences) / (subject.heat_maps.highest or 1.0)
 
 
 def rate(answer: Callable[[], Any], count: int, seconds: float = 1.0) -> float:
@@ -152,7 +157,7 @@ def _pixels(subject: SourceRun) -> tuple[np.ndarray, str]:
     except UnreadableImage:
         found = []
     if not found:  # the files were moved or deleted, or it is a ready model, which has none
-        found = [_drawn(number, size) for number in range(COUNT)]
+        found = list(drawn(COUNT, size))
         said = f"{COUNT} drawn phantoms (the run's images are not available)"
     return np.repeat(np.stack(found)[..., np.newaxis], subject.graph.input_shape[2], axis=-1), said
 
@@ -163,12 +168,6 @@ def _tested(run: Run) -> list[str]:
     rows = run.index.rows
     paths: list[str] = rows.loc[rows["split"] == "test", "path"].head(COUNT).tolist()
     return paths
-
-
-def _drawn(number: int, size: tuple[int, int]) -> np.ndarray:
-    finding = tuple(FINDINGS)[number % len(FINDINGS)]
-    film = draw(seed=0, patient=number, image=0, finding=finding, size=max(size)).pixels
-    return np.asarray(Image.fromarray(film).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _largest(differences: np.ndarray) -> float:

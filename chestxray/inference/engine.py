@@ -15,6 +15,7 @@ from chestxray.evaluation.decision.finding_rule import Rule
 
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
+    from chestxray.inference.heat_maps import HeatMaps
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Outputs:
     """The outputs of an engine for n images.
 
     ``probabilities`` float32 (n, classes), calibrated. ``distances`` float64 (n,) from the training radiographs,
-    None where the engine refuses nothing. ``maps`` float32 (n, height, width) in 0..1, heat maps of the decided
-    class; None where they were not asked for. With findings, ``maps`` is (n, m, height, width), and ``mapped``, int32
+    None where the engine refuses nothing. ``maps`` float32 (n, height, width) of 0 and more, heat maps
+    of the decided class in the unit of the engine's ``heat_maps``; None where they were not asked for. With findings, ``maps`` is (n, m, height, width), and ``mapped``, int32
     (n, m), has the numbers of the findings that they explain: the most probable ones, the first most of all.
     """
 
@@ -38,7 +39,7 @@ class Engine(Protocol):
 
     ``classes`` are its outputs in order, classes or findings. ``image_size`` is (height, width) of its input pixels and
     ``fit`` the way images are brought to that size. Images with a distance above ``refusal_threshold`` are refused;
-    None: no image is. ``has_maps``: whether heat maps can be computed.
+    None: no image is. ``heat_maps``: the scale and the badge of its heat maps; None: it has none.
     """
 
     @property
@@ -54,7 +55,7 @@ class Engine(Protocol):
     @property
     def refusal_threshold(self) -> float | None: ...
     @property
-    def has_maps(self) -> bool: ...
+    def heat_maps(self) -> HeatMaps | None: ...
 
     def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
         """Return the outputs for `pixels`, uint8 (n, height, width), in one batch: memory grows with n.
@@ -66,5 +67,8 @@ class Engine(Protocol):
 
 def check_maps(engine: Engine) -> None:
     """Raise `InputError` unless `engine` has heat maps."""
-    if not engine.has_maps:
-        raise InputError(f"{engine.name} has no heat maps: its architecture has no convolutional layer to explain.")
+    if engine.heat_maps is None:
+        raise InputError(
+            f"{engine.name} has no heat maps: its architecture has no convolutional layer to explain, or its run states "
+            "no scale for them, which `chestxray evaluate RUN --heatmaps 2` writes."
+        )

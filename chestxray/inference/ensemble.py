@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +11,22 @@ import numpy as np
 from chestxray.errors import InputError
 from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
 from chestxray.inference.engine import Engine, Outputs, check_maps
+from chestxray.inference.heat_maps import HeatMaps
+from chestxray.recipe import GRADCAM
 
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
+
+
+#: What is known of the heat maps of every ensemble.
+MEAN = HeatMaps(
+    method=GRADCAM,
+    unit="mean over the members of the share of each one's own scale",
+    highest=1.0,
+    scale="The scale ends at 1, where the maps of all members reach the end of their own scales.",
+    badge="not checked",
+    sentence="The maps of an ensemble are the mean of its members' maps, and were not checked.",
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,8 @@ class Ensemble:
 
     Probabilities are averaged. Distances have different scales: the mean of distance over threshold is used, and
     images above 1 are refused. A map is the mean over the members that have maps and decide as the ensemble does; with
-    findings, over those that explain that finding. Images are read at the largest of the members' sizes and downscaled
+    findings, over those that explain that finding. Members' maps have units of their own: the mean is of shares of each
+    member's scale. Images are read at the largest of the members' sizes and downscaled
     for the others.
 
     Raises:
@@ -75,16 +89,17 @@ class Ensemble:
         return 1.0 if any(member.refusal_threshold is not None for member in self.members) else None
 
     @property
-    def has_maps(self) -> bool:
-        """Whether any member has maps."""
-        return any(member.has_maps for member in self.members)
+    def heat_maps(self) -> HeatMaps | None:
+        """The scale of the mean of the members' maps, which no check has judged; None where no member has maps."""
+        return MEAN if any(member.heat_maps is not None for member in self.members) else None
 
     def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
         """As `Engine.run`."""
         if maps:
             check_maps(self)
         given = [
-            member.run(resized(pixels, member.image_size), maps=maps and member.has_maps) for member in self.members
+            on_scale(member, member.run(resized(pixels, member.image_size), maps=maps and member.heat_maps is not None))
+            for member in self.members
         ]
         stacked = np.stack([one.probabilities for one in given]).astype(np.float64)
         probabilities = np.asarray(stacked.mean(axis=0), dtype=np.float32)
@@ -134,6 +149,14 @@ class Ensemble:
             total[taken] += resized(maps[taken], self.image_size)
             count += taken
         return total / np.maximum(count, 1)[:, np.newaxis, np.newaxis]
+
+
+def on_scale(member: Engine, outputs: Outputs) -> Outputs:
+    """Return the outputs of a member with its maps as shares of its scale, in 0..1."""
+    if outputs.maps is None:
+        return outputs
+    assert member.heat_maps is not None, "it gave maps"
+    return replace(outputs, maps=member.heat_maps.on_scale(outputs.maps))
 
 
 def _of_finding(outputs: Outputs, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

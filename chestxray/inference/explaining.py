@@ -129,8 +129,8 @@ def maps_of_read(
 def of_ensemble(
     engine: Engine, answer: ImageAnswer, pixels: np.ndarray, probabilities: np.ndarray, wanted: str
 ) -> Explained:
-    """Return gradcam's map of one image by an ensemble, in 0..1: the mean over its members, each map scaled to its own
-    highest value. Arguments as of `maps_of_read`. Raises `InputError` where no member has maps.
+    """Return gradcam's map of one image by an ensemble: the mean over its members, each map as a share of its model's
+    scale. Arguments as of `maps_of_read`. Raises `InputError` where no member has maps.
     """
     _, (number,) = _chosen(engine, probabilities, wanted)
     raw = keras_engine.maps_of(engine, pixels, int(number))[0]

@@ -11,6 +11,7 @@ from chestxray.data.images.pixels import FILTER, Fit
 from chestxray.errors import DataError
 from chestxray.evaluation.decision import finding_rule
 from chestxray.evaluation.decision.finding_rule import FindingDecision, Rule
+from chestxray.inference.heat_maps import HeatMaps
 from chestxray.recipe import LARGEST_SIDE
 from chestxray.storage import schema
 from chestxray.storage.schema import Within
@@ -31,6 +32,7 @@ class _Description(TypedDict):
     outputs: list[Literal["probabilities", "map", "mapped", "distance"]]
     decision: dict[str, Any]
     refusal_threshold: float | None
+    heat_maps: NotRequired[dict[str, Any] | None]
     preprocessing: NotRequired[dict[str, Any]]
 
 
@@ -45,13 +47,15 @@ class Description:
     outputs: tuple[str, ...]
     decision: Rule
     refusal_threshold: float | None
+    heat_maps: HeatMaps | None
 
     @classmethod
     def parse(cls, text: str | None, path: Path) -> Description:
         """Parse the JSON `text` found in the file `path`.
 
         Raises:
-            DataError: it is missing or damaged, or asks for another preparation of images than this version has.
+            DataError: it is missing or damaged, asks for another preparation of images than this version has, or states
+            no scale of the file's heat maps.
         """
         if text is None:
             raise DataError(f"{path} was not made by `chestxray export`: it has no metadata.")
@@ -64,6 +68,12 @@ class Description:
                     f"{path} wants images resized with the filter {resize}; this version of chestxray has "
                     f"{FILTER.name.lower()}. Export the run again, or use the version that exported it."
                 )
+            maps = found.get("heat_maps")
+            if "map" in found["outputs"] and maps is None:
+                raise DataError(
+                    f"{path} states no scale of its heat maps: an earlier version of chestxray exported it, which scaled "
+                    "each map by its own values. Export the run again."
+                )
             decision = finding_rule.from_json(found["decision"])
             _require_mapped(found["outputs"], decision)
             return cls(
@@ -74,6 +84,7 @@ class Description:
                 outputs=tuple(found["outputs"]),
                 decision=decision,
                 refusal_threshold=found["refusal_threshold"],
+                heat_maps=HeatMaps.from_json(maps) if "map" in found["outputs"] else None,
             )
         except ValueError as error:
             raise DataError(f"{path} is damaged: its metadata cannot be read: {error}.") from error

@@ -22,16 +22,16 @@ from chestxray.evaluation.decision.rule import NOT_CHOSEN, Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Engine, Outputs, check_maps
 from chestxray.inference.ensemble import Ensemble, resized
+from chestxray.inference.heat_maps import HeatMaps
 from chestxray.models import interrupts, replicas, startup
+from chestxray.recipe import GRADCAM
 from chestxray.runs import run_folder
-from chestxray.runs.run_folder import MODEL, RECIPE, Run
+from chestxray.runs.run_folder import HEATMAPS, MAP_CHECKS, MODEL, RECIPE, Run
 from chestxray.storage import schema
 from chestxray.storage.files import refusal
 
 if TYPE_CHECKING:
     import keras
-
-    from chestxray.explanation.inference_graph import OnePass
 
 ENSEMBLE = "ensemble.json"
 #: Most runs of an ensemble in all, and most levels of ensembles within ensembles.
@@ -107,14 +107,15 @@ def max_pixels(folder: Path) -> int:
 
 
 def fingerprint(folder: Path, options: str = "") -> str:
-    """Return a hash, 16 hexadecimal digits, of all that answers depend on: weights, decision rules and `options`.
+    """Return a hash, 16 hexadecimal digits, of all that answers depend on: weights, decision rules, the scale
+    and the checks of heat maps, and `options`.
 
     Raises:
         InputError, DataError: as `folders`.
     """
     digest = xxhash.xxh3_64(options.encode())
     ensemble = [folder / DECISION] if (folder / ENSEMBLE).is_file() else []
-    files = [run / name for run in folders(folder) for name in (MODEL, DECISION, REFUSAL, RECIPE)]
+    files = [run / name for run in folders(folder) for name in (MODEL, DECISION, REFUSAL, RECIPE, HEATMAPS, MAP_CHECKS)]
     for path in [*ensemble, *files]:
         digest.update(f"{path.name}:".encode())
         if path.is_file():
@@ -137,7 +138,7 @@ class KerasEngine:
 
     def __post_init__(self) -> None:
         # Read here, so that damage is reported at once and threads only read cached values.
-        _ = self.decision, self.image_size, self.fit, self.has_maps, self.refusal_threshold
+        _ = self.decision, self.image_size, self.fit, self.heat_maps, self.refusal_threshold
 
     @cached_property
     def _run(self) -> Run:
@@ -184,10 +185,12 @@ class KerasEngine:
     def _layer(self) -> str | None:
         return self._run.cam_layer[0]
 
-    @property
-    def has_maps(self) -> bool:
-        """Whether the architecture has a layer for heat maps."""
-        return self._layer is not None
+    @cached_property
+    def heat_maps(self) -> HeatMaps | None:
+        """The scale and the badge of the maps; None where the architecture has no layer for them, or the run no scale."""
+        from chestxray.inference import run_heat_maps
+
+        return run_heat_maps.of_run(self._run)
 
     @cached_property
     def _model(self) -> keras.Model:
@@ -261,16 +264,6 @@ class KerasEngine:
 
         return Graph(self._model, self._layer).not_finite(pixels[..., np.newaxis])
 
-    def maps_of(self, pixels: np.ndarray, number: int) -> np.ndarray:
-        """Return the heat maps, float32 (n, height, width) in 0..1, of the finding of that number, however probable it
-        is, for `pixels` as `run` takes them. Raises `InputError` where the engine has none.
-        """
-        check_maps(self)
-        with self._lock:
-            explain = self._of_any
-        with interrupts.deferred():
-            return explain(pixels[..., np.newaxis], np.full(len(pixels), number))[1]
-
     def raw_maps(self, method: str, pixels: np.ndarray, classes: np.ndarray, layer: str | None = None) -> np.ndarray:
         """Return raw maps, float32 (n, height, width), by a method of `published_explanations.maps_of`, of `classes`,
         int (n,), for `pixels` as `run` takes them. `layer`: default the architecture's own.
@@ -286,28 +279,24 @@ class KerasEngine:
         """The layer of feature maps that maps are made at by default, None where the architecture has none."""
         return self._layer
 
-    @cached_property
-    def _of_any(self) -> OnePass:
-        model = self._model
-        from chestxray.explanation.inference_graph import OnePass
-
-        return OnePass(model, str(self._layer))
-
 
 def maps_of(engine: Engine, pixels: np.ndarray, number: int) -> np.ndarray:
-    """Return the heat maps of one finding as `KerasEngine.maps_of`, of an ensemble the mean over its members with maps.
-
-    `engine` is one of `load_engine`.
+    """Return the heat maps, float32 (n, height, width), of the class or finding of that number, however probable it is,
+    for `pixels` as `Engine.run` takes them, in the unit of the engine: of an ensemble, the mean over its members with
+    maps. `engine` is one of `load_engine`.
 
     Raises:
         InputError: it has no heat maps.
     """
+    check_maps(engine)
     if not isinstance(engine, Ensemble):
         assert isinstance(engine, KerasEngine), "load_engine opens no other"
-        return engine.maps_of(pixels, number)
-    check_maps(engine)
-    explaining = [member for member in engine.members if member.has_maps]
-    maps = [resized(maps_of(one, resized(pixels, one.image_size), number), engine.image_size) for one in explaining]
+        return engine.raw_maps(GRADCAM, pixels, np.full(len(pixels), number))
+    maps = [
+        resized(one.heat_maps.on_scale(maps_of(one, resized(pixels, one.image_size), number)), engine.image_size)
+        for one in engine.members
+        if one.heat_maps is not None
+    ]
     return np.asarray(np.mean(maps, axis=0), dtype=np.float32)
 
 

@@ -16,6 +16,7 @@ from chestxray.errors import DataError, InputError
 from chestxray.evaluation.decision.finding_rule import Rule
 from chestxray.inference.engine import Outputs, check_maps
 from chestxray.inference.export_metadata import KEY, Description
+from chestxray.inference.heat_maps import HeatMaps
 from chestxray.storage.files import check_size
 
 #: Most bytes of a file: the limit of a protobuf message.
@@ -77,9 +78,9 @@ class OnnxEngine:
         return self._described.refusal_threshold
 
     @property
-    def has_maps(self) -> bool:
-        """Whether the file has an output of heat maps."""
-        return "map" in self._described.outputs
+    def heat_maps(self) -> HeatMaps | None:
+        """The scale and the badge of the maps; None where the file has no output of heat maps."""
+        return self._described.heat_maps
 
     def run(self, pixels: np.ndarray, *, maps: bool = False) -> Outputs:
         """As `Engine.run`, in one evaluation with or without maps."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from chestxray.explanation.overlay import overlay
+from chestxray.explanation.overlay import marked, overlay
 from chestxray.inference.answer import answered
 from chestxray.inference.finding_answer import FindingAnswer
 from chestxray.storage.files import replacing
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chestxray.evaluation.decision.finding_rule import Rule
     from chestxray.inference.batch_prediction import Batch
     from chestxray.inference.engine import Engine
+    from chestxray.inference.heat_maps import HeatMaps
     from chestxray.inference.image_answer import ImageAnswer
     from chestxray.inference.output_file import Overlays
 
@@ -42,8 +43,10 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60]
 
 
-def write_overlays(folder: Path, answers: Sequence[ImageAnswer], batch: Batch) -> list[Overlays]:
+def write_overlays(folder: Path, answers: Sequence[ImageAnswer], batch: Batch, known: HeatMaps) -> list[Overlays]:
     """Write the overlays of `batch` to `folder`; their names, None for what was unreadable or refused.
+
+    All are drawn on the scale that is `known` of the model's maps, and marked where they fail their checks.
 
     With findings those are shown that are decided to be present, of the ones that have a map, which are the most
     probable; the most probable one where none of them is.
@@ -54,21 +57,24 @@ def write_overlays(folder: Path, answers: Sequence[ImageAnswer], batch: Batch) -
     names: list[Overlays] = [None] * len(answers)
     if batch.outputs is None or batch.outputs.maps is None:
         return names
-    given, maps = batch.outputs, batch.outputs.maps
+    given, maps = batch.outputs, known.on_scale(batch.outputs.maps)
+    fails = known.badge == "fails"
     readable = [place for place, answer in enumerate(answers) if not answer.unreadable]
     for row, place in enumerate(readable):
         answer = answers[place]
         if answer.refused:
             continue
         if not isinstance(answer, FindingAnswer):
-            names[place] = _write(folder / overlay_name(answer.path), batch.pixels[row], maps[row])
+            names[place] = _write(folder / overlay_name(answer.path), batch.pixels[row], maps[row], fails=fails)
             continue
         assert given.mapped is not None
         findings = list(answer.findings)
         mapped = [findings[number] for number in given.mapped[row]]
         shown = [name for name in mapped if name in answer.present] or mapped[:1]
         names[place] = {
-            name: _write(folder / overlay_name(answer.path, name), batch.pixels[row], maps[row][mapped.index(name)])
+            name: _write(
+                folder / overlay_name(answer.path, name), batch.pixels[row], maps[row][mapped.index(name)], fails=fails
+            )
             for name in shown
         }
     return names
@@ -78,14 +84,16 @@ def overlays_of(folder: Path | None, batch: Batch, engine: Engine, rule: Rule) -
     """Write the overlays of `batch`, answered by `rule`, as `write_overlays` does; a None for each image without a
     `folder`.
     """
-    if folder is None:
+    if folder is None or engine.heat_maps is None:
         return [None] * len(batch.paths)
-    return write_overlays(folder, answered(batch.paths, batch.reasons, batch.outputs, engine, rule), batch)
+    given = answered(batch.paths, batch.reasons, batch.outputs, engine, rule)
+    return write_overlays(folder, given, batch, engine.heat_maps)
 
 
-def _write(path: Path, pixels: np.ndarray, heat: np.ndarray) -> str:
+def _write(path: Path, pixels: np.ndarray, heat: np.ndarray, *, fails: bool) -> str:
     from PIL import Image
 
+    drawn = overlay(pixels, heat)
     with replacing(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(overlay(pixels, heat))).save(temporary)
+        Image.fromarray(np.ascontiguousarray(marked(drawn) if fails else drawn)).save(temporary)
     return path.name

@@ -19,9 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from chestxray import registry
 from chestxray._version import VERSION
 from chestxray.data import findings as states
+from chestxray.data.sources.phantom import samples
 from chestxray.errors import InputError, PluginError, nearest
 from chestxray.evaluation.decision import rule
 from chestxray.evaluation.decision.finding_rule import FindingDecision
@@ -38,6 +41,8 @@ from chestxray.storage import cache_use, checksums
 from chestxray.storage.files import write_json, write_text
 
 if TYPE_CHECKING:
+    import keras
+
     from chestxray.models.assembly import Built
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,8 @@ log = logging.getLogger(__name__)
 #: The kind of the entries in the cache.
 KIND = "ready"
 _PREFIX = "chestxray-"
+#: Drawn phantoms whose heat maps give a ready model the scale of its own.
+FILMS = 16
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,10 @@ def _write(ready: ReadyModel, built: Built, folder: Path) -> None:
     write_text(partial / run_folder.RECIPE, recipe.to_toml())
     save(built.model, partial / run_folder.MODEL)
     write_json(partial / rule.FILE, decision_of(ready).to_json())
-    write_json(partial / run_folder.HEATMAPS, {"layer": plugin.cam_layer, "reason": plugin.cam_reason})
+    maps: dict[str, Any] = {"layer": plugin.cam_layer, "reason": plugin.cam_reason}
+    if plugin.cam_layer is not None:
+        maps["gradcam"] = _scale(built.model, plugin.cam_layer, plugin.image_size)
+    write_json(partial / run_folder.HEATMAPS, maps)
     model: dict[str, Any] = {
         "parameters": built.model.count_params(),
         "trained_parameters": 0,
@@ -205,6 +215,17 @@ def _write(ready: ReadyModel, built: Built, folder: Path) -> None:
     published_model.write_card(Run(partial))
     checksums.write(partial, (run_folder.RECIPE, run_folder.MODEL, rule.FILE))
     partial.replace(folder)
+
+
+def _scale(model: keras.Model, layer: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the scale of the heat maps of the most probable findings of phantoms: the images on which the network was
+    trained are its publisher's.
+    """
+    from chestxray.explanation.panel import gradcam_scale
+
+    films = samples.drawn(FILMS, size)
+    probable = model.predict(films[..., np.newaxis].astype(np.float32), batch_size=FILMS, verbose=0).argmax(axis=1)
+    return gradcam_scale(model, layer, films, probable)
 
 
 def decision_of(ready: ReadyModel) -> FindingDecision:

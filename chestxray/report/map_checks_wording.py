@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from chestxray.recipe import GRADCAM
@@ -53,14 +54,24 @@ def shown(run: Run) -> dict[str, Any] | None:
         return None
     others = [f"{title(name)} {_BADGES[one['badge']]}" for name, one in judged.items() if name != drawn_by]
     own = judged.get(drawn_by, {"checks": [], "badge": "", "reason": "", "images": 0})
-    checks = sorted(own["checks"], key=lambda one: _ORDER.index(one["verdict"]))
     return {
         "summary": _SAID.get(own["badge"]) or f"The maps were not checked. {own['reason']}".rstrip(),
         "method": title(drawn_by),
         "images": own["images"],
-        "rows": [(TITLES.get(one["name"], one["name"]), one["verdict"], one["sentence"]) for one in checks],
+        "rows": [(one["title"], one["verdict"], one["sentence"]) for one in reasons(own)],
         "others": f"Of other methods: {'; '.join(others)}." if others else "",
     }
+
+
+def reasons(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return ``title``, ``verdict`` and ``sentence`` of each check of a method, as ``heatmaps/checks.json`` has it, those
+    that fail first; [] where none was made.
+    """
+    checks = sorted(judged.get("checks", []), key=lambda one: _ORDER.index(one["verdict"]))
+    return [
+        {"title": TITLES.get(one["name"], one["name"]), "verdict": one["verdict"], "sentence": one["sentence"]}
+        for one in checks
+    ]
 
 
 def sentence(run: Run, method: str) -> str:

@@ -14,7 +14,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation import map_checks, panel
-from chestxray.recipe import Recipe
+from chestxray.recipe import GRADCAM, Recipe
 from chestxray.runs import run_folder
 from chestxray.storage import result_files
 from chestxray.storage.files import write_json
@@ -60,12 +60,14 @@ def draw(
     images: Mapping[str, np.ndarray],
     recipe: Recipe,
 ) -> None:
-    """Write the panel; the pictures of a method that failed its checks here say so. Without `images` it is empty."""
+    """Write the panel; the pictures of a method that failed its checks here say so. Without `images` it is empty, and
+    the scale of Grad-CAM's maps stays the one that is known.
+    """
     badges = {one["method"]: one["badge"] for one in _known(folder)}
     each = recipe.heatmaps if images else 0
     panel.write_panel(
         model, layer, reason, test, images, each, recipe.seed, folder / "heatmaps", recipe.explain,
-        badges.get(recipe.explain, ""),
+        badges.get(recipe.explain, ""), run_folder.Run(folder).map_scale(GRADCAM),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from chestxray.data.index import SPLITS, Index, Patients, Task
 from chestxray.errors import DataError, InputError, first_line
 from chestxray.evaluation.predictions import Predictions
 from chestxray.models import startup
-from chestxray.recipe import Recipe
+from chestxray.recipe import GRADCAM, Recipe
 from chestxray.storage import checksums, result_files, schema
 from chestxray.storage.result_forms import SomeMetrics
 
@@ -227,6 +227,16 @@ class Run:
     def heatmaps(self) -> dict[str, Any]:
         """The contents of ``heatmaps/index.json``; empty if there are no heat maps."""
         return result_files.read_if_any(self.folder / HEATMAPS)
+
+    def map_scale(self, method: str) -> dict[str, Any] | None:
+        """Return the scale of a method's maps of test images: ``highest``, its end, in ``unit``, among ``images`` maps;
+        None where the run states none.
+        """
+        panel = self.heatmaps
+        if panel.get("method") == method and "scale" in panel:
+            return {**panel["scale"], "images": len(panel["images"])}
+        found: dict[str, Any] | None = panel.get("gradcam") if method == GRADCAM else None
+        return found
 
     @cached_property
     def map_checks(self) -> dict[str, dict[str, Any]]:

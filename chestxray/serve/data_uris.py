@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from chestxray.data.images.pixels import fitted
-from chestxray.explanation.overlay import colours
+from chestxray.explanation.overlay import colours, marked
 
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
@@ -30,14 +30,29 @@ def picture(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> str:
     return _uri(fitted(image, (max(1, round(height * scale)), max(1, round(width * scale))), fit))
 
 
-def heat_map(heat: np.ndarray) -> str:
+def heat_map(heat: np.ndarray, *, fails: bool = False) -> str:
     """Return the data URI of a map, float (height, width) in 0..1: transparent where it is 0, opaque where it is 1.
 
-    Shown over the image at an opacity, it looks as `overlay.overlay` with that strength.
+    Shown over the image at an opacity, it looks as `overlay.overlay` with that strength. A map that `fails` its checks
+    is enlarged to `SIDE` and says so.
     """
     image = Image.fromarray(np.round(np.clip(heat, 0, 1) * 255).astype(np.uint8))
+    if fails:
+        return _uri(_warned(image))
     image.putpalette(_PALETTE)
     return _uri(image, transparency=bytes(range(256)))
+
+
+def _warned(image: Image.Image) -> Image.Image:
+    """Return a map, grey levels, in colours, with the opaque mark of a method that fails its checks."""
+    scale = SIDE / max(image.size)
+    large = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    heat = np.asarray(large)
+    mark = marked(np.zeros((*heat.shape, 3), np.uint8))
+    is_mark = mark.any(axis=-1, keepdims=True)
+    colour = np.where(is_mark, mark, colours(heat / 255))
+    opacity = np.where(is_mark, 255, heat[..., np.newaxis])
+    return Image.fromarray(np.concatenate([colour, opacity], axis=-1).astype(np.uint8))
 
 
 def _uri(image: Image.Image, **options: bytes) -> str:

@@ -45,7 +45,7 @@ class Served:
             "refusal_threshold": self.engine.refusal_threshold,
             "image_size": list(self.engine.image_size),
             "fit": self.engine.fit,
-            "heat_maps": self.engine.has_maps,
+            "heat_maps": None if self.engine.heat_maps is None else self.engine.heat_maps.to_json(),
             "note": self.note,
             "card": None if self.card is None else f"/models/{self.key}/card",
         }
@@ -112,7 +112,7 @@ def _try(model: Served, path: Path) -> None:
     """Run the model on one black image and check its outputs, as for a client. Raises `DataError`."""
     engine = model.engine
     try:
-        wrong = _wrong(engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.has_maps))
+        wrong = _wrong(engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.heat_maps is not None))
     except TimeoutError as error:
         raise DataError(f"{path} cannot be served: {error}.") from error
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -155,6 +155,8 @@ def _wrong_maps(engine: Engine, outputs: Outputs) -> str | None:
     of_findings = isinstance(engine.decision, FindingDecision)
     if maps.ndim != (4 if of_findings else 3) or len(maps) != 1:
         return f"a heat map of shape {maps.shape[1:]}"
+    if not (np.isfinite(maps).all() and maps.min(initial=0) >= 0):
+        return "a heat map with values that are not numbers of 0 and more"
     if of_findings and (mapped is None or mapped.shape != maps.shape[:2]):
         return "heat maps without the numbers of their findings"
     if mapped is not None and not ((mapped >= 0) & (mapped < len(engine.classes))).all():

@@ -20,7 +20,8 @@ from chestxray.serve.loading import Served
 from chestxray.serve.settings import Settings
 
 if TYPE_CHECKING:
-    from chestxray.inference.engine import Outputs
+    from chestxray.inference.engine import Engine, Outputs
+    from chestxray.inference.heat_maps import HeatMaps
     from chestxray.inference.image_answer import ImageAnswer
 
 T = TypeVar("T")
@@ -54,23 +55,38 @@ def answer_image(
         engine = model.engine
         way = (engine.image_size, engine.fit)
         try:
-            outputs = engine.run(read[way][np.newaxis], maps=maps and engine.has_maps)
+            outputs = engine.run(read[way][np.newaxis], maps=maps and engine.heat_maps is not None)
         except TimeoutError as error:
             raise RequestProblem(503, "timeout", f"A model gives {error}.", retry_after=5) from error
         answer = answers([""], outputs, engine)[0]
-        found.append(_fields(model, answer) | _maps(outputs, answer) | {"picture": shown.get(way)})
+        found.append(_fields(model, answer) | _maps(engine, outputs, answer) | {"picture": shown.get(way)})
     return {"image": {"format": kind, "width": decoded.width, "height": decoded.height}, "answers": found}
 
 
-def _maps(outputs: Outputs, answer: ImageAnswer) -> dict[str, Any]:
+def _maps(engine: Engine, outputs: Outputs, answer: ImageAnswer) -> dict[str, Any]:
     """Return the heat map, or with findings the heat maps by finding, the most probable finding first."""
-    maps = None if outputs.maps is None or answer.refused else outputs.maps[0]
+    maps, known = None if outputs.maps is None or answer.refused else outputs.maps[0], engine.heat_maps
     if not isinstance(answer, FindingAnswer):
-        return {"map": None if maps is None else heat_map(maps)}
-    if maps is None or outputs.mapped is None:
+        return {"map": None if maps is None or known is None else _map(maps, known)}
+    if maps is None or outputs.mapped is None or known is None:
         return {"maps": None}
     names = list(answer.findings)
-    return {"maps": {names[number]: heat_map(one) for number, one in zip(outputs.mapped[0], maps, strict=True)}}
+    return {"maps": {names[number]: _map(one, known) for number, one in zip(outputs.mapped[0], maps, strict=True)}}
+
+
+def _map(raw: np.ndarray, known: HeatMaps) -> dict[str, Any]:
+    """Return a raw map (height, width) as the interface gives it: the picture on the model's scale, and its facts."""
+    return {
+        "image": heat_map(known.on_scale(raw), fails=known.badge == "fails"),
+        "words": known.words(raw),
+        "method": known.method,
+        "unit": known.unit,
+        "peak": float(raw.max()),
+        "highest": known.highest,
+        "faint": known.is_faint(raw),
+        "badge": known.badge,
+        "sentence": known.sentence,
+    }
 
 
 def _fields(model: Served, answer: ImageAnswer) -> dict[str, Any]:

@@ -288,8 +288,14 @@ class _Picture(TypedDict):
 
 class _MapScale(TypedDict):
     lowest: float
-    highest: float
+    highest: Annotated[float, Within(0)]
     unit: str
+
+
+class _GradcamScale(TypedDict):
+    highest: Annotated[float, Within(0)]
+    unit: str
+    images: Count
 
 
 class Heatmaps(TypedDict):
@@ -300,6 +306,8 @@ class Heatmaps(TypedDict):
     method: NotRequired[str]
     #: That all maps share; absent where each is scaled to its own maximum.
     scale: NotRequired[_MapScale]
+    #: The scale of Grad-CAM's maps, where the panel is by another method or without images.
+    gradcam: NotRequired[_GradcamScale]
     images: NotRequired[list[_Picture]]
 
 

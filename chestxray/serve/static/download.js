@@ -13,11 +13,19 @@ export function save(kind, entries, models) {
 function json(entries) {
   const images = entries.map(({ name, told }) => {
     if (told.error) return { name, error: told.error };
-    const answers = told.answers.map(({ picture, map, maps, ...rest }) => rest);
+    const answers = told.answers.map(({ picture, ...rest }) => withoutPictures(rest));
     return { name, request_id: told.request_id, image: told.image, answers };
   });
   const note = "Research use only. Not a medical device; not for diagnosis.";
   return JSON.stringify({ research_only: note, images }, null, 2) + "\n";
+}
+
+// An answer whose heat maps are their figures alone.
+function withoutPictures(answer) {
+  const figures = ({ image, ...rest }) => rest;
+  if (answer.map) return { ...answer, map: figures(answer.map) };
+  if (!answer.maps) return answer;
+  return { ...answer, maps: Object.fromEntries(Object.entries(answer.maps).map(([name, map]) => [name, figures(map)])) };
 }
 
 function csv(entries, models) {

@@ -41,31 +41,54 @@ function decides(answer) {
 }
 
 function figure(number, answer, model) {
-  const layers = make("div", { class: "layers" });
-  layers.append(make("img", { src: answer.picture, alt: `The image as ${model.name} was given it` }));
-  let words = "No heat map: this model has none.";
-  const parts = [layers];
+  const picture = make("img", { src: answer.picture, alt: `The image as ${model.name} was given it` });
+  const layers = make("div", { class: "layers" }, picture);
   const first = answer.map ?? Object.values(answer.maps ?? {})[0];
-  if (first) {
-    const heat = make("img", { class: "heat", src: first, alt: "Heat map over it" });
-    layers.append(heat);
-    if (answer.maps) parts.unshift(choice(number, answer, heat));
-    words = "With the heat map. It shows what moved the model, not where a disease is.";
-  } else if (answer.refused) {
-    words = "No heat map: the image is refused.";
+  if (!first) {
+    const words = answer.refused ? "No heat map: the image is refused." : "No heat map: this model has none.";
+    return make("figure", {}, layers, make("figcaption", {}, words));
   }
-  return make("figure", {}, ...parts, make("figcaption", {}, words));
+  const heat = make("img", { class: "heat", alt: "Heat map over it" });
+  const peak = make("p", { class: "peak" });
+  const show = (map, alt) => {
+    heat.src = map.image;
+    heat.alt = alt;
+    peak.textContent = map.words;
+    peak.classList.toggle("faint", map.faint);
+  };
+  show(first, "Heat map over it");
+  layers.append(heat);
+  const parts = [layers, scale(first), make("figcaption", {}, peak, meaning()), checks(model.heat_maps)];
+  if (answer.maps) parts.unshift(choice(number, answer, show));
+  return make("figure", {}, ...parts);
+}
+
+function meaning() {
+  return make("p", {}, "The map shows what moved the model, not where a disease is.");
+}
+
+// The colours from 0 to the end of the scale, which is the same for every image of this model.
+function scale(map) {
+  const words = `Scale of all maps of this model: 0 to ${map.highest.toPrecision(3)} (${map.unit})`;
+  const ends = make("div", { class: "ends" }, make("span", {}, "0"), make("span", {}, map.highest.toPrecision(3)));
+  const colours = make("div", { class: "colours", role: "img", "aria-label": words });
+  return make("div", { class: "scale" }, colours, ends, make("p", { class: "unit" }, `Scale of all maps of this model, in: ${map.unit}.`));
+}
+
+// What the checks of the model's maps found; the reasons open at a click.
+function checks({ badge, sentence, reasons, scale: origin }) {
+  const rows = reasons.map(({ title, verdict, sentence: found }) => make("li", {}, make("strong", {}, `${title}: ${verdict}.`), ` ${found}`));
+  const parts = [make("summary", {}, "Checks of this model’s heat maps: ", make("strong", {}, badge)), make("p", {}, sentence)];
+  if (rows.length) parts.push(make("ul", {}, ...rows));
+  return make("details", { class: `badge ${badge.replace(" ", "-")}` }, ...parts, make("p", {}, origin));
 }
 
 // Of the findings that have a heat map, the most probable ones, the one that is shown; at first the one furthest above
 // its threshold.
-function choice(number, answer, heat) {
+function choice(number, answer, put) {
   const name = `map-${number}-${answer.model}`;
   const group = make("fieldset", { class: "shown" }, make("legend", {}, "Heat map of"));
-  const show = (finding) => {
-    heat.src = answer.maps[finding];
-    heat.alt = `Heat map of ${finding} over it`;
-  };
+  const show = (finding) => put(answer.maps[finding], `Heat map of ${finding} over it`);
   const mapped = Object.keys(answer.maps);
   const [strongest] = byMargin(answer.findings).filter((finding) => mapped.includes(finding));
   for (const finding of mapped) {
