@@ -28,9 +28,9 @@ class Explanation:
     """The heat map of one image.
 
     ``pixels``: uint8 (height, width), the image as the model sees it; ``raw``: float32 (height, width) of 0 and more,
-    in the unit of the ``method``: where the score of the class, or finding, ``name`` comes from. ``highest``: the end of
-    the scale on which all maps of this model by this method are shown; None where the run states none. ``badge``: what
-    the checks of these maps say, ``passes``, ``doubtful``, ``fails`` or ``not checked``, and ``sentence`` in words.
+    in the unit of the ``method``: where the score of the class, or finding, ``name`` comes from. ``highest``: the end
+    of the scale on which all maps of this model by this method are shown; None where the run states none. ``badge``:
+    what the checks of these maps say, ``passes``, ``doubtful``, ``fails`` or ``not checked``; ``sentence``: in words.
     """
 
     answer: ImageAnswer

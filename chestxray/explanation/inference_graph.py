@@ -86,9 +86,9 @@ class Graph:
     def compute(self, pixels: Tensor, classes: Tensor = OWN) -> dict[str, Tensor]:
         """Return the outputs for `pixels`, float32 (batch, height, width, channels) in 0..255, float32 but ``mapped``.
 
-        ``probabilities`` (batch, classes); with a layer, ``map`` (batch, height, width) of 0 and more, in
-        logits by the mean gradient, for the class of each image in `classes`, int32 (batch,); with a distribution, ``distance`` (batch,), else, with a layer of
-        features, ``features`` (batch, channels).
+        ``probabilities`` (batch, classes); with a layer, ``map`` (batch, height, width) of 0 and more, in logits by the
+        mean gradient, for the class of each image in `classes`, int32 (batch,); with a distribution, ``distance``
+        (batch,), else, with a layer of features, ``features`` (batch, channels).
 
         With a decision on findings and without `classes`, ``map`` is (batch, shown, height, width), and ``mapped``,
         int32 (batch, shown), has the numbers of the explained findings, the most probable first.

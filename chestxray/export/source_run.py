@@ -86,7 +86,9 @@ class SourceRun:
         if self.run.cam_layer[0] is None:
             notes.append("No map: the architecture has no convolutional layer to explain.")
         elif self.heat_maps is None:
-            notes.append("No map: the run states no scale of its heat maps. `chestxray evaluate RUN --heatmaps 2` does.")
+            notes.append(
+                "No map: the run states no scale of its heat maps. `chestxray evaluate RUN --heatmaps 2` does."
+            )
         elif not self.graph.has_map:
             reason = Graph(self.model, self.layer).reason
             notes.append(f"No map: behind {self.layer} its gradient cannot be written in forward operations, {reason}.")

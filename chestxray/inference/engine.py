@@ -24,8 +24,9 @@ class Outputs:
 
     ``probabilities`` float32 (n, classes), calibrated. ``distances`` float64 (n,) from the training radiographs,
     None where the engine refuses nothing. ``maps`` float32 (n, height, width) of 0 and more, heat maps
-    of the decided class in the unit of the engine's ``heat_maps``; None where they were not asked for. With findings, ``maps`` is (n, m, height, width), and ``mapped``, int32
-    (n, m), has the numbers of the findings that they explain: the most probable ones, the first most of all.
+    of the decided class in the unit of the engine's ``heat_maps``; None where they were not asked for. With findings,
+    ``maps`` is (n, m, height, width), and ``mapped``, int32 (n, m), has the numbers of the findings that they explain:
+    the most probable ones, the first most of all.
     """
 
     probabilities: np.ndarray
@@ -69,6 +70,6 @@ def check_maps(engine: Engine) -> None:
     """Raise `InputError` unless `engine` has heat maps."""
     if engine.heat_maps is None:
         raise InputError(
-            f"{engine.name} has no heat maps: its architecture has no convolutional layer to explain, or its run states "
-            "no scale for them, which `chestxray evaluate RUN --heatmaps 2` writes."
+            f"{engine.name} has no heat maps: its architecture has no convolutional layer to explain, or its run "
+            "states no scale for them, which `chestxray evaluate RUN --heatmaps 2` writes."
         )

@@ -71,8 +71,8 @@ class Description:
             maps = found.get("heat_maps")
             if "map" in found["outputs"] and maps is None:
                 raise DataError(
-                    f"{path} states no scale of its heat maps: an earlier version of chestxray exported it, which scaled "
-                    "each map by its own values. Export the run again."
+                    f"{path} states no scale of its heat maps: an earlier version of chestxray exported it, which "
+                    "scaled each map by its own values. Export the run again."
                 )
             decision = finding_rule.from_json(found["decision"])
             _require_mapped(found["outputs"], decision)

@@ -187,7 +187,7 @@ class KerasEngine:
 
     @cached_property
     def heat_maps(self) -> HeatMaps | None:
-        """The scale and the badge of the maps; None where the architecture has no layer for them, or the run no scale."""
+        """The scale and the badge of the maps; None where there is no layer for them, or the run states no scale."""
         from chestxray.inference import run_heat_maps
 
         return run_heat_maps.of_run(self._run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from chestxray.inference.heat_maps import Badge, HeatMaps
+from chestxray.inference.heat_maps import Badge, HeatMaps, Reason
 from chestxray.recipe import GRADCAM
 from chestxray.report import map_checks_wording
 from chestxray.runs.run_folder import Run
@@ -29,7 +29,7 @@ def of_run(run: Run, method: str = GRADCAM) -> HeatMaps | None:
         scale=f"The scale ends at the highest value among the maps of {scale['images']} {films}.",
         badge=badge,
         sentence=sentence,
-        reasons=tuple(map_checks_wording.reasons(run.map_checks.get(method, {}))),
+        reasons=cast(tuple[Reason, ...], tuple(map_checks_wording.reasons(run.map_checks.get(method, {})))),
     )
 
 

@@ -64,8 +64,8 @@ def shown(run: Run) -> dict[str, Any] | None:
 
 
 def reasons(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return ``title``, ``verdict`` and ``sentence`` of each check of a method, as ``heatmaps/checks.json`` has it, those
-    that fail first; [] where none was made.
+    """Return ``title``, ``verdict`` and ``sentence`` of each check of a method that ``heatmaps/checks.json`` describes,
+    those that fail first; [] where none was made.
     """
     checks = sorted(judged.get("checks", []), key=lambda one: _ORDER.index(one["verdict"]))
     return [

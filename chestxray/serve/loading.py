@@ -112,7 +112,9 @@ def _try(model: Served, path: Path) -> None:
     """Run the model on one black image and check its outputs, as for a client. Raises `DataError`."""
     engine = model.engine
     try:
-        wrong = _wrong(engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.heat_maps is not None))
+        wrong = _wrong(
+            engine, engine.run(np.zeros((1, *engine.image_size), np.uint8), maps=engine.heat_maps is not None)
+        )
     except TimeoutError as error:
         raise DataError(f"{path} cannot be served: {error}.") from error
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:

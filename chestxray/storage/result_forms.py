@@ -6,9 +6,9 @@ present has the type given here.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from chestxray.storage.schema import Count, Share
+from chestxray.storage.schema import Count, Share, Within
 
 
 class FigureJson(TypedDict):

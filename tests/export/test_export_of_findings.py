@@ -15,9 +15,10 @@ from chestxray import workflow
 from chestxray.errors import DataError
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.explanation.library_maps import gradcam
+from chestxray.explanation.methods import enlarged
 from chestxray.export import FORMATS, export, quantisation, verification
 from chestxray.export.source_run import SourceRun
-from chestxray.inference import export_metadata
+from chestxray.inference import export_metadata, run_heat_maps
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.recipe import Recipe
 
@@ -43,7 +44,7 @@ def run(tmp_path_factory):
     recipe = Recipe(
         model="shallow_cnn", data=(f"manifest:{folder / 'labels.csv'}",), image_size=16, epochs=2, batch_size=8,
         data_option=(f"finding_columns={','.join(FINDINGS)}",), test_share=0.3, validation_share=0.3, replicates=100,
-        heatmaps=0, controls=False, refuse=0.05, augment="none",
+        heatmaps=1, map_checks="none", controls=False, refuse=0.05, augment="none",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHESTXRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -108,16 +109,17 @@ def test_onnx_and_litert_give_the_documented_order(exported, pixels):
 
 def test_the_engine_answers_as_the_run_does(run, exported, pixels):
     engine = OnnxEngine(exported("onnx").path, threads=1)
-    assert (engine.classes, engine.has_maps) == (FINDINGS, True)
+    assert (engine.classes, engine.heat_maps) == (FINDINGS, run_heat_maps.of_run(run))
     assert engine.decision == run.finding_decision
     given = engine.run(pixels, maps=True)
     wanted = run.finding_predictions.of("test").rows[:20]
     np.testing.assert_allclose(given.probabilities, wanted[[f"probability_{name}" for name in FINDINGS]], atol=1e-5)
     np.testing.assert_array_equal(given.mapped, np.argsort(-given.probabilities, axis=1, kind="stable")[:, :3])
     images = pixels[..., np.newaxis].astype(np.float32)
-    expected = [gradcam(run.model, run.cam_layer[0], images, numbers) for numbers in given.mapped.T]
-    np.testing.assert_allclose(given.maps, np.stack(expected, axis=1), atol=1e-3)
-    assert np.max(expected) > 0.5
+    raw = [gradcam(run.model, run.cam_layer[0], images, numbers, finished=False) for numbers in given.mapped.T]
+    expected = np.stack([enlarged(maps, (16, 16)) for maps in raw], axis=1)
+    np.testing.assert_allclose(given.maps, expected, atol=1e-3 * expected.max())
+    assert expected.max() > 0
     refused = given.distances > engine.refusal_threshold
     np.testing.assert_array_equal(refused, wanted["refused"] == "true")
     without = engine.run(pixels)

@@ -39,7 +39,7 @@ def test_a_protocol_that_needs_nothing_heavy():
 
 def test_a_folder_is_an_engine(engine, runs):
     assert (engine.name, engine.classes, engine.image_size, engine.fit) == ("a", CLASSES, SIZE, "stretch")
-    assert engine.has_maps
+    assert (engine.heat_maps.method, engine.heat_maps.highest, engine.heat_maps.badge) == ("gradcam", 2.0, "not checked")
     assert engine.refusal_threshold == FeatureDistribution.read(runs[0] / "refusal.npz").threshold
 
 
@@ -61,7 +61,7 @@ def test_maps_explain_the_class_that_was_decided_on(engine, runs):
     decided = engine.decision.decided(given.probabilities)
     assert (decided != given.probabilities.argmax(axis=1)).any(), "the threshold must matter for this test"
     _, wanted = OnePass(Run(runs[0]).model, "last")(pixels[..., np.newaxis], decided)
-    np.testing.assert_allclose(given.maps, wanted, atol=1e-5)
+    np.testing.assert_allclose(given.maps, wanted, atol=1e-5 * wanted.max())
     assert given.maps.shape == (12, *SIZE)
 
 
@@ -86,7 +86,8 @@ def test_an_ensemble_is_the_mean_of_its_members(runs, tmp_path):
     members = [keras_engine.load_engine(run) for run in runs]
     decision = dataclasses.replace(members[0].decision, thresholds={"sick": 0.06}, features=None)
     both = keras_engine.load_engine(write_ensemble(tmp_path / "both", runs, decision))
-    assert (both.name, both.classes, both.refusal_threshold, both.has_maps) == ("both", CLASSES, 1.0, True)
+    assert (both.name, both.classes, both.refusal_threshold) == ("both", CLASSES, 1.0)
+    assert (both.heat_maps.highest, both.heat_maps.badge) == (1.0, "not checked")
     pixels = pixels_of(20, 8)
     given = both.run(pixels, maps=True)
     single = [member.run(pixels, maps=True) for member in members]
@@ -96,7 +97,7 @@ def test_an_ensemble_is_the_mean_of_its_members(runs, tmp_path):
     decided = decision.decided(given.probabilities)
     for i in range(20):
         agreeing = [
-            one.maps[i]
+            member.heat_maps.on_scale(one.maps[i])
             for one, member in zip(single, members, strict=True)
             if member.decision.decided(one.probabilities)[i] == decided[i]
         ]
@@ -208,7 +209,7 @@ def test_bulk_says_what_is_said_one_by_one(engine, films, processes):
         np.testing.assert_array_equal(seen, pixels)
         np.testing.assert_allclose(probabilities, one.probabilities[0], atol=1e-6)
         np.testing.assert_allclose(distance, one.distances[0], rtol=1e-4)
-        np.testing.assert_allclose(heat, one.maps[0], atol=1e-4)
+        np.testing.assert_allclose(heat, one.maps[0], atol=1e-4 * heat.max())
     assert next(given, None) is None
 
 

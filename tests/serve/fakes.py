@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,27 @@ from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Outputs
+from chestxray.inference.heat_maps import HeatMaps
 from chestxray.serve.app import create_app
 from chestxray.serve.connections import Server
 from chestxray.serve.loading import Served
 from chestxray.serve.server import bound
 from chestxray.serve.settings import Settings
+
+
+#: The maps of the engines here are shares.
+KNOWN = HeatMaps("gradcam", "share", 1.0, "It ends where a pixel is white.", "passes", "Nothing is wrong with them.")
+#: The same of a model whose maps fail.
+FAILING = replace(
+    KNOWN,
+    highest=2.0,
+    badge="fails",
+    sentence="For this model Grad-CAM fails the checks of its maps.",
+    reasons=(
+        {"title": "Weights made random from the top", "verdict": "fails", "sentence": "The map stays <b>alike</b>."},
+        {"title": "Small shifts, rotations and noise", "verdict": "passes", "sentence": "The map stays too."},
+    ),
+)
 
 
 @dataclass
@@ -35,7 +51,7 @@ class BrightEngine:
     fit: str = "stretch"
     limit: float | None = None
     refusal_threshold: float | None = None
-    has_maps: bool = True
+    heat_maps: HeatMaps | None = KNOWN
     hold: threading.Event | None = None
     begun: threading.Event = field(default_factory=threading.Event)
 
@@ -73,7 +89,7 @@ class FindingsEngine:
     fit: str = "stretch"
     limit: float | None = None
     refusal_threshold: float | None = None
-    has_maps: bool = True
+    heat_maps: HeatMaps | None = KNOWN
     mapped: int = 3
 
     @property

@@ -66,7 +66,7 @@ def test_answer(client, specification):
     assert answer["decision"] == "bright"
     assert answer["probabilities"]["bright"] == pytest.approx(210 / 255, abs=0.01)
     assert image_of(answer["picture"]).size == (40, 30)
-    assert image_of(answer["map"]).size == (32, 24)
+    assert image_of(answer["map"]["image"]).size == (32, 24)
     assert response.headers["X-Request-ID"] == told["request_id"]
 
 
@@ -104,10 +104,10 @@ def test_kinds_of_images(client):
 
 
 def test_several_models_and_sizes_answer_side_by_side(make_client):
-    client = make_client(BrightEngine(), BrightEngine(name="wide", image_size=(8, 64)), BrightEngine(has_maps=False))
+    client = make_client(BrightEngine(), BrightEngine(name="wide", image_size=(8, 64)), BrightEngine(heat_maps=None))
     answers = post(client, image_bytes(), query="?maps=true").get_json()["answers"]
     assert [answer["model"] for answer in answers] == ["model-1", "model-2", "model-3"]
-    assert image_of(answers[1]["map"]).size == (64, 8)
+    assert image_of(answers[1]["map"]["image"]).size == (64, 8)
     assert answers[2]["map"] is None
 
 
@@ -122,7 +122,7 @@ def test_a_picture_shows_what_the_model_was_given(make_client, fit, size):
 def test_the_map_over_the_picture_is_the_overlay(client):
     content = image_bytes(100, size=(32, 24))
     answer = post(client, content, query="?maps=true&pictures=true").get_json()["answers"][0]
-    grey, heat = image_of(answer["picture"]), image_of(answer["map"]).convert("RGBA")
+    grey, heat = image_of(answer["picture"]), image_of(answer["map"]["image"]).convert("RGBA")
     # The page shows the map at an opacity of a half.
     half = np.asarray(heat, np.float32)
     alpha = half[..., 3:] / 255 * 0.5
