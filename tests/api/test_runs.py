@@ -28,7 +28,7 @@ def run(tmp_path_factory):
             Image.fromarray(film).save(place / "films" / label / f"p{i:02}.png")
     return cx.run(
         model="shallow_cnn", data=f"folder:{place / 'films'}", image_size=16, epochs=2, batch_size=8, replicates=100,
-        heatmaps=0, controls=False, output=place / "run", cache=place / "cache",
+        heatmaps=1, map_checks="none", controls=False, output=place / "run", cache=place / "cache",
     )  # fmt: skip
 
 
@@ -135,7 +135,8 @@ def test_data_are_read_audited_and_split_as_the_run_did(run):
 def test_an_answer_is_explained(run, films):
     found = run.explain(films[0])
     assert found.map.shape == found.pixels.shape == (16, 16)
-    assert 0 <= found.map.min() <= found.map.max() <= 1
+    assert found.highest == run._files.heatmaps["scale"]["highest"] and found.badge == "not checked"
+    np.testing.assert_allclose(found.map, np.clip(found.raw / found.highest, 0, 1))
     assert found.answer.probabilities["NORMAL"] == run.predict(films[0])["probability_NORMAL"][0]
     assert found.overlay().size == (16, 16)
     assert np.asarray(found.overlay(0.0)).std(axis=2).max() == 0, "nothing is covered"
@@ -152,9 +153,12 @@ def test_any_class_is_explained_by_any_method_in_its_own_unit(run, films):
         expected = raw_maps(method, run.model, layer, pixels, np.array([run.engine.classes.index("NORMAL")]))[0]
         np.testing.assert_allclose(found.raw, expected, atol=1e-5 * max(expected.max(), 1e-9))
         assert (found.name, found.method) == ("NORMAL", method)
-        assert found.map.max() in (0.0, 1.0)
+        assert found.highest is None and found.badge == "not checked"
+        with pytest.raises(InputError, match=rf"states no scale of the maps of {method}.*overlay\(highest=...\)"):
+            _ = found.map
         twice = found.scaled(2 * float(found.raw.max()))
-        np.testing.assert_allclose(twice, found.map / 2, atol=1e-6)
+        np.testing.assert_allclose(twice, found.scaled(float(found.raw.max())) / 2, atol=1e-6)
+        assert "the scale is its own" in found._repr_html_()
     with pytest.raises(InputError, match="class must be one of NORMAL, PNEUMONIA, top"):
         run.explain(films[0], "Normal")
     with pytest.raises(InputError, match="Unknown explanation 'gradcma'"):

@@ -9,7 +9,7 @@ import pytest
 from chestxray.serve.loading import Served
 from chestxray.serve.url_fetch import Links
 from loopback import serving
-from serve.fakes import BrightEngine, FindingsEngine, image_bytes, listening, served
+from serve.fakes import FAILING, BrightEngine, FindingsEngine, image_bytes, listening, served
 
 
 def choose(page, *paths):
@@ -58,6 +58,23 @@ def test_the_slider_fades_the_map_over_the_picture(open_page, films):
         assert article.locator(".layers").screenshot() != before
         slider.press("Home")
         assert heat.evaluate("image => getComputedStyle(image).opacity") == "0"
+
+
+def test_the_scale_and_the_checks_stand_beside_the_map(open_page, films):
+    with listening(BrightEngine(heat_maps=FAILING)) as port:
+        page = open_page(port)
+        choose(page, films / "bright.png", films / "black.png")
+        bright, black = answered(page, 2)
+        assert "The highest value of this map is 0.941; the scale ends at 2." in bright.inner_text()
+        assert "This map is empty" in black.inner_text()
+        assert bright.get_by_role("img", name="Scale of all maps of this model: 0 to 2.00 (share)").is_visible()
+        assert bright.locator("img.heat").evaluate("image => image.naturalWidth") == 768, "with its mark"
+        reasons = bright.locator("details.badge li")
+        assert not reasons.first.is_visible()
+        bright.locator("details.badge summary").click()
+        assert reasons.first.inner_text() == "Weights made random from the top: fails. The map stays <b>alike</b>."
+        page.locator("section.read details.badge summary").click()
+        assert page.locator("section.read details.badge li").count() == 2
 
 
 def test_several_images_and_a_wrong_file(open_page, films):

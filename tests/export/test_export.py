@@ -19,7 +19,7 @@ from chestxray.evaluation.decision.out_of_distribution import FeatureDistributio
 from chestxray.explanation.inference_graph import Graph
 from chestxray.export import FORMATS, export, formats, verification
 from chestxray.export.source_run import SourceRun, single_precision
-from chestxray.inference import export_metadata
+from chestxray.inference import export_metadata, keras_engine
 from chestxray.inference.onnx_engine import OnnxEngine
 from chestxray.models.assembly import build
 from chestxray.recipe import Recipe
@@ -197,6 +197,34 @@ def test_the_engine_answers_as_the_run_does(run, pixels, tmp_path):
     np.testing.assert_allclose(without.probabilities, given.probabilities, atol=1e-6)
     assert (engine.name, engine.classes) == ("tiny", ("normal", "sick"))
     assert engine.decision == subject.decision
+
+
+def test_the_file_has_the_maps_the_scale_and_the_badge_of_the_run(run, tmp_path, pixels):
+    folder = copied(run, tmp_path / "judged")
+    check = {"name": "stability", "verdict": "fails", "sentence": "It moves.", "figures": {}}
+    record = {"method": "gradcam", "badge": "fails", "reason": "", "images": 9, "checks": [check]}
+    (folder / "heatmaps" / "checks.json").write_text(json.dumps({"methods": [record]}))
+    of_run, of_file = keras_engine.load_engine(folder), OnnxEngine(export(folder, "onnx").path)
+    assert of_file.heat_maps == of_run.heat_maps and of_file.heat_maps.badge == "fails"
+    assert of_file.heat_maps.highest == run.heatmaps["scale"]["highest"] > 0
+    shown = [engine.heat_maps.on_scale(engine.run(pixels, maps=True).maps) for engine in (of_run, of_file)]
+    np.testing.assert_allclose(shown[1], shown[0], atol=1e-4)
+    peaks = shown[1].max(axis=(1, 2))
+    assert peaks.min() < 0.9 * peaks.max(), "no map is stretched to the end of the scale"
+
+
+def test_a_file_without_a_scale_is_to_be_exported_again(run, tmp_path):
+    import onnx
+
+    path = export(run.folder, "onnx", output=tmp_path / "m.onnx").path
+    model = onnx.load(path)
+    described = json.loads(model.metadata_props[0].value)
+    for maps, words in ((None, "states no scale of its heat maps.* Export the run again"), ({}, "heat_maps.badge is")):
+        onnx.helper.set_model_props(model, {export_metadata.KEY: json.dumps(described | {"heat_maps": maps})})
+        onnx.save(model, path)
+        with pytest.raises(DataError, match=words) as error:
+            OnnxEngine(path)
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_engine_needs_no_tensorflow(run, tmp_path):

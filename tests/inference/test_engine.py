@@ -39,7 +39,11 @@ def test_a_protocol_that_needs_nothing_heavy():
 
 def test_a_folder_is_an_engine(engine, runs):
     assert (engine.name, engine.classes, engine.image_size, engine.fit) == ("a", CLASSES, SIZE, "stretch")
-    assert (engine.heat_maps.method, engine.heat_maps.highest, engine.heat_maps.badge) == ("gradcam", 2.0, "not checked")
+    assert (engine.heat_maps.method, engine.heat_maps.highest, engine.heat_maps.badge) == (
+        "gradcam",
+        2.0,
+        "not checked",
+    )
     assert engine.refusal_threshold == FeatureDistribution.read(runs[0] / "refusal.npz").threshold
 
 

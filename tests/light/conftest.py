@@ -59,6 +59,15 @@ def model(tmp_path_factory):
         "outputs": ["probabilities", "map"],
         "decision": decision.to_json(),
         "refusal_threshold": None,
+        "heat_maps": {
+            "method": "gradcam",
+            "unit": "grey",
+            "highest": 2.0,
+            "scale": "It ends at twice the brightest grey.",
+            "badge": "fails",
+            "sentence": "The maps fail.",
+            "reasons": [{"title": "A check", "verdict": "fails", "sentence": "They fail it."}],
+        },
     }
     helper.set_model_props(made, {KEY: json.dumps(description)})
     path = tmp_path_factory.mktemp("exported") / "model.onnx"

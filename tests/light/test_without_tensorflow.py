@@ -60,7 +60,9 @@ def test_an_onnx_file_is_served(model):
         finally:
             server.terminate()
     assert server.returncode == 0
-    assert answer["decision"] == "sick" and answer["map"]
+    assert answer["decision"] == "sick"
+    assert (answer["map"]["peak"], answer["map"]["highest"]) == (pytest.approx(0.8), 2.0)
+    assert (answer["map"]["badge"], answer["map"]["sentence"]) == ("fails", "The maps fail.")
     assert answer["probabilities"] == pytest.approx({"clear": 0.2, "sick": 0.8}, abs=1e-6)
 
 

@@ -25,7 +25,6 @@ from chestxray.serve.loading import Served
 from chestxray.serve.server import bound
 from chestxray.serve.settings import Settings
 
-
 #: The maps of the engines here are shares.
 KNOWN = HeatMaps("gradcam", "share", 1.0, "It ends where a pixel is white.", "passes", "Nothing is wrong with them.")
 #: The same of a model whose maps fail.

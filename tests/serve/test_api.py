@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 from chestxray.errors import DataError
 from chestxray.explanation.overlay import overlay
+from chestxray.inference.heat_maps import HeatMaps
 from chestxray.serve.loading import Served
-from serve.fakes import BrightEngine, image_bytes, post
+from serve.fakes import FAILING, KNOWN, BrightEngine, image_bytes, post
 
 
 @pytest.fixture
@@ -129,6 +131,43 @@ def test_the_map_over_the_picture_is_the_overlay(client):
     shown = np.asarray(grey.convert("RGB"), np.float32) * (1 - alpha) + half[..., :3] * alpha
     pixels = np.asarray(grey)
     assert np.abs(shown - overlay(pixels, pixels / 255, strength=0.5)).max() <= 1.5
+
+
+def test_a_map_is_on_the_scale_of_the_model_whatever_the_image(make_client, specification):
+    client = make_client(BrightEngine(heat_maps=replace(KNOWN, highest=4.0, unit="grey")))
+    found = {}
+    for value in (235, 107, 0):
+        response = post(client, image_bytes(value, size=(32, 24)), query="?maps=true")
+        conforms(specification, response, "/api/predict", "post")
+        found[value] = response.get_json()["answers"][0]["map"]
+    opacity = {value: np.asarray(image_of(one["image"]).convert("RGBA"))[..., 3] for value, one in found.items()}
+    assert opacity[235].max() == 64 and opacity[107].max() == 32, "a quarter and an eighth of the scale"
+    assert found[235]["peak"] == 1.0 and found[107]["peak"] == pytest.approx(127 / 255)
+    assert {one["highest"] for one in found.values()} == {4.0} and {one["unit"] for one in found.values()} == {"grey"}
+    assert not opacity[0].any() and found[0]["peak"] == 0
+    assert [one["faint"] for one in found.values()] == [False, False, True]
+    assert found[0]["words"] == "This map is empty: the method finds no place that speaks for the answer."
+    assert found[235]["words"] == "The highest value of this map is 1; the scale ends at 4."
+
+
+def test_a_map_that_fails_its_checks_says_so(make_client, specification):
+    client = make_client(BrightEngine(heat_maps=FAILING), BrightEngine())
+    response = post(client, image_bytes(0, size=(32, 24)), query="?maps=true")
+    conforms(specification, response, "/api/predict", "post")
+    failing, passing = (answer["map"] for answer in response.get_json()["answers"])
+    assert (failing["badge"], failing["sentence"]) == ("fails", FAILING.sentence)
+    assert (passing["badge"], passing["sentence"]) == ("passes", KNOWN.sentence)
+    picture = np.asarray(image_of(failing["image"]))
+    assert picture.shape == (576, 768, 4)
+    assert (picture[[0, -1]] == [215, 25, 28, 255]).all() and picture[288, 384, 3] == 0, "an empty map in its frame"
+    assert not np.asarray(image_of(passing["image"]).convert("RGBA"))[..., 3].any()
+    response = client.get("/api/models")
+    conforms(specification, response, "/api/models")
+    first, _ = response.get_json()["models"]
+    assert HeatMaps.from_json(first["heat_maps"]) == FAILING
+    page = client.get("/").get_data(as_text=True)
+    assert "heat maps: <strong>fails</strong>" in page and "heat maps: <strong>passes</strong>" in page
+    assert "The map stays &lt;b&gt;alike&lt;/b&gt;." in page and "<b>alike" not in page
 
 
 def test_abstention_and_refusal_in_words(make_client):

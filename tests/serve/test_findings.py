@@ -28,6 +28,9 @@ def test_findings_and_classes_side_by_side(make_client):
     assert listed[0]["chosen_by"]["Rare"].startswith("not chosen") and listed[1]["chosen_by"] is None
     first, second = told(client, post(client, image_bytes(200), query="?maps=true"), "Prediction")["answers"]
     assert list(first["maps"]) == ["Mass", "Edema", "Nodule"], "the most probable ones"
+    # Each finding's map has a grey of its own.
+    greys = [one["peak"] for one in first["maps"].values()]
+    assert greys == pytest.approx([0.2, 0.1, 0.3]) and {one["highest"] for one in first["maps"].values()} == {1.0}
     assert first["findings"]["Mass"]["present"] and not first["findings"]["Rare"]["threshold_chosen"]
     assert second["decision"] == "bright" and "findings" not in second
 
