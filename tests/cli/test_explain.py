@@ -66,7 +66,9 @@ def test_each_map_is_a_picture_an_array_and_a_record_on_one_scale(run, films, tm
             assert picture.size == (56, 40) and picture.mode == "RGB" and not picture.info
     for method in ("gradcam", "saliency"):
         own = [record for record in found if record["method"] == method]
-        assert {record["scale"]["highest"] for record in own} == {max(one["map"]["highest"] for one in own)}
+        # The run states a scale for gradcam alone.
+        end = 2.0 if method == "gradcam" else max(one["map"]["highest"] for one in own)
+        assert {record["scale"]["highest"] for record in own} == {end}
         assert own[0]["scale"]["maps"] == 6
     with Image.open(panel) as picture:
         assert picture.width > 300 and picture.height > 6 * 300

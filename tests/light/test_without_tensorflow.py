@@ -23,6 +23,7 @@ from PIL import Image
 import chestxray
 from chestxray.cli.main import COMMANDS, group
 from chestxray.errors import MissingPackageError
+from chestxray.explanation.overlay import overlay
 
 
 def chestxray_command(*arguments, cwd=None):
@@ -87,7 +88,13 @@ def test_an_onnx_file_predicts_and_explains(model, films, tmp_path):
     rows = {Path(row["path"]).stem: row for row in csv.DictReader(io.StringIO(done.stdout))}
     assert {name: row["decision"] for name, row in rows.items()} == {"dark": "clear", "bright": "sick"}
     assert float(rows["dark"]["probability_sick"]) == pytest.approx(0.2, abs=1e-6)
-    assert len(list((tmp_path / "maps").glob("*.png"))) == 2
+    overlays = {path.name.partition("-")[0]: np.asarray(Image.open(path)) for path in (tmp_path / "maps").iterdir()}
+    assert set(overlays) == {"dark", "bright"}
+    for name, grey in (("dark", 51), ("bright", 204)):
+        expected = overlay(np.full((16, 16), grey, np.uint8), np.full((16, 16), grey / 255 / 2))
+        assert (overlays[name][8, 8] == expected[8, 8]).all(), "on the scale of the file"
+        assert (overlays[name][0] == [215, 25, 28]).all(), "it fails"
+    assert "one scale, 0 to 2 (grey)" in done.stderr and "The maps fail." in done.stderr
 
 
 def test_rows_that_are_there_are_not_predicted_again(model, films, tmp_path):
