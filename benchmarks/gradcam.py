@@ -23,7 +23,7 @@ from benchmarks.table import Row, show
 from benchmarks.timing import paired
 from chestxray import registry
 from chestxray.data.sources.phantom.drawing import draw
-from chestxray.explanation.gradcam import finish
+from chestxray.explanation.gradcam import enlarge
 from chestxray.explanation.inference_graph import OnePass
 from chestxray.explanation.library_maps import engine_of, gradcam
 from chestxray.models.assembly import build, logits_model
@@ -55,8 +55,10 @@ def beside(name: str, images: int, rounds: int) -> list[Row]:
     }
     rows = []
     for what, (plain, bar) in ways.items():
-        for mine, theirs in zip(ours(), plain(), strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=2e-3)
+        (mine, own), (theirs, others) = ours(), plain()
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)
+        # The library scales each map to its own range.
+        np.testing.assert_allclose(to_own_range(own), to_own_range(others), atol=2e-3)
         rows.append(Row.of(f"Grad-CAM {name}, beside {what}", paired(plain, ours, rounds), images=images, bar=bar))
     keras.backend.clear_session()
     return rows
@@ -78,7 +80,7 @@ def by_tape(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
         weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
         evidence = tf.nn.relu(tf.reduce_sum(features * weights, axis=-1))
         # Our enlargement, so that the maps can be compared.
-        return probabilities, finish(evidence, size)
+        return probabilities, enlarge(evidence, size)
 
     def way() -> tuple[np.ndarray, np.ndarray]:
         parts = [explained(tf.constant(batch)) for batch in batches(pixels)]
@@ -113,6 +115,12 @@ def one_by_one(model: keras.Model, layer: str, pixels: np.ndarray) -> Way:
         return np.concatenate(probabilities), np.concatenate(maps)
 
     return way
+
+
+def to_own_range(maps: np.ndarray) -> np.ndarray:
+    """Return maps (rows, height, width), each scaled from its lowest to its highest value."""
+    low, high = (end(maps, axis=(1, 2), keepdims=True) for end in (np.min, np.max))
+    return (maps - low) / (high - low + 1e-7)
 
 
 def batches(pixels: np.ndarray) -> list[np.ndarray]:

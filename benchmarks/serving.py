@@ -119,11 +119,11 @@ def alone(model: Path, films: list[str], rounds: int = 2) -> float:
     def batches() -> None:
         for batch in batch_prediction.predicted(wide, films, batch_size=16, maps=True):
             for heat in batch.outputs.maps:
-                colours(heat)
+                colours(wide.heat_maps.on_scale(heat))
 
     def one(path: str) -> None:
         pixels = reading.read(Path(path), size=narrow.image_size, fit=narrow.fit).pixels
-        colours(narrow.run(pixels[np.newaxis], maps=True).maps[0])
+        colours(narrow.heat_maps.on_scale(narrow.run(pixels[np.newaxis], maps=True).maps[0]))
 
     def each() -> None:
         with ThreadPoolExecutor(cores) as pool:
