@@ -75,6 +75,7 @@ def test_the_engine_opens_it_and_it_says_nearly_what_the_model_says(made, tested
     given = engine.run(pixels, maps=True)
     assert (engine.classes, given.maps.shape) == (("normal", "sick"), pixels.shape)
     assert 0 < np.abs(given.probabilities - test.probabilities).max() < 0.1
+    assert engine.heat_maps.badge == "not checked" and "8-bit integers" in engine.heat_maps.sentence
 
 
 def test_what_is_said_is_measured(made, tested, run, capsys):

