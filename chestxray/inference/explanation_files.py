@@ -89,7 +89,7 @@ class Files:
             DataError: an image is gone since its map was made.
         """
         last, film = "", None
-        for number, entry in enumerate(self.entries, 1):
+        for entry in self.entries:
             if film is None or entry.path != last:
                 last, film = entry.path, self._film(entry.path)
             shape = (film.height, film.width)
@@ -103,13 +103,11 @@ class Files:
             found = facts(raw, shape, self.engine.fit)
             files: dict[str, Any] = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
             if self.dicom:
-                files["dicom"] = self._write_dicom(entry, number, film, picture, at_image(raw, shape, self.engine.fit))
+                files["dicom"] = self._write_dicom(entry, film, picture, at_image(raw, shape, self.engine.fit))
             write_json(self.folder / f"{entry.stem}.json", entry.record | {"scale": scale, "map": found, **files})
             yield entry
 
-    def _write_dicom(
-        self, entry: Entry, number: int, film: Radiograph, picture: np.ndarray, raw: np.ndarray
-    ) -> dict[str, str]:
+    def _write_dicom(self, entry: Entry, film: Radiograph, picture: np.ndarray, raw: np.ndarray) -> dict[str, str]:
         from chestxray.data.images import dicom_identity
         from chestxray.inference import dicom_maps
 
@@ -125,7 +123,7 @@ class Files:
             model=self._model,
             fails=self._fails(entry),
             highest=self.highest[entry.method],
-            number=number,
+            number=self.engine.classes.index(entry.name) + 1,
         )
         files = {"picture": f"{entry.stem}.dcm", "map": f"{entry.stem}-map.dcm"}
         dicom_maps.write_picture(self.folder / files["picture"], picture, header, about)

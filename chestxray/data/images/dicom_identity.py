@@ -12,7 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
-from pydicom.uid import JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit, UID, generate_uid
+from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, generate_uid
 
 from chestxray.data.images.dicom import BoundedFile
 from chestxray.data.images.pixels import UnreadableImage
