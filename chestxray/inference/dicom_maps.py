@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import sqlite3
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,41 +65,10 @@ def write_picture(path: Path, picture: np.ndarray, film: Dataset, about: MapOf) 
     Raises:
         OutputError: `path` cannot be written.
     """
-    series, instance = _uids("picture", film, about, picture)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values in the film's header that the standard does not allow
-        made = SCImage(
-            pixel_array=np.ascontiguousarray(picture),
-            photometric_interpretation="RGB",
-            bits_allocated=8,
-            coordinate_system="PATIENT",
-            # Asked for, and replaced by the film's own in `_file`.
-            patient_orientation=("L", "F"),
-            study_instance_uid=film.StudyInstanceUID,
-            series_instance_uid=series,
-            series_number=_PICTURES,
-            sop_instance_uid=instance,
-            instance_number=about.number,
-            manufacturer="chestxray",
-            manufacturer_model_name="chestxray explain",
-            software_versions=VERSION,
-            content_date=_NO_DATE,
-            content_time=_NO_TIME,
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-        )
-        made.ConversionType = "WSD"
-        made.BodyPartExamined = "CHEST"
-        made.ContentQualification = "RESEARCH"
-        if "BurnedInAnnotation" in film:
-            # chestxray writes nothing of a patient. Whether the film does is known to its header alone.
-            made.BurnedInAnnotation = film.BurnedInAnnotation
-        if "SOPInstanceUID" in film:
-            source = Dataset()
-            source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = film.SOPClassUID, film.SOPInstanceUID
-            source.SpatialLocationsPreserved = "YES"
-            source.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
-            made.SourceImageSequence = [source]
-        _file(path, made, film, about, "heat map")
+        content = _encoded(_picture(picture, film, about), film, about, "heat map")
+    write_bytes(path, content)
 
 
 def write_map(path: Path, raw: np.ndarray, film: Dataset, about: MapOf) -> None:
@@ -108,46 +78,87 @@ def write_map(path: Path, raw: np.ndarray, film: Dataset, about: MapOf) -> None:
     A film has no coordinates in the patient, so that the map has neither position nor orientation. That a value belongs
     to the film's pixel of the same row and column is said by SpatialLocationsPreserved (C.7.6.16.2.6).
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values in the film's header that the standard does not allow
+        content = _encoded(_map(raw, film, about), film, about, "raw map")
+    write_bytes(path, content)
+
+
+def _picture(picture: np.ndarray, film: Dataset, about: MapOf) -> SCImage:
+    series, instance = _uids("picture", film, about, picture)
+    made = SCImage(
+        pixel_array=np.ascontiguousarray(picture),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        # Asked for, and replaced by the film's own in `_encoded`.
+        patient_orientation=("L", "F"),
+        study_instance_uid=film.StudyInstanceUID,
+        series_instance_uid=series,
+        series_number=_PICTURES,
+        sop_instance_uid=instance,
+        instance_number=about.number,
+        manufacturer="chestxray",
+        manufacturer_model_name="chestxray explain",
+        software_versions=VERSION,
+        content_date=_NO_DATE,
+        content_time=_NO_TIME,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    made.ConversionType = "WSD"
+    made.BodyPartExamined = "CHEST"
+    made.ContentQualification = "RESEARCH"
+    if "BurnedInAnnotation" in film:
+        # chestxray writes nothing of a patient. Whether the film does is known to its header alone.
+        made.BurnedInAnnotation = film.BurnedInAnnotation
+    if "SOPInstanceUID" in film:
+        source = Dataset()
+        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = film.SOPClassUID, film.SOPInstanceUID
+        source.SpatialLocationsPreserved = "YES"
+        source.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
+        made.SourceImageSequence = [source]
+    return made
+
+
+def _map(raw: np.ndarray, film: Dataset, about: MapOf) -> ParametricMap:
     series, instance = _uids("map", film, about, raw)
     end = about.highest or 1.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = ParametricMap(
-            source_images=[_stand_in(film, raw.shape[0], raw.shape[1])],
-            pixel_array=np.ascontiguousarray(raw, np.float32),
-            series_instance_uid=series,
-            series_number=_MAPS,
-            sop_instance_uid=instance,
-            instance_number=about.number,
-            manufacturer="chestxray",
-            manufacturer_model_name="chestxray explain",
-            software_versions=VERSION,
-            device_serial_number=_line(about.model),
-            contains_recognizable_visual_features=False,
-            real_world_value_mappings=[
-                RealWorldValueMapping(
-                    lut_label="RAW",
-                    lut_explanation=_line(about.unit),
-                    unit=codes.UCUM.NoUnits,
-                    value_range=(0.0, max(end, float(raw.max()))),
-                )
-            ],
-            # LINEAR needs a width of 1 and more.
-            voi_lut_transformations=[VOILUTTransformation(end / 2, end, voi_lut_function="LINEAR_EXACT")],
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            image_flavor="STATIC",
-            content_label="HEAT_MAP",
-            content_description=_line(f"{about.method}: {about.name}"),
-            content_date=_NO_DATE,
-            content_time=_NO_TIME,
-        )
-        _mend_references(made, film)
-        _take_out_of_patient(made, film, about)
-        _file(path, made, film, about, "raw map")
+    made = ParametricMap(
+        source_images=[_stand_in(film, raw.shape[0], raw.shape[1])],
+        pixel_array=np.ascontiguousarray(raw, np.float32),
+        series_instance_uid=series,
+        series_number=_MAPS,
+        sop_instance_uid=instance,
+        instance_number=about.number,
+        manufacturer="chestxray",
+        manufacturer_model_name="chestxray explain",
+        software_versions=VERSION,
+        device_serial_number=_line(about.model),
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[
+            RealWorldValueMapping(
+                lut_label="RAW",
+                lut_explanation=_line(about.unit),
+                unit=codes.UCUM.NoUnits,
+                value_range=(0.0, max(end, float(raw.max()))),
+            )
+        ],
+        # LINEAR needs a width of 1 and more.
+        voi_lut_transformations=[VOILUTTransformation(end / 2, end, voi_lut_function="LINEAR_EXACT")],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        image_flavor="STATIC",
+        content_label="HEAT_MAP",
+        content_description=_line(f"{about.method}: {about.name}"),
+        content_date=_NO_DATE,
+        content_time=_NO_TIME,
+    )
+    _mend_references(made, film)
+    _take_out_of_patient(made, film, about)
+    return made
 
 
 def _stand_in(film: Dataset, rows: int, columns: int) -> Dataset:
-    """Return what highdicom asks of a source. Patient and study are filled in by `_file`, since highdicom refuses
+    """Return what highdicom asks of a source. Patient and study are filled in by `_encoded`, since highdicom refuses
     values that films have, such as names without a caret.
     """
     source = Dataset()
@@ -204,8 +215,11 @@ def _take_out_of_patient(made: ParametricMap, film: Dataset, about: MapOf) -> No
     frame.FrameContentSequence[0].DimensionIndexValues = [1]
 
 
-def _file(path: Path, made: Dataset, film: Dataset, about: MapOf, kind: str) -> None:
-    """Give `made` the film's patient and study, say what it is, and write it."""
+def _encoded(made: Dataset, film: Dataset, about: MapOf, kind: str) -> bytes:
+    """Return `made` as a file's bytes, with the film's patient and study and with what it is.
+
+    Not written by pydicom, whose errors of a full disk do not say so.
+    """
     made.SpecificCharacterSet = _UTF8
     made.PatientOrientation = None
     for keyword in FILED_BY:
@@ -227,8 +241,11 @@ def _file(path: Path, made: Dataset, film: Dataset, about: MapOf, kind: str) -> 
     )
     content = io.BytesIO()
     made.save_as(content, enforce_file_format=True)
-    # Not by pydicom, whose errors of a full disk do not say so.
-    write_bytes(path, content.getvalue())
+    for held in vars(made).values():
+        # highdicom keeps a database in memory of a Parametric Map's frames, and leaves it open.
+        if isinstance(held, sqlite3.Connection):
+            held.close()
+    return content.getvalue()
 
 
 def _when(film: Dataset) -> tuple[str, str]:
