@@ -89,8 +89,9 @@ def command(
 
     Writes three files for each image, class and method to --output: a PNG, the image at its own resolution with the map
     over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON
-    with the answer and what the map says. All maps of a method that are made together, and those in RUN's report,
-    share one scale, from 0 to the highest value among them: a faint map stays faint.
+    with the answer and what the map says; with --dicom two files for a PACS as well. All maps of a method that are made
+    together, and those in RUN's report, share one scale, from 0 to the highest value among them: a faint map stays
+    faint.
 
     A heat map is no outline of a disease, and a plausible one is no evidence that the answer is right.
     """  # noqa: D301 - click reads the backspace as "keep these lines"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,9 @@ from chestxray.inference.keras_engine import KerasEngine, fingerprint
 from chestxray.inference.overlay_files import overlay_name
 from chestxray.recipe import PIXEL_EXPLANATIONS
 from chestxray.storage.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,14 @@ class Files:
         Raises:
             DataError: an image is gone since its map was made.
         """
-        last, film = "", None
+        last, pixels, header = "", np.empty((0, 0), np.uint8), None
         for entry in self.entries:
-            if film is None or entry.path != last:
-                last, film = entry.path, self._film(entry.path)
-            shape = (film.height, film.width)
+            if entry.path != last:
+                film = self._film(entry.path)
+                last, pixels, header = entry.path, film.pixels, self._header(entry.path, film) if self.dicom else None
+            shape = (pixels.shape[0], pixels.shape[1])
             # Of pixels alone: what the file of the image says of the patient is not in the picture.
-            picture = overlay(film.pixels, at_image(self.heat(entry), shape, self.engine.fit))
+            picture = overlay(pixels, at_image(self.heat(entry), shape, self.engine.fit))
             picture = marked(picture) if self._fails(entry) else np.ascontiguousarray(picture)
             with replacing(self.folder / f"{entry.stem}.png") as temporary:
                 Image.fromarray(picture).save(temporary)
@@ -102,19 +106,22 @@ class Files:
             scale = {"lowest": 0.0, "highest": self.highest[entry.method], "maps": self._count(entry.method)}
             found = facts(raw, shape, self.engine.fit)
             files: dict[str, Any] = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
-            if self.dicom:
-                files["dicom"] = self._write_dicom(entry, film, picture, at_image(raw, shape, self.engine.fit))
+            if header is not None:
+                files["dicom"] = self._write_dicom(entry, header, picture, at_image(raw, shape, self.engine.fit))
             write_json(self.folder / f"{entry.stem}.json", entry.record | {"scale": scale, "map": found, **files})
             yield entry
 
-    def _write_dicom(self, entry: Entry, film: Radiograph, picture: np.ndarray, raw: np.ndarray) -> dict[str, str]:
+    def _header(self, path: str, film: Radiograph) -> Dataset:
         from chestxray.data.images import dicom_identity
-        from chestxray.inference import dicom_maps
 
         try:
-            header = dicom_identity.identity(Path(entry.path), film)
+            return dicom_identity.identity(Path(path), film)
         except (UnreadableImage, OSError) as error:
-            raise DataError(f"{entry.path} can no longer be read: {first_line(error)}.") from error
+            raise DataError(f"{path} can no longer be read: {first_line(error)}.") from error
+
+    def _write_dicom(self, entry: Entry, header: Dataset, picture: np.ndarray, raw: np.ndarray) -> dict[str, str]:
+        from chestxray.inference import dicom_maps
+
         about = dicom_maps.MapOf(
             name=entry.name,
             method=entry.method,

@@ -18,6 +18,7 @@ from PIL import Image
 from pydicom.uid import ParametricMapStorage, SecondaryCaptureImageStorage
 
 from chestxray.cli.main import group
+from chestxray.data.images.pixels import ORIENTATION
 from chestxray.inference.explaining import at_image
 from chestxray.storage.files import write_json
 from image_bytes import dicom, saved
@@ -248,6 +249,18 @@ def test_a_value_lies_on_the_pixel_that_the_model_saw(fit, tmp_path):
     unchanged = (picture.pixel_array == FILM[..., np.newaxis]).all(axis=-1)
     strong = values.pixel_array > values.pixel_array.max() / 2
     assert unchanged[values.pixel_array == 0].all() and not unchanged[strong].all()
+
+
+def test_a_film_that_is_turned_for_display_has_its_map_turned(run, tmp_path):
+    pixels = np.kron(FILM, np.ones((4, 4), np.uint8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    (tmp_path / "film.jpg").write_bytes(saved(pixels, "JPEG", exif=exif))
+    called(run, tmp_path / "film.jpg", "--output", tmp_path / "maps", "--dicom")
+    ((_, picture, values),) = written(tmp_path / "maps")
+    assert values.pixel_array.shape == picture.pixel_array.shape[:2] == pixels.shape[::-1]
+    upright = np.rot90(pixels, -1).astype(float)
+    assert np.corrcoef(picture.pixel_array.mean(axis=-1).ravel(), upright.ravel())[0, 1] > 0.9
 
 
 def test_an_empty_map_is_a_file_too(run, tmp_path):
