@@ -39,6 +39,7 @@ EXTRAS = {
     "serve": ("flask", "gunicorn", "prometheus_client", "waitress"),
     "export": ("ai_edge_litert", "onnx", "tf2onnx"),
     "dicom": ("pydicom", "pylibjpeg"),
+    "dicom-output": ("highdicom",),
     "excel": ("openpyxl",),
     "cluster": ("ray",),
     "remote": ("fsspec", "s3fs"),

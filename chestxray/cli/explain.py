@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chestxray.cli.places import READ_MODEL
-from chestxray.errors import InputError, OutputError
+from chestxray.errors import InputError, OutputError, require
 from chestxray.progress.bars import progress
 from chestxray.recipe import EXPLANATIONS, GRADCAM
 
@@ -61,6 +61,12 @@ ROWS = 40
     metavar="FILE.png",
     help=f"Draw all maps into one figure with their colour bars, up to {ROWS} rows.",
 )
+@click.option(
+    "--dicom",
+    is_flag=True,
+    help="Write each picture as a DICOM Secondary Capture too, and each raw map as a Parametric Map at the size of the "
+    "image; both name the patient and study of a DICOM image. Needs chestxray[dicom-output].",
+)
 def command(
     run: Path,
     images: tuple[Path, ...],
@@ -70,6 +76,7 @@ def command(
     recursive: bool,
     output: Path,
     panel: Path | None,
+    dicom: bool,
 ) -> None:
     """Explain the answers of RUN, the folder of a finished run or a ready model, for image files or folders: where in
     the image the score of a class comes from.
@@ -78,16 +85,20 @@ def command(
         chestxray explain runs/x film.png
         chestxray explain runs/x films --class pneumonia --method gradcam --method occlusion --panel panel.png
         chestxray explain runs/x film.dcm --class all --method integrated-gradients --output maps
+        chestxray explain runs/x film.dcm --dicom
 
     Writes three files for each image, class and method to --output: a PNG, the image at its own resolution with the map
     over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON
-    with the answer and what the map says. All maps of a method that are made together, and those in RUN's report,
-    share one scale, from 0 to the highest value among them: a faint map stays faint.
+    with the answer and what the map says; with --dicom two files for a PACS as well. All maps of a method that are made
+    together, and those in RUN's report, share one scale, from 0 to the highest value among them: a faint map stays
+    faint.
 
     A heat map is no outline of a disease, and a plausible one is no evidence that the answer is right.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     methods = tuple(dict.fromkeys(methods))
     _check_places(output, panel)
+    if dicom:
+        require("--dicom", "highdicom")
     from chestxray.data.images import listing
     from chestxray.inference import opening
 
@@ -108,7 +119,7 @@ def command(
     known = Run(run)
     # At another layer than the run's, the maps are others than those that were checked.
     badges = {} if layer is not None else {name: one["badge"] for name, one in known.map_checks.items()}
-    files = Files(output, engine, opening.max_pixels(run), layer, badges, highest=_scale(known, layer))
+    files = Files(output, engine, opening.max_pixels(run), layer, badges, dicom, highest=_scale(known, layer))
     unreadable = _explain(files, paths, methods, wanted)
     with progress("Drawing", len(files.entries)) as advance:
         for _ in files.finish():
@@ -161,7 +172,6 @@ def _check_places(output: Path, panel: Path | None) -> None:
 
 
 def _draw(files: Files, methods: Sequence[str], panel: Path) -> None:
-    from chestxray.errors import require
     from chestxray.explanation.published_explanations import unit_of
 
     require("A figure", "matplotlib")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from chestxray.data.images.pixels import UnreadableImage
-from chestxray.data.images.reading import read
-from chestxray.errors import DataError
+from chestxray.data.images.reading import Radiograph, read
+from chestxray.errors import DataError, first_line
 from chestxray.explanation.overlay import marked, overlay
 from chestxray.explanation.published_explanations import unit_of
 from chestxray.inference.explaining import Explained, at_image, facts
-from chestxray.inference.keras_engine import KerasEngine
+from chestxray.inference.keras_engine import KerasEngine, fingerprint
 from chestxray.inference.overlay_files import overlay_name
 from chestxray.recipe import PIXEL_EXPLANATIONS
 from chestxray.storage.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Files:
     """Writes the files of maps to ``folder``: raw maps as they come, then, when the highest values of all are known,
     pictures and JSON. Raw maps wait on disk, so that memory does not grow with the number of images.
 
+    ``dicom``: picture and raw map are written as DICOM too, which needs the extra ``dicom-output``.
+
     Raises:
         OutputError: the folder cannot be written to.
     """
@@ -50,6 +56,7 @@ class Files:
     layer: str | None = None
     #: What the run's checks say of each method's maps: ``passes``, ``doubtful`` or ``fails``.
     badges: Mapping[str, str] = field(default_factory=dict)
+    dicom: bool = False
     entries: list[Entry] = field(default_factory=list)
     #: The highest value of each method's maps, and of those that they share a scale with.
     highest: dict[str, float] = field(default_factory=dict)
@@ -78,32 +85,68 @@ class Files:
 
     def finish(self) -> Iterator[Entry]:
         """Write ``<stem>.png``, the image with the map over it at the image's own size, and ``<stem>.json`` of each
-        map; yield it when it is written.
+        map, and for ``dicom`` ``<stem>.dcm``, the same picture, and ``<stem>-map.dcm``, the raw map at the image's own
+        size; yield it when it is written.
 
         Raises:
             DataError: an image is gone since its map was made.
         """
-        last, pixels = "", np.empty((0, 0), np.uint8)
+        last, pixels, header = "", np.empty((0, 0), np.uint8), None
         for entry in self.entries:
             if entry.path != last:
-                last, pixels = entry.path, self._pixels(entry.path)
+                film = self._film(entry.path)
+                last, pixels, header = entry.path, film.pixels, self._header(entry.path, film) if self.dicom else None
             shape = (pixels.shape[0], pixels.shape[1])
-            heat = at_image(self.heat(entry), shape, self.engine.fit)
+            # Of pixels alone: what the file of the image says of the patient is not in the picture.
+            picture = overlay(pixels, at_image(self.heat(entry), shape, self.engine.fit))
+            picture = marked(picture) if self._fails(entry) else np.ascontiguousarray(picture)
             with replacing(self.folder / f"{entry.stem}.png") as temporary:
-                # Of pixels alone: what the file of the image says of the patient is not in the picture.
-                drawn = overlay(pixels, heat)
-                fails = self.badges.get(entry.method) == "fails"
-                Image.fromarray(marked(drawn) if fails else np.ascontiguousarray(drawn)).save(temporary)
+                Image.fromarray(picture).save(temporary)
             raw = np.load(self.folder / f"{entry.stem}.npy", allow_pickle=False)
             scale = {"lowest": 0.0, "highest": self.highest[entry.method], "maps": self._count(entry.method)}
             found = facts(raw, shape, self.engine.fit)
-            files = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
+            files: dict[str, Any] = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
+            if header is not None:
+                files["dicom"] = self._write_dicom(entry, header, picture, at_image(raw, shape, self.engine.fit))
             write_json(self.folder / f"{entry.stem}.json", entry.record | {"scale": scale, "map": found, **files})
             yield entry
 
-    def _pixels(self, path: str) -> np.ndarray:
+    def _header(self, path: str, film: Radiograph) -> Dataset:
+        from chestxray.data.images import dicom_identity
+
         try:
-            return read(Path(path), max_pixels=self.max_pixels).pixels
+            return dicom_identity.identity(Path(path), film)
+        except (UnreadableImage, OSError) as error:
+            raise DataError(f"{path} can no longer be read: {first_line(error)}.") from error
+
+    def _write_dicom(self, entry: Entry, header: Dataset, picture: np.ndarray, raw: np.ndarray) -> dict[str, str]:
+        from chestxray.inference import dicom_maps
+
+        about = dicom_maps.MapOf(
+            name=entry.name,
+            method=entry.method,
+            layer=entry.record["layer"],
+            unit=entry.record["unit"],
+            model=self._model,
+            fails=self._fails(entry),
+            highest=self.highest[entry.method],
+            number=self.engine.classes.index(entry.name) + 1,
+        )
+        files = {"picture": f"{entry.stem}.dcm", "map": f"{entry.stem}-map.dcm"}
+        dicom_maps.write_picture(self.folder / files["picture"], picture, header, about)
+        dicom_maps.write_map(self.folder / files["map"], raw, header, about)
+        return files
+
+    @cached_property
+    def _model(self) -> str:
+        return f"{self.engine.name} {fingerprint(self.engine.folder)}"
+
+    def _fails(self, entry: Entry) -> bool:
+        return self.badges.get(entry.method) == "fails"
+
+    def _film(self, path: str) -> Radiograph:
+        try:
+            return read(Path(path), max_pixels=self.max_pixels)
         except UnreadableImage as error:
             raise DataError(f"{path} can no longer be read: {error}.") from error
 
@@ -119,7 +162,7 @@ class Files:
         for entry in self.entries:
             by_row.setdefault((entry.path, entry.name), {})[entry.method] = entry
         for (path, name), found in list(by_row.items())[:most]:
-            image = Image.fromarray(self._pixels(path))
+            image = Image.fromarray(self._film(path).pixels)
             image.thumbnail((512, 512))
             grey = np.asarray(image)
             shape = (grey.shape[0], grey.shape[1])

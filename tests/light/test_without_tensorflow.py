@@ -157,6 +157,7 @@ def test_what_needs_no_tensorflow_works(arguments):
         (("leakage", "--model", "a", "--data", "phantom"), "Training needs tensorflow", "train"),
         (("data", "show", "phantom"), "`chestxray data` needs matplotlib", "report"),
         (("compare", "a", "b"), "`chestxray compare` needs matplotlib", "report"),
+        (("explain", "a", "film.dcm", "--dicom"), "--dicom needs highdicom", "dicom-output"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -1,7 +1,7 @@
 """Reading DICOM files as a radiologist's screen shows them. Needs the extra ``dicom`` (pydicom).
 
 Only the pixels and the elements needed to display them are read: names, dates and identifiers of
-patients are not.
+patients are not. `chestxray.data.images.dicom_identity` reads those, for DICOM files made of a film.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def grey(content: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
     return pixels, f"{kind}/{int(data.BitsStored)}"
 
 
-class _Bounded(io.BytesIO):
+class BoundedFile(io.BytesIO):
     """A file in memory that limits the reads and bytes of a header, however its elements are nested."""
 
     reads = taken = 0
@@ -95,7 +95,7 @@ def _read(content: bytes, max_pixels: int) -> tuple[Dataset, str]:
     import pydicom
     from pydicom.filereader import data_element_generator, read_dataset
 
-    file = _Bounded(content)
+    file = BoundedFile(content)
     file.seek(132)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID", ""))

@@ -1,6 +1,6 @@
 """Where findings are known to be, as boolean masks at the size of a model's input.
 
-They come from a folder of masks, from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
+They come from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
 index, or from its boxes, and are stretched, padded or cropped exactly as the images are.
 """
 
@@ -27,7 +27,6 @@ def masks_of(
     fit: Fit = "stretch",
     *,
     findings: Sequence[str] | None = None,
-    folder: Path | None = None,
     column: str | None = None,
 ) -> np.ndarray:
     """Return for each image where its finding is: bool (rows, height, width), all False where that is not known.
@@ -38,18 +37,15 @@ def masks_of(
         fit: how the images are fitted to it.
         findings: the finding that is explained on each image; a box or a mask of another one does not count. None:
             all boxes, and the masks of ``mask``.
-        folder: a folder with a PNG of the image's own name, suffix aside, in place of what the index has.
         column: a column of paths of masks, such as ``lung_mask``, in place of all others.
 
     Raises:
-        InputError: no such folder or column, or no image has a mask or a box.
+        InputError: no such column, or no image has a mask or a box.
         DataError: a mask that cannot be read or is empty, or a box that is empty or outside its film. The message
             names the first one.
     """
     wanted = None if findings is None else list(findings)
-    if folder is not None:
-        masks = [_file(path, size, fit) for path in _in_folder(Path(folder), rows["path"])]
-    elif column is not None:
+    if column is not None:
         if column not in rows:
             raise InputError(f"The data have no column of masks {column!r}. Allowed: a column of paths of masks.")
         masks = [_file(path, size, fit) for path in rows[column].fillna("")]
@@ -60,10 +56,9 @@ def masks_of(
         if mask is not None:
             row[:] = mask
     if not any(mask is not None for mask in masks):
-        where = f"{folder} has none of the images' names" if folder else "the data have no mask and no box of them"
         raise InputError(
-            f"Where findings are is not known: {where}. Allowed: a folder of PNG files named as the images, or data "
-            "with masks or boxes of the explained findings."
+            "Where findings are is not known: the data have no mask and no box of them. Allowed: data with masks or "
+            "boxes of the explained findings, or --masks FOLDER."
         )
     return found
 
@@ -127,13 +122,6 @@ def box_mask(
         within |= (np.arange(n) == int((low + high) // 2)) & (not within.any())
         inside.append(within)
     return np.outer(*inside)
-
-
-def _in_folder(folder: Path, paths: pd.Series) -> list[str]:
-    if not folder.is_dir():
-        raise InputError(f"--masks must name a folder of PNG files. Received: {folder}.")
-    files = {file.stem: str(file) for file in sorted(folder.iterdir()) if file.suffix.lower() == ".png"}
-    return [files.get(Path(path).stem, "") for path in paths]
 
 
 def _file(path: str, size: tuple[int, int], fit: Fit) -> np.ndarray | None:

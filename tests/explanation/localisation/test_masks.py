@@ -8,6 +8,7 @@ from PIL import Image
 from chestxray.data.boxes import box
 from chestxray.data.images.pixels import fitted
 from chestxray.data.sources.label_layouts.nih import listed_boxes
+from chestxray.data.sources.mask_folders import with_masks
 from chestxray.data.sources.phantom.source import load
 from chestxray.errors import DataError, InputError
 from chestxray.explanation.localisation.masks import box_mask, masks_of
@@ -77,33 +78,30 @@ def test_a_box_that_is_empty_or_outside_is_named(sides, said):
     assert "a.png" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_masks_of_a_folder_have_the_images_names(tmp_path):
-    write(tmp_path / "masks" / "b.png", patch())
-    rows = pd.DataFrame({"path": ["/x/a.jpeg", "/x/b.jpeg"]})
-    found = masks_of(rows, SIZE, folder=tmp_path / "masks")
+def test_masks_are_read_as_they_are_written(tmp_path):
+    rows = pd.DataFrame({"path": ["/x/a.jpeg", "/x/b.jpeg"], "mask": ["", write(tmp_path / "b.png", patch())]})
+    found = masks_of(rows, SIZE)
     assert not found[0].any()
     np.testing.assert_array_equal(
         found[1], np.asarray(fitted(Image.fromarray(patch().astype(np.uint8) * 255), SIZE, "stretch")) > 127
     )
     # 0 and 1 are as good as 0 and 255.
-    Image.fromarray(patch().astype(np.uint8)).save(tmp_path / "masks" / "b.png")
-    np.testing.assert_array_equal(masks_of(rows, SIZE, folder=tmp_path / "masks")[1], found[1])
+    Image.fromarray(patch().astype(np.uint8)).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(masks_of(rows, SIZE)[1], found[1])
 
 
 def test_what_cannot_be_used_is_said_in_a_line(tmp_path):
     rows = pd.DataFrame({"path": ["/x/a.jpeg"]})
-    with pytest.raises(InputError, match="--masks must name a folder"):
-        masks_of(rows, SIZE, folder=tmp_path / "none")
-    with pytest.raises(InputError, match="none of the images' names"):
-        masks_of(rows, SIZE, folder=tmp_path)
+    with pytest.raises(InputError, match="no mask and no box"):
+        masks_of(rows, SIZE)
     with pytest.raises(InputError, match="no column of masks 'lung_mask'"):
         masks_of(rows, SIZE, column="lung_mask")
-    write(tmp_path / "a.png", np.zeros((8, 8), bool))
+    rows["mask"] = write(tmp_path / "a.png", np.zeros((8, 8), bool))
     with pytest.raises(DataError, match=r"a\.png is empty"):
-        masks_of(rows, SIZE, folder=tmp_path)
+        masks_of(rows, SIZE)
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
-        masks_of(rows, SIZE, folder=tmp_path)
+        masks_of(rows, SIZE)
 
 
 def test_phantoms_know_where_findings_lungs_and_markers_are(tmp_path):
@@ -128,7 +126,8 @@ def test_phantoms_of_several_findings_have_a_mask_for_each(tmp_path):
 @pytest.mark.real_data
 def test_masks_of_montgomery_are_lungs(real_data):
     paths = sorted((real_data / "montgomery" / "images").iterdir())[:6]
-    found = masks_of(pd.DataFrame({"path": map(str, paths)}), (64, 64), folder=real_data / "montgomery" / "masks")
+    rows = with_masks(pd.DataFrame({"path": map(str, paths)}), (), [f"lungs={real_data / 'montgomery' / 'masks'}"])
+    found = masks_of(rows, (64, 64), column="lung_mask")
     assert ((found.mean(axis=(1, 2)) > 0.1) & (found.mean(axis=(1, 2)) < 0.5)).all()
 
 
