@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Random deals of the labels, of which one is taken.
+DEALS = 100
 #: What is said while it is trained, and where a run keeps its checkpoints.
 DOING, FOLDER = "Training on shuffled labels, to check the maps", "shuffled-labels"
 
@@ -36,23 +38,40 @@ DOING, FOLDER = "Training on shuffled labels, to check the maps", "shuffled-labe
 def shuffled(index: Index, seed: int) -> Index:
     """Return `index` with the labels of its training rows dealt anew among them, and those of validation among those.
 
-    The labels go from patient to patient, and from copies to copies: the rows of each, in random order, take the next
-    labels of the patients in random order. So each class keeps its number of images, the images of a patient remain
-    more alike in label than those of two, and all findings of an image go together, the unknown ones too.
+    The labels go from patient to patient, and from copies to copies: the rows of each take the next labels of the
+    patients in random order, and of a patient in random order. So each class keeps its number of images, the images of
+    a patient remain more alike in label than those of two, and all findings of an image go together, the unknown ones
+    too. Of `DEALS` deals the one counts whose labels go least with the true ones (rerandomisation, Morgan and Rubin
+    2012): where all images differ in little but their class, a chance excess of true labels would teach it.
     """
     rows = index.rows.copy()
     columns = findings.columns(index.classes) if index.task == "findings" else ["label"]
+    at = rows.columns.get_indexer(columns)
     generator = np.random.default_rng(seed)
     for split in ("train", "validation"):
         places = np.flatnonzero((rows["split"] == split).to_numpy())
-        if not len(places):
-            continue
-        groups = dependent_groups(rows.iloc[places])
-        rank = generator.permutation(int(groups.max()) + 1)[groups]
-        into, out_of = (np.lexsort((generator.permutation(len(places)), by)) for by in (groups, rank))
-        at = rows.columns.get_indexer(columns)
-        rows.iloc[places[into], at] = rows.iloc[places[out_of], at].to_numpy()
+        if len(places):
+            into, out_of = _dealt(dependent_groups(rows.iloc[places]), _present(index, places), generator)
+            rows.iloc[places[into], at] = index.rows.iloc[places[out_of], at].to_numpy()
     return index.replace(rows)
+
+
+def _present(index: Index, places: np.ndarray) -> np.ndarray:
+    """Return which classes or findings the rows `places` have, float64 (rows, classes)."""
+    if index.task == "findings":
+        return (index.states[places] == findings.PRESENT).astype(np.float64)
+    return np.asarray(index.rows["label"].to_numpy()[places, np.newaxis] == np.array(index.classes), np.float64)
+
+
+def _dealt(groups: np.ndarray, present: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that are given a label and, in the same order, those whose label it is."""
+    into, apart = np.argsort(groups, kind="stable"), present - present.mean(axis=0)
+    deals = []
+    for _ in range(DEALS):
+        rank = generator.permutation(int(groups.max()) + 1)[groups]
+        out_of = np.lexsort((generator.permutation(len(groups)), rank))
+        deals.append((float(((apart[into].T @ apart[out_of]) ** 2).sum()), out_of))
+    return into, min(deals, key=lambda deal: deal[0])[1]
 
 
 def train(

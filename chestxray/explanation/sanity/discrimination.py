@@ -56,33 +56,29 @@ def untaught(predictions: Predictions | FindingPredictions, probabilities: np.nd
 
 def discrimination(auroc: Figure, beside: Untaught | None = None) -> MapCheck:
     """Return the check ``discrimination`` from the area under the ROC curve of the test, or its mean over classes or
-    findings: passes where its interval is above chance and, `beside` a model trained on shuffled labels, that of the
-    difference from it above 0; doubtful where there is no interval; fails otherwise.
+    findings: fails where its interval is not above chance. Passes where it is and, `beside` a model trained on shuffled
+    labels, the interval of the difference is above 0; otherwise doubtful, as one such model may by luck rank the images
+    well: an area of ranks does not tell how little its probabilities differ.
     """
-    lows = [auroc.low if auroc.low is None else auroc.low - CHANCE]
     figures: dict[str, Any] = auroc.to_json() | {"baseline": CHANCE}
     than = f"chance is {CHANCE:g}"
-    if beside is not None:
-        lows.append(beside.difference.low)
-        shuffled, difference = beside.auroc.to_json(), beside.difference.to_json()
-        figures |= {"shuffled": shuffled, "difference": difference, "test": beside.test}
-        than += (
-            f", and a model trained as this one was but on shuffled labels has {with_interval(shuffled, 2)}. "
-            f"The difference is {with_interval(difference, 2)} ({beside.test})"
-        )
-    known = [low for low in lows if low is not None]
-    verdict: Verdict = "passes" if len(known) == len(lows) else "doubtful"
-    if any(low <= 0 for low in known):
-        verdict = "fails"
+    above = auroc.low is not None and auroc.low > CHANCE
+    verdict: Verdict = "doubtful" if auroc.low is None else "passes" if above else "fails"
     meaning = {
         "passes": "The model tells the classes apart, so that its maps have something to show.",
         "doubtful": "Whether the model tells the classes apart is not known.",
         "fails": "The model is not shown to tell the classes apart, so that its maps have nothing to show.",
     }
     if beside is not None:
-        meaning["fails"] = (
-            "The model is not shown to tell the classes apart better than that, so that its maps have nothing to show."
+        shuffled, difference = beside.auroc.to_json(), beside.difference.to_json()
+        figures |= {"shuffled": shuffled, "difference": difference, "test": beside.test}
+        than += (
+            f", and a model trained as this one was but on shuffled labels has {with_interval(shuffled, 2)}. "
+            f"The difference is {with_interval(difference, 2)} ({beside.test})"
         )
+        meaning["doubtful"] = "It is not shown that the labels taught the model more than luck gave the other."
+        if verdict == "passes" and (beside.difference.low is None or beside.difference.low <= 0):
+            verdict = "doubtful"
     sentence = f"The area under the ROC curve is {with_interval(auroc.to_json(), 2)}; {than}. {meaning[verdict]}"
     return MapCheck("discrimination", verdict, sentence, figures)
 
