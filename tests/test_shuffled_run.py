@@ -39,7 +39,7 @@ def checks_of(folder):
 def test_a_run_is_held_against_a_training_on_shuffled_labels(planted, tmp_path, monkeypatch, caplog):
     tiny_models.install(tmp_path / "site", monkeypatch)
     recipe = Recipe(
-        model="flat", data=(planted,), weights="none", image_size=16, epochs=8, batch_size=8, learning_rate=0.01,
+        model="flat", data=(planted,), weights="none", normalisation="pixel", image_size=16, epochs=12, batch_size=8,
         test_share=0.3, replicates=100, heatmaps=1, map_checks="all", explain="saliency", augment="none",
         controls=False, refuse=0.0, jit_compile="off",
     )  # fmt: skip
