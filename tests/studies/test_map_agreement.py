@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import tiny_models
 from chestxray.cli.main import group
 from chestxray.errors import InputError
+from chestxray.models.assembly import build
 from chestxray.recipe import Recipe
 from chestxray.report import map_checks_wording
 from chestxray.runs.run_folder import Run
@@ -81,23 +81,24 @@ def test_what_stops_the_comparison_of_maps_is_said_and_raises_nothing(films, tin
     assert gone.startswith(f"{len(test)} of {len(test)} test images cannot be read any more: ")
 
 
-def test_models_that_are_trained_are_compared_by_their_maps(folder, tmp_path, monkeypatch):
-    tiny_models.install(tmp_path / "site", monkeypatch)
-    options = (
-        "--model", "small", "--model", "flat", "--data", f"folder:{folder}", "--patient-pattern", r"(p\d+)_",
-        "--no-controls", "--image-size", 16, "--epochs", 1, "--batch-size", 16, "--replicates", 100, "--heatmaps", 1,
-        "--refuse", 0, "--seeds", 2, "--test-share", 0.4, "--output", tmp_path / "c",
-    )  # fmt: skip
-    done = CliRunner().invoke(group, ["compare", *map(str, options)])
+def test_the_page_has_a_section_on_the_maps(tiny, draw, tmp_path):
+    index = index_of(160, name=str(tmp_path / "films")[1:])
+    for number, path in enumerate(index.rows["path"]):
+        draw(Path(path), number)
+    for seed in (0, 1):
+        recipe = Recipe(model="tiny", data=("folder:/films",), image_size=(16, 16), replicates=100, seed=seed)
+        finished(tmp_path / f"s{seed}", index, recipe, skill=1.0 + seed)
+        build(tiny, 2, (16, 16), seed=seed).model.save(tmp_path / f"s{seed}" / "model.keras")
+        write_json(tmp_path / f"s{seed}" / "heatmaps" / "index.json", {"layer": "last", "reason": "", "images": []})
+    options = ("--map-checks", "quick", "--output", tmp_path / "c", "--cache", tmp_path / "cache")
+    done = CliRunner().invoke(group, ["compare", *map(str, (tmp_path / "s0", tmp_path / "s1", *options))])
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "c" / "comparison.json").read_text())["map_checks"]
-    assert [check["name"] for check in content["checks"]] == ["repeatability"]
-    assert "2 trainings of small with other seeds" in content["checks"][0]["sentence"]
-    assert "needs a layer of feature maps" in content["left_out"]["flat"]
+    (check,) = content["checks"]
+    assert (check["name"], check["figures"]["models"], content["method"]) == ("repeatability", 2, "gradcam")
     page = Page(tmp_path / "c" / "comparison.html").text
-    assert "Do the heat maps agree?" in page and content["checks"][0]["sentence"] in page
-    assert f"flat is left out. {content['left_out']['flat']}" in page
-    assert "Same map after another training: " in done.output
+    assert "Do the heat maps agree?" in page and check["sentence"] in page
+    assert f"Same map after another training: {check['verdict']}. " in done.output
 
 
 def test_finished_runs_are_compared_by_their_maps_where_that_is_asked_for(tmp_path):

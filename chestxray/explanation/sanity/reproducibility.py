@@ -26,9 +26,9 @@ from chestxray.explanation.sanity.own_maps import (
 from chestxray.explanation.sanity.similarity import MEASURES, is_constant, similarities
 
 _MEANING: dict[Verdict, str] = {
-    "passes": "The maps of an image are more alike than that: they do not hang on one training.",
+    "passes": "The maps of an image are more alike than that: they do not hang on one {one}.",
     "doubtful": "Whether the maps of an image are more alike than that cannot be told from these images.",
-    "fails": "The maps of an image are no more alike than that: another training gives other maps.",
+    "fails": "The maps of an image are no more alike than that: another {one} gives other maps.",
 }
 
 
@@ -98,7 +98,7 @@ def _check(
     sentence = (
         f"Between {between}, two maps of one image have a rank correlation of "
         f"{with_interval(rank.to_json(), 2)}, and of two different images {with_interval(baseline.to_json(), 2)}. "
-        f"{_MEANING[verdict]}"
+        f"{_MEANING[verdict].format(one='training' if name == 'repeatability' else 'model')}"
     )
     return MapCheck(name, verdict, sentence, {**facts, **as_json(same), "baseline": as_json(different)})
 
