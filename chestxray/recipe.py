@@ -278,7 +278,8 @@ class Recipe:
     map_checks: Literal["none", "quick", "all"] = _field(
         "quick",
         "Checks of what the heat maps mean: quick makes weights random, asks for another label, moves the image, and "
-        "looks where masks or boxes are known; all also removes the pixels that a map marks.",
+        "looks where masks or boxes are known; all also removes the pixels that a map marks and trains a second model "
+        "on shuffled labels, which takes as long as the training.",
     )
 
     def __post_init__(self) -> None:

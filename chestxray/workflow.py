@@ -376,18 +376,22 @@ def _prepare_job(
     startup.start()
     if recipe.deterministic:
         startup.make_deterministic(recipe.seed)
+    strategy = strategy_of(recipe)
+    hosts.same("images, labels and split", _in_order(prepared.index))
+    with clock.step("build", "Building the network"), interrupts.deferred(), strategy.scope():
+        built = build(recipe, plugin, prepared)
+    return Job(recipe, plugin, entry, prepared, built, strategy, folder, cache, clock)
+
+
+def strategy_of(recipe: Recipe) -> Any:
+    """Return the strategy by which the devices of `recipe` share a training."""
     if backend.on_jax():
         from chestxray.models import jax_devices
 
-        strategy: Any = jax_devices.strategy(recipe.devices)
-    else:
-        from chestxray.models import devices
+        return jax_devices.strategy(recipe.devices)
+    from chestxray.models import devices
 
-        strategy = devices.strategy(recipe.devices)
-    hosts.same("images, labels and split", _in_order(prepared.index))
-    with clock.step("build", "Building the network"), interrupts.deferred(), strategy.scope():
-        built = _build(recipe, plugin, prepared)
-    return Job(recipe, plugin, entry, prepared, built, strategy, folder, cache, clock)
+    return devices.strategy(recipe.devices)
 
 
 def _in_order(index: Index) -> str:
@@ -476,7 +480,7 @@ def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
     else:
         _assess(job, outcome)
     images = _by_path(prepared, test)
-    _explain(job, outcome)
+    _explain(job, outcome, trained=calibrated is None)
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     if source:
         facts["calibrated_from"] = source
@@ -568,16 +572,24 @@ def _without_lungs(job: Job) -> lungs.Masked | None:
     return lungs.masked(job.prepared.index, job.prepared.pixels, answer, seed=job.recipe.seed)
 
 
-def _explain(job: Job, outcome: Trial) -> None:
-    """Check the heat maps, and draw those of the panel."""
+def _explain(job: Job, outcome: Trial, *, trained: bool) -> None:
+    """Check the heat maps, and draw those of the panel. `trained` says whether the model was trained in this run."""
     from chestxray.runs import heat_maps
+    from chestxray.training import checkpoint, shuffled_labels
 
     layer, reason, model = job.plugin.cam_layer, job.plugin.cam_reason, job.built.model
-    test, validation = outcome.test, outcome.validation
+    test, validation, rows = outcome.test, outcome.validation, job.prepared.index.rows
     images = _by_path(job.prepared, validation) | _by_path(job.prepared, test)
+    shuffled = None
+    if trained and heat_maps.needs_shuffled(job.recipe, layer):
+        with job.clock.step("train_shuffled", shuffled_labels.DOING), interrupts.deferred():
+            shuffled = shuffled_labels.train(
+                lambda: build(job.recipe, job.plugin, job.prepared), job.prepared.pixels, job.prepared.index,
+                job.recipe, job.folder / checkpoint.STATE / shuffled_labels.FOLDER, job.strategy, job.cache,
+            )  # fmt: skip
     if heat_maps.asked(job.recipe):
         with job.clock.step("check_maps", "Checking what the heat maps are worth"), interrupts.deferred():
-            heat_maps.check(job.folder, model, layer, test, validation, images, job.prepared.index.rows, job.recipe)
+            heat_maps.check(job.folder, model, layer, test, validation, images, rows, job.recipe, shuffled)
     with job.clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         heat_maps.draw(job.folder, model, layer, reason, test, images, job.recipe)
 
@@ -603,7 +615,13 @@ def _kept(folder: Path) -> Iterator[None]:
         raise
 
 
-def _build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
+def build(recipe: Recipe, plugin: ModelPlugin, prepared: Prepared) -> Built:
+    """Return the network of `recipe` before its training.
+
+    Raises:
+        InputError: a head that no probe replaces; a layer to train from that the backbone does not have.
+        PluginError, WeightsError: as `assembly.build`.
+    """
     from chestxray.models import assembly
     from chestxray.training import linear_probe
 

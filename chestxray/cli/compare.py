@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chestxray.evaluation.paired.comparison_result import Comparison
     from chestxray.studies.candidates import Candidate
     from chestxray.studies.compared import Compared, FindingsCompared
+    from chestxray.studies.map_agreement import MapAgreement
 
 log = logging.getLogger("chestxray")
 
@@ -32,7 +33,7 @@ log = logging.getLogger("chestxray")
 _WITHOUT_OPTION = ("model", "metric")
 _OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in _WITHOUT_OPTION)
 #: Fields of `Recipe` that may be given for finished runs.
-_OF_RUNS = ("positive", "replicates")
+_OF_RUNS = ("positive", "replicates", "map_checks")
 
 
 @click.command(name="compare", context_settings={"show_default": False})
@@ -82,6 +83,7 @@ def command(
         chestxray compare runs/a runs/b runs/c
         chestxray compare runs/a runs/b --metric accuracy --output comparisons/mine
         chestxray compare runs/small runs/large --margin 0.02
+        chestxray compare runs/a runs/b --map-checks quick
 
     Or models to train on the same splits, with a separate training for each fold and each seed. To continue
     after an interruption, repeat the command; finished trainings are not repeated:
@@ -95,6 +97,8 @@ def command(
 
     Two models are reported as different only if a paired test, corrected for the number of pairs, says so. Models of
     findings are compared by the mean over findings, and in each finding, corrected for all findings and pairs.
+    With heat maps that are checked, those of all models are compared for 24 test images; of finished runs only where
+    --map-checks quick or all is given.
     Open comparison.html for the result; comparison.csv, pairs.csv and comparison.json hold the numbers.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
     _check(metric, margin)
@@ -106,16 +110,18 @@ def command(
             "seeds": seeds,
             "recipe": recipe_name,
             "overwrite": overwrite,
-            "cache": cache,
         }
+        checked = changes.get("map_checks", "none") != "none"
+        said |= {} if checked else {"cache": cache}
         said |= {"executor": executor, "workers": workers, "part_memory": part_memory}
         extra += [name for name, value in said.items() if value]
         if extra:
             raise InputError(
-                "Finished runs are compared as they are; beside them go --metric, --margin, --output, --positive and "
-                f"--replicates alone. Received: {', '.join(extra)}."
+                "Finished runs are compared as they are; beside them go --metric, --margin, --output, --positive, "
+                "--replicates and --map-checks alone, and with checks of maps --cache. "
+                f"Received: {', '.join(extra)}."
             )
-        _compare_runs(runs, metric, margin, changes, output)
+        _compare_runs(runs, metric, margin, changes, output, cache)
         return
     models = models or (recipe_files.read(recipe_name)[1] if recipe_name else ())
     if len(models) < 2:
@@ -132,7 +138,12 @@ def command(
 
 
 def _compare_runs(
-    runs: tuple[Path, ...], metric: str, margin: float | None, changes: dict[str, Any], output: Path | None
+    runs: tuple[Path, ...],
+    metric: str,
+    margin: float | None,
+    changes: dict[str, Any],
+    output: Path | None,
+    cache: Path | None,
 ) -> None:
     from chestxray.runs import output_folder
     from chestxray.studies import candidates
@@ -144,7 +155,8 @@ def _compare_runs(
     digest = hashlib.blake2b(places.encode(), digest_size=4).hexdigest()
     folder = output or Path("comparisons") / f"{output_folder.slug(*found)[:70]}-{digest}"
     positive = changes.get("positive") or candidates.positive_of(found)
-    _report(found, metric, margin, positive, changes.get("replicates", Recipe().replicates), folder)
+    replicates, checked = changes.get("replicates", Recipe().replicates), changes.get("map_checks", "none") != "none"
+    _report(found, metric, margin, positive, replicates, folder, cache, checked=checked)
 
 
 def _train_and_compare(
@@ -172,7 +184,8 @@ def _train_and_compare(
     recipes = [recipe.replace(model=model) for model in models]
     made = study.run(recipes, output, cache, seeds=seeds, overwrite=overwrite, executor=executor)
     found = candidates.of_study(made)
-    _report(found, metric, margin, candidates.positive_of(found), recipe.replicates, made.folder)
+    positive, checked = candidates.positive_of(found), recipe.heatmaps > 0 and recipe.map_checks != "none"
+    _report(found, metric, margin, positive, recipe.replicates, made.folder, cache, checked=checked)
 
 
 def _report(
@@ -182,23 +195,34 @@ def _report(
     positive: str | None,
     replicates: int,
     folder: Path,
+    cache: Path | None,
+    *,
+    checked: bool,
 ) -> None:
+    """Compare, print and write; with `checked` the heat maps too."""
     from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
-    from chestxray.studies import candidates, comparison_page
+    from chestxray.storage import cache as caches
+    from chestxray.studies import candidates, comparison_page, map_agreement
     from chestxray.studies.compared import Compared, FindingsCompared
 
     comparison_page.check_folder(folder)
     tests = {name: candidate.tests for name, candidate in found.items()}
     comparison = candidates.compare_tests(tests, metric, positive=positive, margin=margin, replicates=replicates)
     data = next(iter(found.values())).runs[0].environment["data"]["name"]
+    maps = None
+    if checked:
+        log.info("Comparing the heat maps ...")
+        maps = map_agreement.agreement(found, caches.root(cache))
     if isinstance(comparison, FindingsComparison):
-        of_findings = FindingsCompared(comparison, found, data)
+        of_findings = FindingsCompared(comparison, found, data, maps)
         page = comparison_page.write_findings(of_findings, folder)
         _print_findings(of_findings)
     else:
-        compared = Compared(comparison, found, data)
+        compared = Compared(comparison, found, data, maps)
         page = comparison_page.write(compared, folder)
         _print(compared)
+    if maps is not None:
+        _print_agreement(maps)
     click.echo(f"Page: {page}")
     click.echo("Research use only. Not a medical device; not for diagnosis.")
 
@@ -232,6 +256,18 @@ def _print_findings(compared: FindingsCompared) -> None:
     click.echo(f"\nEach finding: {named} (95% interval) and letters, corrected for {comparison.tests} tests")
     table(["finding", "images", *models], rows)
     click.echo("\n" + " ".join([*verdict(compared), *cautions(compared.candidates)]))
+
+
+def _print_agreement(maps: MapAgreement) -> None:
+    from chestxray.report.map_checks_wording import agreement
+
+    said = agreement(maps.to_json())
+    click.echo("\nHeat maps:" + (f" not compared. {said['reason']}" if said["reason"] else f" {said['method']}"))
+    for title, verdict, sentence in said["rows"]:
+        click.echo(f"{title}: {verdict}. {sentence}")
+    for sentence in said["left_out"]:
+        click.echo(sentence)
+    click.echo()
 
 
 def _print_models(compared: Compared, named: str, controls: Mapping[str, str]) -> None:

@@ -25,6 +25,8 @@ from chestxray.explanation.map_check import MapCheck, badge
 from chestxray.explanation.methods import check
 from chestxray.explanation.published_explanations import maps_of
 from chestxray.explanation.sanity import model_checks
+from chestxray.explanation.sanity.discrimination import untaught
+from chestxray.models import forward
 from chestxray.recipe import EXPLANATIONS
 
 log = logging.getLogger("chestxray")
@@ -71,6 +73,7 @@ def judge(
     thorough: bool,
     seed: int,
     validation: Predictions | FindingPredictions | None = None,
+    shuffled: keras.Model | None = None,
 ) -> Judgement:
     """Check the maps that `method` at `layer` gives for `model` on the test images of `predictions`.
 
@@ -81,12 +84,12 @@ def judge(
     With `thorough` the pixels that a map marks are also removed (deletion, insertion, ROAD), which costs some 100
     further evaluations of the network for each of 24 images. Where masks or boxes of images of `validation` are known,
     the threshold of the overlap (IoU) is chosen on them. Masks that cannot be used leave their checks doubtful, and
-    are named.
+    are named. `shuffled` is a model trained alike on shuffled labels, whose maps and test are those to differ from.
 
     Raises:
         PluginError: the method is a plugin's and fails.
     """
-    if reason := _unable(method, layer):
+    if reason := unable(method, layer):
         return Judgement(method, (), 0, reason)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(predictions.rows))[:IMAGES])
     table = predictions.rows.iloc[chosen]
@@ -98,8 +101,10 @@ def judge(
         return maps_of(method, network, layer, films, classes)
 
     try:
+        beside = None if shuffled is None else untaught(predictions, _answers(shuffled, predictions, images))
         checks = model_checks.model_checks(
-            model, explain, pixels, explained, auroc=auroc, patients=patient_codes(table), seed=seed
+            model, explain, pixels, explained, auroc=auroc, patients=patient_codes(table), seed=seed,
+            shuffled=shuffled, beside=beside,
         ) + image_checks.checks(
             model, explain, pixels, explained, patient_codes(table), seed=seed, removal=thorough,
             lungs=lungs if isinstance(lungs, np.ndarray) else None,
@@ -111,7 +116,8 @@ def judge(
     return Judgement(method, tuple(checks), len(chosen))
 
 
-def _unable(method: str, layer: str | None) -> str:
+def unable(method: str, layer: str | None) -> str:
+    """Return why `method` gives no maps at `layer`, ``""`` if it does."""
     if method not in EXPLANATIONS:
         return ""
     try:
@@ -155,6 +161,17 @@ class _Places:
             return cls(known(test), known(validation))
         except DataError as error:
             return cls(unusable=_not_made("pointing-game", str(error)))
+
+
+def _answers(
+    model: keras.Model, predictions: Predictions | FindingPredictions, images: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return the probabilities that `model` gives for the rows of `predictions`, float (rows, outputs)."""
+    network, paths, found = forward.Forward(model), predictions.rows["path"].tolist(), []
+    for start in range(0, len(paths), 4096):
+        films = np.stack([images[path] for path in paths[start : start + 4096]])
+        found += [part[0] for part in forward.outputs(network, films, np.arange(len(films)))]
+    return np.concatenate(found)
 
 
 def _not_made(name: str, why: str) -> MapCheck:

@@ -25,7 +25,7 @@ TITLES = {
     "iou": "Overlap with the finding",
     "inside-lungs": "Share of the map inside the lungs",
     "repeatability": "Same map after another training",
-    "reproducibility": "Same map of another architecture",
+    "reproducibility": "Same map of another model",
 }
 _SAID = {
     "passes": "The maps pass every check that was made. That does not make a map right for one film.",
@@ -72,6 +72,20 @@ def reasons(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"title": TITLES.get(one["name"], one["name"]), "verdict": one["verdict"], "sentence": one["sentence"]}
         for one in checks
     ]
+
+
+def agreement(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page of a comparison shows of ``map_checks`` in its ``comparison.json``: ``method``, ``images``,
+    ``rows`` as of `shown`, ``left_out``, a sentence a model without maps, and ``reason``, why there are no rows.
+    """
+    checks = sorted(record["checks"], key=lambda one: _ORDER.index(one["verdict"]))
+    return {
+        "method": title(record["method"]),
+        "images": max((one["figures"]["images"] for one in checks), default=0),
+        "rows": [(TITLES[one["name"]], one["verdict"], one["sentence"]) for one in checks],
+        "left_out": [f"{name} is left out. {reason}" for name, reason in record["left_out"].items()],
+        "reason": record["reason"],
+    }
 
 
 def sentence(run: Run, method: str) -> str:

@@ -25,6 +25,11 @@ def asked(recipe: Recipe) -> bool:
     return bool(recipe.heatmaps) and recipe.map_checks != "none"
 
 
+def needs_shuffled(recipe: Recipe, layer: str | None) -> bool:
+    """Whether the checks that `recipe` asks for, of maps at `layer`, need a model trained on shuffled labels."""
+    return asked(recipe) and recipe.map_checks == "all" and not map_checks.unable(recipe.explain, layer)
+
+
 def check(
     folder: Path,
     model: keras.Model,
@@ -34,19 +39,22 @@ def check(
     images: Mapping[str, np.ndarray],
     rows: pd.DataFrame,
     recipe: Recipe,
+    shuffled: keras.Model | None = None,
 ) -> None:
     """Check the maps of ``recipe.explain`` as far as ``recipe.map_checks`` says, and write what is found beside what
     is known of other methods.
 
     `folder` has the ``metrics.json`` of `test`; `images` of `test` and of `validation`, if any, are uint8 (height,
-    width) by path; `rows` are those of the index. Raises as `map_checks.judge`.
+    width) by path; `rows` are those of the index; `shuffled` is the model that `needs_shuffled` asks for. Raises as
+    `map_checks.judge`.
     """
     if not asked(recipe) or not images:
         return
     metrics = result_files.read(folder / run_folder.METRICS)
     judged = map_checks.judge(
         model, layer, recipe.explain, test, images, rows, Figure.from_json(metrics["test"]["auroc"]),
-        validation=validation, fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
+        validation=validation, shuffled=shuffled,
+        fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
     )  # fmt: skip
     others = [one for one in _known(folder) if one["method"] != judged.method]
     write_json(folder / run_folder.MAP_CHECKS, {"methods": [*others, judged.to_json()]})

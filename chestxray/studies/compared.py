@@ -13,15 +13,19 @@ from chestxray.evaluation.paired.comparison_result import Comparison
 from chestxray.evaluation.paired.findings_comparison_result import FindingsComparison
 from chestxray.evaluation.shortcuts.verdict import together
 from chestxray.studies.candidates import Candidate
+from chestxray.studies.map_agreement import MapAgreement
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison with the costs of the compared models; ``data`` names the data of the test."""
+    """A comparison with the costs of the compared models; ``data`` names the data of the test, ``maps`` is what was
+    found of the models' heat maps, None where these were not compared.
+    """
 
     comparison: Comparison
     candidates: Mapping[str, Candidate]
     data: str
+    maps: MapAgreement | None = None
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -35,16 +39,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class FindingsCompared:
-    """A comparison on findings with the costs of the compared models; ``data`` names the data of the test."""
+    """A comparison on findings with the costs of the compared models; ``data`` and ``maps`` as of `Compared`."""
 
     comparison: FindingsComparison
     candidates: Mapping[str, Candidate]
     data: str
+    maps: MapAgreement | None = None
 
     @property
     def mean(self) -> Compared:
         """The comparison of the means over findings."""
-        return Compared(self.comparison.mean, self.candidates, self.data)
+        return Compared(self.comparison.mean, self.candidates, self.data, self.maps)
 
     def findings_to_frame(self) -> pd.DataFrame:
         """Return a row a finding and model: the compared figure with its interval and letters, and the controls."""

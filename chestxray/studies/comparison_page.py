@@ -16,7 +16,7 @@ from chestxray.evaluation.paired.comparison_result import Comparison
 from chestxray.evaluation.paired.letters import caption
 from chestxray.evaluation.paired.p_value_function import ALPHA
 from chestxray.evaluation.shortcuts.verdict import short
-from chestxray.report import figures, formatting
+from chestxray.report import figures, formatting, map_checks_wording
 from chestxray.report.embedded_images import Picture, figure
 from chestxray.report.templating import render
 from chestxray.storage.files import explained, replacing, write_json, write_text
@@ -42,6 +42,7 @@ def write(compared: Compared, folder: Path) -> Path:
     comparison, said = compared.comparison, verdict(compared)
     tables = {"comparison.csv": compared.to_frame(), "pairs.csv": comparison.pairs_to_frame()}
     content = comparison.to_json() | {"models": compared.models, "data": compared.data, "verdict": list(said)}
+    content |= _maps_record(compared)
     with _written(folder, tables, content):
         forest = _forest(comparison, folder / "forest.png", formatting.title(comparison.metric))
         write_text(folder / PAGE, _page(compared, said, forest))
@@ -65,6 +66,7 @@ def write_findings(compared: FindingsCompared, folder: Path) -> Path:
         "pairs.csv": comparison.pairs_to_frame(),
     }
     content = comparison.to_json() | {"models": mean.models, "data": compared.data, "verdict": list(said)}
+    content |= _maps_record(mean)
     with _written(folder, tables, content):
         title = f"Mean {formatting.title(comparison.metric)}"
         forest = _forest(comparison.mean, folder / "forest.png", title)
@@ -116,6 +118,7 @@ def _page(compared: Compared, said: Sequence[str], forest: Picture) -> str:
             "controls": "Shortcut controls",
             "pairs": "Pairs",
             **({"heatmaps": "Heat maps of the same images"} if same else {}),
+            **({"agreement": "Do the heat maps agree?"} if compared.maps else {}),
             "measures": "All measures",
             "method": "Method",
         },
@@ -149,6 +152,7 @@ def _findings_page(compared: FindingsCompared, said: Sequence[str], forest: Pict
             "pairs": "Pairs in each finding",
             "controls": "Shortcut controls",
             **({"heatmaps": "Heat maps of the same images"} if same else {}),
+            **({"agreement": "Do the heat maps agree?"} if compared.maps else {}),
             "measures": "All measures",
             "method": "Method",
         },
@@ -160,6 +164,10 @@ def _findings_page(compared: FindingsCompared, said: Sequence[str], forest: Pict
         same_images=same,
         **_shown(compared.mean),
     )
+
+
+def _maps_record(compared: Compared) -> dict[str, Any]:
+    return {} if compared.maps is None else {"map_checks": compared.maps.to_json()}
 
 
 def _pairs(comparison: Comparison) -> list[dict[str, Any]]:
@@ -193,5 +201,6 @@ def _shown(compared: Compared) -> dict[str, Any]:
         "scope": comparison.scope[0].upper() + comparison.scope[1:],
         "design": comparison.design,
         "margin": comparison.margin,
+        "agreement": None if compared.maps is None else map_checks_wording.agreement(compared.maps.to_json()),
         "interval": content["interval"],
     }

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,11 @@ from chestxray.runs.finding_results import assess_findings
 from chestxray.runs.results import Refusals, Scorer, assess
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import explained, replacing, write_json, write_text
-from chestxray.studies import contamination, external_findings
+from chestxray.studies import contamination, external_findings, shuffled_training
 from chestxray.studies.external_figures import compared, training_cautions
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +222,7 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
         predictions.write(run.folder / "predictions.csv")
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         if (predictions.predicted != run.predictions.predicted).any() or changes.keys() & set(MAPS):
-            _explain_again(run, test, validation, samples, rows, recipe, changes)
+            _explain_again(run, test, validation, samples, rows, recipe, changes, cache)
         html_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
@@ -235,7 +238,7 @@ def _evaluate_findings_again(
         predictions.write(run.folder / run_folder.PREDICTIONS)
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         if (predictions.predicted != before.predicted).any() or changes.keys() & set(MAPS):
-            _explain_again(run, test, validation, samples, rows, recipe, changes)
+            _explain_again(run, test, validation, samples, rows, recipe, changes, cache)
         findings_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
@@ -248,6 +251,7 @@ def _explain_again(
     rows: pd.DataFrame,
     recipe: Recipe,
     changes: Mapping[str, Any],
+    cache: Path,
 ) -> None:
     """Draw the panel of heat maps anew, and check the maps where `changes` ask for it; without `images` it is
     removed.
@@ -255,7 +259,8 @@ def _explain_again(
     log.info("Drawing the heat maps again ...")
     startup.start()
     checked = recipe if {"map_checks", "masks"} & changes.keys() else recipe.replace(map_checks="none", masks=())
-    _explain(run, test, validation, images, rows, checked, run.folder)
+    shuffled = shuffled_training.again(run, checked, cache)
+    _explain(run, test, validation, images, rows, checked, run.folder, shuffled)
 
 
 def _explain(
@@ -266,11 +271,12 @@ def _explain(
     rows: pd.DataFrame,
     recipe: Recipe,
     folder: Path,
+    shuffled: keras.Model | None = None,
 ) -> None:
     """Check the heat maps of `test`, if asked for, and draw their panel in `folder`."""
     from chestxray.runs import heat_maps
 
-    heat_maps.check(folder, run.model, run.cam_layer[0], test, validation, images, rows, recipe)
+    heat_maps.check(folder, run.model, run.cam_layer[0], test, validation, images, rows, recipe, shuffled)
     heat_maps.draw(folder, run.model, *run.cam_layer, test, images, recipe)
 
 

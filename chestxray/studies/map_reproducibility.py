@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from chestxray.data.decoded import decode
+from chestxray.errors import DataError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.paired.comparison import align
 from chestxray.evaluation.paired.finding_comparison import align_findings
@@ -41,7 +42,7 @@ def map_reproducibility(
 
     Raises:
         InputError: a run without a model of its own.
-        DataError: runs with other test images, classes or findings.
+        DataError: runs with other test images, classes or findings; a test image that cannot be read any more.
     """
     every = [run for of_model in runs.values() for run in of_model]
     table = _shared_test(every)
@@ -58,7 +59,7 @@ def map_reproducibility(
     ]
     if len(runs) > 1:
         first = [maps[of_model[0].folder] for of_model in runs.values()]
-        found.append(reproducibility(first, classes, patients=patients, seed=seed))
+        found.append(reproducibility(first, classes, of=", ".join(runs), patients=patients, seed=seed))
     return found
 
 
@@ -79,5 +80,8 @@ def _maps(run: Run, explain: Explain, paths: Sequence[str], names: Sequence[str]
     rows = run.index.rows
     chosen = rows[rows["split"] == "test"].set_index("path", drop=False).loc[list(paths)].reset_index(drop=True)
     decoded = decode(run.index.replace(chosen), recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+    if (unread := decoded.facts["unreadable"] != "").any():
+        path, why = chosen.loc[unread, "path"].iloc[0], decoded.facts.loc[unread, "unreadable"].iloc[0]
+        raise DataError(f"{int(unread.sum())} of {len(chosen)} test images cannot be read any more: {path}: {why}")
     numbers = np.array([run.classes.index(name) for name in names])
     return explain(run.model, np.asarray(decoded.pixels)[..., np.newaxis], numbers)

@@ -311,6 +311,15 @@ def finish(named, folder, cache, seeds=1):
     (folder / "study.json").write_text("{}")
 
 
+def test_maps_of_trained_models_are_compared_where_the_recipe_checks_them(options, tmp_path):
+    given, recipe = options
+    given = [*given, "--model", "flat", "--model", "small", "--output", "c", "--cache", tmp_path / "cache"]
+    finish({n: recipe.replace(model=n, heatmaps=1) for n in ("flat", "small")}, tmp_path / "c", tmp_path / "cache")
+    invoke(compare.command, *given, "--heatmaps", 1)
+    content = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert set(content["map_checks"]["left_out"]) == {"flat", "small"}, "these parts have no model"
+
+
 def test_models_are_compared_over_seeds_and_folds(options, tmp_path):
     given, recipe = options
     named = {name: recipe.replace(model=name, folds=2) for name in ("flat", "small")}

@@ -61,7 +61,7 @@ def test_each_method_that_is_checked_stays_known(run, place):
     found = Run(run)
     assert set(found.map_checks) == {"gradcam", "saliency"}
     names = {name: {one["name"] for one in said["checks"]} for name, said in found.map_checks.items()}
-    assert names["saliency"] - names["gradcam"] == {"deletion", "insertion", "road"}
+    assert names["saliency"] - names["gradcam"] == {"deletion", "insertion", "road", "shuffled-labels"}
     assert drawn(run)["method"] == found.recipe.explain == "saliency"
     page = found.report.read_text(encoding="utf-8")
     assert "Of other methods: Grad-CAM " in page

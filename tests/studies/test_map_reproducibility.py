@@ -2,48 +2,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from PIL import Image
-from scipy.ndimage import gaussian_filter, sobel
+from scipy.ndimage import sobel
 
-from chestxray.data.index import Index
 from chestxray.errors import DataError
-from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation.inference_graph import OnePass
-from chestxray.models.assembly import build
-from chestxray.recipe import Recipe
-from chestxray.runs.run_folder import Run
-from chestxray.storage.files import write_text
 from chestxray.studies.map_reproducibility import map_reproducibility
-
-CLASSES = ("clear", "sick")
+from untrained_runs import CLASSES, draw_films, write_run
 
 
 @pytest.fixture
 def films(tmp_path):
     """Twenty test images and four others."""
-    paths = []
-    for number in range(24):
-        drawn = gaussian_filter(np.random.default_rng(number).normal(size=(48, 48)), 3)
-        paths.append(tmp_path / f"{number}.png")
-        Image.fromarray(np.uint8(np.clip(128 + 600 * drawn, 0, 255))).save(paths[-1])
-    return paths
-
-
-def write_run(folder, films, tiny, *, seed=0, size=(16, 16), classes=CLASSES, tested=20):
-    """A run whose model was never trained, as far as its maps need it; its test has no order of its own."""
-    order = np.random.default_rng(seed).permutation(len(films))
-    records = [
-        {"path": str(films[i]), "label": CLASSES[i % 2], "split": "test" if i < tested else "train"} for i in order
-    ]
-    index = Index.from_records(records, name="drawn", classes=classes)
-    test = index.rows[index.rows["split"] == "test"]
-    probabilities = np.where(np.array(classes) == test["label"].to_numpy()[:, np.newaxis], 0.75, 0.25)
-    folder.mkdir()
-    write_text(folder / "recipe.toml", Recipe(model="tiny", data=("folder:drawn",), image_size=size).to_toml())
-    index.write(folder / "index.parquet")
-    Predictions.from_probabilities(test, classes, probabilities).write(folder / "predictions.csv")
-    build(tiny, 2, size, seed=seed).model.save(folder / "model.keras")
-    return Run(folder)
+    return draw_films(tmp_path)
 
 
 @pytest.fixture

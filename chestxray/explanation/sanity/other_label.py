@@ -48,4 +48,6 @@ def shuffled_labels(shuffled: Any, explain: Explain, own: OwnMaps) -> list[MapCh
     if reason := own.unable():
         return [own.doubtful("shuffled-labels", reason)]
     level = own.level(explain(shuffled, own.pixels, own.classes))
-    return [own.check("shuffled-labels", "With a model trained on shuffled labels", level, _SHUFFLED)]
+    return [
+        own.check("shuffled-labels", "With a model trained as this one was but on shuffled labels", level, _SHUFFLED)
+    ]

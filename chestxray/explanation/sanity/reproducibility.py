@@ -26,9 +26,9 @@ from chestxray.explanation.sanity.own_maps import (
 from chestxray.explanation.sanity.similarity import MEASURES, is_constant, similarities
 
 _MEANING: dict[Verdict, str] = {
-    "passes": "The maps of an image are more alike than that: they do not hang on one training.",
+    "passes": "The maps of an image are more alike than that: they do not hang on one {one}.",
     "doubtful": "Whether the maps of an image are more alike than that cannot be told from these images.",
-    "fails": "The maps of an image are no more alike than that: another training gives other maps.",
+    "fails": "The maps of an image are no more alike than that: another {one} gives other maps.",
 }
 
 
@@ -43,7 +43,7 @@ def repeatability(
 
 
 def reproducibility(
-    maps: Sequence[np.ndarray], classes: np.ndarray, *, patients: np.ndarray | None = None, seed: int = 0
+    maps: Sequence[np.ndarray], classes: np.ndarray, *, of: str = "", patients: np.ndarray | None = None, seed: int = 0
 ) -> MapCheck:
     """Return the check ``reproducibility`` of the maps of the same images from several models.
 
@@ -55,6 +55,7 @@ def reproducibility(
         maps: from each model, of the same images in the same order, float (rows, height, width), of 0 and more. Those
             of models with other input sizes are enlarged to the largest.
         classes: the class explained in each image, the same for all models, int (rows,).
+        of: the names of the models, for the sentence.
         patients: identifiers (rows,); None: each image is of a patient of its own.
         seed: of the pairs and the bootstrap.
 
@@ -63,7 +64,7 @@ def reproducibility(
     Raises:
         InputError: fewer than two models, or other numbers of images.
     """
-    return _check("reproducibility", f"{len(maps)} models", maps, classes, patients, seed)
+    return _check("reproducibility", f"{len(maps)} models{f' ({of})' if of else ''}", maps, classes, patients, seed)
 
 
 def _check(
@@ -97,7 +98,7 @@ def _check(
     sentence = (
         f"Between {between}, two maps of one image have a rank correlation of "
         f"{with_interval(rank.to_json(), 2)}, and of two different images {with_interval(baseline.to_json(), 2)}. "
-        f"{_MEANING[verdict]}"
+        f"{_MEANING[verdict].format(one='training' if name == 'repeatability' else 'model')}"
     )
     return MapCheck(name, verdict, sentence, {**facts, **as_json(same), "baseline": as_json(different)})
 

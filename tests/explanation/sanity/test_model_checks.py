@@ -6,18 +6,22 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
 from scipy.ndimage import sobel
 from sklearn.metrics import roc_auc_score
 
+import drawn_findings
 from chestxray.data.sources.phantom.drawing import draw
 from chestxray.errors import NonFiniteError
 from chestxray.evaluation.intervals import Figure, around
+from chestxray.evaluation.paired.paired_tests import auroc_test
+from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation.inference_graph import OnePass
 from chestxray.explanation.map_check import badge
-from chestxray.explanation.sanity.discrimination import discrimination
+from chestxray.explanation.sanity.discrimination import Untaught, discrimination, untaught
 from chestxray.explanation.sanity.model_checks import IMAGES, model_checks
 from chestxray.explanation.sanity.other_label import another
 from chestxray.explanation.sanity.own_maps import OwnMaps
@@ -235,6 +239,48 @@ def test_a_model_of_one_output_or_without_weights_has_no_such_check(made, tiny):
 def test_a_model_must_tell_classes_apart(figure, verdict):
     check = discrimination(figure)
     assert check.verdict == verdict and check.record()["figures"] == figure.to_json() | {"baseline": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("own", "difference", "verdict"),
+    [
+        (Figure(0.9, 0.8, 0.95), Figure(0.3, 0.2, 0.4), "passes"),
+        (Figure(0.6, 0.55, 0.65), Figure(0.05, -0.02, 0.12), "doubtful"),
+        (Figure(0.6, 0.45, 0.65), Figure(0.3, 0.2, 0.4), "fails"),
+        (Figure(0.6, 0.55, 0.65), Figure(0.1, None, None), "doubtful"),
+    ],
+)
+def test_a_model_must_do_better_than_one_of_shuffled_labels(own, difference, verdict):
+    check = discrimination(own, Untaught(Figure(0.6, 0.5, 0.7), difference, "DeLong"))
+    assert check.verdict == verdict
+    assert "trained as this one was but on shuffled labels has 0.60 (0.50 to 0.70)" in check.sentence
+    assert check.figures["difference"] == difference.to_json()
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_two_are_paired_by_patient(better):
+    generator = np.random.default_rng(0)
+    sick = np.arange(80) % 2
+    rows = pd.DataFrame({
+        "path": [f"{i}" for i in range(80)], "label": [("clear", "sick")[i] for i in sick], "split": "test",
+        "patient": [f"p{i // 4}" for i in range(80)], "source": "s",
+    })  # fmt: skip
+    noise = generator.normal(size=80)
+    scores = [1 / (1 + np.exp(-(noise + skill * sick))) for skill in (2.0, 0.5)]
+    own, other = scores if better else scores[::-1]
+    table = Predictions.from_probabilities(rows, ("clear", "sick"), np.stack([1 - own, own], axis=1))
+    found = untaught(table, np.stack([1 - other, other], axis=1))
+    expected = auroc_test(sick == 1, own, other, table.clusters)
+    assert found.test == expected.name == "DeLong clustered by patient (Obuchowski 1997)"
+    for name in ("value", "low", "high"):
+        assert getattr(found.difference, name) == pytest.approx(getattr(expected.figure(), name))
+    assert found.auroc.value == pytest.approx(roc_auc_score(sick, other))
+
+
+def test_findings_that_cannot_be_scored_have_no_such_baseline():
+    few = drawn_findings.example(rows=8)
+    assert untaught(few, few.probabilities) is None
+    assert untaught(drawn_findings.example(), drawn_findings.example().probabilities[::-1]).difference.value > 0
 
 
 def test_another_label_is_never_the_same_and_may_be_any():

@@ -1,0 +1,128 @@
+"""What a comparison says of the heat maps of its models: whether trainings, and models, agree on where they look."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chestxray.errors import ChestXrayError
+from chestxray.explanation.map_check import Explain, MapCheck
+from chestxray.models import startup
+from chestxray.recipe import Recipe
+from chestxray.runs.run_folder import Run
+
+if TYPE_CHECKING:
+    from chestxray.studies.candidates import Candidate
+
+#: Fields of a recipe that two trainings may differ in and still be two of the same: the seeds, and what is done with a
+#: model once it is trained.
+_BESIDE_TRAINING = (
+    "seed", "split_seed", "controls", "by", "abstain", "sensitivity", "confidence", "positive", "prevalence",
+    "replicates", "metric", "explain", "heatmaps", "map_checks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MapAgreement:
+    """The checks ``repeatability`` and ``reproducibility`` of the maps of one ``method``; ``left_out``, the reason by
+    the name of each model that has no maps to compare; ``reason`` why there is no check at all, else ``""``.
+    """
+
+    method: str
+    checks: tuple[MapCheck, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it in JSON types."""
+        return {
+            "method": self.method,
+            "reason": self.reason,
+            "left_out": dict(self.left_out),
+            "checks": [check.record() for check in self.checks],
+        }
+
+
+def agreement(candidates: Mapping[str, Candidate], cache: Path) -> MapAgreement:
+    """Return whether the models of `candidates` have their maps at the same places, by `map_reproducibility`.
+
+    The maps are those of ``recipe.explain``, which must be one method for all. Runs that differ in nothing but their
+    seeds are trainings of one model. Of a cross-validation the runs of the first fold count. Images are decoded in
+    `cache`. What cannot be compared has a reason, and raises nothing.
+    """
+    runs = {name: _of_one_fold(candidate.runs) for name, candidate in candidates.items()}
+    methods = sorted({run.recipe.explain for of_model in runs.values() for run in of_model})
+    if len(methods) > 1:
+        return MapAgreement("", reason=f"The runs draw their maps by different methods: {', '.join(methods)}.")
+    (method,) = methods
+    left_out = {name: "It has no model of its own, only predictions." for name in runs if not _have_models(runs[name])}
+    try:
+        if not _enough(runs, left_out):
+            return MapAgreement(method, left_out=left_out, reason=_TOO_FEW)
+        startup.require_tensorflow("A comparison of heat maps")
+        startup.start()
+        from chestxray.explanation import map_checks
+        from chestxray.studies.map_reproducibility import map_reproducibility
+
+        for name, of_model in runs.items():
+            layer, none = of_model[0].cam_layer
+            if name not in left_out and (unable := map_checks.unable(method, layer)):
+                left_out[name] = unable if of_model[0].heatmaps else none
+        if not _enough(runs, left_out):
+            return MapAgreement(method, left_out=left_out, reason=_TOO_FEW)
+        compared = _trainings({name: runs[name] for name in runs if name not in left_out})
+        checks = map_reproducibility(compared, lambda run: _explain(method, run), cache)
+    except ChestXrayError as error:
+        return MapAgreement(method, left_out=left_out, reason=str(error))
+    return MapAgreement(method, tuple(checks), left_out)
+
+
+_TOO_FEW = "There are fewer than two models, or trainings, with maps."
+
+
+def _of_one_fold(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that hold out what the first one does: others are tested on other images, or trained on them."""
+    recipes = {run.folder: run.recipe for run in runs}
+    first = recipes[runs[0].folder]
+    return [
+        run
+        for run, recipe in zip(runs, recipes.values(), strict=True)
+        if (recipe.fold, recipe.held_out) == (first.fold, first.held_out)
+    ]
+
+
+def _have_models(runs: Sequence[Run]) -> bool:
+    return all(run.has_model for run in runs)
+
+
+def _enough(runs: Mapping[str, Sequence[Run]], left_out: Mapping[str, str]) -> bool:
+    return sum(len(of_model) for name, of_model in runs.items() if name not in left_out) > 1
+
+
+def _trainings(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """Return the runs by model: those of one name, and single ones whose trainings differ in nothing but the seed."""
+    names: dict[str, list[str]] = {}
+    for name, of_model in runs.items():
+        names.setdefault(_training(of_model[0].recipe), []).append(name)
+    found = {}
+    for alike in names.values():
+        model = runs[alike[0]][0].recipe.model
+        name = alike[0] if len(alike) == 1 else f"{model} ({', '.join(alike)})"
+        found[name] = [run for one in alike for run in runs[one]]
+    return found
+
+
+def _training(recipe: Recipe) -> str:
+    """Return what `recipe` says of the training, but for its seeds."""
+    plain = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name in _BESIDE_TRAINING}
+    return recipe.replace(**plain).to_toml()
+
+
+def _explain(method: str, run: Run) -> Explain:
+    from chestxray.explanation.published_explanations import maps_of
+
+    layer = run.cam_layer[0]
+    return lambda model, pixels, classes: maps_of(method, model, layer, pixels, classes)
