@@ -53,6 +53,7 @@ class RecipeFields(DataFields, total=False):
 
     model: str
     data: Names
+    crop: Literal["none", "lungs"]
     weights: str
     normalisation: Literal["plugin", "pixel", "image"]
     pooling: Literal["mean", "attention"]

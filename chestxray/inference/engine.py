@@ -15,6 +15,7 @@ from chestxray.evaluation.decision.finding_rule import Rule
 
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
+    from chestxray.models.lung_segmenter import LungSegmenter
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Engine(Protocol):
     """A model ready for inference, of findings where its ``decision`` is a `FindingDecision`.
 
     ``classes`` are its outputs in order, classes or findings. ``image_size`` is (height, width) of its input pixels and
-    ``fit`` the way images are brought to that size. Images with a distance above ``refusal_threshold`` are refused;
-    None: no image is. ``has_maps``: whether heat maps can be computed.
+    ``fit`` the way images are brought to that size, after ``segmenter``, if any, has cut them to their lungs. Images
+    with a distance above ``refusal_threshold`` are refused; None: no image is. ``has_maps``: whether heat maps can be
+    computed.
     """
 
     @property
@@ -49,6 +51,8 @@ class Engine(Protocol):
     def image_size(self) -> tuple[int, int]: ...
     @property
     def fit(self) -> Fit: ...
+    @property
+    def segmenter(self) -> LungSegmenter | None: ...
     @property
     def decision(self) -> Rule: ...
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chestxray.data.images.pixels import UnreadableImage
+from chestxray.data.images.pixels import Box, UnreadableImage
 from chestxray.data.images.reading import read
 from chestxray.errors import DataError
 from chestxray.explanation.overlay import marked, overlay
@@ -25,7 +25,8 @@ from chestxray.storage.files import replacing, write_json
 @dataclass(frozen=True)
 class Entry:
     """A map whose raw values are written: ``path`` of the image, ``name`` of the class, ``method``, and the files'
-    name without suffix; ``record``: what its JSON will say, but for the scale.
+    name without suffix; ``record``: what its JSON will say, but for the scale; ``box``: the part of the image that the
+    model saw, None for all of it.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Entry:
     method: str
     stem: str
     record: dict[str, Any]
+    box: Box | None = None
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Files:
             "unit": unit_of(one.method),
             "checks": self.badges.get(one.method) or "not made",
         }
-        self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record))
+        self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record, one.box))
         self.highest[one.method] = max(self.highest.get(one.method, 0.0), float(one.raw.max()))
 
     def heat(self, entry: Entry) -> np.ndarray:
@@ -88,7 +90,7 @@ class Files:
             if entry.path != last:
                 last, pixels = entry.path, self._pixels(entry.path)
             shape = (pixels.shape[0], pixels.shape[1])
-            heat = at_image(self.heat(entry), shape, self.engine.fit)
+            heat = at_image(self.heat(entry), shape, self.engine.fit, entry.box)
             with replacing(self.folder / f"{entry.stem}.png") as temporary:
                 # Of pixels alone: what the file of the image says of the patient is not in the picture.
                 drawn = overlay(pixels, heat)
@@ -96,7 +98,7 @@ class Files:
                 Image.fromarray(marked(drawn) if fails else np.ascontiguousarray(drawn)).save(temporary)
             raw = np.load(self.folder / f"{entry.stem}.npy", allow_pickle=False)
             scale = {"lowest": 0.0, "highest": self.highest[entry.method], "maps": self._count(entry.method)}
-            found = facts(raw, shape, self.engine.fit)
+            found = facts(raw, shape, self.engine.fit, entry.box)
             files = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
             write_json(self.folder / f"{entry.stem}.json", entry.record | {"scale": scale, "map": found, **files})
             yield entry
@@ -123,6 +125,6 @@ class Files:
             image.thumbnail((512, 512))
             grey = np.asarray(image)
             shape = (grey.shape[0], grey.shape[1])
-            maps = [at_image(self.heat(found[method]), shape, self.engine.fit) for method in methods]
+            maps = [at_image(self.heat(found[method]), shape, self.engine.fit, found[method].box) for method in methods]
             rows.append((Path(path).name, name, grey, maps))
         return rows

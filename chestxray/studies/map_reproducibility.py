@@ -78,6 +78,7 @@ def _maps(run: Run, explain: Explain, paths: Sequence[str], names: Sequence[str]
     assert recipe.image_size is not None, "the recipe of a run has the size"
     rows = run.index.rows
     chosen = rows[rows["split"] == "test"].set_index("path", drop=False).loc[list(paths)].reset_index(drop=True)
-    decoded = decode(run.index.replace(chosen), recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+    index, most = run.index.replace(chosen), recipe.max_pixels
+    decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=most, lungs=run.segmenter)
     numbers = np.array([run.classes.index(name) for name in names])
     return explain(run.model, np.asarray(decoded.pixels)[..., np.newaxis], numbers)

@@ -35,6 +35,7 @@ class BrightEngine:
     fit: str = "stretch"
     limit: float | None = None
     refusal_threshold: float | None = None
+    segmenter: None = None
     has_maps: bool = True
     hold: threading.Event | None = None
     begun: threading.Event = field(default_factory=threading.Event)
@@ -73,6 +74,7 @@ class FindingsEngine:
     fit: str = "stretch"
     limit: float | None = None
     refusal_threshold: float | None = None
+    segmenter: None = None
     has_maps: bool = True
     mapped: int = 3
 
