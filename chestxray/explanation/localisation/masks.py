@@ -97,7 +97,8 @@ def _known(
         return None
     sides = [row[name] for name in ("width", "height") if name in row and not pd.isna(row[name])]
     own = tuple(int(side) for side in sides) if len(sides) == 2 else None
-    return np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
+    found = np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
+    return found if found.any() else None
 
 
 def box_mask(
