@@ -64,6 +64,11 @@ class Recipe:
         "Regular expression searched in an image's path below the folder; its groups are the class "
         "(of a named group, the name), instead of the folder.",
     )
+    masks: tuple[str, ...] = _field(
+        (),
+        "Folder of masks for the checks of heat maps: PNG files named as their images, of where the finding is; of one "
+        "class, as CLASS=FOLDER; of the lungs, as lungs=FOLDER.",
+    )
     classes: tuple[str, ...] = _field((), "Classes in the order of the model's outputs, as A,B,C.")
     map: tuple[str, ...] = _field((), "Rename or join classes, as FROM=TO; of one set of several, as DATA:FROM=TO.")
     drop: tuple[str, ...] = _field((), "Class whose images are left out; of one set of several, as DATA:CLASS.")
@@ -289,6 +294,11 @@ class Recipe:
             object.__setattr__(self, f.name, value)
         if not self.probe and not self.epochs + self.head_epochs:
             raise InputError("epochs and head_epochs are both 0: nothing would be trained.")
+        if self.masks and (self.map_checks == "none" or not self.heatmaps):
+            raise InputError(
+                "masks are for the checks of heat maps: map_checks must be quick or all, and heatmaps 1 or more. "
+                f"Received: map_checks {self.map_checks}, heatmaps {self.heatmaps}."
+            )
         self._check_probe()
         self._check_folds()
         if self.confidence is not None and self.sensitivity is None:

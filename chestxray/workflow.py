@@ -486,7 +486,7 @@ def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
     else:
         _assess(job, outcome)
     images = _by_path(prepared, test)
-    _explain(job, test, images)
+    _explain(job, outcome)
     facts = _model_facts(job.built, recipe) | {"images_per_second": outcome.images_per_second}
     if source:
         facts["calibrated_from"] = source
@@ -579,14 +579,16 @@ def _without_lungs(job: Job) -> lungs.Masked | None:
     return lungs.masked(given.index, given.pixels, answer, seed=recipe.seed, whole=given.films, fit=recipe.fit)
 
 
-def _explain(job: Job, test: Table, images: dict[str, np.ndarray]) -> None:
+def _explain(job: Job, outcome: Trial) -> None:
     """Check the heat maps, and draw those of the panel."""
     from chestxray.runs import heat_maps
 
     layer, reason, model = job.plugin.cam_layer, job.plugin.cam_reason, job.built.model
+    test, validation = outcome.test, outcome.validation
+    images = _by_path(job.prepared, validation) | _by_path(job.prepared, test)
     if heat_maps.asked(job.recipe):
         with job.clock.step("check_maps", "Checking what the heat maps are worth"), interrupts.deferred():
-            heat_maps.check(job.folder, model, layer, test, images, job.prepared.index.rows, job.recipe)
+            heat_maps.check(job.folder, model, layer, test, validation, images, job.prepared.index.rows, job.recipe)
     with job.clock.step("explain", "Drawing heat maps"), interrupts.deferred():
         heat_maps.draw(job.folder, model, layer, reason, test, images, job.recipe)
 

@@ -26,6 +26,7 @@ class DataFields(TypedDict, total=False):
     data_option: Names
     patient_pattern: str | None
     label_pattern: str | None
+    masks: Names
     classes: Names
     map: Names
     drop: Names

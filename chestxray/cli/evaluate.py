@@ -24,7 +24,7 @@ _DATA = (
     "max_unreadable",
 )  # fmt: skip
 _CHOICES = ("by", "abstain", "sensitivity", "confidence", "positive", "prevalence", "replicates", "metric")
-_MAPS = ("explain", "heatmaps", "map_checks")
+_MAPS = ("explain", "heatmaps", "map_checks", "masks")
 
 
 @click.command(name="evaluate")

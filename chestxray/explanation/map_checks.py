@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from chestxray.data import lung_boxes, lung_masks
-from chestxray.data.column_kinds import MASK
 from chestxray.data.grouping import patient_codes
 from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError, NonFiniteError, PluginError
@@ -20,6 +19,7 @@ from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation.faithfulness import image_checks
+from chestxray.explanation.localisation.located import Located, located
 from chestxray.explanation.localisation.masks import masks_of
 from chestxray.explanation.map_check import MapCheck, badge
 from chestxray.explanation.methods import check
@@ -70,17 +70,20 @@ def judge(
     fit: Fit,
     thorough: bool,
     seed: int,
+    validation: Predictions | FindingPredictions | None = None,
 ) -> Judgement:
     """Check the maps that `method` at `layer` gives for `model` on the test images of `predictions`.
 
     The decided class of an image is explained; of findings the most probable one among those that it has, or among
-    all. `images` are uint8 (height, width) by path; `rows` of the index may have masks or boxes, `fit` to the input;
+    all; where the place of a finding is known, that finding. `images` are uint8 (height, width) by path; `rows` of the
+    index may have masks or boxes, `fit` to the input;
     the lungs are those of the data, or found by the segmenter that is installed. `auroc` is that of the whole test.
     With `thorough` the pixels that a map marks are also removed (deletion, insertion, ROAD), which costs some 100
-    further evaluations of the network for each of 24 images.
+    further evaluations of the network for each of 24 images. Where masks or boxes of images of `validation` are known,
+    the threshold of the overlap (IoU) is chosen on them. Masks that cannot be used leave their checks doubtful, and
+    are named.
 
     Raises:
-        InputError: a mask or box of the data cannot be read.
         PluginError: the method is a plugin's and fails.
     """
     if reason := _unable(method, layer):
@@ -88,8 +91,8 @@ def judge(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(predictions.rows))[:IMAGES])
     table = predictions.rows.iloc[chosen]
     pixels = np.stack([images[path] for path in table["path"]])[..., np.newaxis]
-    size = (pixels.shape[1], pixels.shape[2])
     explained, own = _explained(predictions)[chosen], rows.set_index("path").loc[table["path"]].reset_index()
+    places, lungs = _Places.of(predictions, validation, images, rows, fit, seed), _lungs(own, pixels[..., 0], fit)
 
     def explain(network: keras.Model, films: np.ndarray, classes: np.ndarray) -> np.ndarray:
         return maps_of(method, network, layer, films, classes)
@@ -99,9 +102,10 @@ def judge(
             model, explain, pixels, explained, auroc=auroc, patients=patient_codes(table), seed=seed
         ) + image_checks.checks(
             model, explain, pixels, explained, patient_codes(table), seed=seed, removal=thorough,
-            masks=_masks(own, [predictions.classes[i] for i in explained], size, fit),
-            lungs=_lungs(own, pixels[..., 0], fit),
+            lungs=lungs if isinstance(lungs, np.ndarray) else None,
+            found_at=places.test, validation=places.validation, names=predictions.classes,
         )  # fmt: skip
+        checks += [one for one in (places.unusable, lungs) if isinstance(one, MapCheck)]
     except NonFiniteError as error:
         return Judgement(method, (), 0, f"The heat maps could not be checked. {error}")
     return Judgement(method, tuple(checks), len(chosen))
@@ -126,20 +130,44 @@ def _explained(predictions: Predictions | FindingPredictions) -> np.ndarray:
     return np.asarray(np.where(among, predictions.probabilities, -1.0).argmax(axis=1))
 
 
-def _masks(rows: pd.DataFrame, names: list[str], size: tuple[int, int], fit: Fit) -> np.ndarray | None:
-    """Return where the explained findings are, as `masks_of`; None where the data do not tell, or not legibly."""
-    if not any(name in ("mask", "boxes") or name.startswith(MASK) for name in rows):
-        return None
-    try:
-        return masks_of(rows, size, fit, findings=names)
-    except InputError:  # not one is known
-        return None
-    except DataError as error:
-        raise InputError(f"The heat maps cannot be checked against their masks: {error}") from error
+@dataclass(frozen=True)
+class _Places:
+    """Images of the test and of validation whose finding's place is known; or the check that could not be made."""
+
+    test: Located | None = None
+    validation: Located | None = None
+    unusable: MapCheck | None = None
+
+    @classmethod
+    def of(
+        cls,
+        test: Predictions | FindingPredictions,
+        validation: Predictions | FindingPredictions | None,
+        images: Mapping[str, np.ndarray],
+        rows: pd.DataFrame,
+        fit: Fit,
+        seed: int,
+    ) -> _Places:
+        def known(part: Predictions | FindingPredictions | None) -> Located | None:
+            return None if part is None else located(part, images, rows, fit, most=image_checks.MASKED, seed=seed)
+
+        try:
+            return cls(known(test), known(validation))
+        except DataError as error:
+            return cls(unusable=_not_made("pointing-game", str(error)))
 
 
-def _lungs(rows: pd.DataFrame, pixels: np.ndarray, fit: Fit) -> np.ndarray | None:
-    """Return where the lungs are by the data or, failing that, by the segmenter that is installed; None without one."""
+def _not_made(name: str, why: str) -> MapCheck:
+    """Return the check `name` that masks which cannot be used leave doubtful."""
+    log.warning("Heat maps are not compared with masks: %s", why)
+    sentence = "This check could not be made: a mask or box of the data cannot be used. A warning of the run names it."
+    return MapCheck(name, "doubtful", sentence)
+
+
+def _lungs(rows: pd.DataFrame, pixels: np.ndarray, fit: Fit) -> np.ndarray | MapCheck | None:
+    """Return where the lungs are by the data or, failing that, by the segmenter that is installed; None without one;
+    a check that could not be made where their masks cannot be used.
+    """
     try:
         if "lung_mask" in rows:
             return masks_of(rows, (pixels.shape[1], pixels.shape[2]), fit, column="lung_mask")
@@ -149,7 +177,7 @@ def _lungs(rows: pd.DataFrame, pixels: np.ndarray, fit: Fit) -> np.ndarray | Non
         entry = lung_masks.segmenter()
         return None if entry is None else lung_masks.lung_masks(entry, pixels)
     except DataError as error:
-        raise InputError(f"The heat maps cannot be checked against masks of the lungs: {error}") from error
+        return _not_made("inside-lungs", str(error))
     except (InputError, PluginError) as error:
         log.warning("Heat maps are not checked against the lungs: %s", error)
         return None

@@ -30,6 +30,7 @@ def check(
     model: keras.Model,
     layer: str | None,
     test: Predictions | FindingPredictions,
+    validation: Predictions | FindingPredictions | None,
     images: Mapping[str, np.ndarray],
     rows: pd.DataFrame,
     recipe: Recipe,
@@ -37,15 +38,15 @@ def check(
     """Check the maps of ``recipe.explain`` as far as ``recipe.map_checks`` says, and write what is found beside what
     is known of other methods.
 
-    `folder` has the ``metrics.json`` of `test`; `images` are uint8 (height, width) by path; `rows` are those of the
-    index, of which those of the test count. Raises as `map_checks.judge`.
+    `folder` has the ``metrics.json`` of `test`; `images` of `test` and of `validation`, if any, are uint8 (height,
+    width) by path; `rows` are those of the index. Raises as `map_checks.judge`.
     """
     if not asked(recipe) or not images:
         return
     metrics = result_files.read(folder / run_folder.METRICS)
     judged = map_checks.judge(
         model, layer, recipe.explain, test, images, rows, Figure.from_json(metrics["test"]["auroc"]),
-        fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
+        validation=validation, fit=recipe.fit, thorough=recipe.map_checks == "all", seed=recipe.seed,
     )  # fmt: skip
     others = [one for one in _known(folder) if one["method"] != judged.method]
     write_json(folder / run_folder.MAP_CHECKS, {"methods": [*others, judged.to_json()]})

@@ -21,6 +21,7 @@ from chestxray import registry
 from chestxray.data import near_duplicates, sources
 from chestxray.data.decoded import decode, opened, readable
 from chestxray.data.index import Index
+from chestxray.data.sources.mask_folders import with_masks
 from chestxray.errors import DataError, InputError, OutputError
 from chestxray.evaluation.clinical.prevalence_shift import label_shift
 from chestxray.evaluation.decision import finding_rule, finding_selection, out_of_distribution
@@ -54,7 +55,7 @@ _CHOICE_OF_IMAGES = (
 
 
 #: Fields of a recipe on heat maps.
-MAPS = ("explain", "heatmaps", "map_checks")
+MAPS = ("explain", "heatmaps", "map_checks", "masks")
 
 
 def evaluate_on(
@@ -88,8 +89,8 @@ def evaluate_on(
     startup.require_tensorflow("A test on other data")
     trained = run.recipe
     decision = _decision(run, data)
-    recipe = sources.absolute(_for_test(data, trained, decision.classes, decision))
-    recipe = recipe.replace(**{"map_checks": "none", **(maps or {})})
+    recipe = _for_test(data, trained, decision.classes, decision)
+    recipe = sources.absolute(recipe.replace(**{"map_checks": "none", "masks": (), **(maps or {})}))
     registry.methods_of(recipe)
     if run.segmenter is not None:
         run.segmenter.require()
@@ -135,12 +136,12 @@ def evaluate_on(
         if isinstance(test, FindingPredictions):
             assert isinstance(decision, FindingDecision)
             external_findings.assess(run, test, index, recipe, decision, folder, refusals)
-            _explain(run, test, images, index.rows, recipe, folder)
+            _explain(run, test, None, images, index.rows, recipe, folder)
             findings_report.write(folder, samples=images)
         else:
             assert isinstance(decision, Decision)
             _assess(run, test, index, recipe, decision, folder, refusals)
-            _explain(run, test, images, index.rows, recipe, folder)
+            _explain(run, test, None, images, index.rows, recipe, folder)
             html_report.write(folder, samples=images)
     if output is None and not run.published:
         # The run's model card lists its external tests.
@@ -207,13 +208,13 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     """
     if run.published:
         raise InputError(f"{run.published} has no test of its own here. Test it on other data: --data FILMS.")
-    recipe = run.recipe.replace(**changes)
+    recipe = sources.absolute(run.recipe.replace(**changes))
     registry.methods_of(recipe)
-    decision = _decision(run, recipe)
+    decision, rows = _decision(run, recipe), with_masks(run.index.rows, run.classes, recipe.masks)
     for column in recipe.by:
         groups(run.index, column)
     if isinstance(decision, FindingDecision):
-        return _evaluate_findings_again(run, recipe, decision, changes, cache)
+        return _evaluate_findings_again(run, recipe, rows, decision, changes, cache)
     predictions, samples = decision.applied(run.predictions), _samples(run, cache, changes)
     test, validation = predictions.of("test"), predictions.of("validation")
     with explained(run.folder):
@@ -221,13 +222,13 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
         predictions.write(run.folder / "predictions.csv")
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         if (predictions.predicted != run.predictions.predicted).any() or changes.keys() & set(MAPS):
-            _explain_again(run, test, samples, recipe, changes)
+            _explain_again(run, test, validation, samples, rows, recipe, changes)
         html_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
 
 def _evaluate_findings_again(
-    run: Run, recipe: Recipe, decision: FindingDecision, changes: Mapping[str, Any], cache: Path
+    run: Run, recipe: Recipe, rows: pd.DataFrame, decision: FindingDecision, changes: Mapping[str, Any], cache: Path
 ) -> Run:
     before = run.finding_predictions
     predictions, samples = decision.applied(before), _samples(run, cache, changes)
@@ -237,7 +238,7 @@ def _evaluate_findings_again(
         predictions.write(run.folder / run_folder.PREDICTIONS)
         write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         if (predictions.predicted != before.predicted).any() or changes.keys() & set(MAPS):
-            _explain_again(run, test, samples, recipe, changes)
+            _explain_again(run, test, validation, samples, rows, recipe, changes)
         findings_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
@@ -245,7 +246,9 @@ def _evaluate_findings_again(
 def _explain_again(
     run: Run,
     test: Predictions | FindingPredictions,
+    validation: Predictions | FindingPredictions,
     images: Mapping[str, np.ndarray],
+    rows: pd.DataFrame,
     recipe: Recipe,
     changes: Mapping[str, Any],
 ) -> None:
@@ -254,13 +257,14 @@ def _explain_again(
     """
     log.info("Drawing the heat maps again ...")
     startup.start()
-    checked = recipe if "map_checks" in changes else recipe.replace(map_checks="none")
-    _explain(run, test, images, run.index.rows, checked, run.folder)
+    checked = recipe if {"map_checks", "masks"} & changes.keys() else recipe.replace(map_checks="none", masks=())
+    _explain(run, test, validation, images, rows, checked, run.folder)
 
 
 def _explain(
     run: Run,
     test: Predictions | FindingPredictions,
+    validation: Predictions | FindingPredictions | None,
     images: Mapping[str, np.ndarray],
     rows: pd.DataFrame,
     recipe: Recipe,
@@ -269,7 +273,7 @@ def _explain(
     """Check the heat maps of `test`, if asked for, and draw their panel in `folder`."""
     from chestxray.runs import heat_maps
 
-    heat_maps.check(folder, run.model, run.cam_layer[0], test, images, rows, recipe)
+    heat_maps.check(folder, run.model, run.cam_layer[0], test, validation, images, rows, recipe)
     heat_maps.draw(folder, run.model, *run.cam_layer, test, images, recipe)
 
 

@@ -72,6 +72,20 @@ def test_a_trained_network_is_checked_in_every_way_that_the_data_allow(unmarked,
     assert json.loads(json.dumps(found.to_json()))["badge"] == found.badge
 
 
+def test_the_threshold_of_the_overlap_comes_from_validation(unmarked, tmp_path):
+    network, films = unmarked
+    predictions, rows, images = table(films, tmp_path, masks=True)
+    half = np.arange(len(rows)) < len(rows) // 2
+    test, validation = (Predictions(predictions.rows[of].reset_index(drop=True), CLASSES) for of in (half, ~half))
+    found = judge(
+        network, "last", "gradcam", test, images, rows, GOOD,
+        fit="stretch", thorough=False, seed=0, validation=validation,
+    )  # fmt: skip
+    (iou,) = (one for one in found.checks if one.name == "iou")
+    assert iou.figures["validation_images"] == (films.classes[~half] == 1).sum()
+    assert iou.figures["images"] == (films.classes[half] == 1).sum()
+
+
 def test_more_is_removed_where_it_is_asked_for(marked, tmp_path):
     network, films = marked
     few = type(films)(*(getattr(films, name)[:10] for name in ("pixels", "classes", "masks", "markers", "lungs")))

@@ -88,10 +88,49 @@ def test_a_mistake_is_one_line_and_changes_nothing(run, place, tmp_path):
     done = evaluate(run, place, "--explain", "gradcamm")
     assert done.exit_code == 1
     assert "Unknown explanation 'gradcamm'. Did you mean gradcam" in str(done.exception)
+    done = evaluate(run, place, "--map-checks", "quick", "--masks", tmp_path / "none")
+    assert "masks must name a folder of PNG files" in str(done.exception)
+    done = evaluate(run, place, "--masks", place / "own")  # a run without checks
+    assert "masks are for the checks of heat maps" in str(done.exception)
     done = CliRunner().invoke(group, ["evaluate", str(run), "--map-checks", "all", "--cache", str(tmp_path / "empty")])
     assert done.exit_code == 1
     assert "map_checks need the run's images, which are not decoded in the cache" in str(done.exception)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_masks_of_a_folder_are_compared_with_the_maps(run, place, tmp_path):
+    """Of the run's own test, with a threshold of its validation, and of other data, without one."""
+    for name in ("lungs", "finding"):
+        (tmp_path / name).mkdir()
+    for n in range(30):
+        Image.fromarray(np.tri(16, dtype=np.uint8) * 255).save(tmp_path / "finding" / f"sick{n:03d}.png")
+        Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(tmp_path / "lungs" / f"normal{n:03d}.png")
+    given = (
+        "--map-checks",
+        "quick",
+        "--masks",
+        f"sick={tmp_path / 'finding'}",
+        "--masks",
+        f"lungs={tmp_path / 'lungs'}",
+    )
+    where = {"own": (), "other": ("--data", f"folder:{place / 'other'}", "--output", tmp_path / "external")}
+    for name, options in where.items():
+        done = evaluate(run, place, *options, *given)
+        assert done.exit_code == 0, done.output
+        (found,) = Run(tmp_path / "external" if name == "other" else run).map_checks.values()
+        checks = {one["name"]: one["figures"] for one in found["checks"]}
+        assert {"pointing-game", "share-inside", "inside-lungs"} <= set(checks)
+        assert ("iou" in checks) == (name == "own")
+        assert list(checks["pointing-game"]["by_finding"]) == ["sick"]
+        assert checks["share-inside"]["priors"]["chance, the share of the area"]["value"] == pytest.approx(136 / 256)
+    # A mask that cannot be used is named in the report, and costs its check alone.
+    for file in (tmp_path / "lungs").iterdir():
+        file.write_bytes(b"no image")
+    done = evaluate(run, place, *given)
+    assert done.exit_code == 0, done.output
+    (lungs,) = (one for one in Run(run).map_checks["gradcam"]["checks"] if one["name"] == "inside-lungs")
+    assert lungs["verdict"] == "doubtful" and "could not be made" in lungs["sentence"]
+    assert str(tmp_path) not in lungs["sentence"] and f"The mask {tmp_path / 'lungs' / 'normal0'}" in done.output
 
 
 def test_explain_says_what_is_known_of_a_method(run, place, tmp_path):

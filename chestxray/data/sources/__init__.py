@@ -38,6 +38,7 @@ from chestxray.data.label_mapping import (
 )
 from chestxray.data.sources import from_catalogue, opened_keys
 from chestxray.data.sources.addresses import Address, absolute, addresses_of, options_by_set, parse
+from chestxray.data.sources.mask_folders import with_masks
 from chestxray.data.views import chosen
 from chestxray.errors import DataError, InputError
 from chestxray.plugin import SourceOptions, SourcePlugin
@@ -74,7 +75,7 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True, task: T
 
     Raises:
         InputError: data that is neither KIND:ADDRESS nor a catalogue name; an option that no source
-            accepts.
+            accepts; masks of no class or image.
         PluginError: an unknown kind.
         DataError: an error of the source; an unknown label, or a requested class without images; another task.
     """
@@ -105,7 +106,8 @@ def load_index(recipe: Recipe, cache: Path, *, every_class: bool = True, task: T
     index = with_uncertain(index, recipe.uncertain, lacking=() if every_class else recipe.classes)
     # Last, so that images which are left out are not fetched.
     openers = {one.address.text: one.opener for one in sets if one.opener is not None}
-    return opened_keys.as_files(index, openers, cache)
+    index = opened_keys.as_files(index, openers, cache)
+    return index.replace(with_masks(index.rows, index.classes, recipe.masks)) if recipe.masks else index
 
 
 def _require_task(indexes: list[Index], task: Task) -> None:

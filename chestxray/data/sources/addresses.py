@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chestxray import registry
 from chestxray.data.catalogue import CatalogueEntry, catalogue
-from chestxray.data.sources import from_catalogue
+from chestxray.data.sources import from_catalogue, mask_folders
 from chestxray.data.sources.folder import expanded
 from chestxray.errors import InputError, nearest
 from chestxray.plugin import SourcePlugin
@@ -71,6 +71,7 @@ def absolute(recipe: Recipe) -> Recipe:
         data=tuple(texts[text] for text in recipe.data),
         test_data=tuple(texts[text] for text in recipe.test_data),
         path=tuple(map(of_copy, recipe.path)),
+        masks=tuple(map(mask_folders.absolute, recipe.masks)),
         data_option=tuple(map(of_option, recipe.data_option)),
     )
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from chestxray.errors import InputError, NonFiniteError
 from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.explanation.drawn_images import drawn
 from chestxray.explanation.faithfulness.pixel_order import Predict
 from chestxray.explanation.faithfulness.removal_checks import EVALUATIONS, removal_checks
 from chestxray.explanation.faithfulness.stability import ROTATION, SHIFT, STEADY, Stability, stability
+from chestxray.explanation.localisation.located import Located
 from chestxray.explanation.localisation.overlap_checks import Tuning, lung_check, overlap_checks
 from chestxray.explanation.map_check import Explain, MapCheck
 from chestxray.models.forward import BATCH, Forward
@@ -35,15 +37,15 @@ def checks(
     patients: np.ndarray,
     *,
     seed: int,
-    masks: np.ndarray | None = None,
     lungs: np.ndarray | None = None,
-    findings: Sequence[str] | None = None,
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    found_at: Located | None = None,
+    validation: Located | None = None,
+    names: Sequence[str] | None = None,
     images: int = IMAGES,
     removal: bool = True,
 ) -> list[MapCheck]:
-    """Return the checks ``deletion``, ``insertion``, ``road`` and ``stability``; with `masks` of findings also
-    ``pointing-game`` and ``share-inside``, with `validation` too ``iou``; with `lungs` ``inside-lungs``.
+    """Return the checks ``deletion``, ``insertion``, ``road`` and ``stability``; with `lungs` also
+    ``inside-lungs``; with `found_at` ``pointing-game`` and ``share-inside`` and, with `validation` too, ``iou``.
 
     Args:
         model: a Keras model of pixels in 0..255 that returns probabilities, (rows, classes).
@@ -52,10 +54,10 @@ def checks(
         classes: the explained class of each image, int (rows,).
         patients: codes of the patients, int (rows,).
         seed: chooses the images, and fixes random maps, changes, noise and the bootstrap.
-        masks: where the explained finding is, bool (rows, height, width), all False where that is not known.
-        lungs: where the lungs are, in the same form.
-        findings: names of the explained classes by image, for figures by finding.
-        validation: pixels, classes and masks of validation images, which choose the threshold of ``iou``.
+        lungs: where the lungs are, bool (rows, height, width), all False where that is not known.
+        found_at: images of the test, these or others, whose finding's place is known.
+        validation: such images of validation, which choose the threshold of ``iou``.
+        names: of the classes, for figures by finding.
         images: most images that are changed.
         removal: whether to make the first three, which cost the most.
 
@@ -63,7 +65,7 @@ def checks(
         InputError: arrays of different lengths.
         NonFiniteError: a map or a probability holds NaN or infinity.
     """
-    lengths = [len(one) for one in (pixels, classes, patients, masks, lungs, findings) if one is not None]
+    lengths = [len(one) for one in (pixels, classes, patients, lungs) if one is not None]
     if len(set(lengths)) != 1 or not len(pixels):
         raise InputError(
             "Checks of heat maps need as many classes, patients and masks as images, and one at least. Received: "
@@ -71,22 +73,23 @@ def checks(
         )
     classes, patients = np.asarray(classes), np.unique(patients, return_inverse=True)[1]
     predict = probability_of(model)
-    rows = chosen(patients, images, seed)
+    rows = drawn(patients, images, seed)
     maps = _maps(explain, model, pixels[rows], classes[rows])
     found = removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed) if removal else []
     kept = stability(model, explain, predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
     found.append(_stability_check(kept))
-    for one, of_lungs in ((masks, False), (lungs, True)):
-        if one is None or not (known := np.flatnonzero(one.any(axis=(1, 2)))).size:
-            continue
-        known = known[chosen(patients[known], MASKED, seed)]
+    if found_at is not None:
+        own = _maps(explain, model, found_at.pixels, found_at.classes)
+        findings = None if names is None else [names[i] for i in found_at.classes]
+        tuning = None
+        if validation is not None:
+            tuning = Tuning(_maps(explain, model, validation.pixels, validation.classes), validation.masks)
+        patients_of = found_at.patients
+        found += overlap_checks(own, found_at.masks, patients_of, findings=findings, tuning=tuning, seed=seed)
+    if lungs is not None and (known := np.flatnonzero(lungs.any(axis=(1, 2)))).size:
+        known = known[drawn(patients[known], MASKED, seed)]
         own = _maps(explain, model, pixels[known], classes[known])
-        if of_lungs:
-            found += lung_check(own, one[known], patients[known], seed=seed)
-            continue
-        names = None if findings is None else [findings[i] for i in known]
-        tuning = None if validation is None else _tuning(explain, model, *validation, seed=seed)
-        found += overlap_checks(own, one[known], patients[known], findings=names, tuning=tuning, seed=seed)
+        found += lung_check(own, lungs[known], patients[known], seed=seed)
     return found
 
 
@@ -104,35 +107,11 @@ def probability_of(model: Any, batch: int = BATCH) -> Predict:
     return predict
 
 
-def chosen(patients: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Return the places of up to `most` images, int (images,) in rising order: at random, of as many patients as can
-    be.
-
-    >>> sorted(np.array([5, 5, 5, 7])[chosen(np.array([5, 5, 5, 7]), 2, seed=0)].tolist())
-    [5, 7]
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(patients))
-    turns = np.zeros(len(patients), np.int64)
-    times: dict[int, int] = {}
-    for place in shuffled:
-        turns[place] = times.setdefault(int(patients[place]), 0)
-        times[int(patients[place])] += 1
-    return np.sort(shuffled[np.argsort(turns[shuffled], kind="stable")][:most])
-
-
 def _maps(explain: Explain, model: Any, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     maps = np.asarray(explain(model, pixels, classes), np.float32)
     if not np.isfinite(maps).all():
         raise NonFiniteError("The heat maps cannot be checked: a map holds NaN or infinity.")
     return maps
-
-
-def _tuning(
-    explain: Explain, model: Any, pixels: np.ndarray, classes: np.ndarray, masks: np.ndarray, *, seed: int
-) -> Tuning:
-    known = np.flatnonzero(masks.any(axis=(1, 2)))
-    known = known[chosen(np.arange(len(known)), MASKED, seed)]
-    return Tuning(_maps(explain, model, pixels[known], np.asarray(classes)[known]), masks[known])
 
 
 def _stability_check(kept: Stability) -> MapCheck:

@@ -1,6 +1,6 @@
 """Where findings are known to be, as boolean masks at the size of a model's input.
 
-They come from a folder of masks, from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
+They come from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
 index, or from its boxes, and are cut to the lungs, stretched, padded or cropped exactly as the images are.
 """
 
@@ -28,34 +28,27 @@ def masks_of(
     fit: Fit = "stretch",
     *,
     findings: Sequence[str] | None = None,
-    folder: Path | None = None,
     column: str | None = None,
 ) -> np.ndarray:
     """Return for each image where its finding is: bool (rows, height, width), all False where that is not known.
 
     Args:
         rows: of an index; ``width`` and ``height`` of the image files are needed for boxes, and images with a box in
-            `lung_boxes.COLUMN` are cut to it. Of a finding that lies outside nothing is known.
+            `lung_boxes.COLUMN` are cut to it; the mask of a finding outside is empty.
         size: height and width of the model's input.
         fit: how the images are fitted to it.
         findings: the finding that is explained on each image; a box or a mask of another one does not count. None:
             all boxes, and the masks of ``mask``.
-        folder: a folder with a PNG of the image's own name, suffix aside, in place of what the index has.
         column: a column of paths of masks, such as ``lung_mask``, in place of all others.
 
     Raises:
-        InputError: no such folder or column, or no image has a mask or a box.
+        InputError: no such column, or no image has a mask or a box.
         DataError: a mask that cannot be read or is empty, or a box that is empty or outside its film. The message
             names the first one.
     """
     wanted = None if findings is None else list(findings)
     parts = lung_boxes.of_rows(rows)
-    if folder is not None:
-        masks = [
-            _file(path, size, fit, part)
-            for path, part in zip(_in_folder(Path(folder), rows["path"]), parts, strict=True)
-        ]
-    elif column is not None:
+    if column is not None:
         if column not in rows:
             raise InputError(f"The data have no column of masks {column!r}. Allowed: a column of paths of masks.")
         masks = [_file(path, size, fit, part) for path, part in zip(rows[column].fillna(""), parts, strict=True)]
@@ -69,10 +62,9 @@ def masks_of(
         if mask is not None:
             row[:] = mask
     if not any(mask is not None for mask in masks):
-        where = f"{folder} has none of the images' names" if folder else "the data have no mask and no box of them"
         raise InputError(
-            f"Where findings are is not known: {where}. Allowed: a folder of PNG files named as the images, or data "
-            "with masks or boxes of the explained findings."
+            "Where findings are is not known: the data have no mask and no box of them. Allowed: data with masks or "
+            "boxes of the explained findings, or --masks FOLDER."
         )
     return found
 
@@ -97,8 +89,7 @@ def _known(
         return None
     sides = [row[name] for name in ("width", "height") if name in row and not pd.isna(row[name])]
     own = tuple(int(side) for side in sides) if len(sides) == 2 else None
-    found = np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
-    return found if found.any() else None
+    return np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
 
 
 def box_mask(
@@ -158,16 +149,9 @@ def _cut(sides: tuple[float, ...], part: Box) -> tuple[float, ...]:
     return sides[0] * (part[2] - part[0]), sides[1] * (part[3] - part[1])
 
 
-def _in_folder(folder: Path, paths: pd.Series) -> list[str]:
-    if not folder.is_dir():
-        raise InputError(f"--masks must name a folder of PNG files. Received: {folder}.")
-    files = {file.stem: str(file) for file in sorted(folder.iterdir()) if file.suffix.lower() == ".png"}
-    return [files.get(Path(path).stem, "") for path in paths]
-
-
 def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None) -> np.ndarray | None:
-    """Return `part` of a mask file fitted to `size`, bool (height, width); None where `path` is ``""``, or nothing of
-    the mask in the part.
+    """Return `part` of a mask file fitted to `size`, bool (height, width), empty where the mask lies outside of the
+    part; None where `path` is ``""``.
 
     A mask is written as 0 and 255 or as 0 and 1; a pixel belongs to it where more than half of it does.
     """
@@ -184,7 +168,7 @@ def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None) -> np.nd
     if part is not None:
         image = image.crop(corners(part, image.width, image.height))
         if not np.asarray(image).any():
-            return None
+            return np.zeros(size, bool)
     small = np.asarray(fitted(image, size, fit))
     # A finding smaller than a pixel is where most of it lies.
     return small > 127 if (small > 127).any() else (small == small.max()) & (small > 0)

@@ -16,6 +16,9 @@ from chestxray.explanation.map_estimates import CENTRE, FEWEST_PATIENTS, Scores,
 
 #: The name of what a map without information scores.
 AREA = "chance, the share of the area"
+#: A lead of less than this share of the film, or of the images, counts as none: with many images it can be certain, and
+#: means nothing to who looks at the map.
+LEAST = 0.01
 _QUESTIONS = {
     "pointing-game": "The strongest point of the map lies inside the finding's mask or box in a share of",
     "share-inside": "The share of the map inside the finding's mask or box is",
@@ -75,9 +78,9 @@ def overlap_checks(
 def lung_check(maps: np.ndarray, lungs: np.ndarray, patients: np.ndarray, *, seed: int = 0) -> list[MapCheck]:
     """Return the check ``inside-lungs``: the share of the map inside the lungs beside the lungs' share of the film.
 
-    Arguments as of `overlap_checks`. It passes where the map is inside more than by chance, with an interval above 0,
-    and is doubtful otherwise. It never fails: a large heart lies outside the lungs, and a map inside them does not
-    show that the model uses disease. A fixed blob is reported for comparison only, as most of one lies in the lungs.
+    Arguments as of `overlap_checks`. It passes where the map is inside more than by chance, with an interval above
+    `LEAST`, and is doubtful otherwise. It never fails: a large heart lies outside the lungs, and a map inside them does
+    not show that the model uses disease. A fixed blob is reported for comparison only: most of it lies in the lungs.
     """
     known = lungs.any(axis=(1, 2))
     if not known.any():
@@ -124,7 +127,7 @@ def _check(name: str, scores: Scores, names: np.ndarray | None, seed: int, more:
         f"{_QUESTIONS[name]} {in_sentence(figures['value'])}; {beside}. The lead over {these} is {lead}, over "
         f"{len(scores.own)} images of {count} patients.{reason}"
     )
-    return MapCheck(name, verdict(scores, differences), sentence, {**figures, **more})
+    return MapCheck(name, verdict(scores, differences, LEAST), sentence, {**figures, **more})
 
 
 def _of_rows(scores: Scores, rows: np.ndarray) -> Scores:

@@ -6,9 +6,11 @@ import pytest
 import phantom_networks
 from chestxray.errors import InputError, NonFiniteError
 from chestxray.explanation import map_priors
-from chestxray.explanation.faithfulness.image_checks import EVALUATIONS_AN_IMAGE, checks, chosen, probability_of
+from chestxray.explanation.drawn_images import drawn
+from chestxray.explanation.faithfulness.image_checks import EVALUATIONS_AN_IMAGE, checks, probability_of
 from chestxray.explanation.faithfulness.removal_checks import removal_checks
 from chestxray.explanation.faithfulness.stability import stability
+from chestxray.explanation.localisation.located import Located
 from chestxray.explanation.localisation.overlap import pointing
 from chestxray.explanation.localisation.overlap_checks import overlap_checks
 from chestxray.explanation.map_check import badge
@@ -48,11 +50,11 @@ def test_a_model_of_the_finding_has_its_maps_on_the_finding(unmarked):
         films.classes[own],
         np.arange(half),
         seed=0,
-        masks=films.masks[own],
         lungs=films.lungs[own],
-        findings=["consolidation"] * half,
+        found_at=Located(films.pixels[own], films.classes[own], films.masks[own], np.arange(half)),
+        names=phantom_networks.FINDINGS,
         images=12,
-        validation=(films.pixels[other], films.classes[other], films.masks[other]),
+        validation=Located(films.pixels[other], films.classes[other], films.masks[other], np.arange(len(other))),
     )
     named = by_name(found)
     assert list(named) == [
@@ -63,15 +65,15 @@ def test_a_model_of_the_finding_has_its_maps_on_the_finding(unmarked):
     assert "fails" not in {one.verdict for one in found}
     assert named["pointing-game"].figures["value"]["value"] > 0.8
     assert named["iou"].figures["validation_images"] == len(other)
+    assert list(named["iou"].figures["by_finding"]) == ["consolidation"]
     json.dumps([one.record() for one in found])
 
 
 def test_an_untrained_network_fails(unmarked):
     films = unmarked[1]
     pixels, classes, patients, places = ill(films)
-    found = checks(
-        phantom_networks.untrained(), gradcam, pixels, classes, patients, seed=0, masks=films.masks[places], images=12
-    )
+    known = Located(pixels, classes, films.masks[places], patients)
+    found = checks(phantom_networks.untrained(), gradcam, pixels, classes, patients, seed=0, found_at=known, images=12)
     assert badge(found) == "fails"
     for name in ("deletion", "insertion", "road", "share-inside"):
         assert by_name(found)[name].verdict == "fails", by_name(found)[name].sentence
@@ -130,11 +132,11 @@ def test_the_count_of_evaluations_is_the_stated_one(patches):
 
 def test_as_many_patients_as_can_be_are_chosen_and_always_the_same():
     patients = np.repeat(np.arange(12), 5)
-    places = chosen(patients, 14, seed=1)
+    places = drawn(patients, 14, seed=1)
     assert len(np.unique(patients[places])) == 12 and len(places) == len(set(places.tolist())) == 14
-    np.testing.assert_array_equal(places, chosen(patients, 14, seed=1))
-    assert not np.array_equal(places, chosen(patients, 14, seed=2))
-    np.testing.assert_array_equal(chosen(patients, 99, seed=1), np.arange(60))
+    np.testing.assert_array_equal(places, drawn(patients, 14, seed=1))
+    assert not np.array_equal(places, drawn(patients, 14, seed=2))
+    np.testing.assert_array_equal(drawn(patients, 99, seed=1), np.arange(60))
 
 
 def test_probabilities_are_the_models_own_in_any_batch():

@@ -9,6 +9,7 @@ from chestxray.data import lung_boxes
 from chestxray.data.boxes import box
 from chestxray.data.images.pixels import fitted
 from chestxray.data.sources.label_layouts.nih import listed_boxes
+from chestxray.data.sources.mask_folders import with_masks
 from chestxray.data.sources.phantom.source import load
 from chestxray.errors import DataError, InputError
 from chestxray.explanation.localisation.masks import box_mask, masks_of
@@ -78,33 +79,30 @@ def test_a_box_that_is_empty_or_outside_is_named(sides, said):
     assert "a.png" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_masks_of_a_folder_have_the_images_names(tmp_path):
-    write(tmp_path / "masks" / "b.png", patch())
-    rows = pd.DataFrame({"path": ["/x/a.jpeg", "/x/b.jpeg"]})
-    found = masks_of(rows, SIZE, folder=tmp_path / "masks")
+def test_masks_are_read_as_they_are_written(tmp_path):
+    rows = pd.DataFrame({"path": ["/x/a.jpeg", "/x/b.jpeg"], "mask": ["", write(tmp_path / "b.png", patch())]})
+    found = masks_of(rows, SIZE)
     assert not found[0].any()
     np.testing.assert_array_equal(
         found[1], np.asarray(fitted(Image.fromarray(patch().astype(np.uint8) * 255), SIZE, "stretch")) > 127
     )
     # 0 and 1 are as good as 0 and 255.
-    Image.fromarray(patch().astype(np.uint8)).save(tmp_path / "masks" / "b.png")
-    np.testing.assert_array_equal(masks_of(rows, SIZE, folder=tmp_path / "masks")[1], found[1])
+    Image.fromarray(patch().astype(np.uint8)).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(masks_of(rows, SIZE)[1], found[1])
 
 
 def test_what_cannot_be_used_is_said_in_a_line(tmp_path):
     rows = pd.DataFrame({"path": ["/x/a.jpeg"]})
-    with pytest.raises(InputError, match="--masks must name a folder"):
-        masks_of(rows, SIZE, folder=tmp_path / "none")
-    with pytest.raises(InputError, match="none of the images' names"):
-        masks_of(rows, SIZE, folder=tmp_path)
+    with pytest.raises(InputError, match="no mask and no box"):
+        masks_of(rows, SIZE)
     with pytest.raises(InputError, match="no column of masks 'lung_mask'"):
         masks_of(rows, SIZE, column="lung_mask")
-    write(tmp_path / "a.png", np.zeros((8, 8), bool))
+    rows["mask"] = write(tmp_path / "a.png", np.zeros((8, 8), bool))
     with pytest.raises(DataError, match=r"a\.png is empty"):
-        masks_of(rows, SIZE, folder=tmp_path)
+        masks_of(rows, SIZE)
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
-        masks_of(rows, SIZE, folder=tmp_path)
+        masks_of(rows, SIZE)
 
 
 def test_phantoms_know_where_findings_lungs_and_markers_are(tmp_path):
@@ -129,7 +127,8 @@ def test_phantoms_of_several_findings_have_a_mask_for_each(tmp_path):
 @pytest.mark.real_data
 def test_masks_of_montgomery_are_lungs(real_data):
     paths = sorted((real_data / "montgomery" / "images").iterdir())[:6]
-    found = masks_of(pd.DataFrame({"path": map(str, paths)}), (64, 64), folder=real_data / "montgomery" / "masks")
+    rows = with_masks(pd.DataFrame({"path": map(str, paths)}), (), [f"lungs={real_data / 'montgomery' / 'masks'}"])
+    found = masks_of(rows, (64, 64), column="lung_mask")
     assert ((found.mean(axis=(1, 2)) > 0.1) & (found.mean(axis=(1, 2)) < 0.5)).all()
 
 
@@ -158,14 +157,11 @@ def test_masks_and_boxes_follow_the_part_that_an_image_is_cut_to(fit, tmp_path):
     assert (found != expected).sum() <= 0.15 * expected.sum() and expected.sum() > 30
     path = write(tmp_path / "a.png", drawn)
     np.testing.assert_array_equal(masks_of(rows.assign(mask=path), SIZE, fit)[0], expected)
-    np.testing.assert_array_equal(masks_of(rows, SIZE, fit, folder=tmp_path)[0], expected)
     np.testing.assert_array_equal(masks_of(rows.assign(lungs=path), SIZE, fit, column="lungs")[0], expected)
 
 
-def test_of_a_finding_outside_of_the_part_nothing_is_known(tmp_path):
+def test_a_finding_outside_of_the_part_leaves_no_mask(tmp_path):
     rows = boxed(box("Mass", (0, 0, 30, 30), (480, 640)), lung_box="0.5,0.5,1,1")
-    with pytest.raises(InputError, match="is not known"):
-        masks_of(rows, SIZE)
+    assert not masks_of(rows, SIZE).any()
     path = write(tmp_path / "a.png", patch((640, 480), slice(0, 30), slice(0, 30)))
-    with pytest.raises(InputError, match="is not known"):
-        masks_of(rows.assign(mask=path), SIZE)
+    assert not masks_of(rows.assign(mask=path), SIZE).any()

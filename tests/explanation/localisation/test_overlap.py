@@ -98,3 +98,14 @@ def test_the_share_inside_the_lungs_is_beside_their_share_of_the_film():
     assert [one.verdict for one in (inside, outside, even)] == ["passes", "doubtful", "doubtful"]
     assert even.figures["value"]["value"] == pytest.approx(lungs.mean(), abs=1e-6)
     assert lung_check(lungs * 1.0, np.zeros_like(lungs), np.arange(20)) == []
+
+
+def test_a_lead_that_is_certain_and_tiny_is_doubtful():
+    """Maps a half percent more inside than chance, on every one of 100 films."""
+    lungs = np.zeros((100, 20, 20), bool)
+    lungs[:, :, :10] = True
+    more = np.random.default_rng(0).uniform(0.005, 0.015, (100, 1, 1))  # equal leads have the interval of a proportion
+    maps = np.where(lungs, 1 + more, 1 - more)
+    (found,) = lung_check(maps, lungs, np.arange(100), seed=0)
+    assert found.figures["better_by"]["chance, the share of the area"]["low"] > 0
+    assert found.verdict == "doubtful"
