@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from chestxray.errors import PluginError
@@ -134,10 +135,13 @@ class SegmenterPlugin:
       size, perhaps stretched; returns bool of the same shape, the pixels that show lung, the heart's left out. Where
       it finds no plausible lungs, the mask of a film is empty: unknown, and not a guess. A film's mask may not depend
       on the others.
+    - ``weights``: the file that its weights are read from, if any. Models whose images are cut to the lungs
+      (``--crop lungs``) are used with the very weights that they were trained with.
     - ``reference``, ``licence``, ``api``: as of `ModelPlugin`.
     """
 
     masks: Callable[[Array], Array]
+    weights: Path | None = None
     reference: str = ""
     licence: str = ""
     api: int = 1

@@ -85,6 +85,11 @@ class Recipe:
         None, "Size as N or HEIGHTxWIDTH in pixels; default: the architecture's own.", low=1
     )
     fit: Literal["stretch", "pad", "crop"] = _field("stretch", "How an image is fitted to the size.")
+    crop: Literal["none", "lungs"] = _field(
+        "none",
+        "What of each image is used: none: all of it; lungs: the box around its lungs, found by the segmenter that is "
+        "installed.",
+    )
     max_pixels: int = _field(
         100_000_000, "Maximum number of pixels of an image; larger ones count as unreadable.", low=1
     )

@@ -35,7 +35,7 @@ from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.subgroups import groups
-from chestxray.models import backend, hosts, interrupts, startup
+from chestxray.models import backend, hosts, interrupts, lung_segmenter, startup
 from chestxray.plugin import ModelPlugin
 from chestxray.progress import show_if_interactive
 from chestxray.recipe import LOSSES, Recipe
@@ -61,12 +61,14 @@ _OF_THE_BEGINNING = (run_folder.RECIPE, run_folder.INDEX)
 @dataclass(frozen=True)
 class Prepared:
     """Data ready for training: ``pixels``, uint8 (rows, height, width), has one image per row of ``index``.
-    ``audit`` is None if an interrupted run is resumed, whose folder already has its audit.
+    ``films`` are the same images whole, where ``pixels`` are cut to their lungs, at another size. ``audit`` is None if
+    an interrupted run is resumed, whose folder already has its audit.
     """
 
     index: Index
     pixels: np.ndarray
     audit: Audit | None
+    films: np.ndarray
 
 
 @dataclass
@@ -222,6 +224,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
         raise InputError("No data. Choose some with --data, such as folder:PATH or phantom.")
     for group, method in registry.methods_of(recipe):
         registry.load_entry(group, method)
+    lung_segmenter.of_recipe(recipe)
     entry = registry.find(registry.MODELS, recipe.model)
     plugin: ModelPlugin = registry.load_entry(registry.MODELS, entry)
     size = recipe.image_size or plugin.image_size
@@ -283,14 +286,18 @@ def prepare(
         groups(index, column)
     log.info("Data: %s, %d images of %d %s.", index.name, len(index), len(index.classes), index.task)
     with clock.step("decode"):
-        decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+        decoded = decode(
+            index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels,
+            lungs=lung_segmenter.of_recipe(recipe),
+        )  # fmt: skip
     with clock.step("split and audit", "Splitting, and looking for leaks and copies"):
         index = readable(index, decoded, recipe.max_unreadable)
         if like is not None:
             allowed = "the data as they were when the first part was trained, or --overwrite to train all parts anew"
             require_same(like, index, allowed)
-        # Before the split, so that a drawn split keeps copies together.
-        index = near_duplicates.mark(index, decoded.pixels)
+        # Before the split, so that a drawn split keeps copies together. In whole films: lungs that were cut out are
+        # more alike from patient to patient.
+        index = near_duplicates.mark(index, decoded.films)
         splits = split(index, recipe, learnt=model is None)
         seen = known_sets.seen_before(recipe, trained_on)
         notes = (*splits.notes, seen) if seen else splits.notes
@@ -300,7 +307,7 @@ def prepare(
         log.info("%s", note)
     if found.dropped:
         log.info("Left out of training because of leaks: %d images.", len(found.dropped))
-    return Prepared(index=index, pixels=decoded.pixels, audit=found)
+    return Prepared(index=index, pixels=decoded.pixels, audit=found, films=decoded.films)
 
 
 def _check(index: Index, recipe: Recipe) -> None:
@@ -339,11 +346,14 @@ def _again(index: Index, folder: Path, recipe: Recipe, cache: Path, clock: Clock
     with clock.step("source"):
         require_same(index, sources.load_index(recipe, cache), allowed)
     with clock.step("decode"):
-        decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+        decoded = decode(
+            index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels,
+            lungs=lung_segmenter.of_recipe(recipe),
+        )  # fmt: skip
         require_same(index, index.replace(index.rows.assign(**decoded.facts)), allowed)
     known = index.name, len(index), len(index.classes), index.task
     log.info("Data: %s, %d images of %d %s, split as the run began.", *known)
-    return Prepared(index=index, pixels=decoded.pixels, audit=None)
+    return Prepared(index=index, pixels=decoded.pixels, audit=None, films=decoded.films)
 
 
 @dataclass(frozen=True)
@@ -426,7 +436,7 @@ def begin(prepared: Prepared, folder: Path) -> None:
         return  # these files are for readers, and host 0 has them
     assert prepared.audit is not None
     write_json(folder / "audit.json", prepared.audit.to_json())
-    write_contact_sheets(prepared.audit, prepared.index, prepared.pixels, folder / "figures")
+    write_contact_sheets(prepared.audit, prepared.index, prepared.films, folder / "figures")
     with replacing(folder / run_folder.INDEX) as temporary:
         prepared.index.write(temporary)
     checksums.write(folder, _OF_THE_BEGINNING)
@@ -485,7 +495,7 @@ def conclude(job: Job, calibrated: tuple[str, Rule] | None = None) -> Run:
     if source:
         facts["calibrated_from"] = source
     record = provenance.describe(job.entry, job.plugin, provenance.data_of(prepared.index), facts, _devices(recipe))
-    record["data"]["decoded"] = name_of(prepared.pixels)
+    record["data"] |= {"decoded": name_of(prepared.pixels), "films": name_of(prepared.films)}
     record["methods"] = provenance.methods(recipe)
     record["deterministic"] = startup.is_deterministic()
     times = {"started": clock.started, "finished": provenance.now(), "seconds": clock.seconds}
@@ -569,7 +579,8 @@ def _without_lungs(job: Job) -> lungs.Masked | None:
         given = forward.outputs(model, films, np.arange(len(films)), job.recipe.predict_batch_size)
         return np.concatenate([part[0] for part in given])
 
-    return lungs.masked(job.prepared.index, job.prepared.pixels, answer, seed=job.recipe.seed)
+    given, recipe = job.prepared, job.recipe
+    return lungs.masked(given.index, given.pixels, answer, seed=recipe.seed, whole=given.films, fit=recipe.fit)
 
 
 def _explain(job: Job, outcome: Trial, *, trained: bool) -> None:

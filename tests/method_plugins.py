@@ -93,6 +93,15 @@ def dark_within_the_body(pixels):
 
 
 dark = SegmenterPlugin(masks=dark_within_the_body, **_ORIGIN)
+
+
+def bright_part(pixels):
+    """What is brighter than the half, where that is more than a tenth of the film."""
+    found = pixels > 127
+    return found & (found.mean(axis=(1, 2)) > 0.1)[:, None, None]
+
+
+lit = SegmenterPlugin(masks=bright_part, **_ORIGIN)
 halved = SegmenterPlugin(masks=lambda pixels: pixels[:, ::2] > 0, **_ORIGIN)
 
 

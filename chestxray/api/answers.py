@@ -153,15 +153,22 @@ def _films(images: np.ndarray) -> np.ndarray:
 
 
 def _fitted(films: np.ndarray, engine: Engine) -> np.ndarray:
-    """Return the films resized to the model's input size, uint8 (n, height, width)."""
+    """Return the films resized to the model's input size, uint8 (n, height, width), cut to their lungs if the model's
+    are.
+    """
     from PIL import Image
 
-    from chestxray.data.images.pixels import fitted, scaled_to_uint8
+    from chestxray.data import lung_boxes
+    from chestxray.data.images.pixels import corners, fitted, scaled_to_uint8
 
     deep = films.dtype != np.uint8
-    return np.stack(
-        [
-            np.asarray(fitted(Image.fromarray(scaled_to_uint8(film) if deep else film), engine.image_size, engine.fit))
-            for film in films
+    images = [Image.fromarray(scaled_to_uint8(film) if deep else film) for film in films]
+    if engine.segmenter is not None:
+        small = [np.asarray(fitted(image, (lung_boxes.SIDE, lung_boxes.SIDE), "stretch")) for image in images]
+        boxes = engine.segmenter.boxes(np.stack(small))
+        lung_boxes.say_unknown(boxes)
+        images = [
+            image if box is None else image.crop(corners(box, image.width, image.height))
+            for image, box in zip(images, boxes, strict=True)
         ]
-    )
+    return np.stack([np.asarray(fitted(image, engine.image_size, engine.fit)) for image in images])

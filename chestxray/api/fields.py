@@ -54,6 +54,7 @@ class RecipeFields(DataFields, total=False):
 
     model: str
     data: Names
+    crop: Literal["none", "lungs"]
     weights: str
     normalisation: Literal["plugin", "pixel", "image"]
     pooling: Literal["mean", "attention"]

@@ -24,7 +24,7 @@ MASK = "mask:"
 #: Columns that chestxray itself adds to an index, and their meaning.
 RESERVED = frozenset(
     {"width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable", "brightness", "near_group",
-     "near_correlation", "look_alike", "look_alike_correlation", "audit", "external", "key", "opener"}
+     "near_correlation", "look_alike", "look_alike_correlation", "audit", "external", "key", "opener", "lung_box"}
 )  # fmt: skip
 #: What `pandas.api.types.infer_dtype` calls columns that can be written as they are.
 _PLAIN = frozenset({"string", "integer", "floating", "mixed-integer-float", "boolean", "empty"})

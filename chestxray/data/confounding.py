@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from chestxray.data import lung_boxes
 from chestxray.data.grouping import dependent_groups
 from chestxray.data.index import Index
 from chestxray.data.multiple_testing import holm
@@ -40,7 +41,12 @@ LEVEL = 0.05
 LEAST, LARGE = 0.2, 0.5
 #: Number of bins that numbers are cut into, if there are that many different ones.
 _PARTS = 8
-_CATEGORIES = {"source": "The source", "format": "The file format", "mode": "The colour mode"}
+_CATEGORIES = {
+    "source": "The source",
+    "format": "The file format",
+    "mode": "The colour mode",
+    "lungs_found": "Whether its lungs were found, to which an image is cut,",
+}
 _NUMBERS = {
     "width": "The image width",
     "height": "The image height",
@@ -94,7 +100,7 @@ def confounds(rows: pd.DataFrame, classes: tuple[str, ...]) -> tuple[Confound, .
 
     Only training rows are used if there are any, since a model learns a shortcut from those. The
     properties are those of these columns that `rows` has: source, format, mode, width, height (and
-    their ratio), brightness.
+    their ratio), brightness; where images are cut to their lungs, also whether these were found.
     """
     if (rows["split"] == "train").any():
         rows = rows[rows["split"] == "train"]
@@ -192,6 +198,8 @@ def _of_two(tables: _Tables, rng: np.random.Generator) -> dict[str, float]:
 
 def _properties(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name and the codes (rows,), from 0, of each property; all codes are 0 if it is constant."""
+    if lung_boxes.COLUMN in rows:
+        rows = rows.assign(lungs_found=rows[lung_boxes.COLUMN] != "")
     for name in _CATEGORIES:
         if name in rows:
             yield name, pd.factorize(rows[name])[0]

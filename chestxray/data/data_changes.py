@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chestxray.data import lung_boxes
 from chestxray.data.index import Index
 from chestxray.errors import DataError
 
+#: The column with the box that an image is cut to.
+_BOX = lung_boxes.COLUMN
 #: Columns that training depends on, and their names in the message.
 _TOLD = {"label": "label", "patient": "patient", "source": "source"}
 
@@ -14,7 +17,8 @@ _TOLD = {"label": "label", "patient": "patient", "source": "source"}
 def require_same(began: Index, now: Index, allowed: str) -> None:
     """Check that `now` has the files, labels, patients, sources and, if both are decoded, pixels of `began`.
 
-    A file that was rewritten with the same pixels, or has only another date, has not changed.
+    A file that was rewritten with the same pixels, or has only another date, has not changed. Images that are cut to
+    their lungs must be cut to the same boxes.
 
     Raises:
         DataError: there are differences; the message counts them, names the first and ends with `allowed`.
@@ -33,6 +37,9 @@ def require_same(began: Index, now: Index, allowed: str) -> None:
     if all(hashed in rows for rows in (here, there) for hashed in ("file_hash", "pixel_hash")):
         changed = (here["file_hash"] != there["file_hash"]) & (here["pixel_hash"] != there["pixel_hash"])
         said.append(_change("of other pixels", common[changed.to_numpy(dtype=bool)]))
+    if _BOX in here and _BOX in there:
+        moved = common[(here[_BOX] != there[_BOX]).to_numpy()]
+        said.append(_change("cut to other lungs, by another segmenter than before", moved))
     if differences := list(filter(None, said)):
         raise DataError(
             f"The data of {now.name} have changed since {len(began):,} images of them were split: "

@@ -4,6 +4,10 @@ A decoded set in the cache is a folder ``decoded/KEY`` with ``pixels.npy`` (rows
 and ``seal.json``, by which a damaged set is detected and decoded again. Until it is complete, the folder is
 called ``KEY.partial``, where each finished chunk of rows saves its facts and checksums: an interrupted run continues
 after the chunks that are whole, and an incomplete set never has the final name.
+
+Images that are cut to their lungs are read twice: first all of them small and whole, a set of its own, in which their
+lungs are found by the process that asks for them; then each is cut at the resolution of its file. A worker that decodes
+therefore needs no network, and an interrupted search for lungs continues too.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +26,11 @@ import numpy as np
 import pandas as pd
 import xxhash
 
+from chestxray.data import lung_boxes
 from chestxray.data.decoding_parts import Chunk, Fact, Way, decoded_by, decoded_rows
-from chestxray.data.images.pixels import MAX_PIXELS, Fit
+from chestxray.data.images.pixels import MAX_PIXELS, Box, Fit
 from chestxray.data.index import Index
+from chestxray.data.lung_boxes import LungFinder
 from chestxray.errors import DataError, require
 from chestxray.execution.executor import Executor
 from chestxray.progress.bars import progress
@@ -36,6 +42,8 @@ log = logging.getLogger(__name__)
 #: To be raised whenever the same file would decode to other pixels or facts.
 VERSION = 4
 CHUNK = 64
+#: Films whose lungs are found before they are written down.
+BLOCK = 256
 #: How often a killed process is replaced before the decoding is given up.
 ATTEMPTS = 3
 FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unreadable")
@@ -44,7 +52,9 @@ FACTS = ("width", "height", "mode", "format", "file_hash", "pixel_hash", "unread
 @dataclass(frozen=True)
 class Decoded:
     """``pixels``: uint8 memory map (rows, height, width), zero for unreadable images; ``facts``: a frame of the same
-    rows with the columns `FACTS`, in which ``unreadable`` is the reason or ``""``; ``seconds``: time taken.
+    rows with the columns `FACTS`, in which ``unreadable`` is the reason or ``""``, and, of images that are cut to their
+    lungs, with `lung_boxes.COLUMN`; ``seconds``: time taken. ``films``: the same images whole, as a memory map like
+    ``pixels``, which they are where nothing is cut.
     """
 
     pixels: np.ndarray
@@ -52,6 +62,7 @@ class Decoded:
     folder: Path
     reused: bool
     seconds: float
+    films: np.ndarray
 
 
 def decode(
@@ -61,11 +72,13 @@ def decode(
     cache: Path,
     *,
     max_pixels: int = MAX_PIXELS,
+    lungs: LungFinder | None = None,
     processes: int | None = None,
     executor: Executor | None = None,
 ) -> Decoded:
     """Decode every image of `index` to `size` (height, width) in pixels, or open the set if it was decoded before.
 
+    With `lungs`, each is first cut to the box around its lungs; one in which they are not found is used whole.
     Images of more than `max_pixels` pixels count as unreadable. `processes` defaults to the number of processors
     that this process may use. With an `executor`, its workers decode, on all nodes of a cluster.
 
@@ -74,10 +87,14 @@ def decode(
         WorkerError: a worker died each time, or the cluster cannot be reached.
         OutputError: the cache's disk is full or cannot be written.
         MissingPackageError: pyarrow is not installed.
+        PluginError: `lungs` are to be found by a plugin that is not installed, or fails.
     """
     require("Decoding images for training", "pyarrow")
     started = time.perf_counter()
-    folder = cache / "decoded" / key(index, size, fit, max_pixels)
+    films = None
+    if lungs is not None:
+        films = whole(index, cache, max_pixels=max_pixels, processes=processes, executor=executor).pixels
+    folder = cache / "decoded" / key(index, size, fit, max_pixels, lungs)
     # If two runs need the same set, the second one waits until the first has decoded it.
     with cache_use.held(folder):
         found = _open(folder) if folder.is_dir() else None
@@ -87,33 +104,66 @@ def decode(
                 log.warning("Damaged in the cache: %s. It is deleted, and its images are decoded again.", folder)
                 shutil.rmtree(folder)
             partial = folder.with_suffix(".partial")
-            _fill(index, Way(size, fit, max_pixels), partial, processes, executor)
+            partial.mkdir(exist_ok=True)
+            boxes = None if lungs is None or films is None else _boxes(films, partial, lungs)
+            _fill(index, Way(size, fit, max_pixels), partial, boxes, processes, executor)
             _require_undamaged(index, partial, cache)
             partial.replace(folder)
             found = _mapped(folder)
     seconds = time.perf_counter() - started
-    what = f"{len(index):,} images at {size[0]}x{size[1]}"
+    what = f"{len(index):,} images at {size[0]}x{size[1]}{', cut to their lungs' if lungs else ''}"
+    if lungs is not None:
+        facts = found[1]
+        lung_boxes.say_unknown(facts.loc[facts["unreadable"] == "", lung_boxes.COLUMN].map(lung_boxes.from_text))
     if reused:
         log.info("Decoded before: %s, nothing to decode.", what)
     else:
         log.info("Decoded %s in %.1f s (%.0f images/s).", what, seconds, len(index) / seconds)
-    return Decoded(*found, folder=folder, reused=reused, seconds=seconds)
+    return Decoded(*found, folder, reused, seconds, found[0] if films is None else films)
+
+
+def whole(
+    index: Index,
+    cache: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    processes: int | None = None,
+    executor: Executor | None = None,
+) -> Decoded:
+    """Decode every image as lungs and, in a run that cuts them out, copies are looked for in it: whole and small.
+
+    Arguments and errors as of `decode`.
+    """
+    small = (lung_boxes.SIDE, lung_boxes.SIDE)
+    return decode(index, small, "stretch", cache, max_pixels=max_pixels, processes=processes, executor=executor)
 
 
 def opened(
-    index: Index, size: tuple[int, int], fit: Fit, cache: Path, *, max_pixels: int = MAX_PIXELS
+    index: Index,
+    size: tuple[int, int],
+    fit: Fit,
+    cache: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    lungs: LungFinder | None = None,
 ) -> Decoded | None:
     """Return the set if it was decoded before, None if it is not in the cache. Opens no image file."""
-    if not (cache / "decoded" / key(index, size, fit, max_pixels)).is_dir():
+    names = [key(index, size, fit, max_pixels, lungs)]
+    if lungs is not None:
+        names.append(key(index, (lung_boxes.SIDE, lung_boxes.SIDE), "stretch", max_pixels))
+    if not all((cache / "decoded" / name).is_dir() for name in names):
         return None
-    return decode(index, size, fit, cache, max_pixels=max_pixels)
+    return decode(index, size, fit, cache, max_pixels=max_pixels, lungs=lungs)
 
 
-def key(index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIXELS) -> str:
+def key(
+    index: Index, size: tuple[int, int], fit: str, max_pixels: int = MAX_PIXELS, lungs: LungFinder | None = None
+) -> str:
     """Return the name of a decoded set, which depends on its files (path, size, modification time), on `size`, `fit`
-    and `max_pixels`, and on `VERSION`.
+    and `max_pixels`, on what finds the `lungs` and how they are cut out, and on `VERSION`.
     """
-    digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}:{max_pixels}".encode(), digest_size=12)
+    cut = f":{lung_boxes.SIDE}:{lung_boxes.MARGIN}:{lungs.identity}" if lungs else ""
+    digest = hashlib.blake2b(f"{VERSION}:{size}:{fit}:{max_pixels}{cut}".encode(), digest_size=12)
     for path in index.rows["path"]:
         try:
             status = os.stat(path)  # noqa: PTH116 - a Path for each of 100,000 files costs seconds
@@ -135,7 +185,7 @@ def known(cache: Path, name: str) -> Decoded | None:
         return None
     with cache_use.held(folder):
         found = _open(folder) if folder.is_dir() else None
-    return None if found is None else Decoded(*found, folder=folder, reused=True, seconds=0.0)
+    return None if found is None else Decoded(*found, folder, True, 0.0, found[0])
 
 
 def _open(folder: Path) -> tuple[np.ndarray, pd.DataFrame] | None:
@@ -162,7 +212,7 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
         # Of an image that could not even be opened, the source knows the reason.
         known = index.rows["unreadable"]
         facts = facts.assign(unreadable=known.where((known != "") & (facts["unreadable"] != ""), facts["unreadable"]))
-    rows = index.rows.drop(columns=[c for c in FACTS if c in index.rows]).join(facts)
+    rows = index.rows.drop(columns=[c for c in facts if c in index.rows]).join(facts)
     bad = rows[rows["unreadable"] != ""]
     for row in bad.head(20).itertuples():
         log.warning("Unreadable: %s: %s", row.path, row.unreadable)
@@ -183,8 +233,32 @@ def readable(index: Index, decoded: Decoded, limit: float) -> Index:
     return index.replace(rows)
 
 
-def _fill(index: Index, way: Way, partial: Path, processes: int | None, executor: Executor | None) -> None:
-    partial.mkdir(exist_ok=True)
+def _boxes(films: np.ndarray, partial: Path, lungs: LungFinder) -> list[Box | None]:
+    """Return the box of the lungs of each of `films`, and keep those of each block for a run that goes on."""
+    folder = partial / "boxes"
+    folder.mkdir(exist_ok=True)
+    found: list[Box | None] = []
+    with progress("Finding lungs", len(films)) as advance:
+        for start in range(0, len(films), BLOCK):
+            some = films[start : start + BLOCK]
+            file = folder / f"{start:09d}.json"
+            texts = (checked_json.read(file) or {}).get("boxes")
+            if texts is None:
+                texts = [lung_boxes.as_text(box) for box in lungs.boxes(some)]
+                checked_json.write(file, {"boxes": texts})
+            found += map(lung_boxes.from_text, texts)
+            advance(len(some))
+    return found
+
+
+def _fill(
+    index: Index,
+    way: Way,
+    partial: Path,
+    boxes: Sequence[Box | None] | None,
+    processes: int | None,
+    executor: Executor | None,
+) -> None:
     shape = (len(index), *way.size)
     pixels = partial / "pixels.npy"
     if not _reserved(pixels, shape):
@@ -196,7 +270,10 @@ def _fill(index: Index, way: Way, partial: Path, processes: int | None, executor
     paths = index.rows["path"].tolist()
     with progress("Decoding", shape[0], shape[0] - sum(min(CHUNK, shape[0] - start) for start in starts)) as advance:
         for attempt in itertools.count(1):
-            chunks = [Chunk(start, paths[start : start + CHUNK]) for start in starts]
+            chunks = [
+                Chunk(start, paths[start : start + CHUNK], None if boxes is None else boxes[start : start + CHUNK])
+                for start in starts
+            ]
             try:
                 if executor is None:
                     counts = _counts(partial, chunks, way, processes, apart=attempt > 1)
@@ -215,9 +292,13 @@ def _fill(index: Index, way: Way, partial: Path, processes: int | None, executor
                     ) from error
                 log.warning("A process that decodes images was killed: going on with the chunks that are missing.")
     facts = [pd.read_parquet(_chunk(partial, start)) for start in range(0, shape[0], CHUNK)]
+    table = pd.concat(facts, ignore_index=True)
+    if boxes is not None:
+        table[lung_boxes.COLUMN] = [lung_boxes.as_text(box) for box in boxes]
     with replacing(partial / "facts.parquet") as temporary:
-        pd.concat(facts, ignore_index=True).to_parquet(temporary)
-    shutil.rmtree(partial / "chunks")
+        table.to_parquet(temporary)
+    for part in ("chunks", "boxes"):
+        shutil.rmtree(partial / part, ignore_errors=True)
     remove_parts(partial)
     seal.write(partial)
 
@@ -310,7 +391,7 @@ def _counts(
 
 
 def _decode_chunk(partial: Path, chunk: Chunk, way: Way) -> int:
-    return _keep(partial, chunk, *decoded_rows(chunk.paths, way))
+    return _keep(partial, chunk, *decoded_rows(chunk, way))
 
 
 def _keep(partial: Path, chunk: Chunk, decoded: np.ndarray, facts: list[Fact]) -> int:

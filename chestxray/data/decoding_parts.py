@@ -9,12 +9,13 @@ import os
 import platform
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
-from chestxray.data.images.pixels import Fit, UnreadableImage
+from chestxray.data.images.pixels import Box, Fit, UnreadableImage
 from chestxray.data.images.reading import read
 from chestxray.errors import InputError
 from chestxray.execution.executor import Executor
@@ -41,19 +42,20 @@ class Way:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images ``paths`` of the rows from ``start``."""
+    """Images ``paths`` of the rows from ``start``; ``boxes``: the part of each that is kept, None for all of it."""
 
     start: int
     paths: Sequence[str]
+    boxes: Sequence[Box | None] | None = None
 
 
-def decoded_rows(paths: Sequence[str], way: Way) -> tuple[np.ndarray, list[Fact]]:
+def decoded_rows(chunk: Chunk, way: Way) -> tuple[np.ndarray, list[Fact]]:
     """Return the pixels, uint8 (images, height, width), zero for unreadable images, and the facts of each image."""
-    pixels = np.zeros((len(paths), *way.size), np.uint8)
+    pixels = np.zeros((len(chunk.paths), *way.size), np.uint8)
     facts: list[Fact] = []
-    for row, path in enumerate(paths):
+    for row, (path, box) in enumerate(zip(chunk.paths, chunk.boxes or repeat(None))):  # noqa: B905 - one is endless
         try:
-            image = read(Path(path), size=way.size, fit=way.fit, max_pixels=way.max_pixels)
+            image = read(Path(path), size=way.size, fit=way.fit, max_pixels=way.max_pixels, box=box)
         except UnreadableImage as error:
             facts.append((0, 0, "", "", "", "", str(error)))
             continue
@@ -79,7 +81,7 @@ def decoded_by(
             memory=executor.memory or GIB,
             processors=1,
         )
-        for share in shares([Chunk(one.start, [*map(os.path.abspath, one.paths)]) for one in chunks], way.size)
+        for share in shares([replace(one, paths=[*map(os.path.abspath, one.paths)]) for one in chunks], way.size)
     ]
     with closing(executor.run(parts)) as outcomes:
         for outcome in outcomes:
@@ -115,7 +117,7 @@ def decode_share(
                     f"{platform.node()} does not see {path}, but {found}: images must be seen by the same path on "
                     "every node, such as one of a network file system."
                 )
-    return [(chunk, *decoded_rows(chunk.paths, way)) for chunk in chunks]
+    return [(chunk, *decoded_rows(chunk, way)) for chunk in chunks]
 
 
 def _bytes(path: str) -> int:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from chestxray.data import lung_masks
+from chestxray.data import lung_boxes, lung_masks
 from chestxray.data.grouping import patient_codes
 from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError, NonFiniteError, PluginError
@@ -188,6 +188,9 @@ def _lungs(rows: pd.DataFrame, pixels: np.ndarray, fit: Fit) -> np.ndarray | Map
     try:
         if "lung_mask" in rows:
             return masks_of(rows, (pixels.shape[1], pixels.shape[2]), fit, column="lung_mask")
+        if lung_boxes.COLUMN in rows:
+            log.info("Heat maps are not checked against the lungs: images are cut to them, and most of each is lung.")
+            return None
         entry = lung_masks.segmenter()
         return None if entry is None else lung_masks.lung_masks(entry, pixels)
     except DataError as error:

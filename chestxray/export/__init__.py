@@ -65,8 +65,8 @@ def export(
     training images and tested on its test images, which `cache` may hold, and `force` keeps it whatever it loses.
 
     Raises:
-        InputError: `folder` is not a run, has no weights or decision rule; an unknown format; a package that is
-            not installed.
+        InputError: `folder` is not a run, has no weights or decision rule, or cuts images to their lungs; an unknown
+            format; a package that is not installed.
         OutputError: `output` exists and may not be overwritten, or cannot be written.
         ExportError: the architecture cannot be converted, the outputs of the file differ from the model's, or its
             AUROC in `int8` is too low; no file is left then.
@@ -79,6 +79,12 @@ def export(
         raise InputError("force is for int8, whose loss of AUROC it allows.")
     startup.require_tensorflow("An export")
     run = _load(Path(folder))
+    if run.recipe.crop != "none":
+        raise InputError(
+            f"{run.folder} takes images that are cut to their {run.recipe.crop}, which no exported file can do: it has "
+            "the network alone. Allowed: chestxray predict and chestxray serve with the run itself, or the export of a "
+            "run with --crop none."
+        )
     file = INT8 if int8 else FORMATS[form]
     path = output or (Path(f"{run.folder.name}-{file}") if run.published else run.folder / "export" / file)
     _check_output(path, form, overwrite)

@@ -15,6 +15,7 @@ from chestxray.data.images.pixels import Fit
 from chestxray.errors import DataError, InputError
 from chestxray.models import assembly
 from chestxray.models.assembly import CALIBRATION
+from chestxray.models.lung_segmenter import LungSegmenter
 from chestxray.plugin import ModelPlugin
 from chestxray.recipe import LARGEST_SIDE
 from chestxray.runs import run_folder
@@ -43,7 +44,8 @@ class Encoder:
 
     ``image_size`` is (height, width); ``layer`` the name of the layer whose output the features are, averaged over its
     places where it is a feature map. ``run`` is the folder that it comes from, None where it is an architecture with
-    published weights or those of a file.
+    published weights or those of a file. ``segmenter``: what images are cut to their lungs by, None where they are
+    whole.
     """
 
     front: keras.Model
@@ -53,6 +55,7 @@ class Encoder:
     fit: Fit
     layer: str
     run: Path | None = None
+    segmenter: LungSegmenter | None = None
 
     @property
     def width(self) -> int:
@@ -83,8 +86,11 @@ def of_run(folder: Path) -> Encoder:
     Raises:
         InputError: no run, one without a model, or a head that does not end with a dense layer.
         DataError: its model is damaged.
+        PluginError: its images were cut by another segmenter than the one that is installed.
     """
     run = run_folder.open_trained(folder, task=None)
+    if run.segmenter is not None:
+        run.segmenter.require()
     size = run.recipe.image_size
     if size is None:
         raise DataError(f"{folder / run_folder.RECIPE} is damaged: image_size is missing.")
@@ -100,7 +106,8 @@ def of_run(folder: Path) -> Encoder:
     layer = tensor._keras_history.operation.name
     front = keras.Model(run.model.inputs[0], tensor)
     # What the run was trained from is not what it holds.
-    return Encoder(front, run.recipe.model, "trained", size, run.recipe.fit, layer, folder.resolve())
+    place = folder.resolve()
+    return Encoder(front, run.recipe.model, "trained", size, run.recipe.fit, layer, place, run.segmenter)
 
 
 def of_model(name: str, weights: str | None, image_size: tuple[int, int] | None, fit: Fit) -> Encoder:

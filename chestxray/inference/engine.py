@@ -16,6 +16,7 @@ from chestxray.evaluation.decision.finding_rule import Rule
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
     from chestxray.inference.heat_maps import HeatMaps
+    from chestxray.models.lung_segmenter import LungSegmenter
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Engine(Protocol):
     """A model ready for inference, of findings where its ``decision`` is a `FindingDecision`.
 
     ``classes`` are its outputs in order, classes or findings. ``image_size`` is (height, width) of its input pixels and
-    ``fit`` the way images are brought to that size. Images with a distance above ``refusal_threshold`` are refused;
-    None: no image is. ``heat_maps``: the scale and the badge of its heat maps; None: it has none.
+    ``fit`` the way images are brought to that size, after ``segmenter``, if any, has cut them to their lungs. Images
+    with a distance above ``refusal_threshold`` are refused; None: no image is. ``heat_maps``: the scale and the badge
+    of its heat maps; None: it has none.
     """
 
     @property
@@ -51,6 +53,8 @@ class Engine(Protocol):
     def image_size(self) -> tuple[int, int]: ...
     @property
     def fit(self) -> Fit: ...
+    @property
+    def segmenter(self) -> LungSegmenter | None: ...
     @property
     def decision(self) -> Rule: ...
     @property

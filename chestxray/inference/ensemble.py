@@ -16,6 +16,7 @@ from chestxray.recipe import GRADCAM
 
 if TYPE_CHECKING:
     from chestxray.data.images.pixels import Fit
+    from chestxray.models.lung_segmenter import LungSegmenter
 
 
 #: What is known of the heat maps of every ensemble.
@@ -40,7 +41,8 @@ class Ensemble:
     for the others.
 
     Raises:
-        InputError: members of different tasks or classes, or whose ways to fit images to their size differ.
+        InputError: members of different tasks or classes, or whose ways to cut images or to fit them to their size
+            differ.
     """
 
     name: str
@@ -60,6 +62,11 @@ class Ensemble:
                 raise InputError(
                     f"The members of {self.name} must have its {named}, {', '.join(self.decision.classes)}. "
                     f"Received: {member.name} with {', '.join(member.classes)}."
+                )
+            if member.segmenter != first.segmenter:
+                raise InputError(
+                    f"The members of {self.name} must cut images to their lungs alike. Received: "
+                    f"{first.name} by {first.segmenter or 'none'}, {member.name} by {member.segmenter or 'none'}."
                 )
             if member.fit != first.fit or (first.fit != "stretch" and _aspect(member) != _aspect(first)):
                 raise InputError(
@@ -82,6 +89,11 @@ class Ensemble:
     def fit(self) -> Fit:
         """How the members fit images to their size."""
         return self.members[0].fit
+
+    @property
+    def segmenter(self) -> LungSegmenter | None:
+        """What the members' images are cut to their lungs by."""
+        return self.members[0].segmenter
 
     @property
     def refusal_threshold(self) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chestxray.data.images.pixels import Fit
+from chestxray.data.images.pixels import Box, Fit, corners
 from chestxray.errors import InputError, nearest
 from chestxray.evaluation.decision.finding_rule import FindingDecision
 from chestxray.evaluation.decision.rule import Decision
@@ -25,6 +25,8 @@ from chestxray.recipe import GRADCAM, PIXEL_EXPLANATIONS
 
 #: In place of a class's name: the one decided on, or the most probable finding; and all of them.
 TOP, ALL = "top", "all"
+#: All of an image.
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Explained:
     """A raw map of one class, or finding, of one image.
 
     ``answer``: what the run says of the image; ``name`` and ``probability``, calibrated: of the explained class;
-    ``method``; ``raw``: float32 (height, width) at the size of the model's input, in the method's unit.
+    ``method``; ``raw``: float32 (height, width) at the size of the model's input, in the method's unit; ``box``: the
+    part of the image that the model saw, None where it saw all of it.
     """
 
     answer: ImageAnswer
@@ -40,6 +43,7 @@ class Explained:
     probability: float
     method: str
     raw: np.ndarray
+    box: Box | None = None
 
 
 def engine_of(folder: Path) -> KerasEngine:
@@ -95,15 +99,15 @@ def explained(
 
     Raises as `check` and `methods.raw_maps`.
     """
-    for part, pixels, reasons in decoded(
-        paths, engine.image_size, engine.fit, batch_size=batch_size, max_pixels=max_pixels
+    for part, pixels, reasons, boxes in decoded(
+        paths, engine.image_size, engine.fit, lungs=engine.segmenter, batch_size=batch_size, max_pixels=max_pixels
     ):
         outputs = engine.run(pixels) if len(pixels) else None
         answers = answered(part, reasons, outputs, engine)
         yield from (answer for answer in answers if answer.unreadable)
         if outputs is not None:
             readable = [answer for answer in answers if not answer.unreadable]
-            yield from maps_of_read(engine, readable, pixels, outputs.probabilities, methods, wanted, layer)
+            yield from maps_of_read(engine, readable, pixels, outputs.probabilities, methods, wanted, layer, boxes)
 
 
 def maps_of_read(
@@ -114,16 +118,18 @@ def maps_of_read(
     methods: Sequence[str],
     wanted: str,
     layer: str | None,
+    boxes: Sequence[Box | None] | None = None,
 ) -> Iterator[Explained]:
     """Yield the maps of images that are read, ``pixels`` uint8 (n, height, width), with their answers and
-    probabilities (n, classes); arguments as of `explained`.
+    probabilities (n, classes); arguments as of `explained`. ``boxes``: the part of each image that is shown.
     """
     rows, numbers = _chosen(engine, probabilities, wanted)
     maps = {method: engine.raw_maps(method, pixels[rows], numbers, layer) for method in methods}
     for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         probability = round(float(probabilities[row, number]), 7)
         for method in methods:
-            yield Explained(answers[row], engine.classes[number], probability, method, maps[method][place])
+            box = None if boxes is None else boxes[row]
+            yield Explained(answers[row], engine.classes[number], probability, method, maps[method][place], box)
 
 
 def of_ensemble(
@@ -152,25 +158,28 @@ def _chosen(engine: Engine, probabilities: np.ndarray, wanted: str) -> tuple[np.
     return rows, np.asarray(rule.decided(probabilities))
 
 
-def facts(raw: np.ndarray, shape: tuple[int, int], fit: Fit) -> dict[str, Any]:
+def facts(raw: np.ndarray, shape: tuple[int, int], fit: Fit, box: Box | None = None) -> dict[str, Any]:
     """Return what a raw map says of an image of `shape` (height, width) in pixels, in JSON types.
 
     ``highest_at`` is [row, column] of the highest value in the image's own pixels, None in an empty map;
     ``strongest_tenth``: the share of the map's sum that lies in its strongest tenth of pixels, .1 in an even map.
+    ``seen`` is the part of the image that the model was given, `box`: [top, left, bottom, right] in its own pixels.
     """
+    left, top, right, bottom = corners(box or WHOLE, shape[1], shape[0])
     total = float(raw.sum(dtype=np.float64))
     tenth = np.sort(raw, axis=None)[::-1][: max(raw.size // 10, 1)]
     at = None
     if total > 0:
         row, column = np.unravel_index(int(raw.argmax()), raw.shape)
-        box = seen(shape, (raw.shape[0], raw.shape[1]), fit)
-        at = [box.row_of(int(row) + 0.5), box.column_of(int(column) + 0.5)]
+        part = seen((bottom - top, right - left), (raw.shape[0], raw.shape[1]), fit)
+        at = [top + part.row_of(int(row) + 0.5), left + part.column_of(int(column) + 0.5)]
     return {
         "shape": list(raw.shape),
         "highest": float(raw.max()),
         "mean": float(raw.mean(dtype=np.float64)),
         "empty": total == 0,
         "highest_at": at,
+        "seen": [top, left, bottom, right],
         "strongest_tenth": float(tenth.sum(dtype=np.float64) / total) if total > 0 else None,
     }
 
@@ -206,18 +215,24 @@ def seen(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> Seen:
     return Seen(shape, (size[0] - inside[0]) / 2, (size[1] - inside[1]) / 2, step, step)
 
 
-def at_image(heat: np.ndarray, shape: tuple[int, int], fit: Fit) -> np.ndarray:
+def at_image(heat: np.ndarray, shape: tuple[int, int], fit: Fit, box: Box | None = None) -> np.ndarray:
     """Return `heat`, float32 (map height, map width), at an image of `shape` (height, width): what the model saw
-    where, 0 where the image was cropped off. Enlarged linearly.
+    where, 0 where the image was cropped off, or lies outside of `box`, the part that the model was given. Enlarged
+    linearly.
     """
-    box = seen(shape, (heat.shape[0], heat.shape[1]), fit)
-    left, top, right, bottom = box.left, box.top, box.left + shape[1] / box.width, box.top + shape[0] / box.height
+    if box is not None:
+        x, y, x_end, y_end = corners(box, shape[1], shape[0])
+        whole = np.zeros(shape, np.float32)
+        whole[y:y_end, x:x_end] = at_image(heat, (y_end - y, x_end - x), fit)
+        return whole
+    part = seen(shape, (heat.shape[0], heat.shape[1]), fit)
+    left, top, right, bottom = part.left, part.top, part.left + shape[1] / part.width, part.top + shape[0] / part.height
     if fit == "crop":
         # A frame of zeros around the map takes the place of what the model did not see.
         rows, columns = math.ceil(max(-top, 0)), math.ceil(max(-left, 0))
         heat = np.pad(heat, ((rows, rows), (columns, columns)))
         left, top, right, bottom = left + columns, top + rows, right + columns, bottom + rows
     # Rounding may lead past the border by a hair.
-    corners = max(left, 0), max(top, 0), min(right, heat.shape[1]), min(bottom, heat.shape[0])
-    enlarged = Image.fromarray(heat).resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=corners)
+    inside = max(left, 0), max(top, 0), min(right, heat.shape[1]), min(bottom, heat.shape[0])
+    enlarged = Image.fromarray(heat).resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=inside)
     return np.asarray(enlarged)

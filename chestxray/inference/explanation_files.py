@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from chestxray.data.images.pixels import UnreadableImage
+from chestxray.data.images.pixels import Box, UnreadableImage
 from chestxray.data.images.reading import Radiograph, read
 from chestxray.errors import DataError, first_line
 from chestxray.explanation.overlay import marked, overlay
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Entry:
     """A map whose raw values are written: ``path`` of the image, ``name`` of the class, ``method``, and the files'
-    name without suffix; ``record``: what its JSON will say, but for the scale.
+    name without suffix; ``record``: what its JSON will say, but for the scale; ``box``: the part of the image that the
+    model saw, None for all of it.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Entry:
     method: str
     stem: str
     record: dict[str, Any]
+    box: Box | None = None
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Files:
             "unit": unit_of(one.method),
             "checks": self.badges.get(one.method) or "not made",
         }
-        self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record))
+        self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record, one.box))
         self.highest[one.method] = max(self.highest.get(one.method, 0.0), float(one.raw.max()))
 
     def heat(self, entry: Entry) -> np.ndarray:
@@ -98,16 +100,17 @@ class Files:
                 last, pixels, header = entry.path, film.pixels, self._header(entry.path, film) if self.dicom else None
             shape = (pixels.shape[0], pixels.shape[1])
             # Of pixels alone: what the file of the image says of the patient is not in the picture.
-            picture = overlay(pixels, at_image(self.heat(entry), shape, self.engine.fit))
+            picture = overlay(pixels, at_image(self.heat(entry), shape, self.engine.fit, entry.box))
             picture = marked(picture) if self._fails(entry) else np.ascontiguousarray(picture)
             with replacing(self.folder / f"{entry.stem}.png") as temporary:
                 Image.fromarray(picture).save(temporary)
             raw = np.load(self.folder / f"{entry.stem}.npy", allow_pickle=False)
             scale = {"lowest": 0.0, "highest": self.highest[entry.method], "maps": self._count(entry.method)}
-            found = facts(raw, shape, self.engine.fit)
+            found = facts(raw, shape, self.engine.fit, entry.box)
             files: dict[str, Any] = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
             if header is not None:
-                files["dicom"] = self._write_dicom(entry, header, picture, at_image(raw, shape, self.engine.fit))
+                whole = at_image(raw, shape, self.engine.fit, entry.box)
+                files["dicom"] = self._write_dicom(entry, header, picture, whole)
             write_json(self.folder / f"{entry.stem}.json", entry.record | {"scale": scale, "map": found, **files})
             yield entry
 
@@ -166,6 +169,6 @@ class Files:
             image.thumbnail((512, 512))
             grey = np.asarray(image)
             shape = (grey.shape[0], grey.shape[1])
-            maps = [at_image(self.heat(found[method]), shape, self.engine.fit) for method in methods]
+            maps = [at_image(self.heat(found[method]), shape, self.engine.fit, found[method].box) for method in methods]
             rows.append((Path(path).name, name, grey, maps))
         return rows

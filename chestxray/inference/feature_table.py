@@ -195,7 +195,8 @@ def compute(encoder: Encoder, index: Index, cache: Path, recipe: Recipe) -> Feat
     from chestxray.training.feature_cache import Store, View
 
     log.info("Features: %s of %s, %d numbers an image.", encoder.layer, encoder.model, encoder.width)
-    decoded = decode(index, encoder.image_size, encoder.fit, cache, max_pixels=recipe.max_pixels)
+    most, lungs = recipe.max_pixels, encoder.segmenter
+    decoded = decode(index, encoder.image_size, encoder.fit, cache, max_pixels=most, lungs=lungs)
     rows = readable(index, decoded, recipe.max_unreadable).rows
     store = Store(encoder.front, decoded.pixels, "float32", cache)
     if reason := too_large(store, {View()}, recipe.cache_gigabytes, cache):

@@ -24,6 +24,7 @@ from chestxray.inference.engine import Engine, Outputs, check_maps
 from chestxray.inference.ensemble import Ensemble, resized
 from chestxray.inference.heat_maps import HeatMaps
 from chestxray.models import interrupts, replicas, startup
+from chestxray.models.lung_segmenter import LungSegmenter
 from chestxray.recipe import GRADCAM
 from chestxray.runs import run_folder
 from chestxray.runs.run_folder import HEATMAPS, MAP_CHECKS, MODEL, RECIPE, Run
@@ -131,6 +132,7 @@ class KerasEngine:
 
     Raises:
         InputError, DataError: the folder's files are damaged; damaged weights are found by the first `run`.
+        PluginError: its images are cut by a segmenter that is not installed.
     """
 
     folder: Path
@@ -138,7 +140,7 @@ class KerasEngine:
 
     def __post_init__(self) -> None:
         # Read here, so that damage is reported at once and threads only read cached values.
-        _ = self.decision, self.image_size, self.fit, self.heat_maps, self.refusal_threshold
+        _ = self.decision, self.image_size, self.fit, self.segmenter, self.heat_maps, self.refusal_threshold
 
     @cached_property
     def _run(self) -> Run:
@@ -166,6 +168,18 @@ class KerasEngine:
     def fit(self) -> Fit:
         """How images were fitted to the size in training."""
         return self._run.recipe.fit
+
+    @cached_property
+    def segmenter(self) -> LungSegmenter | None:
+        """What the run's images were cut to their lungs by, None where they are whole.
+
+        Raises:
+            PluginError: it is not installed, or another one is.
+        """
+        found = self._run.segmenter
+        if found is not None:
+            found.require()
+        return found
 
     @cached_property
     def decision(self) -> Rule:

@@ -88,7 +88,8 @@ def of_images(paths: Sequence[str], among: FeatureTable) -> FeatureTable:
     network = encoder.of_origin(among.origin)
     reasons: list[str] = []
     vectors = np.full((len(paths), network.width), np.nan, np.float32)
-    for part, pixels, why in decoded(paths, network.image_size, network.fit, batch_size=256):
+    size, fit = network.image_size, network.fit
+    for part, pixels, why, _ in decoded(paths, size, fit, lungs=network.segmenter, batch_size=256):
         good = [len(reasons) + place for place, reason in enumerate(why) if not reason]
         if good:
             vectors[good] = encoder.encode(network, pixels)

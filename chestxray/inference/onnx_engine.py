@@ -68,6 +68,11 @@ class OnnxEngine:
         return self._described.fit
 
     @property
+    def segmenter(self) -> None:
+        """None: a run that cuts images to their lungs is not exported."""
+        return None
+
+    @property
     def decision(self) -> Rule:
         """The decision rule chosen on validation."""
         return self._described.decision

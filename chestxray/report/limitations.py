@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from chestxray.data import lung_boxes
 from chestxray.evaluation.figure_format import in_sentence, span, with_interval
 from chestxray.evaluation.paired.p_value_function import ALPHA
 from chestxray.report import answer_cautions, interval_coverage
@@ -38,6 +39,7 @@ def cautions(run: Run) -> list[Caution]:
         *_chance(run),
         *_controls(run),
         *_confounds(run),
+        *_whole(run),
         *_generalisation_gap(run),
         *answer_cautions.refusal(run),
         *answer_cautions.validation(run),
@@ -64,7 +66,7 @@ def of_training(run: Run) -> list[Caution]:
 
 def of_data(run: Run) -> list[Caution]:
     """Return the cautions that apply to whatever is learnt from these data, such as every finding of a run."""
-    return _sorted(caution for find in (_drawn, _leaks, _confounds) for caution in find(run))
+    return _sorted(caution for find in (_drawn, _leaks, _confounds, _whole) for caution in find(run))
 
 
 def of_model(run: Run) -> list[Caution]:
@@ -203,6 +205,21 @@ def _confounds(run: Run) -> list[Caution]:
     return [Caution("serious" if serious else "note", "Image properties predict the class", text)]
 
 
+def _whole(run: Run) -> list[Caution]:
+    """Return a caution about images that are not cut to their lungs, since these were not found."""
+    index = run.index.replace(run.used)
+    if lung_boxes.COLUMN not in index.rows or not (whole := index.rows[lung_boxes.COLUMN] == "").any():
+        return []
+    members = {name: index.members(name) for name in index.classes}
+    listed = "; ".join(f"{name} {(whole & of).sum():,} of {of.sum():,}" for name, of in members.items())
+    text = (
+        f"In {whole.sum():,} of {len(index):,} images no plausible lungs were found, and they were used whole: "
+        f"{listed}. They look unlike images that are cut to their lungs: where their share differs between classes, a "
+        "model can learn that in place of the disease."
+    )
+    return [Caution("note", "Images that were not cut to their lungs", text)]
+
+
 def _generalisation_gap(run: Run) -> list[Caution]:
     lost = (run.extras.get("generalisation_gap") or {}).get("figures", {}).get("auroc") or {}
     if not lost or lost["gap"]["low"] is None or lost["gap"]["low"] <= 0:
@@ -292,6 +309,7 @@ _OF_TRAINING: tuple[Callable[[Run], list[Caution]], ...] = (
     _leaks,
     _controls,
     _confounds,
+    _whole,
     answer_cautions.validation,
 )
 

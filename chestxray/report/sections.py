@@ -95,6 +95,7 @@ def data_facts(run: Run) -> dict[str, str]:
         "Architecture": ", ".join(filter(None, [recipe.model, parameters])),
         "Initial weights": "random (trained from scratch)" if recipe.weights == "none" else recipe.weights,
         "Input": f"{size[0]} by {size[1]} pixels (height, width), grey, fit: {recipe.fit}" if size else "",
+        "Cut to": f"the lungs, found by {run.segmenter}" if run.segmenter else "",
         "Data": ", ".join(filter(None, [run.data_name, _images(run)])),
         "Findings" if run.task == "findings" else "Classes": ", ".join(run.classes),
         "Positive class": run.positive or "",

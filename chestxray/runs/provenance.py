@@ -11,7 +11,7 @@ from typing import Any
 from chestxray import distributions, registry
 from chestxray._version import VERSION
 from chestxray.data.index import Index
-from chestxray.models import backend
+from chestxray.models import backend, lung_segmenter
 from chestxray.plugin import ModelPlugin
 from chestxray.recipe import Recipe
 from chestxray.registry import InstalledPlugin
@@ -64,7 +64,9 @@ def describe(
 
 
 def methods(recipe: Recipe) -> list[dict[str, str]]:
-    """Return origin, reference and licence of the metrics and other methods that plugins add to a run."""
+    """Return origin, reference and licence of the metrics and other methods that plugins add to a run, the segmenter
+    that its images are cut by among them.
+    """
     found = []
     for group, entry in registry.methods_of(recipe):
         plugin = registry.load_entry(group, entry)
@@ -78,6 +80,8 @@ def methods(recipe: Recipe) -> list[dict[str, str]]:
                 "licence": plugin.licence,
             }
         )
+    if (segmenter := lung_segmenter.of_recipe(recipe)) is not None:
+        found.append(segmenter.record())
     return found
 
 

@@ -15,7 +15,8 @@ import pandas as pd
 from chestxray.data.index import SPLITS, Index, Patients, Task
 from chestxray.errors import DataError, InputError, first_line
 from chestxray.evaluation.predictions import Predictions
-from chestxray.models import startup
+from chestxray.models import lung_segmenter, startup
+from chestxray.models.lung_segmenter import LungSegmenter
 from chestxray.recipe import GRADCAM, Recipe
 from chestxray.storage import checksums, result_files, schema
 from chestxray.storage.result_forms import SomeMetrics
@@ -166,6 +167,22 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``; empty if it is missing."""
         return result_files.read_if_any(self.folder / ENVIRONMENT)
+
+    @cached_property
+    def segmenter(self) -> LungSegmenter | None:
+        """What the run's images were cut to their lungs by, installed or not; None where they are whole.
+
+        Raises:
+            DataError: ``environment.json`` does not say it.
+        """
+        if self.recipe.crop == "none":
+            return None
+        for record in self.environment.get("methods", []):
+            if record["kind"] == lung_segmenter.KIND:
+                return LungSegmenter.of_record(record)
+        raise DataError(
+            f"{self.folder} is damaged: its images were cut to their lungs, and {ENVIRONMENT} does not say by what."
+        )
 
     @property
     def finding(self) -> str | None:

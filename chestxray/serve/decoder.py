@@ -133,15 +133,18 @@ def _done(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[byt
 
 
 def _decoded(content: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Return the pixels for each ``[height, width, fit]`` in ``ways``, and a data URI for each in ``pictures``."""
+    """Return the pixels for each ``[height, width, fit]`` in ``ways``, and a data URI for each in ``pictures``, all of
+    the part ``box`` of the image, or of all of it.
+    """
     parts, first = [], None
+    box = None if job["box"] is None else tuple(job["box"])
     for height, width, fit in job["ways"]:
-        image = reading.decode(content, size=(height, width), fit=fit, max_pixels=job["max_pixels"])
+        image = reading.decode(content, size=(height, width), fit=fit, max_pixels=job["max_pixels"], box=box)
         first = first or image
         parts.append(image.pixels.tobytes())
     drawn: list[bytes] = []
     if job["pictures"]:
-        whole = reading.decode(content, max_pixels=job["max_pixels"])
+        whole = reading.decode(content, max_pixels=job["max_pixels"], box=box)
         first = first or whole
         drawn = [picture(whole.pixels, (height, width), fit).encode("ascii") for height, width, fit in job["pictures"]]
     assert first is not None

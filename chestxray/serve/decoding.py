@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.data.images.pixels import Fit
+from chestxray.data.images.pixels import Box, Fit
 from chestxray.serve import decoder
 from chestxray.serve.errors import RequestProblem
 from chestxray.serve.json_logs import log
@@ -71,10 +71,16 @@ class Decoders:
             process.wait()
 
     def decode(
-        self, content: bytes, ways: Sequence[Way], pictures: Sequence[Way], max_pixels: int, deadline: float
+        self,
+        content: bytes,
+        ways: Sequence[Way],
+        pictures: Sequence[Way],
+        max_pixels: int,
+        deadline: float,
+        box: Box | None = None,
     ) -> Decoded:
-        """Return the image file `content` in each of `ways`, and as `pictures` for display. `deadline` is a time of
-        `time.monotonic`.
+        """Return the image file `content` in each of `ways`, and as `pictures` for display, of which `box` is kept.
+        `deadline` is a time of `time.monotonic`.
 
         Raises:
             RequestProblem: more than `max_pixels` (413); the image cannot be read, or not within the memory
@@ -89,7 +95,7 @@ class Decoders:
                 self._forget(process)
                 process = None
             process = process or self._started()
-            header, parts = process.ask(content, ways, pictures, max_pixels, deadline)
+            header, parts = process.ask(content, ways, pictures, max_pixels, deadline, box)
         except EOFError:
             # The process has ended, by a limit or a crash.
             assert process is not None
@@ -172,7 +178,13 @@ class _Process:
         self._ready.set()
 
     def ask(
-        self, content: bytes, ways: Sequence[Way], pictures: Sequence[Way], max_pixels: int, deadline: float
+        self,
+        content: bytes,
+        ways: Sequence[Way],
+        pictures: Sequence[Way],
+        max_pixels: int,
+        deadline: float,
+        box: Box | None,
     ) -> tuple[dict[str, Any], list[bytes]]:
         """Send a job and return its result.
 
@@ -196,6 +208,7 @@ class _Process:
                 "seconds": max(0.1, left + 1),
                 "ways": [[*size, fit] for size, fit in ways],
                 "pictures": [[*size, fit] for size, fit in pictures],
+                "box": box,
             }
             decoder.write(jobs, json.dumps(job).encode())
             decoder.write(jobs, content, framed=False)

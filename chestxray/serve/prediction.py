@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from chestxray.data import lung_boxes
 from chestxray.inference.answer import answers
 from chestxray.inference.finding_answer import FindingAnswer
 from chestxray.serve.data_uris import heat_map
-from chestxray.serve.decoding import Decoders
+from chestxray.serve.decoding import Decoders, Way
 from chestxray.serve.errors import RequestProblem
 from chestxray.serve.loading import Served
 from chestxray.serve.settings import Settings
 
 if TYPE_CHECKING:
+    from chestxray.data.images.pixels import Box
     from chestxray.inference.engine import Engine, Outputs
     from chestxray.inference.heat_maps import HeatMaps
     from chestxray.inference.image_answer import ImageAnswer
+    from chestxray.models.lung_segmenter import LungSegmenter
 
 T = TypeVar("T")
 
@@ -40,27 +43,40 @@ def answer_image(
 ) -> dict[str, Any]:
     """Return the answers of all `models` for the image file `content`, in the format of ``/api/predict``.
 
-    An image is decoded once for each size and fit of the models, exactly as `chestxray predict` does, so that both
-    give the same answers. Decoding ends at `deadline`, a time of `time.monotonic`.
+    An image is decoded once for each size and fit of the models, and cut to its lungs where their images are, exactly
+    as `chestxray predict` does, so that both give the same answers. Decoding ends at `deadline`, a time of
+    `time.monotonic`.
 
     Raises:
         RequestProblem: the image cannot be read, or not in time.
     """
-    ways = list(dict.fromkeys((model.engine.image_size, model.engine.fit) for model in models))
-    decoded = decoders.decode(content, ways, ways if pictures else (), max_pixels, deadline)
-    read = dict(zip(ways, decoded.pixels, strict=True))
-    shown = dict(zip(ways, decoded.pictures, strict=True)) if pictures else {}
+    read: dict[Any, tuple[np.ndarray, str | None]] = {}
+    for segmenter in dict.fromkeys(model.engine.segmenter for model in models):
+        engines = [model.engine for model in models if model.engine.segmenter == segmenter]
+        ways = list(dict.fromkeys((engine.image_size, engine.fit) for engine in engines))
+        box = None if segmenter is None else _box(content, segmenter, decoders, max_pixels, deadline)
+        decoded = decoders.decode(content, ways, ways if pictures else (), max_pixels, deadline, box)
+        shown = decoded.pictures if pictures else [None] * len(ways)
+        for way, pixels, picture in zip(ways, decoded.pixels, shown, strict=True):
+            read[segmenter, *way] = pixels, picture
     found = []
     for model in models:
         engine = model.engine
-        way = (engine.image_size, engine.fit)
+        pixels, picture = read[engine.segmenter, engine.image_size, engine.fit]
         try:
-            outputs = engine.run(read[way][np.newaxis], maps=maps and engine.heat_maps is not None)
+            outputs = engine.run(pixels[np.newaxis], maps=maps and engine.heat_maps is not None)
         except TimeoutError as error:
             raise RequestProblem(503, "timeout", f"A model gives {error}.", retry_after=5) from error
         answer = answers([""], outputs, engine)[0]
-        found.append(_fields(model, answer) | _maps(engine, outputs, answer) | {"picture": shown.get(way)})
+        found.append(_fields(model, answer) | _maps(engine, outputs, answer) | {"picture": picture})
     return {"image": {"format": kind, "width": decoded.width, "height": decoded.height}, "answers": found}
+
+
+def _box(content: bytes, segmenter: LungSegmenter, decoders: Decoders, max_pixels: int, deadline: float) -> Box | None:
+    """Return the box around the lungs of the image file `content`, None where they are not found."""
+    way: Way = ((lung_boxes.SIDE, lung_boxes.SIDE), "stretch")
+    whole = decoders.decode(content, [way], (), max_pixels, deadline).pixels[0]
+    return segmenter.boxes(whole[np.newaxis])[0]
 
 
 def _maps(engine: Engine, outputs: Outputs, answer: ImageAnswer) -> dict[str, Any]:

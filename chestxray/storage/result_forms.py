@@ -99,6 +99,7 @@ class _Method(TypedDict):
     version: str
     reference: str
     licence: str
+    weights: NotRequired[str]
 
 
 class _Data(TypedDict):
@@ -108,6 +109,7 @@ class _Data(TypedDict):
     licence: NotRequired[str]
     citation: NotRequired[str]
     decoded: NotRequired[str]
+    films: NotRequired[str]
 
 
 class _PublishedWeights(TypedDict):

@@ -55,6 +55,8 @@ def calibrate(folder: Path, data: Recipe, cache: Path, *, output: Path | None = 
     source = run.published or str(run.folder)
     # Its shift of the class weights is undone in the model already.
     recipe, layer = _recipe(run, data, before)
+    if run.segmenter is not None:
+        run.segmenter.require()
     entry = registry.find(registry.MODELS, recipe.model)
     plugin: ModelPlugin = registry.load_entry(registry.MODELS, entry)
     place = output or output_folder.default_folder(f"{recipe.model}-calibrated", recipe.data[0])
@@ -118,7 +120,7 @@ def _unseen(run: Run, recipe: Recipe, prepared: workflow.Prepared, cache: Path) 
     assert audit is not None, "prepare has audited"
     used = index.rows["split"].isin(SPLITS)
     tested = index.replace(index.rows.assign(split=np.where(used, "test", "")))
-    seen = contamination.search(run, recipe, tested, prepared.pixels, cache)
+    seen = contamination.search(run, recipe, tested, prepared.films, cache)
     notes = (*audit.notes, *(note for note in seen.notes if note not in audit.notes))
     audit = dataclasses.replace(audit, notes=notes)
     if seen.reasons and recipe.on_leak == "stop":

@@ -18,7 +18,7 @@ import pandas as pd
 
 from chestxray.data import near_duplicates
 from chestxray.data.audit import DRAWN, Audit, Groups, audit
-from chestxray.data.decoded import Decoded, decode, known
+from chestxray.data.decoded import Decoded, decode, known, whole
 from chestxray.data.index import SPLITS, Index
 from chestxray.data.sources import known_sets
 from chestxray.errors import DataError, LeakError
@@ -218,7 +218,8 @@ def _near(
 
 def _decoded(run: Run, own: pd.DataFrame, cache: Path) -> Decoded | None:
     """Return the run's images from the cache, or decoded again; None where no file is left."""
-    before = known(cache, run.environment.get("data", {}).get("decoded", ""))
+    names = run.environment.get("data", {})
+    before = known(cache, names.get("films") or names.get("decoded", ""))
     if before is not None and len(before.facts) == len(run.index):
         return before
     if not any(Path(path).is_file() for path in own["path"]):
@@ -226,6 +227,8 @@ def _decoded(run: Run, own: pd.DataFrame, cache: Path) -> Decoded | None:
     recipe = run.recipe
     assert recipe.image_size is not None
     log.info("The images of the run are read again, to look for copies of them.")
+    if run.segmenter is not None:  # copies are looked for in whole films
+        return whole(run.index, cache, max_pixels=recipe.max_pixels)
     return decode(run.index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
 
 

@@ -110,7 +110,9 @@ def controls_of(
     images = None
     if wanted and recipe.image_size is not None and (apart or (index.rows["split"] == "train").any()):
         root = caches.root(cache)
-        images = decoded.opened(first.index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels)
+        images = decoded.opened(
+            first.index, recipe.image_size, recipe.fit, root, max_pixels=recipe.max_pixels, lungs=first.segmenter
+        )
     splits = _splits(runs, index) if apart else None
 
     def of(name: str, metrics: Mapping[str, Any], tasks: int) -> Mapping[str, Any] | None:

@@ -56,12 +56,14 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
     Of runs of findings each probability is calibrated; the mean is not calibrated again.
 
     Raises:
-        InputError: fewer than two runs; runs of classes and of findings; runs with different positive classes.
+        InputError: fewer than two runs; runs of classes and of findings; runs with different positive classes, or
+            whose images are cut differently.
         DataError: tests with different images, labels, classes or findings.
         OutputError: `folder` cannot be written to.
     """
     if len(runs) < 2:
         raise InputError(f"An ensemble needs two runs or more. Received: {len(runs)}.")
+    _check_cut(runs)
     if _shared_task(runs) == "findings":
         return _of_findings(runs, folder, cache, notes)
     positive = shared_positive(runs)
@@ -133,6 +135,16 @@ def _members(runs: Mapping[str, Run]) -> dict[str, Any]:
         {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
     ]
     return {"mean": "probabilities", "members": members}
+
+
+def _check_cut(runs: Mapping[str, Run]) -> None:
+    """Raise `InputError` where images of some `runs` are cut to their lungs and those of others are not, or otherwise:
+    the ensemble could not predict an image.
+    """
+    cut = {name: str(run.segmenter or "not cut") for name, run in runs.items()}
+    if len({run.segmenter for run in runs.values()}) > 1:
+        listed = ", ".join(f"{name} {by}" for name, by in cut.items())
+        raise InputError(f"The members of an ensemble must cut images to their lungs alike. Received: {listed}.")
 
 
 def shared_positive(runs: Mapping[str, Run]) -> str | None:
@@ -210,7 +222,7 @@ def record(runs: Mapping[str, Run]) -> dict[str, Any]:
     seconds = {step: round(sum(one.get("seconds", {}).get(step, 0) for one in environments), 3) for step in steps}
     shared = {
         name: environments[0][name]
-        for name in ("chestxray", "python", "platform", "packages", "devices", "plugin")
+        for name in ("chestxray", "python", "platform", "packages", "devices", "plugin", "methods")
         if all(name in one and one[name] == environments[0].get(name) for one in environments)
     }
     data = environments[0].get("data", {})

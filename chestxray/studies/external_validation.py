@@ -19,7 +19,7 @@ import pandas as pd
 
 from chestxray import registry
 from chestxray.data import near_duplicates, sources
-from chestxray.data.decoded import decode, key, readable
+from chestxray.data.decoded import decode, opened, readable
 from chestxray.data.index import Index
 from chestxray.data.sources.mask_folders import with_masks
 from chestxray.errors import DataError, InputError, OutputError
@@ -86,6 +86,7 @@ def evaluate_on(
         DataError: classes that the run does not have; no image to evaluate.
         LeakError: images or patients of the run's training, where `data` says stop.
         InputError: a run without the files that evaluation needs; another backend than TensorFlow.
+        PluginError: a run whose images were cut by another segmenter than the one that is installed.
         OutputError: `output` has content and may not be overwritten, or contains the run itself.
     """
     startup.require_tensorflow("A test on other data")
@@ -94,14 +95,16 @@ def evaluate_on(
     recipe = _for_test(data, trained, decision.classes, decision)
     recipe = sources.absolute(recipe.replace(**{"map_checks": "none", "masks": (), **(maps or {})}))
     registry.methods_of(recipe)
+    if run.segmenter is not None:
+        run.segmenter.require()
     folder = output or default_folder(run, recipe, part)
     _check_folder(run, folder, overwrite=overwrite or output is None)
     index = sources.load_index(recipe, cache, every_class=False, task=run.task).with_classes(decision.classes)
     assert trained.image_size is not None
-    decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels)
+    decoded = decode(index, trained.image_size, trained.fit, cache, max_pixels=trained.max_pixels, lungs=run.segmenter)
     index = readable(index, decoded, recipe.max_unreadable)
-    index = near_duplicates.mark(_tested(index, part), decoded.pixels)
-    seen = contamination.search(run, recipe, index, decoded.pixels, cache)
+    index = near_duplicates.mark(_tested(index, part), decoded.films)
+    seen = contamination.search(run, recipe, index, decoded.films, cache)
     index, audit = contamination.settle(index, seen, recipe.on_leak)
     for note in audit.notes:
         log.info("%s", note)
@@ -354,7 +357,9 @@ def _samples(run: Run, cache: Path, changes: Mapping[str, Any]) -> dict[str, np.
     """
     recipe = run.recipe
     assert recipe.image_size is not None
-    if not (cache / "decoded" / key(run.index, recipe.image_size, recipe.fit, recipe.max_pixels)).is_dir():
+    size, lungs = recipe.image_size, run.segmenter
+    decoded = opened(run.index, size, recipe.fit, cache, max_pixels=recipe.max_pixels, lungs=lungs)
+    if decoded is None:
         if asked := [name for name in MAPS if name in changes]:
             raise InputError(
                 f"{', '.join(asked)} need the run's images, which are not decoded in the cache {cache}. "
@@ -362,5 +367,4 @@ def _samples(run: Run, cache: Path, changes: Mapping[str, Any]) -> dict[str, np.
             )
         log.info("The images are no longer decoded in the cache: the report goes without its grids of radiographs.")
         return {}
-    decoded = decode(run.index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
     return {path: decoded.pixels[i] for i, path in enumerate(run.index.rows["path"])}

@@ -49,15 +49,18 @@ class MapAgreement:
 def agreement(candidates: Mapping[str, Candidate], cache: Path) -> MapAgreement:
     """Return whether the models of `candidates` have their maps at the same places, by `map_reproducibility`.
 
-    The maps are those of ``recipe.explain``, which must be one method for all. Runs that differ in nothing but their
-    seeds are trainings of one model. Of a cross-validation the runs of the first fold count. Images are decoded in
-    `cache`. What cannot be compared has a reason, and raises nothing.
+    The maps are those of ``recipe.explain``, which must be one method for all, of images fitted and cut alike.
+    Runs that differ in nothing but their seeds are trainings of one model. Of a cross-validation the runs of the first
+    fold count. Images are decoded in `cache`. What cannot be compared has a reason, and raises nothing.
     """
     runs = {name: _of_one_fold(candidate.runs) for name, candidate in candidates.items()}
     methods = sorted({run.recipe.explain for of_model in runs.values() for run in of_model})
     if len(methods) > 1:
         return MapAgreement("", reason=f"The runs draw their maps by different methods: {', '.join(methods)}.")
     (method,) = methods
+    shown = sorted({f"fit {run.recipe.fit}, crop {run.recipe.crop}" for of_model in runs.values() for run in of_model})
+    if len(shown) > 1:
+        return MapAgreement(method, reason=f"A place in the map is another place of the film: {'; '.join(shown)}.")
     left_out = {name: "It has no model of its own, only predictions." for name in runs if not _have_models(runs[name])}
     try:
         if not _enough(runs, left_out):

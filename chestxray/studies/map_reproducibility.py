@@ -79,7 +79,8 @@ def _maps(run: Run, explain: Explain, paths: Sequence[str], names: Sequence[str]
     assert recipe.image_size is not None, "the recipe of a run has the size"
     rows = run.index.rows
     chosen = rows[rows["split"] == "test"].set_index("path", drop=False).loc[list(paths)].reset_index(drop=True)
-    decoded = decode(run.index.replace(chosen), recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels)
+    index, most = run.index.replace(chosen), recipe.max_pixels
+    decoded = decode(index, recipe.image_size, recipe.fit, cache, max_pixels=most, lungs=run.segmenter)
     if (unread := decoded.facts["unreadable"] != "").any():
         path, why = chosen.loc[unread, "path"].iloc[0], decoded.facts.loc[unread, "unreadable"].iloc[0]
         raise DataError(f"{int(unread.sum())} of {len(chosen)} test images cannot be read any more: {path}: {why}")

@@ -51,7 +51,12 @@ def of(
         if recipe.image_size is None or len(rows) != len(index) or -1 in order:
             continue
         images = decoded.opened(
-            run.index, recipe.image_size, recipe.fit, caches.root(cache), max_pixels=recipe.max_pixels
+            run.index,
+            recipe.image_size,
+            recipe.fit,
+            caches.root(cache),
+            max_pixels=recipe.max_pixels,
+            lungs=run.segmenter,
         )
         if images is not None:
             aligned = index.replace(index.rows.iloc[order])

@@ -40,13 +40,15 @@ def again(run: Run, recipe: Recipe, cache: Path) -> keras.Model | None:
     try:
         recipe, plugin, _ = workflow.resolve(recipe)
         assert recipe.image_size is not None, "the recipe of a run has the size"
-        pixels = decode(run.index, recipe.image_size, recipe.fit, cache, max_pixels=recipe.max_pixels).pixels
-        prepared, strategy = workflow.Prepared(run.index, pixels, None), workflow.strategy_of(recipe)
+        size, most = recipe.image_size, recipe.max_pixels
+        decoded = decode(run.index, size, recipe.fit, cache, max_pixels=most, lungs=run.segmenter)
+        prepared = workflow.Prepared(run.index, decoded.pixels, None, decoded.films)
+        strategy = workflow.strategy_of(recipe)
         log.info("%s ...", shuffled_labels.DOING)
         with tempfile.TemporaryDirectory(dir=cache) as folder, interrupts.deferred():
             return shuffled_labels.train(
                 lambda: workflow.build(recipe, plugin, prepared),
-                pixels, run.index, recipe, Path(folder), strategy, cache,
+                decoded.pixels, run.index, recipe, Path(folder), strategy, cache,
             )  # fmt: skip
     except (InputError, PluginError, WeightsError) as error:
         log.warning("%s %s", _NOT, error)

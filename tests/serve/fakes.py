@@ -50,6 +50,7 @@ class BrightEngine:
     fit: str = "stretch"
     limit: float | None = None
     refusal_threshold: float | None = None
+    segmenter: None = None
     heat_maps: HeatMaps | None = KNOWN
     hold: threading.Event | None = None
     begun: threading.Event = field(default_factory=threading.Event)
@@ -88,6 +89,7 @@ class FindingsEngine:
     fit: str = "stretch"
     limit: float | None = None
     refusal_threshold: float | None = None
+    segmenter: None = None
     heat_maps: HeatMaps | None = KNOWN
     mapped: int = 3
 

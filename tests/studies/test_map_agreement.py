@@ -70,6 +70,9 @@ def test_what_stops_the_comparison_of_maps_is_said_and_raises_nothing(films, tin
     saliency = made(tmp_path / "saliency", films, tiny, explain="saliency")
     found = agreement(candidates(one=one, saliency=saliency), tmp_path / "cache")
     assert found.reason == "The runs draw their maps by different methods: gradcam, saliency."
+    padded = made(tmp_path / "padded", films, tiny, fit="pad")
+    found = agreement(candidates(one=one, padded=padded), tmp_path / "cache")
+    assert found.reason.endswith("another place of the film: fit pad, crop none; fit stretch, crop none.")
     other = made(tmp_path / "other", films, tiny, epochs=9)
     (other.folder / "model.keras").write_bytes(b"no model")
     assert "cannot be loaded" in agreement(candidates(one=one, other=other), tmp_path / "cache").reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image, ImageOps
 from chestxray.errors import DataError
 
 Fit = Literal["stretch", "pad", "crop"]
+#: Part of an image: left, top, right and bottom in shares of its width and height, 0 to 1.
+Box = tuple[float, float, float, float]
 MAX_PIXELS = 100_000_000
 #: The filter for resizing: bilinear with Pillow's support scaled to the reduction, an area average without
 #: aliasing.
@@ -83,6 +86,20 @@ def scaled_to_uint8(values: np.ndarray) -> np.ndarray:
     values -= low
     values *= 255.0 / (high - low) if high > low else 0.0
     return np.round(values, out=values).astype(np.uint8)
+
+
+def corners(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom, whole pixels of an upright image of `width` by `height`, of all pixels that
+    `box` touches; at least one.
+
+    >>> corners((0.2, 0.1, 0.8, 0.9), 100, 55)
+    (20, 5, 80, 50)
+    """
+    (left, right), (top, bottom) = (
+        (min(math.floor(low * length), length - 1), math.ceil(high * length))
+        for low, high, length in ((box[0], box[2], width), (box[1], box[3], height))
+    )
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:

@@ -7,6 +7,7 @@ PNG, JPEG, TIFF and BMP are read here, with 16-bit colour by `chestxray.data.ima
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -22,9 +23,11 @@ from chestxray.data.images.pixels import (
     FILTER,
     MAX_PIXELS,
     ORIENTATION,
+    Box,
     Fit,
     UnreadableImage,
     check_size,
+    corners,
     fitted,
     scaled_to_uint8,
     to_grey,
@@ -85,13 +88,19 @@ class Radiograph:
 
 
 def read(
-    path: Path, *, size: tuple[int, int] | None = None, fit: Fit = "stretch", max_pixels: int = MAX_PIXELS
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    fit: Fit = "stretch",
+    max_pixels: int = MAX_PIXELS,
+    box: Box | None = None,
 ) -> Radiograph:
-    """Read an image file as grey pixels, fitted to `size` (height, width) in pixels if given.
+    """Read an image file as grey pixels, of which `box` alone is kept, fitted to `size` (height, width) in pixels if
+    given.
 
     16-bit and floating-point images are scaled by their own range, never clipped. Transparent pixels
     are blended with black. EXIF orientation is applied. JPEG files much larger than `size` are decoded
-    at a half, quarter or eighth of their size (never below `size`), which the JPEG format allows. Of
+    at a half, quarter or eighth of their size (`box` never below `size`), which the JPEG format allows. Of
     colour JPEG files, the stored luma is read. DICOM files (the extra ``dicom``) are converted for
     display as their header says; their other elements are not passed on.
 
@@ -104,11 +113,16 @@ def read(
         content = content_of(path, 8 * max_pixels + _BESIDE_PIXELS)
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from error
-    return decode(content, size=size, fit=fit, max_pixels=max_pixels)
+    return decode(content, size=size, fit=fit, max_pixels=max_pixels, box=box)
 
 
 def decode(
-    content: bytes, *, size: tuple[int, int] | None = None, fit: Fit = "stretch", max_pixels: int = MAX_PIXELS
+    content: bytes,
+    *,
+    size: tuple[int, int] | None = None,
+    fit: Fit = "stretch",
+    max_pixels: int = MAX_PIXELS,
+    box: Box | None = None,
 ) -> Radiograph:
     """Read an image from a file's bytes. Arguments and errors as for `read`."""
     if not content:
@@ -124,8 +138,10 @@ def decode(
         with _open(content, max_pixels) as image:
             width, height, kind = image.width, image.height, image.format or ""
             mode = f"{image.mode};16" if deep_colour.is_deep(image) else image.mode
-            grey = _load(image, size)
+            grey = _load(image, size if size is None or box is None else _whole(size, box))
             pixel_hash = _digest(*_compressed(content, image, mode)) if kind in _JPEG_KINDS else _pixel_hash(grey)
+    if box is not None:
+        grey = grey.crop(corners(box, grey.width, grey.height))
     return Radiograph(
         pixels=np.asarray(fitted(grey, size, fit) if size else grey),
         width=width,
@@ -201,6 +217,11 @@ def _least(image: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
     height, width = size
     turned = image.getexif().get(ORIENTATION) in _TURNED
     return (height, width) if turned else (width, height)
+
+
+def _whole(size: tuple[int, int], box: Box) -> tuple[int, int]:
+    """Return the (height, width) of a whole image of which `box` has `size`."""
+    return math.ceil(size[0] / (box[3] - box[1])), math.ceil(size[1] / (box[2] - box[0]))
 
 
 def preprocessing(size: tuple[int, int], fit: Fit) -> dict[str, object]:

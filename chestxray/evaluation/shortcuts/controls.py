@@ -198,9 +198,9 @@ def _planned(
     hidden = (
         "the centre, three quarters of the width and height," if seen.lungs is None else "the area of the lung mask"
     )
+    frame = f"A narrow frame round the image{'' if seen.cut else ', and its four corners'}."
     planned = [
-        Control("border", "The border", "A narrow frame round the image, and its four corners.", "leak", border, mixed,
-                **task),
+        Control("border", "The border", frame, "leak", border, mixed, **task),
         Control("file_facts", "File facts", "Width, height, their ratio, colour mode and format of the file; "
                 "brightness and contrast of the border. No image.", "leak", facts, classifiers.trees, **task),
         Control("blanked_centre", "The blanked centre", f"The image at {inputs.SIDE} by {inputs.SIDE}, "
@@ -208,8 +208,14 @@ def _planned(
         Control("thumbnail", "The thumbnail", "The whole image at 8 by 8.", "likeness", inputs.thumbnail(seen),
                 pictures, **task),
     ]  # fmt: skip
+    left_out = {}
+    if seen.cut and seen.lungs is None:
+        planned = [control for control in planned if control.name != "blanked_centre"]
+        left_out["blanked_centre"] = (
+            "Images are cut to their lungs, which leaves nothing without lungs round the centre."
+        )
     if sample.loc[rows.of("train"), "source"].nunique() < 2:
-        return planned, {"predict_the_source": "All training images come from one source."}
+        return planned, left_out | {"predict_the_source": "All training images come from one source."}
     known = sorted(sample["source"].unique())
     names = (sample["source"].to_numpy()[:, None] == np.asarray(known)).astype(float)
     look = np.concatenate([inputs.thumbnail(seen), border], axis=1)
@@ -219,7 +225,7 @@ def _planned(
         Control("predict_the_source", "Predicting the source", "The border and the thumbnail; the target is the "
                 "source, not the class.", "source", look, pictures, sample["source"], tuple(known)),
     ]  # fmt: skip
-    return planned, {}
+    return planned, left_out
 
 
 def _model(test: Predictions, sample: pd.DataFrame, rows: Rows) -> Area:

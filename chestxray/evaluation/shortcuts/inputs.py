@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from chestxray.data.images.pixels import Fit, UnreadableImage
+from chestxray.data import lung_boxes
+from chestxray.data.images.pixels import Box, Fit, UnreadableImage
 from chestxray.data.images.reading import read
 
 SIDE = 32
@@ -33,11 +34,13 @@ class Grids:
     """Images averaged onto cells.
 
     ``cells``: float32 (rows, SIDE, SIDE), grey 0..255; ``lungs``: bool of the same shape, the cells that a dilated
-    lung mask touches, None where not every row has a mask.
+    lung mask touches, None where not every row has a mask. ``cut``: images are cut to their lungs, which then reach
+    into the corners, and nearly to the frame.
     """
 
     cells: np.ndarray
     lungs: np.ndarray | None
+    cut: bool = False
 
 
 def grids(rows: pd.DataFrame, pixels: np.ndarray, places: np.ndarray, fit: Fit, *, masked: bool) -> Grids:
@@ -48,11 +51,12 @@ def grids(rows: pd.DataFrame, pixels: np.ndarray, places: np.ndarray, fit: Fit, 
     Raises:
         UnreadableImage: a mask that cannot be read, or is empty.
     """
-    cells = np.stack([_cells(pixels[place]) for place in places])
+    cells, cut = np.stack([_cells(pixels[place]) for place in places]), lung_boxes.COLUMN in rows
     if not masked:
-        return Grids(cells, None)
-    paths = rows["lung_mask"].iloc[places]
-    return Grids(cells, np.stack([_lungs(Path(path), pixels.shape[1:], fit) for path in paths]))
+        return Grids(cells, None, cut)
+    chosen = rows.iloc[places]
+    paths = zip(chosen["lung_mask"], lung_boxes.of_rows(chosen), strict=True)
+    return Grids(cells, np.stack([_lungs(Path(path), pixels.shape[1:], fit, box) for path, box in paths]), cut)
 
 
 def has_masks(rows: pd.DataFrame) -> bool:
@@ -65,15 +69,17 @@ def has_masks(rows: pd.DataFrame) -> bool:
 
 
 def border(seen: Grids) -> np.ndarray:
-    """Return the cells of the frame and its corners, float32 (rows, cells)."""
-    return seen.cells[:, in_border()]
+    """Return the cells of the frame and its corners, float32 (rows, cells); of the frame alone where images are cut to
+    their lungs.
+    """
+    return seen.cells[:, in_border(corners=not seen.cut)]
 
 
-def in_border() -> np.ndarray:
+def in_border(*, corners: bool = True) -> np.ndarray:
     """Return the cells that the control ``border`` sees, bool (SIDE, SIDE)."""
     from_edge = np.minimum(np.arange(SIDE), np.arange(SIDE)[::-1])
     nearest, farthest = np.minimum.outer(from_edge, from_edge), np.maximum.outer(from_edge, from_edge)
-    return (nearest < FRAME) | (farthest < CORNER)
+    return (nearest < FRAME) | ((farthest < CORNER) & corners)
 
 
 def blanked(seen: Grids) -> np.ndarray:
@@ -120,10 +126,10 @@ def _cells(image: np.ndarray) -> np.ndarray:
     return np.asarray(averaged, dtype=np.float32)
 
 
-def _lungs(path: Path, size: tuple[int, ...], fit: Fit) -> np.ndarray:
+def _lungs(path: Path, size: tuple[int, ...], fit: Fit, box: Box | None) -> np.ndarray:
     from scipy import ndimage
 
-    mask = read(path, size=(size[0], size[1]), fit=fit).pixels
+    mask = read(path, size=(size[0], size[1]), fit=fit, box=box).pixels
     if not mask.any():
         raise UnreadableImage(f"{path} is an empty lung mask")
     # Masks are written as 0 and 255, or as 0 and 1.

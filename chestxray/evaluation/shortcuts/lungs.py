@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chestxray.data import lung_masks
+from chestxray.data import lung_boxes, lung_masks
+from chestxray.data.images.pixels import Fit
 from chestxray.data.index import Index
 from chestxray.errors import PluginError
 from chestxray.evaluation.influence import accuracy
@@ -56,9 +57,18 @@ class Masked:
 
 
 def masked(
-    index: Index, pixels: np.ndarray, answer: Callable[[np.ndarray], np.ndarray], *, seed: int = 0
+    index: Index,
+    pixels: np.ndarray,
+    answer: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int = 0,
+    whole: np.ndarray | None = None,
+    fit: Fit = "stretch",
 ) -> Masked | None:
     """Return what a model answers to test films without their lungs; None where no segmenter is installed.
+
+    Where images are cut to their lungs, these are found in `whole`, the same films as they were, uint8 (rows, n, m),
+    and cut and fitted alike.
 
     `pixels`, uint8 (rows, height, width), has one image per row of `index`; `answer` returns the model's probabilities,
     float (films, classes), of such films.
@@ -69,7 +79,17 @@ def masked(
         if not len(places := _drawn(index, seed)):
             return Masked(reason="There are no test images.")
         films = np.stack([pixels[place] for place in places])
-        found = lung_masks.lung_masks(entry, films)
+        if lung_boxes.COLUMN not in index.rows or whole is None:
+            found = lung_masks.lung_masks(entry, films)
+        else:
+            rows = index.rows.iloc[places]
+            found = lung_boxes.masks_within(
+                lung_masks.lung_masks(entry, np.stack([whole[place] for place in places])),
+                lung_boxes.of_rows(rows),
+                rows[["width", "height"]].astype(int).to_numpy().tolist(),
+                (films.shape[1], films.shape[2]),
+                fit,
+            )
     except PluginError as error:
         return Masked(reason=str(error))
     known = found.any(axis=(1, 2))

@@ -1,7 +1,7 @@
 """Where findings are known to be, as boolean masks at the size of a model's input.
 
 They come from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
-index, or from its boxes, and are stretched, padded or cropped exactly as the images are.
+index, or from its boxes, and are cut to the lungs, stretched, padded or cropped exactly as the images are.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from chestxray.data import lung_boxes
 from chestxray.data.column_kinds import MASK
-from chestxray.data.images.pixels import Fit, UnreadableImage, fitted
+from chestxray.data.images.pixels import Box, Fit, UnreadableImage, corners, fitted
 from chestxray.data.images.reading import read
 from chestxray.errors import DataError, InputError
 
@@ -32,7 +33,8 @@ def masks_of(
     """Return for each image where its finding is: bool (rows, height, width), all False where that is not known.
 
     Args:
-        rows: of an index; ``width`` and ``height`` of the image files are needed for boxes.
+        rows: of an index; ``width`` and ``height`` of the image files are needed for boxes, and images with a box in
+            `lung_boxes.COLUMN` are cut to it; the mask of a finding outside is empty.
         size: height and width of the model's input.
         fit: how the images are fitted to it.
         findings: the finding that is explained on each image; a box or a mask of another one does not count. None:
@@ -45,12 +47,16 @@ def masks_of(
             names the first one.
     """
     wanted = None if findings is None else list(findings)
+    parts = lung_boxes.of_rows(rows)
     if column is not None:
         if column not in rows:
             raise InputError(f"The data have no column of masks {column!r}. Allowed: a column of paths of masks.")
-        masks = [_file(path, size, fit) for path in rows[column].fillna("")]
+        masks = [_file(path, size, fit, part) for path, part in zip(rows[column].fillna(""), parts, strict=True)]
     else:
-        masks = [_known(row, None if wanted is None else wanted[i], size, fit) for i, row in enumerate(_records(rows))]
+        masks = [
+            _known(row, None if wanted is None else wanted[i], size, fit, parts[i])
+            for i, row in enumerate(_records(rows))
+        ]
     found = np.zeros((len(rows), *size), bool)
     for row, mask in zip(found, masks, strict=True):
         if mask is not None:
@@ -68,12 +74,14 @@ def _records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     return rows[columns].to_dict("records")
 
 
-def _known(row: Mapping[str, Any], finding: str | None, size: tuple[int, int], fit: Fit) -> np.ndarray | None:
+def _known(
+    row: Mapping[str, Any], finding: str | None, size: tuple[int, int], fit: Fit, part: Box | None
+) -> np.ndarray | None:
     """Return the mask of `finding` that a row of an index has: of its own mask, else of its boxes, else None."""
     path = row.get(MASK + finding) if finding is not None else None
     path = path or row.get("mask")
     if isinstance(path, str) and path:
-        return _file(path, size, fit)
+        return _file(path, size, fit, part)
     text = row.get("boxes")
     boxes = json.loads(text) if isinstance(text, str) and text else []
     boxes = [one for one in boxes if finding is None or one["finding"] == finding]
@@ -81,22 +89,28 @@ def _known(row: Mapping[str, Any], finding: str | None, size: tuple[int, int], f
         return None
     sides = [row[name] for name in ("width", "height") if name in row and not pd.isna(row[name])]
     own = tuple(int(side) for side in sides) if len(sides) == 2 else None
-    return np.any([box_mask(one, size, fit, own=own, name=row["path"]) for one in boxes], axis=0)
+    return np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
 
 
 def box_mask(
-    box: Mapping[str, Any], size: tuple[int, int], fit: Fit, *, own: tuple[int, ...] | None = None, name: str = ""
+    box: Mapping[str, Any],
+    size: tuple[int, int],
+    fit: Fit,
+    *,
+    own: tuple[float, ...] | None = None,
+    name: str = "",
+    part: Box | None = None,
 ) -> np.ndarray:
     """Return the pixels whose middle lies in `box`, bool (height, width) of `size`; at least one.
 
     `box` is one of `chestxray.data.boxes`; `own` is the width and height of the image file, which a box without
     ``of`` is drawn on. The whole film is that size, so that a box outside it is an error; one that a central crop
-    removes is left out, and one that is cut is cut.
+    removes is left out, and one that is cut is cut. `part`: what of the film is used, None for all of it.
 
     Raises:
         DataError: the box is empty, or outside its film; the size of the film is not known.
     """
-    film = tuple(box["of"]) if box["of"] else own
+    film: tuple[float, ...] | None = tuple(box["of"]) if box["of"] else own
     said = f"The box of {box['finding']} of {name or 'an image'}"
     if film is None:
         raise DataError(f"{said} is in pixels of its image file, whose size is not known. Allowed: a box with its of.")
@@ -106,6 +120,12 @@ def box_mask(
         raise DataError(f"{said} is empty. Allowed: width and height above 0. {received}")
     if x >= film[0] or y >= film[1] or x + width <= 0 or y + height <= 0:
         raise DataError(f"{said} lies outside its film. {received}")
+    if part is not None:
+        # From here on the part is the film.
+        x, y = x - part[0] * film[0], y - part[1] * film[1]
+        film, own = _cut(film, part), None if own is None else _cut(own, part)
+        if x >= film[0] or y >= film[1] or x + width <= 0 or y + height <= 0:
+            return np.zeros(size, bool)
     # What the film is scaled to and where its corner comes to lie; a film smaller than its drawing keeps its shape.
     scales = (size[1] / film[0], size[0] / film[1])
     if fit != "stretch":
@@ -124,8 +144,14 @@ def box_mask(
     return np.outer(*inside)
 
 
-def _file(path: str, size: tuple[int, int], fit: Fit) -> np.ndarray | None:
-    """Return a mask file fitted to `size`, bool (height, width); None where `path` is ``""``.
+def _cut(sides: tuple[float, ...], part: Box) -> tuple[float, ...]:
+    """Return the width and height of `part` of a film whose `sides` are its width and height."""
+    return sides[0] * (part[2] - part[0]), sides[1] * (part[3] - part[1])
+
+
+def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None) -> np.ndarray | None:
+    """Return `part` of a mask file fitted to `size`, bool (height, width), empty where the mask lies outside of the
+    part; None where `path` is ``""``.
 
     A mask is written as 0 and 255 or as 0 and 1; a pixel belongs to it where more than half of it does.
     """
@@ -138,6 +164,11 @@ def _file(path: str, size: tuple[int, int], fit: Fit) -> np.ndarray | None:
     if not drawn.any():
         raise DataError(f"The mask {path} is empty. Allowed: a mask with a pixel above 0, or no file.")
     whole = np.where(drawn > drawn.max() / 2, 255, 0).astype(np.uint8)
-    small = np.asarray(fitted(Image.fromarray(whole), size, fit))
+    image = Image.fromarray(whole)
+    if part is not None:
+        image = image.crop(corners(part, image.width, image.height))
+        if not np.asarray(image).any():
+            return np.zeros(size, bool)
+    small = np.asarray(fitted(image, size, fit))
     # A finding smaller than a pixel is where most of it lies.
     return small > 127 if (small > 127).any() else (small == small.max()) & (small > 0)

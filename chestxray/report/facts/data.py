@@ -76,7 +76,8 @@ def preparation(run: Run) -> list[str]:
         "image": "standardised image by image",
     }[run.recipe.normalisation]
     shape = f"{size[0]} by {size[1]} pixels (height, width), grey, 0 to 255; fit: {run.recipe.fit}." if size else ""
-    return [*([f"Decoded to {shape}"] if shape else []), f"Values: {scaled}."]
+    cut = f"Cut to the box around their lungs, found by {run.segmenter}." if run.segmenter else ""
+    return [*filter(None, [cut, f"Decoded to {shape}" if shape else ""]), f"Values: {scaled}."]
 
 
 def files(run: Run) -> list[str]:

@@ -13,7 +13,10 @@ from chestxray_lungs import augmentation, films, network, segmentation, train
 from PIL import Image
 
 from chestxray import registry, workflow
+from chestxray.data import lung_boxes
 from chestxray.data.decoded import decode
+from chestxray.data.images.pixels import corners
+from chestxray.data.images.reading import read
 from chestxray.data.sources.phantom.drawing import draw
 from chestxray.data.sources.phantom.source import load
 from chestxray.errors import InputError
@@ -21,6 +24,8 @@ from chestxray.evaluation.evaluate import evaluate
 from chestxray.evaluation.predictions import Predictions
 from chestxray.evaluation.shortcuts import lungs
 from chestxray.evaluation.shortcuts.controls import controls
+from chestxray.inference.batch_prediction import predicted
+from chestxray.inference.keras_engine import load_engine
 from chestxray.plugin import SourceOptions
 from chestxray.recipe import Recipe
 from chestxray.testing import check_method_plugin
@@ -196,6 +201,32 @@ def test_a_run_shows_its_model_films_without_their_lungs(data, tmp_path):
         (item,) = [item for item in one.controls["controls"] if item["name"] == lungs.NAME]
         assert item["films"] > 4
         assert "test images with their lungs blanked" in item["says"]
+
+
+def test_a_run_is_cut_to_the_lungs_of_its_films(tmp_path):
+    recipe = Recipe(
+        model="shallow_cnn", data=("phantom:images=90,size=96,classes=clear+consolidation",), weights="none",
+        image_size=(32, 32), epochs=1, replicates=100, heatmaps=0, crop="lungs",
+    )  # fmt: skip
+    run = workflow.run(recipe, output=tmp_path / "run", cache=tmp_path / "cache")
+    rows = run.index.rows
+    cut = rows[rows[lung_boxes.COLUMN] != ""]
+    assert len(cut) > 0.9 * len(rows)
+    shares = []
+    for path, box in zip(cut["lung_mask"][:30], lung_boxes.of_rows(cut)[:30], strict=True):
+        drawn = read(Path(path)).pixels > 0
+        left, top, right, bottom = corners(box, drawn.shape[1], drawn.shape[0])
+        assert drawn[top:bottom, left:right].sum() > 0.99 * drawn.sum()
+        shares.append((bottom - top) * (right - left) / drawn.size)
+    assert 0.4 < min(shares) < 0.95
+    (blanked,) = [item for item in run.controls["controls"] if item["name"] == lungs.NAME]
+    assert blanked["films"] > 4, "lungs that are cut out are found in the whole film"
+
+    test = run.predictions.of("test")
+    engine = load_engine(run.folder)
+    (batch,) = predicted(engine, list(test.rows["path"][:16]))
+    np.testing.assert_allclose(batch.outputs.probabilities, test.probabilities[:16], atol=1e-5)
+    assert str(engine.segmenter).startswith("chestxray-lungs:lungs ") and len(engine.segmenter.weights) == 32
 
 
 @pytest.mark.real_data

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from chestxray.data import lung_boxes
 from chestxray.data.boxes import box
 from chestxray.data.images.pixels import fitted
 from chestxray.data.sources.label_layouts.nih import listed_boxes
@@ -143,3 +144,24 @@ def test_a_fixed_blob_beats_chance_on_the_boxes_of_nih(real_data):
         blob = np.broadcast_to(centre((64, 64)), masks.shape)
         assert area(masks).mean() == pytest.approx(covered, abs=0.01)
         assert share_inside(blob, masks).mean() == pytest.approx(inside, abs=0.01)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_masks_and_boxes_follow_the_part_that_an_image_is_cut_to(fit, tmp_path):
+    drawn = patch((640, 480), slice(220, 400), slice(100, 260))
+    part = (0.125, 0.25, 0.75, 0.75)
+    film = Image.fromarray(drawn.astype(np.uint8) * 255).crop((60, 160, 360, 480))
+    expected = np.asarray(fitted(film, SIZE, fit)) > 127
+    rows = boxed(box("Mass", (100, 220, 160, 180), None), width=480, height=640, lung_box=lung_boxes.as_text(part))
+    found = masks_of(rows, SIZE, fit)[0]
+    assert (found != expected).sum() <= 0.15 * expected.sum() and expected.sum() > 30
+    path = write(tmp_path / "a.png", drawn)
+    np.testing.assert_array_equal(masks_of(rows.assign(mask=path), SIZE, fit)[0], expected)
+    np.testing.assert_array_equal(masks_of(rows.assign(lungs=path), SIZE, fit, column="lungs")[0], expected)
+
+
+def test_a_finding_outside_of_the_part_leaves_no_mask(tmp_path):
+    rows = boxed(box("Mass", (0, 0, 30, 30), (480, 640)), lung_box="0.5,0.5,1,1")
+    assert not masks_of(rows, SIZE).any()
+    path = write(tmp_path / "a.png", patch((640, 480), slice(0, 30), slice(0, 30)))
+    assert not masks_of(rows.assign(mask=path), SIZE).any()
