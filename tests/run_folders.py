@@ -50,7 +50,9 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
     recipe = Recipe(model="tiny", data=("folder:noise",), image_size=size, fit=fit)
     write_text(folder / "recipe.toml", recipe.to_toml())
     write_json(folder / FILE, decision.to_json())
-    scale = {"gradcam": {"highest": 2.0, "unit": "logit, by mean gradient", "images": 8}} if explained else {}
+    scale = (
+        {"gradcam": {"highest": 2.0, "beyond": 0, "unit": "logit, by mean gradient", "images": 8}} if explained else {}
+    )
     index = {"layer": "last" if explained else None, "reason": "", "images": [], **scale}
     write_json(folder / "heatmaps" / "index.json", index)
     predictions.write(folder / "predictions.csv")

@@ -89,9 +89,8 @@ def command(
 
     Writes three files for each image, class and method to --output: a PNG, the image at its own resolution with the map
     over it; an NPY, the raw map, float32 at the size of the model's input and in the unit of the method; and a JSON
-    with the answer and what the map says; with --dicom two files for a PACS as well. All maps of a method that are made
-    together, and those in RUN's report, share one scale, from 0 to the highest value among them: a faint map stays
-    faint.
+    with the answer and what the map says; with --dicom two files for a PACS as well. All maps of a method share one
+    scale, that of RUN's report where its maps are by this method, so that a faint map stays faint.
 
     A heat map is no outline of a disease, and a plausible one is no evidence that the answer is right.
     """  # noqa: D301 - click reads the backspace as "keep these lines"
@@ -119,7 +118,7 @@ def command(
     known = Run(run)
     # At another layer than the run's, the maps are others than those that were checked.
     badges = {} if layer is not None else {name: one["badge"] for name, one in known.map_checks.items()}
-    files = Files(output, engine, opening.max_pixels(run), layer, badges, dicom, highest=_scale(known, layer))
+    files = Files(output, engine, opening.max_pixels(run), layer, badges, dicom, stated=_scale(known, layer))
     unreadable = _explain(files, paths, methods, wanted)
     with progress("Drawing", len(files.entries)) as advance:
         for _ in files.finish():
@@ -180,7 +179,7 @@ def _draw(files: Files, methods: Sequence[str], panel: Path) -> None:
 
     rows = files.panel(methods, ROWS)
     said = {one: f"{one}: fails its checks" if files.badges.get(one) == "fails" else one for one in methods}
-    save(explanation_panel(rows, [(said[one], unit_of(one), files.highest[one]) for one in methods]), panel)
+    save(explanation_panel(rows, [(said[one], unit_of(one), files.highest(one)) for one in methods]), panel)
     total = len(files.entries) // len(methods)
     if total > len(rows):
         log.warning("%s has the first %d of %d rows.", panel, len(rows), total)
@@ -193,7 +192,7 @@ def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
         if count := sum(entry.method == method for entry in files.entries):
             log.info(
                 "%s: %d map%s in %s, on one scale from 0 to %.3g (%s).",
-                method, count, "" if count == 1 else "s", files.folder, files.highest[method], unit_of(method),
+                method, count, "" if count == 1 else "s", files.folder, files.highest(method), unit_of(method),
             )  # fmt: skip
     if unreadable:
         log.warning("%d unreadable.", unreadable)

@@ -18,7 +18,7 @@ from chestxray.explanation import panel_choice
 from chestxray.explanation.methods import METHODS
 from chestxray.explanation.overlay import marked, overlay
 from chestxray.explanation.panel_choice import Choice
-from chestxray.explanation.published_explanations import maps_of, shared_scale, unit_of
+from chestxray.explanation.published_explanations import maps_of, on_scale, scale_of, unit_of
 from chestxray.recipe import GRADCAM
 from chestxray.storage.files import replacing, write_json
 
@@ -39,8 +39,8 @@ def write_panel(
     """Explain a panel of `predictions` (`panel_choice`) and write the overlays and their ``index.json`` to `folder`.
 
     `images`: uint8 (height, width) by path. The maps are by `method` (`maps_of`). Without a `layer` there are no maps
-    of methods that need one, and the index gives the `reason`. All maps share one scale, from 0 to the highest value
-    among them, which the index gives. Where `badge` is ``fails`` (`map_checks`), each picture says so.
+    of methods that need one, and the index gives the `reason`. All maps share one scale (`scale_of`), which the
+    index gives. Where `badge` is ``fails`` (`map_checks`), each picture says so.
 
     The maps of an answer, wherever the model is used, are Grad-CAM's: where the panel's are not, the index gives the
     scale of Grad-CAM's maps of the same images too. A panel without images leaves it at what is `known`.
@@ -71,14 +71,15 @@ def _chosen(
 
 
 def gradcam_scale(model: keras.Model, layer: str, pixels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """Return ``highest``, the highest value among Grad-CAM's maps at `layer` of `pixels`, uint8 (rows, height, width),
-    for `classes`, int (rows,); its ``unit``; and ``images``, their number.
+    """Return the scale of Grad-CAM's maps at `layer` of `pixels`, uint8 (rows, height, width), for `classes`, int
+    (rows,): ``highest``, its end; its ``unit``; the number of ``images``, and of those ``beyond`` it.
 
     Raises:
         NonFiniteError: as `methods.raw_maps`.
     """
     raw = maps_of(GRADCAM, model, layer, pixels[..., np.newaxis], classes)
-    return {"highest": float(raw.max()), "unit": unit_of(GRADCAM), "images": len(pixels)}
+    highest, beyond = scale_of(raw.max(axis=(1, 2)))
+    return {"highest": highest, "beyond": beyond, "unit": unit_of(GRADCAM), "images": len(pixels)}
 
 
 def _entry(answers: Predictions, item: Choice, classes: Sequence[str]) -> dict[str, Any]:
@@ -107,9 +108,9 @@ def _shown(record: dict[str, Any], model: keras.Model, pixels: np.ndarray, class
     except InputError as error:
         record["reason"] = str(error)
         return np.empty((0, *pixels.shape[1:]), np.float32)
-    maps, highest = shared_scale(raw)
-    record["scale"] = {"lowest": 0.0, "highest": highest, "unit": unit_of(method)}
-    return maps
+    highest, beyond = scale_of(raw.max(axis=(1, 2)))
+    record["scale"] = {"lowest": 0.0, "highest": highest, "beyond": beyond, "unit": unit_of(method)}
+    return on_scale(raw, highest)
 
 
 def _record(layer: str | None, reason: str, each: int, method: str) -> dict[str, Any]:

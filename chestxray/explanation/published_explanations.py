@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -12,6 +14,9 @@ from chestxray.explanation.methods import METHODS, raw_maps
 from chestxray.models.assembly import logits_model
 from chestxray.recipe import EXPLANATIONS
 
+#: Share of the maps that lie within their scale.
+WITHIN = 0.9
+
 
 def maps_of(
     method: str, model: keras.Model, layer: str | None, pixels: np.ndarray, classes: np.ndarray, batch_size: int = 16
@@ -19,7 +24,7 @@ def maps_of(
     """Return raw maps, float32 (rows, height, width), of `pixels`, uint8 (rows, height, width, channels).
 
     `method` is one of `methods.METHODS` or the name of a plugin's, whose maps are in 0..1; `classes`, int (rows,), are
-    the classes or findings that are explained. No map is scaled by its own values (`shared_scale`).
+    the classes or findings that are explained. No map is scaled by its own values (`scale_of`).
 
     Raises:
         InputError, NonFiniteError: the method is unknown; as `methods.raw_maps`.
@@ -52,13 +57,26 @@ def unit_of(method: str) -> str:
     return METHODS[method].unit if method in METHODS else "share, as the plugin gives it"
 
 
-def shared_scale(maps: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return `maps` (rows, height, width) of one method divided by the highest value among them, and that value.
+def scale_of(peaks: np.ndarray | Sequence[float]) -> tuple[float, int]:
+    """Return the end of the one scale of maps whose highest values are `peaks`, and the number of maps beyond it.
 
-    An empty map stays empty beside others; where all are empty the value is 0.
+    A tenth of many maps may be beyond, and has the hottest colour there: on a scale that ended at the highest value of
+    all, one outlier would leave the other maps too faint to be seen. Ten maps or fewer end at their highest value.
+    An empty map stays empty beside others; where all are empty the end is 0.
+
+    >>> scale_of([0, 1, 2]), scale_of([1] * 19 + [30]), scale_of([0] * 19 + [3])
+    ((2.0, 0), (1.0, 1), (3.0, 0))
     """
-    highest = float(maps.max(initial=0.0))
-    return (maps / highest if highest > 0 else np.zeros_like(maps)), highest
+    peaks = np.asarray(peaks, np.float64)
+    if not peaks.size:
+        return 0.0, 0
+    end = float(np.quantile(peaks, WITHIN, method="higher")) or float(peaks.max())
+    return end, int((peaks > end).sum())
+
+
+def on_scale(maps: np.ndarray, end: float) -> np.ndarray:
+    """Return raw `maps` of any shape in 0..1 on a scale that ends at `end`; all 0 where it is 0."""
+    return np.clip(maps / end, 0, 1) if end > 0 else np.zeros_like(maps)
 
 
 def fault(maps: np.ndarray, shape: tuple[int, ...]) -> str:

@@ -15,7 +15,7 @@ from chestxray.data.images.pixels import Box, UnreadableImage
 from chestxray.data.images.reading import Radiograph, read
 from chestxray.errors import DataError, first_line
 from chestxray.explanation.overlay import marked, overlay
-from chestxray.explanation.published_explanations import unit_of
+from chestxray.explanation.published_explanations import on_scale, scale_of, unit_of
 from chestxray.inference.explaining import Explained, at_image, facts
 from chestxray.inference.keras_engine import KerasEngine, fingerprint
 from chestxray.inference.overlay_files import overlay_name
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass
 class Files:
-    """Writes the files of maps to ``folder``: raw maps as they come, then, when the highest values of all are known,
+    """Writes the files of maps to ``folder``: raw maps as they come, then, when the scale of all is known,
     pictures and JSON. Raw maps wait on disk, so that memory does not grow with the number of images.
 
     ``dicom``: picture and raw map are written as DICOM too, which needs the extra ``dicom-output``.
@@ -60,8 +60,10 @@ class Files:
     badges: Mapping[str, str] = field(default_factory=dict)
     dicom: bool = False
     entries: list[Entry] = field(default_factory=list)
-    #: The highest value of each method's maps, and of those that they share a scale with.
-    highest: dict[str, float] = field(default_factory=dict)
+    #: The end of the scale by method, where the run states one.
+    stated: Mapping[str, float] = field(default_factory=dict)
+    #: The highest value of each map, by method.
+    peaks: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, one: Explained) -> None:
         """Write the raw map ``<stem>.npy``, float32 (height, width), and keep what the JSON needs."""
@@ -77,13 +79,16 @@ class Files:
             "checks": self.badges.get(one.method) or "not made",
         }
         self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record, one.box))
-        self.highest[one.method] = max(self.highest.get(one.method, 0.0), float(one.raw.max()))
+        self.peaks.setdefault(one.method, []).append(float(one.raw.max()))
+
+    def highest(self, method: str) -> float:
+        """Return the end of the scale of a method's maps: the one that the run states, else that of these maps."""
+        return self.stated[method] if method in self.stated else scale_of(self.peaks[method])[0]
 
     def heat(self, entry: Entry) -> np.ndarray:
         """Return the map of `entry`, float32 (height, width) in 0..1, on the scale of its method."""
         raw: np.ndarray = np.load(self.folder / f"{entry.stem}.npy", allow_pickle=False)
-        highest = self.highest[entry.method]
-        return raw / highest if highest > 0 else np.zeros_like(raw)
+        return on_scale(raw, self.highest(entry.method))
 
     def finish(self) -> Iterator[Entry]:
         """Write ``<stem>.png``, the image with the map over it at the image's own size, and ``<stem>.json`` of each
@@ -105,7 +110,7 @@ class Files:
             with replacing(self.folder / f"{entry.stem}.png") as temporary:
                 Image.fromarray(picture).save(temporary)
             raw = np.load(self.folder / f"{entry.stem}.npy", allow_pickle=False)
-            scale = {"lowest": 0.0, "highest": self.highest[entry.method], "maps": self._count(entry.method)}
+            scale = {"lowest": 0.0, "highest": self.highest(entry.method), "maps": self._count(entry.method)}
             found = facts(raw, shape, self.engine.fit, entry.box)
             files: dict[str, Any] = {"picture": f"{entry.stem}.png", "raw": f"{entry.stem}.npy"}
             if header is not None:
@@ -132,7 +137,7 @@ class Files:
             unit=entry.record["unit"],
             model=self._model,
             fails=self._fails(entry),
-            highest=self.highest[entry.method],
+            highest=self.highest(entry.method),
             number=self.engine.classes.index(entry.name) + 1,
         )
         files = {"picture": f"{entry.stem}.dcm", "map": f"{entry.stem}-map.dcm"}

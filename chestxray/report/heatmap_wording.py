@@ -43,4 +43,6 @@ def method_and_scale(index: Mapping[str, Any]) -> str:
         return f"{drawn} Each map is scaled to its own maximum."
     if not scale["highest"]:
         return f"{drawn} All maps are empty."
-    return f"{drawn} All maps share one scale: the hottest colour is {scale['highest']:.3g} ({scale['unit']})."
+    end, beyond, count = f"{scale['highest']:.3g}", scale["beyond"], len(index["images"])
+    reached = f"{end} and more, as {beyond} of {count} maps have" if beyond else end
+    return f"{drawn} All maps share one scale: the hottest colour is {reached} ({scale['unit']})."

@@ -291,11 +291,13 @@ class _Picture(TypedDict):
 class _MapScale(TypedDict):
     lowest: float
     highest: Annotated[float, Within(0)]
+    beyond: Count
     unit: str
 
 
 class _GradcamScale(TypedDict):
     highest: Annotated[float, Within(0)]
+    beyond: Count
     unit: str
     images: Count
 

@@ -1,10 +1,16 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from chestxray.errors import PluginError
+from chestxray.evaluation.predictions import Predictions
+from chestxray.explanation import panel
 from chestxray.explanation.library_maps import gradcam
 from chestxray.explanation.overlay import overlay
 from chestxray.models.assembly import build
+from chestxray.report.heatmap_wording import method_and_scale
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
 
@@ -39,3 +45,25 @@ def test_cold_places_keep_the_radiograph():
     laid = overlay(grey, heat)
     assert (laid[1:] == grey[1:, :, None]).all()
     assert laid[0, 0].tolist() == [120, 124, 16]
+
+
+def test_one_outlier_leaves_the_other_maps_to_be_seen(tiny, tmp_path, monkeypatch):
+    """Of 30 films one has a map 100 times as high: it is drawn to the end of the scale, which the others share."""
+    count, outlier = 30, 7
+    paths = [f"{i:02d}.png" for i in range(count)]
+    rows = pd.DataFrame({"path": paths, "label": "a", "patient": paths, "split": "test", "source": "s"})
+    answered = np.linspace(0.6, 0.9, count)
+    predictions = Predictions.from_probabilities(rows, ("a", "b"), np.stack([answered, 1 - answered], axis=1))
+    images = {path: np.full((8, 8), i, np.uint8) for i, path in enumerate(paths)}
+
+    def maps_of(method, model, layer, pixels, classes):
+        highest = np.where(pixels[:, 0, 0, 0] == outlier, 500.0, 5.0)
+        return np.broadcast_to(highest[:, None, None], pixels.shape[:3]).astype(np.float32)
+
+    monkeypatch.setattr(panel, "maps_of", maps_of)
+    panel.write_panel(None, "last", "", predictions, images, count, 0, tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert {key: index["scale"][key] for key in ("highest", "beyond")} == {"highest": 5.0, "beyond": 1}
+    assert "the hottest colour is 5 and more, as 1 of 30 maps have (logit" in method_and_scale(index)
+    index["scale"] |= {"beyond": 0}
+    assert "the hottest colour is 5 (logit" in method_and_scale(index)

@@ -76,13 +76,13 @@ def test_what_is_no_description_is_refused(change, words):
 def test_a_run_states_its_scale_its_badge_and_the_reasons_that_fail_first(copy):
     found = run_heat_maps.of_run(Run(copy))
     assert (found.highest, found.badge, found.reasons) == (2.0, "not checked", ())
-    assert found.scale == "The scale ends at the highest value among the maps of 8 test images of the run."
+    assert found.scale == "Of the maps of 8 test images of the run, none go beyond the end of the scale."
     set_badge(copy, "fails", CHECKS)
     found = keras_engine.load_engine(copy).heat_maps
     assert found.badge == "fails" and "fails the checks of its maps (Weights made random" in found.sentence
     assert [one["verdict"] for one in found.reasons] == ["fails", "passes"]
     assert HeatMaps.from_json(json.loads(json.dumps(found.to_json()))) == found
-    panel_scale = {"lowest": 0.0, "highest": 7.0, "unit": "logit"}
+    panel_scale = {"lowest": 0.0, "highest": 7.0, "beyond": 0, "unit": "logit"}
     set_scale(copy, method="gradcam", scale=panel_scale, images=[])
     assert run_heat_maps.of_run(Run(copy)).highest == 7.0, "that of the report"
     set_scale(copy, method="occlusion")
@@ -99,7 +99,7 @@ def test_a_run_without_a_scale_shows_no_maps(copy):
     with pytest.raises(InputError, match="states no scale for them, which `chestxray evaluate RUN --heatmaps 2`"):
         engine.run(pixels_of(1), maps=True)
     assert keras_engine.fingerprint(copy) != before, "its answers are others"
-    set_scale(copy, gradcam={"highest": -2.0, "unit": "logit", "images": 1})
+    set_scale(copy, gradcam={"highest": -2.0, "beyond": 0, "unit": "logit", "images": 1})
     with pytest.raises(DataError, match=r"gradcam.highest must be a number at least 0"):
         keras_engine.load_engine(copy)
 
@@ -122,7 +122,7 @@ def test_overlays_are_on_the_scale_and_marked_where_the_method_fails(copy, tmp_p
     Image.fromarray(pixels_of(1, 5)[0]).save(film)
     drawn = {}
     for highest in (1e-6, 1e6):
-        set_scale(copy, gradcam={"highest": highest, "unit": "logit", "images": 8})
+        set_scale(copy, gradcam={"highest": highest, "beyond": 0, "unit": "logit", "images": 8})
         engine = keras_engine.load_engine(copy)
         (batch,) = batch_prediction.predicted(engine, [str(film)], maps=True)
         (name,) = overlay_files.overlays_of(tmp_path / f"{highest}", batch, engine, engine.decision)
@@ -136,7 +136,7 @@ def test_overlays_are_on_the_scale_and_marked_where_the_method_fails(copy, tmp_p
 
 def test_an_ensemble_is_a_mean_of_shares_that_nobody_checked(run, copy, tmp_path):
     set_badge(copy, "passes")
-    set_scale(copy, gradcam={"highest": 4.0, "unit": "logit", "images": 8})
+    set_scale(copy, gradcam={"highest": 4.0, "beyond": 0, "unit": "logit", "images": 8})
     both = keras_engine.load_engine(write_ensemble(tmp_path / "both", [run, copy]))
     assert (both.heat_maps.badge, both.heat_maps.highest) == ("not checked", 1.0)
     raw = keras_engine.maps_of(keras_engine.load_engine(run), pixels_of(3), 1)

@@ -23,7 +23,7 @@ Row = tuple[str, str, np.ndarray, Sequence[np.ndarray]]
 def explanation_panel(rows: Sequence[Row], methods: Sequence[tuple[str, str, float]]) -> Figure:
     """Return a figure with a row for each image and class: the image, and the map of each method over it.
 
-    `methods`: name, unit, and the highest value of all maps of the method, which its colour bar ends at.
+    `methods`: name, unit, and the end of its scale and colour bar.
     """
     if not rows:
         return absent("No heat map to show.")
