@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from chestxray.data.images.pixels import FILTER, Box, Fit, corners, fitted
 from chestxray.errors import DataError
+
+if TYPE_CHECKING:  # the server reads images without pandas
+    import pandas as pd
 
 log = logging.getLogger("chestxray")
 

@@ -240,6 +240,8 @@ def test_headers_as_they_are_met(run, header, tmp_path):
 @pytest.mark.parametrize("fit", ["pad", "crop"])
 def test_a_value_lies_on_the_pixel_that_the_model_saw(fit, tmp_path):
     fitted = write_run(tmp_path / "run", fit=fit)
+    # A run that states no scale: the map then reaches the end of its own, whatever its values.
+    write_json(fitted / "heatmaps" / "index.json", {"layer": "last", "reason": "", "images": []})
     (tmp_path / "film.dcm").write_bytes(dicom(FILM))
     called(fitted, tmp_path / "film.dcm", "--output", tmp_path / "maps", "--dicom")
     ((record, picture, values),) = written(tmp_path / "maps")
