@@ -585,10 +585,13 @@ def _without_lungs(job: Job) -> lungs.Masked | None:
 
 def _explain(job: Job, outcome: Trial, *, trained: bool) -> None:
     """Check the heat maps, and draw those of the panel. `trained` says whether the model was trained in this run."""
+    from chestxray.explanation import gradcam
     from chestxray.runs import heat_maps
     from chestxray.training import checkpoint, shuffled_labels
 
     layer, reason, model = job.plugin.cam_layer, job.plugin.cam_reason, job.built.model
+    if layer is not None:
+        layer = gradcam.with_places(model, layer)
     test, validation, rows = outcome.test, outcome.validation, job.prepared.index.rows
     images = _by_path(job.prepared, validation) | _by_path(job.prepared, test)
     shuffled = None

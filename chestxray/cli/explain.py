@@ -194,5 +194,10 @@ def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
                 "%s: %d map%s in %s, on one scale from 0 to %.3g (%s).",
                 method, count, "" if count == 1 else "s", files.folder, files.highest(method), unit_of(method),
             )  # fmt: skip
+        if even := files.even[method]:
+            log.warning(
+                "%s: %d of %d maps have one value everywhere, and show no place. A layer that is one cell at this "
+                "image size gives such maps.", method, even, count,
+            )  # fmt: skip
     if unreadable:
         log.warning("%d unreadable.", unreadable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 from chestxray.errors import PluginError
 
 Tensor = Any
+log = logging.getLogger("chestxray")
 
 
 def check_layer(model: keras.Model, layer: str) -> None:
@@ -18,6 +20,50 @@ def check_layer(model: keras.Model, layer: str) -> None:
     names = {item.name for item in model.layers}
     if layer not in names or len(model.get_layer(layer).output.shape) != 4:
         raise PluginError(f"cam_layer must name a layer with a rank-4 output. Received: {layer!r}.")
+
+
+def with_places(model: keras.Model, layer: str) -> str:
+    """Return `layer`, or the last layer before it whose maps have places, where its own are a single cell.
+
+    A network that divides each side by 32 has one cell left of an image of 32 pixels: its map is the same everywhere.
+    The layer returned instead has two rows and columns or more, and everything that reaches `layer` passes through it:
+    a layer of one branch would tell where that branch looks. Where there is none, `layer` is returned.
+
+    Raises:
+        PluginError: `layer` is not a feature map of `model`.
+    """
+    check_layer(model, layer)
+    if _has_places(wanted := model.get_layer(layer)):
+        return layer
+    places = {id(operation): place for place, operation in enumerate(model.operations)}
+    before, found = [wanted], {id(wanted)}
+    for operation in before:  # grows
+        for one in _inputs(operation):
+            if id(one) not in found:
+                found.add(id(one))
+                before.append(one)
+    before.sort(key=lambda operation: places[id(operation)])
+    weighted = [place for place, operation in enumerate(before) if getattr(operation, "weights", None)]
+    # The earliest input of what was passed: where it is not before an operation, nothing goes around that one.
+    earliest = places[id(wanted)]
+    for operation in reversed(before[weighted[0] :] if weighted else []):
+        if places[id(operation)] <= earliest and _has_places(operation):
+            log.info(
+                "Heat maps are of the layer %s: at this image size a map of %s is one cell, the same everywhere.",
+                operation.name, layer,
+            )  # fmt: skip
+            return str(operation.name)
+        earliest = min([earliest, *(places[id(one)] for one in _inputs(operation))])
+    return layer
+
+
+def _has_places(operation: Any) -> bool:
+    shape: tuple[int | None, ...] = tuple(getattr(operation.output, "shape", ()))
+    return len(shape) == 4 and isinstance(operation, keras.Layer) and min(shape[1] or 0, shape[2] or 0) > 1
+
+
+def _inputs(operation: Any) -> list[Any]:
+    return [tensor._keras_history.operation for node in operation._inbound_nodes for tensor in node.input_tensors]
 
 
 def positive(features: Tensor, weights: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from chestxray.inference import keras_engine
 from chestxray.inference.answer import answered
 from chestxray.inference.batch_prediction import decoded
 from chestxray.inference.engine import Engine
+from chestxray.inference.heat_maps import is_even
 from chestxray.inference.image_answer import ImageAnswer
 from chestxray.inference.keras_engine import KerasEngine, load_engine
 from chestxray.recipe import GRADCAM, PIXEL_EXPLANATIONS
@@ -161,15 +162,16 @@ def _chosen(engine: Engine, probabilities: np.ndarray, wanted: str) -> tuple[np.
 def facts(raw: np.ndarray, shape: tuple[int, int], fit: Fit, box: Box | None = None) -> dict[str, Any]:
     """Return what a raw map says of an image of `shape` (height, width) in pixels, in JSON types.
 
-    ``highest_at`` is [row, column] of the highest value in the image's own pixels, None in an empty map;
-    ``strongest_tenth``: the share of the map's sum that lies in its strongest tenth of pixels, .1 in an even map.
+    ``even``: whether it has one value everywhere, so that it shows no place; ``highest_at`` is [row, column] of the
+    highest value in the image's own pixels, None in an even map; ``strongest_tenth``: the share of the map's sum that
+    lies in its strongest tenth of pixels, .1 in an even map.
     ``seen`` is the part of the image that the model was given, `box`: [top, left, bottom, right] in its own pixels.
     """
     left, top, right, bottom = corners(box or WHOLE, shape[1], shape[0])
     total = float(raw.sum(dtype=np.float64))
     tenth = np.sort(raw, axis=None)[::-1][: max(raw.size // 10, 1)]
     at = None
-    if total > 0:
+    if not is_even(raw):
         row, column = np.unravel_index(int(raw.argmax()), raw.shape)
         part = seen((bottom - top, right - left), (raw.shape[0], raw.shape[1]), fit)
         at = [top + part.row_of(int(row) + 0.5), left + part.column_of(int(column) + 0.5)]
@@ -178,6 +180,7 @@ def facts(raw: np.ndarray, shape: tuple[int, int], fit: Fit, box: Box | None = N
         "highest": float(raw.max()),
         "mean": float(raw.mean(dtype=np.float64)),
         "empty": total == 0,
+        "even": is_even(raw),
         "highest_at": at,
         "seen": [top, left, bottom, right],
         "strongest_tenth": float(tenth.sum(dtype=np.float64) / total) if total > 0 else None,

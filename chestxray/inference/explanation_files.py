@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from chestxray.errors import DataError, first_line
 from chestxray.explanation.overlay import marked, overlay
 from chestxray.explanation.published_explanations import on_scale, scale_of, unit_of
 from chestxray.inference.explaining import Explained, at_image, facts
+from chestxray.inference.heat_maps import is_even
 from chestxray.inference.keras_engine import KerasEngine, fingerprint
 from chestxray.inference.overlay_files import overlay_name
 from chestxray.recipe import PIXEL_EXPLANATIONS
@@ -64,6 +66,8 @@ class Files:
     stated: Mapping[str, float] = field(default_factory=dict)
     #: The highest value of each map, by method.
     peaks: dict[str, list[float]] = field(default_factory=dict)
+    #: How many maps of each method are above 0 and the same everywhere.
+    even: Counter[str] = field(default_factory=Counter)
 
     def add(self, one: Explained) -> None:
         """Write the raw map ``<stem>.npy``, float32 (height, width), and keep what the JSON needs."""
@@ -80,6 +84,7 @@ class Files:
         }
         self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record, one.box))
         self.peaks.setdefault(one.method, []).append(float(one.raw.max()))
+        self.even[one.method] += bool(one.raw.max() > 0 and is_even(one.raw))
 
     def highest(self, method: str) -> float:
         """Return the end of the scale of a method's maps: the one that the run states, else that of these maps."""

@@ -20,6 +20,12 @@ Badge: TypeAlias = Literal["passes", "doubtful", "fails", "not checked"]
 FAINT = 0.05
 
 
+def is_even(raw: np.ndarray) -> bool:
+    """Return whether a raw map (height, width) has one value everywhere, but for rounding, and so shows no place."""
+    highest = float(raw.max())
+    return highest - float(raw.min()) <= 1e-6 * abs(highest)
+
+
 class Reason(TypedDict):
     """What one check found: its ``title``, its ``verdict`` and a ``sentence`` for a reader who knows no method."""
 
@@ -87,6 +93,8 @@ class HeatMaps:
         own, end = f"{highest:.3g}", f"{self.highest:.3g}"
         if highest <= 0:
             return "This map is empty: the method finds no place that speaks for the answer."
+        if is_even(raw):
+            return f"This map is {own} everywhere: it shows no place."
         if not self.highest:
             return f"This map is not drawn: its highest value is {own}, and the scale has no end."
         if self.is_faint(raw):

@@ -103,6 +103,22 @@ def test_an_empty_map_stays_empty_beside_a_full_one(run, films, tmp_path, monkey
     assert found[1]["map"]["highest_at"] is None and found[1]["map"]["strongest_tenth"] is None
 
 
+def test_a_map_that_is_the_same_everywhere_names_no_place(run, films, tmp_path, monkeypatch):
+    def flat(self, method, pixels, classes, layer=None):
+        maps = np.full((len(pixels), *SIZE), 1.5, np.float32)
+        maps[0, 3, 4] = 1.6
+        return maps
+
+    monkeypatch.setattr(explaining.KerasEngine, "raw_maps", flat)
+    done = called(run, films, "--output", tmp_path / "maps")
+    assert done.exit_code == 0
+    assert "gradcam: 2 of 3 maps have one value everywhere, and show no place." in done.output
+    found = [record["map"] for record in records(tmp_path / "maps")]
+    assert [one["even"] for one in found] == [False, True, True]
+    assert [one["highest_at"] is None for one in found] == [False, True, True]
+    assert not any(one["empty"] for one in found)
+
+
 def test_what_cannot_be_read_is_said_and_the_others_are_explained(run, films, tmp_path):
     (films / "f1.png").write_text("no film")
     done = called(run, films, "--output", tmp_path / "maps")

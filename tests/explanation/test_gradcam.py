@@ -13,7 +13,7 @@ from chestxray.evaluation.decision.out_of_distribution import learn
 from chestxray.evaluation.decision.rule import Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.explanation.closed_form_gradient import HeadGradient, NoClosedForm
-from chestxray.explanation.gradcam import enlarge, enlargement
+from chestxray.explanation.gradcam import enlarge, enlargement, with_places
 from chestxray.explanation.inference_graph import Graph, OnePass
 from chestxray.explanation.library_maps import gradcam
 from chestxray.models.assembly import build, features_model, set_calibration
@@ -204,3 +204,36 @@ def test_a_map_that_is_the_same_everywhere_stays_what_it_is(value):
     finished = tf.function(lambda evidence: enlarge(evidence, (8, 8)))
     large = finished(tf.fill((2, 1, 1), tf.constant(value)))
     np.testing.assert_allclose(large, np.full((2, 8, 8), value), rtol=1e-6)
+
+
+def branched(size):
+    """A network that ends in one cell of an image of 16 pixels, by two branches of which one makes it early."""
+    image = keras.Input((*size, 1), name="image")
+    stem = layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(layers.Rescaling(1 / 255)(image))
+    left = layers.Conv2D(4, 3, strides=2, padding="same", name="left")(stem)
+    right = layers.Conv2D(4, 1, name="right")(layers.MaxPooling2D(2)(stem))
+    joined = layers.Concatenate(name="joined")([left, right])
+    one = layers.Conv2D(8, 4, name="one", strides=4)(joined)
+    other = layers.Conv2D(8, 1, name="wide")(joined)
+    last = layers.Add(name="last")([one, layers.MaxPooling2D(4)(other)])
+    return keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(last)))
+
+
+@pytest.mark.parametrize(("side", "expected"), [(16, "joined"), (32, "last"), (48, "last")])
+def test_a_layer_of_one_cell_gives_way_to_the_last_with_places_that_all_passes_through(side, expected, caplog):
+    caplog.set_level("INFO", "chestxray")
+    model = branched((side, side))
+    assert with_places(model, "last") == expected
+    assert bool(caplog.messages) == (expected != "last")
+    # "wide" is nearer to the end, but the other branch goes around it.
+    rows, columns = model.get_layer(expected).output.shape[1:3]
+    assert min(rows, columns) > 1
+
+
+def test_a_layer_of_one_cell_stays_where_no_weights_come_before_it(caplog):
+    image = keras.Input((4, 4, 1))
+    seen = layers.Conv2D(3, 4, name="last")(layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, layers.Dense(2)(layers.Flatten()(seen)))
+    assert with_places(model, "last") == "last" and not caplog.messages
+    with pytest.raises(PluginError, match="cam_layer must name a layer with a rank-4 output"):
+        with_places(model, "nowhere")

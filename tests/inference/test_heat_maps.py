@@ -53,6 +53,7 @@ def test_words_on_a_map_beside_the_scale():
     assert known.words(map_of(0)).startswith("This map is empty")
     assert known.words(map_of(0.1)) == "This map is nearly empty: its highest value is 0.1, and the scale ends at 4."
     assert known.words(map_of(5.0)) == "The highest value of this map is 5, beyond the end of the scale, 4."
+    assert known.words(np.full((1, 2), 3.0)) == "This map is 3 everywhere: it shows no place."
     endless = replace(known, highest=0.0)
     assert not endless.on_scale(map_of(5.0)).any() and endless.words(map_of(5.0)).startswith("This map is not drawn")
 

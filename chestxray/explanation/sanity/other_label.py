@@ -6,19 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.explanation.map_check import Explain, MapCheck, Verdict
-from chestxray.explanation.sanity.own_maps import OwnMaps
+from chestxray.explanation.map_check import Explain, MapCheck
+from chestxray.explanation.sanity.own_maps import Meaning, OwnMaps
 
-_OTHER: dict[Verdict, str] = {
-    "passes": "The maps fall to that level: they are of the label that they are said to be of.",
-    "doubtful": "Whether the maps fall to that level cannot be told from these images.",
-    "fails": "The maps of two labels are more alike than that: a map does not say which label it is of.",
-}
-_SHUFFLED: dict[Verdict, str] = {
-    "passes": "The maps fall to that level: they depend on what the labels taught the model.",
-    "doubtful": "Whether the maps fall to that level cannot be told from these images.",
-    "fails": "The maps are more alike than that: much of them does not come from the labels.",
-}
+_OTHER = Meaning(
+    passes="they are of the label that they are said to be of", fails="a map does not say which label it is of"
+)
+_SHUFFLED = Meaning(
+    passes="they depend on what the labels taught the model", fails="much of them does not come from the labels"
+)
 
 
 def other_label(model: Any, explain: Explain, own: OwnMaps) -> list[MapCheck]:

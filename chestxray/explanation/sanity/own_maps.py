@@ -22,10 +22,19 @@ from chestxray.explanation.sanity.similarity import MEASURES, is_constant, simil
 
 #: Random pairs of maps (Arun 2021), replicates of the bootstrap, and fewest images that a verdict rests on.
 PAIRS, REPLICATES, FEWEST = 50, 2000, 8
-#: A rank correlation above this means that more than half of what makes up the map is what it was before.
+#: A rank correlation above this is no change, however alike random pairs are: a method that draws the same spot on
+#: every film would otherwise pass.
 MOST = 0.5
 #: A figure for each of `MEASURES`.
 Levels = Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a verdict says of the maps: that they pass, or that they fail. Each ends a sentence."""
+
+    passes: str
+    fails: str
 
 
 @dataclass(frozen=True)
@@ -90,16 +99,16 @@ class OwnMaps:
         """Return why no verdict rests on these maps, ``""`` if one does."""
         if self.baseline is None or len(np.unique(self.clusters)) < FEWEST:
             return (
-                f"The method gives a map that is not empty for {len(self.maps)} of {len(self.maps) + self.empty} "
-                f"images, of {len(np.unique(self.clusters))} patients; a verdict needs {FEWEST}."
+                f"The map is empty or the same everywhere for {self.empty} of {len(self.maps) + self.empty} images; "
+                f"the others are of {len(np.unique(self.clusters))} patients, and a verdict needs {FEWEST}."
             )
         return ""
 
-    def check(self, name: str, changed: str, level: Levels, meaning: Mapping[Verdict, str], **figures: Any) -> MapCheck:
+    def check(self, name: str, changed: str, level: Levels, meaning: Meaning, **figures: Any) -> MapCheck:
         """Return the check `name` of whether maps fall to the baseline, by `fallen`.
 
-        `changed` begins the sentence, such as "With all weights random"; `meaning` ends it by verdict. `figures` are
-        added to those that each check has.
+        `changed` begins the sentence, such as "With all weights random". `figures` are added to those that each
+        check has.
         """
         assert self.baseline is not None, "`unable` says so"
         verdict = fallen(level, self.baseline)
@@ -107,10 +116,13 @@ class OwnMaps:
             verdict = "doubtful"
         sentence = (
             f"{changed}, a map and the one before have a rank correlation of {_text(level)}; the model's maps of two "
-            f"different images have {_text(self.baseline)}. {meaning[verdict]}"
+            f"different images have {_text(self.baseline)}. {_ending(verdict, level, self.baseline, meaning)}"
         )
         if self.empty:
-            sentence += f" The {self.empty} of {len(self.maps) + self.empty} images with an empty map are left out."
+            sentence += (
+                f" The {self.empty} of {len(self.maps) + self.empty} images whose map is empty or the same everywhere "
+                "are left out."
+            )
         return MapCheck(name, verdict, sentence, {**self.facts(), **as_json(level), **figures})
 
     def doubtful(self, name: str, reason: str) -> MapCheck:
@@ -136,6 +148,25 @@ def fallen(level: Levels, baseline: Levels) -> Verdict:
         return "fails"
     below = all(high(level[name]) <= high(baseline[name]) for name in MEASURES)
     return "passes" if below and high(rank) <= MOST else "doubtful"
+
+
+def _ending(verdict: Verdict, level: Levels, baseline: Levels, meaning: Meaning) -> str:
+    """Return the sentence on a verdict of `fallen`, with the reason where the rank correlations do not show it."""
+    (rank, pairs), (similar, of_pairs) = ((level[name], baseline[name]) for name in MEASURES)
+    if verdict == "passes":
+        return f"The maps fall to that level: {meaning.passes}."
+    if verdict == "fails":
+        if low(rank) > high(pairs):
+            return f"The maps do not fall to that level: {meaning.fails}."
+        return f"Above {MOST} they have not changed enough, however alike the maps of all images are: {meaning.fails}."
+    if high(rank) > high(pairs):
+        return "Whether the maps fall to that level cannot be told from these images."
+    if high(similar) > high(of_pairs):
+        of_both = (with_interval(figure.to_json(), 2) for figure in (similar, of_pairs))
+        return "They fall to that level; in structural similarity, {} beside {}, this is not shown.".format(*of_both)
+    if high(rank) > MOST:
+        return f"However alike the maps of all images are, {MOST} must not be passed, and that cannot be told here."
+    return "They fall to that level where a map shows a place at all, which most do not."
 
 
 def random_pairs(maps: np.ndarray, classes: np.ndarray, clusters: np.ndarray, seed: int) -> Levels | None:

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from chestxray.errors import NonFiniteError
-from chestxray.explanation.map_check import Explain, MapCheck, Verdict
-from chestxray.explanation.sanity.own_maps import OwnMaps, as_json
+from chestxray.explanation.map_check import Explain, MapCheck
+from chestxray.explanation.sanity.own_maps import Meaning, OwnMaps, as_json
 from chestxray.explanation.sanity.random_weights import RandomWeights
 
 #: Stages of the cascade, groups randomised alone, and networks whose weights are all random.
@@ -21,17 +21,12 @@ STAGES, ALONE, NETWORKS = 8, 6, 4
 #: From the numbers of the groups that are random to the maps.
 Changed: TypeAlias = Callable[[Iterable[int]], np.ndarray]
 
-_CASCADE: dict[Verdict, str] = {
-    "passes": "The maps fall to that level: they depend on what the model has learnt.",
-    "doubtful": "Whether the maps fall to that level cannot be told from these images.",
-    "fails": "The maps do not fall to that level: much of them does not come from what the model has learnt.",
-}
-
-_ALONE: dict[Verdict, str] = {
-    "passes": "The maps fall to that level: they depend on the layers.",
-    "doubtful": "Whether the maps fall to that level cannot be told from these images.",
-    "fails": "The maps do not fall to that level: most layers could be others without much change in the maps.",
-}
+_CASCADE = Meaning(
+    passes="they depend on what the model has learnt", fails="much of them does not come from what the model has learnt"
+)
+_ALONE = Meaning(
+    passes="they depend on the layers", fails="most layers could be others without much change in the maps"
+)
 
 
 def randomisation(model: Any, explain: Explain, own: OwnMaps) -> list[MapCheck]:

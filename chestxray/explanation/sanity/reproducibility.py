@@ -86,7 +86,8 @@ def _check(
     clusters = np.unique(clusters[shown], return_inverse=True)[1]
     facts = {"images": int(shown.sum()), "empty": int((~shown).sum()), "models": len(maps)}
     if len(np.unique(clusters)) < FEWEST:
-        reason = f"Maps that are not empty are of {len(np.unique(clusters))} patients; a verdict needs {FEWEST}."
+        count = len(np.unique(clusters))
+        reason = f"Maps that are not the same everywhere are of {count} patients; a verdict needs {FEWEST}."
         return MapCheck(name, "doubtful", reason, facts)
     same, different = _levels([one[shown] for one in _alike(maps)], np.asarray(classes)[shown], clusters, seed)
     rank, baseline = (level[MEASURES[0]] for level in (same, different))

@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from chestxray.evaluation.intervals import Figure
-from chestxray.explanation.sanity.own_maps import PAIRS, OwnMaps, choose_pairs, fallen, high, low
+from chestxray.explanation.sanity.own_maps import PAIRS, Meaning, OwnMaps, choose_pairs, fallen, high, low
 
 SIZE, IMAGES = 24, 24
-MEANING = {"passes": "", "doubtful": "", "fails": ""}
+MEANING = Meaning(passes="they do", fails="they do not")
 
 
 def fields(rng, count=IMAGES):
@@ -69,6 +71,26 @@ def test_a_level_far_below_the_baseline_passes_and_one_above_fails():
     assert of((0.1, 0.0, 0.2), (0.8, 0.7, 0.9)) == "doubtful"
 
 
+@pytest.mark.parametrize(
+    ("rank", "similar", "pairs", "verdict", "said"),
+    [
+        ((0.1, 0.0, 0.2), (0.1, 0.0, 0.2), (0.3, 0.2, 0.4), "passes", "The maps fall to that level: they do."),
+        ((0.5, 0.41, 0.6), (0.1, 0.0, 0.2), (0.3, 0.2, 0.4), "fails", "do not fall to that level: they do not."),
+        # Below the pairs, which are as alike as a fixed spot would make them.
+        ((0.59, 0.54, 0.64), (0.6, 0.5, 0.7), (0.77, 0.62, 0.87), "fails", "Above 0.5 they have not changed enough"),
+        ((0.45, 0.4, 0.55), (0.6, 0.5, 0.7), (0.77, 0.62, 0.87), "doubtful", "0.5 must not be passed"),
+        ((0.3, 0.1, 0.5), (0.1, 0.0, 0.2), (0.3, 0.2, 0.4), "doubtful", "Whether the maps fall to that level"),
+        ((0.1, 0.0, 0.2), (0.8, 0.7, 0.9), (0.3, 0.2, 0.4), "doubtful", "0.80 (0.70 to 0.90) beside 0.30"),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_said_with_the_reason_that_it_has(rank, similar, pairs, verdict, said):
+    baseline = {name: Figure(*pairs) for name in ("rank_correlation", "ssim")}
+    own = replace(own_of(np.exp(fields(np.random.default_rng(0)))), baseline=baseline)
+    level = {"rank_correlation": Figure(*rank), "ssim": Figure(*similar)}
+    check = own.check("x", "So", level, MEANING)
+    assert check.verdict == verdict and said in check.sentence
+
+
 def test_changes_drawn_at_random_widen_the_interval():
     rng = np.random.default_rng(0)
     own = own_of(np.exp(fields(rng)))
@@ -102,7 +124,7 @@ def test_empty_maps_are_left_out_and_said():
     own = own_of(maps)
     assert (len(own.maps), own.empty, len(own.pixels), len(own.classes)) == (12, 12, 12, 12)
     check = own.check("x", "So", own.level(changed[1::2]), MEANING)
-    assert "The 12 of 24 images with an empty map are left out." in check.sentence
+    assert "The 12 of 24 images whose map is empty or the same everywhere are left out." in check.sentence
     assert check.figures["empty"] == 12 and check.figures["images"] == 12
 
 
@@ -123,7 +145,7 @@ def test_too_few_maps_or_patients_give_no_verdict(shown, patients):
     maps = np.exp(fields(np.random.default_rng(0)))
     maps[shown:] = 0
     own = own_of(maps, patients=patients)
-    assert f"for {shown} of 24 images" in own.unable()
+    assert f"the same everywhere for {24 - shown} of 24 images" in own.unable()
     assert own.doubtful("x", own.unable()).verdict == "doubtful"
 
 
