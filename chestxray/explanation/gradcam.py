@@ -36,9 +36,15 @@ def with_places(model: keras.Model, layer: str) -> str:
     if _has_places(wanted := model.get_layer(layer)):
         return layer
     places = {id(operation): place for place, operation in enumerate(model.operations)}
+
+    def inputs(operation: Any) -> list[Any]:
+        given = [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+        found = [tensor._keras_history.operation for tensor in given]
+        return [one for one in found if id(one) in places]  # a layer may have been called in another model too
+
     before, found = [wanted], {id(wanted)}
     for operation in before:  # grows
-        for one in _inputs(operation):
+        for one in inputs(operation):
             if id(one) not in found:
                 found.add(id(one))
                 before.append(one)
@@ -53,17 +59,13 @@ def with_places(model: keras.Model, layer: str) -> str:
                 operation.name, layer,
             )  # fmt: skip
             return str(operation.name)
-        earliest = min([earliest, *(places[id(one)] for one in _inputs(operation))])
+        earliest = min([earliest, *(places[id(one)] for one in inputs(operation))])
     return layer
 
 
 def _has_places(operation: Any) -> bool:
     shape: tuple[int | None, ...] = tuple(getattr(operation.output, "shape", ()))
     return len(shape) == 4 and isinstance(operation, keras.Layer) and min(shape[1] or 0, shape[2] or 0) > 1
-
-
-def _inputs(operation: Any) -> list[Any]:
-    return [tensor._keras_history.operation for node in operation._inbound_nodes for tensor in node.input_tensors]
 
 
 def positive(features: Tensor, weights: Tensor) -> Tensor:

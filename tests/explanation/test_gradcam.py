@@ -223,6 +223,7 @@ def branched(size):
 def test_a_layer_of_one_cell_gives_way_to_the_last_with_places_that_all_passes_through(side, expected, caplog):
     caplog.set_level("INFO", "chestxray")
     model = branched((side, side))
+    model.get_layer("right")(keras.Input((8, 8, 4)))  # as a part of the network is that trains on kept features
     assert with_places(model, "last") == expected
     assert bool(caplog.messages) == (expected != "last")
     # "wide" is nearer to the end, but the other branch goes around it.
