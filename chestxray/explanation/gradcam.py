@@ -9,25 +9,41 @@ import keras
 import numpy as np
 from keras import ops
 
-from chestxray.errors import PluginError
+from chestxray.errors import PluginError, nearest
 
 Tensor = Any
 log = logging.getLogger("chestxray")
 
+#: Layers that move, drop or reorder cells, so that a cell does not lie where its share of the image lies: a map of one
+#: would be displaced.
+_DISPLACED = (
+    keras.layers.ZeroPadding2D, keras.layers.Cropping2D, keras.layers.CenterCrop, keras.layers.RandomCrop,
+    keras.layers.Reshape, keras.layers.Permute,
+)  # fmt: skip
+#: Most layers that a message names.
+_NAMED = 4
+
 
 def check_layer(model: keras.Model, layer: str) -> None:
     """Raise `PluginError` where `layer` is not a feature map of `model`."""
-    names = {item.name for item in model.layers}
-    if layer not in names or len(model.get_layer(layer).output.shape) != 4:
-        raise PluginError(f"cam_layer must name a layer with a rank-4 output. Received: {layer!r}.")
+    maps = {item.name: item for item in model.layers if _is_map(item)}
+    if layer not in maps:
+        # The last ones are those that maps are made at; a layer of one cell has the same map everywhere.
+        best = [name for name, item in maps.items() if _lies_evenly(item)] or list(maps)
+        some = f", such as {', '.join(best[: -_NAMED - 1 : -1])}" if best else " (this network has none)"
+        raise PluginError(
+            f"layer (in a plugin: cam_layer) must name a layer with a rank-4 output{some}.{nearest(layer, maps)} "
+            f"Received: {layer!r}."
+        )
 
 
 def with_places(model: keras.Model, layer: str) -> str:
     """Return `layer`, or the last layer before it whose maps have places, where its own are a single cell.
 
     A network that divides each side by 32 has one cell left of an image of 32 pixels: its map is the same everywhere.
-    The layer returned instead has two rows and columns or more, and everything that reaches `layer` passes through it:
-    a layer of one branch would tell where that branch looks. Where there is none, `layer` is returned.
+    The layer returned instead has two rows and columns or more, which lie evenly over the image, and everything that
+    reaches `layer` passes through it: a layer of one branch would tell where that branch looks. Where there is none,
+    `layer` is returned.
 
     Raises:
         PluginError: `layer` is not a feature map of `model`.
@@ -53,7 +69,7 @@ def with_places(model: keras.Model, layer: str) -> str:
     # The earliest input of what was passed: where it is not before an operation, nothing goes around that one.
     earliest = places[id(wanted)]
     for operation in reversed(before[weighted[0] :] if weighted else []):
-        if places[id(operation)] <= earliest and _has_places(operation):
+        if places[id(operation)] <= earliest and _lies_evenly(operation):
             log.info(
                 "Heat maps are of the layer %s: at this image size a map of %s is one cell, the same everywhere.",
                 operation.name, layer,
@@ -64,8 +80,16 @@ def with_places(model: keras.Model, layer: str) -> str:
 
 
 def _has_places(operation: Any) -> bool:
-    shape: tuple[int | None, ...] = tuple(getattr(operation.output, "shape", ()))
-    return len(shape) == 4 and isinstance(operation, keras.Layer) and min(shape[1] or 0, shape[2] or 0) > 1
+    return _is_map(operation) and min(operation.output.shape[1] or 0, operation.output.shape[2] or 0) > 1
+
+
+def _lies_evenly(operation: Any) -> bool:
+    return _has_places(operation) and not isinstance(operation, _DISPLACED)
+
+
+def _is_map(operation: Any) -> bool:
+    shape = getattr(getattr(operation, "output", None), "shape", ())
+    return isinstance(operation, keras.Layer) and len(shape) == 4
 
 
 def positive(features: Tensor, weights: Tensor) -> Tensor:

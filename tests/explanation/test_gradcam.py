@@ -236,5 +236,36 @@ def test_a_layer_of_one_cell_stays_where_no_weights_come_before_it(caplog):
     seen = layers.Conv2D(3, 4, name="last")(layers.Rescaling(1 / 255)(image))
     model = keras.Model(image, layers.Dense(2)(layers.Flatten()(seen)))
     assert with_places(model, "last") == "last" and not caplog.messages
-    with pytest.raises(PluginError, match="cam_layer must name a layer with a rank-4 output"):
-        with_places(model, "nowhere")
+
+
+@pytest.mark.parametrize(
+    "moving",
+    [
+        layers.ZeroPadding2D(((0, 3), (0, 3)), name="moving"),
+        layers.Cropping2D(((2, 0), (2, 0)), name="moving"),
+        layers.Reshape((8, 2, 4), name="moving"),
+        layers.Permute((2, 1, 3), name="moving"),
+    ],
+)
+def test_a_layer_whose_cells_do_not_lie_evenly_over_the_image_is_passed_by(moving):
+    image = keras.Input((16, 16, 1))
+    stem = layers.Conv2D(4, 3, strides=4, padding="same", name="stem")(layers.Rescaling(1 / 255)(image))
+    moved = moving(layers.ReLU(name="active")(stem))
+    last = layers.Conv2D(8, moved.shape[1:3], name="last")(moved)
+    model = keras.Model(image, layers.Dense(2)(layers.Flatten()(last)))
+    assert with_places(model, "last") == "active"
+    assert with_places(model, "moving") == "moving", "what is asked for by name is not exchanged"
+
+
+def test_a_wrong_layer_is_told_of_the_last_ones_that_can_be_named():
+    model = branched((16, 16))
+    with pytest.raises(PluginError) as error:
+        with_places(model, "joint")
+    said = str(error.value)
+    assert said.startswith(
+        "layer (in a plugin: cam_layer) must name a layer with a rank-4 output, such as wide, joined,"
+    )
+    assert "Did you mean joined" in said and said.endswith("Received: 'joint'.") and "\n" not in said
+    image = keras.Input((4,))
+    with pytest.raises(PluginError, match=r"rank-4 output \(this network has none\)\. Received: 'last'"):
+        with_places(keras.Model(image, layers.Dense(2, name="last")(image)), "last")

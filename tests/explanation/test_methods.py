@@ -260,7 +260,7 @@ def test_a_wrong_layer_is_named(tiny):
     model = made(tiny)
     for method in (name for name, one in METHODS.items() if one.needs == "layer"):
         for layer in ("absent", "logits"):
-            with pytest.raises(PluginError, match=f"rank-4 output. Received: '{layer}'"):
+            with pytest.raises(PluginError, match=f"rank-4 output, such as last, .* Received: '{layer}'"):
                 raw_maps(method, model, layer, PIXELS, CLASSES)
 
 

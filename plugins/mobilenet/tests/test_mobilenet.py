@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from chestxray.explanation.gradcam import with_places
 from chestxray.plugin import load_weights
 
 #: Without a head, as keras.applications counts them.
@@ -29,6 +30,15 @@ def test_at_the_smallest_size_it_has_the_published_number_of_weights_and_a_map(n
     assert model.get_layer(plugin.cam_layer).output.shape == model.output.shape
     assert model.output.shape[1:3] == (1, 1)
     model.get_layer(plugin.finetune_from)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_maps_of_the_smallest_images_are_of_a_layer_whose_cells_lie_evenly(name):
+    """The last layer with several cells only pads, at two sides: a map of it is displaced."""
+    plugin = PLUGINS[name][0]
+    model = backbone(plugin, (32, 32))
+    layer = model.get_layer(with_places(model, plugin.cam_layer))
+    assert not isinstance(layer, keras.layers.ZeroPadding2D) and layer.output.shape[1:3] == (2, 2)
 
 
 @pytest.mark.parametrize("name", PLUGINS)
