@@ -11,7 +11,7 @@ import click
 from chestxray.cli.places import READ_MODEL
 from chestxray.errors import InputError, OutputError, require
 from chestxray.progress.bars import progress
-from chestxray.recipe import EXPLANATIONS, GRADCAM
+from chestxray.recipe import EXPLANATIONS, GRADCAM, PIXEL_EXPLANATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +98,8 @@ def command(
     _check_places(output, panel)
     if dicom:
         require("--dicom", "highdicom")
+    if panel is not None:
+        require("A figure", "matplotlib")
     from chestxray.data.images import listing
     from chestxray.inference import opening
 
@@ -116,9 +118,13 @@ def command(
     explaining.check(engine, methods, wanted, layer)
     paths = listing.listed(images, recursive=recursive)
     known = Run(run)
+    own = layer in (None, engine.layer)
     # At another layer than the run's, the maps are others than those that were checked.
-    badges = {} if layer is not None else {name: one["badge"] for name, one in known.map_checks.items()}
-    files = Files(output, engine, opening.max_pixels(run), layer, badges, dicom, stated=_scale(known, layer))
+    badges = {name: one["badge"] for name, one in known.map_checks.items()} if own else {}
+    files = Files(
+        output, engine, opening.max_pixels(run), layer, badges, dicom, stated=_scale(known, methods) if own else {}
+    )
+    _check_images_stay(files, paths, methods, panel)
     unreadable = _explain(files, paths, methods, wanted)
     with progress("Drawing", len(files.entries)) as advance:
         for _ in files.finish():
@@ -126,8 +132,10 @@ def command(
     if panel is not None and files.entries:
         _draw(files, methods, panel)
     _summarise(files, methods, unreadable)
-    for method in methods if layer is None else ():
+    for method in methods if own else ():
         log.info(map_checks_wording.sentence(known, method))
+    if not own:
+        log.info("The maps at the layer %s were not checked: the checks of the run are of its own layer.", layer)
     log.info("Research use only. Not a medical device; not for diagnosis.")
     if unreadable == len(paths):
         raise SystemExit(1)
@@ -155,25 +163,58 @@ def _explain(files: Files, paths: Sequence[str], methods: Sequence[str], wanted:
     return unreadable
 
 
-def _scale(run: Run, layer: str | None) -> dict[str, float]:
+def _scale(run: Run, methods: Sequence[str]) -> dict[str, float]:
     """Return the end of the scale that the run states, by method: without it, the map of one faint film would be
     stretched to a full one.
     """
-    stated = {method: run.map_scale(method) for method in {GRADCAM, run.heatmaps.get("method", GRADCAM)}}
-    return {method: one["highest"] for method, one in stated.items() if one is not None and layer is None}
+    stated = {}
+    for method in methods:
+        # The run states none of methods that its report does not show.
+        if (scale := run.map_scale(method)) is None:
+            continue
+        if scale["highest"] > 0:
+            stated[method] = scale["highest"]
+        else:
+            log.warning("%s: the run's own maps are all empty and give no scale: these have their own.", method)
+    return stated
 
 
 def _check_places(output: Path, panel: Path | None) -> None:
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output must be a folder. Received: the file {output}.")
-    if panel is not None and panel.suffix.lower() != ".png":
+    if panel is None:
+        return
+    if panel.suffix.lower() != ".png":
         raise OutputError(f"--panel must be a PNG file, with the suffix .png. Received: {panel}.")
+    if panel.is_dir():
+        raise OutputError(f"--panel must be a PNG file. Received: the folder {panel}.")
+    above = next((folder for folder in panel.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise OutputError(f"--panel must be in a folder. Received: {panel}, where {above} is a file.")
+
+
+def _check_images_stay(files: Files, paths: Sequence[str], methods: Sequence[str], panel: Path | None) -> None:
+    """Raise `OutputError` where a file that is written would replace an image, or the panel a file of a map."""
+    if panel is not None and panel.exists():
+        for path in paths:
+            if Path(path).exists() and panel.samefile(path):
+                raise OutputError(f"--panel would overwrite {path}, which is among the images. Choose another name.")
+    folder = files.folder.resolve()
+    inside = [path for path in paths if Path(path).resolve().parent == folder]
+    in_folder = panel is not None and panel.resolve().parent == folder
+    if not inside and not in_folder:
+        return
+    # Of a folder that was written to before, the pictures may be among the images.
+    written = files.names(paths, methods)
+    for path in inside:
+        if Path(path).resolve().name in written:
+            raise OutputError(f"--output would overwrite {path}, which is among the images. Choose another folder.")
+    if in_folder and panel is not None and panel.resolve().name in written:
+        raise OutputError(f"--panel has the name of a picture in --output. Choose another name. Received: {panel}.")
 
 
 def _draw(files: Files, methods: Sequence[str], panel: Path) -> None:
     from chestxray.explanation.published_explanations import unit_of
-
-    require("A figure", "matplotlib")
     from chestxray.report.figures.explanations import explanation_panel
     from chestxray.report.figures.style import save
 
@@ -195,9 +236,10 @@ def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
                 method, count, "" if count == 1 else "s", files.folder, files.highest(method), unit_of(method),
             )  # fmt: skip
         if even := files.even[method]:
+            of_layer = method in EXPLANATIONS and method not in PIXEL_EXPLANATIONS
+            hint = " A layer that is one cell at this image size gives such maps." if of_layer else ""
             log.warning(
-                "%s: %d of %d maps have one value everywhere, and show no place. A layer that is one cell at this "
-                "image size gives such maps.", method, even, count,
+                "%s: %d of %d maps have one value everywhere, and show no place.%s", method, even, count, hint
             )  # fmt: skip
     if unreadable:
         log.warning("%d unreadable.", unreadable)

@@ -27,6 +27,9 @@ from chestxray.storage.files import replacing, write_json
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+#: How the names of a map's files end.
+_ENDINGS = (".png", ".npy", ".json", ".dcm", "-map.dcm")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -71,7 +74,7 @@ class Files:
 
     def add(self, one: Explained) -> None:
         """Write the raw map ``<stem>.npy``, float32 (height, width), and keep what the JSON needs."""
-        stem = Path(overlay_name(one.answer.path, f"{one.name} {one.method}")).stem
+        stem = _stem(one.answer.path, one.name, one.method)
         with replacing(self.folder / f"{stem}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, one.raw)
         record = {
@@ -85,6 +88,11 @@ class Files:
         self.entries.append(Entry(one.answer.path, one.name, one.method, stem, record, one.box))
         self.peaks.setdefault(one.method, []).append(float(one.raw.max()))
         self.even[one.method] += bool(one.raw.max() > 0 and is_even(one.raw))
+
+    def names(self, paths: Sequence[str], methods: Sequence[str]) -> set[str]:
+        """Return the names of all files that may be written for `paths`, whichever class of an image is explained."""
+        stems = [_stem(path, name, method) for path in paths for name in self.engine.classes for method in methods]
+        return {f"{stem}{ending}" for stem in stems for ending in _ENDINGS}
 
     def highest(self, method: str) -> float:
         """Return the end of the scale of a method's maps: the one that the run states, else that of these maps."""
@@ -182,3 +190,7 @@ class Files:
             maps = [at_image(self.heat(found[method]), shape, self.engine.fit, found[method].box) for method in methods]
             rows.append((Path(path).name, name, grey, maps))
         return rows
+
+
+def _stem(path: str, name: str, method: str) -> str:
+    return Path(overlay_name(path, f"{name} {method}")).stem

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from chestxray.cli.main import group
 from chestxray.data.images.reading import read
+from chestxray.errors import OutputError
 from chestxray.explanation.methods import raw_maps
 from chestxray.inference import explaining
 from chestxray.inference.explaining import at_image, facts, seen
@@ -112,11 +114,104 @@ def test_a_map_that_is_the_same_everywhere_names_no_place(run, films, tmp_path, 
     monkeypatch.setattr(explaining.KerasEngine, "raw_maps", flat)
     done = called(run, films, "--output", tmp_path / "maps")
     assert done.exit_code == 0
-    assert "gradcam: 2 of 3 maps have one value everywhere, and show no place." in done.output
+    assert "gradcam: 2 of 3 maps have one value everywhere, and show no place. A layer that is one" in done.output
     found = [record["map"] for record in records(tmp_path / "maps")]
     assert [one["even"] for one in found] == [False, True, True]
     assert [one["highest_at"] is None for one in found] == [False, True, True]
     assert not any(one["empty"] for one in found)
+    done = called(run, films, "--output", tmp_path / "pixels", "--method", "saliency")
+    assert "saliency: 2 of 3 maps have one value everywhere, and show no place." in done.output
+    assert "A layer that" not in done.output, "this method has none"
+
+
+def test_a_run_whose_own_maps_are_empty_leaves_others_their_own_scale(run, films, tmp_path, monkeypatch):
+    def faint(self, method, pixels, classes, layer=None):
+        return np.linspace(0, 0.00246, len(pixels) * 16 * 12, dtype=np.float32).reshape(-1, *SIZE)
+
+    copy = shutil.copytree(run, tmp_path / "run")
+    index = json.loads((copy / "heatmaps" / "index.json").read_text())
+    index["gradcam"]["highest"] = 0.0
+    (copy / "heatmaps" / "index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(explaining.KerasEngine, "raw_maps", faint)
+    done = called(copy, films, "--output", tmp_path / "maps")
+    assert done.exit_code == 0
+    assert "gradcam: the run's own maps are all empty and give no scale: these have their own." in done.output
+    assert "on one scale from 0 to 0.00246 (" in done.output
+    for record in records(tmp_path / "maps"):
+        assert record["scale"]["highest"] == pytest.approx(0.00246) and not record["map"]["empty"]
+        film = np.asarray(Image.open(record["path"]))
+        assert (np.asarray(Image.open(tmp_path / "maps" / record["picture"])) != film[..., None]).any()
+    monkeypatch.undo()
+    done = called(copy, films, "--output", tmp_path / "others", "--method", "saliency")
+    assert "all empty" not in done.output, "of a method that the run has no maps of"
+
+
+def checked(run, folder):
+    """A copy of a run whose heat maps failed their checks."""
+    copy = shutil.copytree(run, folder)
+    one = {"method": "gradcam", "badge": "fails", "reason": "", "images": 24, "checks": []}
+    (copy / "heatmaps" / "checks.json").write_text(json.dumps({"methods": [one]}))
+    return copy
+
+
+def test_the_own_layer_by_its_name_is_no_other_layer(run, films, tmp_path):
+    copy = checked(run, tmp_path / "run")
+    said, found = [], []
+    for name, options in {"plain": [], "named": ["--layer", "last"]}.items():
+        done = called(copy, films / "f0.png", "--output", tmp_path / name, *options)
+        assert done.exit_code == 0, done.output
+        said.append(done.output.replace(str(tmp_path / name), "FOLDER"))
+        found += records(tmp_path / name)
+    assert said[0] == said[1] and found[0] == found[1]
+    assert found[1]["checks"] == "fails" and found[1]["scale"]["highest"] == 2
+    pictures = [(tmp_path / name / found[0]["picture"]).read_bytes() for name in ("plain", "named")]
+    assert pictures[0] == pictures[1], "the frame and the scale"
+
+
+def test_maps_at_another_layer_are_said_not_to_be_checked(run, films, tmp_path):
+    copy = checked(run, tmp_path / "run")
+    done = called(copy, films / "f0.png", "--output", tmp_path / "maps", "--layer", "norm")
+    assert done.exit_code == 0, done.output
+    assert "The maps at the layer norm were not checked: the checks of the run are of its own" in done.output
+    assert records(tmp_path / "maps")[0]["checks"] == "not made"
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_the_panel_never_takes_the_place_of_an_image(run, films, tmp_path, link):
+    film, panel = films / "f1.png", films / "f1.png"
+    before = film.read_bytes()
+    if link is not None:
+        link(film, panel := tmp_path / "panel.png")
+    done = called(run, films, "--output", tmp_path / "maps", "--panel", panel)
+    assert isinstance(done.exception, OutputError)
+    assert f"--panel would overwrite {film}, which is among the images." in str(done.exception)
+    assert film.read_bytes() == before and not (tmp_path / "maps").exists()
+
+
+def test_a_picture_never_takes_the_place_of_an_image_or_of_the_panel(run, films, tmp_path):
+    assert called(run, films / "f0.png", "--output", films).exit_code == 0
+    (picture,) = films.glob("f0-*.png")
+    done = called(run, films / "f1.png", picture, "--output", films)
+    assert done.exit_code == 0, "its own picture has another name"
+    before = {path.name: path.read_bytes() for path in films.iterdir()}
+    done = called(run, films / "f0.png", picture, "--output", films)
+    assert f"--output would overwrite {picture}, which is among the images." in str(done.exception)
+    done = called(run, films / "f0.png", "--output", films, "--panel", picture)
+    assert "--panel has the name of a picture in --output." in str(done.exception)
+    assert {path.name: path.read_bytes() for path in films.iterdir()} == before
+    done = called(run, films / "f0.png", "--output", films, "--panel", films / "panel.png")
+    assert done.exit_code == 0 and (films / "panel.png").is_file()
+
+
+def test_a_panel_that_is_a_folder_or_below_a_file_is_refused_before_anything_is_written(run, films, tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    for panel, said in {
+        tmp_path / "folder.png": f"--panel must be a PNG file. Received: the folder {tmp_path / 'folder.png'}.",
+        films / "f0.png" / "x.png": f"where {films / 'f0.png'} is a file.",
+    }.items():
+        done = called(run, films, "--output", tmp_path / "maps", "--panel", panel)
+        assert isinstance(done.exception, OutputError) and str(done.exception).endswith(said)
+    assert not (tmp_path / "maps").exists()
 
 
 def test_what_cannot_be_read_is_said_and_the_others_are_explained(run, films, tmp_path):
@@ -133,7 +228,7 @@ def test_what_cannot_be_read_is_said_and_the_others_are_explained(run, films, tm
     [
         (["--method", "gradcan"], r"Unknown explanation 'gradcan'\. Did you mean gradcam"),
         (["--class", "sik"], r"class must be one of clear, sick, top, all\. Did you mean sick\? Received: 'sik'"),
-        (["--layer", "absent"], "rank-4 output. Received: 'absent'"),
+        (["--layer", "absent"], "^layer .* rank-4 output, such as last, .*Received: 'absent'"),
         (["--layer", "last", "--method", "saliency"], "has no layer. Received: 'last'"),
         (["--method", "attention-rollout"], "no attention between patches"),
         (["--panel", "panel.pdf"], "--panel must be a PNG file"),
