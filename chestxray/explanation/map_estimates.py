@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chestxray.evaluation.bootstrap import resamples
+from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.intervals import LEVEL, Figure, logit_t
 from chestxray.evaluation.support import FEWEST_BEHIND, behind_variance, effective
 from chestxray.explanation.map_check import Verdict
@@ -44,6 +45,32 @@ class Scores:
             name: mean(self.own - scores, self.patients, span=(-1, 1), seed=seed)
             for name, scores in self.priors.items()
         }
+
+
+def lead_in_words(scores: Scores, differences: Mapping[str, Figure], least: float) -> str:
+    """Return sentences on the `differences` of `scores` that the `verdict` with `least` rests on."""
+
+    def text(name: str) -> str:
+        figure = differences[name]
+        # Of leads near 0 two places do not show on which side of `least` they are.
+        near = figure.value is not None and abs(figure.value) < 5 * least
+        return with_interval(figure.to_json(), 3 if near else 2, level="95%", signed=True)
+
+    best, count = scores.better, len(np.unique(scores.patients))
+    these = "the best of these" if len(scores.priors) > 1 else "that"
+    said = [f"The lead over {these} is {text(best)}, over {len(scores.own)} images of {count} patients."]
+    if count < FEWEST_PATIENTS:
+        return f"{said[0]} {count} patients are too few to judge by."
+    ends = {name: one.low for name, one in differences.items() if one.low is not None}
+    lowest = min(ends, key=lambda name: ends[name]) if ends else best
+    # The lead over the best is the least, but not always the least certain.
+    if lowest != best and best in ends and ends[lowest] <= least:
+        said.append(f"Over {lowest} it is {text(lowest)}.")
+    if any(end is not None and 0 < end <= least for end in (*ends.values(), differences[best].value)):
+        said.append(f"A lead of less than {least:g} counts as none.")
+    if best == OTHERS and (differences[best].value or 0.0) <= least:
+        said.append("Those know the model, and no lead over them alone fails no method.")
+    return " ".join(said)
 
 
 def mean(values: np.ndarray, patients: np.ndarray, *, span: tuple[float, float] = (0, 1), seed: int = 0) -> Figure:

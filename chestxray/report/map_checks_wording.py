@@ -11,7 +11,7 @@ from chestxray.runs.run_folder import Run
 
 #: A check by its name, as a heading.
 TITLES = {
-    "discrimination": "The model has learnt something",
+    "discrimination": "What the model has learnt",
     "cascading-randomisation": "Weights made random from the top",
     "single-layer-randomisation": "Weights of one layer made random",
     "other-label": "Map of another label",
@@ -30,7 +30,7 @@ TITLES = {
 _SAID = {
     "passes": "The maps pass every check that was made. That does not make a map right for one film.",
     "doubtful": "The maps are doubtful: at least one check could not be passed or failed with these images.",
-    "fails": "The maps fail: in the first rows of the table stands what they do no better than maps without meaning.",
+    "fails": "The maps fail: the first rows of the table say by what.",
 }
 
 

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from chestxray.explanation import map_priors
-from chestxray.explanation.map_estimates import CENTRE, FEWEST_PATIENTS, OTHERS, RANDOM, Scores, mean, verdict
+from chestxray.explanation.map_estimates import (
+    CENTRE,
+    FEWEST_PATIENTS,
+    OTHERS,
+    RANDOM,
+    Scores,
+    lead_in_words,
+    mean,
+    verdict,
+)
 
 PATIENTS = np.arange(40)
 
@@ -75,6 +84,37 @@ def test_a_lead_that_means_nothing_is_none():
     scores = Scores(np.linspace(0.5, 0.501, 40), {RANDOM: np.full(40, 0.499)}, PATIENTS)
     assert verdict(scores, scores.differences(0)) == "passes"
     assert verdict(scores, scores.differences(0), 0.01) == "fails"
+
+
+@pytest.mark.parametrize(("lead", "expected"), [(0.0095, "fails"), (0.0118, "passes"), (0.3, "passes")])
+def test_words_tell_leads_apart_that_verdicts_tell_apart(lead, expected):
+    noise = np.random.default_rng(0).normal(0, 0.0002, 40)
+    scores = Scores(0.5 + noise - noise.mean(), {RANDOM: np.full(40, 0.5 - lead)}, PATIENTS)
+    differences = scores.differences(0)
+    assert verdict(scores, differences, 0.01) == expected
+    said = lead_in_words(scores, differences, 0.01)
+    assert said.startswith(f"The lead over that is {'+0.30' if lead > 0.1 else f'+{lead:.3f}'} (95% interval")
+    assert said.endswith("over 40 images of 40 patients.") == (expected == "passes")
+    assert ("A lead of less than 0.01 counts as none." in said) == (expected == "fails")
+
+
+def test_the_lead_that_leaves_a_doubt_is_named_though_it_is_not_the_least():
+    rng = np.random.default_rng(0)
+    own = np.full(40, 0.5) + rng.normal(0, 0.001, 40)
+    wide = rng.normal(0, 0.5, 40)
+    scores = Scores(own, {RANDOM: 0.38 + wide - wide.mean(), CENTRE: np.full(40, 0.45)}, PATIENTS)
+    differences = scores.differences(0)
+    assert scores.better == CENTRE and verdict(scores, differences, 0.01) == "doubtful"
+    said = lead_in_words(scores, differences, 0.01)
+    assert "The lead over the best of these is +0.05" in said and "Over random maps it is +" in said
+
+
+def test_no_lead_over_maps_of_other_images_is_explained():
+    own = np.full(40, 0.5) + np.random.default_rng(0).normal(0, 0.01, 40)
+    scores = Scores(own, {RANDOM: np.full(40, 0.2), OTHERS: np.full(40, 0.6)}, PATIENTS)
+    differences = scores.differences(0)
+    assert verdict(scores, differences, 0.01) == "doubtful"
+    assert lead_in_words(scores, differences, 0.01).endswith("no lead over them alone fails no method.")
 
 
 def test_few_patients_are_no_ground_for_a_verdict():

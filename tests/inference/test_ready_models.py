@@ -124,7 +124,8 @@ def test_it_is_written_once_and_used_without_its_file(published, tmp_path):
     assert engine.run(np.zeros((1, *SIZE), np.uint8)).probabilities.shape == (1, 3)
     assert "16 drawn chest phantoms" in engine.heat_maps.scale and engine.heat_maps.badge == "not checked"
     films = samples.drawn(16, SIZE)
-    assert engine.run(films, maps=True).maps[:, 0].max() == pytest.approx(engine.heat_maps.highest, rel=1e-4)
+    peaks = engine.run(films, maps=True).maps[:, 0].max(axis=(1, 2))
+    assert np.quantile(peaks, 0.9, method="higher") == pytest.approx(engine.heat_maps.highest, rel=1e-4)
     assert [entry.kind for entry in caches.entries(caches.root())] == ["ready"]
 
 

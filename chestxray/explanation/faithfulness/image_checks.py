@@ -21,6 +21,7 @@ from chestxray.explanation.faithfulness.stability import ROTATION, SHIFT, STEADY
 from chestxray.explanation.localisation.located import Located
 from chestxray.explanation.localisation.overlap_checks import Tuning, lung_check, overlap_checks
 from chestxray.explanation.map_check import Explain, MapCheck
+from chestxray.explanation.map_estimates import FEWEST_PATIENTS
 from chestxray.models.forward import BATCH, Forward
 
 #: Most images that are changed, and most whose maps are compared with a mask.
@@ -116,10 +117,15 @@ def _maps(explain: Explain, model: Any, pixels: np.ndarray, classes: np.ndarray)
 
 def _stability_check(kept: Stability) -> MapCheck:
     left = f"; {kept.unsteady} whose probability changed by more than {STEADY:g} are left out" if kept.unsteady else ""
+    even = f" The {kept.even} images whose map is the same everywhere are left out." if kept.even else ""
+    few = f" {kept.patients} patients are too few to judge by." if kept.patients < FEWEST_PATIENTS else ""
+    if kept.own.value is None:
+        return MapCheck("stability", "doubtful", f"No changed image could be compared{left}.{even}", asdict(kept))
     lead = with_interval(kept.difference.to_json(), 2, level="95%", signed=True)
     sentence = (
         f"Shifts by {SHIFT:.0%} of the film, rotations by {ROTATION:g} degrees and faint noise leave the map alike by "
-        f"a rank correlation of {in_sentence(kept.own.to_json())}; two patients' maps are alike by "
+        f"a rank correlation of {in_sentence(kept.own.to_json())}; the maps of any two patients are alike by "
         f"{in_sentence(kept.pairs.to_json())}. The difference is {lead}, over {kept.compared} changed images{left}."
+        f"{even}{few}"
     )
     return MapCheck("stability", kept.verdict, sentence, asdict(kept))

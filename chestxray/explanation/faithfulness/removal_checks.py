@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.evaluation.figure_format import in_sentence
 from chestxray.explanation import map_priors
 from chestxray.explanation.faithfulness.pixel_order import STEPS, Predict, deletion, insertion
 from chestxray.explanation.faithfulness.road import SHARES, road
 from chestxray.explanation.map_check import MapCheck
-from chestxray.explanation.map_estimates import CENTRE, FEWEST_PATIENTS, OTHERS, RANDOM, Scores, mean, verdict
+from chestxray.explanation.map_estimates import CENTRE, OTHERS, RANDOM, Scores, lead_in_words, mean, verdict
 
 #: Evaluations of the network for each image and each kind of map.
 EVALUATIONS = 2 * len(STEPS) + 2 * len(SHARES)
@@ -62,19 +62,12 @@ def _check(name: str, values: dict[str, np.ndarray], scores: Scores, seed: int) 
     span = (-0.5, 0.5) if name == "road" else (0.0, 1.0)
     means = {which: mean(one, scores.patients, span=span, seed=seed).to_json() for which, one in values.items()}
     own = means.pop("own")
-    best = scores.better
     judged = verdict(scores, differences, LEAST)
     beside = ", ".join(f"{which} {one['value']:.2f}" for which, one in means.items())
-    lead = with_interval(differences[best].to_json(), 2, level="95%", signed=True)
-    count = len(np.unique(scores.patients))
-    reason = f" {count} patients are too few to judge by." if count < FEWEST_PATIENTS else ""
-    sentence = (
-        f"{_QUESTIONS[name]} is {in_sentence(own)}; {beside}. The lead over the best of these is {lead}, over "
-        f"{len(scores.own)} images of {count} patients.{reason}"
-    )
+    sentence = f"{_QUESTIONS[name]} is {in_sentence(own)}; {beside}. {lead_in_words(scores, differences, LEAST)}"
     figures: dict[str, Any] = {
         "images": len(scores.own),
-        "patients": count,
+        "patients": len(np.unique(scores.patients)),
         "value": own,
         "priors": means,
         "better_by": {which: one.to_json() for which, one in differences.items()},

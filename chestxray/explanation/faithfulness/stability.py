@@ -18,6 +18,7 @@ from chestxray.evaluation.intervals import Figure, around
 from chestxray.explanation.faithfulness.pixel_order import Predict
 from chestxray.explanation.map_check import Explain, Verdict
 from chestxray.explanation.map_estimates import FEWEST_PATIENTS, mean
+from chestxray.explanation.sanity.similarity import is_constant
 
 #: Shift along each side in parts of it, rotation in degrees, standard deviation of the noise in grey values of 255.
 SHIFT, ROTATION, NOISE = 0.03, 4.0, 3.0
@@ -32,7 +33,8 @@ class Stability:
 
     ``own``: between the maps of an image and of the changed image; ``pairs``: between maps of two patients' images;
     ``difference``: of the two. ``compared`` and ``unsteady`` are the numbers of changed images that were compared, and
-    that were left out because the probability changed.
+    that were left out because the probability changed; ``shown`` is the number of
+    images whose map shows a place, and ``even`` that of the others, which are left out.
     """
 
     own: Figure
@@ -41,16 +43,20 @@ class Stability:
     compared: int
     unsteady: int
     patients: int
+    shown: int
+    even: int
 
     @property
     def verdict(self) -> Verdict:
-        """``passes``: above the level of pairs with an interval above 0; ``fails``: on average not above it."""
+        """``passes``: above the level of pairs with an interval above 0; ``fails``: on average not above it. Where most
+        maps show no place it does not pass.
+        """
         value, low = self.difference.value, self.difference.low
         if value is None or self.patients < FEWEST_PATIENTS:
             return "doubtful"
         if value <= 0:
             return "fails"
-        return "passes" if low is not None and low > 0 else "doubtful"
+        return "passes" if low is not None and low > 0 and self.shown >= self.even else "doubtful"
 
 
 def stability(
@@ -70,6 +76,12 @@ def stability(
     `patients` are codes, int (rows,).
     """
     rng = np.random.default_rng(seed)
+    # A map that shows no place cannot move.
+    shown = ~is_constant(maps)
+    pixels, classes, patients, maps = pixels[shown], classes[shown], patients[shown], maps[shown]
+    if not len(maps):
+        unknown = Figure(None, None, None)
+        return Stability(unknown, unknown, unknown, compared=0, unsteady=0, patients=0, shown=0, even=len(shown))
     probability = predict(pixels.astype(np.float32), classes)
     alike, of_patient, unsteady = [np.empty(0)], [np.empty(0, np.int64)], 0
     for change in ("shift", "rotation", "noise"):
@@ -87,7 +99,9 @@ def stability(
     pairs = _of_pairs(maps, patients, rng)
     own, level = mean(values, clusters, span=(-1, 1), seed=seed), _mean_of_pairs(pairs)
     difference = _difference(own, level, len(np.unique(clusters)))
-    return Stability(own, level, difference, len(values), unsteady, len(np.unique(clusters)))
+    return Stability(
+        own, level, difference, len(values), unsteady, len(np.unique(clusters)), len(maps), int((~shown).sum())
+    )
 
 
 @dataclass(frozen=True)

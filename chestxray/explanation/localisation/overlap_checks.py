@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.evaluation.figure_format import in_sentence, with_interval
+from chestxray.evaluation.figure_format import in_sentence
 from chestxray.explanation import map_priors
 from chestxray.explanation.localisation.overlap import area, iou, pointing, share_inside, tuned_threshold
 from chestxray.explanation.map_check import MapCheck
-from chestxray.explanation.map_estimates import CENTRE, FEWEST_PATIENTS, Scores, mean, verdict
+from chestxray.explanation.map_estimates import CENTRE, Scores, lead_in_words, mean, verdict
 
 #: The name of what a map without information scores.
 AREA = "chance, the share of the area"
@@ -119,14 +119,8 @@ def _check(name: str, scores: Scores, names: np.ndarray | None, seed: int, more:
             str(one): _figures(_of_rows(scores, names == one), seed) for one in sorted(set(names.tolist()))
         }
     beside = ", ".join(f"{which} {one['value']:.2f}" for which, one in figures["priors"].items())
-    lead = with_interval(differences[scores.better].to_json(), 2, level="95%", signed=True)
-    count = figures["patients"]
-    reason = f" {count} patients are too few to judge by." if count < FEWEST_PATIENTS else ""
-    these = "the best of these" if len(scores.priors) > 1 else "that"
-    sentence = (
-        f"{_QUESTIONS[name]} {in_sentence(figures['value'])}; {beside}. The lead over {these} is {lead}, over "
-        f"{len(scores.own)} images of {count} patients.{reason}"
-    )
+    lead = lead_in_words(scores, differences, LEAST)
+    sentence = f"{_QUESTIONS[name]} {in_sentence(figures['value'])}; {beside}. {lead}"
     return MapCheck(name, verdict(scores, differences, LEAST), sentence, {**figures, **more})
 
 

@@ -67,7 +67,7 @@ def discrimination(auroc: Figure, beside: Untaught | None = None) -> MapCheck:
     meaning = {
         "passes": "The model tells the classes apart, so that its maps have something to show.",
         "doubtful": "Whether the model tells the classes apart is not known.",
-        "fails": "The model is not shown to tell the classes apart, so that its maps have nothing to show.",
+        "fails": "The model is not shown to tell the classes apart, nor therefore that its maps have anything to show.",
     }
     if beside is not None:
         shuffled, difference = beside.auroc.to_json(), beside.difference.to_json()

@@ -13,7 +13,7 @@ _OTHER = Meaning(
     passes="they are of the label that they are said to be of", fails="a map does not say which label it is of"
 )
 _SHUFFLED = Meaning(
-    passes="they depend on what the labels taught the model", fails="much of them does not come from the labels"
+    passes="they depend on what the labels taught the model", fails="part of them does not come from the labels"
 )
 
 

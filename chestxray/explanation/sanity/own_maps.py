@@ -104,19 +104,22 @@ class OwnMaps:
             )
         return ""
 
-    def check(self, name: str, changed: str, level: Levels, meaning: Meaning, **figures: Any) -> MapCheck:
+    def check(
+        self, name: str, changed: str, level: Levels, meaning: Meaning, more: str = "", **figures: Any
+    ) -> MapCheck:
         """Return the check `name` of whether maps fall to the baseline, by `fallen`.
 
-        `changed` begins the sentence, such as "With all weights random". `figures` are added to those that each
-        check has.
+        `changed` begins the sentence, such as "With all weights random"; `more` ends it. `figures` are added to those
+        that each check has.
         """
         assert self.baseline is not None, "`unable` says so"
         verdict = fallen(level, self.baseline)
         if verdict == "passes" and self.empty > len(self.maps):
             verdict = "doubtful"
         sentence = (
-            f"{changed}, a map and the one before have a rank correlation of {_text(level)}; the model's maps of two "
-            f"different images have {_text(self.baseline)}. {_ending(verdict, level, self.baseline, meaning)}"
+            f"{changed}, a map and the one before have a rank correlation of {_text(level)}; the maps of two patients, "
+            f"of one class as far as there are such pairs, have {_text(self.baseline)}. "
+            f"{_ending(verdict, level, self.baseline, meaning)}{more}"
         )
         if self.empty:
             sentence += (
@@ -140,32 +143,42 @@ def fallen(level: Levels, baseline: Levels) -> Verdict:
 
     Passes where the upper end of its interval is not above that of the baseline, in rank correlation and in structural
     similarity. Fails where the lower end of the rank correlation is above the upper end of the baseline, or above
-    `MOST`: where all images have almost the same map, the baseline is no level to fall to. Doubtful otherwise.
-    Structural similarity alone fails no method: two maps that are empty but for different spots are alike in it.
+    `MOST`: where all images have almost the same map, the baseline is no level to fall to. Doubtful otherwise, and
+    where a rank correlation above the baseline would pass only because the baseline may be above `MOST` itself: the
+    less is known of the level, the easier it would be to fall to. Structural similarity alone fails no method: two maps
+    that are empty but for different spots are alike in it.
     """
     rank, pairs = level[MEASURES[0]], baseline[MEASURES[0]]
     if low(rank) > high(pairs) or low(rank) > MOST:
         return "fails"
+    if _level_unknown(level, baseline):
+        return "doubtful"
     below = all(high(level[name]) <= high(baseline[name]) for name in MEASURES)
     return "passes" if below and high(rank) <= MOST else "doubtful"
+
+
+def _level_unknown(level: Levels, baseline: Levels) -> bool:
+    rank, pairs = level[MEASURES[0]], baseline[MEASURES[0]]
+    return rank.value is not None and pairs.value is not None and rank.value > pairs.value and high(pairs) > MOST
 
 
 def _ending(verdict: Verdict, level: Levels, baseline: Levels, meaning: Meaning) -> str:
     """Return the sentence on a verdict of `fallen`, with the reason where the rank correlations do not show it."""
     (rank, pairs), (similar, of_pairs) = ((level[name], baseline[name]) for name in MEASURES)
     if verdict == "passes":
-        return f"The maps fall to that level: {meaning.passes}."
+        above = rank.value is not None and pairs.value is not None and rank.value > pairs.value
+        return f"The maps {'are not shown to stay above' if above else 'fall to'} that level: {meaning.passes}."
     if verdict == "fails":
         if low(rank) > high(pairs):
             return f"The maps do not fall to that level: {meaning.fails}."
         return f"Above {MOST} they have not changed enough, however alike the maps of all images are: {meaning.fails}."
-    if high(rank) > high(pairs):
+    if high(rank) > high(pairs) or _level_unknown(level, baseline):
         return "Whether the maps fall to that level cannot be told from these images."
+    if high(rank) > MOST:
+        return f"However alike the maps of all images are, {MOST} must not be passed, and that cannot be told here."
     if high(similar) > high(of_pairs):
         of_both = (with_interval(figure.to_json(), 2) for figure in (similar, of_pairs))
         return "They fall to that level; in structural similarity, {} beside {}, this is not shown.".format(*of_both)
-    if high(rank) > MOST:
-        return f"However alike the maps of all images are, {MOST} must not be passed, and that cannot be told here."
     return "They fall to that level where a map shows a place at all, which most do not."
 
 
@@ -193,7 +206,10 @@ def mean_of_pairs(
         replicates = both @ found / both.sum(axis=1, keepdims=True)
     support = effective(clusters[np.union1d(first, second)])
     return {
-        name: logit_t(float(found[:, i].mean()), replicates[:, i], support, (-1.0, 1.0))
+        # Maps of which not one has changed, as of the same weights.
+        name: Figure(1.0, 1.0, 1.0)
+        if (found[:, i] > 1 - 1e-9).all()
+        else logit_t(float(found[:, i].mean()), replicates[:, i], support, (-1.0, 1.0))
         for i, name in enumerate(MEASURES)
     }
 

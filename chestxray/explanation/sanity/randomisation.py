@@ -22,10 +22,11 @@ STAGES, ALONE, NETWORKS = 8, 6, 4
 Changed: TypeAlias = Callable[[Iterable[int]], np.ndarray]
 
 _CASCADE = Meaning(
-    passes="they depend on what the model has learnt", fails="much of them does not come from what the model has learnt"
+    passes="they depend on what the model has learnt", fails="part of them does not come from what the model has learnt"
 )
 _ALONE = Meaning(
-    passes="they depend on the layers", fails="most layers could be others without much change in the maps"
+    passes="they depend on the layers",
+    fails="in the mean part of a map does not come from the layer that is made random",
 )
 
 
@@ -83,7 +84,7 @@ def _cascade(own: OwnMaps, copy: RandomWeights, changed: Changed) -> MapCheck:
         copy.draw(own.seed + number)
         networks.append(changed(range(groups)))
     level = own.level(*networks, drawn=True)
-    more = {"groups": groups, "networks": NETWORKS, "stages": found}
+    more: dict[str, Any] = {"groups": groups, "networks": NETWORKS, "stages": found}
     return own.check("cascading-randomisation", "With all weights random", level, _CASCADE, **more)
 
 
@@ -96,4 +97,7 @@ def _alone(own: OwnMaps, copy: RandomWeights, changed: Changed) -> MapCheck:
         maps.append(changed([number]))
         found.append({"layer": copy.groups[number][0], **as_json(own.level(maps[-1]))})
     began = f"With one layer random, in the mean of {len(found)} layers"
-    return own.check("single-layer-randomisation", began, own.level(*maps), _ALONE, layers=found)
+    alike = [(one["rank_correlation"]["value"], one["layer"]) for one in found]
+    (least, changing), (most, keeping) = min(alike), max(alike)
+    spread = f" By layer it is {least:.2f} ({changing}) to {most:.2f} ({keeping})."
+    return own.check("single-layer-randomisation", began, own.level(*maps), _ALONE, spread, layers=found)

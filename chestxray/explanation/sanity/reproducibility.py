@@ -26,9 +26,9 @@ from chestxray.explanation.sanity.own_maps import (
 from chestxray.explanation.sanity.similarity import MEASURES, is_constant, similarities
 
 _MEANING: dict[Verdict, str] = {
-    "passes": "The maps of an image are more alike than that: they do not hang on one {one}.",
+    "passes": "The maps of an image are more alike than that: part of them does not hang on one {one}.",
     "doubtful": "Whether the maps of an image are more alike than that cannot be told from these images.",
-    "fails": "The maps of an image are no more alike than that: another {one} gives other maps.",
+    "fails": "The maps of an image are no more alike than that: what another {one} agrees on is not of the image.",
 }
 
 

@@ -59,10 +59,26 @@ def test_maps_that_are_always_alike_fail_although_they_are_stable(films):
     assert found.verdict == "fails"
 
 
-@pytest.mark.parametrize("explain", [scattered, empty])
-def test_maps_of_noise_and_empty_maps_do_not_pass(films, explain):
-    found = of(explain, films)
+def test_maps_of_noise_do_not_pass(films):
+    found = of(scattered, films)
     assert abs(found.own.value) < 0.1 and found.verdict != "passes"
+
+
+def test_maps_that_show_no_place_are_left_out_and_counted(films):
+    found = of(empty, films)
+    assert (found.own.value, found.shown, found.even, found.verdict) == (None, 0, ROWS, "doubtful")
+    verdicts = []
+    for kept in (12, 7):
+
+        def few(model, pixels, classes, kept=kept):
+            maps = patch(model, pixels, classes)
+            # The images that are explained without a change come all at once.
+            return np.where(np.arange(len(maps))[:, None, None] < kept, maps, 1.0) if len(maps) == ROWS else maps
+
+        found = of(few, films)
+        assert (found.shown, found.even) == (kept, ROWS - kept) and found.own.value > 0.9
+        verdicts.append(found.verdict)
+    assert verdicts == ["passes", "doubtful"]
 
 
 def test_an_image_whose_probability_changes_is_left_out(films):

@@ -81,6 +81,10 @@ def test_a_level_far_below_the_baseline_passes_and_one_above_fails():
         ((0.45, 0.4, 0.55), (0.6, 0.5, 0.7), (0.77, 0.62, 0.87), "doubtful", "0.5 must not be passed"),
         ((0.3, 0.1, 0.5), (0.1, 0.0, 0.2), (0.3, 0.2, 0.4), "doubtful", "Whether the maps fall to that level"),
         ((0.1, 0.0, 0.2), (0.8, 0.7, 0.9), (0.3, 0.2, 0.4), "doubtful", "0.80 (0.70 to 0.90) beside 0.30"),
+        ((0.35, 0.3, 0.39), (0.1, 0.0, 0.2), (0.3, 0.2, 0.4), "passes", "are not shown to stay above that level"),
+        # A level of which little is known is no easier to fall to.
+        ((0.45, 0.42, 0.49), (0.1, 0.0, 0.2), (0.1, -0.5, 0.6), "doubtful", "Whether the maps fall to that level"),
+        ((0.45, 0.4, 0.55), (0.8, 0.7, 0.9), (0.6, 0.5, 0.7), "doubtful", "0.5 must not be passed"),
     ],
 )  # fmt: skip
 def test_a_verdict_is_said_with_the_reason_that_it_has(rank, similar, pairs, verdict, said):

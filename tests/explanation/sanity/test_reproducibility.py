@@ -40,6 +40,16 @@ def test_a_pattern_that_all_images_share_is_no_agreement():
     assert check.verdict != "passes"
 
 
+def test_maps_that_are_one_and_the_same_are_alike_to_the_end():
+    maps = np.exp(fields(0))
+    check = repeatability([maps, maps.copy()], CLASSES)
+    assert check.verdict == "passes" and "rank correlation of 1.00 (1.00 to 1.00)" in check.sentence
+    spot = np.broadcast_to(np.exp(fields(0))[:1], maps.shape)
+    check = reproducibility([spot, spot], CLASSES)
+    # All maps are the same, so that no other model gives other ones.
+    assert check.verdict == "fails" and check.sentence.endswith("what another model agrees on is not of the image.")
+
+
 def test_maps_of_other_sizes_are_compared_at_the_largest():
     large = np.exp(fields(0))
     check = reproducibility([large, large[:, ::2, ::2], large], CLASSES)
