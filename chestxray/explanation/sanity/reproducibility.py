@@ -38,7 +38,7 @@ def repeatability(
     """Return the check ``repeatability`` of `maps` from trainings of one architecture, whose name is `of`; otherwise
     as `reproducibility`.
     """
-    between = f"{len(maps)} trainings{f' of {of}' if of else ''} with other seeds"
+    between = f"{len(maps)} trainings{f' of {of}' if of else ''}"
     return _check("repeatability", between, maps, classes, patients, seed)
 
 
