@@ -43,7 +43,7 @@ def test_runs_are_compared_on_the_same_images_whatever_their_order_and_size(runs
     ]
     assert found[0].figures["rank_correlation"]["value"] == pytest.approx(1)
     assert 0.8 < found[1].figures["rank_correlation"]["value"] < 1
-    assert "2 trainings of tiny with other seeds" in found[0].sentence
+    assert "2 trainings of tiny, two maps" in found[0].sentence
     assert [check.figures["images"] for check in found] == [20, 20]
     few = map_reproducibility(runs, edges, tmp_path / "cache", images=9)
     assert [check.figures["images"] for check in few] == [9, 9]
