@@ -21,7 +21,7 @@ from chestxray.evaluation.figure_format import with_interval
 from chestxray.evaluation.findings_evaluation import evaluate_findings
 from chestxray.evaluation.shortcuts import classifiers, scores
 from chestxray.recipe import Recipe
-from chestxray.report import finding_sentences, findings_report, model_card
+from chestxray.report import finding_sentences, findings_report, heatmap_wording, model_card
 from chestxray.report.limitations import cautions
 from chestxray.runs.run_folder import Run, open_findings
 from chestxray.storage import cache as caches
@@ -75,6 +75,14 @@ def test_it_makes_the_whole_folder(run):
         assert words in page
     for one in run.audit["findings"]:
         assert one["sentence"] in html.unescape(page)
+
+
+def test_the_page_says_what_maps_of_another_method_mark(run, tmp_path):
+    shutil.copytree(run.folder, folder := tmp_path / "other")
+    path = folder / "heatmaps" / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"method": "saliency"}))
+    page = " ".join(html.unescape(findings_report.write(folder).read_text()).split())
+    assert f"It is drawn for the score of the finding. {heatmap_wording.marks('saliency')}" in page
 
 
 def test_gaps_are_corrected_over_all_findings(run, recipe, tmp_path):

@@ -20,14 +20,42 @@ _TITLES = {
     "attention-rollout": "attention rollout",
 }
 
+#: What is marked, by method, after "It".
+_RAISED = "marks the places that raised that score"
+_SLOPE = "marks the places where a small change of grey would change that score most, up or down alike"
+_MARKS = {
+    "gradcam": _RAISED,
+    "gradcam++": _RAISED,
+    "layercam": _RAISED,
+    "hirescam": _RAISED,
+    "scorecam": "marks the places that, left visible alone, keep the probability high",
+    "saliency": _SLOPE,
+    "smoothgrad": _SLOPE,
+    "integrated-gradients": "marks the places whose grey, compared with black, raised that score",
+    "occlusion": "marks the places that lower the probability when they are covered",
+    "attention-rollout": "marks the places that the attention of the network went to: it is the same for every class, "
+    "and does not say what raised that score",
+}
+
 
 def title(method: str) -> str:
     """Return a method as its paper writes it, or the name of a plugin's."""
     return _TITLES.get(method, method)
 
 
+def marks(method: str) -> str:
+    """Return a sentence, after one that names the score that a map is drawn for, on what a method's map marks."""
+    if (known := _MARKS.get(method)) is None:
+        return f"What it marks is for the plugin of the method {method} to say. Hotter colours mark more."
+    return f"It {known}. Hotter colours mark more."
+
+
 def method_and_scale(index: Mapping[str, Any]) -> str:
-    """Return sentences on the method, the layer and the scale of the maps of ``heatmaps/index.json``."""
+    """Return sentences on what the maps of ``heatmaps/index.json`` mark, and on their method, layer and scale."""
+    return f"{marks(index.get('method') or GRADCAM)} {_drawn(index)}"
+
+
+def _drawn(index: Mapping[str, Any]) -> str:
     method, layer, scale = index.get("method", ""), index.get("layer"), index.get("scale")
     own = method in ("", *EXPLANATIONS)
     if not own:
