@@ -1,12 +1,14 @@
 """Where findings are known to be, as boolean masks at the size of a model's input.
 
 They come from the columns ``mask``, ``mask:NAME``, ``lung_mask`` and ``marker_mask`` of an
-index, or from its boxes, and are cut to the lungs, stretched, padded or cropped exactly as the images are.
+index, or from its boxes, and are cut to the lungs, stretched, padded or cropped exactly as the images are. A mask file
+covers its whole film, whatever its own size and proportions are.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,16 @@ from PIL import Image
 
 from chestxray.data import lung_boxes
 from chestxray.data.column_kinds import MASK
-from chestxray.data.images.pixels import Box, Fit, UnreadableImage, corners, fitted
+from chestxray.data.images.pixels import FILTER, ORIENTATION, Box, Fit, UnreadableImage, corners, fitted
 from chestxray.data.images.reading import read
 from chestxray.errors import DataError, InputError
+
+#: EXIF orientations of images that lie on their side.
+_TURNED = (5, 6, 7, 8)
+#: A mask whose highest value is at most this holds numbers of labels, not greys.
+MOST_LABELS = 31
+#: A mask of at most so many greys has one for each label: smoothing and compression make more.
+FEW_GREYS = 8
 
 
 def masks_of(
@@ -33,7 +42,8 @@ def masks_of(
     """Return for each image where its finding is: bool (rows, height, width), all False where that is not known.
 
     Args:
-        rows: of an index; ``width`` and ``height`` of the image files are needed for boxes, and images with a box in
+        rows: of an index; ``width`` and ``height`` of the image files are needed for boxes, and for masks of other
+            proportions than their films' (without them a mask is taken to have its film's); images with a box in
             `lung_boxes.COLUMN` are cut to it; the mask of a finding outside is empty.
         size: height and width of the model's input.
         fit: how the images are fitted to it.
@@ -51,7 +61,10 @@ def masks_of(
     if column is not None:
         if column not in rows:
             raise InputError(f"The data have no column of masks {column!r}. Allowed: a column of paths of masks.")
-        masks = [_file(path, size, fit, part) for path, part in zip(rows[column].fillna(""), parts, strict=True)]
+        masks = [
+            _file(path, size, fit, part, row)
+            for path, part, row in zip(rows[column].fillna(""), parts, _records(rows), strict=True)
+        ]
     else:
         masks = [
             _known(row, None if wanted is None else wanted[i], size, fit, parts[i])
@@ -81,15 +94,36 @@ def _known(
     path = row.get(MASK + finding) if finding is not None else None
     path = path or row.get("mask")
     if isinstance(path, str) and path:
-        return _file(path, size, fit, part)
+        return _file(path, size, fit, part, row)
     text = row.get("boxes")
     boxes = json.loads(text) if isinstance(text, str) and text else []
     boxes = [one for one in boxes if finding is None or one["finding"] == finding]
     if not boxes:
         return None
-    sides = [row[name] for name in ("width", "height") if name in row and not pd.isna(row[name])]
-    own = tuple(int(side) for side in sides) if len(sides) == 2 else None
+    own = _sides(row)
     return np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
+
+
+def _sides(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return width and height of the upright film of a row of an index, None where they are not known.
+
+    An index has those of the file, before its EXIF orientation is applied.
+    """
+    sides = [row[name] for name in ("width", "height") if name in row and not pd.isna(row[name])]
+    if len(sides) != 2:
+        return None
+    width, height = int(sides[0]), int(sides[1])
+    return (height, width) if width != height and _on_its_side(Path(str(row["path"]))) else (width, height)
+
+
+def _on_its_side(path: Path) -> bool:
+    """Return whether an image file is turned by a quarter when it is read, as its EXIF tag says."""
+    try:
+        # The header alone is read. Pillow warns about large images and unusual tags.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return image.getexif().get(ORIENTATION) in _TURNED
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # no file any more, or one without EXIF, such as DICOM
 
 
 def box_mask(
@@ -149,11 +183,11 @@ def _cut(sides: tuple[float, ...], part: Box) -> tuple[float, ...]:
     return sides[0] * (part[2] - part[0]), sides[1] * (part[3] - part[1])
 
 
-def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None) -> np.ndarray | None:
+def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None, row: Mapping[str, Any]) -> np.ndarray | None:
     """Return `part` of a mask file fitted to `size`, bool (height, width), empty where the mask lies outside of the
-    part; None where `path` is ``""``.
+    part; None where `path` is ``""``. `row`: of an index, with the sides of the film that the mask covers.
 
-    A mask is written as 0 and 255 or as 0 and 1; a pixel belongs to it where more than half of it does.
+    A pixel belongs to the mask where more than half of it does.
     """
     if not path:
         return None
@@ -163,8 +197,11 @@ def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None) -> np.nd
         raise DataError(f"The mask {path} cannot be read: {error}.") from error
     if not drawn.any():
         raise DataError(f"The mask {path} is empty. Allowed: a mask with a pixel above 0, or no file.")
-    whole = np.where(drawn > drawn.max() / 2, 255, 0).astype(np.uint8)
-    image = Image.fromarray(whole)
+    image = Image.fromarray(np.where(drawn >= least_inside(drawn), 255, 0).astype(np.uint8))
+    # In the film's own proportions, which pad and crop keep.
+    sides = None if fit == "stretch" and part is None else _sides(row)
+    if sides is not None and sides != image.size:
+        image = image.resize(sides, FILTER)
     if part is not None:
         image = image.crop(corners(part, image.width, image.height))
         if not np.asarray(image).any():
@@ -172,3 +209,21 @@ def _file(path: str, size: tuple[int, int], fit: Fit, part: Box | None) -> np.nd
     small = np.asarray(fitted(image, size, fit))
     # A finding smaller than a pixel is where most of it lies.
     return small > 127 if (small > 127).any() else (small == small.max()) & (small > 0)
+
+
+def least_inside(drawn: np.ndarray) -> float:
+    """Return the least value of a mask's pixels, uint8 of any shape and not all 0, that is inside.
+
+    Masks are written as 0 and 1, as 0 and 255, or with a number or a grey for each of several labels, all of which
+    count. Smoothing leaves greys between 0 and the highest value, and compression leaves values near both: a pixel is
+    then inside where it is nearer to the highest.
+
+    >>> [least_inside(np.array(values, np.uint8)) for values in ([0, 1, 2], [0, 85, 255], [0, 2, 253, 255])]
+    [1.0, 31.875, 31.875]
+    """
+    counts = np.bincount(drawn.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    values, highest = values[values > 0], float(values[-1])
+    if highest <= MOST_LABELS:
+        return 1.0
+    return highest / 8 if len(values) <= FEW_GREYS else np.nextafter(highest / 2, highest)

@@ -8,6 +8,7 @@ from PIL import Image
 from chestxray.data import lung_boxes
 from chestxray.data.boxes import box
 from chestxray.data.images.pixels import fitted
+from chestxray.data.images.reading import read
 from chestxray.data.sources.label_layouts.nih import listed_boxes
 from chestxray.data.sources.mask_folders import with_masks
 from chestxray.data.sources.phantom.source import load
@@ -165,3 +166,77 @@ def test_a_finding_outside_of_the_part_leaves_no_mask(tmp_path):
     assert not masks_of(rows, SIZE).any()
     path = write(tmp_path / "a.png", patch((640, 480), slice(0, 30), slice(0, 30)))
     assert not masks_of(rows.assign(mask=path), SIZE).any()
+
+
+@pytest.mark.parametrize("part", [None, (0.5, 0.0, 1.0, 1.0)])
+@pytest.mark.parametrize("shape", [(100, 200), (64, 64), (50, 100), (400, 300)])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_a_mask_of_any_size_covers_the_whole_film(fit, shape, part, tmp_path):
+    film = patch((100, 200), slice(20, 60), slice(120, 160))
+    height, width = shape
+    down, across = slice(round(0.2 * height), round(0.6 * height)), slice(round(0.6 * width), round(0.8 * width))
+    path = write(tmp_path / "a.png", patch(shape, down, across))
+    seen = Image.fromarray(film.astype(np.uint8) * 255).crop((100 if part else 0, 0, 200, 100))
+    expected = np.asarray(fitted(seen, SIZE, fit)) > 127
+    rows = pd.DataFrame([{"path": "/x/a.jpeg", "mask": path, "lungs": path, "width": 200, "height": 100}])
+    if part is not None:
+        rows["lung_box"] = lung_boxes.as_text(part)
+    for found in (masks_of(rows, SIZE, fit)[0], masks_of(rows, SIZE, fit, column="lungs")[0]):
+        # Borders may differ by a pixel of the model's input.
+        assert expected.sum() > 30 and (found != expected).sum() <= 0.2 * expected.sum()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_places_of_a_film_that_its_tag_turns_are_those_of_the_upright_film(fit, tmp_path):
+    drawn = np.zeros((100, 200), np.uint8)
+    drawn[20:60, 120:160] = 255
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.fromarray(drawn).save(tmp_path / "film.png", exif=tag)
+    film = read(tmp_path / "film.png")
+    assert film.pixels.shape == (200, 100) and (film.width, film.height) == (200, 100), "sides are those of the file"
+    expected = read(tmp_path / "film.png", size=SIZE, fit=fit).pixels > 127
+    small = Image.fromarray(film.pixels).resize((64, 64))
+    small.save(tmp_path / "mask.png")
+    rows = pd.DataFrame([{"path": str(tmp_path / "film.png"), "width": 200, "height": 100}])
+    ys, xs = np.nonzero(film.pixels)
+    one = box("Mass", (int(xs.min()), int(ys.min()), 40, 40), None)
+    for given in (rows.assign(mask=str(tmp_path / "mask.png")), rows.assign(boxes=json.dumps([one]))):
+        found = masks_of(given, SIZE, fit)[0]
+        assert expected.sum() > 30 and (found != expected).sum() <= 0.2 * expected.sum()
+
+
+@pytest.mark.parametrize("labels", [(1, 2), (1, 2, 3), (85, 170, 255), (127, 255), tuple(range(1, 21)), (1, 31)])
+def test_all_labels_of_a_mask_count(labels, tmp_path):
+    drawn = np.zeros((64, 64), np.uint8)
+    for number, label in enumerate(labels):
+        drawn[8:40, 2 + 3 * number : 5 + 3 * number] = label
+    Image.fromarray(drawn).save(tmp_path / "a.png")
+    rows = pd.DataFrame({"path": ["a"], "mask": [str(tmp_path / "a.png")]})
+    np.testing.assert_array_equal(masks_of(rows, (64, 64))[0], drawn > 0)
+
+
+def test_labels_of_16_bits_count(tmp_path):
+    drawn = np.zeros((64, 64), np.uint16)
+    drawn[8:40, 8:20], drawn[8:40, 30:50] = 1, 2
+    Image.fromarray(drawn).save(tmp_path / "a.png")
+    rows = pd.DataFrame({"path": ["a"], "mask": [str(tmp_path / "a.png")]})
+    np.testing.assert_array_equal(masks_of(rows, (64, 64))[0], drawn > 0)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95, 100])
+def test_what_compression_leaves_around_a_mask_is_no_part_of_it(quality, tmp_path):
+    rows, columns = np.indices((128, 128))
+    drawn = (rows - 60) ** 2 + (columns - 71) ** 2 < 30**2
+    Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "a.jpg", quality=quality)
+    assert ((read(tmp_path / "a.jpg").pixels > 0) & ~drawn).sum() > 0, "there is something to leave out"
+    found = masks_of(pd.DataFrame({"path": ["a"], "mask": [str(tmp_path / "a.jpg")]}), (128, 128))[0]
+    assert (found != drawn).sum() <= 0.01 * drawn.sum()
+
+
+def test_a_smoothed_border_belongs_to_what_most_of_it_is(tmp_path):
+    drawn = patch((64, 64), slice(11, 41), slice(9, 37))
+    small = Image.fromarray(drawn.astype(np.uint8) * 255).resize((50, 50), Image.Resampling.BICUBIC)
+    small.save(tmp_path / "a.png")
+    found = masks_of(pd.DataFrame({"path": ["a"], "mask": [str(tmp_path / "a.png")]}), (50, 50))[0]
+    np.testing.assert_array_equal(found, np.asarray(small) > 127)
