@@ -118,12 +118,14 @@ def _sides(row: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _on_its_side(path: Path) -> bool:
     """Return whether an image file is turned by a quarter when it is read, as its EXIF tag says."""
+    if not path.is_file():
+        return False  # to open a pipe would wait for it
     try:
         # The header alone is read. Pillow warns about large images and unusual tags.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return image.getexif().get(ORIENTATION) in _TURNED
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False  # no file any more, or one without EXIF, such as DICOM
+        return False  # no image with EXIF, such as DICOM
 
 
 def box_mask(
