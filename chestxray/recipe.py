@@ -277,7 +277,8 @@ class Recipe:
     )
     heatmaps: int = _field(
         2,
-        "Number of test images of each class and kind (random, right, wrong, most and least certain) with a heat map.",
+        "Number of test images of each class and kind (random, right, wrong, most and least certain) with a heat map; "
+        "0: none is drawn, and none checked.",
         low=0,
     )
     map_checks: Literal["none", "quick", "all"] = _field(
@@ -305,6 +306,14 @@ class Recipe:
         if self.confidence is not None and self.sensitivity is None:
             raise InputError(
                 f"confidence is that of a sensitivity: give both. Received: confidence {self.confidence:g}."
+            )
+
+    def require_heat_maps(self) -> None:
+        """Raise `InputError` where the maps are to be checked and none is to be drawn."""
+        if self.map_checks != "none" and not self.heatmaps:
+            raise InputError(
+                f"map_checks {self.map_checks} is of heat maps, of which heatmaps 0 draws none. Allowed: heatmaps 1 or "
+                f"more, or map_checks none. Received: map_checks {self.map_checks}, heatmaps 0."
             )
 
     def _check_probe(self) -> None:

@@ -214,7 +214,8 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
 
     Raises:
         PluginError: an unknown or broken model, metric or other method.
-        InputError: an image size or weights that the architecture does not take; the backend is not installed.
+        InputError: an image size or weights that the architecture does not take; all checks of heat maps, but no
+            heat maps; the backend is not installed.
     """
     # Said first: a model's package brings it, so that without it there is seldom a model either.
     startup.require_backend("Training")
@@ -222,6 +223,8 @@ def resolve(recipe: Recipe) -> tuple[Recipe, ModelPlugin, registry.InstalledPlug
         raise InputError("No model. Choose one with --model; `chestxray models` lists them.")
     if not recipe.data:
         raise InputError("No data. Choose some with --data, such as folder:PATH or phantom.")
+    if recipe.map_checks == "all":  # quick is the default, which whoever wants no maps need not take back
+        recipe.require_heat_maps()
     for group, method in registry.methods_of(recipe):
         registry.load_entry(group, method)
     lung_segmenter.of_recipe(recipe)
@@ -421,7 +424,9 @@ def _plan(recipe: Recipe, index: Index) -> str:
         phases.insert(0, f"{_epochs(recipe.head_epochs)} of its head")
     steps = [f"decide on {counts.get('validation', 0):,}", f"test on {counts.get('test', 0):,}"]
     steps += ["train controls"] * recipe.controls + ["draw heat maps"] * (recipe.heatmaps > 0)
-    return f"This run will train {' and '.join(phases)}, {', '.join(steps)} and write a report."
+    unchecked = recipe.map_checks != "none" and not recipe.heatmaps
+    maps = " Heat maps are not checked, since none is drawn (heatmaps 0)." if unchecked else ""
+    return f"This run will train {' and '.join(phases)}, {', '.join(steps)} and write a report.{maps}"
 
 
 def _epochs(number: int) -> str:
@@ -595,7 +600,7 @@ def _explain(job: Job, outcome: Trial, *, trained: bool) -> None:
     test, validation, rows = outcome.test, outcome.validation, job.prepared.index.rows
     images = _by_path(job.prepared, validation) | _by_path(job.prepared, test)
     shuffled = None
-    if trained and heat_maps.needs_shuffled(job.recipe, layer):
+    if trained and heat_maps.needs_shuffled(job.recipe, layer, model):
         with job.clock.step("train_shuffled", shuffled_labels.DOING), interrupts.deferred():
             shuffled = shuffled_labels.train(
                 lambda: build(job.recipe, job.plugin, job.prepared), job.prepared.pixels, job.prepared.index,

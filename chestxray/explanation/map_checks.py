@@ -75,12 +75,13 @@ def judge(
     validation: Predictions | FindingPredictions | None = None,
     shuffled: keras.Model | None = None,
 ) -> Judgement:
-    """Check the maps that `method` at `layer` gives for `model` on the test images of `predictions`.
+    """Check the maps that `method` at `layer` gives for `model` on the test images of `predictions`. Where it gives
+    none, the judgement has the reason.
 
     The decided class of an image is explained; of findings the most probable one among those that it has, or among
     all; where the place of a finding is known, that finding. `images` are uint8 (height, width) by path; `rows` of the
-    index may have masks or boxes, `fit` to the input;
-    the lungs are those of the data, or found by the segmenter that is installed. `auroc` is that of the whole test.
+    index may have masks or boxes, `fit` to the input; where an image has no mask of its lungs, they are found by the
+    segmenter that is installed; of images cut to the lungs they are not looked for. `auroc` is that of the whole test.
     With `thorough` the pixels that a map marks are also removed (deletion, insertion, ROAD), which costs some 100
     further evaluations of the network for each of 24 images. Where masks or boxes of images of `validation` are known,
     the threshold of the overlap (IoU) is chosen on them. Masks that cannot be used leave their checks doubtful, and
@@ -89,7 +90,7 @@ def judge(
     Raises:
         PluginError: the method is a plugin's and fails.
     """
-    if reason := unable(method, layer):
+    if reason := unable(method, layer, model):
         return Judgement(method, (), 0, reason)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(predictions.rows))[:IMAGES])
     table = predictions.rows.iloc[chosen]
@@ -111,17 +112,25 @@ def judge(
             found_at=places.test, validation=places.validation, names=predictions.classes,
         )  # fmt: skip
         checks += [one for one in (places.unusable, lungs) if isinstance(one, MapCheck)]
-    except NonFiniteError as error:
+    except (InputError, NonFiniteError) as error:  # a plugin's method may refuse an architecture too
         return Judgement(method, (), 0, f"The heat maps could not be checked. {error}")
     return Judgement(method, tuple(checks), len(chosen))
 
 
-def unable(method: str, layer: str | None) -> str:
-    """Return why `method` gives no maps at `layer`, ``""`` if it does."""
+def unable(method: str, layer: str | None, model: keras.Model | None = None) -> str:
+    """Return why `method` gives no maps at `layer`, or none of `model`, ``""`` if it does. What a plugin's method can
+    do is known only once it has drawn.
+
+    Raises:
+        PluginError: as `methods.raw_maps`.
+    """
     if method not in EXPLANATIONS:
         return ""
     try:
         check(method, layer)
+        if model is not None:
+            # Of no image at all: what draws the maps is made, and kept for the checks, but does not run.
+            maps_of(method, model, layer, np.empty((0, *model.inputs[0].shape[1:]), np.uint8), np.empty(0, np.int32))
     except InputError as error:
         return str(error)
     return ""
@@ -182,19 +191,24 @@ def _not_made(name: str, why: str) -> MapCheck:
 
 
 def _lungs(rows: pd.DataFrame, pixels: np.ndarray, fit: Fit) -> np.ndarray | MapCheck | None:
-    """Return where the lungs are by the data or, failing that, by the segmenter that is installed; None without one;
-    a check that could not be made where their masks cannot be used.
+    """Return where the lungs are, bool (rows, height, width): by the data or, of a row without a mask, by the segmenter
+    that is installed; all False where neither knows them. None where that is so of all rows, or where images are cut to
+    the lungs; a check that could not be made where masks of the data cannot be used.
     """
+    if lung_boxes.COLUMN in rows:
+        log.info("Heat maps are not checked against the lungs: images are cut to them, and most of each is lung.")
+        return None
+    found, given = np.zeros(pixels.shape, bool), np.zeros(len(rows), bool)
+    if "lung_mask" in rows:
+        given = np.array([isinstance(path, str) and path != "" for path in rows["lung_mask"]])
     try:
-        if "lung_mask" in rows:
-            return masks_of(rows, (pixels.shape[1], pixels.shape[2]), fit, column="lung_mask")
-        if lung_boxes.COLUMN in rows:
-            log.info("Heat maps are not checked against the lungs: images are cut to them, and most of each is lung.")
-            return None
-        entry = lung_masks.segmenter()
-        return None if entry is None else lung_masks.lung_masks(entry, pixels)
+        if given.any():
+            found[given] = masks_of(rows[given], (pixels.shape[1], pixels.shape[2]), fit, column="lung_mask")
     except DataError as error:
         return _not_made("inside-lungs", str(error))
+    try:
+        if not given.all() and (entry := lung_masks.segmenter()) is not None:
+            found[~given] = lung_masks.lung_masks(entry, pixels[~given])
     except (InputError, PluginError) as error:
-        log.warning("Heat maps are not checked against the lungs: %s", error)
-        return None
+        log.warning("Heat maps are not checked against the lungs of %d films: %s", int((~given).sum()), error)
+    return found if found.any() else None

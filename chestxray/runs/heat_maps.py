@@ -17,17 +17,19 @@ from chestxray.explanation import map_checks, panel
 from chestxray.recipe import GRADCAM, Recipe
 from chestxray.runs import run_folder
 from chestxray.storage import result_files
-from chestxray.storage.files import write_json
+from chestxray.storage.files import write_bytes, write_json
 
 
 def asked(recipe: Recipe) -> bool:
-    """Whether `recipe` asks for checks of heat maps."""
+    """Whether `recipe` asks for checks of heat maps; of those that it does not draw there are none."""
     return bool(recipe.heatmaps) and recipe.map_checks != "none"
 
 
-def needs_shuffled(recipe: Recipe, layer: str | None) -> bool:
-    """Whether the checks that `recipe` asks for, of maps at `layer`, need a model trained on shuffled labels."""
-    return asked(recipe) and recipe.map_checks == "all" and not map_checks.unable(recipe.explain, layer)
+def needs_shuffled(recipe: Recipe, layer: str | None, model: keras.Model | None = None) -> bool:
+    """Whether the checks that `recipe` asks for, of maps at `layer`, need a model trained on shuffled labels; not where
+    the method gives no maps of `model`, which without it the layer alone decides.
+    """
+    return asked(recipe) and recipe.map_checks == "all" and not map_checks.unable(recipe.explain, layer, model)
 
 
 def check(
@@ -78,6 +80,26 @@ def draw(
         model, layer, reason, test, images, each, recipe.seed, folder / "heatmaps", recipe.explain,
         badges.get(recipe.explain, ""), run_folder.Run(folder).map_scale(GRADCAM),
     )  # fmt: skip
+
+
+def stage(folder: Path, place: Path) -> None:
+    """Copy to `place` what `check` and `draw` read of the run in `folder`, so that they can work in `place`."""
+    for name in (run_folder.METRICS, run_folder.HEATMAPS, run_folder.MAP_CHECKS):
+        if (folder / name).is_file():
+            write_bytes(place / name, (folder / name).read_bytes())
+
+
+def put(place: Path, folder: Path) -> None:
+    """Put the heat maps that were drawn in `place` in the place of those of the run in `folder`."""
+    made, kept = (where / Path(run_folder.HEATMAPS).parent for where in (place, folder))
+    index = Path(run_folder.HEATMAPS).name
+    names = {file.name for file in made.iterdir()}
+    # The index last: every picture that it names is there.
+    for name in sorted(names, key=lambda name: name == index):
+        write_bytes(kept / name, (made / name).read_bytes())
+    for picture in kept.glob("*.png"):
+        if picture.name not in names:
+            picture.unlink()
 
 
 def _known(folder: Path) -> list[dict[str, Any]]:

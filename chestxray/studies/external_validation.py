@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,7 +87,8 @@ def evaluate_on(
     Raises:
         DataError: classes that the run does not have; no image to evaluate.
         LeakError: images or patients of the run's training, where `data` says stop.
-        InputError: a run without the files that evaluation needs; another backend than TensorFlow.
+        InputError: a run without the files that evaluation needs; checks of heat maps where none is drawn; another
+            backend than TensorFlow.
         PluginError: a run whose images were cut by another segmenter than the one that is installed.
         OutputError: `output` has content and may not be overwritten, or contains the run itself.
     """
@@ -94,6 +97,7 @@ def evaluate_on(
     decision = _decision(run, data)
     recipe = _for_test(data, trained, decision.classes, decision)
     recipe = sources.absolute(recipe.replace(**{"map_checks": "none", "masks": (), **(maps or {})}))
+    _require_maps(recipe, maps or {})
     registry.methods_of(recipe)
     if run.segmenter is not None:
         run.segmenter.require()
@@ -206,12 +210,14 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     model and its probabilities do not change; the run's recipe, its figures and its report are replaced.
 
     Raises:
-        InputError: a column that the data do not have, or another impossible option.
+        InputError: a column that the data do not have, checks of heat maps where none is drawn, or another impossible
+            option.
         PluginError: a metric that is unknown or broken.
     """
     if run.published:
         raise InputError(f"{run.published} has no test of its own here. Test it on other data: --data FILMS.")
     recipe = sources.absolute(run.recipe.replace(**changes))
+    _require_maps(recipe, changes)
     registry.methods_of(recipe)
     decision, rows = _decision(run, recipe), with_masks(run.index.rows, run.classes, recipe.masks)
     for column in recipe.by:
@@ -220,12 +226,12 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
         return _evaluate_findings_again(run, recipe, rows, decision, changes, cache)
     predictions, samples = decision.applied(run.predictions), _samples(run, cache, changes)
     test, validation = predictions.of("test"), predictions.of("validation")
+    redrawn = bool((predictions.predicted != run.predictions.predicted).any())
     with explained(run.folder):
-        assess(test, run.index, recipe, decision, run.folder, validation=validation)
-        predictions.write(run.folder / "predictions.csv")
-        write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
-        if (predictions.predicted != run.predictions.predicted).any() or changes.keys() & set(MAPS):
-            _explain_again(run, test, validation, samples, rows, recipe, changes, cache)
+        with _maps_again(run, test, validation, samples, rows, recipe, changes, cache, redrawn=redrawn):
+            assess(test, run.index, recipe, decision, run.folder, validation=validation)
+            predictions.write(run.folder / "predictions.csv")
+            write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         html_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
@@ -236,17 +242,24 @@ def _evaluate_findings_again(
     before = run.finding_predictions
     predictions, samples = decision.applied(before), _samples(run, cache, changes)
     test, validation = predictions.of("test"), predictions.of("validation")
+    redrawn = bool((predictions.predicted != before.predicted).any())
     with explained(run.folder):
-        assess_findings(test, run.index, recipe, decision, run.folder, validation=validation)
-        predictions.write(run.folder / run_folder.PREDICTIONS)
-        write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
-        if (predictions.predicted != before.predicted).any() or changes.keys() & set(MAPS):
-            _explain_again(run, test, validation, samples, rows, recipe, changes, cache)
+        with _maps_again(run, test, validation, samples, rows, recipe, changes, cache, redrawn=redrawn):
+            assess_findings(test, run.index, recipe, decision, run.folder, validation=validation)
+            predictions.write(run.folder / run_folder.PREDICTIONS)
+            write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         findings_report.write(run.folder, samples=samples)
     return Run(run.folder)
 
 
-def _explain_again(
+def _require_maps(recipe: Recipe, changes: Mapping[str, Any]) -> None:
+    """Raise `InputError` where `changes` ask for checks of maps and `recipe`, which has them, for no maps."""
+    if "map_checks" in changes:
+        recipe.require_heat_maps()
+
+
+@contextmanager
+def _maps_again(
     run: Run,
     test: Predictions | FindingPredictions,
     validation: Predictions | FindingPredictions,
@@ -255,15 +268,33 @@ def _explain_again(
     recipe: Recipe,
     changes: Mapping[str, Any],
     cache: Path,
-) -> None:
-    """Draw the panel of heat maps anew, and check the maps where `changes` ask for it; without `images` it is
-    removed.
+    *,
+    redrawn: bool,
+) -> Iterator[None]:
+    """Draw the panel of heat maps anew where it is to be `redrawn` or `changes` ask for it, check the maps where they
+    ask for that, do the block, which writes everything else, and put the maps in the run's folder; without `images`
+    the panel is removed.
+
+    Where the maps or the block fail, the run keeps the maps that it had, and where the maps do, everything: its recipe
+    says what its folder holds.
     """
-    log.info("Drawing the heat maps again ...")
+    if not (redrawn and recipe.heatmaps) and not changes.keys() & set(MAPS):
+        yield
+        return
+    log.info("Drawing the heat maps again ..." if recipe.heatmaps else "Removing the heat maps ...")
     startup.start()
+    from chestxray.runs import heat_maps
+
     checked = recipe if {"map_checks", "masks"} & changes.keys() else recipe.replace(map_checks="none", masks=())
-    shuffled = shuffled_training.again(run, checked, cache)
-    _explain(run, test, validation, images, rows, checked, run.folder, shuffled)
+    shuffled = None
+    if heat_maps.needs_shuffled(checked, run.cam_layer[0], run.model):
+        shuffled = shuffled_training.again(run, checked, cache)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        heat_maps.stage(run.folder, place)
+        _explain(run, test, validation, images, rows, checked, place, shuffled)
+        yield
+        heat_maps.put(place, run.folder)
 
 
 def _explain(

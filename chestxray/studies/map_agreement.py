@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from chestxray.studies.candidates import Candidate
 
 #: Fields of a recipe that two trainings may differ in and still be two of the same: the seeds, and what is done with a
-#: model once it is trained.
+#: model once it is trained. Not among them are ``keep_validation``, which gives training other images by a rule and not
+#: by chance, and ``cache_gigabytes``: what frozen layers give of augmented images is trained on again where the cache
+#: holds it, and else computed of images that are augmented anew.
 _BESIDE_TRAINING = (
-    "seed", "split_seed", "controls", "by", "abstain", "sensitivity", "confidence", "positive", "prevalence",
-    "replicates", "metric", "explain", "heatmaps", "map_checks",
+    "seed", "split_seed", "max_unreadable", "predict_batch_size", "calibrate", "refuse", "controls", "by", "abstain",
+    "sensitivity", "confidence", "positive", "prevalence", "replicates", "metric", "explain", "heatmaps", "map_checks",
+    "masks",
 )  # fmt: skip
 
 

@@ -1,20 +1,25 @@
 """The checks that a run makes of its own heat maps."""
 
 import json
+import logging
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+import method_plugins
 from chestxray import registry
+from chestxray.errors import InputError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation import map_checks, panel
 from chestxray.explanation.map_checks import judge
 from chestxray.explanation.overlay import marked
+from chestxray.recipe import Recipe
 from chestxray.report import map_checks_wording
+from chestxray.runs import heat_maps
 from chestxray.runs.run_folder import Run
 from made_runs import write_run
 
@@ -103,6 +108,62 @@ def test_without_a_layer_there_is_a_reason_and_no_badge(unmarked, tmp_path):
     assert (found.badge, found.checks, found.images) == ("", (), 0)
     assert "needs a layer of feature maps" in found.reason
     assert judged(*unmarked, tmp_path, layer=None, method="saliency").badge
+
+
+def test_a_method_that_is_not_for_the_architecture_has_a_reason_and_no_badge(unmarked, tmp_path, monkeypatch):
+    network, films = unmarked
+    found = judged(network, films, tmp_path, method="attention-rollout")
+    assert (found.badge, found.checks, found.images) == ("", (), 0)
+    assert found.reason.startswith("attention-rollout is for transformers")
+    recipe = Recipe(explain="attention-rollout", map_checks="all")
+    assert not heat_maps.needs_shuffled(recipe, "last", network)
+    assert heat_maps.needs_shuffled(recipe.replace(explain="gradcam"), "last", network)
+
+    def refuse(*_):
+        raise InputError("picky is for other architectures.")
+
+    monkeypatch.setattr(map_checks, "maps_of", refuse)
+    found = judged(network, films, tmp_path, method="picky")
+    assert (found.badge, found.reason) == ("", "The heat maps could not be checked. picky is for other architectures.")
+
+
+def test_images_cut_to_the_lungs_are_not_held_against_them(unmarked, tmp_path, monkeypatch, caplog):
+    """Their masks or the segmenter would give a share that any map reaches."""
+    network, films = unmarked
+    method_plugins.install(tmp_path / "site", monkeypatch, segmenters="lit")
+    predictions, rows, images = table(films, tmp_path, masks=True)
+    for own in (rows, rows.drop(columns="lung_mask")):
+        with caplog.at_level(logging.INFO):
+            found = judge(
+                network, "last", "gradcam", predictions, images, own.assign(lung_box=""), GOOD,
+                fit="stretch", thorough=False, seed=0,
+            )  # fmt: skip
+        assert "inside-lungs" not in verdicts(found) and "images are cut to them" in caplog.text
+        caplog.clear()
+
+
+def test_where_a_mask_of_the_lungs_is_missing_the_segmenter_finds_them(unmarked, tmp_path, monkeypatch, caplog):
+    _, films = unmarked
+    _, rows, _ = table(films, tmp_path, masks=True)
+    pixels = films.pixels[..., 0]
+    half = np.arange(len(rows)) % 2 == 0
+    some, none = (rows.assign(lung_mask=rows["lung_mask"].where(keep, "")) for keep in (half, half & ~half))
+    found = map_checks._lungs(some, pixels, "stretch")
+    assert found[half].any(axis=(1, 2)).all() and not found[~half].any(), "without a segmenter they are not known"
+    assert map_checks._lungs(none, pixels, "stretch") is None
+    assert map_checks._lungs(none.assign(lung_mask=np.nan), pixels, "stretch") is None
+
+    method_plugins.install(tmp_path / "site", monkeypatch, segmenters="lit")
+    lit = method_plugins.bright_part(pixels)
+    found = map_checks._lungs(some, pixels, "stretch")
+    assert (found[half] == films.lungs[half]).all() and (found[~half] == lit[~half]).all()
+    assert (map_checks._lungs(none, pixels, "stretch") == lit).all()
+    assert not caplog.records, "nothing is wrong"
+
+    monkeypatch.setattr(method_plugins, "lit", method_plugins.halved)
+    found = map_checks._lungs(some, pixels, "stretch")
+    assert (found[half] == films.lungs[half]).all() and not found[~half].any()
+    assert f"not checked against the lungs of {(~half).sum()} films: The segmenter plugin" in caplog.text
 
 
 def test_maps_that_are_not_finite_are_no_badge(unmarked, tmp_path):

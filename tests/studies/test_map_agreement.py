@@ -17,7 +17,7 @@ from chestxray.report import map_checks_wording
 from chestxray.runs.run_folder import Run
 from chestxray.storage.files import write_json, write_text
 from chestxray.studies.candidates import Candidate
-from chestxray.studies.map_agreement import agreement
+from chestxray.studies.map_agreement import _trainings, agreement
 from made_runs import Page
 from precomputed import finished, index_of
 from untrained_runs import draw_films, write_run
@@ -46,11 +46,25 @@ def test_runs_that_differ_in_their_seed_are_trainings_of_one_model(films, tiny, 
     other = made(tmp_path / "other", films, tiny, seed=2, epochs=9)
     found = agreement(candidates(a=one, b=two, c=other), tmp_path / "cache")
     assert [check.name for check in found.checks] == ["repeatability", "reproducibility"]
-    assert found.checks[0].sentence.startswith("Between 2 trainings of tiny (a, b) with other seeds, two maps of one")
+    assert found.checks[0].sentence.startswith("Between 2 trainings of tiny (a, b), two maps of one")
     assert found.checks[1].sentence.startswith("Between 2 models (tiny (a, b), c), two maps of one image")
     shown = map_checks_wording.agreement(json.loads(json.dumps(found.to_json())))
     assert shown["method"] == "Grad-CAM" and shown["images"] == found.checks[0].figures["images"]
     assert not found.left_out and not found.reason
+
+
+def test_what_is_done_with_a_trained_model_makes_no_other_training_of_it(films, tiny, tmp_path):
+    later = {
+        "masks": ("lungs=/outlines",), "calibrate": False, "refuse": 0.1, "predict_batch_size": 8,
+        "max_unreadable": 0.5,
+    }  # fmt: skip
+    runs = {
+        name: made(tmp_path / name, films, tiny, seed=seed, **fields)
+        for seed, (name, fields) in enumerate({"plain": {}, "later": later}.items())
+    }
+    assert list(_trainings({name: [run] for name, run in runs.items()})) == ["tiny (plain, later)"]
+    runs["kept"] = made(tmp_path / "kept", films, tiny, seed=2, keep_validation=True)
+    assert list(_trainings({name: [run] for name, run in runs.items()})) == ["tiny (plain, later)", "kept"]
 
 
 def test_a_run_that_cannot_is_left_out_with_the_reason(films, tiny, tmp_path):

@@ -10,8 +10,12 @@ from PIL import Image
 
 from chestxray import workflow
 from chestxray.cli.main import group
+from chestxray.errors import DataError, InputError
 from chestxray.recipe import Recipe
+from chestxray.runs import heat_maps
 from chestxray.runs.run_folder import Run
+from chestxray.studies import external_validation
+from chestxray.training import shuffled_labels
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +31,18 @@ def place(tmp_path_factory):
     return root
 
 
+def recipe_of(place, **fields):
+    return Recipe(
+        model="shallow_cnn", data=(f"folder:{place / 'own'}",), image_size=16, epochs=6, batch_size=8,
+        test_share=0.3, replicates=100, heatmaps=1, map_checks="none", augment="none", controls=False, refuse=0.0,
+    ).replace(**fields)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(place, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHESTXRAY_CACHE", str(place / "cache"))
-        recipe = Recipe(
-            model="shallow_cnn", data=(f"folder:{place / 'own'}",), image_size=16, epochs=6, batch_size=8,
-            test_share=0.3, replicates=100, heatmaps=1, map_checks="none", augment="none", controls=False, refuse=0.0,
-        )  # fmt: skip
+        recipe = recipe_of(place)
         return workflow.run(recipe, output=tmp_path_factory.mktemp("runs") / "run").folder
 
 
@@ -45,6 +53,10 @@ def run(trained, tmp_path):
 
 def evaluate(run, place, *options):
     return CliRunner().invoke(group, ["evaluate", str(run), "--cache", str(place / "cache"), *map(str, options)])
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def drawn(folder):
@@ -84,7 +96,7 @@ def test_other_data_are_checked_where_that_is_asked_for(run, place, tmp_path):
 
 
 def test_a_mistake_is_one_line_and_changes_nothing(run, place, tmp_path):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    before = contents(run)
     done = evaluate(run, place, "--explain", "gradcamm")
     assert done.exit_code == 1
     assert "Unknown explanation 'gradcamm'. Did you mean gradcam" in str(done.exception)
@@ -95,7 +107,74 @@ def test_a_mistake_is_one_line_and_changes_nothing(run, place, tmp_path):
     done = CliRunner().invoke(group, ["evaluate", str(run), "--map-checks", "all", "--cache", str(tmp_path / "empty")])
     assert done.exit_code == 1
     assert "map_checks need the run's images, which are not decoded in the cache" in str(done.exception)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert contents(run) == before
+
+
+def test_a_method_that_is_not_for_the_architecture_leaves_a_finished_run(run, place, tmp_path):
+    """In a new run, in one that is evaluated anew, and on other data; no second model is trained for nothing."""
+    recipe = recipe_of(place, explain="attention-rollout", map_checks="all", epochs=1)
+    new = workflow.run(recipe, output=tmp_path / "new", cache=place / "cache")
+    assert "train_shuffled" not in new.environment["seconds"]
+    done = evaluate(run, place, "--explain", "attention-rollout", "--map-checks", "all")
+    assert done.exit_code == 0, done.output
+    assert shuffled_labels.DOING not in done.output
+    options = ("--data", f"folder:{place / 'other'}", "--output", tmp_path / "other", "--map-checks", "quick")
+    done = evaluate(run, place, *options)
+    assert done.exit_code == 0, done.output
+    for folder in (new.folder, run, tmp_path / "other"):
+        found = Run(folder)
+        assert found.finished and found.recipe.explain == "attention-rollout"
+        judged = found.map_checks["attention-rollout"]
+        assert not judged["badge"] and judged["reason"].startswith("attention-rollout is for transformers")
+        assert drawn(folder)["reason"] == judged["reason"] and not drawn(folder)["images"]
+        assert judged["reason"] in found.report.read_text(encoding="utf-8")
+        assert not list(folder.glob("heatmaps/*.png")), "those of the method before are gone"
+
+
+@pytest.mark.parametrize("step", ["draw", "assess"])
+def test_a_run_whose_maps_or_figures_cannot_be_made_anew_stays_as_it_was(run, place, monkeypatch, step):
+    def fail(*_, **__):
+        raise DataError("A mask is gone.")
+
+    monkeypatch.setattr(heat_maps if step == "draw" else external_validation, step, fail)
+    before = contents(run)
+    done = evaluate(run, place, "--explain", "saliency", "--map-checks", "quick", "--abstain", "0.8")
+    assert isinstance(done.exception, DataError)
+    assert contents(run) == before
+
+
+def test_fewer_maps_leave_no_pictures_behind(run, place):
+    assert evaluate(run, place, "--heatmaps", "2").exit_code == 0
+    for count in (1, 0):
+        done = evaluate(run, place, "--heatmaps", count)
+        assert done.exit_code == 0, done.output
+        assert ("Drawing" if count else "Removing") + " the heat maps" in done.output
+        named = {item["file"] for item in drawn(run)["images"]}
+        assert {path.name for path in run.glob("heatmaps/*.png")} == named and bool(named) == bool(count)
+
+
+def test_maps_that_are_not_drawn_are_not_checked(run, place, tmp_path):
+    """All checks of no maps are refused before anything is read; of the default, quick, the plan says it."""
+    told = "map_checks {0} is of heat maps, of which heatmaps 0 draws none. Allowed: heatmaps 1 or more, or map_checks "
+    with pytest.raises(InputError, match=told.format("all")):
+        workflow.run(recipe_of(place, heatmaps=0, map_checks="all"), output=tmp_path / "new", cache=place / "cache")
+    assert not (tmp_path / "new").exists()
+    assert evaluate(run, place, "--heatmaps", 0).exit_code == 0
+    before, other = contents(run), ("--data", f"folder:{place / 'other'}", "--output", tmp_path / "other")
+    for options in ((), other):
+        done = evaluate(run, place, "--map-checks", "quick", *options)
+        assert done.exit_code == 1 and told.format("quick") in str(done.exception)
+    assert contents(run) == before and not (tmp_path / "other").exists()
+    done = evaluate(run, place, *other)
+    assert done.exit_code == 0, done.output
+
+    index = Run(run).index
+    said = "Heat maps are not checked, since none is drawn (heatmaps 0)."
+    quick = recipe_of(place, heatmaps=0, map_checks="quick")
+    assert workflow._plan(quick, index).endswith(f"and write a report. {said}")
+    for plain in (quick.replace(map_checks="none"), quick.replace(heatmaps=1)):
+        assert workflow._plan(plain, index).endswith("and write a report.")
+    assert workflow.resolve(quick)[0].map_checks == "quick"
 
 
 def test_masks_of_a_folder_are_compared_with_the_maps(run, place, tmp_path):

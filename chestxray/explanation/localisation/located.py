@@ -70,12 +70,12 @@ def located(
 def _present(predictions: Predictions | FindingPredictions, rows: pd.DataFrame) -> np.ndarray:
     """Return whether the place of each class or finding is known, bool (rows, classes), among those that are true."""
     true = predictions.truth == 1 if isinstance(predictions, FindingPredictions) else _one_hot(predictions)
-    known, quoted = np.zeros(true.shape, bool), [json.dumps(name) for name in predictions.classes]
+    known = np.zeros(true.shape, bool)
     for column in rows:
         if column == "mask":
             known |= _named(rows[column])[:, np.newaxis]
         elif column == "boxes":
-            known |= np.array([[name in text for name in quoted] for text in rows[column].map(str)])
+            known |= np.array([[name in boxed for name in predictions.classes] for boxed in map(_boxed, rows[column])])
         elif column.startswith(MASK) and column.removeprefix(MASK) in predictions.classes:
             known[:, predictions.classes.index(column.removeprefix(MASK))] |= _named(rows[column])
     return known & true
@@ -87,6 +87,11 @@ def _one_hot(predictions: Predictions) -> np.ndarray:
 
 def _named(column: pd.Series[Any]) -> np.ndarray:
     return np.array([isinstance(one, str) and one != "" for one in column])
+
+
+def _boxed(text: object) -> set[str]:
+    """Return the findings of the boxes in the JSON `text` of an image, which may have none."""
+    return {one["finding"] for one in json.loads(text)} if isinstance(text, str) and text else set()
 
 
 def _classes(predictions: Predictions | FindingPredictions, known: np.ndarray) -> np.ndarray:

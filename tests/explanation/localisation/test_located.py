@@ -15,12 +15,12 @@ from chestxray.explanation.localisation.located import located
 SIDE = 16
 
 
-def of_classes(truth, probability):
+def of_classes(truth, probability, classes=("well", "Mass")):
     paths = [f"{i}.png" for i in range(len(truth))]
-    rows = pd.DataFrame({"path": paths, "label": [("well", "Mass")[i] for i in truth], "patient": paths})
+    rows = pd.DataFrame({"path": paths, "label": [classes[i] for i in truth], "patient": paths})
     rows = rows.assign(split="test", source="s")
     p = np.array(probability)
-    return Predictions.from_probabilities(rows, ("well", "Mass"), np.stack([1 - p, p], axis=1))
+    return Predictions.from_probabilities(rows, classes, np.stack([1 - p, p], axis=1))
 
 
 def films(predictions):
@@ -69,6 +69,17 @@ def test_without_a_known_place_there_is_nothing():
     predictions = of_classes([1, 0], [0.9, 0.1])
     assert found(predictions, predictions.rows[["path"]]) is None
     assert found(predictions, predictions.rows[["path"]].assign(boxes=["", mass("Mass")], mask=np.nan)) is None
+
+
+@pytest.mark.parametrize("name", ["x", "of", "width", "finding", "Masse \u00e0 droite"])
+def test_a_finding_is_not_taken_for_a_word_of_the_boxes(name):
+    predictions = of_classes([1, 1], [0.9, 0.9], ("well", name))
+    rows = predictions.rows[["path"]]
+    assert found(predictions, rows.assign(boxes=mass("Mass"))) is None
+    plain = json.dumps([box(name, (0, 0, 4, 4), (SIDE, SIDE))], ensure_ascii=False)
+    for text in (mass(name), plain):
+        some = found(predictions, rows.assign(boxes=[mass("Mass"), text]))
+        assert some.pixels[:, 0, 0, 0].tolist() == [1]
 
 
 def test_a_mask_that_cannot_be_read_is_named(tmp_path):
