@@ -242,6 +242,7 @@ class Run:
         engine, wanted = self.engine, explaining.TOP if label is None else label
         explaining.check_name(engine, wanted, several=False)
         if isinstance(engine, KerasEngine):
+            layer = None if layer == engine.layer else layer  # the maps at the run's own layer are those it checked
             explaining.check(engine, (method,), wanted, layer)
         elif method != GRADCAM or layer is not None:
             raise InputError("An ensemble has maps of gradcam at its members' own layers. Explain one of its members.")

@@ -141,6 +141,8 @@ def test_an_answer_is_explained(run, films):
     assert found.overlay().size == (16, 16)
     assert np.asarray(found.overlay(0.0)).std(axis=2).max() == 0, "nothing is covered"
     assert "data:image/png;base64," in found._repr_html_()
+    named = run.explain(films[0], layer=run.engine.layer)  # the run's own layer, by its name
+    assert (named.highest, named.badge, named.sentence) == (found.highest, found.badge, found.sentence)
     with pytest.raises(InputError, match=r"one image\. Received: several"):
         run.explain(films[:2])
 
