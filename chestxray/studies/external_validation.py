@@ -276,7 +276,8 @@ def _maps_again(
     the panel is removed.
 
     Where the maps or the block fail, the run keeps the maps that it had, and where the maps do, everything: its recipe
-    says what its folder holds.
+    says what its folder holds. The checks therefore state the AUROC of the figures before, which are of the same
+    probabilities; with other replicates its interval may differ in the third digit.
     """
     if not (redrawn and recipe.heatmaps) and not changes.keys() & set(MAPS):
         yield
