@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from chestxray.errors import InputError, PluginError
+from chestxray.errors import InputError
 from chestxray.explanation.gradcam import check_layer
 from chestxray.explanation.perturbation_maps import Maps, compiled
 
@@ -27,8 +27,8 @@ def attention_rollout(model: keras.Model, layer: str) -> Maps:
     attention the network reads the mean of the patches, otherwise the first token, which stands before them.
 
     Raises:
-        InputError: the network has no such attention.
-        PluginError: `layer` is no grid of the tokens, or an attention has a mask, a bias or a scale of its own.
+        InputError: the network has no such attention, or one with a mask, a bias or a scale of its own; `layer` is no
+            grid of the tokens.
     """
     check_layer(model, layer)
     attentions = [one for one in model.operations if type(one).__name__ == "DotProductAttention"]
@@ -39,14 +39,14 @@ def attention_rollout(model: keras.Model, layer: str) -> Maps:
     grid = tuple(model.get_layer(layer).output.shape[1:3])
     others = tokens - grid[0] * grid[1]
     if others < 0 or any(query.shape[1] != tokens or key.shape[1] != tokens for query, key in pairs):
-        raise PluginError(
+        raise InputError(
             f"attention-rollout needs a layer that is the grid of all {tokens} tokens but a few. "
             f"Received: {layer!r}, {grid[0]} x {grid[1]}."
         )
     order = list(model.operations)
     read_patches = order.index(model.get_layer(layer)) > order.index(attentions[-1])
     if not read_patches and not others:
-        raise PluginError(f"attention-rollout needs a class token before the patches of {layer!r}: there is none.")
+        raise InputError(f"attention-rollout needs a class token before the patches of {layer!r}: there is none.")
     probe = keras.Model(model.inputs[0], pairs)
 
     def rolled(images: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _query_and_key(operation: Any) -> tuple[Tensor, Tensor]:
     named = {name: value for name, value in node.arguments.kwargs.items() if value is not None}
     plain = not any(one is not None for one in others) and not named and not operation.is_causal
     if not plain or operation.attn_logits_soft_cap is not None:
-        raise PluginError(
+        raise InputError(
             f"attention-rollout takes attention without mask, bias or scale of its own. Received: {operation.name!r}."
         )
     return query, key

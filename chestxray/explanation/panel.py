@@ -46,6 +46,8 @@ def write_panel(
     scale of Grad-CAM's maps of the same images too. A panel without images leaves it at what is `known`.
     """
     record = _record(layer, reason, each, method)
+    if not images:
+        record["reason"] = record["reason"] or "The images of the test are no longer decoded in the cache."
     chosen, answers = _chosen(predictions, 0 if record["reason"] else each, seed)
     if chosen:
         pixels = np.stack([images[path] for path in predictions.rows["path"].iloc[[item.row for item in chosen]]])

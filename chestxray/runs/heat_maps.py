@@ -75,9 +75,8 @@ def draw(
     the scale of Grad-CAM's maps stays the one that is known.
     """
     badges = {one["method"]: one["badge"] for one in _known(folder)}
-    each = recipe.heatmaps if images else 0
     panel.write_panel(
-        model, layer, reason, test, images, each, recipe.seed, folder / "heatmaps", recipe.explain,
+        model, layer, reason, test, images, recipe.heatmaps, recipe.seed, folder / "heatmaps", recipe.explain,
         badges.get(recipe.explain, ""), run_folder.Run(folder).map_scale(GRADCAM),
     )  # fmt: skip
 

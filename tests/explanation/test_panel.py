@@ -67,3 +67,16 @@ def test_one_outlier_leaves_the_other_maps_to_be_seen(tiny, tmp_path, monkeypatc
     assert "the hottest colour is 5 and more, as 1 of 30 maps have (logit" in method_and_scale(index)
     index["scale"] |= {"beyond": 0}
     assert "the hottest colour is 5 (logit" in method_and_scale(index)
+
+
+def test_a_panel_without_images_gives_the_reason_that_it_has(tiny, tmp_path):
+    rows = pd.DataFrame({"path": ["a.png"], "label": "a", "patient": "a", "split": "test", "source": "s"})
+    predictions = Predictions.from_probabilities(rows, ("a", "b"), np.array([[0.9, 0.1]]))
+    model, reasons = build(tiny, 2, (16, 16)).model, []
+    for images, each in (({}, 4), ({"a.png": np.zeros((16, 16), np.uint8)}, 0)):
+        panel.write_panel(model, "last", "", predictions, images, each, 0, tmp_path)
+        reasons.append(json.loads((tmp_path / "index.json").read_text())["reason"])
+    assert reasons == [
+        "The images of the test are no longer decoded in the cache.",
+        "The recipe asked for none (heatmaps = 0).",
+    ]

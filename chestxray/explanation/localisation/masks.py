@@ -91,10 +91,11 @@ def _known(
     row: Mapping[str, Any], finding: str | None, size: tuple[int, int], fit: Fit, part: Box | None
 ) -> np.ndarray | None:
     """Return the mask of `finding` that a row of an index has: of its own mask, else of its boxes, else None."""
-    path = row.get(MASK + finding) if finding is not None else None
-    path = path or row.get("mask")
-    if isinstance(path, str) and path:
-        return _file(path, size, fit, part, row)
+    columns = ("mask",) if finding is None else (MASK + finding, "mask")
+    # Empty cells of a table are NaN.
+    paths = [path for path in map(row.get, columns) if isinstance(path, str) and path]
+    if paths:
+        return _file(paths[0], size, fit, part, row)
     text = row.get("boxes")
     boxes = json.loads(text) if isinstance(text, str) and text else []
     boxes = [one for one in boxes if finding is None or one["finding"] == finding]

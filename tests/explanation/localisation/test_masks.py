@@ -49,6 +49,12 @@ def test_a_box_lies_where_its_drawing_lies(fit):
     assert film.sum() > 30
 
 
+def test_an_empty_cell_of_a_table_hides_no_mask(tmp_path):
+    drawn = write(tmp_path / "mask.png", patch())
+    rows = pd.DataFrame([{"path": "a.png", "mask:Mass": np.nan, "mask": drawn}])
+    assert masks_of(rows, SIZE, findings=["Mass"]).any()
+
+
 def test_boxes_of_the_explained_finding_count_and_no_others():
     mass, node = box("Mass", (0, 0, 16, 16), (64, 64)), box("Nodule", (48, 48, 16, 16), (64, 64))
     rows = boxed(mass, node)
