@@ -63,10 +63,12 @@ def lead_in_words(scores: Scores, differences: Mapping[str, Figure], least: floa
         return f"{said[0]} {count} patients are too few to judge by."
     ends = {name: one.low for name, one in differences.items() if one.low is not None}
     lowest = min(ends, key=lambda name: ends[name]) if ends else best
+    shown = [best]
     # The lead over the best is the least, but not always the least certain.
     if lowest != best and best in ends and ends[lowest] <= least:
         said.append(f"Over {lowest} it is {text(lowest)}.")
-    if any(end is not None and 0 < end <= least for end in (*ends.values(), differences[best].value)):
+        shown.append(lowest)
+    if any(end is not None and 0 < end <= least for name in shown for end in (differences[name].value, ends.get(name))):
         said.append(f"A lead of less than {least:g} counts as none.")
     if best == OTHERS and (differences[best].value or 0.0) <= least:
         said.append("Those know the model, and no lead over them alone fails no method.")

@@ -109,6 +109,15 @@ def test_the_lead_that_leaves_a_doubt_is_named_though_it_is_not_the_least():
     assert "The lead over the best of these is +0.05" in said and "Over random maps it is +" in said
 
 
+def test_the_least_lead_is_said_of_leads_that_are_shown_alone():
+    noise = np.random.default_rng(0).normal(0, 0.02, 40)
+    own = 0.1 + noise - noise.mean()
+    scores = Scores(own, {RANDOM: np.full(40, 0.088), CENTRE: np.full(40, 0.13)}, PATIENTS)
+    differences = scores.differences(0)
+    assert 0 < differences[RANDOM].low < 0.01
+    assert lead_in_words(scores, differences, 0.01).endswith("over 40 images of 40 patients.")
+
+
 def test_no_lead_over_maps_of_other_images_is_explained():
     own = np.full(40, 0.5) + np.random.default_rng(0).normal(0, 0.01, 40)
     scores = Scores(own, {RANDOM: np.full(40, 0.2), OTHERS: np.full(40, 0.6)}, PATIENTS)
