@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,15 +30,23 @@ MEAN = HeatMaps(
 )
 
 
+@runtime_checkable
+class ExplainsAny(Protocol):
+    """An engine that explains any class or finding, and not only those that it decides on."""
+
+    def raw_maps(
+        self, method: str, pixels: np.ndarray, classes: np.ndarray, layer: str | None = None
+    ) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Ensemble:
     """The mean of its ``members``, as an engine.
 
     Probabilities are averaged. Distances have different scales: the mean of distance over threshold is used, and
-    images above 1 are refused. A map is the mean over the members that have maps and decide as the ensemble does; with
-    findings, over those that explain that finding. Members' maps have units of their own: the mean is of shares of each
-    member's scale. Images are read at the largest of the members' sizes and downscaled
-    for the others.
+    images above 1 are refused. A map is the mean over the members that have maps, of what the ensemble decides on or of
+    one finding, whatever a member decides. Members' maps have units of their own: the mean is of shares of each
+    member's scale. Images are read at the largest of the members' sizes and downscaled for the others.
 
     Raises:
         InputError: members of different tasks or classes, or whose ways to cut images or to fit them to their size
@@ -120,26 +128,17 @@ class Ensemble:
             for member, one in zip(self.members, given, strict=True)
             if one.distances is not None and member.refusal_threshold is not None
         ]
-        explained = self._maps(probabilities, given) if maps else (None, None)
+        explained = self._maps(pixels, probabilities, given) if maps else (None, None)
         return Outputs(probabilities, np.mean(ratios, axis=0) if ratios else None, *explained)
 
-    def _maps(self, probabilities: np.ndarray, given: Sequence[Outputs]) -> tuple[np.ndarray, np.ndarray | None]:
+    def _maps(
+        self, pixels: np.ndarray, probabilities: np.ndarray, given: Sequence[Outputs]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return ``maps`` and ``mapped`` of `Outputs`."""
-        if isinstance(self.decision, FindingDecision):
-            mapped = self._mapped(probabilities, given)
-            columns = [
-                self._mean(
-                    [None if one.maps is None else _of_finding(one, number) for one in given], len(probabilities)
-                )
-                for number in mapped.T
-            ]
-            return np.stack(columns, axis=1), mapped
-        decided = self.decision.decided(probabilities)
-        agreeing = [
-            None if one.maps is None else (one.maps, member.decision.decided(one.probabilities) == decided)
-            for member, one in zip(self.members, given, strict=True)
-        ]
-        return self._mean(agreeing, len(probabilities)), None
+        if not isinstance(self.decision, FindingDecision):
+            return self._mean(pixels, given, self.decision.decided(probabilities)), None
+        mapped = self._mapped(probabilities, given)
+        return np.stack([self._mean(pixels, given, numbers) for numbers in mapped.T], axis=1), mapped
 
     def _mapped(self, probabilities: np.ndarray, given: Sequence[Outputs]) -> np.ndarray:
         """Return the numbers of the most probable of the findings that a member explains, int32 (n, m)."""
@@ -150,17 +149,41 @@ class Ensemble:
         most = max(numbers.shape[1] for numbers in chosen)
         return np.argsort(-likely, axis=1, kind="stable")[:, :most].astype(np.int32)
 
-    def _mean(self, parts: Sequence[tuple[np.ndarray, np.ndarray] | None], images: int) -> np.ndarray:
-        """Return the mean, float32 (n, height, width), of maps over the members in which they are taken.
-
-        `parts`: of each member its maps, float32 (n, height, width), and the images whose maps are taken, bool (n,).
+    def _mean(self, pixels: np.ndarray, given: Sequence[Outputs], numbers: np.ndarray) -> np.ndarray:
+        """Return the mean, float32 (n, height, width), of the members' maps of the classes or findings `numbers`, int
+        (n,): those that are `given`, and of images of which a member explained another, made anew.
         """
-        total = np.zeros((images, *self.image_size), dtype=np.float32)
-        count = np.zeros(images, dtype=np.float32)
-        for maps, taken in filter(None, parts):
+        total = np.zeros((len(pixels), *self.image_size), dtype=np.float32)
+        count = np.zeros(len(pixels), dtype=np.float32)
+        for member, one in zip(self.members, given, strict=True):
+            if one.maps is None:
+                continue
+            maps, taken = _of(member, one, numbers)
+            if isinstance(member, ExplainsAny) and (others := np.flatnonzero(~taken)).size:
+                maps = maps.copy()
+                maps[others] = _any_maps(member, pixels[others], numbers[others])
+                taken = np.ones(len(pixels), bool)
             total[taken] += resized(maps[taken], self.image_size)
             count += taken
         return total / np.maximum(count, 1)[:, np.newaxis, np.newaxis]
+
+    def raw_maps(self, method: str, pixels: np.ndarray, classes: np.ndarray, layer: str | None = None) -> np.ndarray:
+        """Return the mean, float32 (n, height, width), of the members' maps of `classes`, int (n,), for `pixels` as
+        `run` takes them, each as a share of its member's scale, which is of Grad-CAM at the member's own layer.
+        """
+        assert method == GRADCAM and layer is None, "shares are of that scale"
+        maps = [
+            resized(_any_maps(member, pixels, classes), self.image_size)
+            for member in self.members
+            if member.heat_maps is not None and isinstance(member, ExplainsAny)
+        ]
+        return np.asarray(np.mean(maps, axis=0), dtype=np.float32)
+
+
+def _any_maps(member: Engine, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return a member's maps of `classes`, int (n,), in 0..1 on its scale, at its own size."""
+    assert member.heat_maps is not None and isinstance(member, ExplainsAny)
+    return member.heat_maps.on_scale(member.raw_maps(GRADCAM, resized(pixels, member.image_size), classes))
 
 
 def on_scale(member: Engine, outputs: Outputs) -> Outputs:
@@ -171,11 +194,14 @@ def on_scale(member: Engine, outputs: Outputs) -> Outputs:
     return replace(outputs, maps=member.heat_maps.on_scale(outputs.maps))
 
 
-def _of_finding(outputs: Outputs, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a member's maps, float32 (n, height, width), of the findings `number`, int (n,), one for each image, and
-    whether it explains that finding, bool (n,).
+def _of(member: Engine, outputs: Outputs, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a member's maps, float32 (n, height, width), of the classes or findings `number`, int (n,), one for each
+    image, and whether they are of these, bool (n,).
     """
-    assert outputs.maps is not None and outputs.mapped is not None
+    assert outputs.maps is not None
+    if not isinstance(member.decision, FindingDecision):
+        return outputs.maps, member.decision.decided(outputs.probabilities) == number
+    assert outputs.mapped is not None
     same = outputs.mapped == number[:, np.newaxis]
     return outputs.maps[np.arange(len(number)), same.argmax(axis=1)], same.any(axis=1)
 

@@ -21,7 +21,7 @@ from chestxray.evaluation.decision.rule import FILE as DECISION
 from chestxray.evaluation.decision.rule import NOT_CHOSEN, Decision
 from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.inference.engine import Engine, Outputs, check_maps
-from chestxray.inference.ensemble import Ensemble, resized
+from chestxray.inference.ensemble import Ensemble
 from chestxray.inference.heat_maps import HeatMaps
 from chestxray.models import interrupts, replicas, startup
 from chestxray.models.lung_segmenter import LungSegmenter
@@ -303,15 +303,8 @@ def maps_of(engine: Engine, pixels: np.ndarray, number: int) -> np.ndarray:
         InputError: it has no heat maps.
     """
     check_maps(engine)
-    if not isinstance(engine, Ensemble):
-        assert isinstance(engine, KerasEngine), "load_engine opens no other"
-        return engine.raw_maps(GRADCAM, pixels, np.full(len(pixels), number))
-    maps = [
-        resized(one.heat_maps.on_scale(maps_of(one, resized(pixels, one.image_size), number)), engine.image_size)
-        for one in engine.members
-        if one.heat_maps is not None
-    ]
-    return np.asarray(np.mean(maps, axis=0), dtype=np.float32)
+    assert isinstance(engine, KerasEngine | Ensemble), "load_engine opens no other"
+    return engine.raw_maps(GRADCAM, pixels, np.full(len(pixels), number))
 
 
 class _Member(TypedDict):

@@ -99,14 +99,14 @@ def test_an_ensemble_is_the_mean_of_its_members(runs, tmp_path):
     ratios = [one.distances / member.refusal_threshold for one, member in zip(single, members, strict=True)]
     np.testing.assert_allclose(given.distances, np.mean(ratios, axis=0))
     decided = decision.decided(given.probabilities)
-    for i in range(20):
-        agreeing = [
-            member.heat_maps.on_scale(one.maps[i])
-            for one, member in zip(single, members, strict=True)
-            if member.decision.decided(one.probabilities)[i] == decided[i]
-        ]
-        wanted = np.mean(agreeing, axis=0) if agreeing else np.zeros(SIZE)
-        np.testing.assert_allclose(given.maps[i], wanted, atol=1e-6)
+    agree = np.stack([member.decision.decided(one.probabilities) for one, member in zip(single, members, strict=True)])
+    assert (agree == decided).all(axis=0).any() and (agree != decided).any()
+    maps = [member.heat_maps.on_scale(member.raw_maps("gradcam", pixels, decided)) for member in members]
+    np.testing.assert_allclose(given.maps, np.mean(maps, axis=0), atol=1e-6)
+    # The same as when the class is asked for by its number.
+    for number in (0, 1):
+        asked = keras_engine.maps_of(both, pixels, number)
+        np.testing.assert_allclose(given.maps[decided == number], asked[decided == number], atol=1e-6)
 
 
 def test_an_ensemble_without_validation_takes_the_most_probable(runs, tmp_path):
