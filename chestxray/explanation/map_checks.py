@@ -20,7 +20,7 @@ from chestxray.evaluation.intervals import Figure
 from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation.faithfulness import image_checks
 from chestxray.explanation.localisation.located import Located, located
-from chestxray.explanation.localisation.masks import masks_of
+from chestxray.explanation.localisation.masks import films_of, masks_of
 from chestxray.explanation.map_check import MapCheck, badge
 from chestxray.explanation.methods import check
 from chestxray.explanation.published_explanations import maps_of
@@ -85,10 +85,11 @@ def judge(
     With `thorough` the pixels that a map marks are also removed (deletion, insertion, ROAD), which costs some 100
     further evaluations of the network for each of 24 images. Where masks or boxes of images of `validation` are known,
     the threshold of the overlap (IoU) is chosen on them. Masks that cannot be used leave their checks doubtful, and
-    are named. `shuffled` is a model trained alike on shuffled labels, whose maps and test are those to differ from.
+    are named. `shuffled` is a model trained alike on shuffled labels, whose maps and test are those to differ from. A
+    plugin's method that fails is named in a warning too.
 
     Raises:
-        PluginError: the method is a plugin's and fails.
+        PluginError: `layer` is no feature map of `model`.
     """
     if reason := unable(method, layer, model):
         return Judgement(method, (), 0, reason)
@@ -109,11 +110,15 @@ def judge(
         ) + image_checks.checks(
             model, explain, pixels, explained, patient_codes(table), seed=seed, removal=thorough,
             lungs=lungs if isinstance(lungs, np.ndarray) else None,
+            films=films_of(own, (pixels.shape[1], pixels.shape[2]), fit) if fit == "pad" else None,
             found_at=places.test, validation=places.validation, names=predictions.classes,
         )  # fmt: skip
         checks += [one for one in (places.unusable, lungs) if isinstance(one, MapCheck)]
-    except (InputError, NonFiniteError) as error:  # a plugin's method may refuse an architecture too
-        return Judgement(method, (), 0, f"The heat maps could not be checked. {error}")
+    except (InputError, NonFiniteError, PluginError) as error:  # a plugin's method may refuse an architecture too
+        reason = f"The heat maps could not be checked. {error}"
+        if isinstance(error, PluginError):
+            log.warning("%s", reason)
+        return Judgement(method, (), 0, reason)
     return Judgement(method, tuple(checks), len(chosen))
 
 

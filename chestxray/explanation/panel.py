@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from chestxray.errors import InputError
+from chestxray.errors import InputError, PluginError
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import PREFIX, Predictions
 from chestxray.explanation import panel_choice
@@ -21,6 +22,8 @@ from chestxray.explanation.panel_choice import Choice
 from chestxray.explanation.published_explanations import maps_of, on_scale, scale_of, unit_of
 from chestxray.recipe import GRADCAM
 from chestxray.storage.files import replacing, write_json
+
+log = logging.getLogger("chestxray")
 
 
 def write_panel(
@@ -43,7 +46,8 @@ def write_panel(
     index gives. Where `badge` is ``fails`` (`map_checks`), each picture says so.
 
     The maps of an answer, wherever the model is used, are Grad-CAM's: where the panel's are not, the index gives the
-    scale of Grad-CAM's maps of the same images too. A panel without images leaves it at what is `known`.
+    scale of Grad-CAM's maps of the same images too. A panel that has lost its images
+    leaves it at what is `known`; one of which none was asked for (`each` 0) states none.
     """
     record = _record(layer, reason, each, method)
     if not images:
@@ -58,7 +62,7 @@ def write_panel(
             record["images"].append({"file": file, **_entry(answers(item.group), item, predictions.classes)})
         if layer is not None and method != GRADCAM:
             record["gradcam"] = gradcam_scale(model, layer, pixels, explained)
-    elif known is not None:
+    elif each and known is not None:
         record["gradcam"] = dict(known)
     write_json(folder / "index.json", record)
 
@@ -102,13 +106,16 @@ def _entry(answers: Predictions, item: Choice, classes: Sequence[str]) -> dict[s
 def _shown(record: dict[str, Any], model: keras.Model, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the maps of the record's method in 0..1, on the one scale that is written into the record.
 
-    A method that cannot explain this architecture gives no maps, and the record the reason.
+    A method that cannot explain this architecture gives no maps, and the record the reason; so does a plugin's that
+    fails, with a warning.
     """
     method = record["method"]
     try:
         raw = maps_of(method, model, record["layer"], pixels[..., np.newaxis], classes)
-    except InputError as error:
+    except (InputError, PluginError) as error:
         record["reason"] = str(error)
+        if isinstance(error, PluginError):
+            log.warning("No heat maps are drawn. %s", error)
         return np.empty((0, *pixels.shape[1:]), np.float32)
     highest, beyond = scale_of(raw.max(axis=(1, 2)))
     record["scale"] = {"lowest": 0.0, "highest": highest, "beyond": beyond, "unit": unit_of(method)}

@@ -73,9 +73,13 @@ def test_a_panel_without_images_gives_the_reason_that_it_has(tiny, tmp_path):
     rows = pd.DataFrame({"path": ["a.png"], "label": "a", "patient": "a", "split": "test", "source": "s"})
     predictions = Predictions.from_probabilities(rows, ("a", "b"), np.array([[0.9, 0.1]]))
     model, reasons = build(tiny, 2, (16, 16)).model, []
+    known = {"highest": 1.0, "beyond": 0, "unit": "logit", "images": 8}
     for images, each in (({}, 4), ({"a.png": np.zeros((16, 16), np.uint8)}, 0)):
-        panel.write_panel(model, "last", "", predictions, images, each, 0, tmp_path)
-        reasons.append(json.loads((tmp_path / "index.json").read_text())["reason"])
+        panel.write_panel(model, "last", "", predictions, images, each, 0, tmp_path, known=known)
+        index = json.loads((tmp_path / "index.json").read_text())
+        reasons.append(index["reason"])
+        # Where none was asked for, none is shown anywhere, and there is no scale.
+        assert index.get("gradcam") == (known if each else None)
     assert reasons == [
         "The images of the test are no longer decoded in the cache.",
         "The recipe asked for none (heatmaps = 0).",

@@ -39,6 +39,7 @@ def checks(
     *,
     seed: int,
     lungs: np.ndarray | None = None,
+    films: np.ndarray | None = None,
     found_at: Located | None = None,
     validation: Located | None = None,
     names: Sequence[str] | None = None,
@@ -56,6 +57,7 @@ def checks(
         patients: codes of the patients, int (rows,).
         seed: chooses the images, and fixes random maps, changes, noise and the bootstrap.
         lungs: where the lungs are, bool (rows, height, width), all False where that is not known.
+        films: where the film lies in each image, bool (rows, height, width); None: everywhere.
         found_at: images of the test, these or others, whose finding's place is known.
         validation: such images of validation, which choose the threshold of ``iou``.
         names: of the classes, for figures by finding.
@@ -76,7 +78,10 @@ def checks(
     predict = probability_of(model)
     rows = drawn(patients, images, seed)
     maps = _maps(explain, model, pixels[rows], classes[rows])
-    found = removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed) if removal else []
+    found = []
+    if removal:
+        some = None if films is None else films[rows]
+        found = removal_checks(predict, pixels[rows], classes[rows], patients[rows], maps, films=some, seed=seed)
     kept = stability(model, explain, predict, pixels[rows], classes[rows], patients[rows], maps, seed=seed)
     found.append(_stability_check(kept))
     if found_at is not None:
@@ -84,13 +89,16 @@ def checks(
         findings = None if names is None else [names[i] for i in found_at.classes]
         tuning = None
         if validation is not None:
-            tuning = Tuning(_maps(explain, model, validation.pixels, validation.classes), validation.masks)
-        patients_of = found_at.patients
-        found += overlap_checks(own, found_at.masks, patients_of, findings=findings, tuning=tuning, seed=seed)
+            of_validation = _maps(explain, model, validation.pixels, validation.classes)
+            tuning = Tuning(of_validation, validation.masks, validation.films)
+        found += overlap_checks(
+            own, found_at.masks, found_at.patients, findings=findings, tuning=tuning, films=found_at.films, seed=seed
+        )
     if lungs is not None and (known := np.flatnonzero(lungs.any(axis=(1, 2)))).size:
         known = known[drawn(patients[known], MASKED, seed)]
         own = _maps(explain, model, pixels[known], classes[known])
-        found += lung_check(own, lungs[known], patients[known], seed=seed)
+        some = None if films is None else films[known]
+        found += lung_check(own, lungs[known], patients[known], films=some, seed=seed)
     return found
 
 

@@ -28,7 +28,14 @@ _QUESTIONS = {
 
 
 def removal_checks(
-    predict: Predict, pixels: np.ndarray, classes: np.ndarray, patients: np.ndarray, maps: np.ndarray, *, seed: int
+    predict: Predict,
+    pixels: np.ndarray,
+    classes: np.ndarray,
+    patients: np.ndarray,
+    maps: np.ndarray,
+    *,
+    films: np.ndarray | None = None,
+    seed: int,
 ) -> list[MapCheck]:
     """Return the checks ``deletion``, ``insertion`` and ``road`` of `maps`, float32 (rows, height, width).
 
@@ -38,6 +45,8 @@ def removal_checks(
         classes: the explained classes, int (rows,).
         patients: codes of the patients, int (rows,).
         maps: of the method, in its own unit.
+        films: where the film lies, bool (rows, height, width), None: everywhere. The bars beside a padded film, whose
+            removal changes nothing, come last in every order.
         seed: of the random maps, the order of equal pixels, the noise and the bootstrap.
     """
     size = (pixels.shape[1], pixels.shape[2])
@@ -48,6 +57,8 @@ def removal_checks(
     }
     if len(np.unique(patients)) > 1:
         orders[OTHERS] = map_priors.mean_of_others(maps, patients)
+    if films is not None:
+        orders = {which: np.where(films, order, -1) for which, order in orders.items()}
     found = []
     for name, score in (("deletion", deletion), ("insertion", insertion), ("road", road)):
         values = {which: score(predict, pixels, classes, order, seed=seed) for which, order in orders.items()}

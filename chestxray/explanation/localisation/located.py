@@ -16,7 +16,7 @@ from chestxray.data.images.pixels import Fit
 from chestxray.evaluation.finding_predictions import FindingPredictions
 from chestxray.evaluation.predictions import Predictions
 from chestxray.explanation.drawn_images import drawn
-from chestxray.explanation.localisation.masks import masks_of
+from chestxray.explanation.localisation.masks import films_of, masks_of
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Located:
     """Images and where their true finding is.
 
     ``pixels``: uint8 (rows, height, width, 1); ``classes``: the true class, or a finding that is present, int (rows,);
-    ``masks``: where it is, bool (rows, height, width), none of them empty; ``patients``: codes, int (rows,).
+    ``masks``: where it is, bool (rows, height, width), none of them empty; ``patients``: codes, int (rows,); ``films``:
+    where the film lies, bool (rows, height, width), None: everywhere.
     """
 
     pixels: np.ndarray
     classes: np.ndarray
     masks: np.ndarray
     patients: np.ndarray
+    films: np.ndarray | None = None
 
 
 def located(
@@ -64,7 +66,8 @@ def located(
     left = masks.any(axis=(1, 2))  # a crop may have removed the whole of a box
     if not left.any():
         return None
-    return Located(pixels[left], of[left], masks[left], patients[chosen][left])
+    films = films_of(some[left], (pixels.shape[1], pixels.shape[2]), fit) if fit == "pad" else None
+    return Located(pixels[left], of[left], masks[left], patients[chosen][left], films)
 
 
 def _present(predictions: Predictions | FindingPredictions, rows: pd.DataFrame) -> np.ndarray:

@@ -105,6 +105,22 @@ def _known(
     return np.any([box_mask(one, size, fit, own=own, name=row["path"], part=part) for one in boxes], axis=0)
 
 
+def films_of(rows: pd.DataFrame, size: tuple[int, int], fit: Fit) -> np.ndarray:
+    """Return where in each input the film lies, bool (rows, height, width): everywhere but for the bars of `fit` pad.
+
+    Arguments as of `masks_of`. Without a film's width and height it is taken to fill the input.
+    """
+    films = np.ones((len(rows), *size), bool)
+    if fit == "pad":
+        parts = lung_boxes.of_rows(rows)
+        for film, row, part in zip(films, _records(rows), parts, strict=True):
+            if (sides := _sides(row)) is not None:
+                whole = Image.new("L", sides, 255)
+                whole = whole if part is None else whole.crop(corners(part, *sides))
+                film[:] = np.asarray(fitted(whole, size, fit)) > 127
+    return films
+
+
 def _sides(row: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return width and height of the upright film of a row of an index, None where they are not known.
 

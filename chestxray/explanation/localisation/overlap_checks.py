@@ -29,12 +29,13 @@ _QUESTIONS = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """Validation images, from which the threshold of the overlap is chosen: ``maps`` and ``masks`` as in
+    """Validation images, from which the threshold of the overlap is chosen: ``maps``, ``masks`` and ``films`` as in
     `overlap_checks`.
     """
 
     maps: np.ndarray
     masks: np.ndarray
+    films: np.ndarray | None = None
 
 
 def overlap_checks(
@@ -44,6 +45,7 @@ def overlap_checks(
     *,
     findings: Sequence[str] | None = None,
     tuning: Tuning | None = None,
+    films: np.ndarray | None = None,
     seed: int = 0,
 ) -> list[MapCheck]:
     """Return the checks ``pointing-game`` and ``share-inside`` and, with `tuning`, ``iou``.
@@ -54,6 +56,7 @@ def overlap_checks(
         patients: codes of the patients, int (rows,).
         findings: the explained finding of each image, for figures by finding.
         tuning: validation images. Without them there is no ``iou``: its threshold must not be chosen on `maps`.
+        films: where the film lies in each image, bool (rows, height, width); None: everywhere.
         seed: of the bootstrap.
 
     Returns:
@@ -63,19 +66,24 @@ def overlap_checks(
     if not known.any():
         return []
     maps, masks, patients = maps[known], masks[known], patients[known]
+    films = None if films is None else films[known]
     names = None if findings is None else np.asarray(findings, dtype=object)[known]
     blob = np.broadcast_to(map_priors.centre((maps.shape[1], maps.shape[2])), maps.shape)
-    chance, empty = area(masks), int((~maps.any(axis=(1, 2))).sum())
+    chance, empty = area(masks, films), int((~maps.any(axis=(1, 2))).sum())
     found = []
     for name, score in (("pointing-game", pointing), ("share-inside", share_inside)):
-        scores = Scores(score(maps, masks), {AREA: chance, CENTRE: score(blob, masks)}, patients)
+        scores = Scores(score(maps, masks, films), {AREA: chance, CENTRE: score(blob, masks, films)}, patients)
         found.append(_check(name, scores, names, seed, {"empty_maps": empty}))
     if tuning is not None and (usable := tuning.masks.any(axis=(1, 2))).any():
-        found.append(_iou_check(maps, masks, blob, patients, names, tuning.maps[usable], tuning.masks[usable], seed))
+        some = None if tuning.films is None else tuning.films[usable]
+        tuned = Tuning(tuning.maps[usable], tuning.masks[usable], some)
+        found.append(_iou_check(maps, masks, blob, patients, names, tuned, films, seed))
     return found
 
 
-def lung_check(maps: np.ndarray, lungs: np.ndarray, patients: np.ndarray, *, seed: int = 0) -> list[MapCheck]:
+def lung_check(
+    maps: np.ndarray, lungs: np.ndarray, patients: np.ndarray, *, films: np.ndarray | None = None, seed: int = 0
+) -> list[MapCheck]:
     """Return the check ``inside-lungs``: the share of the map inside the lungs beside the lungs' share of the film.
 
     Arguments as of `overlap_checks`. It passes where the map is inside more than by chance, with an interval above
@@ -86,9 +94,10 @@ def lung_check(maps: np.ndarray, lungs: np.ndarray, patients: np.ndarray, *, see
     if not known.any():
         return []
     maps, lungs, patients = maps[known], lungs[known], patients[known]
+    films = None if films is None else films[known]
     blob = np.broadcast_to(map_priors.centre((maps.shape[1], maps.shape[2])), maps.shape)
-    beside = mean(share_inside(blob, lungs), patients, seed=seed).to_json()
-    scores = Scores(share_inside(maps, lungs), {AREA: area(lungs)}, patients)
+    beside = mean(share_inside(blob, lungs, films), patients, seed=seed).to_json()
+    scores = Scores(share_inside(maps, lungs, films), {AREA: area(lungs, films)}, patients)
     empty = int((~maps.any(axis=(1, 2))).sum())
     found = _check("inside-lungs", scores, None, seed, {"empty_maps": empty, "centre_blob": beside})
     return [replace(found, verdict="passes" if found.verdict == "passes" else "doubtful")]
@@ -100,15 +109,16 @@ def _iou_check(
     blob: np.ndarray,
     patients: np.ndarray,
     names: np.ndarray | None,
-    validation_maps: np.ndarray,
-    validation_masks: np.ndarray,
+    tuning: Tuning,
+    films: np.ndarray | None,
     seed: int,
 ) -> MapCheck:
-    threshold = tuned_threshold(validation_maps, validation_masks)
-    blob_threshold = tuned_threshold(np.broadcast_to(blob[0], validation_maps.shape), validation_masks)
-    priors = {AREA: area(masks), CENTRE: iou(blob, masks, blob_threshold)}
-    more = {"threshold": threshold, "threshold_of_centre": blob_threshold, "validation_images": len(validation_maps)}
-    return _check("iou", Scores(iou(maps, masks, threshold), priors, patients), names, seed, more)
+    threshold = tuned_threshold(tuning.maps, tuning.masks, tuning.films)
+    blob_threshold = tuned_threshold(np.broadcast_to(blob[0], tuning.maps.shape), tuning.masks, tuning.films)
+    priors = {AREA: area(masks, films), CENTRE: iou(blob, masks, blob_threshold, films)}
+    more = {"threshold": threshold, "threshold_of_centre": blob_threshold, "validation_images": len(tuning.maps)}
+    more["empty_maps"] = int((~maps.any(axis=(1, 2))).sum())
+    return _check("iou", Scores(iou(maps, masks, threshold, films), priors, patients), names, seed, more)
 
 
 def _check(name: str, scores: Scores, names: np.ndarray | None, seed: int, more: Mapping[str, Any]) -> MapCheck:
@@ -121,6 +131,8 @@ def _check(name: str, scores: Scores, names: np.ndarray | None, seed: int, more:
     beside = ", ".join(f"{which} {one['value']:.2f}" for which, one in figures["priors"].items())
     lead = lead_in_words(scores, differences, LEAST)
     sentence = f"{_QUESTIONS[name]} {in_sentence(figures['value'])}; {beside}. {lead}"
+    if empty := more.get("empty_maps"):
+        sentence += f" {empty} of the maps {'is' if empty == 1 else 'are'} empty."
     return MapCheck(name, verdict(scores, differences, LEAST), sentence, {**figures, **more})
 
 

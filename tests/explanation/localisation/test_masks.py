@@ -13,8 +13,8 @@ from chestxray.data.sources.label_layouts.nih import listed_boxes
 from chestxray.data.sources.mask_folders import with_masks
 from chestxray.data.sources.phantom.source import load
 from chestxray.errors import DataError, InputError
-from chestxray.explanation.localisation.masks import box_mask, masks_of
-from chestxray.explanation.localisation.overlap import area, share_inside
+from chestxray.explanation.localisation.masks import box_mask, films_of, masks_of
+from chestxray.explanation.localisation.overlap import area, iou, pointing, share_inside
 from chestxray.explanation.map_priors import centre
 from chestxray.plugin import SourceOptions
 
@@ -47,6 +47,24 @@ def test_a_box_lies_where_its_drawing_lies(fit):
         found = box_mask(one, SIZE, fit, own=own)
         assert (found != film).sum() <= 0.15 * film.sum()
     assert film.sum() > 30
+
+
+def test_the_bars_beside_a_padded_film_are_no_part_of_it(tmp_path):
+    rows = pd.DataFrame(
+        [{"path": "a.png", "width": 64, "height": 32, "mask": write(tmp_path / "m.png", patch((32, 64)))}]
+    )
+    films = films_of(rows, SIZE, "pad")
+    assert films[0].any(axis=1).sum() == 16 and films[0].all(axis=1).sum() == 16
+    assert films_of(rows, SIZE, "stretch").all() and films_of(rows[["path"]], SIZE, "pad").all()
+    masks = masks_of(rows, SIZE, "pad")
+    # A map that only avoids the bars knows nothing of the film.
+    maps = np.where(films, 1.0, 0.0)
+    chance = area(masks, films)
+    assert chance == pytest.approx(2 * area(masks))
+    assert pointing(maps, masks, films) == share_inside(maps, masks, films) == iou(maps, masks, 0.5, films) == chance
+    assert share_inside(np.zeros_like(maps), masks, films) == pointing(np.zeros_like(maps), masks, films) == chance
+    # What lies on the bars is not of the film.
+    assert share_inside(maps + 9.0 * ~films, masks, films) == chance == pointing(maps + 9.0 * ~films, masks, films)
 
 
 def test_an_empty_cell_of_a_table_hides_no_mask(tmp_path):

@@ -100,6 +100,26 @@ def test_the_share_inside_the_lungs_is_beside_their_share_of_the_film():
     assert lung_check(lungs * 1.0, np.zeros_like(lungs), np.arange(20)) == []
 
 
+def test_a_map_that_only_avoids_the_bars_of_padded_films_is_not_better_than_chance():
+    rng = np.random.default_rng(0)
+    films, masks = np.zeros((40, 24, 24), bool), np.zeros((40, 24, 24), bool)
+    films[:, :, 6:18] = True
+    for mask, top, left in zip(masks, rng.integers(14, 17, 40), rng.integers(6, 12, 40), strict=True):
+        mask[top : top + 8, left : left + 6] = True
+    maps, patients = np.where(films, 1 + 0.01 * rng.random(films.shape), 0), np.arange(40)
+    tuning = Tuning(maps, masks, films)
+    for name, given in (("all", None), ("film", films)):
+        tuned = Tuning(maps, masks, given)
+        found = overlap_checks(maps, masks, patients, tuning=tuned, films=given)
+        found += lung_check(maps, masks, patients, films=given)
+        verdicts = {one.name: one.verdict for one in found}
+        assert (verdicts["share-inside"] == "passes") == (name == "all"), verdicts
+        assert (verdicts["inside-lungs"] == "passes") == (name == "all")
+    found = overlap_checks(np.zeros_like(maps), masks, patients, tuning=tuning, films=films)
+    assert all("40 of the maps are empty." in one.sentence for one in found)
+    assert {one.name: one.figures["value"]["value"] for one in found}["iou"] == 0
+
+
 def test_a_lead_that_is_certain_and_tiny_is_doubtful():
     """Maps a half percent more inside than chance, on every one of 100 films."""
     lungs = np.zeros((100, 20, 20), bool)
