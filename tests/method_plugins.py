@@ -69,7 +69,16 @@ def brightness_of_parts(model, layer, images, classes):
     return np.where((classes == 0)[:, None, None], quarters, 1 - quarters)
 
 
+def raises(model, layer, images, classes):
+    raise ValueError("no map\nof this film")
+
+
+def leaves(model, layer, images, classes):
+    raise SystemExit(3)
+
+
 bright = ExplanationPlugin(explain=brightness_of_parts, **_ORIGIN)
+raising, leaving = (ExplanationPlugin(explain=one, **_ORIGIN) for one in (raises, leaves))
 
 
 def dark_within_the_body(pixels):

@@ -14,6 +14,8 @@ from chestxray.cli.compare import command as compare
 from chestxray.cli.evaluate import command as evaluate
 from chestxray.errors import InputError, PluginError
 from chestxray.recipe import Recipe
+from chestxray.storage import cache as caches
+from chestxray.studies import external_validation
 
 GROUPS = {"metrics": "pairs wrong", "losses": "plain each", "augmentations": "brighter", "explanations": "bright"}
 
@@ -61,6 +63,22 @@ def test_a_run_uses_and_records_them(recipe, tmp_path, monkeypatch):
     again = CliRunner().invoke(evaluate, [str(run.folder)], standalone_mode=False)
     assert isinstance(again.exception, PluginError)
     assert str(again.exception) == "Unknown metric 'pairs'. No metric plugin is installed."
+
+
+@pytest.mark.parametrize(("method", "failed"), [("raising", "ValueError: no map."), ("leaving", "SystemExit: 3.")])
+def test_a_broken_method_of_maps_leaves_a_finished_run(recipe, tmp_path, monkeypatch, caplog, method, failed):
+    """With its figures and its report, which has the reason; one that is evaluated anew too."""
+    method_plugins.install(tmp_path / "more", monkeypatch, explanations="raising leaving")
+    changes = {"explain": method, "map_checks": "quick", "metric": (), "loss": "crossentropy", "augment": "light"}
+    run = workflow.run(recipe.replace(**changes), output=tmp_path / "one")
+    said = f"The explanation plugin method-plugins:{method} 2.1 is broken: explain failed with {failed}"
+    for _ in range(2):
+        assert run.finished and run.map_checks[method]["reason"] == f"The heat maps could not be checked. {said}"
+        assert run.heatmaps["reason"] == said and not run.heatmaps["images"]
+        assert said in html.unescape(run.report.read_text(encoding="utf-8"))
+        assert f"No heat maps are drawn. {said}" in caplog.messages
+        caplog.clear()
+        run = external_validation.evaluate_again(run, {"map_checks": "quick"}, caches.root())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from chestxray import registry
-from chestxray.errors import ChestXrayError, PluginError
+from chestxray.errors import ChestXrayError, PluginError, first_line
 from chestxray.explanation.gradcam import enlargement
 from chestxray.explanation.methods import METHODS, raw_maps
 from chestxray.models.assembly import logits_model
@@ -43,8 +43,8 @@ def maps_of(
             maps = np.asarray(explain(scores, layer, given, np.asarray(classes[part], np.int32)), dtype=np.float32)
         except ChestXrayError:
             raise
-        except Exception as error:  # of a third party's code
-            raise PluginError(f"{broken} failed with {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:  # of a third party's code
+            raise PluginError(f"{broken} failed with {type(error).__name__}: {first_line(error)}.") from error
         if wrong := fault(maps, given.shape):
             raise PluginError(f"{broken} {wrong}")
         rows, columns = (enlargement(n, wanted) for n, wanted in zip(maps.shape[1:], given.shape[1:3], strict=True))

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chestxray.errors import OutputError
@@ -16,6 +16,8 @@ from chestxray.storage.files import explained
 
 #: Locked by the process that runs or resumes in a folder.
 LOCK = "run.lock"
+#: Holds what is written until it is whole, see `whole`.
+PARTIAL = ".partial"
 
 
 def default_folder(model: str, data: str) -> Path:
@@ -44,7 +46,7 @@ def create(folder: Path, *, overwrite: bool) -> bool:
     if folder.exists():
         if not folder.is_dir():
             raise OutputError(f"The output {folder} is a file; it must be a folder.")
-        if all(item.name == LOCK for item in folder.iterdir()):
+        if all(item.name in (LOCK, PARTIAL) for item in folder.iterdir()):
             return False
         if not is_run(folder):
             raise OutputError(f"The output folder {folder} exists and is not a run; choose another with --output.")
@@ -74,13 +76,45 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def clear(folder: Path) -> None:
-    """Delete the files of an older run in `folder`. To be called when the new run is about to write its first.
+@contextmanager
+def whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder to write a run to, whose files take the place of those in `folder` at the end of the block.
+
+    Where the block raises, `folder` stays as it was, or is not made. What a process that is killed leaves, the next one
+    replaces.
+
+    Raises:
+        OutputError: as `create` and `alone`.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    create(folder, overwrite=overwrite)
+    place = folder / PARTIAL
+    try:
+        with alone(folder), explained(folder):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            try:
+                yield place
+                clear(folder, keep=PARTIAL)
+                for item in sorted(place.iterdir(), key=lambda item: item.name != RECIPE):
+                    item.replace(folder / item.name)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # it has content
+                path.rmdir()
+        raise
+
+
+def clear(folder: Path, keep: str = LOCK) -> None:
+    """Delete the files of an older run in `folder`, but for `keep`. To be called when the new run is about to write its
+    first.
 
     The recipe goes last: what a process that is killed leaves is still a run, which `create` lets be overwritten.
     """
     for item in sorted(folder.iterdir(), key=lambda item: item.name == RECIPE):
-        if item.name == LOCK:
+        if item.name in (LOCK, keep):
             continue
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)

@@ -129,27 +129,24 @@ def evaluate_on(
         else None
     )
     test, refusals = holdout.repeat(model, decoded.pixels, index, decision, distribution, trained, cache)
-    new = output_folder.create(folder, overwrite=overwrite or output is None)
-    if not new:
-        output_folder.clear(folder)
-    with explained(folder):
-        write_text(folder / run_folder.RECIPE, recipe.to_toml())
-        write_json(folder / "audit.json", audit.to_json())
-        with replacing(folder / "index.parquet") as temporary:
+    with output_folder.whole(folder, overwrite=overwrite or output is None) as place:
+        write_text(place / run_folder.RECIPE, recipe.to_toml())
+        write_json(place / "audit.json", audit.to_json())
+        with replacing(place / "index.parquet") as temporary:
             index.write(temporary)
-        test.write(folder / "predictions.csv")
+        test.write(place / "predictions.csv")
         images = _images(test, index, decoded.pixels)
-        write_json(folder / "environment.json", _environment(run, index))
+        write_json(place / "environment.json", _environment(run, index))
         if isinstance(test, FindingPredictions):
             assert isinstance(decision, FindingDecision)
-            external_findings.assess(run, test, index, recipe, decision, folder, refusals)
-            _explain(run, test, None, images, index.rows, recipe, folder)
-            findings_report.write(folder, samples=images)
+            external_findings.assess(run, test, index, recipe, decision, place, refusals)
+            _explain(run, test, None, images, index.rows, recipe, place)
+            findings_report.write(place, samples=images)
         else:
             assert isinstance(decision, Decision)
-            _assess(run, test, index, recipe, decision, folder, refusals)
-            _explain(run, test, None, images, index.rows, recipe, folder)
-            html_report.write(folder, samples=images)
+            _assess(run, test, index, recipe, decision, place, refusals)
+            _explain(run, test, None, images, index.rows, recipe, place)
+            html_report.write(place, samples=images)
     if output is None and not run.published:
         # The run's model card lists its external tests.
         opened = run_folder.open_findings if run.task == "findings" else run_folder.open_complete

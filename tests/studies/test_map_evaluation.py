@@ -12,7 +12,7 @@ from chestxray import workflow
 from chestxray.cli.main import group
 from chestxray.errors import DataError, InputError
 from chestxray.recipe import Recipe
-from chestxray.runs import heat_maps
+from chestxray.runs import heat_maps, output_folder
 from chestxray.runs.run_folder import Run
 from chestxray.studies import external_validation
 from chestxray.training import shuffled_labels
@@ -141,6 +141,38 @@ def test_a_run_whose_maps_or_figures_cannot_be_made_anew_stays_as_it_was(run, pl
     done = evaluate(run, place, "--explain", "saliency", "--map-checks", "quick", "--abstain", "0.8")
     assert isinstance(done.exception, DataError)
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("error", [DataError("A mask is gone."), KeyboardInterrupt()])
+def test_a_test_on_other_data_is_whole_or_not_at_all(run, place, tmp_path, monkeypatch, error):
+    """One that fails or is stopped leaves the one before, and no folder where there was none."""
+    recipe, kept = Recipe(data=(f"folder:{place / 'other'}",)), tmp_path / "new" / "kept"
+
+    def test_on(folder):
+        return external_validation.evaluate_on(Run(run), recipe, place / "cache", output=folder, overwrite=True)
+
+    test_on(kept)
+    before, draw = contents(kept), heat_maps.draw
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(heat_maps, "draw", fail)
+    for folder in (kept, tmp_path / "none" / "folder"):
+        with pytest.raises(type(error)):
+            test_on(folder)
+    assert contents(kept) == before and not (tmp_path / "none").exists()
+
+    monkeypatch.setattr(heat_maps, "draw", draw)
+    (kept / output_folder.PARTIAL).mkdir()  # what a killed process leaves
+    (kept / output_folder.PARTIAL / "old.json").touch()
+    (kept / "extra.json").touch()
+    test_on(kept)
+    after = contents(kept)
+    assert set(after) == set(before)
+    assert not [path for path, text in after.items() if output_folder.PARTIAL.encode() in text]
+    (tmp_path / "killed" / output_folder.PARTIAL).mkdir(parents=True)
+    assert test_on(tmp_path / "killed").finished
 
 
 def test_fewer_maps_leave_no_pictures_behind(run, place):
