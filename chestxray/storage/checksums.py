@@ -30,6 +30,16 @@ def of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def known(path: Path) -> str:
+    """Return the checksum of a file as the ``checksums.json`` beside it lists it, or that of the file if it does not.
+
+    Raises:
+        DataError: ``checksums.json`` is damaged.
+    """
+    listed = path.parent / FILE
+    return (schema.read(listed, dict[str, str]) if listed.is_file() else {}).get(path.name) or of(path)
+
+
 def write(folder: Path, names: Iterable[str]) -> None:
     """Write the checksums of those `names` that are files in `folder` to ``checksums.json`` in it."""
     write_json(folder / FILE, {name: of(folder / name) for name in names if (folder / name).is_file()})

@@ -204,7 +204,8 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
 
     `changes` are fields of the recipe: ``by``, ``abstain``, ``sensitivity``, ``confidence``, ``positive``,
     ``prevalence``, ``replicates``, ``metric``, and those of `MAPS`, which draw the heat maps anew and check them. The
-    model and its probabilities do not change; the run's recipe, its figures and its report are replaced.
+    model and its probabilities do not change; the run's recipe, its figures and its report are replaced. ``masks`` are
+    added to those that the run has, and count before them.
 
     Raises:
         InputError: a column that the data do not have, checks of heat maps where none is drawn, or another impossible
@@ -214,9 +215,12 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     if run.published:
         raise InputError(f"{run.published} has no test of its own here. Test it on other data: --data FILMS.")
     recipe = sources.absolute(run.recipe.replace(**changes))
+    new = tuple(dict.fromkeys(recipe.masks)) if "masks" in changes else ()
+    recipe = recipe.replace(masks=(*(one for one in run.recipe.masks if one not in new), *new))
     _require_maps(recipe, changes)
     registry.methods_of(recipe)
-    decision, rows = _decision(run, recipe), with_masks(run.index.rows, run.classes, recipe.masks)
+    checked = {"map_checks", "masks"} & changes.keys()
+    decision, rows = _decision(run, recipe), _masked(run, new) if checked else run.index.rows
     for column in recipe.by:
         groups(run.index, column)
     if isinstance(decision, FindingDecision):
@@ -247,6 +251,22 @@ def _evaluate_findings_again(
             write_text(run.folder / run_folder.RECIPE, recipe.to_toml())
         findings_report.write(run.folder, samples=samples)
     return Run(run.folder)
+
+
+def _masked(run: Run, new: tuple[str, ...]) -> pd.DataFrame:
+    """Return the rows of the run's index with its masks, those that an evaluation has added to it too, and `new` ones.
+
+    Where a folder of the run is gone, its masks are those that the index names.
+    """
+    rows = run.index.rows
+    for known in run.recipe.masks:
+        if known in new:
+            continue
+        try:
+            rows = with_masks(rows, run.classes, (known,))
+        except (InputError, DataError) as error:
+            log.warning("The masks %s of the run are not read again. %s", known, error)
+    return with_masks(rows, run.classes, new)
 
 
 def _require_maps(recipe: Recipe, changes: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from chestxray.errors import ChestXrayError
 from chestxray.explanation.map_check import Explain, MapCheck
 from chestxray.models import startup
 from chestxray.recipe import Recipe
-from chestxray.runs.run_folder import Run
+from chestxray.runs.run_folder import MODEL, Run
+from chestxray.storage import checksums
 
 if TYPE_CHECKING:
     from chestxray.studies.candidates import Candidate
@@ -54,7 +55,8 @@ def agreement(candidates: Mapping[str, Candidate], cache: Path) -> MapAgreement:
 
     The maps are those of ``recipe.explain``, which must be one method for all, of images fitted and cut alike.
     Runs that differ in nothing but their seeds are trainings of one model. Of a cross-validation the runs of the first
-    fold count. Images are decoded in `cache`. What cannot be compared has a reason, and raises nothing.
+    fold count, and of runs with the same network the first. Images are decoded in `cache`. What cannot be compared has
+    a reason, and raises nothing.
     """
     runs = {name: _of_one_fold(candidate.runs) for name, candidate in candidates.items()}
     methods = sorted({run.recipe.explain for of_model in runs.values() for run in of_model})
@@ -66,6 +68,7 @@ def agreement(candidates: Mapping[str, Candidate], cache: Path) -> MapAgreement:
         return MapAgreement(method, reason=f"A place in the map is another place of the film: {'; '.join(shown)}.")
     left_out = {name: "It has no model of its own, only predictions." for name in runs if not _have_models(runs[name])}
     try:
+        runs = _of_own_weights(runs, left_out)
         if not _enough(runs, left_out):
             return MapAgreement(method, left_out=left_out, reason=_TOO_FEW)
         startup.require_tensorflow("A comparison of heat maps")
@@ -74,9 +77,13 @@ def agreement(candidates: Mapping[str, Candidate], cache: Path) -> MapAgreement:
         from chestxray.studies.map_reproducibility import map_reproducibility
 
         for name, of_model in runs.items():
+            if name in left_out:
+                continue
             layer, none = of_model[0].cam_layer
-            if name not in left_out and (unable := map_checks.unable(method, layer)):
+            if unable := map_checks.unable(method, layer):
                 left_out[name] = unable if of_model[0].heatmaps else none
+            elif unable := map_checks.unable(method, layer, of_model[0].model):
+                left_out[name] = unable
         if not _enough(runs, left_out):
             return MapAgreement(method, left_out=left_out, reason=_TOO_FEW)
         compared = _trainings({name: runs[name] for name in runs if name not in left_out})
@@ -98,6 +105,34 @@ def _of_one_fold(runs: Sequence[Run]) -> list[Run]:
         for run, recipe in zip(runs, recipes.values(), strict=True)
         if (recipe.fold, recipe.held_out) == (first.fold, first.held_out)
     ]
+
+
+def _of_own_weights(runs: Mapping[str, Sequence[Run]], left_out: dict[str, str]) -> dict[str, list[Run]]:
+    """Return `runs` without those whose network is a copy of another's: two of one training say nothing of a second. A
+    model that has no others is left out, with the reason, and keeps its runs.
+
+    Raises:
+        DataError: ``checksums.json`` of a run is damaged.
+    """
+    found: dict[str, list[Run]] = {}
+    first: dict[str, str] = {}
+    for name, of_model in runs.items():
+        found[name], copied = list(of_model), ""
+        if name in left_out:
+            continue
+        own = []
+        for run in of_model:
+            weights = checksums.known(run.folder / MODEL)
+            if weights in first:
+                copied = first[weights]
+            else:
+                first[weights] = name
+                own.append(run)
+        if own:
+            found[name] = own
+        else:
+            left_out[name] = f"It has the network of {copied}: it is a copy, and no other training."
+    return found
 
 
 def _have_models(runs: Sequence[Run]) -> bool:

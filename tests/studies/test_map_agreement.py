@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from click.testing import CliRunner
 
 from chestxray.cli.main import group
 from chestxray.errors import InputError
+from chestxray.explanation import map_checks, published_explanations
 from chestxray.models.assembly import build
 from chestxray.recipe import Recipe
 from chestxray.report import map_checks_wording
-from chestxray.runs.run_folder import Run
+from chestxray.runs.run_folder import MODEL, Run
+from chestxray.storage import checksums
 from chestxray.storage.files import write_json, write_text
 from chestxray.studies.candidates import Candidate
 from chestxray.studies.map_agreement import _trainings, agreement
@@ -29,8 +33,10 @@ def films(tmp_path):
 
 
 def made(folder, images, tiny, layer="last", **fields):
-    """A run with a model of its own, the recipe `fields` and a layer to explain."""
-    run = write_run(folder, images, tiny, seed=fields.get("seed", 0))
+    """A run with a model of its own, the recipe `fields` and a layer to explain. Without a seed, its weights are those
+    of its folder's name.
+    """
+    run = write_run(folder, images, tiny, seed=fields.get("seed", zlib.crc32(folder.name.encode())))
     recipe = Recipe(model="tiny", data=("folder:drawn",), image_size=(16, 16)).replace(**fields)
     write_text(folder / "recipe.toml", recipe.to_toml())
     write_json(folder / "heatmaps" / "index.json", {"layer": layer, "method": "gradcam", "reason": "", "images": []})
@@ -77,6 +83,40 @@ def test_a_run_that_cannot_is_left_out_with_the_reason(films, tiny, tmp_path):
     assert "needs a layer of feature maps" in found.left_out["d"]
     few = agreement(candidates(a=runs["a"], c=runs["c"], d=runs["d"]), tmp_path / "cache")
     assert (few.checks, few.reason) == ((), "There are fewer than two models, or trainings, with maps.")
+
+
+def test_a_copy_of_a_run_is_no_other_training(films, tiny, tmp_path):
+    runs = {name: made(tmp_path / name, films, tiny, seed=seed) for seed, name in enumerate("ab")}
+    for listed in (False, True):
+        if listed:
+            checksums.write(runs["a"].folder, [MODEL])
+        copy = f"copy{listed}"
+        runs[copy] = Run(shutil.copytree(runs["a"].folder, tmp_path / copy))
+        alone = agreement(candidates(a=runs["a"], c=runs[copy]), tmp_path / "cache")
+        assert (alone.checks, alone.reason) == ((), "There are fewer than two models, or trainings, with maps.")
+        assert alone.left_out == {"c": "It has the network of a: it is a copy, and no other training."}
+    found = agreement(candidates(**runs), tmp_path / "cache")
+    assert set(found.left_out) == {"copyFalse", "copyTrue"}
+    assert found.checks[0].sentence.startswith("Between 2 trainings of tiny (a, b)")
+    of_one_name = {"x": Candidate((), (runs["a"], runs["copyTrue"], runs["b"]), None, None, None, {})}
+    found = agreement(of_one_name, tmp_path / "cache")
+    assert not found.left_out and found.checks[0].figures["models"] == 2
+
+
+def test_a_network_that_the_method_is_not_for_is_left_out(films, tiny, tmp_path, monkeypatch):
+    runs = {name: made(tmp_path / name, films, tiny, epochs=i + 1) for i, name in enumerate("abc")}
+    maps_of, models = map_checks.maps_of, {id(runs["b"].model)}
+
+    def for_others(method, model, *given):
+        if id(model) in models:
+            raise InputError("gradcam is for others.")
+        return maps_of(method, model, *given)
+
+    for module in (map_checks, published_explanations):
+        monkeypatch.setattr(module, "maps_of", for_others)
+    found = agreement(candidates(**runs), tmp_path / "cache")
+    assert dict(found.left_out) == {"b": "gradcam is for others."} and not found.reason
+    assert [check.name for check in found.checks] == ["reproducibility"]
 
 
 def test_what_stops_the_comparison_of_maps_is_said_and_raises_nothing(films, tiny, tmp_path):
@@ -136,7 +176,7 @@ def test_finished_runs_are_compared_by_their_maps_where_that_is_asked_for(tmp_pa
         CliRunner().invoke(group, ["compare", *runs, "--cache", "x"], standalone_mode=False, catch_exceptions=False)
 
     for name in "ab":
-        (tmp_path / name / "model.keras").touch()
+        (tmp_path / name / "model.keras").write_text(name)
     command = [sys.executable, "-c", "from chestxray.cli.main import main; main()", "compare", *asked]
     done = subprocess.run(
         command, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False, timeout=300

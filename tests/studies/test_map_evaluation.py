@@ -244,6 +244,38 @@ def test_masks_of_a_folder_are_compared_with_the_maps(run, place, tmp_path):
     assert str(tmp_path) not in lungs["sentence"] and f"The mask {tmp_path / 'lungs' / 'normal0'}" in done.output
 
 
+def test_masks_are_added_to_those_that_the_run_has(run, place, tmp_path):
+    """Its recipe names all of them, once; a later folder counts before an earlier one, which may be gone."""
+    for number, (name, height) in enumerate({"first": 4, "second": 8}.items()):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[:height] = 255
+        (tmp_path / name).mkdir()
+        for n in range(30):
+            for finding in ("sick", "normal")[number:]:
+                Image.fromarray(mask).save(tmp_path / name / f"{finding}{n:03d}.png")
+
+    def known(*given):
+        done = evaluate(run, place, "--map-checks", "quick", *given)
+        assert done.exit_code == 0, done.output
+        (found,) = Run(run).map_checks.values()
+        (figures,) = (one["figures"] for one in found["checks"] if one["name"] == "share-inside")
+        area = figures["priors"]["chance, the share of the area"]["value"]
+        return Run(run).recipe.masks, figures["images"], area, done.output
+
+    first, second = (str(tmp_path / name) for name in ("first", "second"))
+    masks, images, area, _ = known("--masks", first)
+    assert masks == (first,) and area == pytest.approx(1 / 4)
+    for given in (("--masks", second, "--masks", second), ()):
+        masks, count, both, _ = known(*given)
+        assert masks == (first, second) and count == images and 1 / 4 < both < 1 / 2
+    masks, _, again, _ = known("--masks", first)
+    assert masks == (second, first) and again == area
+    shutil.rmtree(first)
+    masks, count, area, said = known()
+    assert masks == (second, first) and count == images / 2 and area == pytest.approx(1 / 2)
+    assert f"The masks {first} of the run are not read again. masks must name a folder" in " ".join(said.split())
+
+
 def test_explain_says_what_is_known_of_a_method(run, place, tmp_path):
     film = place / "own" / "sick" / "sick000.png"
     checks = [{"name": "road", "verdict": "fails", "sentence": "It is worse.", "figures": {}}]

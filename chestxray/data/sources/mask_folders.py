@@ -22,13 +22,9 @@ def column_of(text: str, classes: Sequence[str]) -> tuple[str, Path]:
     Raises:
         InputError: no such folder, or neither a class nor ``lungs`` before the sign.
     """
-    name, sign, rest = text.partition("=")
-    if not sign or expanded(text).is_dir():
-        name, rest = "", text
+    name, rest = _parts(text)
     if not (folder := expanded(rest)).is_dir():
-        raise InputError(
-            f"masks must name a folder of PNG files, as FOLDER, {LUNGS}=FOLDER or CLASS=FOLDER. Received: {text!r}."
-        )
+        raise _no_folder(text)
     if name not in ("", LUNGS, *classes):
         raise InputError(
             f"masks must be of {LUNGS} or of a class of the data.{nearest(name, [LUNGS, *classes])} Allowed: {LUNGS}, "
@@ -71,11 +67,30 @@ def with_masks(rows: pd.DataFrame, classes: Sequence[str], given: Sequence[str])
 
 
 def absolute(text: str) -> str:
-    """Return `text` of ``--masks`` with an absolute folder."""
+    """Return `text` of ``--masks`` with an absolute folder. Raises `InputError` where it names none."""
+    name, rest = _parts(text)
+    folder = str(expanded(rest).absolute())
+    return f"{name}={folder}" if name else folder
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Return what stands before the sign in `text` of ``--masks``, ``""`` where there is none, and the folder.
+
+    Raises:
+        InputError: nothing before the sign, or no folder, as where a variable of the shell is empty.
+    """
     name, sign, rest = text.partition("=")
-    if sign and not expanded(text).is_dir():
-        return f"{name}={expanded(rest).absolute()}"
-    return str(expanded(text).absolute())
+    if not sign or expanded(text).is_dir():
+        name, sign, rest = "", "", text
+    if not rest.strip() or (sign and not name):
+        raise _no_folder(text)
+    return name, rest
+
+
+def _no_folder(text: str) -> InputError:
+    return InputError(
+        f"masks must name a folder of PNG files, as FOLDER, {LUNGS}=FOLDER or CLASS=FOLDER. Received: {text!r}."
+    )
 
 
 def _collect(folder: Path, files: dict[str, str]) -> None:

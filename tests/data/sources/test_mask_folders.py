@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from chestxray.data.sources import load_index
-from chestxray.data.sources.mask_folders import with_masks
+from chestxray.data.sources.mask_folders import absolute, with_masks
 from chestxray.errors import ChestXrayError, DataError, InputError
 from chestxray.recipe import Recipe
 
@@ -47,18 +47,22 @@ def test_a_folder_whose_name_has_the_sign_is_a_folder(tmp_path):
     ("paths", "given", "error", "said"),
     [
         (["/x/a.jpeg"], "{0}/none", InputError, "masks must name a folder of PNG files"),
+        (["/x/a.jpeg"], "", InputError, "masks must name a folder of PNG files.*Received: ''"),
+        (["/x/a.jpeg"], "lungs=", InputError, "masks must name a folder of PNG files.*Received: 'lungs='"),
+        (["/x/a.jpeg"], "={0}/m", InputError, "masks must name a folder of PNG files.*Received: '=/"),
         (["/x/a.jpeg"], "heart={0}/m", InputError, "must be of lungs or of a class of the data.*'heart'"),
         (["/x/c.jpeg"], "{0}/m", InputError, "No file of --masks has the name of an image.*c.png"),
         (["/x/a.jpeg", "/y/a.jpeg"], "{0}/m", DataError, "Several images have the name of the mask"),
         (["/x/a.jpeg"], "{0}/twice", DataError, "Two masks have the same name"),
     ],
 )
-def test_what_names_no_mask_is_said_in_a_line(tmp_path, paths, given, error, said):
+def test_what_names_no_mask_is_said_in_a_line(tmp_path, monkeypatch, paths, given, error, said):
     image(tmp_path / "m" / "a.png")
     image(tmp_path / "twice" / "1" / "a.png")
     image(tmp_path / "twice" / "2" / "a.png")
+    monkeypatch.chdir(tmp_path / "m")  # where no folder is named, it is not meant
     with pytest.raises(error, match=said) as raised:
-        with_masks(rows(*paths), CLASSES, [given.format(tmp_path)])
+        with_masks(rows(*paths), CLASSES, [absolute(given.format(tmp_path))])
     assert "\n" not in str(raised.value)
 
 
