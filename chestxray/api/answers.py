@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,7 +57,14 @@ class Explanation:
         return self.scaled(self.highest)
 
     def scaled(self, highest: float) -> np.ndarray:
-        """Return the map in 0..1 on a scale that ends at `highest`, such as the highest value of several maps."""
+        """Return the map in 0..1 on a scale that ends at `highest`, such as the highest value of several maps; of an
+        end at 0 the map is empty.
+
+        Raises:
+            InputError: no number from 0 on.
+        """
+        if isinstance(highest, bool) or not isinstance(highest, Real) or not 0 <= highest < math.inf:
+            raise InputError(f"highest must be a number from 0 on. Received: {highest!r}.")
         return np.clip(self.raw / highest, 0, 1) if highest > 0 else np.zeros_like(self.raw)
 
     def overlay(self, strength: float = 0.5, highest: float | None = None) -> Image.Image:

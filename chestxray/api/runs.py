@@ -239,6 +239,9 @@ class Run:
         from chestxray.inference import explaining
         from chestxray.inference.keras_engine import KerasEngine
 
+        for name, given_as in {"method": method, "layer": layer, "label": label}.items():
+            if not isinstance(given_as, str) and (name == "method" or given_as is not None):
+                raise InputError(f"{name} must be a name, as text. Received: {given_as!r}.")
         engine, wanted = self.engine, explaining.TOP if label is None else label
         explaining.check_name(engine, wanted, several=False)
         if isinstance(engine, KerasEngine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,10 +126,18 @@ def command(
         output, engine, opening.max_pixels(run), layer, badges, dicom, stated=_scale(known, methods) if own else {}
     )
     _check_images_stay(files, paths, methods, panel)
-    unreadable = _explain(files, paths, methods, wanted)
-    with progress("Drawing", len(files.entries)) as advance:
-        for _ in files.finish():
-            advance(1)
+    new = not output.exists()
+    try:
+        unreadable = _explain(files, paths, methods, wanted)
+        with progress("Drawing", len(files.entries)) as advance:
+            for _ in files.finish():
+                advance(1)
+    except BaseException:  # Ctrl-C too
+        files.discard()
+        if new:
+            with suppress(OSError):  # it has maps that are whole, or was not made
+                output.rmdir()
+        raise
     if panel is not None and files.entries:
         _draw(files, methods, panel)
     _summarise(files, methods, unreadable)

@@ -60,7 +60,9 @@ def engine_of(folder: Path) -> KerasEngine:
 
 
 def check(engine: KerasEngine, methods: Sequence[str], wanted: str, layer: str | None) -> None:
-    """Raise an `InputError` for what `explained` would refuse of its options, before any image is read."""
+    """Raise an `InputError` for what `explained` would refuse of its options, before any image is read; a `PluginError`
+    for a layer that the network does not have or that is no feature map.
+    """
     from chestxray import registry
     from chestxray.explanation import methods as own
     from chestxray.recipe import EXPLANATIONS
@@ -72,6 +74,8 @@ def check(engine: KerasEngine, methods: Sequence[str], wanted: str, layer: str |
             own.check(method, layer or engine.layer)
         if layer is not None and method in PIXEL_EXPLANATIONS:
             raise InputError(f"{method} takes the gradient or the answer itself and has no layer. Received: {layer!r}.")
+    if layer is not None:
+        engine.check_layer(layer)
     check_name(engine, wanted)
 
 

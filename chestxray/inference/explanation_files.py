@@ -132,6 +132,13 @@ class Files:
             write_json(self.folder / f"{entry.stem}.json", entry.record | {"scale": scale, "map": found, **files})
             yield entry
 
+    def discard(self) -> None:
+        """After a failure, delete the files of the maps that have no JSON yet."""
+        for entry in self.entries:
+            if not (self.folder / f"{entry.stem}.json").exists():
+                for ending in _ENDINGS:
+                    (self.folder / f"{entry.stem}{ending}").unlink(missing_ok=True)
+
     def _header(self, path: str, film: Radiograph) -> Dataset:
         from chestxray.data.images import dicom_identity
 

@@ -288,6 +288,14 @@ class KerasEngine:
 
         return maps_of(method, model, layer or self._layer, pixels[..., np.newaxis], classes)
 
+    def check_layer(self, layer: str) -> None:
+        """Raise `PluginError` where `layer` is not a feature map of the network."""
+        from chestxray.explanation.gradcam import check_layer
+
+        with self._lock:
+            model = self._model
+        check_layer(model, layer)
+
     @property
     def layer(self) -> str | None:
         """The layer of feature maps that maps are made at by default, None where the architecture has none."""

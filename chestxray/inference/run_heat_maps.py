@@ -20,13 +20,14 @@ def of_run(run: Run, method: str = GRADCAM) -> HeatMaps | None:
     scale = run.map_scale(method)
     if scale is None or (method == GRADCAM and run.cam_layer[0] is None):
         return None
+    beyond = "1 goes" if scale["beyond"] == 1 else f"{scale['beyond'] or 'none'} go"
     films = "drawn chest phantoms" if run.published else "test images of the run"
     badge, sentence = judged(run, method)
     return HeatMaps(
         method=method,
         unit=scale["unit"],
         highest=scale["highest"],
-        scale=f"Of the maps of {scale['images']} {films}, {scale['beyond'] or 'none'} go beyond the end of the scale.",
+        scale=f"Of the maps of {scale['images']} {films}, {beyond} beyond the end of the scale.",
         badge=badge,
         sentence=sentence,
         reasons=cast(tuple[Reason, ...], tuple(map_checks_wording.reasons(run.map_checks.get(method, {})))),

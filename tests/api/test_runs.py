@@ -167,6 +167,30 @@ def test_any_class_is_explained_by_any_method_in_its_own_unit(run, films):
         run.explain(films[0], method="gradcma")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": None}, "method must be a name, as text. Received: None."),
+        ({"method": 3}, "method must be a name, as text. Received: 3."),
+        ({"layer": 3}, "layer must be a name, as text. Received: 3."),
+        ({"label": 3}, "label must be a name, as text. Received: 3."),
+    ],
+)
+def test_what_is_no_name_is_refused_in_a_line(run, films, given, said):
+    with pytest.raises(InputError) as raised:
+        run.explain(films[0], **given)
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize("highest", [-1, float("nan"), float("inf"), "3", None, True])
+def test_a_scale_that_ends_nowhere_is_refused(run, films, highest):
+    found = run.explain(films[0])
+    assert not found.scaled(0).any() and found.scaled(np.float32(1)).max() <= 1
+    with pytest.raises(InputError) as raised:
+        found.scaled(highest)
+    assert str(raised.value) == f"highest must be a number from 0 on. Received: {highest!r}."
+
+
 def test_a_run_without_training_has_no_history(run, tmp_path):
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     (copy / "history.csv").unlink()

@@ -6,17 +6,19 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import method_plugins
 from chestxray.cli.main import group
 from chestxray.data.images.reading import read
-from chestxray.errors import OutputError
+from chestxray.errors import DataError, OutputError
 from chestxray.explanation.methods import raw_maps
-from chestxray.inference import explaining
+from chestxray.inference import explaining, explanation_files
 from chestxray.inference.explaining import at_image, facts, seen
 from chestxray.runs.run_folder import Run
 from run_folders import CLASSES, SIZE, write_ensemble, write_run
@@ -240,6 +242,49 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, films, tmp_path, options,
     message = str(done.exception)
     assert re.search(said, message) and "\n" not in message
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_layer_that_is_not_there_is_refused_of_a_method_of_a_plugin_too(run, films, tmp_path, monkeypatch):
+    method_plugins.install(tmp_path / "site", monkeypatch, explanations="bright")
+    options = ("--method", "bright", "--output", tmp_path / "maps", "--layer")
+    message = str(called(run, films, *options, "absent").exception)
+    assert re.search("^layer .* rank-4 output, such as last, .*Received: 'absent'", message) and "\n" not in message
+    assert not (tmp_path / "maps").exists()
+    assert called(run, films / "f0.png", *options, "norm").exit_code == 0
+    assert records(tmp_path / "maps")[0]["layer"] == "norm"
+
+
+@pytest.mark.parametrize("error", [DataError("The disk is gone."), KeyboardInterrupt()])
+def test_what_fails_on_the_way_leaves_no_map_by_halves(run, films, tmp_path, monkeypatch, error):
+    """In a later batch, and while the pictures are drawn; maps that are whole stay, and what was there before."""
+    raw_maps, overlay = explaining.KerasEngine.raw_maps, explanation_files.overlay
+    explained = explaining.explained
+    calls = []
+
+    def at_the_second(function):
+        def called_twice(*given):
+            calls.append(function)
+            if len(calls) == 2:
+                raise error
+            return function(*given)
+
+        calls.clear()
+        return called_twice
+
+    monkeypatch.setattr(explaining, "explained", partial(explained, batch_size=1))
+    monkeypatch.setattr(explaining.KerasEngine, "raw_maps", at_the_second(raw_maps))
+    (tmp_path / "kept").mkdir()
+    assert called(run, films, "--output", tmp_path / "maps").exit_code == 1
+    assert len(calls) == 2 and not (tmp_path / "maps").exists()
+    calls.clear()
+    assert called(run, films, "--output", tmp_path / "kept").exit_code == 1
+    assert list((tmp_path / "kept").iterdir()) == []
+
+    monkeypatch.setattr(explaining.KerasEngine, "raw_maps", raw_maps)
+    monkeypatch.setattr(explanation_files, "overlay", at_the_second(overlay))
+    assert called(run, films, "--output", tmp_path / "maps").exit_code == 1
+    (record,) = records(tmp_path / "maps")
+    assert {path.name for path in (tmp_path / "maps").glob("*.[np][pn][yg]")} == {record["raw"], record["picture"]}
 
 
 def test_an_ensemble_and_a_run_without_a_layer_have_a_reason(run, films, tmp_path):

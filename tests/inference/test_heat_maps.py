@@ -83,9 +83,10 @@ def test_a_run_states_its_scale_its_badge_and_the_reasons_that_fail_first(copy):
     assert found.badge == "fails" and "fails the checks of its maps (Weights made random" in found.sentence
     assert [one["verdict"] for one in found.reasons] == ["fails", "passes"]
     assert HeatMaps.from_json(json.loads(json.dumps(found.to_json()))) == found
-    panel_scale = {"lowest": 0.0, "highest": 7.0, "beyond": 0, "unit": "logit"}
+    panel_scale = {"lowest": 0.0, "highest": 7.0, "beyond": 1, "unit": "logit"}
     set_scale(copy, method="gradcam", scale=panel_scale, images=[])
     assert run_heat_maps.of_run(Run(copy)).highest == 7.0, "that of the report"
+    assert run_heat_maps.of_run(Run(copy)).scale.endswith(" run, 1 goes beyond the end of the scale.")
     set_scale(copy, method="occlusion")
     assert run_heat_maps.of_run(Run(copy)).highest == 2.0
     assert run_heat_maps.of_run(Run(copy), "occlusion").highest == 7.0

@@ -124,9 +124,15 @@ def _maps(explain: Explain, model: Any, pixels: np.ndarray, classes: np.ndarray)
 
 
 def _stability_check(kept: Stability) -> MapCheck:
-    left = f"; {kept.unsteady} whose probability changed by more than {STEADY:g} are left out" if kept.unsteady else ""
-    even = f" The {kept.even} images whose map is the same everywhere are left out." if kept.even else ""
-    few = f" {kept.patients} patients are too few to judge by." if kept.patients < FEWEST_PATIENTS else ""
+    are = "is" if kept.unsteady == 1 else "are"
+    left = (
+        f"; {kept.unsteady} whose probability changed by more than {STEADY:g} {are} left out" if kept.unsteady else ""
+    )
+    one, where = kept.even == 1, "whose map is the same everywhere"
+    some = f"The image {where} is" if one else f"The {kept.even} images {where} are"
+    even = f" {some} left out." if kept.even else ""
+    patients = "1 patient is" if kept.patients == 1 else f"{kept.patients} patients are"
+    few = f" {patients} too few to judge by." if kept.patients < FEWEST_PATIENTS else ""
     if kept.own.value is None:
         return MapCheck("stability", "doubtful", f"No changed image could be compared{left}.{even}", asdict(kept))
     lead = with_interval(kept.difference.to_json(), 2, level="95%", signed=True)

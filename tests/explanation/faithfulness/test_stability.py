@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from chestxray.evaluation.intervals import Figure
+from chestxray.explanation.faithfulness import image_checks
 from chestxray.explanation.faithfulness import stability as module
-from chestxray.explanation.faithfulness.stability import correlation, stability
+from chestxray.explanation.faithfulness.stability import Stability, correlation, stability
 from chestxray.explanation.map_priors import centre
 
 ROWS, SIDE = 16, 40
@@ -51,6 +53,18 @@ def test_maps_that_follow_the_patch_pass(films):
     assert found.verdict == "passes"
     assert found.own.value > 0.9 and found.pairs.value < 0.5
     assert (found.compared, found.unsteady) == (3 * ROWS, 0)
+
+
+def test_one_image_or_several_are_left_out_in_words_that_fit():
+    none = Figure(None, None, None)
+    for count, image, patient, change in (
+        (1, "The image whose map is the same everywhere is left", "1 patient is too few", "by more than 0.05 is left"),
+        (2, "The 2 images whose map is the same everywhere are left", "2 patients are", "by more than 0.05 are left"),
+    ):
+        kept = Stability(none, none, none, count, count, count, 0, count)
+        assert image in (said := image_checks._stability_check(kept).sentence) and change in said
+        known = Stability(*(Figure(0.5, 0.4, 0.6) for _ in range(3)), count, count, count, 3, count)
+        assert patient in image_checks._stability_check(known).sentence
 
 
 def test_maps_that_are_always_alike_fail_although_they_are_stable(films):
