@@ -13,6 +13,7 @@ import io
 import math
 import pickle
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -121,13 +122,15 @@ def _stream(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
 def _unpickled(file: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
     """Return the object of the next pickle in `file`, and the storages that it names by their keys."""
     start, size = file.tell(), len(file.getbuffer())
-    for operation, argument, _ in pickletools.genops(file):
-        # A place in the memo beyond the file would have memory allocated for all places before it.
-        if operation.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > size:
-            raise ValueError("its pickle is not one that PyTorch writes")
-    file.seek(start)
-    reader = _Unpickler(file)
-    return reader.load(), reader.storages
+    # Bytes that are no pickle, such as an archive that was cut short, may hold what Python warns about.
+    with warnings.catch_warnings(action="ignore"):
+        for operation, argument, _ in pickletools.genops(file):
+            # A place in the memo beyond the file would have memory allocated for all places before it.
+            if operation.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > size:
+                raise ValueError("its pickle is not one that PyTorch writes")
+        file.seek(start)
+        reader = _Unpickler(file)
+        return reader.load(), reader.storages
 
 
 class _Unpickler(pickle.Unpickler):

@@ -213,6 +213,11 @@ def test_a_missing_file_says_what_to_do(published):
     assert list(published.folder.iterdir()) == []
 
 
+def test_bytes_that_python_would_warn_about_are_refused_like_others(published):
+    # Read as a pickle, they name something with a backslash that escapes nothing.
+    refused(published, b"P\\F\n" + bytes(200), "cut short, or not what its name says")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
 def test_a_file_that_is_cut_short_is_refused(published, legacy, share):
