@@ -415,6 +415,13 @@ def open_evaluated(folder: str | Path, *, task: Task | None = "classes") -> Run:
     return _opened(folder, (PREDICTIONS, METRICS, ENVIRONMENT), f"{RECIPE} and {PREDICTIONS} in it", task=task)
 
 
+def require_evaluated(run: Run) -> None:
+    """Raise `InputError` where the `run`, of any task, has a model and was not finished: a report that is written into
+    it would be taken for its last file, and the run for a finished one.
+    """
+    _opened(run.folder, (PREDICTIONS, METRICS, ENVIRONMENT), f"{RECIPE} and {PREDICTIONS} in it", task=None)
+
+
 def open_complete(folder: str | Path) -> Run:
     """Open an evaluated folder and read all files that a report needs, so that damage is found before anything
     is written.

@@ -208,12 +208,13 @@ def evaluate_again(run: Run, changes: Mapping[str, Any], cache: Path) -> Run:
     added to those that the run has, and count before them.
 
     Raises:
-        InputError: a column that the data do not have, checks of heat maps where none is drawn, or another impossible
-            option.
+        InputError: a run that was not finished; a column that the data do not have, checks of heat maps where none is
+            drawn, or another impossible option.
         PluginError: a metric that is unknown or broken.
     """
     if run.published:
         raise InputError(f"{run.published} has no test of its own here. Test it on other data: --data FILMS.")
+    run_folder.require_evaluated(run)
     recipe = sources.absolute(run.recipe.replace(**changes))
     new = tuple(dict.fromkeys(recipe.masks)) if "masks" in changes else ()
     recipe = recipe.replace(masks=(*(one for one in run.recipe.masks if one not in new), *new))

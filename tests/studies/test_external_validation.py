@@ -10,7 +10,7 @@ import pytest
 from chestxray import workflow
 from chestxray.data import sources
 from chestxray.data.decoded import decode, readable
-from chestxray.errors import ChestXrayError
+from chestxray.errors import ChestXrayError, InputError
 from chestxray.evaluation.decision.ood_images import ALTERED, KINDS
 from chestxray.evaluation.evaluate import evaluate
 from chestxray.recipe import Recipe
@@ -291,6 +291,20 @@ def test_an_official_split_that_is_not_there(run, places, tmp_path):
     data = Recipe(data=(f"folder:{places / 'second'}",))
     with pytest.raises(ChestXrayError, match="no images in its official split 'test'"):
         external_validation.evaluate_on(run, data, caches.root(), part="test", output=tmp_path / "out")
+
+
+def test_a_run_that_was_not_finished_is_not_made_to_look_so(run, tmp_path):
+    from chestxray.runs.run_folder import Run
+
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    for name in ("report.html", "environment.json"):  # the last that a run writes
+        (folder / name).unlink()
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(
+        InputError, match=r"was not finished: environment\.json is missing\. Continue it: chestxray run"
+    ):
+        external_validation.evaluate_again(Run(folder), {"replicates": 100}, tmp_path / "cache")
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_a_run_is_evaluated_anew(run, tmp_path):
