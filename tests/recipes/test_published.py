@@ -15,6 +15,7 @@ import public_trees
 from chestxray import recipe_files, registry
 from chestxray.cli.main import group
 from chestxray.errors import InputError
+from chestxray.explanation.gradcam import with_places
 from chestxray.models import assembly, forward
 from chestxray.recipe import Recipe
 from chestxray.runs.run_folder import Run
@@ -94,7 +95,8 @@ def check(run, name, output, seen):
     assert ("mixed_float16" in policies) == wanted.mixed_precision
     assert (folder / "controls.json").is_file() == wanted.controls
     maps, plugin = read(folder, "heatmaps/index.json"), registry.load_plugin(registry.MODELS, run.recipe.model)
-    assert maps["layer"] == plugin.cam_layer
+    # At the tests' tiny size the last layer of some is a single cell.
+    assert maps["layer"] == (plugin.cam_layer and with_places(built, plugin.cam_layer))
     assert bool(maps["images"]) == (plugin.cam_layer is not None)
     figures = {file.stem for file in (folder / "figures").iterdir()}
     assert {"class_distribution", "sample_grid", "training_curves", "confusion_matrix", "test_grid"} <= figures
