@@ -296,7 +296,8 @@ def test_a_file_is_written_whole_or_not_at_all(run, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     # The operating system's own error, by which a full disk is told from a defect.
     assert done.exception.errno == errno.EFBIG
-    assert sorted(path.suffix for path in (tmp_path / "maps").iterdir()) == [".dcm", ".npy", ".png"]
+    # Of a map whose files could not all be written there is none.
+    assert not (tmp_path / "maps").exists()
     pydicom.dcmread(next((tmp_path / "maps").glob("*.dcm")))
 
 
