@@ -298,7 +298,6 @@ def test_a_file_is_written_whole_or_not_at_all(run, tmp_path):
     assert done.exception.errno == errno.EFBIG
     # Of a map whose files could not all be written there is none.
     assert not (tmp_path / "maps").exists()
-    pydicom.dcmread(next((tmp_path / "maps").glob("*.dcm")))
 
 
 def test_without_highdicom_the_command_says_what_to_install(run, tmp_path, monkeypatch):
