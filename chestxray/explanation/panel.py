@@ -46,8 +46,8 @@ def write_panel(
     index gives. Where `badge` is ``fails`` (`map_checks`), each picture says so.
 
     The maps of an answer, wherever the model is used, are Grad-CAM's: where the panel's are not, the index gives the
-    scale of Grad-CAM's maps of the same images too. A panel that has lost its images
-    leaves it at what is `known`; one of which none was asked for (`each` 0) states none.
+    scale of Grad-CAM's maps of the same images too. A panel that has lost its images leaves it at what is `known`; one
+    of no images (`each` 0) states none.
     """
     record = _record(layer, reason, each, method)
     if not images:

@@ -107,23 +107,26 @@ def test_an_empty_map_stays_empty_beside_a_full_one(run, films, tmp_path, monkey
     assert found[1]["map"]["highest_at"] is None and found[1]["map"]["strongest_tenth"] is None
 
 
-def test_a_map_that_is_the_same_everywhere_names_no_place(run, films, tmp_path, monkeypatch):
-    def flat(self, method, pixels, classes, layer=None):
-        maps = np.full((len(pixels), *SIZE), 1.5, np.float32)
-        maps[0, 3, 4] = 1.6
-        return maps
-
-    monkeypatch.setattr(explaining.KerasEngine, "raw_maps", flat)
-    done = called(run, films, "--output", tmp_path / "maps")
-    assert done.exit_code == 0
-    assert "gradcam: 2 of 3 maps have one value everywhere, and show no place. A layer that is one" in done.output
-    found = [record["map"] for record in records(tmp_path / "maps")]
-    assert [one["even"] for one in found] == [False, True, True]
-    assert [one["highest_at"] is None for one in found] == [False, True, True]
-    assert not any(one["empty"] for one in found)
-    done = called(run, films, "--output", tmp_path / "pixels", "--method", "saliency")
-    assert "saliency: 2 of 3 maps have one value everywhere, and show no place." in done.output
-    assert "A layer that" not in done.output, "this method has none"
+def test_a_map_that_is_the_same_everywhere_names_no_place(films, tmp_path):
+    """Of networks whose features do not depend on the image, and whose features are its grey and no edge of it."""
+    for name, method, slope in (("level", "gradcam", 0.0), ("grey", "saliency", 1.0)):
+        flat = write_run(tmp_path / name, refuse=False)
+        model = Run(flat).model
+        for layer in map(model.get_layer, ("first", "last")):
+            kernel, bias = layer.get_weights()
+            kernel[:] = 0
+            kernel[1, 1] = slope
+            layer.set_weights([kernel, bias + 1])
+        model.save(flat / "model.keras")
+        maps = tmp_path / f"maps-{name}"
+        done = called(flat, films, "--class", "all", "--output", maps, "--method", method)
+        assert done.exit_code == 0, done.output
+        found = [record["map"] for record in records(maps)]
+        shown = sum(not one["empty"] for one in found)
+        assert shown and f"{method}: {shown} of {len(found)} maps have one value everywhere" in done.output
+        assert all(one["even"] and one["highest_at"] is None for one in found)
+        hint = "A layer that is one cell at this image size gives such maps."
+        assert (hint in done.output) == (method == "gradcam"), "saliency is of no layer"
 
 
 def test_a_run_whose_own_maps_are_empty_leaves_others_their_own_scale(run, films, tmp_path, monkeypatch):
