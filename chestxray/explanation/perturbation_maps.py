@@ -11,7 +11,7 @@ from keras import ops
 
 from chestxray.explanation.gradcam import check_layer, enlargement
 from chestxray.models import backend
-from chestxray.models.assembly import CALIBRATION
+from chestxray.models.assembly import logits_model
 
 Tensor = Any
 #: Maps of images, float32 (rows, height, width, channels) in 0..255, and classes, int32 (rows,).
@@ -44,7 +44,7 @@ def scorecam(model: keras.Model, layer: str, batch_size: int) -> Maps:
         large = ops.matmul(rows, ops.matmul(channels, columns.T))
         low, high = (extreme(large, axis=(1, 2), keepdims=True) for extreme in (ops.min, ops.max))
         masks = (large - low) / (high - low + keras.config.epsilon())
-        found = network(ops.take(images, pairs[:, 0], axis=0) * masks[..., None], training=False)
+        found = network(ops.take(images, pairs[:, 0], axis=0) * masks[..., None])
         wanted = ops.one_hot(ops.take(classes, pairs[:, 0], axis=0), found.shape[-1], dtype="float32")
         return ops.sum(found * wanted, axis=-1)
 
@@ -87,7 +87,7 @@ def occlusion(model: keras.Model, batch_size: int) -> Maps:
 
     def falls(image: Tensor, masks: Tensor, wanted: Tensor) -> Tensor:
         hidden = image * (1 - masks) + ops.mean(image) * masks
-        return ops.sum(network(hidden, training=False) * wanted, axis=-1)
+        return ops.sum(network(hidden) * wanted, axis=-1)
 
     score = compiled(
         falls, ((1, *model.inputs[0].shape[1:]), "float32"), ((None, *size, 1), "float32"), ((None,), "float32")
@@ -121,11 +121,13 @@ def compiled(function: Callable[..., Any], *arguments: tuple[tuple[int | None, .
     return tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
-def _probabilities(model: keras.Model) -> keras.Model:
-    """Return the graph that ends at probabilities before calibration, float32 (batch, classes)."""
-    activation = model.get_layer("probabilities").activation
-    logits = model.get_layer(CALIBRATION).input
-    return keras.Model(model.inputs[0], keras.layers.Activation(activation, dtype="float32")(logits))
+def _probabilities(model: keras.Model) -> Callable[[Tensor], Tensor]:
+    """Return what gives the probabilities before calibration, float32 (batch, classes), of images.
+
+    No layer is added to the network: its layers may have any name, also that which Keras would give to one more.
+    """
+    activation, logits = model.get_layer("probabilities").activation, logits_model(model)
+    return lambda images: activation(ops.cast(logits(images, training=False), "float32"))
 
 
 def _squares(size: tuple[int, int]) -> Iterator[np.ndarray]:

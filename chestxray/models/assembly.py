@@ -12,7 +12,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from chestxray.errors import PluginError, WeightsError
+from chestxray.errors import PluginError, WeightsError, first_line
 from chestxray.models import attention_pooling, non_finite, published_weights
 from chestxray.models.weights import blamed, build_named, load_weights
 from chestxray.plugin import ModelPlugin
@@ -74,7 +74,7 @@ def build(
 
     Raises:
         InputError: an image size or a pooling that the architecture does not take.
-        PluginError: the plugin's functions do not return what they must.
+        PluginError: the plugin's functions do not return what they must, or two layers have one name.
         WeightsError: weights that cannot be had or do not fit.
     """
     plugin.check_image_size(name, image_size)
@@ -96,7 +96,7 @@ def build(
         calibrated = keras.layers.Rescaling(1.0, dtype="float32", name=CALIBRATION)(logits)
         activation = "softmax" if task == "classes" else "sigmoid"
         output = keras.layers.Activation(activation, dtype="float32", name="probabilities")(calibrated)
-        model = keras.Model(pixels, output)
+        model = _model(name, pixels, output)
     backbone = _layers_between(model, scaled, features)
     sha256, loaded = "", backbone
     if published_head:
@@ -171,7 +171,10 @@ def features_model(model: keras.Model, layer: str) -> keras.Model:
     """
     features = model.get_layer(layer).output
     if len(features.shape) == 4:
-        features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pooled_features")(features)
+        name, taken = "pooled_features", {one.name for one in model.layers}
+        while name in taken:
+            name += "_"
+        features = keras.layers.GlobalAveragePooling2D(dtype="float32", name=name)(features)
     return keras.Model(model.inputs, [model.output, features])
 
 
@@ -230,6 +233,17 @@ def _scale(
     layer.adapt_variance.assign(np.reshape(np.maximum(variance, 1.0), layer.adapt_variance.shape))
     layer.finalize_state()
     return layer(pixels)
+
+
+def _model(name: str, pixels: Tensor, output: Tensor) -> keras.Model:
+    try:
+        return keras.Model(pixels, output)
+    except ValueError as error:
+        # Keras raises it where two layers have one name.
+        raise PluginError(
+            f"The layers of {name} must have a name each, other than pixels, {CALIBRATION}, probabilities and what "
+            f"else is put before and after the network. Received: {first_line(error)}"
+        ) from error
 
 
 def _check_features(features: Tensor) -> None:

@@ -234,6 +234,24 @@ def test_maps_are_the_same_in_parts_and_after_a_reload_and_follow_the_weights(pa
         assert np.abs(raw_maps(method, model, "patch_map", PIXELS, CLASSES) - maps).max() > 1e-4 * maps.max(), method
 
 
+def unnamed(scaled, weights):
+    x = layers.Activation("relu")(layers.Conv2D(8, 3, 2)(scaled))
+    return layers.Activation("relu")(layers.Conv2D(8, 3, 2)(x + ops.relu(x)))
+
+
+def test_the_layers_may_have_the_names_that_keras_gives_to_one_more(tiny, tmp_path):
+    """In a process that has only loaded the model, the names that Keras gives begin anew."""
+    keras.utils.clear_session()
+    save(build(dataclasses.replace(tiny, build=unnamed, head=pooled), 3, SIZE).model, tmp_path / "model.keras")
+    keras.utils.clear_session()
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert {"activation", "activation_1", "conv2d", "relu", "add"} <= {one.name for one in model.operations}
+    for method in sorted(set(METHODS) - {"attention-rollout"}):
+        layer = None if method in PIXEL_EXPLANATIONS else "activation_1"
+        assert np.isfinite(raw_maps(method, model, layer, FLOATS, CLASSES)).all(), method
+        keras.utils.clear_session()
+
+
 def test_half_precision_gives_finite_maps(patches):
     model = made(patches, mixed=True)
     for method in METHODS:

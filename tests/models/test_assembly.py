@@ -6,7 +6,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from chestxray.errors import InputError, PluginError, WeightsError
-from chestxray.models.assembly import build, freeze, logits_model, moments
+from chestxray.models.assembly import build, features_model, freeze, logits_model, moments
+from chestxray.plugin import pooled_head
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 1)).astype(np.float32)
 
@@ -185,6 +186,26 @@ def test_logits_model_ends_before_the_softmax(tiny):
     model = build(tiny, 2, (16, 16)).model
     logits = logits_model(model).predict(PIXELS, verbose=0)
     np.testing.assert_allclose(keras.ops.softmax(logits), model.predict(PIXELS, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pixels", "calibration", "probabilities", "first"])
+def test_two_layers_of_one_name_are_the_plugins_mistake(tiny, name):
+    def head(features, classes):
+        return pooled_head(keras.layers.Identity(name=name)(features), classes)
+
+    with pytest.raises(PluginError, match=rf'layers of net must have a name each, .*"{name}" is used 2 times'):
+        build(dataclasses.replace(tiny, head=head), 2, (16, 16), name="net")
+
+
+def test_features_are_those_of_the_layer_whatever_others_are_called(tiny):
+    def head(features, classes):
+        return pooled_head(keras.layers.Identity(name="pooled_features")(features), classes)
+
+    model = build(dataclasses.replace(tiny, head=head), 2, (16, 16)).model
+    probabilities, features = features_model(model, "last").predict(PIXELS, verbose=0)
+    np.testing.assert_array_equal(probabilities, model.predict(PIXELS, verbose=0))
+    maps = keras.Model(model.inputs, model.get_layer("last").output).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(features, maps.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_sizes_below_the_minimum_are_refused(tiny):
