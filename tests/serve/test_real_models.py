@@ -74,7 +74,9 @@ def test_an_export_is_served_without_tensorflow(exported):
     made = subprocess.run(
         [sys.executable, "-c", code, str(exported), str(tests)], capture_output=True, text=True, check=False
     )
-    assert (made.stdout.strip(), made.stderr) == ("200", "")
+    # waitress says so of a request that comes before its threads have all begun.
+    said = [line for line in made.stderr.splitlines() if not line.startswith("Task queue depth")]
+    assert (made.stdout.strip(), said) == ("200", [])
 
 
 def test_damaged_weights_are_told_at_the_start(run, tmp_path):
