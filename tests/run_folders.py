@@ -11,6 +11,7 @@ from chestxray.evaluation.decision.temperature_scaling import Calibration
 from chestxray.evaluation.predictions import Predictions
 from chestxray.models.assembly import build, features_model, set_calibration
 from chestxray.recipe import Recipe
+from chestxray.storage import checksums
 from chestxray.storage.files import write_json, write_text
 from made import tiny_plugin
 
@@ -67,7 +68,15 @@ def write_run(folder, *, seed=0, size=SIZE, fit="stretch", refuse=True, abstain=
 def write_ensemble(folder, members, decision=None):
     folder.mkdir(parents=True)
     write_text(folder / "recipe.toml", Recipe(model="ensemble", data=("folder:noise",)).to_toml())
-    listed = [{"name": path.name, "folder": str(path), "model": "tiny"} for path in members]
+    weights = [
+        next((path / name for name in ("model.keras", "ensemble.json") if (path / name).is_file()), None)
+        for path in members
+    ]
+    sums = [checksums.of(path) if path else "" for path in weights]
+    listed = [
+        {"name": path.name, "folder": str(path), "model": "tiny", "checksum": checksum}
+        for path, checksum in zip(members, sums, strict=True)
+    ]
     write_json(folder / "ensemble.json", {"mean": "probabilities", "members": listed})
     if decision is not None:
         write_json(folder / FILE, decision.to_json())

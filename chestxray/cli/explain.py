@@ -244,6 +244,8 @@ def _summarise(files: Files, methods: Sequence[str], unreadable: int) -> None:
                 "%s: %d map%s in %s, on one scale from 0 to %.3g (%s).",
                 method, count, "" if count == 1 else "s", files.folder, files.highest(method), unit_of(method),
             )  # fmt: skip
+            if faint := files.faint(method):
+                log.warning("%s: %d of %d maps are empty, or nearly so on this scale.", method, faint, count)
         if even := files.even[method]:
             of_layer = method in EXPLANATIONS and method not in PIXEL_EXPLANATIONS
             hint = " A layer that is one cell at this image size gives such maps." if of_layer else ""

@@ -2,7 +2,8 @@
 
 Grad-CAM++ (Chattopadhay 2018), LayerCAM (Jiang 2021) and HiResCAM (Draelos 2020) weigh a layer's features by the
 gradient of a logit; integrated gradients (Sundararajan 2017) and SmoothGrad (Smilkov 2017) take the gradient with
-respect to the pixels. Grad-CAM++, LayerCAM and SmoothGrad compute what tf-keras-vis computes.
+respect to the pixels. LayerCAM and SmoothGrad compute what tf-keras-vis computes, Grad-CAM++ but for a factor of each
+map.
 """
 
 from __future__ import annotations
@@ -28,38 +29,39 @@ STEPS = 32
 COPIES, NOISE = 24, 0.2
 
 
-def hirescam(features: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+def hirescam(features: Tensor, gradients: Tensor) -> Tensor:
     """Return evidence (batch, rows, columns): features times gradients, both (batch, rows, columns, channels)."""
     import tensorflow as tf
 
     return tf.nn.relu(tf.reduce_sum(features * gradients, axis=-1))
 
 
-def layercam(features: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+def layercam(features: Tensor, gradients: Tensor) -> Tensor:
     """As `hirescam`, of the positive gradients alone."""
     import tensorflow as tf
 
     return tf.nn.relu(tf.reduce_sum(features * tf.nn.relu(gradients), axis=-1))
 
 
-def gradcam_plus_plus(features: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
-    """As `hirescam`, with one weight a channel: the positive gradients of exp(score), `scores` (batch,), weighted by
-    the paper's alphas, which are scaled to a sum of 1 over the places as in the authors' own program.
+def gradcam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+    """As `hirescam`, with one weight a channel: the positive gradients weighted by the paper's alphas, which are scaled
+    to a sum of 1 over the places as in the authors' own program.
+
+    The paper takes the gradient of exp(score). In the alphas exp(score) cancels; of the map it is a factor, which is
+    left out: beside a film of a high score the maps of all others would look empty, and above 88 it is no float32.
     """
     import tensorflow as tf
 
-    first = tf.exp(scores)[:, tf.newaxis, tf.newaxis, tf.newaxis] * gradients
-    second = first * gradients
-    third = second * gradients
-    below = 2 * second + third * tf.reduce_sum(features, axis=(1, 2), keepdims=True)
+    second = gradients * gradients
+    below = 2 * second + second * gradients * tf.reduce_sum(features, axis=(1, 2), keepdims=True)
     alphas = second / (below + tf.cast(second == 0, tf.float32))
     total = tf.reduce_sum(alphas, axis=(1, 2), keepdims=True)
     alphas /= total + tf.cast(total == 0, tf.float32)
-    weights = tf.reduce_sum(tf.nn.relu(first) * alphas, axis=(1, 2), keepdims=True)
+    weights = tf.reduce_sum(tf.nn.relu(gradients) * alphas, axis=(1, 2), keepdims=True)
     return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
 
 
-#: Evidence from features, gradients and scores, by method.
+#: Evidence from features and gradients, by method.
 OF_LAYER = {"gradcam++": gradcam_plus_plus, "layercam": layercam, "hirescam": hirescam}
 
 
@@ -82,7 +84,7 @@ def of_layer(method: str, model: keras.Model, layer: str) -> Maps:
         gradients = tape.gradient(scores, features)
         if gradients is None:
             raise PluginError(f"The layer must be one that the logits depend on: no gradient leads to {layer!r}.")
-        return OF_LAYER[method](tf.cast(features, tf.float32), tf.cast(gradients, tf.float32), scores)
+        return OF_LAYER[method](tf.cast(features, tf.float32), tf.cast(gradients, tf.float32))
 
     return _compiled(maps, model)
 

@@ -39,7 +39,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     GRADCAM: Method("layer", "logit, by mean gradient", "Selvaraju 2017, arXiv:1610.02391", "1", "equals"),
-    "gradcam++": Method("layer", "exp(logit), by gradient", "Chattopadhay 2018, arXiv:1710.11063", "1+", "equals"),
+    "gradcam++": Method("layer", "logit, by weighted gradient", "Chattopadhay 2018, arXiv:1710.11063", "1+", "equals"),
     "layercam": Method("layer", "logit, by positive gradient", "Jiang 2021, doi:10.1109/TIP.2021.3089943",
                        "1+", "equals"),
     "scorecam": Method("layer", "feature times probability", "Wang 2020, arXiv:1910.01279", "one a channel", "equals"),

@@ -18,7 +18,7 @@ from chestxray.errors import DataError, first_line
 from chestxray.explanation.overlay import marked, overlay
 from chestxray.explanation.published_explanations import on_scale, scale_of, unit_of
 from chestxray.inference.explaining import Explained, at_image, facts
-from chestxray.inference.heat_maps import is_even
+from chestxray.inference.heat_maps import FAINT, is_even
 from chestxray.inference.keras_engine import KerasEngine, fingerprint
 from chestxray.inference.overlay_files import overlay_name
 from chestxray.recipe import PIXEL_EXPLANATIONS
@@ -97,6 +97,10 @@ class Files:
     def highest(self, method: str) -> float:
         """Return the end of the scale of a method's maps: the one that the run states, else that of these maps."""
         return self.stated[method] if method in self.stated else scale_of(self.peaks[method])[0]
+
+    def faint(self, method: str) -> int:
+        """Return how many maps of a method are empty, or nearly so on its scale."""
+        return sum(peak <= FAINT * self.highest(method) for peak in self.peaks[method])
 
     def heat(self, entry: Entry) -> np.ndarray:
         """Return the map of `entry`, float32 (height, width) in 0..1, on the scale of its method."""
@@ -200,4 +204,5 @@ class Files:
 
 
 def _stem(path: str, name: str, method: str) -> str:
-    return Path(overlay_name(path, f"{name} {method}")).stem
+    # Of a name letters and digits are kept.
+    return Path(overlay_name(path, f"{name} {method.replace('++', '-plus-plus')}")).stem

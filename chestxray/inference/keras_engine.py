@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -26,17 +26,15 @@ from chestxray.inference.heat_maps import HeatMaps
 from chestxray.models import interrupts, replicas, startup
 from chestxray.models.lung_segmenter import LungSegmenter
 from chestxray.recipe import GRADCAM
-from chestxray.runs import run_folder
+from chestxray.runs import members, run_folder
+from chestxray.runs.members import ENSEMBLE
 from chestxray.runs.run_folder import HEATMAPS, MAP_CHECKS, MODEL, RECIPE, Run
-from chestxray.storage import schema
-from chestxray.storage.files import refusal
 
 if TYPE_CHECKING:
     import keras
 
-ENSEMBLE = "ensemble.json"
-#: Most runs of an ensemble in all, and most levels of ensembles within ensembles.
-MOST, DEEPEST = 100, 4
+#: Most levels of ensembles within ensembles.
+DEEPEST = 4
 
 
 def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
@@ -49,16 +47,16 @@ def folders(folder: Path, above: tuple[Path, ...] = ()) -> tuple[Path, ...]:
         DataError: an ensemble's list of members is damaged, or contains the ensemble itself.
     """
     if (folder / ENSEMBLE).is_file():
-        members, place = _members(folder), folder.resolve()
+        listed, place = members.folders(folder), folder.resolve()
         if place in above:
             raise DataError(f"{folder / ENSEMBLE} is damaged: the ensemble is a member of itself.")
         if len(above) == DEEPEST:
             raise DataError(f"{folder / ENSEMBLE} is damaged: it is the {DEEPEST + 1}th ensemble within another.")
         found: list[Path] = []
-        for member in members:
+        for member in listed:
             found += folders(member, (*above, place))
-            if len(found) > MOST:
-                raise DataError(f"{folder / ENSEMBLE} is damaged: it leads to more than {MOST} runs.")
+            if len(found) > members.MOST:
+                raise DataError(f"{folder / ENSEMBLE} is damaged: it leads to more than {members.MOST} runs.")
         return tuple(found)
     if (folder / RECIPE).is_file() and not (folder / MODEL).is_file() and (folder / "predictions.csv").is_file():
         raise InputError(
@@ -77,15 +75,16 @@ def load_engine(folder: Path) -> Engine:
     Weights and TensorFlow are loaded at its first `run`.
 
     Raises:
-        InputError, DataError: as `folders`, and files that are damaged.
+        InputError, DataError: as `folders`, files that are damaged, and a member of an ensemble that has changed.
     """
     runs = folders(folder)
     if not (folder / ENSEMBLE).is_file():
         return KerasEngine(runs[0])
-    members = [load_engine(member) for member in _members(folder)]
+    members.check_unchanged(folder)
+    engines = [load_engine(member) for member in members.folders(folder)]
     path = folder / DECISION
     return Ensemble(
-        folder.resolve().name, members, finding_rule.read(path) if path.is_file() else _unchosen(members[0])
+        folder.resolve().name, engines, finding_rule.read(path) if path.is_file() else _unchosen(engines[0])
     )
 
 
@@ -313,24 +312,3 @@ def maps_of(engine: Engine, pixels: np.ndarray, number: int) -> np.ndarray:
     check_maps(engine)
     assert isinstance(engine, KerasEngine | Ensemble), "load_engine opens no other"
     return engine.raw_maps(GRADCAM, pixels, np.full(len(pixels), number))
-
-
-class _Member(TypedDict):
-    folder: str
-
-
-class _EnsembleJson(TypedDict):
-    members: list[_Member]
-
-
-def _members(folder: Path) -> list[Path]:
-    path = folder / ENSEMBLE
-    content: _EnsembleJson = schema.read(path, _EnsembleJson)
-    members = [Path(member["folder"]) for member in content["members"]]
-    for member in members:
-        if reason := refusal(member / RECIPE):
-            raise DataError(f"{path} names a member that cannot be reached, {str(member)[:200]}: {reason}.")
-    places = [member.resolve() for member in members]
-    if not 2 <= len(set(places)) == len(places) <= MOST:
-        raise DataError(f"{path} is damaged: members must be 2 to {MOST} runs, each once. Received: {len(places)}.")
-    return members

@@ -18,7 +18,7 @@ from chestxray.evaluation.paired.comparison import align
 from chestxray.evaluation.paired.finding_comparison import align_findings
 from chestxray.evaluation.predictions import Predictions, together
 from chestxray.recipe import Recipe
-from chestxray.runs import output_folder, provenance
+from chestxray.runs import members, output_folder, provenance
 from chestxray.runs.run_folder import Run
 from chestxray.studies import derived_findings, derived_run, shared_controls
 
@@ -50,8 +50,8 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
     """Average the probabilities of `runs`, two or more by their names, and evaluate the mean in `folder`.
 
     Where all runs have the same validation images, their predictions are averaged too and thresholds are chosen on
-    them. ``ensemble.json`` lists the members. Controls are computed where images are still decoded in `cache`,
-    else taken from the members.
+    them. ``ensemble.json`` lists the members (`members.listing`). Controls are computed where images are still
+    decoded in `cache`, else taken from the members.
 
     Of runs of findings each probability is calibrated; the mean is not calibrated again.
 
@@ -80,7 +80,7 @@ def write(runs: Mapping[str, Run], folder: Path, cache: str | Path | None = None
         audit=audit(runs, said),
         record=record(runs),
         controls=lambda metrics: shared_controls.of(runs, index, mean, metrics, cache),
-        extra={ENSEMBLE: _members(runs)},
+        extra={ENSEMBLE: members.listing(runs, folder)},
     )
 
 
@@ -97,7 +97,7 @@ def _of_findings(runs: Mapping[str, Run], folder: Path, cache: str | Path | None
         audit=audit(runs, said),
         record=record(runs),
         controls=derived_findings.controls_of(runs, index, mean, cache),
-        extra={ENSEMBLE: _members(runs)},
+        extra={ENSEMBLE: members.listing(runs, folder)},
     )
 
 
@@ -128,13 +128,6 @@ def _shared_task(runs: Mapping[str, Run]) -> Task:
 
 def _recipe(runs: Mapping[str, Run]) -> Recipe:
     return next(iter(runs.values())).recipe.replace(model=ENSEMBLE, data=_all_data(runs), weights="none")
-
-
-def _members(runs: Mapping[str, Run]) -> dict[str, Any]:
-    members = [
-        {"name": name, "folder": str(run.folder.absolute()), "model": run.recipe.model} for name, run in runs.items()
-    ]
-    return {"mean": "probabilities", "members": members}
 
 
 def _check_cut(runs: Mapping[str, Run]) -> None:

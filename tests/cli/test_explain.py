@@ -95,7 +95,8 @@ def test_an_empty_map_stays_empty_beside_a_full_one(run, films, tmp_path, monkey
         return maps
 
     monkeypatch.setattr(explaining.KerasEngine, "raw_maps", half)
-    assert called(run, films, "--output", tmp_path / "maps").exit_code == 0
+    done = called(run, films, "--output", tmp_path / "maps")
+    assert done.exit_code == 0 and "gradcam: 2 of 3 maps are empty, or nearly so on this scale." in done.output
     found = records(tmp_path / "maps")
     assert [record["map"]["empty"] for record in found] == [False, True, True]
     assert all(record["scale"]["highest"] == 2 for record in found), "as the run states"
@@ -339,5 +340,6 @@ def test_only_the_command_speaks(run, films, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stderr.strip().splitlines()
-    assert [line.split()[0] for line in lines] == ["gradcam:", "The", "Research"], done.stderr
+    assert [line.split()[0] for line in lines] == ["gradcam:", "gradcam:", "The", "Research"], done.stderr
+    assert lines[1] == "gradcam: 1 of 1 maps are empty, or nearly so on this scale."
     assert not done.stdout

@@ -87,8 +87,20 @@ def test_maps_of_a_layer_are_those_of_tf_keras_vis_in_half_precision(tiny, metho
 
 def _equal_the_library(model, method, layer, within):
     library = enlarged(layer_maps(method, logits_model(model), layer, FLOATS, CLASSES), SIZE)
+    if method == "gradcam++":
+        # The library's gradients are of exp(logit), a factor of each map that ours leave out.
+        logits = logits_model(model).predict(FLOATS, verbose=0)[np.arange(3), CLASSES]
+        library /= np.exp(logits)[:, None, None]
     assert library.max() > 0
     np.testing.assert_allclose(raw_maps(method, model, layer, PIXELS, CLASSES), library, atol=within * library.max())
+
+
+def test_gradcam_plus_plus_of_a_high_logit_is_a_map_on_the_scale_of_others(tiny):
+    model = made(tiny, pooled)
+    maps = raw_maps("gradcam++", model, "last", PIXELS, CLASSES)
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel, bias + 200])
+    np.testing.assert_allclose(raw_maps("gradcam++", model, "last", PIXELS, CLASSES), maps, rtol=1e-4)
 
 
 def test_scorecam_of_findings_takes_the_probability_of_the_one_finding(tiny):

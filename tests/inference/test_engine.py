@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -115,6 +116,23 @@ def test_an_ensemble_without_validation_takes_the_most_probable(runs, tmp_path):
     assert (both.decision.decided(probabilities) == probabilities.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_member_with_other_weights_is_named(runs, tmp_path, nested):
+    first = shutil.copytree(runs[0], tmp_path / "first")
+    both = top = write_ensemble(tmp_path / "both", [first, runs[1]])
+    if nested:
+        top = write_ensemble(tmp_path / "top", [both, write_run(tmp_path / "third", refuse=False)])
+    keras_engine.load_engine(top)
+    shutil.copy(runs[1] / "model.keras", first / "model.keras")
+    with pytest.raises(ChestXrayError, match=r"first is a member of the ensemble .*both, and its"):
+        keras_engine.load_engine(top)
+    if nested:
+        shutil.rmtree(both)
+        write_ensemble(both, [first, runs[1]])
+        with pytest.raises(ChestXrayError, match=r"both is a member of the ensemble .*top, and its weights"):
+            keras_engine.load_engine(top)
+
+
 def test_members_of_several_sizes_see_the_image_at_theirs(runs, tmp_path):
     large = write_run(tmp_path / "large", size=(32, 24), refuse=False)
     both = keras_engine.load_engine(write_ensemble(tmp_path / "both", [runs[0], large]))
@@ -149,16 +167,12 @@ def test_members_that_cannot_answer_together(engine, runs, tmp_path):
     ],
 )
 def test_folders_that_are_no_engine(runs, tmp_path, spoil, words):
-    import shutil
-
     spoil(copy := shutil.copytree(runs[0], tmp_path / "copy"))
     with pytest.raises(ChestXrayError, match=words):
         keras_engine.load_engine(copy)
 
 
 def test_damaged_weights_are_told_when_they_are_needed(runs, tmp_path):
-    import shutil
-
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     (copy / "model.keras").write_bytes((runs[0] / "model.keras").read_bytes()[:300])
     with pytest.raises(ChestXrayError, match=r"model.keras cannot be loaded"):

@@ -244,5 +244,6 @@ def test_ensembles_that_lead_back_to_themselves(trained, tmp_path):
     twice = write_ensemble(tmp_path / "twice", [trained, trained])
     assert "each once" in str(told(keras_engine.load_engine, twice))
     for member in ("\0", "n" * 300, "/proc/self/mem", ""):
-        (twice / "ensemble.json").write_text(json.dumps({"members": [{"folder": str(trained)}, {"folder": member}]}))
+        listed = [{"folder": one, "checksum": ""} for one in (str(trained), member)]
+        (twice / "ensemble.json").write_text(json.dumps({"members": listed}))
         assert "ensemble.json" in str(told(keras_engine.load_engine, twice)) or not member

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from chestxray.errors import DataError, InputError, OutputError, TrainingError
 from chestxray.evaluation.shortcuts import controls as shortcut_controls
 from chestxray.execution.executor import Executor
 from chestxray.recipe import Recipe
+from chestxray.runs import members as ensemble_members
 from chestxray.studies import ensembling, making, study
 from chestxray.studies.cross_validation import pool
 from chestxray.training import checkpoint
@@ -203,6 +205,10 @@ def test_folds_beside_a_test_are_repetitions(recipe, tmp_path, draw):
     pooled = pool(made)
     members = json.loads((pooled.folder / "ensemble.json").read_text())["members"]
     assert [member["name"] for member in members] == ["flat-fold1", "flat-fold2"]
+    moved = Path(shutil.move(pooled.folder, tmp_path / "moved"))
+    assert ensemble_members.folders(moved) == [moved / "parts" / member["name"] for member in members]
+    ensemble_members.check_unchanged(moved)
+    shutil.move(moved, pooled.folder)
     mean = (tables[0].probabilities + tables[1].probabilities) / 2
     np.testing.assert_allclose(pooled.predictions.of("test").probabilities, mean)
 
@@ -291,6 +297,7 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 from chestxray.execution.executor import Executor
 from chestxray.recipe import Recipe
+from chestxray.runs import members as ensemble_members
 from chestxray.studies import study
 study.run([Recipe.read(Path({recipe!r}))], Path({folder!r}), seeds=2, executor=Executor(workers=1))
 """
