@@ -329,6 +329,8 @@ def _explain(
     """Check the heat maps of `test`, if asked for, and draw their panel in `folder`."""
     from chestxray.runs import heat_maps
 
+    if heat_maps.asked(recipe) and images:
+        log.info("Checking what the heat maps are worth ...")
     heat_maps.check(folder, run.model, run.cam_layer[0], test, validation, images, rows, recipe, shuffled)
     heat_maps.draw(folder, run.model, *run.cam_layer, test, images, recipe)
 

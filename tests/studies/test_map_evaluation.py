@@ -81,7 +81,8 @@ def test_each_method_that_is_checked_stays_known(run, place):
 
 
 def test_other_maps_alone_are_not_checked(run, place):
-    assert evaluate(run, place, "--explain", "saliency").exit_code == 0
+    done = evaluate(run, place, "--explain", "saliency")
+    assert done.exit_code == 0 and "Checking what" not in done.output
     assert drawn(run)["method"] == "saliency"
     assert Run(run).map_checks == {}
 
@@ -91,6 +92,7 @@ def test_other_data_are_checked_where_that_is_asked_for(run, place, tmp_path):
         folder = tmp_path / f"external{len(options)}"
         done = evaluate(run, place, "--data", f"folder:{place / 'other'}", "--output", folder, *options)
         assert done.exit_code == 0, done.output
+        assert ("Checking what the heat maps are worth" in done.output) == bool(known)
         assert set(Run(folder).map_checks) == known
     assert Run(run).map_checks == {}, "the run's own are of its own test"
 
