@@ -86,11 +86,13 @@ def test_parts_come_back_with_values_errors_and_names(cluster, capfd, caplog):
         outcomes["refused"].value()
     with pytest.raises(PartFailed, match=r"(?s)^defect failed in its worker:.*ZeroDivisionError"):
         outcomes["defect"].value()
-    time.sleep(1)
-    printed = capfd.readouterr()
-    assert "(the double " in printed.err + printed.out
-    assert "doubling 4" in printed.err + printed.out
-    assert "not to be seen" not in printed.err + printed.out
+    # What a worker prints comes after its answer.
+    printed, until = "", time.monotonic() + 60
+    while not ("(the double " in printed and "doubling 4" in printed):
+        assert time.monotonic() < until, printed
+        time.sleep(0.2)
+        printed += "".join(capfd.readouterr())
+    assert "not to be seen" not in printed
 
 
 def test_a_worker_that_is_killed_is_begun_again_and_one_that_always_dies_is_told(cluster, tmp_path):
